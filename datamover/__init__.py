@@ -1,0 +1,1 @@
+"""Moves bytes: the C engine, copy jobs and their endpoints, the initiator."""

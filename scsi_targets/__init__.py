@@ -1,0 +1,1 @@
+"""SCSI and iSCSI: decides what a command means; knows nothing of files, formats or HTTP."""

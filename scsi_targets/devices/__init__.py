@@ -1,0 +1,1 @@
+"""Behaviour of the logical units: disk, tape drive, media changer, copy manager."""

@@ -1,0 +1,1 @@
+"""What lies on disk: cartridges, disk images and the library inventory. FORMAT.md is the byte-level specification."""
