@@ -1,5 +1,235 @@
-"""The C engine, typed. Import its names from datamover.engine."""
+"""The C engine, typed: this stub is the contract. Import its names from datamover.engine.
 
-from collections.abc import Buffer
+Threads: every object here may be used from any thread. Calls that can block, or that move more than a few KiB, release
+the GIL.
+"""
 
-def crc32c(data: Buffer, crc: int = 0, /) -> int: ...
+from typing import Final, final
+
+from typing_extensions import Buffer
+
+# ---- CRC32C ----------------------------------------------------------------------------------------------------------
+
+crc32c_implementation: Final[str]
+"""The variant that `crc32c` and the whole engine use on this CPU: the first of `crc32c_implementations`."""
+
+crc32c_implementations: Final[tuple[str, ...]]
+"""Every variant this CPU can run, the fastest first; the last is always "portable"."""
+
+def crc32c(data: Buffer, crc: int = 0, /) -> int:
+    """CRC32C (Castagnoli; RFC 7143 13.1) of a buffer, continued from `crc`."""
+
+def crc32c_with(implementation: str, data: Buffer, crc: int = 0, /) -> int:
+    """The same by one named variant of `crc32c_implementations`. ValueError: this CPU has no such variant."""
+
+def crc32c_combine(crc_first: int, crc_second: int, length_second: int, /) -> int:
+    """CRC32C of two adjoining pieces from their own CRCs; `length_second` is the second piece's length in bytes."""
+
+# ---- buffers ---------------------------------------------------------------------------------------------------------
+
+LIMIT_TRANSFER_BYTES: Final[int]
+"""The largest buffer, and so the largest Data-Out of one command, in bytes."""
+
+class PoolExhausted(Exception):
+    """The pool's bound is reached: answer TASK SET FULL, or wait until buffers come back."""
+
+@final
+class DataBuffer:
+    """Engine memory: a writable buffer (`memoryview(buffer)`), page-aligned. Not zeroed: it holds what its last user
+    left, so fill what you send. The memory goes back to its pool when the object and every view of it are gone."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class BufferPool:
+    """A bounded store of reused memory in power-of-two size classes."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        """ValueError: `capacity_bytes` is not positive."""
+
+    def acquire(self, length: int) -> DataBuffer:
+        """A buffer of `length` bytes (0 is allowed). PoolExhausted: the bound is reached. ValueError: `length` is
+        negative or over LIMIT_TRANSFER_BYTES."""
+
+    @property
+    def capacity_bytes(self) -> int: ...
+    @property
+    def in_use_bytes(self) -> int:
+        """What buffers hold now, each counted with its whole size class."""
+
+# ---- the iSCSI connection, full feature phase ------------------------------------------------------------------------
+
+DATA_ERROR_NONE: Final[int]
+"""All Data-Out that the initiator announced is in `data_out`."""
+DATA_ERROR_DIGEST: Final[int]
+"""A Data-Out PDU failed its data digest and was rejected: "Protocol Service CRC error", 0Bh 47h/05h (11.4.7.2)."""
+DATA_ERROR_SEQUENCE: Final[int]
+"""DataSN or Buffer Offset out of order, which implies a lost PDU (RFC 7143 7.9): the same sense as a digest error."""
+DATA_ERROR_UNEXPECTED: Final[int]
+"""Unsolicited data that was not negotiated: "Unexpected unsolicited data", 0Bh 0Ch/0Ch."""
+DATA_ERROR_AMOUNT: Final[int]
+"""More data than announced or asked for, or a sequence that ended short: "Incorrect amount of data", 0Bh 0Ch/0Dh."""
+DATA_ERROR_NO_BUFFER: Final[int]
+"""The pool had no memory even for the oldest command: TASK SET FULL."""
+DATA_ERROR_TOO_LARGE: Final[int]
+"""The expected data transfer length is over LIMIT_TRANSFER_BYTES; no data was asked for."""
+
+class ConnectionClosed(Exception):
+    """The connection is over: the peer closed it, shutdown() was called, or the peer stopped reading; str() says."""
+
+class ProtocolError(Exception):
+    """The peer broke RFC 7143 beyond what a Reject can mend. str() is one line for the log; close the connection."""
+
+@final
+class ScsiCommand:
+    """One SCSI Command PDU (RFC 7143 11.3) with its Data-Out. It holds a place in the command window until respond() or
+    discard(); an object that dies unanswered is discarded."""
+
+    @property
+    def initiator_task_tag(self) -> int: ...
+    @property
+    def lun(self) -> int:
+        """The 8-byte LUN field as a big-endian integer."""
+    @property
+    def cdb(self) -> bytes:
+        """16 bytes; longer with an Extended CDB AHS."""
+    @property
+    def cmd_sn(self) -> int: ...
+    @property
+    def immediate(self) -> bool: ...
+    @property
+    def task_attribute(self) -> int:
+        """RFC 7143 11.3.1: 0 untagged, 1 simple, 2 ordered, 3 head of queue, 4 ACA."""
+    @property
+    def read(self) -> bool: ...
+    @property
+    def write(self) -> bool: ...
+    @property
+    def expected_data_transfer_length(self) -> int: ...
+    @property
+    def bidirectional_read_length(self) -> int:
+        """From the Bidirectional Read Expected Data Transfer Length AHS; 0 without one."""
+    @property
+    def data_out(self) -> DataBuffer | None:
+        """All `expected_data_transfer_length` bytes of a write; None when there are none or `data_error` is set."""
+    @property
+    def data_error(self) -> int:
+        """A DATA_ERROR_* constant."""
+
+@final
+class Pdu:
+    """Any other PDU of the initiator: NOP-Out, Task Management, Text, Logout, SNACK."""
+
+    @property
+    def bhs(self) -> bytes:
+        """The 48 bytes of the basic header segment."""
+    @property
+    def data(self) -> bytes:
+        """The data segment, without padding."""
+    @property
+    def opcode(self) -> int:
+        """Without the immediate bit."""
+    @property
+    def immediate(self) -> bool: ...
+    @property
+    def initiator_task_tag(self) -> int: ...
+    @property
+    def cmd_sn(self) -> int: ...
+
+@final
+class Connection:
+    """The full feature phase of one iSCSI connection (RFC 7143), ErrorRecoveryLevel 0, data in order."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        pool: BufferPool,
+        *,
+        stat_sn: int,
+        exp_cmd_sn: int,
+        header_digest: bool,
+        data_digest: bool,
+        max_recv_data_segment_length: int,
+        max_send_data_segment_length: int,
+        first_burst_length: int,
+        max_burst_length: int,
+        initial_r2t: bool,
+        immediate_data: bool,
+        max_outstanding_r2t: int,
+        command_window: int,
+        buffer_budget_bytes: int,
+        send_timeout_seconds: float,
+    ) -> None:
+        """Takes the socket over: from here on the engine owns `descriptor` and closes it when the object dies, so give
+        it `socket.detach()`. When the constructor raises, the descriptor is still the caller's.
+
+        stat_sn: the StatSN of the next response. exp_cmd_sn: the CmdSN expected next. max_recv_...: what we declared;
+        max_send_...: what the peer declared. command_window: places for commands that wait or run, 1 to 4096.
+        buffer_budget_bytes: the Data-Out memory of this connection; only the oldest command may go over it.
+        ValueError: a parameter is out of RFC 7143's range, which the text names. OSError: not a socket."""
+
+    def receive(self, timeout_seconds: float | None = None) -> ScsiCommand | Pdu | None:
+        """The next thing for Python to decide on, or None when nothing came in time. One thread calls it; before it
+        waits it sends what respond() of that thread left queued.
+
+        SCSI commands come in CmdSN order, each with its Data-Out whole, immediate ones at once. Task management comes
+        as soon as all earlier CmdSNs have arrived, other PDUs in CmdSN order behind the commands before them.
+        Raises ConnectionClosed, ProtocolError."""
+
+    def respond(
+        self,
+        command: ScsiCommand,
+        status: int,
+        sense: Buffer = b"",
+        data_in: Buffer | None = None,
+        data_length: int = -1,
+    ) -> None:
+        """Ends a command: Data-In PDUs, then the status (RFC 7143 11.4, 11.7). From receive()'s thread the PDUs leave
+        at the next receive() or flush(), from any other thread at once.
+
+        sense: without the SenseLength, which the engine adds; at most 252 bytes. data_in: clipped to what the initiator
+        expects; not copied, so it must not be changed until it is sent (buffers of a pool: drop them and acquire anew).
+        data_length: how many bytes the command wanted to move, for residual overflow and underflow; -1 takes the
+        length of `data_in`, or for a write all that was expected.
+        Answering a discarded command does nothing, so that a worker may lose that race. ValueError: a command of
+        another connection, or answered already. ConnectionClosed: the connection is gone."""
+
+    def discard(self, command: ScsiCommand) -> None:
+        """An aborted command: no response; its place in the window is free again. Harmless when it was answered."""
+
+    def abort(
+        self, *, initiator_task_tag: int | None = None, lun: int | None = None, before_cmd_sn: int | None = None
+    ) -> list[int]:
+        """Drops commands that receive() has not handed out, whether their data is still arriving or whole: all of
+        them, or those with that tag, of that LUN (the 8-byte field), with a CmdSN before that one. Returns their tags.
+        Data-Out still on its way for them is ignored."""
+
+    def plug(self, cmd_sn: int) -> bool:
+        """Counts a CmdSN that never came as received, as ABORT TASK of a command unknown here asks for with its
+        RefCmdSN (RFC 7143 11.6.1). False: it is outside the window or came already."""
+
+    def send_pdu(self, bhs: Buffer, data: Buffer = b"") -> None:
+        """Sends a PDU that Python made; flushed as respond() is. The engine fills in TotalAHSLength (0),
+        DataSegmentLength, StatSN, ExpCmdSN, MaxCmdSN and the digests, and advances StatSN, except for a NOP-In with
+        Initiator Task Tag FFFFFFFFh (RFC 7143 11.19.2). ValueError: `bhs` is not 48 bytes, or `data` is longer than the
+        peer takes."""
+
+    def flush(self) -> None:
+        """Sends now what is queued. ConnectionClosed: the connection is gone."""
+
+    def shutdown(self) -> None:
+        """Ends the connection from any thread: a blocked receive() or respond() raises ConnectionClosed."""
+
+    @property
+    def commands(self) -> int:
+        """SCSI commands handed out."""
+    @property
+    def bytes_in(self) -> int:
+        """Bytes read from the socket."""
+    @property
+    def bytes_out(self) -> int: ...
+    @property
+    def pdus_in(self) -> int: ...
+    @property
+    def pdus_out(self) -> int: ...
