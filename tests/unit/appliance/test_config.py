@@ -1,0 +1,169 @@
+"""tapebay.toml: what it may say, and how it says what is wrong."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from appliance import config_file
+from appliance.config import Settings
+from appliance.config_file import ConfigError
+from appliance.template import Plan, render
+
+IQN = "iqn.2026-11.io.tapebay:test"
+MINIMAL = f'[[portals]]\nlisten = "127.0.0.1:0"\n[[targets]]\niqn = "{IQN}"\n'
+
+
+def load(tmp_path: Path, text: str) -> Settings:
+    path = tmp_path / "tapebay.toml"
+    path.write_text(text)
+    return config_file.load(path)
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert all(line.startswith(f"{tmp_path / 'tapebay.toml'}: ") for line in str(caught.value).splitlines())
+    return caught.value.problems
+
+
+def test_paths_start_at_the_file(tmp_path: Path) -> None:
+    settings = load(tmp_path, MINIMAL + '[library]\nstate = "/elsewhere"\n[[disks]]\nname = "demo"\nsize = "1 MiB"\n')
+    assert settings.library.cartridges == tmp_path / "cartridges"
+    assert settings.library.state == Path("/elsewhere")
+    assert settings.disks[0].image == tmp_path / "disks" / "demo.img"
+    assert settings.disks[0].size == 1 << 20
+
+
+def test_one_target_holds_everything_in_order(tmp_path: Path) -> None:
+    devices = "".join(f'[[drives]]\nname = "drive{n}"\n' for n in range(2))
+    devices += '[[disks]]\nname = "a"\nsize = 512\n[[disks]]\nname = "b"\nsize = 512\nlun = 1\n'
+    settings = load(tmp_path, MINIMAL + devices)
+    assert settings.lun_map(settings.targets[0]) == {0: "changer", 1: "b", 2: "drive0", 3: "drive1", 4: "a"}
+
+
+def test_a_target_may_name_its_luns(tmp_path: Path) -> None:
+    settings = load(tmp_path, MINIMAL + 'luns = { 0 = "changer", 7 = "d" }\n[[drives]]\nname = "d"\n')
+    assert settings.lun_map(settings.targets[0]) == {0: "changer", 7: "d"}
+
+
+def test_every_error_is_reported_at_once(tmp_path: Path) -> None:
+    text = """
+        [library]
+        nam = "x"
+        [[portals]]
+        listen = "0.0.0.0"
+        [[targets]]
+        iqn = "bad"
+        [changer]
+        slots = 0
+        [[disks]]
+        name = "demo"
+        size = "256 MBs"
+        [[drives]]
+        serial = "small"
+        [logging]
+        level = "verbose"
+        [elsewhere]
+    """
+    found = problems(tmp_path, text)
+    expected = [
+        "library.nam: there is no such setting; did you mean 'name'?",
+        "portals[1].listen: '0.0.0.0' is not an address",
+        "targets[1].iqn: 'bad' is not an iSCSI name",
+        "changer.slots: input should be greater than or equal to 1, not 0",
+        "drives[1].name: is missing",
+        "drives[1].serial: 'small' is not a serial number",
+        "disks[1].size: '256 MBs' is not a size",
+        "logging.level: input should be 'debug', 'info', 'warning' or 'error', not 'verbose'",
+        "elsewhere: there is no such setting; known here: library, portals",
+    ]
+    assert len(found) == len(expected)
+    for beginning in expected:
+        assert any(line.startswith(beginning) for line in found), f"{beginning!r} not in {found}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MINIMAL + "[[drives]]\nname = 'x'\n[[drives]]\nname = 'x'\n", "device name 'x' is given 2 times"),
+        (MINIMAL + "[[drives]]\nname = 'changer'\n", "device name 'changer' is given 2 times"),
+        (MINIMAL + "luns = { 0 = 'nothing' }\n", "there is no device 'nothing'; the library has changer"),
+        (MINIMAL + "luns = { 0 = 'changer', 1 = 'changer' }\n", "a device has two LUNs"),
+        (MINIMAL + f'[[targets]]\niqn = "{IQN}"\n', f"target iqn '{IQN}' is given 2 times"),
+        (MINIMAL + '[[disks]]\nname = "d"\nsize = 1000\n', "size 1000 is not a multiple of block_size 512"),
+        (MINIMAL + '[[chap.accounts]]\nuser = "u"\nsecret = "x-secret"\n', "at least 12"),
+        (MINIMAL + '[[chap.accounts]]\nuser = "u"\nsecret = "twelve chars"\nmutual_user = "t"\n', "needs both"),
+        (
+            MINIMAL
+            + '[[chap.accounts]]\nuser="u"\nsecret="twelve chars"\nmutual_user="t"\nmutual_secret="twelve chars"\n',
+            "must differ",
+        ),
+        (f'[[targets]]\niqn = "{IQN}"\n', "portals: is missing"),
+        ("[[portals]\n", "not valid TOML"),
+    ],
+)
+def test_what_does_not_fit_together(tmp_path: Path, text: str, said: str) -> None:
+    found = problems(tmp_path, text)
+    assert len(found) == 1
+    assert said in found[0]
+    assert "x-secret" not in found[0]
+
+
+def test_secrets_are_not_shown(tmp_path: Path) -> None:
+    settings = load(tmp_path, MINIMAL + '[[chap.accounts]]\nuser = "u"\nsecret = "twelve chars"\n')
+    assert "twelve chars" not in repr(settings)
+    assert settings.chap.accounts[0].secret.get_secret_value() == "twelve chars"
+
+
+def test_the_template_reads_back_as_planned(tmp_path: Path) -> None:
+    plan = Plan(name="lib1", portal="[::1]:3261", drives=3, slots=30, import_export=4, disks=[("demo", "256 MiB")])
+    settings = load(tmp_path, render(plan))
+    assert settings.targets[0].iqn == "iqn.2026-11.io.tapebay:lib1"
+    assert str(settings.portals[0].listen) == "[::1]:3261"
+    assert settings.portals[0].advertise is None
+    assert (settings.changer.slots, settings.changer.import_export) == (30, 4)
+    assert settings.device_names() == ["changer", "drive0", "drive1", "drive2", "demo"]
+    assert settings.disks[0].size == 256 << 20
+
+
+def uncommented(text: str) -> str:
+    """Every setting of the template switched on: "# key = value" and "# [[section]]" without their '# '."""
+    return re.sub(r"(?m)^# (?=\[\[|[a-z_]+ = )", "", text)
+
+
+def test_the_template_names_every_setting_and_its_default(tmp_path: Path) -> None:
+    text = render(Plan(name="lib1", portal="127.0.0.1:0", disks=[("demo", "1 MiB")]))
+    settings = load(tmp_path, uncommented(text))
+
+    def compare(with_examples: BaseModel, examples: frozenset[str]) -> None:
+        for name, field in type(with_examples).model_fields.items():
+            assert name in with_examples.model_fields_set, f"the template does not show {name}"
+            value: Any = getattr(with_examples, name)
+            if isinstance(value, BaseModel):
+                compare(value, examples)
+            elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
+                compare(value[0], examples)
+            elif name not in examples and not field.is_required() and not isinstance(value, Path):
+                assert value == field.get_default(), f"the template shows another default for {name}"
+
+    given = {"name", "model", "serial", "luns", "lun", "advertise", "mutual_user", "mutual_secret", "accounts"}
+    compare(settings, frozenset(given))
+
+
+def test_finding_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lib" / "tapebay.toml"
+    path.parent.mkdir()
+    path.write_text(MINIMAL)
+    monkeypatch.delenv("TAPEBAY_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="tapebay init"):
+        config_file.find(None)
+    assert config_file.find(path) == config_file.find(path.parent) == path
+    monkeypatch.setenv("TAPEBAY_CONFIG", str(path))
+    assert config_file.find(None) == path
+    monkeypatch.delenv("TAPEBAY_CONFIG")
+    monkeypatch.chdir(path.parent)
+    assert config_file.find(None) == path
