@@ -74,6 +74,10 @@ class StateStore:
             write_atomically(self._path(namespace), _encode(data))
             self._loaded[namespace] = data
 
+    def namespace(self, namespace: str) -> "Namespace":
+        """One namespace as a store of its own: what a logical unit is given for its reservations and mode pages."""
+        return Namespace(self, namespace)
+
     def _namespace(self, namespace: str) -> dict[str, JsonValue]:
         if namespace not in self._loaded:
             self._loaded[namespace] = _read(self._path(namespace))
@@ -83,6 +87,20 @@ class StateStore:
         if not _NAMESPACE.fullmatch(namespace):
             raise ValueError(f"not a namespace: {namespace!r}")
         return self._directory / f"{namespace}.json"
+
+
+class Namespace:
+    """get() and put() of one namespace of a StateStore; they raise what the store's own raise."""
+
+    def __init__(self, store: StateStore, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def get(self, key: str, /) -> JsonValue:
+        return self._store.get(self._name, key)
+
+    def put(self, key: str, value: JsonValue, /) -> None:
+        self._store.put(self._name, key, value)
 
 
 def _canonical(data: Mapping[str, JsonValue]) -> str:

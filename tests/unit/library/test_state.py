@@ -133,3 +133,10 @@ def test_the_file_is_readable_by_people(store: StateStore, tmp_path: Path) -> No
     store.put("serials", "drive0", "A")
     document = json.loads((tmp_path / "state" / "serials.json").read_text())
     assert (document["format"], document["version"], document["data"]) == ("tapebay-state", 1, {"drive0": "A"})
+
+
+def test_a_namespace_is_a_store_of_its_own(store: StateStore) -> None:
+    store.namespace("devices").put("drive0/reservations", {"type": 3})
+    assert store.namespace("devices").get("drive0/reservations") == {"type": 3}
+    assert store.namespace("serials").get("drive0/reservations") is None
+    assert store.items("devices") == {"drive0/reservations": {"type": 3}}
