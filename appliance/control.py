@@ -151,7 +151,7 @@ class ControlServer:
             return {"result": self._bound(method, params)()}
         except OperatorError as error:
             return {"error": {"code": error.failure.code, "message": str(error)}}
-        except Exception as error:  # noqa: BLE001 - one failed request must not end the others
+        except Exception as error:
             log.exception("control request failed", request=line[:200].decode(errors="replace"))
             message = f"internal error ({type(error).__name__}); the daemon's log has the details"
             return {"error": {"code": Failure.INTERNAL.code, "message": message}}
