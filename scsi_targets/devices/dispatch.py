@@ -1,0 +1,136 @@
+"""The row that a command has in its device's table: what it is, and when it is legal.
+
+A handler is declared where it is written:
+
+    @handles(ssc.Write6, medium=REQUIRED, writes=True, reservation=CONFLICTS)
+    def write_6(self, cdb: ssc.Write6, task: Task) -> Response: ...
+
+The row carries the legality (SAM-5, SPC-5 tables of commands allowed under reservations); logical_unit.py checks it
+once, before any handler runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+from scsi_targets.t10.fields import Command
+
+
+class Medium(Enum):
+    """Whether a command needs a medium in the device."""
+
+    NOT_NEEDED = 0
+    REQUIRED = 1
+
+
+class ReservationRule(Enum):
+    """What a command does when another I_T nexus holds a reservation (SPC-2 5.5.1 and SPC-5 5.14.1)."""
+
+    CONFLICTS = 0  # conflicts with RESERVE and with every persistent type
+    READS = 1  # conflicts with RESERVE and Exclusive Access; allowed under Write Exclusive
+    PERSISTENT_ALLOWED = 2  # conflicts with RESERVE only
+    ALLOWED = 3  # never conflicts (or the handler asks for itself)
+
+
+class UnitAttentionRule(Enum):
+    """What a command does with a pending unit attention condition (SAM-5 5.14)."""
+
+    REPORTS = 0  # CHECK CONDITION, and the condition is cleared
+    IGNORES = 1  # INQUIRY, REPORT LUNS, REQUEST SENSE: executed, the condition stays or the handler takes it
+
+
+REQUIRED = Medium.REQUIRED
+CONFLICTS = ReservationRule.CONFLICTS
+READS = ReservationRule.READS
+PERSISTENT_ALLOWED = ReservationRule.PERSISTENT_ALLOWED
+ALLOWED = ReservationRule.ALLOWED
+IGNORES = UnitAttentionRule.IGNORES
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One supported command of one device class."""
+
+    command: type[Command]
+    method: str
+    medium: Medium
+    writes: bool  # refused with DATA PROTECT when the medium is write protected
+    reservation: ReservationRule
+    unit_attention: UnitAttentionRule
+    slow: bool  # may take long: runs on the logical unit's worker, so that the connection goes on
+    while_busy: bool  # runs at once even while a slow command does
+    concurrent: bool  # the handler runs outside the logical unit's lock (disk reads and writes)
+    timeout_seconds: int  # recommended command timeout reported to initiators
+
+
+RowTable = dict[int, "Row | dict[int, Row]"]
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def handles(
+    command: type[Command],
+    *,
+    medium: Medium = Medium.NOT_NEEDED,
+    writes: bool = False,
+    reservation: ReservationRule = ReservationRule.CONFLICTS,
+    unit_attention: UnitAttentionRule = UnitAttentionRule.REPORTS,
+    slow: bool = False,
+    while_busy: bool = False,
+    concurrent: bool = False,
+    timeout_seconds: int = 60,
+) -> Callable[[Handler], Handler]:
+    """Marks a method as the handler of a command. May be stacked when one method serves several CDBs."""
+
+    def mark(method: Handler) -> Handler:
+        name = getattr(method, "__name__", "")
+        row = Row(command, name, medium, writes, reservation, unit_attention, slow, while_busy, concurrent,
+                  timeout_seconds)  # fmt: skip
+        method.__dict__.setdefault("_rows", []).append(row)
+        return method
+
+    return mark
+
+
+def collect_rows(owner: type) -> RowTable:
+    """The table of a device class, its bases' rows included; a subclass's handler takes the place of its base's.
+
+    Raises TypeError when one operation code is declared both with and without service actions."""
+    table: RowTable = {}
+    for base in reversed(owner.__mro__):
+        for member in vars(base).values():
+            for row in getattr(member, "_rows", ()):
+                _insert(table, row)
+    return table
+
+
+def _insert(table: RowTable, row: Row) -> None:
+    opcode, action = row.command.opcode, row.command.service_action
+    if action is None:
+        if isinstance(table.get(opcode), dict):
+            raise TypeError(f"{row.command.__name__}: operation code {opcode:02X}h has service actions")
+        table[opcode] = row
+        return
+    actions = table.setdefault(opcode, {})
+    if not isinstance(actions, dict):
+        raise TypeError(f"{row.command.__name__}: operation code {opcode:02X}h is declared without service actions")
+    actions[action] = row
+
+
+def find_row(table: RowTable, cdb: bytes) -> Row | None:
+    """The row for a CDB; None when the operation code or the service action is not supported."""
+    found = table.get(cdb[0])
+    if isinstance(found, dict):
+        action = next(iter(found.values())).command.service_action_of(cdb)
+        return found.get(action)
+    return found
+
+
+def all_rows(table: RowTable) -> list[Row]:
+    """Every row, in the order of operation code and service action."""
+    rows: list[Row] = []
+    for _, found in sorted(table.items()):
+        rows += [row for _, row in sorted(found.items())] if isinstance(found, dict) else [found]
+    return rows

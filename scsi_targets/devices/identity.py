@@ -1,0 +1,29 @@
+"""Who a logical unit says it is: vendor, product, revision, serial number, NAA designator."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The strings of INQUIRY and the designators of VPD pages 80h and 83h."""
+
+    vendor: str  # up to 8 characters
+    product: str  # up to 16
+    revision: str  # up to 4
+    serial_number: str
+
+    def __post_init__(self) -> None:
+        for name, limit in (("vendor", 8), ("product", 16), ("revision", 4), ("serial_number", 32)):
+            text = getattr(self, name)
+            if not text.isascii() or not text.isprintable() or not 0 < len(text) <= limit:
+                raise ValueError(f"{name} {text!r}: 1 to {limit} printable ASCII characters are needed")
+
+    @property
+    def naa(self) -> bytes:
+        """An NAA locally assigned designator (NAA = 3h, 8 bytes), always the same for the same vendor, product and
+        serial number. Locally assigned, because no IEEE company identifier is ours to use (SPC-5 7.8.6.6.3)."""
+        digest = hashlib.sha256(f"{self.vendor}/{self.product}/{self.serial_number}".encode()).digest()
+        return bytes([0x30 | digest[0] & 0x0F]) + digest[1:8]

@@ -1,0 +1,96 @@
+"""What iSCSI hands to a logical unit and gets back: a nexus, a task, a response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+GOOD = 0x00
+CHECK_CONDITION = 0x02
+CONDITION_MET = 0x04
+BUSY = 0x08
+RESERVATION_CONFLICT = 0x18
+TASK_SET_FULL = 0x28
+ACA_ACTIVE = 0x30
+TASK_ABORTED = 0x40
+
+
+@dataclass(frozen=True, slots=True)
+class Nexus:
+    """An I_T nexus (SAM-5 4.7.2, RFC 7143 4.4): the initiator port is name and ISID, the target port name and tag."""
+
+    initiator_name: str
+    isid: bytes
+    target_name: str
+    portal_group_tag: int = 1
+    session_id: int = field(default=0, compare=False)  # differs between logins; the nexus is the same
+
+    @property
+    def initiator_port(self) -> str:
+        """The SCSI initiator port name of RFC 7143 4.4.1: `iqn...,i,0x<ISID>`."""
+        return f"{self.initiator_name},i,0x{self.isid.hex()}"
+
+    @property
+    def target_port(self) -> str:
+        """The SCSI target port name of RFC 7143 4.4.1: `iqn...,t,0x<tag>`."""
+        return f"{self.target_name},t,0x{self.portal_group_tag:04x}"
+
+
+class BufferSource(Protocol):
+    """Where Data-In buffers come from: the engine's BufferPool."""
+
+    def acquire(self, length: int, /) -> Buffer: ...
+
+
+class HeapBuffers:
+    """A BufferSource for tests and tools: plain bytearrays."""
+
+    def acquire(self, length: int, /) -> Buffer:
+        return bytearray(length)
+
+
+@dataclass(slots=True)
+class Response:
+    """The end of a command. `data_length` is what SCSI wanted to move, in either direction, before the initiator's
+    expected length clips it: iSCSI derives the residual from it."""
+
+    status: int = GOOD
+    sense: bytes = b""
+    data_in: Buffer | None = None
+    data_length: int = 0
+
+
+def _no_worker(response: Response) -> None:
+    raise RuntimeError("a task that a worker completes needs its complete= callable")
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One SCSI command in flight."""
+
+    nexus: Nexus
+    lun: int
+    cdb: bytes
+    tag: int = 0
+    task_attribute: int = 0
+    data_out: Buffer | None = None
+    data_in_limit: int = 0  # expected data transfer length of a read: what the initiator can take
+    pool: BufferSource = field(default_factory=HeapBuffers)
+    complete: Callable[[Response], None] = _no_worker
+    on_abort: Callable[[], None] | None = None  # iSCSI frees the command's place in the window
+    aborted: bool = False
+
+    def data(self) -> memoryview:
+        """The gathered Data-Out as bytes; empty when there was none."""
+        return memoryview(b"") if self.data_out is None else memoryview(self.data_out)
+
+    def abort(self) -> None:
+        """Marks the task: no response will be sent. A long-running handler looks at `aborted` and stops."""
+        if not self.aborted:
+            self.aborted = True
+            if self.on_abort is not None:
+                self.on_abort()

@@ -1,0 +1,78 @@
+"""Standard INQUIRY data and the VPD pages common to all devices (SPC-5 6.6, 7.8)."""
+
+from __future__ import annotations
+
+from scsi_targets.t10.fields import Ascii, Bits, Octets, Structure
+
+DIRECT_ACCESS = 0x00
+SEQUENTIAL_ACCESS = 0x01
+MEDIA_CHANGER = 0x08
+NO_DEVICE = 0x1F
+
+# Version descriptors (SPC-5 table 150), "no version claimed" where the standard has it.
+SAM_5 = 0x00A0
+SPC_4 = 0x0460
+ISCSI = 0x0960
+SBC_3 = 0x04C0
+SSC_4 = 0x0520
+SMC_3 = 0x0480
+
+
+class StandardInquiryData(Structure, length=96):
+    """Standard INQUIRY data (SPC-5 6.6.2)."""
+
+    peripheral_qualifier = Bits(0, 7, 3)
+    peripheral_device_type = Bits(0, 4, 5)
+    removable_medium = Bits(1, 7, 1)
+    version = Bits(2, 7, 8, default=0x06)  # SPC-4
+    normal_aca = Bits(3, 5, 1)
+    historical_support = Bits(3, 4, 1, default=1)
+    response_data_format = Bits(3, 3, 4, default=2)
+    additional_length = Bits(4, 7, 8, default=91)
+    target_port_group_support = Bits(5, 5, 2)
+    third_party_copy = Bits(5, 3, 1)
+    protect = Bits(5, 0, 1)
+    multiple_ports = Bits(6, 4, 1)
+    medium_changer = Bits(6, 3, 1)
+    command_queuing = Bits(7, 1, 1, default=1)
+    vendor_identification = Ascii(8, 8)
+    product_identification = Ascii(16, 16)
+    product_revision_level = Ascii(32, 4)
+    vendor_specific = Octets(36, 20)
+    version_descriptors = Octets(58, 16)
+
+
+class ExtendedInquiryData(Structure, length=64):
+    """Extended INQUIRY Data VPD page, 86h (SPC-5 7.8.8)."""
+
+    peripheral_device_type = Bits(0, 4, 5)
+    page_code = Bits(1, 7, 8, default=0x86)
+    page_length = Bits(2, 7, 16, default=60)
+    simple_command = Bits(5, 0, 1, default=1)
+    ordered_command = Bits(5, 1, 1, default=1)
+    head_of_queue = Bits(5, 2, 1, default=1)
+    volatile_cache = Bits(6, 0, 1)
+    logical_unit_i_t_nexus_clear = Bits(7, 0, 1, default=1)
+
+
+def vpd_page(device_type: int, page_code: int, body: bytes) -> bytes:
+    """A VPD page: the four-byte header and its body (SPC-5 7.8.1)."""
+    return bytes([device_type, page_code]) + len(body).to_bytes(2, "big") + body
+
+
+def designation_descriptor(
+    kind: int, designator: bytes, *, code_set: int, association: int = 0, protocol: int | None = None
+) -> bytes:
+    """One designation descriptor of the Device Identification page (SPC-5 7.8.6.1).
+
+    kind: 1 T10 vendor, 3 NAA, 4 relative target port, 5 target port group, 8 SCSI name string; code_set: 1 binary,
+    2 ASCII, 3 UTF-8; association: 0 logical unit, 1 target port, 2 target device."""
+    first = code_set | (protocol << 4 if protocol is not None else 0)
+    second = kind | association << 4 | (0x80 if protocol is not None else 0)
+    return bytes([first, second, 0, len(designator)]) + designator
+
+
+def scsi_name_string(name: str) -> bytes:
+    """A SCSI name string: UTF-8, null terminated, padded to a multiple of four (SPC-5 7.8.6.11)."""
+    raw = name.encode() + b"\0"
+    return raw.ljust((len(raw) + 3) // 4 * 4, b"\0")
