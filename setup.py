@@ -25,7 +25,7 @@ setup(
         Extension(
             "datamover.engine._engine",
             sources=sorted(str(path) for path in ENGINE.glob("*.c")),
-            depends=[str(ENGINE / "engine.h")],
+            depends=sorted(str(path) for path in ENGINE.glob("*.h")),
             define_macros=[("Py_LIMITED_API", LIMITED_API), ("_GNU_SOURCE", "1")],
             extra_compile_args=compile_args,
             extra_link_args=link_args,

@@ -8,6 +8,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,14 +17,64 @@
 /* The largest transfer of one SCSI command: a tape block is 16 MiB - 1 at the most (24-bit TRANSFER LENGTH). */
 #define LIMIT_TRANSFER_BYTES (16u << 20)
 
+/* The smallest buffer of a pool: a page, so that every buffer suits direct I/O. */
+#define LIMIT_SMALLEST_BUFFER_BYTES 4096u
+
+/* Shorter work keeps the GIL: giving it up and taking it back costs about as much as 4 KiB of CRC or copying. */
+#define LIMIT_GIL_BYTES 4096
+
 /* ---- crc32c.c ------------------------------------------------------------------------------------------------ */
 
-/* CRC32C (Castagnoli, reflected, as RFC 7143 12.1 and SSC-5 use it) of `length` bytes at `data`, continued from `crc`
- * (0 to start). Needs no GIL. */
+/* CRC32C (Castagnoli, reflected, as RFC 7143 13.1 and SSC-5 use it) of `length` bytes at `data`, continued from `crc`
+ * (0 to start). None of these needs the GIL. */
 uint32_t engine_crc32c(uint32_t crc, const void *data, size_t length);
+
+/* Copies and computes in one pass over the cache: the CRC of the bytes copied, continued from `crc`. */
+uint32_t engine_copy_crc32c(void *destination, const void *source, size_t length, uint32_t crc);
+
+/* CRC32C of two adjoining pieces from their own: `crc_first`, then `crc_second` over `length_second` bytes. */
+uint32_t engine_crc32c_combine(uint32_t crc_first, uint32_t crc_second, uint64_t length_second);
+
+/* The variants that use the CPU (crc32c_x86.c, crc32c_arm.c) take and return the inverted register. */
+typedef uint32_t crc32c_function(uint32_t state, const unsigned char *data, size_t length);
+
+struct crc32c_variant {
+	const char *name;
+	bool (*available)(void);	/* also prepares the variant's constants */
+	crc32c_function *update;
+};
+
+extern const struct crc32c_variant crc32c_variants_cpu[];	/* the fastest first; ends with a NULL name */
+
+/* x^n modulo the Castagnoli polynomial, reflected: the constants that fold and shift a CRC. */
+uint32_t crc32c_x_power(uint64_t n);
+
+/* ---- buffer.c ------------------------------------------------------------------------------------------------ */
+
+struct buffer_pool;
+struct buffer_block;			/* one piece of a pool's memory; counted, so that several users can hold it */
+
+/* A block of at least `length` (<= LIMIT_TRANSFER_BYTES) bytes with one reference, or NULL when the pool's bound is
+ * reached or the machine has no memory. Needs no GIL, nor do the next four. */
+struct buffer_block *engine_block_acquire(struct buffer_pool *pool, size_t length);
+void engine_block_retain(struct buffer_block *block);
+void engine_block_release(struct buffer_block *block);
+unsigned char *engine_block_memory(struct buffer_block *block);
+/* What a buffer of `length` bytes counts for: its size class. */
+size_t engine_block_size_for(size_t length);
+
+/* The pool inside a Python BufferPool (borrowed; the object keeps it alive), or NULL with TypeError set. */
+struct buffer_pool *engine_buffer_pool(PyObject *object);
+/* A DataBuffer of `length` bytes on the block, whose reference it takes over even when it fails (NULL, error set). */
+PyObject *engine_data_buffer_new(struct buffer_block *block, size_t length);
+/* The block under a DataBuffer (borrowed), or NULL, with no error set, when the object is something else. */
+struct buffer_block *engine_data_buffer_block(PyObject *object);
+/* PoolExhausted, for other files to raise. */
+extern PyObject *engine_pool_exhausted;
 
 /* ---- registration ---------------------------------------------------------------------------------------------- */
 
 int register_crc32c(PyObject *module);
+int register_buffer(PyObject *module);
 
 #endif

@@ -1,10 +1,24 @@
 /* The extension module: gathers what the other files of the engine give to Python. */
 #include "engine.h"
 
+static int (*const registrations[])(PyObject *module) = {
+	register_crc32c,
+	register_buffer,
+};
+
 static int engine_exec(PyObject *module)
 {
-	if (register_crc32c(module) < 0)
+	static bool loaded;
+
+	/* The types live in static variables: a second copy, in a subinterpreter, would mix the objects of two GILs. */
+	if (loaded) {
+		PyErr_SetString(PyExc_ImportError, "the engine can be loaded once in a process");
 		return -1;
+	}
+	loaded = true;
+	for (size_t i = 0; i < sizeof registrations / sizeof *registrations; i++)
+		if (registrations[i](module) < 0)
+			return -1;
 	return 0;
 }
 
