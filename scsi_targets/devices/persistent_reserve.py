@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scsi_targets.devices.dispatch import ALLOWED, handles
+from scsi_targets.devices.dispatch import ALLOWED, PERSISTENT_ALLOWED, handles
 from scsi_targets.devices.parameter_data import reply
 from scsi_targets.devices.primary import PrimaryCommands
 from scsi_targets.devices.reservations import Conflict, ReservationType
@@ -48,12 +48,12 @@ class PersistentReserveCommands(PrimaryCommands):
 
     # ---- PERSISTENT RESERVE IN -----------------------------------------------------------------------------------
 
-    @handles(spc.ReadKeys, reservation=ALLOWED, while_busy=True)
+    @handles(spc.ReadKeys, reservation=PERSISTENT_ALLOWED, while_busy=True)
     def read_keys(self, cdb: spc.ReadKeys, task: Task) -> Response:
         keys = b"".join(r.key.to_bytes(8, "big") for r in self.reservations.registrations.values())
         return reply(self._generation() + len(keys).to_bytes(4, "big") + keys, cdb.allocation_length)
 
-    @handles(spc.ReadReservation, reservation=ALLOWED, while_busy=True)
+    @handles(spc.ReadReservation, reservation=PERSISTENT_ALLOWED, while_busy=True)
     def read_reservation(self, cdb: spc.ReadReservation, task: Task) -> Response:
         state = self.reservations
         body = b""
@@ -64,7 +64,7 @@ class PersistentReserveCommands(PrimaryCommands):
             body = key.to_bytes(8, "big") + bytes(5) + bytes([state.type]) + bytes(2)
         return reply(self._generation() + len(body).to_bytes(4, "big") + body, cdb.allocation_length)
 
-    @handles(spc.ReportCapabilities, reservation=ALLOWED, while_busy=True)
+    @handles(spc.ReportCapabilities, reservation=PERSISTENT_ALLOWED, while_busy=True)
     def report_capabilities(self, cdb: spc.ReportCapabilities, task: Task) -> Response:
         # PTPL_C; TMV with every type; ALLOW COMMANDS 001b; PTPL_A as activated (SPC-5 table 186).
         flags = bytes([0x01, 0x80 | 0x10 | self.reservations.aptpl])
@@ -72,7 +72,7 @@ class PersistentReserveCommands(PrimaryCommands):
         mask = bytes([types & 0xFF, types >> 8])
         return reply((8).to_bytes(2, "big") + flags + mask + bytes(2), cdb.allocation_length)
 
-    @handles(spc.ReadFullStatus, reservation=ALLOWED, while_busy=True)
+    @handles(spc.ReadFullStatus, reservation=PERSISTENT_ALLOWED, while_busy=True)
     def read_full_status(self, cdb: spc.ReadFullStatus, task: Task) -> Response:
         state, body = self.reservations, b""
         for nexus, registration in state.registrations.items():
@@ -95,6 +95,8 @@ class PersistentReserveCommands(PrimaryCommands):
         given = self._basic(cdb, task)
         if given.specify_initiator_ports:
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, BasicParameterList.specify_initiator_ports)
+        if given.all_target_ports:  # ATP_C is zero in REPORT CAPABILITIES
+            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, BasicParameterList.all_target_ports)
         state, nexus = self.reservations, task.nexus
         if nexus not in state.registrations and len(state.registrations) >= MAX_REGISTRATIONS:
             raise CheckCondition(sense.INSUFFICIENT_REGISTRATION_RESOURCES)
