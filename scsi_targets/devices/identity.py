@@ -22,6 +22,11 @@ class Identity:
                 raise ValueError(f"{name} {text!r}: 1 to {limit} printable ASCII characters are needed")
 
     @property
+    def t10_vendor_identifier(self) -> bytes:
+        """The T10 vendor ID based designator: vendor, product, serial number (SPC-5 7.8.6.4)."""
+        return (self.vendor.ljust(8) + self.product.ljust(16) + self.serial_number).encode("ascii")
+
+    @property
     def naa(self) -> bytes:
         """An NAA locally assigned designator (NAA = 3h, 8 bytes), always the same for the same vendor, product and
         serial number. Locally assigned, because no IEEE company identifier is ours to use (SPC-5 7.8.6.6.3)."""

@@ -92,7 +92,8 @@ class LogicalUnit:
         self._queue: deque[tuple[Row, Task]] = deque()
         self._pending = 0  # tasks queued or running on the worker
         self._running: Task | None = None
-        self._occupants = 0  # copy managers of other logical units that hold this one
+        self._occupants = 0  # others (copy managers, the changer) that hold this one or wait for it
+        self._held = False  # one of them holds it
         self._idle = threading.Condition(self.lock)
         self._worker: threading.Thread | None = None
         self._closing = False
@@ -227,13 +228,19 @@ class LogicalUnit:
         with self.lock:
             self._occupants += 1
             self._pending += 1
-            if self._idle.wait_for(lambda: self._running is None and self._occupants == 1, timeout_seconds):
+            if self._idle.wait_for(lambda: self._running is None and not self._held, timeout_seconds):
+                self._held = True
                 return True
-            self.vacate()
+            self._leave()
             return False
 
     def vacate(self) -> None:
         """Ends what occupy() began."""
+        with self.lock:
+            self._held = False
+            self._leave()
+
+    def _leave(self) -> None:
         with self.lock:
             self._occupants -= 1
             self._pending -= 1

@@ -118,13 +118,12 @@ class PrimaryCommands(LogicalUnit):
     def device_identification(self, task: Task) -> bytes:
         """Device Identification (SPC-5 7.8.6): T10 vendor ID, NAA, and the target port's designators."""
         iscsi = 5  # PROTOCOL IDENTIFIER
-        t10 = self.identity.vendor.ljust(8) + self.identity.product.ljust(16) + self.identity.serial_number
         port = vpd.scsi_name_string(task.nexus.target_port)
         device = vpd.scsi_name_string(task.nexus.target_name)
         tag = bytes(2) + task.nexus.portal_group_tag.to_bytes(2, "big")
         return b"".join(
             (
-                vpd.designation_descriptor(1, t10.encode("ascii"), code_set=2),
+                vpd.designation_descriptor(1, self.identity.t10_vendor_identifier, code_set=2),
                 vpd.designation_descriptor(3, self.identity.naa, code_set=1),
                 vpd.designation_descriptor(4, tag, code_set=1, association=1, protocol=iscsi),
                 vpd.designation_descriptor(8, port, code_set=3, association=1, protocol=iscsi),
