@@ -1,5 +1,7 @@
 """A logical unit without iSCSI: send a CDB, look at the response."""
 
+from queue import SimpleQueue
+
 from scsi_targets.devices.logical_unit import LogicalUnit
 from scsi_targets.devices.task import Nexus, Response, Task
 
@@ -17,11 +19,12 @@ def send(
     limit: int = 1 << 20,
     **task: object,
 ) -> Response:
-    """One command, executed at once."""
+    """One command, to its end: a slow one is waited for."""
     padded = cdb.ljust(16, b"\0")
+    answers: SimpleQueue[Response] = SimpleQueue()
+    task = {"complete": answers.put} | task
     response = unit.execute(Task(nexus=nexus, lun=0, cdb=padded, data_out=data, data_in_limit=limit, **task))
-    assert response is not None
-    return response
+    return response if response is not None else answers.get(timeout=30)
 
 
 def sense_of(response: Response) -> tuple[int, int, int]:

@@ -198,3 +198,24 @@ def test_absent_logical_unit(unit):
     assert sense_of(target.execute(Task(ALPHA, 9, bytes(16)))) == (5, 0x25, 0)
     luns = data_of(target.execute(Task(ALPHA, 9, spc.ReportLuns.encode(allocation_length=64).ljust(16, b"\0"))))
     assert luns == (8).to_bytes(4, "big") + bytes(12)
+
+
+def test_two_that_wait_for_a_busy_unit_get_it_one_after_the_other(unit):
+    slow = Task(ALPHA, 0, Dawdle.encode().ljust(16, b"\0"), complete=lambda response: None)
+    assert unit.execute(slow) is None
+    assert unit.started.wait(10)
+    assert not unit.occupy(0.01)
+    held = []
+
+    def hold():
+        held.append(unit.occupy(10))
+        unit.vacate()
+
+    waiting = [threading.Thread(target=hold) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+    unit.go.set()
+    for thread in waiting:
+        thread.join(20)
+    assert held == [True, True]
+    assert send(unit, bytes(6)).status == 0
