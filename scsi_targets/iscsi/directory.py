@@ -1,0 +1,94 @@
+"""What iSCSI asks of the room above it: which targets there are, who may use them, where they are reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from scsi_targets.devices.target import Target
+
+
+class DirectoryError(Exception):
+    """A login that is not granted; str() is the reason for the log, the initiator sees only the status."""
+
+
+class NotFound(DirectoryError):
+    """There is no such target (login status 0203h)."""
+
+
+class Forbidden(DirectoryError):
+    """This initiator may not use that target (login status 0202h)."""
+
+
+class Removed(DirectoryError):
+    """The target was here and is gone for good (login status 0204h)."""
+
+
+class Unavailable(DirectoryError):
+    """The target is known but cannot serve now (login status 0301h)."""
+
+
+class Moved(DirectoryError):
+    """The target is served elsewhere (login status 0101h, or 0102h when `permanently`)."""
+
+    def __init__(self, address: str, *, permanently: bool = False) -> None:
+        super().__init__(f"moved to {address}")
+        self.address = address
+        self.permanently = permanently
+
+
+@dataclass(frozen=True, slots=True)
+class Portal:
+    """A network portal: where the server listens, and the address it tells initiators.
+
+    host: an IPv4 or IPv6 address, or a wildcard (0.0.0.0, ::); without brackets. port: 0 lets the kernel choose.
+    advertised: "host:port" ("[host]:port" for IPv6) as initiators reach it, behind NAT or a container bridge; None
+    answers the address that the connection came in on.
+    """
+
+    host: str
+    port: int = 3260
+    portal_group_tag: int = 1
+    advertised: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.portal_group_tag <= 65535:
+            raise ValueError(f"portal group tag {self.portal_group_tag} is not in 0..65535")
+
+
+@dataclass(frozen=True, slots=True)
+class ChapCredentials:
+    """What an initiator must prove (`username`, `secret`), and what the target proves in return when it is asked."""
+
+    username: str
+    secret: str = field(repr=False)
+    mutual_username: str | None = None
+    mutual_secret: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.secret:
+            raise ValueError("a CHAP secret must not be empty")
+        if (self.mutual_username is None) != (self.mutual_secret is None):
+            raise ValueError("mutual CHAP needs both a user name and a secret")
+        # RFC 7143 9.2.1: the same secret in both directions would let a peer answer a challenge with our own answer.
+        if self.mutual_secret == self.secret:
+            raise ValueError("the CHAP secrets of the two directions must differ")
+
+
+class TargetDirectory(Protocol):
+    """Called from many threads at once. iSCSI names arrive in lower case (RFC 3722).
+
+    Any of these may raise a DirectoryError, which becomes the login status named there.
+    """
+
+    def target_names(self, initiator_name: str) -> list[str]:
+        """The targets that SendTargets shows this initiator."""
+
+    def portals(self, target_name: str) -> list[Portal]:
+        """The portals of a target, equal to those that the server was given. Raises NotFound."""
+
+    def credentials(self, initiator_name: str, target_name: str | None) -> ChapCredentials | None:
+        """What this initiator must prove for that target (None: for discovery). None: no CHAP is asked."""
+
+    def open(self, initiator_name: str, target_name: str) -> Target:
+        """The target, for an initiator that has proved what was asked. Raises NotFound, Forbidden, ..."""

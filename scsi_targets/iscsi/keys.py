@@ -1,0 +1,137 @@
+"""The text keys of a login, one row each (RFC 7143 13, RFC 7144 4). AuthMethod and the CHAP keys are chap.py's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, Flag, auto
+from operator import attrgetter
+
+from scsi_targets.iscsi.limits import ISCSI_NAME_BYTES, LOGIN_DATA_SEGMENT_BYTES, SIMPLE_VALUE_BYTES, Limits
+
+Value = bool | int | str
+
+REJECT = "Reject"
+
+
+class Kind(Enum):
+    """How a key's result follows from the two ends' values (RFC 7143 6.2.1, 6.2.2)."""
+
+    AND = auto()
+    OR = auto()
+    MINIMUM = auto()
+    MAXIMUM = auto()
+    LIST = auto()
+    DECLARED_NUMBER = auto()
+    DECLARED_TEXT = auto()
+    OBSOLETE = auto()
+
+
+class Phase(Flag):
+    """When a key may be used. Security and operational are the two stages of a login."""
+
+    SECURITY = auto()
+    OPERATIONAL = auto()
+    FULL_FEATURE = auto()
+    LOGIN = SECURITY | OPERATIONAL
+    OPERATIONAL_OR_LATER = OPERATIONAL | FULL_FEATURE
+    ANY = LOGIN | FULL_FEATURE
+
+
+class Sender(Enum):
+    """Who may send a key first."""
+
+    INITIATOR = auto()
+    TARGET = auto()
+    EITHER = auto()
+
+
+def _always(value: Value) -> Callable[[Limits], Value]:
+    return lambda limits: value
+
+
+def _limit(name: str) -> Callable[[Limits], Value]:
+    return attrgetter(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One row: everything there is to know about a key.
+
+    values: the admissible range of a number (low, high), or the admissible words of a list or a declaration.
+    ours: this end's value. in_discovery: False where RFC 7143 13 says "Irrelevant when: SessionType=Discovery".
+    """
+
+    name: str
+    kind: Kind
+    default: Value
+    values: tuple[int, int] | tuple[str, ...] = ()
+    ours: Callable[[Limits], Value] | None = None
+    phases: Phase = Phase.OPERATIONAL
+    sender: Sender = Sender.EITHER
+    in_discovery: bool = True
+    max_length: int = SIMPLE_VALUE_BYTES
+
+    @property
+    def declared(self) -> bool:
+        """Whether the key is told, not negotiated, so that it gets no answer."""
+        return self.kind in (Kind.DECLARED_NUMBER, Kind.DECLARED_TEXT)
+
+
+SESSION_TYPES = ("Normal", "Discovery")
+DIGESTS = ("CRC32C", "None")
+SEGMENT = (512, 2**24 - 1)
+SIXTEEN_BITS = (1, 65535)
+SECONDS = (0, 3600)
+
+_TEXT = Kind.DECLARED_TEXT
+
+_NAMES = (
+    Key("InitiatorName", _TEXT, "", phases=Phase.LOGIN, sender=Sender.INITIATOR, max_length=ISCSI_NAME_BYTES),
+    Key("InitiatorAlias", _TEXT, "", phases=Phase.ANY, sender=Sender.INITIATOR),
+    Key("TargetName", _TEXT, "", phases=Phase.LOGIN, max_length=ISCSI_NAME_BYTES),
+    Key("TargetAlias", _TEXT, "", phases=Phase.ANY, sender=Sender.TARGET),
+    Key("TargetAddress", _TEXT, "", phases=Phase.ANY, sender=Sender.TARGET),
+    Key("TargetPortalGroupTag", Kind.DECLARED_NUMBER, 0, (0, 65535), phases=Phase.LOGIN, sender=Sender.TARGET),
+    Key("SessionType", _TEXT, "Normal", SESSION_TYPES, phases=Phase.LOGIN, sender=Sender.INITIATOR),
+    # discovery.py answers it, in the full-feature phase only (RFC 7143 13.3).
+    Key("SendTargets", _TEXT, "", phases=Phase.FULL_FEATURE, sender=Sender.INITIATOR),
+    Key("X#NodeArchitecture", _TEXT, "", phases=Phase.LOGIN),
+)
+
+_OPERATIONAL = (
+    Key("HeaderDigest", Kind.LIST, "None", DIGESTS),
+    Key("DataDigest", Kind.LIST, "None", DIGESTS),
+    Key("MaxConnections", Kind.MINIMUM, 1, SIXTEEN_BITS, _always(1), in_discovery=False),
+    Key("InitialR2T", Kind.OR, True, ours=_limit("initial_r2t"), in_discovery=False),
+    Key("ImmediateData", Kind.AND, True, ours=_limit("immediate_data"), in_discovery=False),
+    Key(
+        "MaxRecvDataSegmentLength",
+        Kind.DECLARED_NUMBER,
+        LOGIN_DATA_SEGMENT_BYTES,
+        SEGMENT,
+        phases=Phase.OPERATIONAL_OR_LATER,
+    ),
+    Key("MaxBurstLength", Kind.MINIMUM, 262144, SEGMENT, _limit("max_burst_length"), in_discovery=False),
+    Key("FirstBurstLength", Kind.MINIMUM, 65536, SEGMENT, _limit("first_burst_length"), in_discovery=False),
+    Key("DefaultTime2Wait", Kind.MAXIMUM, 2, SECONDS, _limit("default_time2wait")),
+    Key("DefaultTime2Retain", Kind.MINIMUM, 20, SECONDS, _limit("default_time2retain")),
+    Key("MaxOutstandingR2T", Kind.MINIMUM, 1, SIXTEEN_BITS, _limit("max_outstanding_r2t"), in_discovery=False),
+    Key("DataPDUInOrder", Kind.OR, True, ours=_always(True), in_discovery=False),
+    Key("DataSequenceInOrder", Kind.OR, True, ours=_always(True), in_discovery=False),
+    Key("ErrorRecoveryLevel", Kind.MINIMUM, 0, (0, 2), _always(0)),
+    # RFC 7144 4.1.1: this end keeps to RFC 7143, which is level 1.
+    Key("iSCSIProtocolLevel", Kind.MINIMUM, 1, (0, 31), _always(1), in_discovery=False),
+    # RFC 7143 13.23. With one connection the responses are in order anyhow, which is all that ResponseFence asks.
+    Key("TaskReporting", Kind.LIST, "RFC3720", ("RFC3720", "ResponseFence"), in_discovery=False),
+)
+
+# RFC 7143 13.25: a responder may say No to the markers of RFC 3720 and rejects their intervals; never NotUnderstood.
+_OBSOLETE = (
+    Key("IFMarker", Kind.OBSOLETE, "No"),
+    Key("OFMarker", Kind.OBSOLETE, "No"),
+    Key("IFMarkInt", Kind.OBSOLETE, REJECT),
+    Key("OFMarkInt", Kind.OBSOLETE, REJECT),
+)
+
+KEYS: dict[str, Key] = {row.name: row for row in (*_NAMES, *_OPERATIONAL, *_OBSOLETE)}

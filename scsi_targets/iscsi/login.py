@@ -1,0 +1,349 @@
+"""The login phase of one connection, sans-IO (RFC 7143 6.3, 11.12, 11.13): PDUs in, PDUs out, no socket, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from scsi_targets.devices.target import Target
+from scsi_targets.iscsi import directory as who
+from scsi_targets.iscsi.chap import KEYS as CHAP_KEYS
+from scsi_targets.iscsi.chap import ChapError, ChapTarget
+from scsi_targets.iscsi.directory import ChapCredentials, DirectoryError, Portal, TargetDirectory
+from scsi_targets.iscsi.keys import SESSION_TYPES, Phase
+from scsi_targets.iscsi.limits import LOGIN_DATA_SEGMENT_BYTES, Limits
+from scsi_targets.iscsi.negotiation import Negotiation, NegotiationError, OperationalParameters
+from scsi_targets.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus, Pdu, Stage
+from scsi_targets.iscsi.states import LOGIN_STAGES
+from scsi_targets.iscsi.text import Pair, TextAssembler, TextError, TextSender, encode
+
+ISCSI_VERSION = 0x00  # RFC 7143 11.12.4: the only one there is
+
+
+class LoginRefused(Exception):
+    """Ends a login with a status. `answers` go into the response (TargetAddress of a target that moved)."""
+
+    def __init__(self, status: LoginStatus, reason: str, answers: list[Pair] | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.answers = answers or []
+
+
+class LoginProgress(Enum):
+    """Where a login stands. After ACCEPTED and REFUSED the socket is no longer the login's."""
+
+    GOING_ON = "going on"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+@dataclass(slots=True)
+class LoginResult:
+    """What came of an accepted login. isid: 6 bytes. cmd_sn: the next CmdSN to expect; stat_sn: the next to send."""
+
+    initiator_name: str
+    initiator_alias: str
+    isid: bytes
+    connection_id: int
+    target_name: str | None  # None: a discovery session
+    target: Target | None
+    portal_group_tag: int
+    authentication: str  # "None", "CHAP" or "mutual CHAP"
+    negotiation: Negotiation = field(repr=False)
+    cmd_sn: int = 0
+    stat_sn: int = 0
+    tsih: int = 0
+
+    @property
+    def parameters(self) -> OperationalParameters:
+        """What both ends agreed on."""
+        return self.negotiation.parameters()
+
+
+class Admission(Protocol):
+    """Where sessions are counted and numbered: the server's session table."""
+
+    def exists(self, initiator_name: str, isid: bytes, tsih: int) -> bool:
+        """Whether that initiator port has a session of that TSIH."""
+
+    def admit(self, result: LoginResult) -> int:
+        """The new session's TSIH; a session of the same nexus is ended first. Raises LoginRefused."""
+
+
+_STATUS_OF: dict[type[DirectoryError], LoginStatus] = {
+    who.NotFound: LoginStatus.NOT_FOUND,
+    who.Forbidden: LoginStatus.AUTHORIZATION_FAILURE,
+    who.Removed: LoginStatus.TARGET_REMOVED,
+    who.Unavailable: LoginStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def refusal_of(error: DirectoryError) -> LoginRefused:
+    """The login status that a directory's error stands for."""
+    if isinstance(error, who.Moved):
+        status = LoginStatus.TARGET_MOVED_PERMANENTLY if error.permanently else LoginStatus.TARGET_MOVED_TEMPORARILY
+        return LoginRefused(status, str(error), [("TargetAddress", error.address)])
+    return LoginRefused(_STATUS_OF.get(type(error), LoginStatus.TARGET_ERROR), str(error))
+
+
+class Login:
+    """One connection's login. Feed `receive()` each PDU; send what it returns; then look at `progress`."""
+
+    def __init__(
+        self, directory: TargetDirectory, portal: Portal, limits: Limits, admission: Admission, now: float
+    ) -> None:
+        self._directory = directory
+        self._portal = portal
+        self._limits = limits
+        self._admission = admission
+        self.deadline = now + limits.login_timeout_seconds
+        self.progress = LoginProgress.GOING_ON
+        self.refusal: LoginRefused | None = None
+        self.result: LoginResult | None = None
+        self._first: LoginRequest | None = None
+        self._stage: int = Stage.SECURITY_NEGOTIATION
+        self._stat_sn = 0
+        self._pdus = 0
+        self._negotiation = Negotiation(limits)
+        self._incoming = TextAssembler(limits.text_bytes)
+        self._outgoing = TextSender()
+        self._identified = False
+        self._credentials: ChapCredentials | None = None
+        self._chap: ChapTarget | None = None
+        self._target: Target | None = None
+        self._authorised = False
+
+    @property
+    def initiator_name(self) -> str:
+        """As far as it is known: for the log."""
+        return self._negotiation.text("InitiatorName").lower()
+
+    @property
+    def target_name(self) -> str:
+        """As far as it is known: for the log."""
+        return self._negotiation.text("TargetName").lower()
+
+    def receive(self, pdu: Pdu, now: float) -> list[Pdu]:
+        """The answers to one PDU; none for a peer that does not begin with a Login Request (RFC 7143 6.3: drop it)."""
+        try:
+            request = self._check(pdu, now)
+            return [self._proceed(request)]
+        except (TextError, NegotiationError) as error:
+            return self._refuse(LoginRefused(LoginStatus.INITIATOR_ERROR, str(error)))
+        except ChapError as error:
+            return self._refuse(LoginRefused(LoginStatus.AUTHENTICATION_FAILURE, f"CHAP: {error}"))
+        except DirectoryError as error:
+            return self._refuse(refusal_of(error))
+        except LoginRefused as refusal:
+            return self._refuse(refusal)
+
+    # ---- one request ---------------------------------------------------------------------------------------------
+
+    def _check(self, pdu: Pdu, now: float) -> LoginRequest:
+        """The header against RFC 7143 11.12 and against the requests before it."""
+        if self.progress is not LoginProgress.GOING_ON:
+            raise RuntimeError("this login is over")
+        if not isinstance(pdu, LoginRequest):
+            raise LoginRefused(LoginStatus.INVALID_DURING_LOGIN, f"{type(pdu).__name__} before the login was over")
+        first = self._first
+        if first is None:
+            self._first = first = pdu
+            self._stage = pdu.current_stage
+            self._stat_sn = pdu.exp_stat_sn
+        self._pdus += 1
+        if now > self.deadline or self._pdus > self._limits.login_pdus:
+            raise LoginRefused(LoginStatus.INITIATOR_ERROR, "the login takes too long")
+        if pdu.version_min > ISCSI_VERSION:
+            raise LoginRefused(LoginStatus.UNSUPPORTED_VERSION, f"version {pdu.version_min} is not supported")
+        _check_stages(pdu, self._stage)
+        for name in ("initiator_task_tag", "isid", "tsih", "connection_id"):
+            if getattr(pdu, name) != getattr(first, name):
+                raise LoginRefused(LoginStatus.INITIATOR_ERROR, f"{name} changed during the login")
+        return pdu
+
+    def _proceed(self, request: LoginRequest) -> LoginResponse:
+        pairs = self._incoming.add(request.data, bool(request.continue_))
+        if pairs is None:
+            return self._respond(request)
+        if self._outgoing.pending:
+            if pairs:
+                raise LoginRefused(LoginStatus.INITIATOR_ERROR, "new keys before our answer was fetched")
+            return self._continue_answer(request)
+        self._outgoing.start(encode(self._negotiate(request, pairs)))
+        return self._continue_answer(request)
+
+    def _continue_answer(self, request: LoginRequest) -> LoginResponse:
+        data, more = self._outgoing.take(LOGIN_DATA_SEGMENT_BYTES)
+        transit = bool(request.transit) and not more and self._stage_complete()
+        if transit:
+            self._enter(request, request.next_stage)
+        return self._respond(request, data, transit=transit, more=more)
+
+    def _respond(
+        self, request: LoginRequest, data: bytes = b"", *, transit: bool = False, more: bool = False
+    ) -> LoginResponse:
+        response = LoginResponse.make(
+            data,
+            transit=transit,
+            continue_=more,
+            current_stage=request.current_stage,
+            next_stage=request.next_stage if transit else 0,
+            tsih=self.result.tsih if self.result else request.tsih,
+            **self._numbers(request),
+        )
+        self._stat_sn = (self._stat_sn + 1) & 0xFFFFFFFF
+        if self.result is not None:
+            self.result.stat_sn = self._stat_sn
+        return response
+
+    def _numbers(self, request: LoginRequest) -> dict[str, int]:
+        return {
+            "version_max": ISCSI_VERSION,
+            "version_active": ISCSI_VERSION,
+            "isid": request.isid,
+            "initiator_task_tag": request.initiator_task_tag,
+            "stat_sn": self._stat_sn,
+            # RFC 7143 4.2.2.1: login requests are immediate and do not advance CmdSN.
+            "exp_cmd_sn": request.cmd_sn,
+            "max_cmd_sn": (request.cmd_sn + self._limits.command_window - 1) & 0xFFFFFFFF,
+        }
+
+    def _refuse(self, refusal: LoginRefused) -> list[Pdu]:
+        self.progress = LoginProgress.REFUSED
+        self.refusal = refusal
+        first = self._first
+        if first is None:
+            return []
+        return [
+            LoginResponse.make(
+                encode(refusal.answers),
+                current_stage=self._stage,
+                tsih=first.tsih,
+                status=refusal.status,
+                **self._numbers(first),
+            )
+        ]
+
+    # ---- stages --------------------------------------------------------------------------------------------------
+
+    def _negotiate(self, request: LoginRequest, pairs: list[Pair]) -> list[Pair]:
+        _check_identity(pairs, again=self._identified)
+        if self._stage == Stage.SECURITY_NEGOTIATION:
+            security = {name: value for name, value in pairs if name == "AuthMethod" or name in CHAP_KEYS}
+            others = [pair for pair in pairs if pair[0] not in security]
+            if len(security) + len(others) != len(pairs):
+                raise NegotiationError("a security key came twice (RFC 7143 6.3)")
+            answers = self._negotiation.answer(others, Phase.SECURITY) + self._identify()
+            return answers + self._authenticate(request, security)
+        if any(name == "AuthMethod" or name in CHAP_KEYS for name, _ in pairs):
+            raise NegotiationError("a security key in the operational stage (RFC 7143 12)")
+        answers = self._negotiation.answer(pairs, Phase.OPERATIONAL) + self._identify()
+        self._require_authorised()
+        return answers + self._negotiation.declare()
+
+    def _identify(self) -> list[Pair]:
+        """Once the first text is whole: who logs in to what, and what that takes."""
+        if self._identified:
+            return []
+        self._identified = True
+        assert self._first is not None
+        if not _is_name(self.initiator_name):
+            raise LoginRefused(LoginStatus.MISSING_PARAMETER, "no InitiatorName")
+        discovery = self._negotiation.discovery
+        if not discovery and not _is_name(self.target_name):
+            raise LoginRefused(LoginStatus.MISSING_PARAMETER, "no TargetName in a normal session")
+        self._check_tsih(self._first)
+        self._credentials = self._directory.credentials(self.initiator_name, None if discovery else self.target_name)
+        # RFC 7143 13.9: in the first response of a session to a target.
+        return [] if discovery else [("TargetPortalGroupTag", str(self._portal.portal_group_tag))]
+
+    def _check_tsih(self, first: LoginRequest) -> None:
+        """A TSIH asks to add a connection to a session, and a session here has one (RFC 7143 6.3.1)."""
+        if first.tsih == 0:
+            return
+        if self._admission.exists(self.initiator_name, first.isid.to_bytes(6, "big"), first.tsih):
+            raise LoginRefused(LoginStatus.TOO_MANY_CONNECTIONS, "a session has one connection (MaxConnections=1)")
+        raise LoginRefused(LoginStatus.SESSION_DOES_NOT_EXIST, f"no session has the TSIH {first.tsih}")
+
+    def _authenticate(self, request: LoginRequest, keys: dict[str, str]) -> list[Pair]:
+        offer = keys.pop("AuthMethod", None)
+        if self._chap is not None and offer is None:
+            return self._chap.receive(keys)
+        if keys or self._chap is not None:
+            raise LoginRefused(LoginStatus.INITIATOR_ERROR, "authentication keys out of order")
+        if offer is None:
+            if self._credentials is not None and request.transit:
+                raise LoginRefused(
+                    LoginStatus.AUTHENTICATION_FAILURE, "CHAP is asked for and AuthMethod was not offered"
+                )
+            return []
+        wanted = "CHAP" if self._credentials is not None else "None"
+        if wanted not in offer.split(","):
+            raise LoginRefused(LoginStatus.AUTHENTICATION_FAILURE, f"AuthMethod {wanted} is asked for and not offered")
+        if self._credentials is not None:
+            self._chap = ChapTarget(self._credentials)
+        return [("AuthMethod", wanted)]
+
+    def _stage_complete(self) -> bool:
+        authenticated = self._credentials is None or (self._chap is not None and self._chap.done)
+        return self._stage != Stage.SECURITY_NEGOTIATION or authenticated
+
+    def _require_authorised(self) -> None:
+        """Between authentication and anything else: may this initiator use that target, and here?"""
+        if self._authorised:
+            return
+        if self._credentials is not None and not (self._chap is not None and self._chap.done):
+            raise LoginRefused(LoginStatus.AUTHENTICATION_FAILURE, "CHAP is asked for and was skipped")
+        if not self._negotiation.discovery:
+            if self._portal not in self._directory.portals(self.target_name):
+                raise LoginRefused(LoginStatus.NOT_FOUND, "the target is not served at this portal")
+            self._target = self._directory.open(self.initiator_name, self.target_name)
+        self._authorised = True
+
+    def _enter(self, request: LoginRequest, stage: int) -> None:
+        self._require_authorised()
+        if stage == Stage.FULL_FEATURE_PHASE:
+            self._finish(request)
+        self._stage = stage
+
+    def _finish(self, request: LoginRequest) -> None:
+        authentication = "None" if self._chap is None else "mutual CHAP" if self._chap.mutual else "CHAP"
+        result = LoginResult(
+            initiator_name=self.initiator_name,
+            initiator_alias=self._negotiation.text("InitiatorAlias"),
+            isid=request.isid.to_bytes(6, "big"),
+            connection_id=request.connection_id,
+            target_name=None if self._negotiation.discovery else self.target_name,
+            target=self._target,
+            portal_group_tag=self._portal.portal_group_tag,
+            authentication=authentication,
+            negotiation=self._negotiation,
+            cmd_sn=request.cmd_sn,
+        )
+        result.tsih = self._admission.admit(result)
+        self.result = result
+        self.progress = LoginProgress.ACCEPTED
+
+
+def _check_stages(request: LoginRequest, stage: int) -> None:
+    """CSG, NSG, T and C (RFC 7143 11.12.1 to 11.12.3)."""
+    if request.current_stage != stage or stage not in LOGIN_STAGES:
+        raise LoginRefused(LoginStatus.INITIATOR_ERROR, f"stage {request.current_stage} where {stage} stands")
+    if request.transit and request.continue_:
+        raise LoginRefused(LoginStatus.INITIATOR_ERROR, "T and C are both set")
+    if request.transit and request.next_stage not in LOGIN_STAGES[stage]:
+        raise LoginRefused(LoginStatus.INITIATOR_ERROR, f"stage {request.next_stage} does not follow stage {stage}")
+
+
+def _check_identity(pairs: list[Pair], *, again: bool) -> None:
+    """Who and what belongs into the first request (RFC 7143 6.3.1): later it could slip past the authentication."""
+    for name, value in pairs:
+        if again and name in ("InitiatorName", "TargetName", "SessionType"):
+            raise NegotiationError(f"{name} after the first request of the login (RFC 7143 6.3.1)")
+        if name == "SessionType" and value not in SESSION_TYPES:
+            raise LoginRefused(LoginStatus.SESSION_TYPE_NOT_SUPPORTED, f"session type {value[:32]!r}")
+
+
+def _is_name(name: str) -> bool:
+    return bool(name) and name.isprintable() and " " not in name

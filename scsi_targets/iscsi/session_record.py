@@ -1,0 +1,29 @@
+"""What `status` shows of a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """One session. since: seconds since the epoch. isid: 12 hexadecimal digits. The counters are the connection's."""
+
+    initiator_name: str
+    initiator_alias: str
+    target_name: str | None  # None: a discovery session
+    tsih: int
+    isid: str
+    connection_id: int
+    portal: str
+    peer: str
+    since: float
+    state: str
+    authentication: str
+    header_digest: bool
+    data_digest: bool
+    commands: int
+    bytes_in: int
+    bytes_out: int
+    pdus_in: int
+    pdus_out: int

@@ -1,0 +1,120 @@
+"""Numbers, bounds and reinstatement."""
+
+import threading
+
+import pytest
+
+from scsi_targets.iscsi.limits import Limits
+from scsi_targets.iscsi.login import LoginRefused, LoginResult
+from scsi_targets.iscsi.negotiation import Negotiation
+from scsi_targets.iscsi.pdu import LoginStatus
+from scsi_targets.iscsi.session_table import SessionTable
+
+
+class Member:
+    """Remembers that it was closed; leaves the table by itself if `table` is set."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+        self.closed = threading.Event()
+
+    def close(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self.closed.set()
+
+
+def login(initiator: str = "iqn.i", isid: int = 1, target: str | None = "iqn.t", group: int = 1) -> LoginResult:
+    return LoginResult(
+        initiator, "", isid.to_bytes(6, "big"), 0, target, None, group, "None", Negotiation(Limits())
+    )  # fmt: skip
+
+
+def test_numbers_are_not_used_again_soon() -> None:
+    table: SessionTable[Member] = SessionTable(Limits())
+    assert [table.admit(Member(), login(isid=i)) for i in range(3)] == [1, 2, 3]
+    table.remove(2)
+    assert table.admit(Member(), login(isid=9)) == 4
+    table._last_tsih = 0xFFFF
+    assert table.admit(Member(), login(isid=10)) == 2
+
+
+def test_who_is_there() -> None:
+    table: SessionTable[Member] = SessionTable(Limits())
+    first, second, browser = Member(), Member(), Member()
+    table.admit(first, login(isid=1))
+    table.admit(second, login(isid=2, target="iqn.other"))
+    table.admit(browser, login(isid=1, target=None))
+    assert table.members() == [first, second, browser]
+    assert table.members("iqn.t") == [first]
+    assert table.exists("iqn.i", (1).to_bytes(6, "big"), 1)
+    assert not table.exists("iqn.i", (1).to_bytes(6, "big"), 2)
+    assert not table.exists("iqn.other", (1).to_bytes(6, "big"), 1)
+    assert not table.exists("iqn.i", (1).to_bytes(6, "big"), 77)
+
+
+@pytest.mark.parametrize(
+    "other", [{"isid": 2}, {"initiator": "iqn.j"}, {"target": "iqn.u"}, {"group": 2}, {"target": None}]
+)
+def test_another_nexus_is_left_alone(other: dict[str, object]) -> None:
+    table: SessionTable[Member] = SessionTable(Limits())
+    member = Member()
+    table.admit(member, login())
+    table.admit(Member(), login(**other))
+    assert member.reasons == []
+
+
+def test_two_discovery_sessions_of_one_initiator_live_side_by_side() -> None:
+    table: SessionTable[Member] = SessionTable(Limits())
+    member = Member()
+    table.admit(member, login(target=None))
+    table.admit(Member(), login(target=None))
+    assert member.reasons == []
+
+
+def test_reinstatement_waits_for_the_old_session_to_end() -> None:
+    table: SessionTable[Member] = SessionTable(Limits())
+    old, new, admitted = Member(), Member(), []
+    tsih = table.admit(old, login())
+    thread = threading.Thread(target=lambda: admitted.append(table.admit(new, login())))
+    thread.start()
+    assert old.closed.wait(5)
+    assert old.reasons == ["reinstated by a new login"]
+    assert not admitted
+    table.remove(tsih)
+    thread.join(5)
+    assert admitted == [2]
+    assert table.members() == [new]
+
+
+def test_an_old_session_that_does_not_end_refuses_the_new_one() -> None:
+    table: SessionTable[Member] = SessionTable(Limits(reinstatement_seconds=0.01))
+    old = Member()
+    table.admit(old, login())
+    with pytest.raises(LoginRefused) as refusal:
+        table.admit(Member(), login())
+    assert refusal.value.status is LoginStatus.SERVICE_UNAVAILABLE
+    assert table.members() == [old]
+
+
+@pytest.mark.parametrize("limits", [Limits(sessions=2), Limits(sessions_per_initiator=2)])
+def test_too_many_sessions(limits: Limits) -> None:
+    table: SessionTable[Member] = SessionTable(limits)
+    for isid in range(2):
+        table.admit(Member(), login(isid=isid))
+    with pytest.raises(LoginRefused) as refusal:
+        table.admit(Member(), login(isid=2))
+    assert refusal.value.status is LoginStatus.OUT_OF_RESOURCES
+    if limits.sessions_per_initiator == 2:
+        table.admit(Member(), login("iqn.j", isid=2))
+    table.remove(1)
+    if limits.sessions == 2:
+        table.admit(Member(), login(isid=2))
+
+
+def test_waiting_for_the_end() -> None:
+    table: SessionTable[Member] = SessionTable(Limits())
+    assert table.wait_until_empty(0)
+    tsih = table.admit(Member(), login())
+    assert not table.wait_until_empty(0.01)
+    threading.Thread(target=table.remove, args=(tsih,)).start()
+    assert table.wait_until_empty(5)
