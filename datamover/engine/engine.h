@@ -23,6 +23,44 @@
 /* Shorter work keeps the GIL: giving it up and taking it back costs about as much as 4 KiB of CRC or copying. */
 #define LIMIT_GIL_BYTES 4096
 
+/* connection*.c: what one peer can make us hold. */
+
+/* Places in a command window. An initiator uses some hundreds at the most; the slots are allocated with the connection. */
+#define LIMIT_COMMAND_WINDOW 4096u
+
+/* Immediate requests are outside the command window (RFC 7143 4.2.2.1), so they need a bound of their own; one more is
+ * rejected with "too many immediate commands". */
+#define LIMIT_IMMEDIATE_REQUESTS 64u
+
+/* The longest CDB that SPC defines (variable length, 7Fh); a longer Extended CDB AHS is a format error. */
+#define LIMIT_CDB_BYTES 260u
+
+/* R2Ts of one command under way, whatever was negotiated: more would gain nothing, each is a row in every request. */
+#define LIMIT_OUTSTANDING_R2T 8u
+
+/* Data segments of NOP-Out, Text and the like that wait for an earlier CmdSN, together with the one being received. */
+#define LIMIT_WAITING_PDU_BYTES (1u << 20)
+
+/* One read from the socket: about eight commands of 10 KiB with immediate data, so that a busy queue costs one call. */
+#define LIMIT_INPUT_BYTES (128u << 10)
+
+/* One sendmsg(): below IOV_MAX (1024), and headers, digests and short data in one scratch area. */
+#define LIMIT_OUTPUT_PIECES 512
+#define LIMIT_OUTPUT_SCRATCH_BYTES (64u << 10)
+
+/* Data up to here are copied beside their header; a reference and a scatter entry would cost more. A Reject carries
+ * a whole header, 48 + 1020 bytes. */
+#define LIMIT_OUTPUT_COPY_BYTES 1280u
+
+/* Responses wait for each other until this much is queued; then the peer should be reading while we go on. */
+#define LIMIT_OUTPUT_COALESCE_BYTES (64u << 10)
+
+/* A peer that takes less than this in one send timeout has stopped reading. */
+#define LIMIT_SEND_PROGRESS_BYTES (64u << 10)
+
+/* SPC: the ADDITIONAL SENSE LENGTH of fixed and descriptor sense is at most 244, after 8 bytes. */
+#define LIMIT_SENSE_BYTES 252
+
 /* ---- crc32c.c ------------------------------------------------------------------------------------------------ */
 
 /* CRC32C (Castagnoli, reflected, as RFC 7143 13.1 and SSC-5 use it) of `length` bytes at `data`, continued from `crc`
@@ -76,5 +114,6 @@ extern PyObject *engine_pool_exhausted;
 
 int register_crc32c(PyObject *module);
 int register_buffer(PyObject *module);
+int register_connection(PyObject *module);
 
 #endif

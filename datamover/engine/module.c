@@ -4,6 +4,7 @@
 static int (*const registrations[])(PyObject *module) = {
 	register_crc32c,
 	register_buffer,
+	register_connection,
 };
 
 static int engine_exec(PyObject *module)
