@@ -657,8 +657,13 @@ static struct command *command_from(struct connection *c, PyObject *object)
 
 static bool parse_status(PyObject *status, PyObject *data_length, struct answer *answer)
 {
-	long value = status ? PyLong_AsLong(status) : -1;
+	long value;
 
+	if (!status) {
+		PyErr_SetString(PyExc_TypeError, "respond() wants a command and a status");
+		return false;
+	}
+	value = PyLong_AsLong(status);
 	if (PyErr_Occurred())
 		return false;
 	if (value < 0 || value > 255) {

@@ -162,7 +162,8 @@ struct connection {
 	struct incoming incoming;
 	unsigned char *input;
 	size_t input_start, input_end;
-	int64_t receive_timeout_us;		/* as the socket has it now; -1 not set yet */
+	int64_t receive_timeout_us;		/* as the socket has it now */
+	bool quick_peer;			/* its bytes came quickly the last time */
 	char error[200];			/* the line of a ProtocolError */
 
 	pthread_mutex_t send_lock;

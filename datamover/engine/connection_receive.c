@@ -9,6 +9,7 @@
  * sequence sets its command's data_error, and the command ends in CHECK CONDITION (7.8, 7.9, 11.4.7.2).
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -471,6 +472,32 @@ static ssize_t read_socket(struct connection *c, int flags)
 	return count;
 }
 
+static int64_t now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* Looks for bytes for a short while, then sleeps for them. */
+static ssize_t wait_for_bytes(struct connection *c)
+{
+	int64_t start = now_us(), end = start + LIMIT_POLL_US;
+	ssize_t count = -1;
+
+	errno = EAGAIN;
+	while (c->quick_peer && count < 0 && errno == EAGAIN && now_us() < end) {
+		count = read_socket(c, MSG_DONTWAIT);
+		if (count < 0)
+			sched_yield();
+	}
+	if (count < 0 && errno == EAGAIN)
+		count = read_socket(c, 0);
+	c->quick_peer = count > 0 && now_us() - start < LIMIT_QUICK_US;
+	return count;
+}
+
 static void close_locked(struct connection *c, const char *why)
 {
 	pthread_mutex_lock(&c->lock);
@@ -485,7 +512,7 @@ static enum outcome fill_input(struct connection *c, int64_t timeout_us)
 
 	compact_input(c);
 	set_receive_timeout(c, timeout_us);
-	count = read_socket(c, timeout_us ? 0 : MSG_DONTWAIT);
+	count = timeout_us ? wait_for_bytes(c) : read_socket(c, MSG_DONTWAIT);
 	if (count > 0)
 		return OUTCOME_REQUEST;
 	if (count < 0 && errno == EAGAIN)
@@ -520,14 +547,6 @@ static enum advance advance(struct connection *c, struct request **request)
 			return ADVANCE_ERROR;
 		}
 	}
-}
-
-static int64_t now_us(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
 /* What to see to before waiting for bytes. */

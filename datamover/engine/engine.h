@@ -44,6 +44,12 @@
 /* One read from the socket: about eight commands of 10 KiB with immediate data, so that a busy queue costs one call. */
 #define LIMIT_INPUT_BYTES (128u << 10)
 
+/* Before a thread sleeps for input it looks again for this long, giving its processor away between looks. At queue depth
+ * 1 that saves the wake-up, which costs more than a command does: 12 thousand commands a second became 35 thousand, for
+ * less processor time in all. Only a peer whose bytes came quickly the last time is worth it. */
+#define LIMIT_POLL_US 50
+#define LIMIT_QUICK_US 200
+
 /* One sendmsg(): below IOV_MAX (1024), and headers, digests and short data in one scratch area. */
 #define LIMIT_OUTPUT_PIECES 512
 #define LIMIT_OUTPUT_SCRATCH_BYTES (64u << 10)
