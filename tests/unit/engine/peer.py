@@ -1,7 +1,7 @@
 """The initiator's end of a connection, for tests: hand-built PDUs, digests by google-crc32c, one thread.
 
-`Peer.next()` and `Peer.read()` drive the engine's receive() themselves, so a test reads as a dialogue and nothing waits for
-a clock: `read()` keeps the engine going until its answer has come.
+`Peer.next()` and `Peer.read()` drive the engine's receive() themselves, so a test reads as a dialogue and nothing waits
+for a clock: `read()` keeps the engine going until its answer has come.
 """
 
 from __future__ import annotations
