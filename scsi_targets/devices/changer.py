@@ -8,9 +8,9 @@ from typing import Any
 
 from scsi_targets.devices.changer_models import ChangerModel
 from scsi_targets.devices.changer_robot import (
-    DRIVE_TIMEOUT_SECONDS,
     Cartridge,
     DriveBay,
+    Incompatible,
     RemovalPrevented,
     Robot,
     RobotError,
@@ -41,6 +41,8 @@ from vlib_images.inventory import (
     NoSuchElement,
 )
 
+# A drive is NOT READY with such a medium; the changer refuses to move it there.
+INCOMPATIBLE_MEDIUM = sense.INCOMPATIBLE_MEDIUM._replace(key=sense.ILLEGAL_REQUEST)
 # A real library's slowest move takes minutes: rewind, unload, robot, load.
 MOVE_TIMEOUT_SECONDS = 900
 
@@ -66,7 +68,6 @@ class MediaChanger(Device):
         *,
         store: StateStore | None = None,
         state_key: str = "changer",
-        drive_timeout_seconds: float = DRIVE_TIMEOUT_SECONDS,
     ) -> None:
         """ValueError: `drives` are not at the addresses of the inventory's layout, or a malformed serial number."""
         self.model = model
@@ -78,7 +79,6 @@ class MediaChanger(Device):
             drives,
             open_cartridge,
             unloads_drives=model.unloads_drives,
-            drive_timeout_seconds=drive_timeout_seconds,
         )
         self.statistics = ChangerStatistics(self.store, f"{state_key}/statistics")
         self._search = VolumeTagSearch()
@@ -255,6 +255,8 @@ class MediaChanger(Device):
             raise CheckCondition(sense.INVALID_ELEMENT_ADDRESS) from error
         except RemovalPrevented as error:
             raise CheckCondition(sense.MEDIUM_REMOVAL_PREVENTED) from error
+        except Incompatible as error:
+            raise CheckCondition(INCOMPATIBLE_MEDIUM) from error
         except RobotError as error:
             self.statistics.failed()
             raise CheckCondition(sense.MEDIA_LOAD_OR_EJECT_FAILED) from error

@@ -8,21 +8,17 @@ not happen, a crash after it that it did: at the next start every drive is loade
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from scsi_targets.devices.identity import Identity
 from scsi_targets.t10 import sense
-from scsi_targets.t10.sense import SenseCode
+from scsi_targets.t10.sense import CheckCondition, SenseCode
 from vlib_images.inventory import Element, ElementEmpty, ElementFull, ElementType, Inventory, NoSuchElement
 
 log = structlog.get_logger(__name__)
-
-# How long a move waits for a drive that is locating, erasing or copying before it fails.
-DRIVE_TIMEOUT_SECONDS = 60.0
 
 Cartridge = Any  # an open vlib_images cartridge; the robot only carries it and, on the way to a slot, closes it
 Move = tuple[int, int]  # source and destination element address
@@ -30,30 +26,26 @@ Moved = TypeVar("Moved")
 
 
 class DriveBay(Protocol):
-    """What the robot asks of a tape drive. It calls `load` and `unload` while it holds the drive (`occupy`)."""
+    """What the robot asks of a tape drive. Both hands raise CheckCondition, and then the cartridge is where it was."""
 
     identity: Identity
 
     @property
-    def ejected(self) -> bool:
-        """A cartridge sits in the bay, unloaded: by LOAD UNLOAD of a host."""
+    def accessible(self) -> bool:
+        """Empty, or with a cartridge that a host has unloaded: the robot's hand can go in (SMC-3's ACCESS bit)."""
 
     @property
-    def medium_removal_prevented(self) -> bool:
+    def removal_prevented(self) -> bool:
         """A host's PREVENT ALLOW MEDIUM REMOVAL is in force."""
 
+    def accepts(self, cartridge: Cartridge, /) -> bool:
+        """Whether the drive can read such a medium at all."""
+
     def load(self, cartridge: Cartridge, /) -> None:
-        """The robot puts an open cartridge in: it is threaded and the drive becomes ready (a unit attention). The
-        drive owns it from then on; when this raises, it does not."""
+        """Puts an open cartridge in: it is threaded, and every nexus learns that the drive became ready."""
 
     def unload(self) -> Cartridge:
-        """The robot takes the cartridge, still open: synchronised, rewound, unloaded unless a host did that before."""
-
-    def occupy(self, timeout_seconds: float, /) -> bool:
-        """Holds the drive once it is idle; False when it is not in time."""
-
-    def vacate(self) -> None:
-        """Ends what occupy() began."""
+        """Takes the cartridge out, still open. The drive finishes what it does, synchronizes, rewinds and unloads."""
 
 
 class RobotError(Exception):
@@ -64,8 +56,8 @@ class RemovalPrevented(RobotError):
     """PREVENT ALLOW MEDIUM REMOVAL forbids it, or the drive must be unloaded by a host first."""
 
 
-class DriveBusy(RobotError):
-    """The drive did not fall idle in time."""
+class Incompatible(RobotError):
+    """The drive cannot read such a medium."""
 
 
 class DriveFailed(RobotError):
@@ -86,7 +78,6 @@ class Robot:
         open_cartridge: Callable[[str], Cartridge],
         *,
         unloads_drives: bool = True,
-        drive_timeout_seconds: float = DRIVE_TIMEOUT_SECONDS,
     ) -> None:
         """Loads every drive with the cartridge that the inventory has in it. ValueError: `drives` and the inventory's
         layout do not have the same addresses."""
@@ -97,7 +88,6 @@ class Robot:
         self.faults: dict[int, SenseCode] = {}
         self._open_cartridge = open_cartridge
         self._unloads_drives = unloads_drives
-        self._drive_timeout_seconds = drive_timeout_seconds
         self._lock = threading.Lock()
         self._load_drives()
 
@@ -119,7 +109,7 @@ class Robot:
     def accessible(self, element: Element) -> bool:
         """Whether the transport can reach the element's cartridge (SMC-3's ACCESS bit): not while it is threaded."""
         drive = self.drives.get(element.address)
-        return drive is None or element.barcode is None or drive.ejected or element.address in self.faults
+        return drive is None or element.address in self.faults or drive.accessible
 
     # ---- the parts of a move -------------------------------------------------------------------------------------
 
@@ -137,51 +127,53 @@ class Robot:
                 raise ElementFull(f"element {destination} holds cartridge {ends[1].barcode}")
 
     def _transfer(self, moves: list[Move], commit: Callable[[], Moved]) -> Moved:
-        with self._hold({address for move in moves for address in move if address in self.drives}):
-            carried: list[tuple[Move, Cartridge | None]] = []
-            try:
-                for move in moves:
-                    carried.append((move, self._pick(*move)))
-                barcodes = commit()
-            except Exception:
-                for (source, _), cartridge in reversed(carried):
-                    self._place(source, cartridge)
-                raise
-            for source, _ in moves:
-                self.faults.pop(source, None)
-            failures = [self._place(destination, cartridge) for (_, destination), cartridge in carried]
+        carried: list[tuple[Move, Cartridge | None]] = []
+        try:
+            for move in moves:
+                carried.append((move, self._pick(*move)))
+            for (_, destination), cartridge in carried:
+                self._check_medium(destination, cartridge)
+            moved = commit()
+        except Exception:
+            for (source, _), cartridge in reversed(carried):
+                self._place(source, cartridge)
+            raise
+        for source, _ in moves:
+            self.faults.pop(source, None)
+        failures = [self._place(destination, cartridge) for (_, destination), cartridge in carried]
         if failed := next(filter(None, failures), None):
             raise failed
-        return barcodes
-
-    @contextmanager
-    def _hold(self, addresses: set[int]) -> Iterator[None]:
-        with ExitStack() as held:
-            for address in sorted(addresses):  # the lock order of logical_unit.py
-                if not self.drives[address].occupy(self._drive_timeout_seconds):
-                    raise DriveBusy(f"drive {address} did not fall idle in {self._drive_timeout_seconds:g} s")
-                held.callback(self.drives[address].vacate)
-            yield
+        return moved
 
     def _pick(self, source: int, destination: int) -> Cartridge | None:
         """The open cartridge when a drive is at either end; None between slots."""
         drive = self.drives.get(source)
+        if drive is None or source in self.faults:
+            return self._open(source) if destination in self.drives else None
+        self._check_removal(source, drive)
         try:
-            if drive is None or source in self.faults:
-                barcode = self.inventory.element(source).barcode
-                return self._open_cartridge(barcode or "") if destination in self.drives else None
-            self._check_removal(source, drive)
             return drive.unload()
-        except RobotError:
-            raise
+        except CheckCondition as error:
+            if error.sense.code == sense.MEDIUM_REMOVAL_PREVENTED:  # by a host since the check, or a command that runs
+                raise RemovalPrevented(f"drive {source} is in use") from error
+            raise DriveFailed(f"drive {source} could not unload: {error}") from error
+
+    def _open(self, address: int) -> Cartridge:
+        barcode = self.inventory.element(address).barcode or ""
+        try:
+            return self._open_cartridge(barcode)
         except Exception as error:
-            what = f"cartridge of element {source} could not be {'opened' if drive is None else 'unloaded'}"
-            raise DriveFailed(f"{what}: {error}") from error
+            raise DriveFailed(f"cartridge {barcode} of element {address} could not be opened: {error}") from error
+
+    def _check_medium(self, destination: int, cartridge: Cartridge | None) -> None:
+        drive = self.drives.get(destination)
+        if drive is not None and not drive.accepts(cartridge):
+            raise Incompatible(f"drive {destination} cannot read such a medium")
 
     def _check_removal(self, address: int, drive: DriveBay) -> None:
-        if drive.medium_removal_prevented:
+        if drive.removal_prevented:
             raise RemovalPrevented(f"a host prevents medium removal from drive {address}")
-        if not self._unloads_drives and not drive.ejected:
+        if not self._unloads_drives and not drive.accessible:
             raise RemovalPrevented(f"drive {address} has not been unloaded")
 
     def _place(self, destination: int, cartridge: Cartridge | None) -> DriveFailed | None:

@@ -7,7 +7,8 @@ from scsi_targets.devices.changer_models import MODELS, ChangerModel
 from scsi_targets.devices.device import Device
 from scsi_targets.devices.identity import Identity
 from scsi_targets.devices.logical_unit import MemoryStore
-from scsi_targets.t10 import smc
+from scsi_targets.t10 import sense, smc
+from scsi_targets.t10.sense import CheckCondition, SenseCode
 from vlib_images.inventory import Inventory
 from vlib_images.state import StateStore
 
@@ -36,21 +37,32 @@ class Bay(Device):
         super().__init__(Identity("IBM", "ULT3580-TD6", "J451", serial_number))
         self.cartridge: Tape | None = None
         self.ejected = False
-        self.medium_removal_prevented = False
-        self.fails: Exception | None = None
+        self.removal_prevented = False
+        self.fails: SenseCode | None = None
+        self.refuses: str | None = None
+        self.patience_seconds = 0.05
+
+    @property
+    def accessible(self) -> bool:
+        return self.cartridge is None or self.ejected
+
+    def accepts(self, cartridge: Tape) -> bool:
+        return cartridge.barcode != self.refuses
 
     def load(self, cartridge: Tape) -> None:
         assert self.cartridge is None
-        assert self._held or not self.nexuses
+        assert not cartridge.closed
         if self.fails:
-            raise self.fails
+            raise CheckCondition(self.fails)
         self.cartridge, self.ejected = cartridge, False
 
     def unload(self) -> Tape:
-        assert self._held
         assert self.cartridge is not None
+        if not self.occupy(self.patience_seconds):
+            raise CheckCondition(sense.MEDIUM_REMOVAL_PREVENTED)
+        self.vacate()
         if self.fails:
-            raise self.fails
+            raise CheckCondition(self.fails)
         cartridge, self.cartridge = self.cartridge, None
         return cartridge
 
@@ -77,7 +89,7 @@ class Library:
         self.bays = {address: Bay(f"10WT00000{i}") for i, address in enumerate(self.layout.drives)}
         self.changer = MediaChanger(
             self.model, "3573TL0001", self.inventory, self.bays, self.open,
-            store=self.memory, drive_timeout_seconds=0.05,
+            store=self.memory,
         )  # fmt: skip
 
     def open(self, barcode: str) -> Tape:

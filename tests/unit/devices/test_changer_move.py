@@ -6,7 +6,7 @@ import pytest
 
 from scsi_targets.devices.changer_models import ChangerModel
 from scsi_targets.devices.task import Task
-from scsi_targets.t10 import smc
+from scsi_targets.t10 import sense, smc
 from tests.unit.devices.changer_support import DRIVE, MAIL, SLOT, Library, move, status
 from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
 
@@ -59,9 +59,9 @@ def test_refusals_change_nothing(library):
         (move(SLOT + 1, SLOT + 3, transport=SLOT), (5, 0x21, 0x01), bytes([0xCF, 0, 2])),
         (move(SLOT + 1, SLOT + 3, invert=1), (5, 0x24, 0x00), bytes([0xC8, 0, 10])),
     ]
-    for cdb, sense, specific in cases:
+    for cdb, expected, specific in cases:
         response = send(library.changer, cdb)
-        assert sense_of(response) == sense, cdb.hex()
+        assert sense_of(response) == expected, cdb.hex()
         assert response.sense[15:18] == specific, cdb.hex()
     assert library.inventory.elements() == before
     assert library.bays[DRIVE].cartridge.barcode == "A00001L6"
@@ -69,10 +69,10 @@ def test_refusals_change_nothing(library):
 
 def test_a_host_that_prevents_removal_keeps_its_cartridge(library):
     send(library.changer, move(SLOT, DRIVE))
-    library.bays[DRIVE].medium_removal_prevented = True
+    library.bays[DRIVE].removal_prevented = True
     assert sense_of(send(library.changer, move(DRIVE, SLOT))) == (5, 0x53, 0x02)
     assert place(library, "A00001L6") == DRIVE
-    library.bays[DRIVE].medium_removal_prevented = False
+    library.bays[DRIVE].removal_prevented = False
     assert send(library.changer, move(DRIVE, SLOT)).status == 0
 
 
@@ -89,7 +89,7 @@ def test_a_library_that_does_not_unload_waits_for_the_host(tmp_path):
 def test_a_busy_drive_fails_the_move_and_nothing_moved(library):
     send(library.changer, move(SLOT, DRIVE))
     assert library.bays[DRIVE].occupy(1)
-    assert sense_of(send(library.changer, move(DRIVE, SLOT))) == (4, 0x53, 0x00)
+    assert sense_of(send(library.changer, move(DRIVE, SLOT))) == (5, 0x53, 0x02)
     library.bays[DRIVE].vacate()
     assert place(library, "A00001L6") == DRIVE
     assert send(library.changer, move(DRIVE, SLOT)).status == 0
@@ -97,7 +97,7 @@ def test_a_busy_drive_fails_the_move_and_nothing_moved(library):
 
 def test_a_drive_that_cannot_unload_keeps_the_cartridge(library):
     send(library.changer, move(SLOT, DRIVE))
-    library.bays[DRIVE].fails = OSError("no space left")
+    library.bays[DRIVE].fails = sense.WRITE_ERROR
     assert sense_of(send(library.changer, move(DRIVE, SLOT))) == (4, 0x53, 0x00)
     assert place(library, "A00001L6") == DRIVE
     assert library.bays[DRIVE].cartridge is not None
@@ -111,8 +111,17 @@ def test_an_unreadable_cartridge_stays_in_its_slot(library):
     assert place(library, "A00001L6") == SLOT
 
 
+def test_a_medium_that_the_drive_cannot_read_stays_where_it_is(library):
+    library.bays[DRIVE].refuses = "A00001L6"
+    assert sense_of(send(library.changer, move(SLOT, DRIVE))) == (5, 0x30, 0x00)
+    assert (place(library, "A00001L6"), library.opened[0].closed) == (SLOT, True)
+    send(library.changer, move(SLOT, DRIVE + 1))
+    assert sense_of(send(library.changer, move(DRIVE + 1, DRIVE))) == (5, 0x30, 0x00)
+    assert library.bays[DRIVE + 1].cartridge.barcode == "A00001L6"
+
+
 def test_a_drive_that_cannot_load_has_an_exception_until_it_is_emptied(library):
-    library.bays[DRIVE].fails = RuntimeError("threading failed")
+    library.bays[DRIVE].fails = sense.MEDIUM_FORMAT_CORRUPTED
     assert sense_of(send(library.changer, move(SLOT, DRIVE))) == (4, 0x53, 0x00)
     assert (place(library, "A00001L6"), library.opened[0].closed) == (DRIVE, True)
     data = data_of(send(library.changer, status(element_type_code=4, number_of_elements=1)))
@@ -178,15 +187,15 @@ def test_exchange_refuses_before_a_drive_lets_go(library):
         (exchange(SLOT + 1, DRIVE, SLOT, invert_2=1), (5, 0x24, 0x00)),
         (exchange(SLOT + 1, SLOT + 1, SLOT), (5, 0x3B, 0x0D)),
     ]
-    for cdb, sense in cases:
-        assert sense_of(send(library.changer, cdb)) == sense, cdb.hex()
+    for cdb, expected in cases:
+        assert sense_of(send(library.changer, cdb)) == expected, cdb.hex()
     assert library.bays[DRIVE].cartridge is library.opened[0]
     assert place(library, "A00002L6") == SLOT + 1
 
 
 def test_other_commands_are_answered_while_a_move_waits(library):
     send(library.changer, move(SLOT, DRIVE))
-    library.changer.robot._drive_timeout_seconds = 30
+    library.bays[DRIVE].patience_seconds = 30
     assert library.bays[DRIVE].occupy(1)
     done = threading.Event()
     task = Task(ALPHA, 0, move(DRIVE, SLOT).ljust(16, b"\0"), complete=lambda response: done.set())
