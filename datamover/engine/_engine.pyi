@@ -233,3 +233,162 @@ class Connection:
     def pdus_in(self) -> int: ...
     @property
     def pdus_out(self) -> int: ...
+
+# ---- cartridge segments (vlib_images/FORMAT.md is the specification) -------------------------------------------------
+
+class SegmentDamaged(Exception):
+    """An object cannot be read; args[0] is its number in the segment."""
+
+READ_FILEMARK: Final = -1
+READ_ENCODED: Final = -2
+READ_END: Final = -3
+READ_DAMAGED: Final = -4
+
+@final
+class Segment:
+    """One segment file. Object numbers are relative to the segment. One thread at a time, else RuntimeError.
+
+    Every method raises OSError when storage fails, SegmentDamaged when an object cannot be read, IndexError when there
+    is no such object, ValueError when the segment is closed, or sealed and asked to write.
+    """
+
+    @classmethod
+    def create(cls, path: str, header: Buffer, limit_bytes: int, limit_objects: int) -> Segment:
+        """A new file with its 128-byte header. The limits are where append() says that the segment is full."""
+
+    @classmethod
+    def open_sealed(
+        cls, path: str, seed: int, data_bytes: int, objects: int, filemarks: int, dead: int, writable: bool = False
+    ) -> Segment:
+        """A sealed segment, described by its manifest entry; nothing is read. `writable` is for shorten()."""
+
+    @classmethod
+    def recover(
+        cls,
+        path: str,
+        seed: int,
+        limit_bytes: int,
+        limit_objects: int,
+        writable: bool,
+        index: Buffer,
+        promised_bytes: int,
+        promised_objects: int,
+        promised_filemarks: int,
+    ) -> Segment:
+        """A segment that may be unsealed: its log is scanned from where `index`, a checkpoint, ends (b"": from the start).
+
+        promised_*: how far the manifest says that the log had got; what is missing of that is damage, not a torn tail.
+        A torn tail is cut off, in the file too if writable.
+        """
+
+    def append(self, data: Buffer, /) -> bool:
+        """Append one block of 1 to 2**24 - 1 bytes. False: the segment is full, nothing was taken."""
+
+    def append_many(self, data: Buffer, offset: int, block_length: int, count: int, /) -> int:
+        """Append `count` blocks of block_length from data[offset:]. Returns how many were taken; fewer: it is full."""
+
+    def append_encoded(
+        self, stored: Buffer, logical_length: int, logical_crc: int, form: int, extension: Buffer, /
+    ) -> bool:
+        """Append a block whose payload is not what the initiator wrote. False: the segment is full."""
+
+    def append_filemarks(self, count: int, /) -> int:
+        """Append filemarks. Returns how many were taken; fewer: the segment is full."""
+
+    def truncate(self, object: int, /) -> bool:
+        """Drop this object and all behind it by a TRUNCATE record. False: too many of them in this segment already."""
+
+    def shorten(self, object: int, /) -> None:
+        """Cut the file at this object and seal it there; for a cut that the manifest already shows."""
+
+    def read(self, object: int, into: Buffer, /) -> int:
+        """One object. A block's true length (as much of it as fits is in `into`), READ_FILEMARK, or READ_ENCODED."""
+
+    def read_many(self, object: int, into: Buffer, offset: int, block_length: int, count: int, /) -> tuple[int, int]:
+        """Blocks of exactly block_length into into[offset:]. How many, and what the first that was none is: its length,
+        READ_FILEMARK, READ_ENCODED, READ_END (the segment ends) or READ_DAMAGED; block_length when all were read."""
+
+    def read_stored(self, object: int, into: Buffer, /) -> tuple[int, int, int, int, bytes]:
+        """A block's payload as stored: (form, logical_length, stored_length, logical_crc, extension)."""
+
+    def describe(self, object: int, /) -> tuple[int, int, int, int, int, int, bytes]:
+        """(kind, form, logical_length, stored_length, logical_crc, offset of the record, extension)."""
+
+    def filemarks_before(self, object: int, /) -> int:
+        """How many of the segment's filemarks come before this object (which may be the end)."""
+
+    def filemark(self, number: int, /) -> int:
+        """The object that is the filemark with this number, from 0."""
+
+    def cut_point(self, object: int, /) -> tuple[int, int, int]:
+        """What a cut at this object would leave: (bytes of log, filemarks, live bytes of log)."""
+
+    def checkpoint(self) -> bytes:
+        """The index of an unsealed segment, for recover()."""
+
+    def flush(self) -> None:
+        """Hand everything to the file system."""
+
+    def sync(self) -> None:
+        """Everything appended is durable when this returns. After a failure the segment takes no writes any more."""
+
+    def seal(self) -> None:
+        """End the log and write the tables; the segment is immutable from now on. Not synced."""
+
+    def close(self) -> None:
+        """Close the file; what was not flushed is lost."""
+
+    @property
+    def objects(self) -> int: ...
+    @property
+    def filemarks(self) -> int: ...
+    @property
+    def end(self) -> int:
+        """Bytes of log, buffered ones included."""
+
+    @property
+    def used_bytes(self) -> int:
+        """Live bytes of log."""
+
+    @property
+    def dead_entries(self) -> int: ...
+    @property
+    def damaged(self) -> int:
+        """Objects that recover() found lost."""
+
+    @property
+    def cut_bytes(self) -> int:
+        """Bytes of torn tail that recover() left out."""
+
+    @property
+    def marked(self) -> int:
+        """Log bytes known to be durable."""
+
+    @property
+    def complete(self) -> bool:
+        """recover() found the SEAL record."""
+
+    @property
+    def sealed(self) -> bool: ...
+
+def storage_replace(directory: str, name: str, data: Buffer, /) -> None:
+    """Replace a small file, durably: a crash leaves the old one or the new one. OSError."""
+
+def storage_unlink(path: str, /) -> None:
+    """Delete a file; durable after storage_sync_directory(). OSError."""
+
+def storage_sync_directory(path: str, /) -> None:
+    """Make the names in a directory durable. OSError."""
+
+def storage_fault(operation: str, error: int, after: int = 0, times: int = 1, partial: int = 0, path: str = "") -> None:
+    """For tests: let `after` operations of this kind on paths containing `path` pass, then fail `times` with an errno.
+
+    operation: open, read, write, allocate, truncate, sync, rename, unlink, sync_directory.
+    partial: bytes that a failing write writes all the same.
+    """
+
+def storage_faults_clear() -> None:
+    """For tests: no more faults."""
+
+def storage_trace(path: str | None, /) -> None:
+    """For tests: record every change of storage in a file (None: stop)."""

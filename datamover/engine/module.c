@@ -5,6 +5,8 @@ static int (*const registrations[])(PyObject *module) = {
 	register_crc32c,
 	register_buffer,
 	register_connection,
+	register_storage,
+	register_segment,
 };
 
 static int engine_exec(PyObject *module)
