@@ -275,7 +275,7 @@ class Segment:
         promised_objects: int,
         promised_filemarks: int,
     ) -> Segment:
-        """A segment that may be unsealed: its log is scanned from where `index`, a checkpoint, ends (b"": from the start).
+        """A segment that may be unsealed: its log is scanned from the end of `index` (a checkpoint, or b"").
 
         promised_*: how far the manifest says that the log had got; what is missing of that is damage, not a torn tail.
         A torn tail is cut off, in the file too if writable.

@@ -224,6 +224,15 @@ static int recover(struct segment *segment, const Py_buffer *index, const struct
 	return rc;
 }
 
+/* Drops a torn tail, and space that was claimed ahead. The cut is made durable before anything is appended: else a
+ * second crash could mix new records with old ones behind them. */
+static int drop_tail(struct segment *segment)
+{
+	int rc = storage_truncate(&segment->file, segment->flushed);
+
+	return rc || !segment->cut_bytes ? rc : storage_sync(&segment->file);
+}
+
 static PyObject *py_recover(PyObject *type, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "path", "seed", "limit_bytes", "limit_objects", "writable", "index", "promised_bytes",
@@ -252,8 +261,8 @@ static PyObject *py_recover(PyObject *type, PyObject *args, PyObject *keywords)
 		segment->writable = writable && !segment->complete;
 		segment->allocates = writable;
 		segment->allocated = segment->flushed;
-		if (!rc && segment->writable) /* drops a torn tail, and space that was claimed ahead */
-			rc = storage_truncate(&segment->file, segment->flushed);
+		if (!rc && segment->writable)
+			rc = drop_tail(segment);
 		Py_END_ALLOW_THREADS
 		if (rc) {
 			fail(segment, rc, 0);

@@ -1,0 +1,207 @@
+"""What a cartridge promises, one promise a test."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cartridge.conftest import contents
+from vlib_images.cartridge import Cartridge
+from vlib_images.errors import (
+    CartridgeInUse,
+    EndOfPartition,
+    InvalidPartition,
+    NotACartridge,
+    WormViolation,
+    WriteProtected,
+)
+from vlib_images.medium import MEDIA
+
+Make = Callable[..., Cartridge]
+
+
+def test_identity_survives_reopening(make: Make, tmp_path: Path) -> None:
+    with make(partitions=2) as cartridge:
+        uuid = cartridge.uuid
+        cartridge.write_protected = True
+    with Cartridge.open(tmp_path / "T00001L8") as cartridge:
+        assert (cartridge.barcode, cartridge.medium, cartridge.capacity_bytes) == ("T00001L8", MEDIA["LTO-8"], 1 << 30)
+        assert (cartridge.uuid, cartridge.partition_count, cartridge.write_protected) == (uuid, 2, True)
+
+
+@pytest.mark.parametrize("length", [1, 65535, 65536, 2**24 - 1])
+def test_block_lengths_at_the_limits(make: Make, length: int) -> None:
+    block = bytes(range(256)) * (length // 256 + 1)
+    with make() as cartridge:
+        cartridge.write_block(memoryview(block)[:length])
+        assert contents(cartridge) == [block[:length]]
+
+
+@pytest.mark.parametrize("length", [0, 2**24])
+def test_block_lengths_beyond_the_limits_are_refused(make: Make, length: int) -> None:
+    with make() as cartridge:
+        with pytest.raises(ValueError, match="a block has 1 to 16777215 bytes"):
+            cartridge.write_block(bytes(length))
+        assert cartridge.end_of_data(0) == 0
+
+
+def test_an_empty_cartridge_of_18_terabytes_costs_a_few_kilobytes(make: Make, tmp_path: Path) -> None:
+    with make(barcode="T00001L9", medium=MEDIA["LTO-9"], capacity_bytes=None) as cartridge:
+        assert cartridge.capacity_bytes == 18 * 10**12
+    blocks = sum(path.stat().st_blocks for path in (tmp_path / "T00001L9").rglob("*"))
+    assert blocks * 512 <= 64 << 10
+
+
+def test_two_handles_in_one_process_are_refused(make: Make, tmp_path: Path) -> None:
+    with make(), pytest.raises(CartridgeInUse):
+        Cartridge.open(tmp_path / "T00001L8")
+
+
+def test_two_processes_are_refused(make: Make, tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from vlib_images.cartridge import Cartridge; Cartridge.open(pathlib.Path(sys.argv[1]))"
+    )
+    with make():
+        run = subprocess.run([sys.executable, "-c", program, tmp_path / "T00001L8"], capture_output=True, check=False)
+    assert run.returncode == 1
+    assert b"CartridgeInUse" in run.stderr
+
+
+def test_readers_share_and_change_nothing(make: Make, tmp_path: Path) -> None:
+    with make() as cartridge:
+        cartridge.write_block(b"data")
+    before = {path: path.read_bytes() for path in (tmp_path / "T00001L8").rglob("*") if path.is_file()}
+    with (
+        Cartridge.open(tmp_path / "T00001L8", read_only=True) as one,
+        Cartridge.open(tmp_path / "T00001L8", read_only=True) as two,
+    ):
+        assert contents(one) == contents(two) == [b"data"]
+        with pytest.raises(WriteProtected):
+            one.write_block(b"more")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "T00001L8").rglob("*") if path.is_file()}
+
+
+def test_a_directory_without_a_cartridge_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotACartridge):
+        Cartridge.open(tmp_path)
+
+
+def test_a_directory_with_files_is_not_overwritten(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "T00001L8").mkdir()
+    (tmp_path / "T00001L8" / "precious").touch()
+    with pytest.raises(FileExistsError):
+        make()
+
+
+def test_write_protection_refuses_every_change(make: Make) -> None:
+    with make() as cartridge:
+        cartridge.write_block(b"data")
+        cartridge.write_protected = True
+        cartridge.rewind()
+        for change in (
+            lambda: cartridge.write_block(b"x"),
+            lambda: cartridge.write_blocks(b"xx", 1),
+            lambda: cartridge.write_filemarks(1),
+            cartridge.erase,
+            lambda: cartridge.format([1 << 30]),
+        ):
+            with pytest.raises(WriteProtected):
+                change()
+        assert contents(cartridge) == [b"data"]
+
+
+def test_worm_appends_but_never_overwrites(make: Make) -> None:
+    with make(barcode="T00001LY", medium=MEDIA["LTO-8 WORM"]) as cartridge:
+        assert cartridge.worm
+        cartridge.write_block(b"one")
+        cartridge.write_filemarks(2)
+        cartridge.rewind()
+        for change in (lambda: cartridge.write_block(b"x"), cartridge.erase, lambda: cartridge.format([1 << 30])):
+            with pytest.raises(WormViolation):
+                change()
+        cartridge.locate_block(0, 2)  # only a filemark would go: what st does between two files
+        cartridge.write_block(b"two")
+        assert contents(cartridge) == [b"one", None, b"two"]
+
+
+def test_append_only_mode_is_worm_until_switched_off(make: Make) -> None:
+    with make() as cartridge:
+        cartridge.write_block(b"one")
+        cartridge.append_only = True
+        cartridge.rewind()
+        with pytest.raises(WormViolation):
+            cartridge.write_block(b"x")
+        cartridge.append_only = False
+        cartridge.write_block(b"two")
+        assert contents(cartridge) == [b"two"]
+
+
+def test_capacity_early_warning_and_end_of_partition(make: Make) -> None:
+    with make(capacity_bytes=100 * 1056, early_warning_bytes=10 * 1056) as cartridge:
+        for number in range(100):
+            assert cartridge.early_warning == (number >= 90)
+            cartridge.write_block(bytes(1024))
+        with pytest.raises(EndOfPartition):
+            cartridge.write_block(b"x")
+        cartridge.write_filemarks(1)  # a file can still be ended
+        assert cartridge.end_of_data(0) == 101
+        cartridge.space_blocks(-10)
+        assert not cartridge.early_warning
+        cartridge.rewind()
+        cartridge.write_block(b"x")
+        assert cartridge.remaining_bytes(0) >= 98 * 1056
+
+
+def test_fixed_blocks_stop_at_the_end_with_their_count(make: Make) -> None:
+    with make(capacity_bytes=100 * 1056) as cartridge:
+        with pytest.raises(EndOfPartition) as stopped:
+            cartridge.write_blocks(bytes(1024 * 150), 1024)
+        assert stopped.value.blocks_written == 100 == cartridge.end_of_data(0)
+        assert cartridge.position == (0, 100)
+
+
+def test_filemarks_end_too(make: Make) -> None:
+    with make(capacity_bytes=32 * 1024) as cartridge:
+        with pytest.raises(EndOfPartition) as stopped:
+            cartridge.write_filemarks(2**24 - 1)
+        assert stopped.value.blocks_written == cartridge.end_of_data(0) == 3 * 1024
+
+
+def test_format_divides_the_medium(make: Make, tmp_path: Path) -> None:
+    with make() as cartridge:
+        cartridge.write_block(b"gone")
+        cartridge.format([1 << 20, 2 << 20, 3 << 20])
+        assert [cartridge.partition_capacity_bytes(number) for number in range(3)] == [1 << 20, 2 << 20, 3 << 20]
+        cartridge.locate_block(2, 0)
+        cartridge.write_block(b"two")
+    with Cartridge.open(tmp_path / "T00001L8") as cartridge:
+        assert [contents(cartridge, number) for number in range(3)] == [[], [], [b"two"]]
+        cartridge.format([1 << 30])
+        assert cartridge.partition_count == 1
+        assert contents(cartridge) == []
+
+
+@pytest.mark.parametrize("sizes", [[], [1] * 5, [0], [1 << 31]])
+def test_partitions_that_do_not_fit_are_refused(make: Make, sizes: list[int]) -> None:
+    with make() as cartridge:
+        cartridge.write_block(b"stays")
+        with pytest.raises(InvalidPartition):
+            cartridge.format(sizes)
+        assert contents(cartridge) == [b"stays"]
+
+
+def test_usage_counts_over_life_and_mounts(make: Make, tmp_path: Path) -> None:
+    with make() as cartridge:
+        for number in range(6):
+            cartridge.loaded("TAPEBAY", f"serial {number}")
+        cartridge.write_block(bytes(1000))
+        cartridge.write_blocks(bytes(1024), 512)
+        contents(cartridge)
+    with Cartridge.open(tmp_path / "T00001L8") as cartridge:
+        usage = cartridge.usage
+        assert (usage.loads, usage.bytes_written, usage.blocks_written) == (6, 2024, 3)
+        assert (usage.bytes_read, usage.blocks_read) == (2024, 3)
+        assert [mount.drive_serial for mount in usage.mounts] == [f"serial {n}" for n in (5, 4, 3, 2)]
+        assert usage.mounts[0].bytes_written == 2024

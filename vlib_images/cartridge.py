@@ -1,0 +1,518 @@
+"""A cartridge: one directory, with everything a medium has. FORMAT.md is the byte-level specification.
+
+The caller holds the lock of the logical unit that the cartridge is loaded in; nothing here is thread-safe by itself.
+"""
+
+import datetime
+import fcntl
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from pathlib import Path
+from typing import IO, Final, Self
+
+import structlog
+from typing_extensions import Buffer
+
+from datamover.engine import READ_END, READ_FILEMARK, storage_sync_directory
+from vlib_images import positioning
+from vlib_images.errors import (
+    CartridgeInUse,
+    DamagedBlock,
+    InvalidPartition,
+    NotACartridge,
+    WormViolation,
+    WriteProtected,
+    storage_failure,
+)
+from vlib_images.identity import Identity, default_early_warning
+from vlib_images.mam import MamStore
+from vlib_images.medium import MediumType
+from vlib_images.partition import Partition
+from vlib_images.positioning import SpaceResult, Stop, Track
+from vlib_images.recovery import RecoveryReport, create_partition, open_partition
+from vlib_images.segments import Limits, SegmentStore
+from vlib_images.usage import Usage
+
+LOCK: Final = "lock"
+log = structlog.get_logger(__name__)
+
+
+class ReadKind(Enum):
+    """What a read met."""
+
+    BLOCK = auto()
+    FILEMARK = auto()
+    END_OF_DATA = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """length: the block's true length in bytes, which may be more than was asked for (0 unless kind is BLOCK)."""
+
+    kind: ReadKind
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBlocksResult:
+    """blocks: whole blocks of exactly the wanted length that were read. stopped_by: None when all were; BLOCK when the
+    next block has another length, which is `length` (the position is behind it, as it is behind a filemark)."""
+
+    blocks: int
+    stopped_by: ReadKind | None = None
+    length: int = 0
+
+
+_FILEMARK: Final = ReadResult(ReadKind.FILEMARK)
+_END_OF_DATA: Final = ReadResult(ReadKind.END_OF_DATA)
+
+
+class Cartridge:
+    """One cartridge, open. Made by create() or open().
+
+    position: the logical object number in the current partition. recovery: what open() found, one report a partition.
+    usage: counts over life. mam: what hosts stored. append_only: like WORM, but for as long as it is switched on.
+    """
+
+    def __init__(
+        self, directory: Path, identity: Identity, lock: IO[bytes], *, read_only: bool, limits: Limits
+    ) -> None:
+        """Use create() or open()."""
+        self.directory = directory
+        self.read_only = read_only
+        self._identity = identity
+        self._lock = lock
+        self._limits = limits
+        self._partitions: list[Partition] = []
+        self.recovery: list[RecoveryReport] = []
+        self.mam = MamStore.read(directory)
+        self.usage = Usage.read(directory)
+        self._open_partitions()
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        *,
+        barcode: str,
+        medium: MediumType,
+        capacity_bytes: int | None = None,
+        worm: bool | None = None,
+        partitions: int | Sequence[int] = 1,
+        early_warning_bytes: int | None = None,
+        limits: Limits | None = None,
+    ) -> Self:
+        """A new cartridge in a directory that does not exist yet or is empty; it is open when this returns.
+
+        capacity_bytes: None takes the medium's own. partitions: how many (equal) ones, or the bytes of each.
+        Raises InvalidPartition, StorageError, NoSpace, FileExistsError.
+        """
+        capacity = medium.capacity_bytes if capacity_bytes is None else capacity_bytes
+        if medium.cleaning:
+            raise InvalidPartition("a cleaning cartridge holds no data")
+        sizes = (capacity // partitions,) * partitions if isinstance(partitions, int) else tuple(partitions)
+        early_warning = default_early_warning(min(sizes)) if early_warning_bytes is None else early_warning_bytes
+        identity = Identity(
+            uuid=uuid.uuid4().hex,
+            barcode=barcode,
+            medium=medium.name,
+            capacity_bytes=capacity,
+            partition_bytes=(),
+            early_warning_bytes=early_warning,
+            worm=medium.worm if worm is None else worm,
+            append_only=False,
+            write_protected=False,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        ).with_partitions(sizes)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if any(directory.iterdir()):
+                raise FileExistsError(f"{directory} is not empty")
+            cls._create_files(directory, identity)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise storage_failure(error, f"creating cartridge {barcode}") from error
+        return cls.open(directory, limits=limits)
+
+    @classmethod
+    def _create_files(cls, directory: Path, identity: Identity) -> None:
+        """cartridge.json comes last: without it the directory is no cartridge."""
+        for number in range(len(identity.partition_bytes)):
+            store = cls._store(directory, identity, number, Limits())
+            create_partition(store.directory, identity.uuid_bytes, number, store)
+        MamStore.create(directory, len(identity.partition_bytes))
+        Usage().write(directory)
+        (directory / LOCK).touch()
+        identity.write(directory)
+        storage_sync_directory(str(directory.parent))
+
+    @classmethod
+    def open(cls, directory: Path, *, read_only: bool = False, limits: Limits | None = None) -> Self:
+        """After a crash it recovers: see `recovery`.
+
+        read_only: nothing on disk is changed, and any number of readers may have the cartridge open.
+        Raises NotACartridge, CartridgeInUse, CartridgeDamaged, StorageError.
+        """
+        identity = Identity.read(directory)
+        lock = cls._take_lock(directory, shared=read_only)
+        try:
+            return cls(directory, identity, lock, read_only=read_only, limits=limits or Limits())
+        except OSError as error:
+            lock.close()
+            raise storage_failure(error, f"opening cartridge {identity.barcode}") from error
+        except BaseException:
+            lock.close()
+            raise
+
+    @staticmethod
+    def _take_lock(directory: Path, *, shared: bool) -> IO[bytes]:
+        try:
+            lock = (directory / LOCK).open("rb")
+        except FileNotFoundError as error:
+            raise NotACartridge(f"{directory} has no file {LOCK}") from error
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise CartridgeInUse(f"{directory} is in use by another process") from error
+        return lock
+
+    @staticmethod
+    def _store(directory: Path, identity: Identity, number: int, limits: Limits) -> SegmentStore:
+        return SegmentStore(directory / f"p{number}", identity.uuid_bytes, number, limits, identity.worm)
+
+    def _open_partitions(self) -> None:
+        for number, capacity in enumerate(self._identity.partition_bytes):
+            store = self._store(self.directory, self._identity, number, self._limits)
+            partition, report = open_partition(store, capacity, writable=not self.read_only)
+            self._partitions.append(partition)
+            self.recovery.append(report)
+            if not report.clean:
+                log.warning("cartridge recovered", barcode=self.barcode, report=str(report))
+        self._enter(0, 0)
+
+    def close(self) -> None:
+        """Synchronize, leave a checkpoint so that opening is quick, let go of the lock.
+
+        Raises NoSpace, StorageError; closed all the same.
+        """
+        try:
+            if not self.read_only:
+                for partition in self._partitions:
+                    partition.close()
+                self.usage.write(self.directory)
+        except OSError as error:
+            raise storage_failure(error, f"closing cartridge {self.barcode}") from error
+        finally:
+            for partition in self._partitions:
+                partition.release()
+            self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def loaded(self, drive_vendor: str, drive_serial: str) -> None:
+        """Count a load into a drive; the position is the beginning of partition 0. Raises NoSpace, StorageError."""
+        self._enter(0, 0)
+        self.usage.loaded(drive_vendor, drive_serial)
+        if self.read_only:
+            return
+        try:
+            self.usage.write(self.directory)
+        except OSError as error:
+            raise storage_failure(error, f"cartridge {self.barcode}") from error
+
+    # ---- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def barcode(self) -> str:
+        return self._identity.barcode
+
+    @property
+    def uuid(self) -> str:
+        """32 hexadecimal digits."""
+        return self._identity.uuid
+
+    @property
+    def medium(self) -> MediumType:
+        return self._identity.medium_type
+
+    @property
+    def capacity_bytes(self) -> int:
+        return self._identity.capacity_bytes
+
+    @property
+    def worm(self) -> bool:
+        return self._identity.worm
+
+    @property
+    def partition_count(self) -> int:
+        return len(self._partitions)
+
+    def partition_capacity_bytes(self, number: int) -> int:
+        return self._partitions[number].capacity_bytes
+
+    def used_bytes(self, number: int) -> int:
+        """What the data of a partition uses of its capacity."""
+        return self._partitions[number].used_bytes
+
+    def remaining_bytes(self, number: int) -> int:
+        """Capacity of a partition that is left, as if positioned at the end of data."""
+        return max(0, self._partitions[number].room_bytes)
+
+    @property
+    def write_protected(self) -> bool:
+        """The tab on the cartridge."""
+        return self._identity.write_protected
+
+    @write_protected.setter
+    def write_protected(self, value: bool) -> None:
+        self._change_identity(replace(self._identity, write_protected=value))
+
+    @property
+    def append_only(self) -> bool:
+        return self._identity.append_only
+
+    @append_only.setter
+    def append_only(self, value: bool) -> None:
+        self._change_identity(replace(self._identity, append_only=value))
+
+    @property
+    def early_warning_bytes(self) -> int:
+        """How far before the end of a partition early warning begins."""
+        return self._identity.early_warning_bytes
+
+    @early_warning_bytes.setter
+    def early_warning_bytes(self, value: int) -> None:
+        self._change_identity(replace(self._identity, early_warning_bytes=value))
+
+    def _change_identity(self, identity: Identity) -> None:
+        if self.read_only:
+            raise WriteProtected(f"cartridge {self.barcode} is open for reading only")
+        try:
+            identity.write(self.directory)
+        except OSError as error:
+            raise storage_failure(error, f"cartridge {self.barcode}") from error
+        self._identity = identity
+
+    # ---- position ---------------------------------------------------------------------------------------------------
+
+    def _enter(self, partition: int, position: int) -> None:
+        self._partition = self._partitions[partition]
+        self._position = position
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(partition, logical object number of what would be read next)."""
+        return self._partition.number, self._position
+
+    @property
+    def file_number(self) -> int:
+        """Filemarks between the beginning of the partition and the position."""
+        return self._track().before(self._position)
+
+    @property
+    def at_bop(self) -> bool:
+        return self._position == 0
+
+    @property
+    def at_eod(self) -> bool:
+        return self._position == self._partition.end
+
+    @property
+    def early_warning(self) -> bool:
+        """The position is at or past early warning; only writing gets there."""
+        return self.at_eod and self._partition.room_bytes <= self._identity.early_warning_bytes
+
+    def end_of_data(self, partition: int) -> int:
+        """The number of logical objects of a partition."""
+        return self._partitions[partition].end
+
+    def _track(self) -> Track:
+        partition = self._partition
+        return Track(
+            partition.end, partition.filemarks, partition.segments.filemark, partition.segments.filemarks_before
+        )
+
+    def _move(self, target: tuple[int, SpaceResult]) -> SpaceResult:
+        self._position, result = target
+        return result
+
+    def rewind(self) -> None:
+        """To the beginning of the current partition."""
+        self._position = 0
+
+    def space_blocks(self, count: int) -> SpaceResult:
+        """Over blocks; negative: backwards. Raises StorageError."""
+        return self._move(positioning.space_blocks(self._track(), self._position, count))
+
+    def space_filemarks(self, count: int) -> SpaceResult:
+        """Over filemarks; negative: backwards. Raises StorageError."""
+        return self._move(positioning.space_filemarks(self._track(), self._position, count))
+
+    def space_sequential_filemarks(self, count: int) -> SpaceResult:
+        """To so many filemarks in a row; negative: backwards. Raises StorageError."""
+        return self._move(positioning.space_sequential_filemarks(self._track(), self._position, count))
+
+    def space_end_of_data(self) -> SpaceResult:
+        """To the end of data of the current partition."""
+        self._position = self._partition.end
+        return SpaceResult(0)
+
+    def locate_block(self, partition: int, block: int) -> SpaceResult:
+        """To a logical object; END_OF_DATA when there are not that many. Raises InvalidPartition."""
+        self._enter(self._checked(partition), 0)
+        self._position = min(block, self._partition.end)
+        return SpaceResult(self._position, Stop.NONE if self._position == block else Stop.END_OF_DATA)
+
+    def locate_file(self, partition: int, file: int) -> SpaceResult:
+        """To the beginning of a file. Raises InvalidPartition, StorageError."""
+        self._enter(self._checked(partition), 0)
+        return self._move(positioning.locate_file(self._track(), file))
+
+    def _checked(self, partition: int) -> int:
+        if not 0 <= partition < len(self._partitions):
+            raise InvalidPartition(f"cartridge {self.barcode} has no partition {partition}")
+        return partition
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    def _prepare_write(self, *, physically: bool = False) -> None:
+        """What is behind the position goes. Raises WriteProtected, WormViolation, NoSpace, StorageError."""
+        if self.read_only or self._identity.write_protected:
+            raise WriteProtected(f"cartridge {self.barcode} is write protected")
+        if self._position == self._partition.end:
+            return
+        if self._identity.append_only and not self._partition.only_filemarks_from(self._position):
+            raise WormViolation(f"cartridge {self.barcode} is in append-only mode")
+        self._partition.truncate(self._position, physically=physically)
+
+    def write_block(self, data: Buffer) -> None:
+        """Write one block of 1 to 2**24 - 1 bytes at the position. What was behind the position is gone.
+
+        Raises WriteProtected, WormViolation, EndOfPartition, NoSpace, StorageError.
+        """
+        self._prepare_write()
+        length = memoryview(data).nbytes
+        self._partition.append(data, length)
+        self._position += 1
+        self.usage.wrote(1, length, length)
+
+    def write_blocks(self, data: Buffer, block_length: int) -> int:
+        """Write a buffer as blocks of block_length bytes; returns how many. Raises as write_block() does, and
+        ValueError when the buffer is no multiple; the error's blocks_written says how many blocks are written."""
+        count, rest = divmod(memoryview(data).nbytes, block_length)
+        if rest:
+            raise ValueError(f"the buffer is no multiple of {block_length} bytes")
+        self._prepare_write()
+        before = self._partition.end
+        try:
+            self._partition.append_many(data, block_length, count)
+        finally:
+            written = self._partition.end - before
+            self._position += written
+            self.usage.wrote(written, written * block_length, written * block_length)
+        return count
+
+    def write_filemarks(self, count: int) -> None:
+        """Write filemarks at the position; durable after synchronize(). Raises as write_blocks() does."""
+        if not count:
+            return
+        self._prepare_write()
+        try:
+            self._partition.append_filemarks(count)
+        finally:
+            self._position = self._partition.end
+
+    def synchronize(self) -> None:
+        """Everything written before is durable when this returns. Raises NoSpace, StorageError; then it may not be."""
+        if self.read_only:
+            return
+        for partition in self._partitions:
+            partition.synchronize()
+
+    def erase(self, long: bool = False) -> None:
+        """Everything from the position on is gone; durable when it returns. long: its bytes leave the files at once
+        (SSC-5 ERASE, LONG bit); else a little may stay there, unreadable, until the segment goes.
+
+        Raises WriteProtected, WormViolation, NoSpace, StorageError.
+        """
+        self._prepare_write(physically=long)
+        self._partition.synchronize()
+
+    def format(self, partition_bytes: Sequence[int]) -> None:
+        """Divide the medium anew; all data and all attributes of partitions but the first's are gone. Durable.
+
+        Raises WriteProtected, WormViolation (a WORM cartridge that has data), InvalidPartition, NoSpace, StorageError.
+        """
+        if self.read_only or self.write_protected:
+            raise WriteProtected(f"cartridge {self.barcode} is write protected")
+        if (self.worm or self.append_only) and any(partition.end for partition in self._partitions):
+            raise WormViolation(f"cartridge {self.barcode} has data and cannot be formatted")
+        identity = self._identity.with_partitions(tuple(partition_bytes))
+        try:
+            self._format(identity)
+        except OSError as error:
+            raise storage_failure(error, f"formatting cartridge {self.barcode}") from error
+
+    def _format(self, identity: Identity) -> None:
+        """Data goes first: a crash on the way leaves the old partitions, empty or not, and then the new ones."""
+        for partition in self._partitions:
+            partition.truncate(0)
+            partition.release()
+        for number in range(len(self._partitions), len(identity.partition_bytes)):
+            store = self._store(self.directory, identity, number, self._limits)
+            create_partition(store.directory, identity.uuid_bytes, number, store)
+        storage_sync_directory(str(self.directory))
+        self._change_identity(identity)
+        self.mam.reset(len(identity.partition_bytes))
+        self.usage.formats += 1
+        self._partitions.clear()
+        self.recovery.clear()
+        self._open_partitions()
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def read_block(self, into: Buffer) -> ReadResult:
+        """Read the object at the position into a writable buffer, as much of it as fits, and move behind it.
+
+        Raises DamagedBlock (the position is behind it), StorageError.
+        """
+        partition, position = self._partition, self._position
+        if position >= partition.end:
+            return _END_OF_DATA
+        self._position = position + 1
+        result = partition.read(position, into)
+        if result == READ_FILEMARK:
+            return _FILEMARK
+        self.usage.read_some(1, result)
+        return ReadResult(ReadKind.BLOCK, result)
+
+    def read_blocks(self, into: Buffer, block_length: int, count: int) -> ReadBlocksResult:
+        """Read up to `count` blocks of exactly block_length bytes, one behind the other in `into`.
+
+        Raises DamagedBlock with blocks_read (the position is behind the damaged one), StorageError.
+        """
+        try:
+            blocks, result = self._partition.read_many(self._position, into, block_length, count)
+        except DamagedBlock as error:
+            self._position += error.blocks_read + 1
+            raise
+        self._position += blocks
+        self.usage.read_some(blocks, blocks * block_length)
+        if blocks == count:
+            return ReadBlocksResult(blocks)
+        if result == READ_END:
+            return ReadBlocksResult(blocks, ReadKind.END_OF_DATA)
+        self._position += 1
+        if result == READ_FILEMARK:
+            return ReadBlocksResult(blocks, ReadKind.FILEMARK)
+        return ReadBlocksResult(blocks, ReadKind.BLOCK, result)

@@ -1,0 +1,177 @@
+"""Medium auxiliary memory: the attributes of SPC-5 7.4 ("MAM attributes"), kept with the cartridge in mam.json.
+
+Device attributes are counted by Tapebay itself, medium attributes come from the medium's row, host attributes are what
+initiators wrote. Attributes of a partition (host attribute 0809h, device attributes of usage) are kept per partition.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from vlib_images.documents import Document, read_document, write_document
+from vlib_images.errors import CartridgeDamaged, CartridgeError
+
+FILE: Final = "mam.json"
+CAPACITY_BYTES: Final = 16 << 10
+"""Size of the memory: LTO-7 and later have a chip of 16 KiB."""
+
+HEADER_BYTES: Final = 5
+"""Identifier, flags and length of an attribute, which occupy the memory too."""
+
+
+class Format(IntEnum):
+    """SPC-5 table: attribute formats."""
+
+    BINARY = 0
+    ASCII = 1
+    TEXT = 2
+
+
+class MamError(CartridgeError):
+    """The attribute cannot be stored: read-only, unknown, of the wrong format or length, or the memory is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute's value. Binary values are big endian; ASCII is padded with blanks, text with zeros."""
+
+    identifier: int
+    format: Format
+    read_only: bool
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A row of SPC-5's tables. length: exact for device and medium attributes, the most for host text."""
+
+    identifier: int
+    name: str
+    format: Format
+    length: int
+    variable: bool = False
+
+
+def _rows(*rows: tuple[int, str, Format, int] | tuple[int, str, Format, int, bool]) -> dict[int, Definition]:
+    return {row[0]: Definition(*row) for row in rows}
+
+
+HOST: Final = _rows(
+    (0x0800, "application vendor", Format.ASCII, 8),
+    (0x0801, "application name", Format.ASCII, 32),
+    (0x0802, "application version", Format.ASCII, 8),
+    (0x0803, "user medium text label", Format.TEXT, 160),
+    (0x0804, "date and time last written", Format.ASCII, 12),
+    (0x0805, "text localization identifier", Format.BINARY, 1),
+    (0x0806, "barcode", Format.ASCII, 32),
+    (0x0807, "owning host textual name", Format.TEXT, 80),
+    (0x0808, "media pool", Format.TEXT, 160),
+    (0x0809, "partition user text label", Format.ASCII, 16),
+    (0x080A, "load/unload at partition", Format.BINARY, 1),
+    (0x080B, "application format version", Format.ASCII, 16),
+    (0x080C, "volume coherency information", Format.BINARY, 1023, True),
+    (0x0820, "medium globally unique identifier", Format.BINARY, 36),
+    (0x0821, "media pool globally unique identifier", Format.BINARY, 36),
+    (0x1623, "volume lock state", Format.BINARY, 1),
+)
+"""Attributes that an initiator may write (1400h-17FFh: any, vendor specific)."""
+
+
+def host_definition(identifier: int) -> Definition | None:
+    """The row of a writable attribute, None when an initiator may not write it."""
+    row = HOST.get(identifier)
+    if row is None and 0x1400 <= identifier <= 0x17FF:
+        return Definition(identifier, "vendor specific host attribute", Format.BINARY, 1024, True)
+    return row
+
+
+class MamStore:
+    """The host's attributes, by partition. Changes are durable when the call returns."""
+
+    def __init__(self, directory: Path, partitions: list[dict[int, Attribute]]) -> None:
+        self._path = directory / FILE
+        self._partitions = partitions
+
+    @classmethod
+    def create(cls, directory: Path, partition_count: int) -> "MamStore":
+        """Raises OSError."""
+        store = cls(directory, [{} for _ in range(partition_count)])
+        store._write()
+        return store
+
+    @classmethod
+    def read(cls, directory: Path) -> "MamStore":
+        """Raises CartridgeDamaged, OSError."""
+        content = read_document(directory / FILE)
+        try:
+            return cls(directory, [cls._decode(rows) for rows in content["partitions"]])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CartridgeDamaged(f"{directory / FILE} is not understood: {error}") from error
+
+    @staticmethod
+    def _decode(rows: Document) -> dict[int, Attribute]:
+        return {
+            int(key, 16): Attribute(int(key, 16), Format(row["format"]), False, bytes.fromhex(row["value"]))
+            for key, row in rows.items()
+        }
+
+    def _write(self) -> None:
+        rows = [
+            {f"{a.identifier:04x}": {"format": int(a.format), "value": a.value.hex()} for a in attributes.values()}
+            for attributes in self._partitions
+        ]
+        write_document(self._path, {"partitions": rows})
+
+    def reset(self, partition_count: int) -> None:
+        """The medium was formatted: one set of attributes per partition; those of partition 0 stay. Raises OSError."""
+        self._partitions = [self._partitions[0] if number == 0 else {} for number in range(partition_count)]
+        self._write()
+
+    def get(self, identifier: int, partition: int = 0) -> Attribute | None:
+        """None when no such attribute was written."""
+        return self._partitions[partition].get(identifier)
+
+    def __iter__(self) -> Iterator[Attribute]:
+        """The attributes of partition 0, by identifier."""
+        return self.attributes(0)
+
+    def attributes(self, partition: int = 0) -> Iterator[Attribute]:
+        """By identifier."""
+        return iter(sorted(self._partitions[partition].values(), key=lambda attribute: attribute.identifier))
+
+    def set(self, changes: list[Attribute], partition: int = 0) -> None:
+        """Store all of them, or none; an empty value deletes. Raises MamError, OSError."""
+        for attribute in changes:
+            self._check(attribute)
+        merged = dict(self._partitions[partition])
+        for attribute in changes:
+            merged[attribute.identifier] = attribute
+            if not attribute.value:
+                del merged[attribute.identifier]
+        before = self._partitions[partition]
+        self._partitions[partition] = merged
+        if self.used_bytes > CAPACITY_BYTES:
+            self._partitions[partition] = before
+            raise MamError("the medium auxiliary memory is full")
+        try:
+            self._write()
+        except OSError:
+            self._partitions[partition] = before
+            raise
+
+    @staticmethod
+    def _check(attribute: Attribute) -> None:
+        row = host_definition(attribute.identifier)
+        if row is None:
+            raise MamError(f"attribute {attribute.identifier:04X}h cannot be written")
+        if attribute.format != row.format and attribute.identifier in HOST:
+            raise MamError(f"attribute {attribute.identifier:04X}h has format {row.format.name}")
+        if len(attribute.value) > row.length:
+            raise MamError(f"attribute {attribute.identifier:04X}h has at most {row.length} bytes")
+
+    @property
+    def used_bytes(self) -> int:
+        """What the stored attributes occupy."""
+        return sum(HEADER_BYTES + len(a.value) for attributes in self._partitions for a in attributes.values())

@@ -1,0 +1,123 @@
+"""The manifest of a partition: which segments make it up. FORMAT.md, "Manifest", is the specification."""
+
+import struct
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import Final
+
+from datamover.engine import crc32c
+from vlib_images.errors import CartridgeDamaged
+
+MAGIC: Final = b"TBMANIF\x01"
+HEADER: Final = struct.Struct("<8sII16sIIQQQ")
+ENTRY: Final = struct.Struct("<QQQQQIIIHHQ")
+CRC: Final = struct.Struct("<I")
+
+
+class EntryFlag(IntFlag):
+    """HEAD: the segment is still written, its log tells how far. CUT: its file may be longer than the entry says."""
+
+    HEAD = 1
+    CUT = 2
+
+
+NO_FLAGS: Final = EntryFlag(0)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One segment. first_object and first_filemark count from the partition's beginning.
+
+    data_bytes: where the SEAL record lies; HEAD: how much log was durable when the manifest was written.
+    used_bytes: the live part of the log.
+    """
+
+    segment_id: int
+    seed: int
+    first_object: int
+    first_filemark: int
+    objects: int = 0
+    filemarks: int = 0
+    data_bytes: int = 0
+    used_bytes: int = 0
+    dead_entries: int = 0
+    flags: EntryFlag = NO_FLAGS
+
+    @property
+    def end(self) -> int:
+        """The number of the first object behind the segment."""
+        return self.first_object + self.objects
+
+
+@dataclass(slots=True)
+class Manifest:
+    """generation counts the replacements; segments from next_segment_id on continue the list if they chain up."""
+
+    cartridge_uuid: bytes
+    partition: int
+    generation: int = 0
+    next_segment_id: int = 1
+    entries: list[Entry] = field(default_factory=list)
+
+    def encode(self) -> bytes:
+        parts = [
+            HEADER.pack(
+                MAGIC,
+                len(self.entries),
+                0,
+                self.cartridge_uuid,
+                self.partition,
+                0,
+                self.generation,
+                self.next_segment_id,
+                0,
+            )
+        ]
+        parts += [
+            ENTRY.pack(
+                entry.segment_id,
+                entry.first_object,
+                entry.first_filemark,
+                entry.data_bytes,
+                entry.used_bytes,
+                entry.objects,
+                entry.filemarks,
+                entry.seed,
+                entry.flags,
+                entry.dead_entries,
+                0,
+            )
+            for entry in self.entries
+        ]
+        content = b"".join(parts)
+        return content + CRC.pack(crc32c(content))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Manifest":
+        """Raises CartridgeDamaged when the bytes are no manifest that verifies."""
+        if len(data) < HEADER.size + CRC.size or data[: len(MAGIC)] != MAGIC:
+            raise CartridgeDamaged("the manifest is no manifest of format version 1")
+        content = memoryview(data)[: -CRC.size]
+        if crc32c(content) != CRC.unpack_from(data, len(content))[0]:
+            raise CartridgeDamaged("the manifest's checksum is wrong")
+        _, count, _, uuid, partition, _, generation, next_segment_id, _ = HEADER.unpack_from(content)
+        if len(content) != HEADER.size + count * ENTRY.size:
+            raise CartridgeDamaged(f"the manifest has {len(data)} bytes, which do not fit {count} entries")
+        entries = [cls._entry(row) for row in ENTRY.iter_unpack(content[HEADER.size :])]
+        return cls(uuid, partition, generation, next_segment_id, entries)
+
+    @staticmethod
+    def _entry(row: tuple[int, ...]) -> Entry:
+        segment_id, first_object, first_filemark, data_bytes, used_bytes, objects, filemarks, seed, flags, dead, _ = row
+        return Entry(
+            segment_id,
+            seed,
+            first_object,
+            first_filemark,
+            objects,
+            filemarks,
+            data_bytes,
+            used_bytes,
+            dead,
+            EntryFlag(flags),
+        )

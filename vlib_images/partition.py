@@ -1,0 +1,358 @@
+"""One partition of a cartridge: a run of logical objects (blocks and filemarks) that grows at its end.
+
+What is written goes to the tail segment until that is full and sealed. Only synchronize() promises anything: until then
+the manifest may not know the newest segments, and recovery finds them by their chained headers.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from typing_extensions import Buffer
+
+from datamover.engine import READ_DAMAGED, READ_END, Segment, SegmentDamaged
+from vlib_images.errors import DamagedBlock, EndOfPartition, NoSpace, StorageError, WormViolation, storage_failure
+from vlib_images.manifest import Entry, EntryFlag, Manifest
+from vlib_images.segment_list import SegmentList
+from vlib_images.segments import SegmentStore, finish_cut
+
+RECORD_HEADER_BYTES: Final = 32
+
+UNSYNCED_SEGMENTS: Final = 4
+"""Sealed segments that may wait for a sync. A bound for what recovery must scan and for dirty memory."""
+
+TRUNCATE_DEAD_BYTES: Final = 1 << 20
+"""A truncation that kills more log than this cuts the segment instead of leaving the dead log in it ..."""
+
+SEGMENT_DEAD_BYTES: Final = 16 << 20
+"""... and so does one in a segment that carries this much dead log already."""
+
+FILEMARK_RESERVE_BYTES: Final = 64 << 10
+"""Filemarks may exceed the capacity by this much, so that a file can be ended at the very end of the partition."""
+
+
+def record_bytes(stored_length: int, extension_bytes: int = 0) -> int:
+    """What a block uses of the partition's capacity: its record, padded to 8 bytes."""
+    return (RECORD_HEADER_BYTES + extension_bytes + stored_length + 7) & ~7
+
+
+class Partition:
+    """Object numbers count from 0 at the beginning of the partition. The caller holds the logical unit's lock.
+
+    end: the number of objects. filemarks: how many of them are filemarks. room_bytes: capacity that is left.
+    """
+
+    def __init__(
+        self, segments: SegmentList, manifest: Manifest, next_id: int, capacity_bytes: int, *, listed: bool
+    ) -> None:
+        """segments: what recovery found; next_id: the next segment's; listed: the manifest says the same."""
+        self.segments = segments
+        self.store: SegmentStore = segments.store
+        self.number = self.store.partition
+        self.capacity_bytes = capacity_bytes
+        self.failure: StorageError | None = None
+        self._manifest = manifest
+        self._next_id = next_id
+        self._listed = listed
+        self._recount()
+
+    def _recount(self) -> None:
+        last = self.segments.refresh()
+        self.end = last.end
+        self.filemarks = last.first_filemark + last.filemarks
+        self.room_bytes = self.capacity_bytes - sum(entry.used_bytes for entry in self.segments.entries)
+
+    @property
+    def used_bytes(self) -> int:
+        """How much of the capacity is used."""
+        return self.capacity_bytes - self.room_bytes
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    def append(self, data: Buffer, length: int) -> None:
+        """One block as the initiator wrote it. Raises EndOfPartition, NoSpace, StorageError, and then wrote nothing."""
+        size = (RECORD_HEADER_BYTES + length + 7) & ~7
+        if size > self.room_bytes:
+            raise EndOfPartition(f"partition {self.number} is full")
+        try:
+            tail = self.segments.tail
+            if tail is None or not tail.append(data):
+                self._next_tail().append(data)
+        except OSError as error:
+            raise self._failed(error, "writing a block") from error
+        self.room_bytes -= size
+        self.end += 1
+
+    def append_encoded(self, stored: Buffer, length: int, logical_crc: int, form: int, extension: bytes) -> None:
+        """One block in another form: `length` is what the initiator wrote. Raises as append() does."""
+        size = record_bytes(memoryview(stored).nbytes, len(extension))
+        if size > self.room_bytes:
+            raise EndOfPartition(f"partition {self.number} is full")
+        row = (stored, length, logical_crc, form, extension)
+        try:
+            tail = self.segments.tail
+            if tail is None or not tail.append_encoded(*row):
+                self._next_tail().append_encoded(*row)
+        except OSError as error:
+            raise self._failed(error, "writing a block") from error
+        self.room_bytes -= size
+        self.end += 1
+
+    def append_many(self, data: Buffer, block_length: int, count: int) -> None:
+        """Equal blocks. Raises as append() does; blocks_written tells how many were written before."""
+        size = record_bytes(block_length)
+        fits = min(count, self.room_bytes // size)
+        self._append_each(
+            fits, size, lambda tail, done: tail.append_many(data, done * block_length, block_length, fits - done)
+        )
+        if fits < count:
+            raise EndOfPartition(f"partition {self.number} is full", fits)
+
+    def append_filemarks(self, count: int) -> None:
+        """Raises as append_many() does."""
+        fits = min(count, max(0, (self.room_bytes + FILEMARK_RESERVE_BYTES) // RECORD_HEADER_BYTES))
+        self._append_each(
+            fits, RECORD_HEADER_BYTES, lambda tail, done: tail.append_filemarks(fits - done), filemarks=True
+        )
+        if fits < count:
+            raise EndOfPartition(f"partition {self.number} is full", fits)
+
+    def _append_each(
+        self, count: int, size: int, append: Callable[[Segment, int], int], *, filemarks: bool = False
+    ) -> None:
+        done = 0
+        try:
+            while done < count:
+                taken = append(self.segments.tail or self._next_tail(), done) or append(self._next_tail(), done)
+                done += taken
+                self.end += taken
+                self.filemarks += taken * filemarks
+                self.room_bytes -= taken * size
+        except OSError as error:
+            raise self._failed(error, "writing", done) from error
+
+    def _next_tail(self) -> Segment:
+        """Seal the tail, if there is one, and begin the next segment."""
+        segments = self.segments
+        if segments.tail is not None:
+            self._seal_tail()
+        if len(segments.unsynced) >= UNSYNCED_SEGMENTS:
+            self._sync_sealed()
+            self._list(segments.entries)
+        previous = segments.entries[-1].segment_id if segments.entries else 0
+        entry, tail = self.store.create(self._next_id, previous, self.end, self.filemarks)
+        segments.entries.append(entry)
+        segments.tail = tail
+        self._next_id += 1
+        self._listed = False
+        return tail
+
+    def _seal_tail(self) -> None:
+        segments = self.segments
+        entry, tail = segments.refresh(), segments.tail
+        assert tail is not None
+        entry.dead_entries = tail.dead_entries
+        tail.seal()
+        self.store.drop_checkpoint(entry.segment_id)
+        segments.unsynced[entry.segment_id] = tail
+        segments.tail = None
+
+    # ---- durability -------------------------------------------------------------------------------------------------
+
+    def synchronize(self) -> None:
+        """Everything written is durable when this returns. Raises NoSpace, StorageError."""
+        if self.failure:
+            raise self.failure
+        try:
+            self._sync_sealed()
+            self._sync_tail()
+            if not self._listed:
+                self._list([*self.segments.entries[:-1], self._head()])
+        except OSError as error:
+            raise self._failed(error, "synchronizing") from error
+
+    def _head(self) -> Entry:
+        """The last entry as the manifest shall have it."""
+        head = copy.copy(self.segments.refresh())
+        if self.segments.tail is not None:
+            head.flags = EntryFlag.HEAD
+        return head
+
+    def _sync_tail(self) -> None:
+        tail = self.segments.tail
+        if tail is None:
+            return
+        before = tail.end
+        tail.flush()  # may fail for want of space, and be tried again
+        with self._failure_is_final():
+            tail.sync()
+        self.room_bytes -= tail.end - before
+
+    def _sync_sealed(self) -> None:
+        for segment_id, segment in list(self.segments.unsynced.items()):
+            with self._failure_is_final():
+                segment.sync()
+            del self.segments.unsynced[segment_id]
+
+    def close(self) -> None:
+        """Synchronize and leave a checkpoint, so that opening scans nothing. Raises NoSpace, StorageError."""
+        self._listed = self._listed and self._manifest_is_exact()
+        self.synchronize()
+        tail = self.segments.tail
+        if tail is not None:
+            try:
+                self.store.write_checkpoint(self.segments.entries[-1].segment_id, tail.checkpoint())
+            except OSError as error:
+                raise self._failed(error, "writing a checkpoint") from error
+
+    def _manifest_is_exact(self) -> bool:
+        return self._manifest.entries[-1:] == ([self._head()] if self.segments.entries else [])
+
+    def release(self) -> None:
+        """Close all files."""
+        if self.segments.tail is not None:
+            self.segments.tail.close()
+        self.segments.unsynced.clear()
+        self.store.close()
+
+    @contextmanager
+    def _failure_is_final(self) -> Iterator[None]:
+        """After a failed fsync nobody knows what is on disk, and asking again would answer that all is well."""
+        try:
+            yield
+        except OSError as error:
+            failure = storage_failure(error, f"partition {self.number}: making written blocks durable")
+            self.failure = StorageError(f"{failure}; it is read-only until opened again", error.errno or 0)
+            raise
+
+    def _list(self, entries: list[Entry]) -> None:
+        """Write a manifest with these entries, all of them durable."""
+        manifest = Manifest(
+            self.store.cartridge_uuid, self.number, self._manifest.generation + 1, self._next_id, entries
+        )
+        try:
+            self.store.write_manifest(manifest)
+        except OSError as error:
+            if not isinstance(storage_failure(error, ""), NoSpace):
+                with self._failure_is_final():
+                    raise
+            raise
+        self._manifest = manifest
+        self._listed = True
+
+    def _failed(self, error: OSError, doing: str, blocks_written: int = 0) -> Exception:
+        if self.failure:
+            return StorageError(str(self.failure), self.failure.errno, blocks_written)
+        return storage_failure(error, f"partition {self.number}: {doing}", blocks_written)
+
+    # ---- truncation -------------------------------------------------------------------------------------------------
+
+    def truncate(self, position: int, *, physically: bool = False) -> None:
+        """Drop every object from `position` on; physically: out of the file too, at once.
+
+        Raises NoSpace, StorageError, WormViolation.
+        """
+        if position >= self.end:
+            return
+        if self.failure:
+            raise self.failure
+        if self.store.worm and not self.only_filemarks_from(position):
+            raise WormViolation(f"partition {self.number} of a WORM cartridge: object {position} is written already")
+        self.segments.refresh()
+        number = self.segments.number_of(position)
+        relative = position - self.segments.entries[number].first_object
+        try:
+            if physically or not self._truncate_tail(number, relative):
+                self._cut(number, relative)
+        except OSError as error:
+            raise self._failed(error, "truncating") from error
+        finally:
+            self._recount()
+
+    def only_filemarks_from(self, position: int) -> bool:
+        """Whether nothing but filemarks lies from `position` to the end."""
+        return self.filemarks - self.segments.filemarks_before(position) == self.end - position
+
+    def _truncate_tail(self, number: int, relative: int) -> bool:
+        """By a record in the log, where that leaves little dead log behind."""
+        tail = self.segments.tail
+        if tail is None or number != len(self.segments.entries) - 1:
+            return False
+        end, _, used_bytes = tail.cut_point(relative)
+        if tail.end - end > TRUNCATE_DEAD_BYTES or tail.end - used_bytes > SEGMENT_DEAD_BYTES:
+            return False
+        return tail.truncate(relative)
+
+    def _cut(self, number: int, relative: int) -> None:
+        """By the manifest: later segments go, this one ends at the object and is sealed; a new tail will follow it."""
+        segments = self.segments
+        kept, dropped = segments.entries[:number], segments.entries[number:]
+        before, cut, cut_segment = segments.entries[number], None, None
+        if relative:
+            cut_segment = self._sync_before_cut(number)
+            cut = copy.copy(before)
+            cut.data_bytes, cut.filemarks, cut.used_bytes = segments.segment(number).cut_point(relative)
+            cut.objects = relative
+            cut.flags = EntryFlag.CUT
+            kept, dropped = [*kept, cut], dropped[1:]
+        self._list(kept)
+        segments.entries = kept
+        if segments.tail is not None and segments.tail is not cut_segment:
+            segments.tail.close()
+        segments.tail = None
+        for entry in dropped:
+            segments.unsynced.pop(entry.segment_id, None)
+        self._reclaim(cut, before, cut_segment, dropped)
+
+    def _sync_before_cut(self, number: int) -> Segment | None:
+        """The manifest lists only what is durable. Returns the segment to cut if it is the tail."""
+        self._sync_sealed()
+        if number < len(self.segments.entries) - 1:
+            return None
+        self._sync_tail()
+        return self.segments.tail
+
+    def _reclaim(self, cut: Entry | None, before: Entry, tail: Segment | None, dropped: list[Entry]) -> None:
+        """Give back the space of what was cut off. The cut has happened: a crash here only costs space until the
+        cartridge is opened again."""
+        self.store.delete([entry.segment_id for entry in dropped])
+        if cut is None:
+            return
+        if tail is not None:
+            finish_cut(cut, tail)
+        else:
+            self.store.shorten(cut, before)
+        self.store.drop_checkpoint(cut.segment_id)
+        self._listed = False
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def read(self, position: int, into: Buffer) -> int:
+        """One object, which must exist: see Segment.read(). Raises DamagedBlock, StorageError."""
+        try:
+            segment, relative = self.segments.at(position)
+            return segment.read(relative, into)
+        except SegmentDamaged as error:
+            raise DamagedBlock(self.number, position, "its checksum is wrong") from error
+        except OSError as error:
+            raise self._failed(error, "reading") from error
+
+    def read_many(self, position: int, into: Buffer, block_length: int, count: int) -> tuple[int, int]:
+        """Equal blocks: how many, and what stopped it, as Segment.read_many() says; READ_END is the end of data."""
+        done = 0
+        result = block_length
+        try:
+            while done < count and position + done < self.end:
+                segment, relative = self.segments.at(position + done)
+                got, result = segment.read_many(relative, into, done * block_length, block_length, count - done)
+                done += got
+                if result not in (block_length, READ_END):
+                    break
+        except OSError as error:
+            raise self._failed(error, "reading") from error
+        if result == READ_DAMAGED:
+            raise DamagedBlock(self.number, position + done, "its checksum is wrong", done)
+        if done < count and result == block_length:
+            result = READ_END
+        return done, result
