@@ -1,7 +1,7 @@
 """Every declared PDU, both ways; positions checked against bytes laid out by hand from RFC 7143's figures."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scsi_targets.iscsi import pdu
@@ -16,6 +16,7 @@ def test_every_opcode_of_the_rfc_is_declared() -> None:
 
 
 @pytest.mark.parametrize("cls", PDU_CLASSES.values(), ids=lambda cls: cls.__name__)
+@settings(deadline=None)
 @given(data=st.data())
 def test_fields_survive_encoding(cls: type[Pdu], data: st.DataObject) -> None:
     names = set(cls.fields) - {"data_segment_length"}
@@ -116,6 +117,7 @@ def test_values_that_do_not_fit_and_unknown_names_are_refused() -> None:
         pdu.NopIn.make(no_such_field=1)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_junk_is_decoded_or_refused(junk: bytes) -> None:
     try:

@@ -1,0 +1,176 @@
+"""The iSCSI server: portals, the thread that accepts, a thread for every connection, and an orderly end."""
+
+from __future__ import annotations
+
+import ipaddress
+import selectors
+import socket
+import threading
+from collections.abc import Iterable
+
+import structlog
+
+from datamover import engine
+from scsi_targets.iscsi.connection import ServedConnection, ServerContext
+from scsi_targets.iscsi.directory import Portal, TargetDirectory
+from scsi_targets.iscsi.discovery import Address, format_address
+from scsi_targets.iscsi.limits import Limits
+from scsi_targets.iscsi.session_record import SessionRecord
+from scsi_targets.iscsi.session_table import SessionTable
+
+log = structlog.get_logger(__name__)
+
+BACKLOG = 128
+ACCEPT_RETRY_SECONDS = 0.2  # after accept() failed for want of descriptors or memory
+JOIN_SECONDS = 10.0
+
+
+class Server:
+    """Serves a directory's targets at the given portals. start() once, stop() once."""
+
+    def __init__(self, directory: TargetDirectory, portals: Iterable[Portal], limits: Limits | None = None) -> None:
+        self._portals = list(portals)
+        self._limits = limits or Limits()
+        self._bound: dict[Portal, list[Address]] = {}
+        self._table: SessionTable[ServedConnection] = SessionTable(self._limits)
+        self._context = ServerContext(
+            directory, self._limits, engine.BufferPool(self._limits.pool_bytes), self._table, self._bound
+        )
+        self._listeners: list[tuple[socket.socket, Portal]] = []
+        self._lock = threading.Lock()  # over the two sets
+        self._connections: set[ServedConnection] = set()
+        self._threads: set[threading.Thread] = set()
+        self._pending_logins = 0
+        self._wake, self._waker = socket.socketpair()
+        self._stopping = threading.Event()
+        self._acceptor = threading.Thread(target=self._accept_all, name="iscsi accept", daemon=True)
+
+    @property
+    def pool(self) -> engine.BufferPool:
+        """The memory of all commands' data."""
+        return self._context.pool
+
+    def start(self) -> list[Address]:
+        """Listens on every portal and returns where, in their order. Raises OSError, and listens nowhere, if one
+        cannot be had."""
+        addresses: list[Address] = []
+        try:
+            for portal in self._portals:
+                listener = _listen(portal)
+                self._listeners.append((listener, portal))
+                addresses.append(listener.getsockname()[:2])
+                self._bound.setdefault(portal, []).append(addresses[-1])
+        except OSError:
+            self._close_listeners()
+            raise
+        self._acceptor.start()
+        return addresses
+
+    def stop(self) -> None:
+        """Asks every initiator to log out, gives them `logout_grace_seconds`, then closes what is left. Once is enough;
+        a second call does nothing."""
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            self._stopping.set()
+        self._waker.send(b"\0")
+        if self._acceptor.ident is not None:
+            self._acceptor.join()
+        self._close_listeners()
+        grace = self._limits.logout_grace_seconds
+        for member in self._table.members():
+            member.request_logout(grace)
+        self._table.wait_until_empty(grace)
+        with self._lock:
+            connections, threads = list(self._connections), list(self._threads)
+        for connection in connections:
+            connection.close("the server stops")
+        for thread in threads:
+            thread.join(JOIN_SECONDS)
+        self._wake.close()
+        self._waker.close()
+
+    def sessions(self) -> list[SessionRecord]:
+        """All sessions in the full-feature phase, oldest first."""
+        records = [member.record() for member in self._table.members()]
+        return sorted((record for record in records if record is not None), key=lambda record: record.since)
+
+    # ---- accepting -----------------------------------------------------------------------------------------------
+
+    def _close_listeners(self) -> None:
+        for listener, _ in self._listeners:
+            listener.close()
+
+    def _accept_all(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake, selectors.EVENT_READ)
+            for listener, portal in self._listeners:
+                selector.register(listener, selectors.EVENT_READ, portal)
+            while not self._stopping.is_set():
+                for key, _ in selector.select():
+                    if isinstance(key.fileobj, socket.socket) and key.data is not None:
+                        self._accept(key.fileobj, key.data)
+
+    def _accept(self, listener: socket.socket, portal: Portal) -> None:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return  # the peer gave up between select() and accept()
+        except OSError as error:
+            log.warning("connection not accepted", portal=format_address(portal.host, portal.port), reason=str(error))
+            self._stopping.wait(ACCEPT_RETRY_SECONDS)
+            return
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._start(ServedConnection(self._context, portal, sock))
+        except (OSError, RuntimeError) as error:
+            # OSError: the peer is gone already. RuntimeError: no thread to be had.
+            log.warning("connection not accepted", portal=format_address(portal.host, portal.port), reason=str(error))
+            sock.close()
+
+    def _start(self, connection: ServedConnection) -> None:
+        with self._lock:
+            if self._pending_logins >= self._limits.pending_logins:
+                raise RuntimeError(f"{self._pending_logins} logins are going on already")
+            thread = threading.Thread(target=self._run, args=(connection,), name="iscsi connection", daemon=True)
+            self._connections.add(connection)
+            self._threads.add(thread)
+            self._pending_logins += 1
+        try:
+            thread.start()
+        except RuntimeError:
+            self._login_over()
+            self._forget(connection, thread)
+            raise
+
+    def _run(self, connection: ServedConnection) -> None:
+        try:
+            connection.run(self._login_over)
+        finally:
+            self._forget(connection, threading.current_thread())
+
+    def _login_over(self) -> None:
+        with self._lock:
+            self._pending_logins -= 1
+
+    def _forget(self, connection: ServedConnection, thread: threading.Thread) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+            self._threads.discard(thread)
+
+
+def _listen(portal: Portal) -> socket.socket:
+    address = ipaddress.ip_address(portal.host.partition("%")[0])
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # an IPv4 portal may have the same port
+        listener.bind(socket.getaddrinfo(portal.host, portal.port, family, socket.SOCK_STREAM)[0][4])
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
