@@ -58,6 +58,14 @@ class BufferPool:
     def in_use_bytes(self) -> int:
         """What buffers hold now, each counted with its whole size class."""
 
+# ---- ranges of bytes -------------------------------------------------------------------------------------------------
+
+def first_difference(one: Buffer, other: Buffer, /) -> int:
+    """Index of the first byte that differs, -1 when there is none. ValueError: the lengths differ."""
+
+def or_into(target: Buffer, source: Buffer, /) -> None:
+    """target |= source, byte by byte. ValueError: the lengths differ."""
+
 # ---- the iSCSI connection, full feature phase ------------------------------------------------------------------------
 
 DATA_ERROR_NONE: Final[int]

@@ -123,5 +123,6 @@ int register_buffer(PyObject *module);
 int register_connection(PyObject *module);
 int register_segment(PyObject *module);
 int register_storage(PyObject *module);
+int register_bytes(PyObject *module);
 
 #endif

@@ -3,7 +3,8 @@
 Concurrency. `lock` guards the state of one logical unit and is held while a quick command runs, so quick commands of
 one logical unit exclude one another. A command whose row says `slow` runs on the worker thread without the lock; until
 it ends, every other command queues behind it in order, except those whose row says `while_busy`. A row that says
-`concurrent` is checked under the lock and runs outside it.
+`concurrent` is checked under the lock and runs outside it. A handler that sees from its CDB that it will take long may
+defer() the rest of its work to a thread of its own, and nothing waits for that.
 
 Lock order, for whoever needs two: media changer, then tape drives by element address, then disks. Nothing takes a
 logical unit's lock while holding a connection's.
@@ -13,8 +14,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import structlog
 
@@ -42,8 +43,13 @@ log = structlog.get_logger(__name__)
 
 # A queue behind a slow command longer than this answers TASK SET FULL.
 MAX_QUEUED_TASKS = 1024
+# Tasks that run on threads of their own at one time; one more answers TASK SET FULL.
+MAX_DEFERRED_TASKS = 16
 # Unit attentions kept for one nexus; the list holds each condition at most once.
 MAX_UNIT_ATTENTIONS = 16
+
+# What defer() returns and its caller passes on: task.complete() will end the task.
+DEFERRED: Final = Response(status=-1)
 
 OPERATION_CODE = Bits(0, 7, 8)
 SERVICE_ACTION = Bits(1, 4, 5)
@@ -92,6 +98,7 @@ class LogicalUnit:
         self._queue: deque[tuple[Row, Task]] = deque()
         self._pending = 0  # tasks queued or running on the worker
         self._running: Task | None = None
+        self._deferred: dict[Task, threading.Thread] = {}
         self._occupants = 0  # others (copy managers, the changer) that hold this one or wait for it
         self._held = False  # one of them holds it
         self._idle = threading.Condition(self.lock)
@@ -120,7 +127,7 @@ class LogicalUnit:
             return sense.INVALID_FIELD_IN_CDB, SERVICE_ACTION
         return sense.INVALID_COMMAND_OPERATION_CODE, OPERATION_CODE
 
-    def _perform(self, row: Row, task: Task, *, locked: bool) -> Response:
+    def _perform(self, row: Row, task: Task, *, locked: bool) -> Response | None:
         if locked:
             refusal = self._check(row, task)
         else:
@@ -145,18 +152,25 @@ class LogicalUnit:
             return self._respond(task, refusal)
         return None
 
-    def _handle(self, row: Row, task: Task) -> Response:
+    def _handle(self, row: Row, task: Task) -> Response | None:
         try:
             response: Response | None = self._methods[row.method](row.command(task.cdb), task)
-            return response if response is not None else Response()
-        except (CheckCondition, Conflict) as refusal:
-            return self._respond(task, refusal)
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one command, never the connection
-            return self._internal_failure(row, task, error)
+            return self._failure(row, task, error)
+        if response is DEFERRED:
+            return None
+        return response if response is not None else Response()
 
-    def _internal_failure(self, row: Row, task: Task, error: Exception) -> Response:
+    def _failure(self, row: Row, task: Task, error: Exception) -> Response:
+        """The response to a command whose handler raised `error`."""
+        if isinstance(error, CheckCondition | Conflict):
+            return self._respond(task, error)
         if type(error).__name__ == "PoolExhausted":
             return Response(status.TASK_SET_FULL)
+        refusal = self.storage_failure(row, error)
+        if refusal is not None:
+            log.error("storage failed", command=row.command.__name__, lun=task.lun, reason=str(error))
+            return self._respond(task, refusal)
         log.error("command failed inside the target", command=row.command.__name__, lun=task.lun,
                   cdb=task.cdb.hex(), exc_info=error)  # fmt: skip
         return self._respond(task, CheckCondition(sense.INTERNAL_TARGET_FAILURE))
@@ -176,6 +190,10 @@ class LogicalUnit:
 
     def check_writable(self, row: Row) -> None:
         """Raises CheckCondition when the medium must not be written."""
+
+    def storage_failure(self, row: Row, error: Exception) -> CheckCondition | None:
+        """What an exception of the device's storage means in SCSI; None when it is not one of the storage's."""
+        return None
 
     def on_reset(self) -> None:
         """A logical unit reset: a device drops what does not survive it (prevent medium removal, mode pages, ...)."""
@@ -207,7 +225,8 @@ class LogicalUnit:
                 self._running = task
             if not task.aborted:
                 response = self._perform(row, task, locked=False)
-                self._finish(task, response)
+                if response is not None:
+                    self._finish(task, response)
             with self.lock:
                 self._running = None
                 self._pending -= 1
@@ -222,13 +241,36 @@ class LogicalUnit:
         except Exception as error:  # noqa: BLE001 - the session is gone; the worker serves the others
             log.info("response could not be delivered", lun=task.lun, reason=str(error))
 
+    def defer(self, task: Task, work: Callable[[], Response | None]) -> Response:
+        """Runs `work` on a thread of its own, without the lock, and ends the task with what it returns or raises. Other
+        commands go on meanwhile; work that takes long looks at task.aborted. A handler returns defer()'s result."""
+        row = find_row(self.rows, task.cdb)
+        assert row is not None  # a handler runs because there is a row
+        thread = threading.Thread(target=self._work_deferred, args=(row, task, work), daemon=True)
+        with self.lock:
+            if len(self._deferred) >= MAX_DEFERRED_TASKS or self._closing:
+                return Response(status.TASK_SET_FULL)
+            self._deferred[task] = thread
+        thread.start()
+        return DEFERRED
+
+    def _work_deferred(self, row: Row, task: Task, work: Callable[[], Response | None]) -> None:
+        try:
+            response = work() or Response()
+        except Exception as error:  # noqa: BLE001 - as in _handle
+            response = self._failure(row, task, error)
+        with self.lock:
+            del self._deferred[task]
+            self._idle.notify_all()
+        self._finish(task, response)
+
     def occupy(self, timeout_seconds: float) -> bool:
         """Holds this logical unit for a copy manager that runs on another one: commands queue up as behind a slow
         command. False when it did not fall idle in time. vacate() ends it."""
         with self.lock:
             self._occupants += 1
             self._pending += 1
-            if self._idle.wait_for(lambda: self._running is None and not self._held, timeout_seconds):
+            if self._idle.wait_for(lambda: not (self._running or self._deferred or self._held), timeout_seconds):
                 self._held = True
                 return True
             self._leave()
@@ -255,9 +297,10 @@ class LogicalUnit:
             self._closing = True
             self._abort_tasks(lambda task: True)
             self._idle.notify_all()
-            worker = self._worker
-        if worker is not None and worker is not threading.current_thread():
-            worker.join()
+            threads = [self._worker, *self._deferred.values()]
+        for thread in threads:
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
 
     # ---- task management -----------------------------------------------------------------------------------------
 
@@ -293,6 +336,7 @@ class LogicalUnit:
         self._queue = deque(kept)
         if self._running is not None and which(self._running) and not self._running.aborted:
             hit.append(self._running)
+        hit += [task for task in self._deferred if which(task) and not task.aborted]
         for task in hit:
             task.abort()
         return hit

@@ -23,7 +23,7 @@ class ModeCommands(PrimaryCommands):
     def __init__(self, *args: Any, mode_pages: ModePages | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.mode = mode_pages if mode_pages is not None else self.make_mode_pages(self.store.get(self._mode_key) or {})
-        self._apply_control_page()
+        self.apply_mode_pages()
 
     def make_mode_pages(self, saved: dict[str, str]) -> ModePages:
         """The device's pages, with the values that were saved. Called once, from the constructor."""
@@ -64,6 +64,11 @@ class ModeCommands(PrimaryCommands):
 
     def mode_pages_changed(self, changed: set[type[ModePage]]) -> None:
         """Pages whose current values MODE SELECT changed."""
+
+    def apply_mode_pages(self) -> None:
+        """Brings current values into effect, however they came: at the start, by MODE SELECT, by a reset."""
+        if ControlModePage in self.mode:
+            self.descriptor_sense = bool(self.mode.current(ControlModePage).descriptor_sense)
 
     def refresh_mode_pages(self) -> None:
         """Called before MODE SENSE: a device updates pages that mirror its state."""
@@ -166,16 +171,12 @@ class ModeCommands(PrimaryCommands):
             self.store.put(self._mode_key, self.mode.saved_state())
         other = self.apply_mode_select(header, descriptor)
         if changed:
-            self._apply_control_page()
+            self.apply_mode_pages()
             self.mode_pages_changed(changed)
         if changed or other:
             self.tell_others(nexus, sense.MODE_PARAMETERS_CHANGED)
 
-    def _apply_control_page(self) -> None:
-        if ControlModePage in self.mode:
-            self.descriptor_sense = bool(self.mode.current(ControlModePage).descriptor_sense)
-
     def on_reset(self) -> None:
         super().on_reset()
         self.mode.restore_saved()
-        self._apply_control_page()
+        self.apply_mode_pages()

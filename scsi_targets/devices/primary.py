@@ -38,7 +38,7 @@ class PrimaryCommands(LogicalUnit):
     """SPC-5's commands on top of the dispatch. Subclasses give `device_type`, `removable`, `version_descriptors`."""
 
     device_type: ClassVar[int] = vpd.NO_DEVICE
-    removable: ClassVar[bool] = False
+    removable: bool = False
     third_party_copy: ClassVar[bool] = False
     version_descriptors: ClassVar[tuple[int, ...]] = (vpd.SAM_5, vpd.SPC_4, vpd.ISCSI)
     vpd_pages: ClassVar[dict[int, str]] = {}

@@ -1,0 +1,44 @@
+"""COMPARE AND WRITE and ORWRITE: reading, deciding and writing as one uninterrupted action (SBC-4 4.26)."""
+
+from __future__ import annotations
+
+from datamover.engine import first_difference, or_into
+from scsi_targets.devices.block_storage import BlockStorage
+from scsi_targets.devices.dispatch import REQUIRED, handles
+from scsi_targets.devices.task import Response, Task
+from scsi_targets.t10 import sbc, sense
+from scsi_targets.t10.sense import CheckCondition
+
+
+class BlockAtomic(BlockStorage):
+    """Commands that hold the disk's gate alone while they read and write."""
+
+    @handles(sbc.CompareAndWrite, medium=REQUIRED, writes=True, concurrent=True)
+    def compare_and_write(self, cdb: sbc.CompareAndWrite, task: Task) -> Response:
+        self.refuse_protection_information(cdb)
+        offset, length = self.span(cdb, cdb.logical_block_address, cdb.number_of_logical_blocks)
+        if not length:
+            return Response()
+        data = self.exact_data(task, 2 * length)
+        on_medium = task.pool.acquire(length)
+        with self.gate.alone:
+            self.medium.read_into(on_medium, offset)
+            if (at := first_difference(on_medium, data[:length])) >= 0:
+                raise CheckCondition(sense.MISCOMPARE_DURING_VERIFY, information=at, transferred=2 * length)
+            durable = bool(cdb.force_unit_access) or not self.writeback_cache
+            self.medium.write(data[length:], offset, durable=durable)
+        return Response(data_length=2 * length)
+
+    @handles(sbc.OrWrite16, medium=REQUIRED, writes=True, concurrent=True)
+    def or_write(self, cdb: sbc.OrWrite16, task: Task) -> Response:
+        self.refuse_protection_information(cdb)
+        offset, length = self.transfer_span(cdb, cdb.logical_block_address, cdb.transfer_length)
+        data = self.whole_blocks(task, length)
+        if not data:
+            return Response(data_length=length)
+        result = task.pool.acquire(len(data))
+        with self.gate.alone:
+            self.medium.read_into(result, offset)
+            or_into(result, data)
+            self.medium.write(result, offset, durable=bool(cdb.force_unit_access) or not self.writeback_cache)
+        return Response(data_length=length)

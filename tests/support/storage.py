@@ -1,0 +1,18 @@
+"""What the file system under a test can do."""
+
+import fcntl
+import struct
+
+import pytest
+
+from vlib_images.disk import DiskImage
+from vlib_images.fiemap import FS_IOC_FIEMAP
+
+
+def needs_fiemap(image: DiskImage) -> None:
+    """Skips the test where reserved space cannot be told from holes (tmpfs)."""
+    request = bytearray(struct.pack("=QQLLLL", 0, image.size_bytes, 0, 0, 0, 0))
+    try:
+        fcntl.ioctl(image.fileno(), FS_IOC_FIEMAP, request)
+    except OSError as error:
+        pytest.skip(f"the file system under {image.path.parent} has no FIEMAP: {error}")
