@@ -264,10 +264,15 @@ def _known_of(login: Login) -> dict[str, str]:
     if login.refusal is not None:
         known["status"] = f"{login.refusal.status:04X}h"
     if login.initiator_name:
-        known["initiator"] = login.initiator_name
+        known["initiator"] = _printable(login.initiator_name)
     if login.target_name:
-        known["target"] = login.target_name
+        known["target"] = _printable(login.target_name)
     return known
+
+
+def _printable(name: str) -> str:
+    """A name that nobody has checked yet must not draw its own lines into the log."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _request_logout(session: Session, grace_seconds: float) -> None:

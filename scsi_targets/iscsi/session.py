@@ -178,7 +178,11 @@ class Session:
         self._send(Reject.make(pdu.raw, reason=reason))
 
     def _keep_alive(self) -> None:
-        """Nothing came for a while: ask with a NOP-In, and give up on a peer that stays silent (RFC 7143 11.19)."""
+        """Nothing came for a while: ask with a NOP-In, and give up on a peer that stays silent (RFC 7143 11.19).
+
+        A discovery session knows no NOP-In (RFC 7143 4.3); nobody needs one that idles."""
+        if self._login.target is None:
+            raise engine.ConnectionClosed("a discovery session was left idle")
         if self.connection.bytes_in == self._bytes_in_at_ping:
             raise engine.ConnectionClosed(f"no answer to a NOP-In for {self._limits.keep_alive_seconds:g} s")
         self._bytes_in_at_ping = self.connection.bytes_in

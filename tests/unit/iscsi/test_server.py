@@ -151,6 +151,12 @@ def test_refusals_are_logged_with_what_is_known(served: Served, log: Log) -> Non
     assert line["peer"].startswith("127.0.0.1:")
 
 
+def test_a_name_with_line_breaks_stays_on_its_line(served: Served, log: Log) -> None:
+    with Peer(served.address) as peer:
+        assert refused_status(peer, InitiatorName="iqn.a\nINFO all is well\x1b[2J") == 0x0207
+    assert log.next()["initiator"] == "'iqn.a\\ninfo all is well\\x1b[2j'"
+
+
 def test_a_wrong_secret_is_not_logged(served: Served, log: Log) -> None:
     served.directory.chap = ChapCredentials("server", "in-secret-1234")
     with Peer(served.address) as peer:
