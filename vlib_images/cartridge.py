@@ -89,6 +89,7 @@ class Cartridge:
         self.recovery: list[RecoveryReport] = []
         self.mam = MamStore.read(directory)
         self.usage = Usage.read(directory)
+        self._change_counted = False
         self._open_partitions()
 
     # ---- life -------------------------------------------------------------------------------------------------------
@@ -229,6 +230,23 @@ class Cartridge:
             self.usage.write(self.directory)
         except OSError as error:
             raise storage_failure(error, f"cartridge {self.barcode}") from error
+
+    def volume_change_reference(self) -> int:
+        """A number that will be another one after any later change of the data (MAM attribute 0009h).
+
+        Changes are counted when the first write after open() or after this call begins, durably: a host that keeps the
+        number with its catalogue sees every change made behind its back, after a crash too.
+        """
+        self._change_counted = False
+        return self.usage.changes
+
+    def _count_change(self) -> None:
+        self.usage.changes += 1
+        try:
+            self.usage.write(self.directory)
+        except OSError as error:
+            raise storage_failure(error, f"cartridge {self.barcode}") from error
+        self._change_counted = True
 
     # ---- what it is -------------------------------------------------------------------------------------------------
 
@@ -389,6 +407,8 @@ class Cartridge:
         """What is behind the position goes. Raises WriteProtected, WormViolation, NoSpace, StorageError."""
         if self.read_only or self._identity.write_protected:
             raise WriteProtected(f"cartridge {self.barcode} is write protected")
+        if not self._change_counted:
+            self._count_change()
         if self._position == self._partition.end:
             return
         if self._identity.append_only and not self._partition.only_filemarks_from(self._position):
@@ -458,6 +478,7 @@ class Cartridge:
         if (self.worm or self.append_only) and any(partition.end for partition in self._partitions):
             raise WormViolation(f"cartridge {self.barcode} has data and cannot be formatted")
         identity = self._identity.with_partitions(tuple(partition_bytes))
+        self._count_change()
         try:
             self._format(identity)
         except OSError as error:

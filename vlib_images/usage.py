@@ -24,7 +24,8 @@ class Mount:
 
 @dataclass(slots=True)
 class Usage:
-    """loads, bytes and blocks over life; mounts: the last four, the newest first."""
+    """loads, bytes and blocks over life; changes: see Cartridge.volume_change_reference(); mounts: the last four, the
+    newest first."""
 
     loads: int = 0
     bytes_written: int = 0
@@ -33,6 +34,7 @@ class Usage:
     blocks_written: int = 0
     blocks_read: int = 0
     formats: int = 0
+    changes: int = 0
     mounts: list[Mount] = field(default_factory=list)
 
     @property

@@ -110,10 +110,12 @@ class ModePages:
         at = 0
         while at < len(data):
             page, length = self._page_at(data, at, offset)
-            new = bytearray(data[at : at + length])
-            new[0] &= 0x7F  # PS is reserved in MODE SELECT
-            self._check_changes(page, bytes(new), offset + at)
-            found.append((page, bytes(new)))
+            header = self._current[page.page, page.subpage][
+                : page.header_length()
+            ]  # without PS, reserved in MODE SELECT
+            new = (header + data[at + len(header) : at + length]).ljust(page.length, b"\0")
+            self._check_changes(page, new, offset + at)
+            found.append((page, new))
             at += length
         return found
 
@@ -127,7 +129,7 @@ class ModePages:
         if page is None:
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + at)
         length = head + (int.from_bytes(data[at + 2 : at + 4], "big") if long_format else data[at + 1])
-        if length != page.length:
+        if not page.shortest <= length <= page.length:
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + at + (2 if long_format else 1))
         if at + length > len(data):
             raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)

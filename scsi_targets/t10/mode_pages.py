@@ -11,9 +11,11 @@ from scsi_targets.t10.fields import Bits, Structure
 
 class ModePage(Structure):
     """A mode page. `page=`, `length=` (whole page, header included) and, for the long format, `subpage=` come with the
-    class statement. `savable` is the PS bit."""
+    class statement. `savable` is the PS bit. MODE SELECT may send a page that ends in a list of descriptors shorter,
+    down to `shortest` bytes; what is missing is zero then."""
 
     page: ClassVar[int]
+    shortest: ClassVar[int]
     subpage: ClassVar[int] = 0
     savable: ClassVar[bool] = True
 
@@ -23,10 +25,12 @@ class ModePage(Structure):
         page: int | None = None,
         subpage: int = 0,
         length: int | None = None,
+        shortest: int | None = None,
         savable: bool | None = None,
         **kw: Any,
     ) -> None:
         super().__init_subclass__(length=length, **kw)
+        cls.shortest = shortest if shortest is not None else cls.length
         if savable is not None:
             cls.savable = savable
         if page is None:

@@ -84,6 +84,7 @@ MEDIUM_SOURCE_ELEMENT_EMPTY = SenseCode(ILLEGAL_REQUEST, 0x3B, 0x0E)
 POSITION_PAST_BEGINNING_OF_MEDIUM = SenseCode(ILLEGAL_REQUEST, 0x3B, 0x0C)
 MEDIUM_REMOVAL_PREVENTED = SenseCode(ILLEGAL_REQUEST, 0x53, 0x02)
 INSUFFICIENT_REGISTRATION_RESOURCES = SenseCode(ILLEGAL_REQUEST, 0x55, 0x04)
+AUXILIARY_MEMORY_OUT_OF_SPACE = SenseCode(ILLEGAL_REQUEST, 0x55, 0x06)
 INSUFFICIENT_RESOURCES = SenseCode(ILLEGAL_REQUEST, 0x55, 0x03)
 
 # Unit attentions.
@@ -107,6 +108,7 @@ MEDIUM_MAY_HAVE_CHANGED = NOT_READY_TO_READY_CHANGE
 WRITE_PROTECTED = SenseCode(DATA_PROTECT, 0x27, 0x00)
 SOFTWARE_WRITE_PROTECTED = SenseCode(DATA_PROTECT, 0x27, 0x02)
 SPACE_ALLOCATION_FAILED_WRITE_PROTECT = SenseCode(DATA_PROTECT, 0x27, 0x07)
+CANNOT_FORMAT_MEDIUM_INCOMPATIBLE_MEDIUM = SenseCode(DATA_PROTECT, 0x30, 0x06)
 CANNOT_WRITE_MEDIUM_INCOMPATIBLE_FORMAT = SenseCode(DATA_PROTECT, 0x30, 0x05)
 WORM_MEDIUM_OVERWRITE_ATTEMPTED = SenseCode(DATA_PROTECT, 0x30, 0x0C)
 
@@ -122,6 +124,7 @@ COPY_TARGET_DATA_OVERRUN = SenseCode(COPY_ABORTED, 0x0D, 0x05)
 # Aborted commands and failures.
 MISCOMPARE_DURING_VERIFY = SenseCode(MISCOMPARE, 0x1D, 0x00)
 MEDIA_LOAD_OR_EJECT_FAILED = SenseCode(HARDWARE_ERROR, 0x53, 0x00)
+LOGICAL_UNIT_FAILED_SELF_TEST = SenseCode(HARDWARE_ERROR, 0x3E, 0x03)
 INTERNAL_TARGET_FAILURE = SenseCode(HARDWARE_ERROR, 0x44, 0x00)
 PROTOCOL_SERVICE_CRC_ERROR = SenseCode(ABORTED_COMMAND, 0x47, 0x05)
 UNEXPECTED_UNSOLICITED_DATA = SenseCode(ABORTED_COMMAND, 0x0C, 0x0C)
@@ -213,6 +216,7 @@ class CheckCondition(Exception):
         incorrect_length: bool = False,
         progress: int | None = None,
         segment_pointer: tuple[int, bool, int] | None = None,
+        deferred: bool = False,
         data_in: object | None = None,
         transferred: int = 0,
     ) -> None:
@@ -220,7 +224,7 @@ class CheckCondition(Exception):
             field_in_cdb = (code.asc, code.ascq) not in {(0x26, 0x00), (0x1A, 0x00)}
         self.sense = Sense(
             code, field, field_in_cdb, information, command_specific, filemark, end_of_medium, incorrect_length,
-            progress, segment_pointer,
+            progress, segment_pointer, deferred,
         )  # fmt: skip
         self.data_in = data_in
         self.transferred = transferred

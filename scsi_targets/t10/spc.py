@@ -102,6 +102,14 @@ class Release10(Command, opcode=0x57, length=10):
     parameter_list_length = Bits(7, 7, 16)
 
 
+class ReceiveDiagnosticResults(Command, opcode=0x1C, length=6):
+    """RECEIVE DIAGNOSTIC RESULTS, SPC-5 6.28."""
+
+    page_code_valid = Bits(1, 0, 1)
+    page_code = Bits(2, 7, 8)
+    allocation_length = Bits(3, 7, 16)
+
+
 class SendDiagnostic(Command, opcode=0x1D, length=6):
     """SEND DIAGNOSTIC, SPC-5 6.42."""
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.unit.devices.disk import make_disk
+from tests.unit.devices.tape_support import loaded_drive
 
 
 @pytest.fixture
@@ -10,3 +11,9 @@ def disk(tmp_path):
     device = make_disk(tmp_path)
     yield device
     device.close()
+
+
+@pytest.fixture
+def drive(tmp_path):
+    """An LTO-8 drive with a small writable cartridge in it, every unit attention taken."""
+    yield from loaded_drive(tmp_path)

@@ -1,0 +1,22 @@
+"""The tape drive: every concern together."""
+
+from __future__ import annotations
+
+from scsi_targets.devices.tape_attributes import AttributeCommands
+from scsi_targets.devices.tape_density import DensityCommands
+from scsi_targets.devices.tape_diagnostics import DiagnosticCommands
+from scsi_targets.devices.tape_format import FormatCommands
+from scsi_targets.devices.tape_load import LoadCommands
+from scsi_targets.devices.tape_position import PositionCommands
+from scsi_targets.devices.tape_volume_log import VolumeLogPages
+from scsi_targets.devices.tape_vpd import TapeVpdPages
+
+
+class TapeDrive(
+    VolumeLogPages, LoadCommands, PositionCommands, FormatCommands, DensityCommands, AttributeCommands,
+    DiagnosticCommands, TapeVpdPages,
+):  # fmt: skip
+    """A sequential-access device: `TapeDrive(drive_model("IBM ULT3580-TD8"), serial, store=, state_key=)`.
+
+    load() and unload() are the robot's hands; commands come by execute(). write_block(), write_blocks(),
+    write_filemarks() and the cartridge itself are there for the copy manager."""

@@ -1,0 +1,229 @@
+"""The tape drive's state that all its commands share: the cartridge, what it is ready for, what is not yet durable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from scsi_targets.devices.device import Device
+from scsi_targets.devices.dispatch import Row
+from scsi_targets.devices.drive_models import DriveModel
+from scsi_targets.devices.identity import Identity
+from scsi_targets.t10 import sense, vpd
+from scsi_targets.t10.sense import CheckCondition, SenseCode
+from vlib_images import errors
+from vlib_images.cartridge import Cartridge
+from vlib_images.medium import can_write
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.logical_unit import StateStore
+    from scsi_targets.devices.task import Nexus
+
+log = structlog.get_logger(__name__)
+
+# The largest block, LTO's limit of 2**24 - 1 bytes rounded down to what READ BLOCK LIMITS may say with granularity 0.
+MAXIMUM_BLOCK_LENGTH = 0xFFFFFF
+MINIMUM_BLOCK_LENGTH = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CleaningCartridge:
+    """A cleaning cartridge: it holds no data and has no files, but the robot moves it like any other."""
+
+    barcode: str
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+Loadable = Cartridge | CleaningCartridge
+
+
+class LoadState(Enum):
+    """Where the cartridge is (SSC-3 4.2.4 calls mounted what is LOADED here)."""
+
+    EMPTY = "empty"
+    LOADED = "loaded"  # ready
+    HELD = "held"  # in the drive, not threaded: LOAD UNLOAD with HOLD
+    EJECTED = "ejected"  # unloaded; the robot can take it
+
+
+# TEST UNIT READY's answer in each state but LOADED.
+NOT_READY: dict[LoadState, SenseCode] = {
+    LoadState.EMPTY: sense.MEDIUM_NOT_PRESENT,
+    LoadState.HELD: sense.INITIALIZING_COMMAND_REQUIRED,
+    LoadState.EJECTED: sense.MEDIUM_NOT_PRESENT,
+}
+
+
+class TapeBase(Device):
+    """State and rules; the commands are in the classes that inherit it."""
+
+    device_type = vpd.SEQUENTIAL_ACCESS
+    removable = True
+    version_descriptors = (vpd.SAM_5, vpd.SPC_4, vpd.ISCSI, vpd.SSC_4)
+
+    def __init__(
+        self, model: DriveModel, serial_number: str, *, store: StateStore | None = None, state_key: str = ""
+    ) -> None:
+        self.model = model
+        self.cartridge: Loadable | None = None  # what is in the drive, in whatever state
+        self.medium: Cartridge | None = None  # the same while it is loaded; commands use this one
+        self.load_state = LoadState.EMPTY
+        self.buffered_from: tuple[int, int] | None = None  # (partition, block): the first write that is not yet durable
+        self._preventing: set[Nexus] = set()  # PREVENT ALLOW MEDIUM REMOVAL
+        self.software_write_protected = False  # SWP of the Device Configuration mode page
+        identity = Identity(model.vendor, model.product, model.revision, serial_number)
+        super().__init__(identity, store=store, state_key=state_key)
+
+    # ---- legality ------------------------------------------------------------------------------------------------
+
+    def check_ready(self) -> None:
+        """TEST UNIT READY."""
+        if self.medium is None:
+            raise CheckCondition(self.not_ready_code())
+
+    def check_medium(self, row: Row) -> None:
+        """The row's medium=REQUIRED."""
+        if self.medium is None:
+            raise CheckCondition(self.not_ready_code())
+
+    def not_ready_code(self) -> SenseCode:
+        """Why there is no medium to work with."""
+        if isinstance(self.cartridge, CleaningCartridge):
+            return sense.CLEANING_CARTRIDGE_INSTALLED
+        return NOT_READY[self.load_state]
+
+    def check_writable(self, row: Row) -> None:
+        """The row's writes=True."""
+        self.require_writable()
+
+    def require_writable(self) -> None:
+        """Raises CheckCondition: WRITE PROTECTED, or a medium that this generation only reads (SSC-3 4.2.13)."""
+        if (code := self.write_protection()) is not None:
+            self.on_write_refused(code)
+            raise CheckCondition(code)
+
+    def write_protection(self) -> SenseCode | None:
+        """Why the loaded medium cannot be written, None when it can."""
+        if self.medium is None:
+            return None
+        if self.medium.write_protected or self.medium.read_only:
+            return sense.WRITE_PROTECTED
+        if self.software_write_protected:
+            return sense.SOFTWARE_WRITE_PROTECTED
+        if not can_write(self.model.generation, self.medium.medium):
+            return sense.CANNOT_WRITE_MEDIUM_INCOMPATIBLE_FORMAT
+        return None
+
+    @property
+    def loaded(self) -> Cartridge:
+        """The medium, for handlers whose row says medium=REQUIRED."""
+        if self.medium is None:
+            raise CheckCondition(self.not_ready_code())
+        return self.medium
+
+    # ---- durability ----------------------------------------------------------------------------------------------
+
+    def synchronize(self, *, deferred: bool) -> None:
+        """Makes everything written durable. Raises CheckCondition: WRITE ERROR, `deferred` when commands answered GOOD
+        before are what failed (SPC-5 4.4.5)."""
+        if self.buffered_from is None or self.medium is None:
+            return
+        self.buffered_from = None  # a failure is reported now, once
+        try:
+            self.medium.synchronize()
+        except errors.CartridgeError as error:
+            raise self.write_failure(error, deferred=deferred) from error
+
+    # ---- storage errors as sense data ----------------------------------------------------------------------------
+
+    def storage_failure(self, row: Row, error: Exception) -> CheckCondition | None:
+        """The sense data for an error of the cartridge that a handler let through."""
+        if isinstance(error, errors.DamagedBlock):
+            return self.read_failure(error)
+        if isinstance(error, errors.CartridgeError):
+            return self.write_failure(error)
+        return super().storage_failure(row, error)
+
+    def read_failure(self, error: errors.DamagedBlock, information: int | None = None) -> CheckCondition:
+        """UNRECOVERED READ ERROR; the position is behind the damaged block."""
+        log.warning("a block cannot be read", drive=self.identity.serial_number, reason=str(error))
+        self.on_read_error()
+        return CheckCondition(sense.UNRECOVERED_READ_ERROR, information=information)
+
+    def write_failure(
+        self, error: errors.CartridgeError, information: int | None = None, *, deferred: bool = False
+    ) -> CheckCondition:
+        """The sense data for a write that failed; `information` is what was not written, in the command's unit."""
+        code, end_of_medium = self._write_code(error)
+        if code.key == sense.DATA_PROTECT:
+            self.on_write_refused(code)
+        elif code.key != sense.VOLUME_OVERFLOW:
+            log.error("writing failed", drive=self.identity.serial_number, reason=str(error))
+            self.on_write_error()
+        return CheckCondition(code, information=information, end_of_medium=end_of_medium, deferred=deferred)
+
+    @staticmethod
+    def _write_code(error: errors.CartridgeError) -> tuple[SenseCode, bool]:
+        if isinstance(error, errors.EndOfPartition):
+            return sense.WRITE_PAST_END_OF_PARTITION, True
+        if isinstance(error, errors.WormViolation):
+            return sense.WORM_MEDIUM_OVERWRITE_ATTEMPTED, False
+        if isinstance(error, errors.WriteProtected):
+            return sense.WRITE_PROTECTED, False
+        if isinstance(error, errors.NoSpace):
+            # The disk under the library is full: to the initiator the medium has ended, nothing is torn.
+            return sense.WRITE_ERROR, True
+        if isinstance(error, errors.CartridgeDamaged):
+            return sense.MEDIUM_FORMAT_CORRUPTED, False
+        return sense.WRITE_ERROR, False
+
+    def on_read_error(self) -> None:
+        """A hard read error happened (log pages and TapeAlert count it)."""
+
+    def on_write_error(self) -> None:
+        """A hard write error happened."""
+
+    def on_write_refused(self, code: SenseCode) -> None:
+        """Writing was refused: the medium is protected."""
+
+    def on_removal_refused(self) -> None:
+        """Somebody wanted the cartridge out while PREVENT ALLOW MEDIUM REMOVAL holds it."""
+
+    @property
+    def removal_prevented(self) -> bool:
+        """Whether an initiator prevents removal: the robot must refuse to take the cartridge (53/02)."""
+        return bool(self._preventing)
+
+    def tape_alert_bits(self) -> int:
+        """All TapeAlert flags as a 64-bit number, flag 1 in its most significant bit."""
+        return 0
+
+    # ---- hooks of the concerns -----------------------------------------------------------------------------------
+
+    def on_loaded(self) -> None:
+        """A cartridge became ready: what starts anew with every mount."""
+
+    def on_unloaded(self) -> None:
+        """The medium is about to leave the ready state; everything is synchronized."""
+
+    def on_cleaned(self) -> None:
+        """A cleaning cartridge has cleaned the heads."""
+
+    def on_moved(self) -> None:
+        """The position changed by something else than reading or writing on."""
+
+    def close(self) -> None:
+        """Ends the worker. The cartridge stays in the drive; who owns the drive closes it."""
+        super().close()
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts for status displays."""
+        return {
+            "state": self.load_state.value,
+            "barcode": self.cartridge.barcode if self.cartridge is not None else None,
+        }

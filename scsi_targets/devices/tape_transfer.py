@@ -1,0 +1,228 @@
+"""Blocks between initiator and medium: READ(6), WRITE(6), WRITE FILEMARKS(6), VERIFY(6) (SSC-3 6.4, 6.7 to 6.9).
+
+The hot path. Payload goes from the task's Data-Out to the cartridge and from the cartridge into a buffer of the task's
+pool, one engine call for each command, never copied here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from datamover.engine import LIMIT_TRANSFER_BYTES
+from scsi_targets.devices.dispatch import READS, REQUIRED, handles
+from scsi_targets.devices.tape_base import TapeBase
+from scsi_targets.devices.task import Response, Task
+from scsi_targets.t10 import sense, ssc
+from scsi_targets.t10.sense import CheckCondition, SenseCode
+from vlib_images import errors
+from vlib_images.cartridge import Cartridge, ReadKind
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class TransferCommands(TapeBase):
+    """Reading and writing at the position, by CDB and (for the copy manager) without."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.block_length = 0  # of fixed-block transfers, from the mode parameter block descriptor; 0: variable only
+        self.buffered_mode = 1
+        self.append_only = False
+        self.synchronize_at_early_warning = True
+        self.programmable_early_warning_bytes = 0
+        self.overwrite_allowed_at: tuple[int, int] | None = None  # ALLOW OVERWRITE: (partition, block)
+        self._warned = False  # PROGRAMMABLE EARLY WARNING is reported once until the position moves
+        self._watch_writes = False
+        super().__init__(*args, **kwargs)
+
+    def watch_writes(self) -> None:
+        """To be called when one of the rules above changes: decides whether writing has more to do than to write."""
+        self._watch_writes = bool(self.buffered_mode == 0 or self.append_only or self.programmable_early_warning_bytes)
+
+    # ---- without CDBs --------------------------------------------------------------------------------------------
+
+    def write_block(self, data: Buffer) -> SenseCode | None:
+        """Writes one block at the position.
+
+        Returns EARLY_WARNING or PROGRAMMABLE_EARLY_WARNING when the block was written and the initiator must be told,
+        otherwise None. Raises CheckCondition: nothing was written."""
+        medium = self.loaded
+        if self._watch_writes:
+            self._check_append(medium)
+        if self.buffered_from is None:
+            self.buffered_from = medium.position
+        try:
+            medium.write_block(data)
+        except errors.CartridgeError as error:
+            raise self.write_failure(error, memoryview(data).nbytes) from error
+        return self._after_write(medium) if self._watch_writes or medium.early_warning else None
+
+    def write_blocks(self, data: Buffer, block_length: int, count: int) -> SenseCode | None:
+        """Writes `count` blocks of `block_length` bytes; returns and raises as write_block() does. INFORMATION of a
+        CheckCondition is the number of blocks that were not written."""
+        medium = self.loaded
+        if self._watch_writes:
+            self._check_append(medium)
+        if self.buffered_from is None:
+            self.buffered_from = medium.position
+        try:
+            medium.write_blocks(data, block_length)
+        except errors.CartridgeError as error:
+            raise self.write_failure(error, count - getattr(error, "blocks_written", 0)) from error
+        return self._after_write(medium) if self._watch_writes or medium.early_warning else None
+
+    def write_filemarks(self, count: int, *, immediate: bool) -> SenseCode | None:
+        """Writes filemarks; without `immediate` everything is durable when it returns. Returns and raises as
+        write_block() does."""
+        medium = self.loaded
+        if count:
+            self.require_writable()
+            self._check_append(medium)
+            self.buffered_from = self.buffered_from or medium.position
+            try:
+                medium.write_filemarks(count)
+            except errors.CartridgeError as error:
+                raise self.write_failure(error, count - getattr(error, "blocks_written", 0)) from error
+        if not immediate:
+            self.synchronize(deferred=False)
+        return self._after_write(medium) if count else None
+
+    def _check_append(self, medium: Cartridge) -> None:
+        # Append-only mode (SSC-4 4.2.20): only at end of data, or where ALLOW OVERWRITE has said.
+        if not self.append_only or medium.at_eod:
+            return
+        allowed, self.overwrite_allowed_at = self.overwrite_allowed_at, None
+        if allowed != medium.position:
+            raise CheckCondition(sense.WORM_MEDIUM_OVERWRITE_ATTEMPTED)
+
+    def _after_write(self, medium: Cartridge) -> SenseCode | None:
+        early = medium.early_warning
+        if self.buffered_mode == 0 or (early and self.synchronize_at_early_warning):
+            self.synchronize(deferred=False)
+        if early:
+            return sense.EARLY_WARNING
+        if self.in_programmable_zone(medium) and not self._warned:
+            self._warned = True
+            return sense.PROGRAMMABLE_EARLY_WARNING
+        return None
+
+    def in_programmable_zone(self, medium: Cartridge) -> bool:
+        """Whether the position is at or behind programmable early warning (SSC-4 4.2.8)."""
+        size = self.programmable_early_warning_bytes
+        if not size or not medium.at_eod:
+            return False
+        return medium.remaining_bytes(medium.position[0]) <= medium.early_warning_bytes + size
+
+    def on_moved(self) -> None:
+        super().on_moved()
+        self._warned = False
+
+    # ---- WRITE ---------------------------------------------------------------------------------------------------
+
+    @handles(ssc.Write6, medium=REQUIRED, writes=True)
+    def write_6(self, cdb: ssc.Write6, task: Task) -> Response | None:
+        length = cdb.transfer_length
+        if not length:
+            return None  # SSC-3 6.8: no data, no error, the position stays
+        if not cdb.fixed:
+            warning = self.write_block(self._data_out(task, length))
+        else:
+            block_length = self._fixed_block_length(ssc.Write6.fixed)
+            count, length = length, length * block_length
+            warning = self.write_blocks(self._data_out(task, length), block_length, count)
+        if warning is not None:
+            raise CheckCondition(warning, information=0, end_of_medium=True, transferred=length)
+        return Response(data_length=length)
+
+    def _fixed_block_length(self, fixed: Any) -> int:
+        if not self.block_length:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, fixed)
+        return self.block_length
+
+    @staticmethod
+    def _data_out(task: Task, length: int) -> memoryview:
+        # An initiator that sends less than the CDB says must not get a shorter block on its tape.
+        data = task.data()
+        if len(data) < length:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Write6.transfer_length)
+        return data if len(data) == length else data[:length]
+
+    @handles(ssc.WriteFilemarks6, medium=REQUIRED)
+    def write_filemarks_6(self, cdb: ssc.WriteFilemarks6, task: Task) -> None:
+        if cdb.write_setmarks:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.WriteFilemarks6.write_setmarks)
+        warning = self.write_filemarks(cdb.filemark_count, immediate=bool(cdb.immediate))
+        if warning is not None:
+            raise CheckCondition(warning, information=0, end_of_medium=True)
+
+    # ---- READ ----------------------------------------------------------------------------------------------------
+
+    @handles(ssc.Read6, medium=REQUIRED, reservation=READS)
+    def read_6(self, cdb: ssc.Read6, task: Task) -> Response | None:
+        length = cdb.transfer_length
+        if cdb.fixed:
+            if cdb.suppress_incorrect_length:
+                raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Read6.suppress_incorrect_length)
+            return self._read_fixed(task, self._fixed_block_length(ssc.Read6.fixed), length)
+        return self._read_variable(task, length, bool(cdb.suppress_incorrect_length)) if length else None
+
+    def _read_variable(self, task: Task, length: int, suppress: bool) -> Response:
+        medium = self.loaded
+        buffer = task.pool.acquire(min(length, task.data_in_limit))
+        try:
+            result = medium.read_block(buffer)
+        except errors.DamagedBlock as error:
+            raise self.read_failure(error, length) from error
+        if result.kind is not ReadKind.BLOCK:
+            raise self.read_stopped(result.kind, length)
+        actual = result.length
+        if actual == length:
+            return Response(data_in=buffer, data_length=length)
+        moved = min(actual, length)
+        data = memoryview(buffer)[:moved]
+        if suppress and (actual < length or not self.block_length):
+            return Response(data_in=data, data_length=moved)
+        raise CheckCondition(
+            sense.INCORRECT_LENGTH, information=length - actual, incorrect_length=True, data_in=data, transferred=moved
+        )
+
+    def _read_fixed(self, task: Task, block_length: int, count: int) -> Response | None:
+        if not count:
+            return None
+        if count * block_length > LIMIT_TRANSFER_BYTES:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Read6.transfer_length)
+        medium = self.loaded
+        buffer = task.pool.acquire(count * block_length)
+        try:
+            result = medium.read_blocks(buffer, block_length, count)
+        except errors.DamagedBlock as error:
+            failure = self.read_failure(error, count - error.blocks_read)
+            raise _with_data(failure, buffer, error.blocks_read * block_length) from error
+        if result.blocks == count:
+            return Response(data_in=buffer, data_length=count * block_length)
+        failure = self.read_stopped(result.stopped_by, count - result.blocks)
+        raise _with_data(failure, buffer, result.blocks * block_length)
+
+    def read_stopped(self, by: ReadKind | None, residual: int) -> CheckCondition:
+        """What a transfer reports when something else than a block of the right length came next."""
+        if by is ReadKind.FILEMARK:
+            return filemark_detected(residual)
+        if by is ReadKind.END_OF_DATA:
+            return self.end_of_data_detected(residual)
+        return CheckCondition(sense.INCORRECT_LENGTH, information=residual, incorrect_length=True)
+
+    def end_of_data_detected(self, residual: int | None) -> CheckCondition:
+        """BLANK CHECK; with EOM when the end of data lies behind early warning (SSC-3 6.4)."""
+        early = self.loaded.early_warning
+        return CheckCondition(sense.END_OF_DATA_DETECTED, information=residual, end_of_medium=early)
+
+
+def filemark_detected(residual: int) -> CheckCondition:
+    """A filemark came `residual` bytes or blocks too early."""
+    return CheckCondition(sense.FILEMARK_DETECTED, information=residual, filemark=True)
+
+
+def _with_data(failure: CheckCondition, buffer: Buffer, length: int) -> CheckCondition:
+    """The same failure, with the blocks that were read before it."""
+    failure.data_in, failure.transferred = memoryview(buffer)[:length], length
+    return failure

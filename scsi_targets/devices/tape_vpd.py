@@ -1,0 +1,27 @@
+"""VPD pages of sequential-access devices (SSC-3 8.4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scsi_targets.devices.primary import vpd_page
+from scsi_targets.devices.tape_base import TapeBase
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.task import Task
+
+WORM_CAPABLE = 0x01
+
+
+class TapeVpdPages(TapeBase):
+    """B0h and B1h; B2h is with TapeAlert."""
+
+    @vpd_page(0xB0)
+    def sequential_access_device_capabilities(self, task: Task) -> bytes:
+        """Sequential-Access Device Capabilities (SSC-3 8.4.2): the drive handles WORM media."""
+        return bytes([WORM_CAPABLE, 0])
+
+    @vpd_page(0xB1)
+    def manufacturer_assigned_serial_number(self, task: Task) -> bytes:
+        """Manufacturer-Assigned Serial Number (SSC-3 8.4.3)."""
+        return self.identity.serial_number.encode("ascii")
