@@ -173,8 +173,9 @@ class Connection:
         it `socket.detach()`. When the constructor raises, the descriptor is still the caller's.
 
         stat_sn: the StatSN of the next response. exp_cmd_sn: the CmdSN expected next. max_recv_...: what we declared;
-        max_send_...: what the peer declared. command_window: places for commands that wait or run, 1 to 4096.
-        buffer_budget_bytes: the Data-Out memory of this connection; only the oldest command may go over it.
+        max_send_...: what the peer declared. command_window: places for commands that wait or run, 1 to 4096; fewer
+        when the budget does not hold a FirstBurstLength for each. buffer_budget_bytes: the Data-Out memory of this
+        connection until it is answered; only the oldest command may go over it, alone.
         ValueError: a parameter is out of RFC 7143's range, which the text names. OSError: not a socket."""
 
     def receive(self, timeout_seconds: float | None = None) -> ScsiCommand | Pdu | None:

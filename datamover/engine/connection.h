@@ -1,7 +1,10 @@
 /* Inside of the iSCSI connection: shared by connection*.c only. What other files may use of the engine is in engine.h.
  *
- *   connection.c            the Python objects: Connection, ScsiCommand, Pdu
- *   connection_receive.c    bytes from the socket to PDUs, and what each PDU does
+ *   connection.c            the Connection object: how one is made and ends
+ *   connection_methods.c    its methods, as Python calls them
+ *   connection_objects.c    what receive() hands out: ScsiCommand, Pdu
+ *   connection_receive.c    bytes from the socket to PDUs, and the wait for the next request
+ *   connection_pdus.c       what each PDU of the initiator does
  *   connection_requests.c   the table of requests: command window, order, Data-Out memory, R2T
  *   connection_send.c       PDUs to bytes on the socket: batches, Data-In, responses
  *
@@ -18,7 +21,7 @@
 
 #include "engine.h"
 
-/* ---- RFC 7143 ------------------------------------------------------------------------------------------------------ */
+/* ---- RFC 7143 ---------------------------------------------------------------------------------------------------- */
 
 #define BHS_BYTES 48u
 #define AHS_BYTES_MAX (255u * 4)		/* TotalAHSLength counts words in one byte */
@@ -60,7 +63,7 @@ static inline bool sn_before(uint32_t a, uint32_t b) { return (int32_t)(a - b) <
 
 static inline uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
-/* ---- requests ------------------------------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 struct r2t {
 	uint32_t target_transfer_tag, end, data_sn;	/* asks for the bytes up to `end`; the DataSN expected next */
@@ -104,7 +107,7 @@ struct queue {
 	struct request *first, *last;
 };
 
-/* ---- output ---------------------------------------------------------------------------------------------------------- */
+/* ---- output ------------------------------------------------------------------------------------------------------ */
 
 /* Payload that batches refer to: a block of a pool, let go without the GIL, or any other buffer of Python's. */
 struct payload {
@@ -125,7 +128,7 @@ struct batch {
 	unsigned char scratch[LIMIT_OUTPUT_SCRATCH_BYTES];
 };
 
-/* ---- the connection -------------------------------------------------------------------------------------------------- */
+/* ---- the connection ---------------------------------------------------------------------------------------------- */
 
 enum phase { PHASE_HEADER, PHASE_SEGMENT, PHASE_TRAILER };
 
@@ -175,7 +178,7 @@ struct connection {
 	uint32_t stat_sn, exp_cmd_sn, next_target_transfer_tag;
 	uint32_t places_held;			/* of the command window, by requests that came in order */
 	uint32_t immediate_count, waiting_pdu_bytes;
-	size_t held_bytes, handed_out_bytes;	/* Data-Out memory: of all commands, of those handed out */
+	size_t held_bytes, whole_bytes;		/* Data-Out memory: of all commands, of those that are whole */
 	bool starved;				/* an R2T waits for memory, or for room in the output */
 	struct request *slots, *free_slots;
 	struct request *table[TAG_BUCKETS];
@@ -190,7 +193,7 @@ struct connection {
 	unsigned long long commands, bytes_in, bytes_out, pdus_in, pdus_out;
 };
 
-/* ---- connection_requests.c (lock held) ------------------------------------------------------------------------------ */
+/* ---- connection_requests.c (lock held) --------------------------------------------------------------------------- */
 
 int requests_init(struct connection *c);
 void requests_clear(struct connection *c);
@@ -227,7 +230,7 @@ struct abort_filter {
 size_t requests_abort(struct connection *c, const struct abort_filter *filter, uint32_t *tags);
 size_t requests_slot_count(const struct connection *c);
 
-/* ---- connection_send.c ------------------------------------------------------------------------------------------------- */
+/* ---- connection_send.c ------------------------------------------------------------------------------------------- */
 
 struct answer {
 	unsigned char status;
@@ -256,7 +259,16 @@ void connection_close(struct connection *c, const char *why);
 /* Without locks and GIL: sends what is queued. False: the connection is closed. */
 bool connection_flush(struct connection *c);
 
-/* ---- connection_receive.c ------------------------------------------------------------------------------------------------ */
+/* ---- connection_pdus.c (lock held, on receive()'s thread) -------------------------------------------------------- */
+
+/* The header of a PDU is in `incoming`: sets where its data segment goes. False: a format error, said in `error`. */
+bool pdu_begin(struct connection *c);
+/* The whole PDU is there. */
+void pdu_end(struct connection *c, bool digest_good);
+/* Writes the line of a ProtocolError about the PDU in `incoming`. Always false. */
+__attribute__((format(printf, 2, 3))) bool pdu_format_error(struct connection *c, const char *format, ...);
+
+/* ---- connection_receive.c ---------------------------------------------------------------------------------------- */
 
 enum outcome {
 	OUTCOME_REQUEST, OUTCOME_TIMEOUT, OUTCOME_CLOSED, OUTCOME_PROTOCOL_ERROR,
@@ -266,5 +278,36 @@ enum outcome {
 
 /* Without locks and GIL: the next request, within timeout_us (-1: for ever). */
 enum outcome connection_next(struct connection *c, int64_t timeout_us, struct request **request);
+
+/* ---- connection_objects.c (GIL held) ----------------------------------------------------------------------------- */
+
+struct command {
+	PyObject_HEAD
+	struct connection *connection;
+	struct request *request;		/* NULL once answered or discarded; guarded by the connection's lock */
+	bool discarded;
+	unsigned long long lun;
+	unsigned int tag, cmd_sn, expected, bidirectional_read_length;
+	int task_attribute, data_error;
+	char immediate, read, write;
+	PyObject *cdb, *data_out;
+};
+
+extern PyTypeObject *connection_command_type;
+
+PyObject *connection_command_new(struct connection *c, struct request *r);
+PyObject *connection_pdu_new(struct connection *c, struct request *r);
+void connection_discard_command(struct command *command);
+int connection_add_object_types(PyObject *module);
+
+/* ---- connection_methods.c (GIL held) ----------------------------------------------------------------------------- */
+
+extern PyObject *connection_closed_error, *connection_protocol_error;
+extern PyMethodDef connection_methods[];
+
+/* Releases what only Python can of output that was sent. */
+void connection_release_views(struct connection *c);
+/* After output was queued: sends it, or leaves it to receive(). False: the connection is closed. */
+bool connection_send_soon(struct connection *c, bool now);
 
 #endif

@@ -4,7 +4,7 @@
 
 #include "connection.h"
 
-/* ---- queues -------------------------------------------------------------------------------------------------------- */
+/* ---- queues ------------------------------------------------------------------------------------------------------ */
 
 static void enqueue_after(struct queue *queue, struct request *place, struct request *r)	/* NULL: in front */
 {
@@ -31,7 +31,7 @@ static void dequeue(struct request *r)
 	r->queue = NULL;
 }
 
-/* ---- slots and tags ------------------------------------------------------------------------------------------------ */
+/* ---- slots and tags ---------------------------------------------------------------------------------------------- */
 
 size_t requests_slot_count(const struct connection *c)
 {
@@ -134,8 +134,8 @@ static void release_memory(struct connection *c, struct request *r)
 		engine_block_release(r->block);
 	r->block = NULL;
 	c->held_bytes -= r->held_bytes;
-	if (r->handed_out)
-		c->handed_out_bytes -= r->held_bytes;
+	if (r->whole)
+		c->whole_bytes -= r->held_bytes;
 	r->held_bytes = 0;
 }
 
@@ -152,7 +152,7 @@ void request_free(struct connection *c, struct request *r)
 	c->free_slots = r;
 }
 
-/* ---- window and order ---------------------------------------------------------------------------------------------- */
+/* ---- window and order -------------------------------------------------------------------------------------------- */
 
 uint32_t requests_max_cmd_sn(const struct connection *c)
 {
@@ -225,7 +225,6 @@ struct request *requests_next(struct connection *c)
 		return NULL;
 	dequeue(r);
 	r->handed_out = true;
-	c->handed_out_bytes += r->held_bytes;
 	c->commands += r->kind == KIND_COMMAND;
 	return r;
 }
@@ -237,17 +236,17 @@ void requests_announce_window(struct connection *c, bool was_closed)
 		output_nop_in(c);
 }
 
-/* ---- Data-Out: memory and R2T ------------------------------------------------------------------------------------------- */
+/* ---- Data-Out: memory and R2T ------------------------------------------------------------------------------------ */
 
 /* Unsolicited data cannot be held back, so a first burst for each free place is kept free of what R2Ts ask for. The oldest
- * command goes over the budget rather than wait for ever, unless one handed out is about to give memory back. */
+ * command goes over the budget rather than wait for ever, unless a whole one is about to be answered and give memory back. */
 static bool within_budget(const struct connection *c, const struct request *r, size_t size, bool oldest)
 {
 	size_t reserve = (size_t)(c->negotiated.command_window - c->places_held) *
 			 engine_block_size_for(c->negotiated.first_burst_length);
 
 	return c->held_bytes - r->held_bytes + size + reserve <= c->negotiated.buffer_budget ||
-	       (oldest && !c->handed_out_bytes);
+	       (oldest && !c->whole_bytes);
 }
 
 static bool take_memory(struct connection *c, struct request *r, uint32_t length)
@@ -294,7 +293,7 @@ static bool have_memory(struct connection *c, struct request *r, bool oldest)
 		return false;
 	if (take_memory(c, r, r->expected))
 		return true;
-	if (oldest && !c->handed_out_bytes) {		/* nothing of ours will come back and make room */
+	if (oldest && !c->whole_bytes) {		/* nothing of ours will come back and make room */
 		r->data_error = DATA_NO_BUFFER;
 		request_settle(c, r);
 	}
@@ -303,15 +302,14 @@ static bool have_memory(struct connection *c, struct request *r, bool oldest)
 
 void request_settle(struct connection *c, struct request *r)
 {
-	if (r->data_error) {
-		/* the data under way have to come first (11.17: "MUST wait until it receives the last expected Data-Out") */
-		r->whole = !r->unsolicited_open && !r->r2t_count;
-		if (r->whole)
-			release_memory(c, r);
-	} else {
-		r->whole = !r->unsolicited_open && r->received == r->expected;
-	}
-	if (r->whole && r->queue == &c->arriving) {
+	/* after an error the data under way come first (11.17: "MUST wait until it receives the last expected Data-Out") */
+	if (r->unsolicited_open || (r->data_error ? r->r2t_count != 0 : r->received != r->expected))
+		return;
+	if (r->data_error)
+		release_memory(c, r);
+	r->whole = true;
+	c->whole_bytes += r->held_bytes;
+	if (r->queue == &c->arriving) {
 		dequeue(r);
 		enqueue(&c->urgent, r);
 	}
@@ -357,7 +355,7 @@ void requests_solicit(struct connection *c)
 	solicit_queue(c, &c->arriving, &oldest);
 }
 
-/* ---- task management ------------------------------------------------------------------------------------------------ */
+/* ---- task management --------------------------------------------------------------------------------------------- */
 
 bool requests_plug(struct connection *c, uint32_t cmd_sn)
 {

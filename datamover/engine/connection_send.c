@@ -30,9 +30,9 @@ bool output_has_room(const struct connection *c, int pdus)
 
 static void add_piece(struct batch *batch, const void *data, size_t length)
 {
-	struct iovec *last = &batch->pieces[batch->piece_count - 1];
+	struct iovec *last = batch->piece_count ? &batch->pieces[batch->piece_count - 1] : NULL;
 
-	if (batch->piece_count && (unsigned char *)last->iov_base + last->iov_len == data)
+	if (last && (unsigned char *)last->iov_base + last->iov_len == data)
 		last->iov_len += length;
 	else
 		batch->pieces[batch->piece_count++] = (struct iovec){ (void *)data, length };
@@ -103,7 +103,7 @@ uint32_t output_take_stat_sn(struct connection *c)
 	return c->stat_sn++;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 void connection_close(struct connection *c, const char *why)
 {
@@ -236,7 +236,7 @@ static bool make_room(struct connection *c, int pdus)
 	return !c->closed;
 }
 
-/* ---- small PDUs of the engine's own ----------------------------------------------------------------------------- */
+/* ---- small PDUs of the engine's own ------------------------------------------------------------------------------ */
 
 void output_reject(struct connection *c, enum reject_reason reason)
 {
@@ -274,7 +274,7 @@ void output_nop_in(struct connection *c)
 	output_pdu(c, bhs, NULL, 0, NULL);
 }
 
-/* ---- answers -------------------------------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
 
 struct residual {
 	unsigned char flags;

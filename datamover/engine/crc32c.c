@@ -6,7 +6,7 @@
 #define POLYNOMIAL 0x82F63B78u		/* reflected */
 #define COPY_CHUNK_BYTES 8192u		/* copied, then read again by the CRC while it is in the first-level cache */
 
-/* ---- arithmetic modulo the polynomial -------------------------------------------------------------------------- */
+/* ---- arithmetic modulo the polynomial ---------------------------------------------------------------------------- */
 
 static uint32_t multiply_by_x(uint32_t a)
 {
@@ -42,7 +42,7 @@ uint32_t engine_crc32c_combine(uint32_t crc_first, uint32_t crc_second, uint64_t
 	return multiply(crc32c_x_power(length_second * 8), crc_first) ^ crc_second;
 }
 
-/* ---- slicing by 8, for any CPU -------------------------------------------------------------------------------- */
+/* ---- slicing by 8, for any CPU ----------------------------------------------------------------------------------- */
 
 static uint32_t table[8][256];
 
@@ -72,7 +72,7 @@ static uint32_t update_portable(uint32_t state, const unsigned char *p, size_t l
 	return state;
 }
 
-/* ---- the choice --------------------------------------------------------------------------------------------------- */
+/* ---- the choice -------------------------------------------------------------------------------------------------- */
 
 #define VARIANTS_MAX 8
 
@@ -112,7 +112,7 @@ uint32_t engine_copy_crc32c(void *destination, const void *source, size_t length
 	return ~crc;
 }
 
-/* ---- Python ---------------------------------------------------------------------------------------------------------- */
+/* ---- Python ------------------------------------------------------------------------------------------------------ */
 
 static PyObject *crc_of_view(crc32c_function *update, Py_buffer *view, uint32_t crc)
 {

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- limits ------------------------------------------------------------------------------------------------ */
+/* ---- limits ------------------------------------------------------------------------------------------------------ */
 
 /* The largest transfer of one SCSI command: a tape block is 16 MiB - 1 at the most (24-bit TRANSFER LENGTH). */
 #define LIMIT_TRANSFER_BYTES (16u << 20)
@@ -67,7 +67,7 @@
 /* SPC: the ADDITIONAL SENSE LENGTH of fixed and descriptor sense is at most 244, after 8 bytes. */
 #define LIMIT_SENSE_BYTES 252
 
-/* ---- crc32c.c ------------------------------------------------------------------------------------------------ */
+/* ---- crc32c.c ---------------------------------------------------------------------------------------------------- */
 
 /* CRC32C (Castagnoli, reflected, as RFC 7143 13.1 and SSC-5 use it) of `length` bytes at `data`, continued from `crc`
  * (0 to start). None of these needs the GIL. */
@@ -93,7 +93,7 @@ extern const struct crc32c_variant crc32c_variants_cpu[];	/* the fastest first; 
 /* x^n modulo the Castagnoli polynomial, reflected: the constants that fold and shift a CRC. */
 uint32_t crc32c_x_power(uint64_t n);
 
-/* ---- buffer.c ------------------------------------------------------------------------------------------------ */
+/* ---- buffer.c ---------------------------------------------------------------------------------------------------- */
 
 struct buffer_pool;
 struct buffer_block;			/* one piece of a pool's memory; counted, so that several users can hold it */
@@ -116,7 +116,7 @@ struct buffer_block *engine_data_buffer_block(PyObject *object);
 /* PoolExhausted, for other files to raise. */
 extern PyObject *engine_pool_exhausted;
 
-/* ---- registration ---------------------------------------------------------------------------------------------- */
+/* ---- registration ------------------------------------------------------------------------------------------------ */
 
 int register_crc32c(PyObject *module);
 int register_buffer(PyObject *module);

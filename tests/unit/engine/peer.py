@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -193,8 +194,10 @@ class Peer:
 
     def exactly(self, count: int) -> bytes:
         data = b""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while len(data) < count:
             while not select.select([self.socket], [], [], 0)[0]:
+                assert time.monotonic() < deadline, f"the target sent {len(data)} of {count} bytes"
                 item = self.connection.receive(0.01)
                 if item is not None:
                     self.waiting.append(item)

@@ -1,0 +1,197 @@
+"""Several threads at one connection: answers from workers, shutdown, the lock of receive()."""
+
+import random
+import threading
+from queue import SimpleQueue
+
+import pytest
+
+from datamover.engine import Connection, ConnectionClosed, ScsiCommand
+
+from .peer import DATA_IN, SCSI_RESPONSE, Peer
+
+SEED = 42
+
+
+def test_an_answer_from_another_thread_leaves_at_once() -> None:
+    with Peer() as peer:
+        peer.send(peer.command(1))
+        command = peer.next_command()
+        worker = threading.Thread(target=peer.connection.respond, args=(command, 0))
+        worker.start()
+        worker.join()
+        assert peer.socket.recv(48)[0] == SCSI_RESPONSE
+
+
+def test_shutdown_wakes_a_blocked_receive() -> None:
+    with Peer() as peer:
+        errors: SimpleQueue[ConnectionClosed] = SimpleQueue()
+
+        def wait() -> None:
+            try:
+                peer.connection.receive()
+            except ConnectionClosed as error:
+                errors.put(error)
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        while True:  # until it is inside, where a second receive() is refused
+            try:
+                peer.connection.receive(0)
+            except RuntimeError as error:
+                assert "another thread" in str(error)
+                break
+            except ConnectionClosed:
+                pytest.fail("nobody has called shutdown() yet")
+        peer.connection.shutdown()
+        waiter.join(10)
+        assert "shutdown" in str(errors.get(timeout=10))
+
+
+def test_shutdown_wakes_a_blocked_respond() -> None:
+    with Peer(send_timeout_seconds=60.0) as peer:
+        peer.send(peer.command(1, expected=16 << 20, read=True))
+        command = peer.next_command()
+        errors: SimpleQueue[ConnectionClosed] = SimpleQueue()
+
+        def answer() -> None:
+            try:
+                peer.connection.respond(command, 0, b"", bytes(16 << 20))
+            except ConnectionClosed as error:
+                errors.put(error)
+
+        worker = threading.Thread(target=answer)
+        worker.start()
+        peer.socket.recv(1)  # it has begun to send
+        peer.connection.shutdown()
+        worker.join(10)
+        assert "shutdown" in str(errors.get(timeout=10))
+
+
+class Workers:
+    """Answers each command from a random one of some threads, with its tag in every byte of data."""
+
+    def __init__(self, connection: Connection, count: int) -> None:
+        self.queue: SimpleQueue[ScsiCommand | None] = SimpleQueue()
+        self.connection = connection
+        self.threads = [threading.Thread(target=self.work, args=(number,)) for number in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def work(self, number: int) -> None:
+        rng = random.Random(SEED + number)
+        while (command := self.queue.get()) is not None:
+            length = command.expected_data_transfer_length
+            if command.read:
+                self.connection.respond(command, 0, b"", bytes([command.initiator_task_tag & 0xFF]) * length)
+            elif rng.random() < 0.1:
+                self.connection.respond(command, 2, rng.randbytes(18))
+            else:
+                self.connection.respond(command, 0)
+
+    def stop(self) -> None:
+        for _ in self.threads:
+            self.queue.put(None)
+        for thread in self.threads:
+            thread.join()
+
+
+def serve(connection: Connection, workers: Workers, results: list[str]) -> None:
+    rng = random.Random(SEED)
+    try:
+        while True:
+            command = connection.receive()
+            assert isinstance(command, ScsiCommand)
+            if command.write and command.data_error:
+                results.append(f"command {command.initiator_task_tag}: data error {command.data_error}")
+            if rng.random() < 0.3 and not command.read:
+                connection.respond(command, 0)
+            else:
+                workers.queue.put(command)
+            del command
+    except ConnectionClosed:
+        pass
+
+
+@pytest.mark.parametrize("digests", [False, True])
+def test_workers_answer_while_receive_goes_on(digests: bool) -> None:
+    total, depth = 1500, 32
+    rng = random.Random(SEED)
+    with Peer(command_window=depth, header_digest=digests, data_digest=digests) as peer:
+        results: list[str] = []
+        workers = Workers(peer.connection, 4)
+        server = threading.Thread(target=serve, args=(peer.connection, workers, results))
+        server.start()
+        sent = finished = 0
+        stat_sns, lengths, received = [], {}, {}
+        peer.exactly = lambda count: read_exactly(peer, count)  # type: ignore[method-assign]
+        while finished < total:
+            while sent < total and sent - finished < depth:
+                lengths[sent] = rng.choice([0, 1, 100, 5000, 40_000])
+                kind = rng.choice(["read", "write", "none"]) if lengths[sent] else "none"
+                if kind == "write":
+                    peer.send(peer.command(sent, expected=lengths[sent], data=bytes(lengths[sent]), write=True))
+                else:
+                    peer.send(peer.command(sent, expected=lengths[sent], read=kind == "read"))
+                received[sent] = 0 if kind == "read" else None
+                sent += 1
+            answer = peer.read()
+            if answer.opcode == DATA_IN:
+                assert answer.data == bytes([answer.tag & 0xFF]) * len(answer.data)
+                received[answer.tag] += len(answer.data)
+            if answer.opcode == SCSI_RESPONSE or answer.flags & 1:
+                stat_sns.append(answer.stat_sn)
+                assert received[answer.tag] in (None, lengths[answer.tag])
+                finished += 1
+        peer.connection.shutdown()
+        server.join()
+        workers.stop()
+        assert stat_sns == list(range(100, 100 + total)), "StatSN goes up in the order on the wire"
+        assert results == []
+        assert peer.connection.commands == total
+
+
+def read_exactly(peer: Peer, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = peer.socket.recv(count - len(data))
+        assert piece
+        data += piece
+    return data
+
+
+def test_aborts_race_with_data_that_arrive() -> None:
+    """Whatever abort() catches in flight, memory and the window come out even."""
+    rng = random.Random(SEED)
+    with Peer(initial_r2t=False, command_window=16) as peer:
+        stop = threading.Event()
+
+        def abort() -> None:
+            while not stop.is_set():
+                peer.connection.abort(initiator_task_tag=rng.randrange(16))
+
+        aborter = threading.Thread(target=abort)
+        aborter.start()
+        handed_out = 0
+        for number in range(2000):
+            tag = number % 16
+            peer.send(
+                peer.command(tag, expected=6000, write=True, final=False), peer.data_out(tag, bytes([tag]) * 6000)
+            )
+            item = peer.connection.receive(0)
+            if isinstance(item, ScsiCommand):
+                handed_out += 1
+                assert item.data_out is not None
+                assert set(bytes(item.data_out)) == {item.initiator_task_tag}
+                peer.connection.respond(item, 0)
+                peer.read()
+            del item
+        while peer.connection.receive(0.01) is not None:
+            handed_out += 1
+        stop.set()
+        aborter.join()
+        assert 0 < handed_out <= 2000
+        assert peer.pool.in_use_bytes == 0
+        peer.cmd_sn = 10 + 2000
+        peer.send(*(peer.command(100 + place) for place in range(16)))
+        assert [peer.next_command().initiator_task_tag for _ in range(16)] == [100 + place for place in range(16)]
