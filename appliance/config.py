@@ -3,6 +3,7 @@
 docs/configuration.md explains them to operators; appliance/template.py writes the annotated file.
 """
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,8 @@ from pydantic import (
 )
 
 from appliance.units import Address, parse_address, parse_size
+from scsi_targets.devices.changer_models import find_model
+from scsi_targets.devices.drive_models import drive_model
 
 ISCSI_NAME = re.compile(r"(iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[^\s]+)?|eui\.[0-9a-f]{16}|naa\.([0-9a-f]{16}|[0-9a-f]{32}))")
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -29,6 +32,27 @@ CHANGER = "changer"
 
 def _address(value: object) -> object:
     return parse_address(value) if isinstance(value, str) else value
+
+
+def _listen(value: Address) -> Address:
+    try:
+        ipaddress.ip_address(value.host.partition("%")[0])
+    except ValueError:
+        raise ValueError(f"{value.host!r} is not an IP address; listen on an address of this machine") from None
+    return value
+
+
+def _changer_model(value: str) -> str:
+    try:
+        find_model(value)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
+    return value
+
+
+def _drive_model(value: str) -> str:
+    drive_model(value)
+    return value
 
 
 def _size(value: object) -> object:
@@ -81,7 +105,7 @@ class LibrarySettings(Section):
 
 
 class PortalSettings(Section):
-    listen: AddressSetting
+    listen: Annotated[AddressSetting, AfterValidator(_listen)]
     advertise: AddressSetting | None = None
     group: Annotated[int, Field(ge=0, le=65535)] = 1
 
@@ -93,7 +117,7 @@ class TargetSettings(Section):
 
 
 class ChangerSettings(Section):
-    model: str = "IBM 3573-TL"
+    model: Annotated[str, AfterValidator(_changer_model)] = "IBM 3573-TL"
     serial: Serial | None = None
     slots: Annotated[int, Field(ge=1, le=10000)] = 20
     import_export: Annotated[int, Field(ge=0, le=1000)] = 2
@@ -101,13 +125,13 @@ class ChangerSettings(Section):
 
 class DriveSettings(Section):
     name: DeviceName
-    model: str = "IBM ULT3580-TD6"
+    model: Annotated[str, AfterValidator(_drive_model)] = "IBM ULT3580-TD6"
     serial: Serial | None = None
 
 
 class DiskSettings(Section):
     name: DeviceName
-    size: SizeSetting
+    size: SizeSetting | None = None
     image: Path | None = None
     block_size: Literal[512, 4096] = 512
     read_only: bool = False
@@ -117,7 +141,7 @@ class DiskSettings(Section):
 
     @model_validator(mode="after")
     def _whole_blocks(self) -> "DiskSettings":
-        if self.size % self.block_size:
+        if self.size is not None and self.size % self.block_size:
             raise ValueError(f"size {self.size} is not a multiple of block_size {self.block_size}")
         return self
 
@@ -176,6 +200,10 @@ class Settings(Section):
     def device_names(self) -> list[str]:
         """The changer, the drives, the disks: the order of their default LUNs."""
         return [CHANGER, *(drive.name for drive in self.drives), *(disk.name for disk in self.disks)]
+
+    def image_of(self, disk: DiskSettings) -> Path:
+        """Where a disk's image lies."""
+        return disk.image or self.library.disks / f"{disk.name}.img"
 
     def lun_map(self, target: TargetSettings) -> dict[int, str]:
         """LUN to device name: as the target says; or the changer at 0, the drives from 1, then the disks.

@@ -10,9 +10,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from appliance.config import Settings
+from appliance.units import parse_address
 
 FILE_NAME = "tapebay.toml"
 ENVIRONMENT = "TAPEBAY_CONFIG"
+ADVERTISE = "TAPEBAY_ADVERTISE"
 
 
 class ConfigError(Exception):
@@ -24,13 +26,15 @@ class ConfigError(Exception):
         self.problems = list(problems)
 
 
-def find(given: Path | None) -> Path:
-    """The configuration file: the one given (a file or its directory), $TAPEBAY_CONFIG, or ./tapebay.toml.
+def wanted(given: Path | None) -> Path:
+    """Where the configuration file should be: at `given` (a file or its directory), $TAPEBAY_CONFIG, ./tapebay.toml."""
+    path = given or Path(os.environ.get(ENVIRONMENT) or FILE_NAME)
+    return path if path.suffix == ".toml" and not path.is_dir() else path / FILE_NAME
 
-    Raises ConfigError when there is no such file.
-    """
-    wanted = given or Path(os.environ.get(ENVIRONMENT) or FILE_NAME)
-    path = wanted / FILE_NAME if wanted.is_dir() else wanted
+
+def find(given: Path | None) -> Path:
+    """The configuration file, absolute. Raises ConfigError when there is none."""
+    path = wanted(given)
     if not path.is_file():
         raise ConfigError(
             path,
@@ -42,18 +46,32 @@ def find(given: Path | None) -> Path:
 def load(path: Path) -> Settings:
     """Read and check `path`. Raises ConfigError."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse(path, path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(path, [f"cannot be read: {error.strerror}"]) from error
-    except ValueError as error:  # TOMLDecodeError names line and column; UnicodeDecodeError the byte
+    except UnicodeDecodeError as error:
         raise ConfigError(path, [f"not valid TOML: {error}"]) from error
-    return check(path, document)
 
 
-def check(path: Path, document: dict[str, Any]) -> Settings:
-    """The settings of a parsed document, its paths made absolute from the directory of `path`. Raises ConfigError."""
+def with_advertised_address(settings: Settings) -> Settings:
+    """The settings with $TAPEBAY_ADVERTISE, if set, as every portal's advertised address. Raises ConfigError."""
+    text = os.environ.get(ADVERTISE)
+    if not text:
+        return settings
     try:
-        settings = Settings.model_validate(document)
+        address = parse_address(text)
+    except ValueError as error:
+        raise ConfigError(Path(f"${ADVERTISE}"), [str(error)]) from None
+    portals = [portal.model_copy(update={"advertise": address}) for portal in settings.portals]
+    return settings.model_copy(update={"portals": portals})
+
+
+def parse(path: Path, text: str) -> Settings:
+    """The settings of `text`, its relative paths starting at the directory of `path`. Raises ConfigError."""
+    try:
+        settings = Settings.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:  # it names line and column
+        raise ConfigError(path, [f"not valid TOML: {error}"]) from error
     except ValidationError as error:
         raise ConfigError(path, list(_problems(error))) from None
     return _with_absolute_paths(settings, path.absolute().parent)
@@ -63,8 +81,7 @@ def _with_absolute_paths(settings: Settings, directory: Path) -> Settings:
     library = settings.library
     absolute = {name: directory / getattr(library, name) for name in ("cartridges", "disks", "state", "control_socket")}
     disks = [
-        disk.model_copy(update={"image": directory / (disk.image or library.disks / f"{disk.name}.img")})
-        for disk in settings.disks
+        disk.model_copy(update={"image": directory / disk.image}) if disk.image else disk for disk in settings.disks
     ]
     return settings.model_copy(update={"library": library.model_copy(update=absolute), "disks": disks})
 

@@ -8,7 +8,7 @@ from appliance.config import ChangerSettings, DriveSettings
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a new library is made of. portal: HOST:PORT; disks: (name, size as text)."""
+    """What a new library is made of. portal: HOST:PORT; disks: (name, size as text); demo: with cartridges and data."""
 
     name: str
     portal: str
@@ -19,6 +19,7 @@ class Plan:
     slots: int = ChangerSettings.model_fields["slots"].default
     import_export: int = ChangerSettings.model_fields["import_export"].default
     disks: Sequence[tuple[str, str]] = ()
+    demo: bool = False
 
     @property
     def iqn(self) -> str:
@@ -50,7 +51,7 @@ name = "{plan.name}"                 # shown by `tapebay status`
 def _portals(plan: Plan) -> str:
     advertise = f'advertise = "{plan.advertise}"' if plan.advertise else '# advertise = "192.0.2.10:3260"'
     return f"""\
-# Where initiators connect; one [[portals]] for each address. "[::]:3260" listens on IPv6 and IPv4.
+# Where initiators connect; one [[portals]] for each address, "0.0.0.0" for all of IPv4, "[::]" for all of IPv6.
 [[portals]]
 listen = "{plan.portal}"
 {advertise}    # what discovery answers when initiators reach this portal by another address (NAT, container)
@@ -93,21 +94,28 @@ model = "{plan.drive_model}"
 
 
 def _disks(plan: Plan) -> str:
-    heading = "# Disks. `tapebay disk create` makes an image and prints the lines to put here.\n"
+    heading = "# Disks. `tapebay disk create` makes an image and adds its section at the end of this file.\n"
     if not plan.disks:
-        return heading + "\n".join(f"# {line}".rstrip() for line in _disk("demo", "256 MiB").splitlines()) + "\n"
-    return heading + "\n".join(_disk(name, size) for name, size in plan.disks)
+        return heading + "\n".join(f"# {line}".rstrip() for line in disk_section("demo", "256 MiB").splitlines()) + "\n"
+    return heading + "\n".join(disk_section(name, size) for name, size in plan.disks)
 
 
-def _disk(name: str, size: str) -> str:
+def disk_section(
+    name: str, size: str, *, block_size: int = 512, read_only: bool = False, removable: bool = False
+) -> str:
+    """One [[disks]] section; settings at their defaults are shown as comments."""
+
+    def setting(name: str, value: object, default: object) -> str:
+        return f"{'# ' if value == default else ''}{name} = {str(value).lower()}"
+
     return f"""\
 [[disks]]
 name = "{name}"
 size = "{size}"
 # image = "disks/{name}.img"
-# block_size = 512                     # or 4096
-# read_only = false
-# removable = false
+{setting("block_size", block_size, 512)}                     # 512 or 4096
+{setting("read_only", read_only, False)}
+{setting("removable", removable, False)}                    # initiators may eject it
 # serial = "TBK0000001"
 # lun = 9                              # fixed LUN; by default the next free one
 """

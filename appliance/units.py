@@ -32,11 +32,21 @@ def parse_size(text: str | int) -> int:
 
 
 def format_size(length_bytes: int) -> str:
-    """A size for people: the largest binary unit that leaves at least 1, with one decimal where it is not whole."""
-    for letter, power in (("Ti", 4), ("Gi", 3), ("Mi", 2), ("Ki", 1)):
+    """A size for people, with one decimal at most: decimal units where they say it exactly ("2.5 TB", as a cartridge's
+    capacity is printed on it), else binary ones ("256 MiB")."""
+    for base, suffix in ((1024, "iB"), (1000, "B")):
+        for power, letter in enumerate("KMGT", start=1):
+            tenths, rest = divmod(length_bytes * 10, base**power)
+            if not rest and 10 <= tenths < base * 10:
+                return f"{_tenths(tenths)} {letter}{suffix}"
+    for power, letter in ((4, "T"), (3, "G"), (2, "M"), (1, "K")):
         if length_bytes >= 1024**power:
-            return f"{length_bytes / 1024**power:.1f}".removesuffix(".0") + f" {letter}B"
+            return f"{_tenths(length_bytes * 10 // 1024**power)} {letter}iB"
     return f"{length_bytes} B"
+
+
+def _tenths(tenths: int) -> str:
+    return f"{tenths / 10:.1f}".removesuffix(".0")
 
 
 def parse_address(text: str) -> Address:

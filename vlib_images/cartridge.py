@@ -214,6 +214,11 @@ class Cartridge:
                 partition.release()
             self._lock.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._lock.closed
+
     def __enter__(self) -> Self:
         return self
 

@@ -171,13 +171,17 @@ class Inventory:
         """The empty element of that type with the lowest index, None when all are full."""
         return next((element for element in self.elements(kind) if element.barcode is None), None)
 
-    def add(self, barcode: str, address: int | None = None) -> None:
-        """A new cartridge, on the shelf or in an empty element. Raises BadBarcode, BarcodeExists, ElementFull, ..."""
+    def check_new(self, barcode: str) -> None:
+        """Whether a new cartridge may have this barcode. Raises BadBarcode, BarcodeExists."""
         if not BARCODE.fullmatch(barcode):
             raise BadBarcode(f"{barcode!r} is not a barcode: {BadBarcode.__doc__}")
+        if barcode in self._records:
+            raise BarcodeExists(f"the library has a cartridge {barcode} already")
+
+    def add(self, barcode: str, address: int | None = None) -> None:
+        """A new cartridge, on the shelf or in an empty element. Raises BadBarcode, BarcodeExists, ElementFull, ..."""
         with self._lock:
-            if barcode in self._records:
-                raise BarcodeExists(f"the library has a cartridge {barcode} already")
+            self.check_new(barcode)
             place = None if address is None else self._empty_place(address)
             self._commit({barcode: _Record(place, placed_by_operator=place is not None)})
 

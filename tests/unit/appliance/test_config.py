@@ -33,7 +33,7 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
     settings = load(tmp_path, MINIMAL + '[library]\nstate = "/elsewhere"\n[[disks]]\nname = "demo"\nsize = "1 MiB"\n')
     assert settings.library.cartridges == tmp_path / "cartridges"
     assert settings.library.state == Path("/elsewhere")
-    assert settings.disks[0].image == tmp_path / "disks" / "demo.img"
+    assert settings.image_of(settings.disks[0]) == tmp_path / "disks" / "demo.img"
     assert settings.disks[0].size == 1 << 20
 
 
@@ -149,7 +149,7 @@ def test_the_template_names_every_setting_and_its_default(tmp_path: Path) -> Non
             elif name not in examples and not field.is_required() and not isinstance(value, Path):
                 assert value == field.get_default(), f"the template shows another default for {name}"
 
-    given = {"name", "model", "serial", "luns", "lun", "advertise", "mutual_user", "mutual_secret", "accounts"}
+    given = {"name", "size", "model", "serial", "luns", "lun", "advertise", "mutual_user", "mutual_secret", "accounts"}
     compare(settings, frozenset(given))
 
 

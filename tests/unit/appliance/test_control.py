@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from appliance import control
-from appliance.control import LIMIT_LINE_BYTES, ControlServer, call
+from appliance.control import LIMIT_LINE_BYTES, call
+from appliance.control_server import LIMIT_CONNECTIONS, ControlServer
 from appliance.failures import Failure, OperatorError
 
 
@@ -98,7 +98,7 @@ def test_too_many_connections_are_closed_and_the_others_go_on(path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as first:
         first.settimeout(20)
         first.connect(str(path))
-        idle = [socket.socket(socket.AF_UNIX) for _ in range(control.LIMIT_CONNECTIONS)]
+        idle = [socket.socket(socket.AF_UNIX) for _ in range(LIMIT_CONNECTIONS)]
         for connection in idle:
             connection.settimeout(20)
             connection.connect(str(path))

@@ -26,7 +26,20 @@ def test_what_is_not_a_size(text: str) -> None:
         parse_size(text)
 
 
-@pytest.mark.parametrize(("length", "text"), [(0, "0 B"), (1023, "1023 B"), (1 << 20, "1 MiB"), (1_500_000, "1.4 MiB")])
+@pytest.mark.parametrize(
+    ("length", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1 << 20, "1 MiB"),
+        (1_234_567, "1.1 MiB"),
+        (256 << 20, "256 MiB"),
+        (2_500 * 10**9, "2.5 TB"),
+        (18 * 10**12, "18 TB"),
+        (5 << 40, "5 TiB"),
+        (1536, "1.5 KiB"),
+    ],
+)
 def test_sizes_for_people(length: int, text: str) -> None:
     assert format_size(length) == text
 

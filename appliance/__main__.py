@@ -1,0 +1,5 @@
+"""`python -m appliance` is `tapebay`."""
+
+from appliance.cli import main
+
+main()

@@ -1,0 +1,25 @@
+"""The commands and their help."""
+
+import typer
+
+from appliance.cli import cartridge, disk, robot, service
+
+app = typer.Typer(
+    name="tapebay",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="An emulated SCSI tape library, its disks and a data mover, served over iSCSI.",
+    epilog="Start: [bold]tapebay init DIR[/] then [bold]tapebay serve --config DIR[/]. Exit status: 0 done, 1 refused, "
+    "2 bad command line, 3 bad configuration, 4 no daemon, 5 library in use, 6 not found.",
+)
+service.register(app)
+robot.register(app)
+app.add_typer(cartridge.app, name="cartridge")
+app.add_typer(disk.app, name="disk")
+
+
+def main() -> None:
+    """The console script."""
+    app()

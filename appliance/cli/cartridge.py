@@ -1,0 +1,84 @@
+"""cartridge create, list, show, delete."""
+
+from typing import Annotated, Any
+
+import typer
+
+from appliance.cli.options import ConfigOption, JsonOption, YesOption, confirm, reporting, request, show, table
+
+app = typer.Typer(no_args_is_help=True, help="Make, list, look at and delete cartridges.")
+
+Barcode = Annotated[str, typer.Argument(metavar="BARCODE", help="For example A00001L6.")]
+
+
+@app.command(
+    epilog="Example: tapebay cartridge create A00001L6 --count 10 makes A00001L6 to A00010L6 in the free slots."
+)
+def create(
+    barcode: Barcode,
+    count: Annotated[int, typer.Option(min=1, max=10000, help="How many, numbered on from the barcode.")] = 1,
+    medium: Annotated[str | None, typer.Option(help="LTO-5 to LTO-9; by default what the barcode's end says.")] = None,
+    capacity: Annotated[str | None, typer.Option(help='"100 GiB"; by default what such a medium holds.')] = None,
+    worm: Annotated[bool, typer.Option("--worm", help="Write once, read many.")] = False,
+    place: Annotated[
+        str | None, typer.Option("--to", help="slot:3, shelf, ...; by default the first free slot.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make new, empty cartridges."""
+    with reporting(as_json):
+        params = {"count": count, "medium": medium, "capacity": capacity, "worm": worm, "place": place}
+        show(request(config, "cartridge.create", barcode=barcode, **params), as_json, _list)
+
+
+@app.command("list")
+def list_(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List every cartridge, in the library and on the shelf. Works without a daemon."""
+    with reporting(as_json):
+        show(request(config, "cartridge.list"), as_json, _list)
+
+
+@app.command("show")
+def show_(barcode: Barcode, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show one cartridge in full."""
+    with reporting(as_json):
+        show(request(config, "cartridge.show", barcode=barcode), as_json, _show)
+
+
+@app.command()
+def delete(barcode: Barcode, yes: YesOption = False, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Delete a cartridge and what is on it. There is no way back."""
+    with reporting(as_json):
+        request(config, "cartridge.show", barcode=barcode)  # a wrong barcode is said before the question
+        confirm(f"Delete cartridge {barcode} and all its data?", yes)
+        show(
+            request(config, "cartridge.delete", barcode=barcode), as_json, lambda _: typer.echo(f"{barcode} is deleted")
+        )
+
+
+def _list(cartridges: list[dict[str, Any]]) -> None:
+    from appliance.units import format_size
+
+    table(
+        ["barcode", "place", "medium", ">capacity", ">written", "remarks"],
+        [
+            (
+                row["barcode"],
+                row["place"],
+                row["medium"],
+                format_size(row["capacity_bytes"]),
+                format_size(row["used_bytes"]),
+                row["problem"] or " ".join(flag for flag in ("worm", "write_protected") if row[flag]).replace("_", "-"),
+            )
+            for row in cartridges
+        ],
+    )
+
+
+def _show(cartridge: dict[str, Any]) -> None:
+    from appliance.units import format_size
+
+    for name, value in cartridge.items():
+        label = name.removesuffix("_bytes").replace("_", " ")
+        typer.echo(f"{label:18}{format_size(value) if name.endswith('_bytes') else value}")

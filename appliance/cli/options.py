@@ -1,0 +1,96 @@
+"""What several commands share: options, asking the daemon, printing, and turning errors into exit statuses."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appliance.failures import Failure, OperatorError
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", envvar="TAPEBAY_CONFIG", metavar="FILE", help="tapebay.toml or its directory [default: ./]"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@contextmanager
+def reporting(as_json: bool = False) -> Iterator[None]:
+    """Errors that an operator can do something about end the command with one clear message and their exit status."""
+    from appliance.config_file import ConfigError
+
+    try:
+        yield
+    except OperatorError as error:
+        _fail(error.failure, str(error), as_json)
+    except ConfigError as error:
+        _fail(Failure.CONFIGURATION, str(error), as_json)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        raise typer.Exit(Failure.REFUSED.exit_status) from None
+    except OSError as error:
+        _fail(Failure.REFUSED, str(error), as_json)
+
+
+def _fail(failure: Failure, message: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"error": {"code": failure.code, "message": message}}), err=True)
+    else:
+        typer.echo("\n".join(f"tapebay: {line}" for line in message.splitlines()), err=True)
+    raise typer.Exit(failure.exit_status)
+
+
+def request(config: Path | None, method: str, **params: Any) -> Any:
+    """Ask the library's daemon; where none runs and the method does not need one, do it here. Raises as both do."""
+    from appliance import config_file, control
+
+    settings = config_file.load(config_file.find(config))
+    try:
+        return control.call(settings.library.control_socket, method, **params)
+    except OperatorError as error:
+        if error.failure is not Failure.NOT_RUNNING or not method.startswith("cartridge."):
+            raise
+    from appliance import offline
+
+    return offline.request(settings, method, params)
+
+
+def show(result: Any, as_json: bool, render: Callable[[Any], None]) -> None:
+    """Print a result as JSON, or as `render` does for people."""
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        render(result)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """Print a table; columns that begin with '>' are aligned to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        grid.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*("" if cell is None else str(cell) for cell in row))
+    console = Console(highlight=False)
+    # Nothing is cut off where there is no terminal to cut it for.
+    console.print(grid, width=None if console.is_terminal else 200)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something that cannot be undone. Raises OperatorError USAGE when there is nobody to ask."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise OperatorError(Failure.USAGE, f"{question} Say --yes, as there is no terminal to ask on.")
+    if not typer.confirm(question):
+        raise typer.Exit(Failure.REFUSED.exit_status)

@@ -1,0 +1,78 @@
+"""How `status` and `demo` look to people, and a progress bar for what takes long."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from appliance.cli.options import table
+
+Progress = Callable[[int, int], None]
+
+
+@contextmanager
+def progress_bar(text: str, wanted: bool) -> Iterator[Progress]:
+    """Yields progress(done, total), which draws a bar on standard error when that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    if not (wanted and console.is_terminal):
+        yield lambda _done, _total: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def status(report: dict[str, Any]) -> None:
+    """The answer of the control method `status`."""
+    typer.echo(f"{report['library']}: Tapebay {report['version']}, process {report['pid']}, {report['config']}")
+    for portal in report["portals"]:
+        advertised = f", advertised as {portal['advertised']}" if portal["advertised"] else ""
+        typer.echo(f"portal {portal['listen']}{advertised}, portal group {portal['group']}")
+    for target in report["targets"]:
+        typer.echo(f"target {target['iqn']}")
+        table(["lun", "device", "type", "model", "serial", "holds"], _devices(report, target["luns"]))
+    table(
+        ["place", ">address", "cartridge", "from"],
+        [(row["place"], row["address"], row["barcode"], row["source"]) for row in report["elements"] if row["barcode"]],
+        title="Cartridges",
+    )
+    free = sum(row["barcode"] is None and row["place"].startswith("slot:") for row in report["elements"])
+    shelf = f"; on the shelf: {', '.join(report['shelf'])}" if report["shelf"] else ""
+    typer.echo(f"{free} free slots{shelf}")
+    table(
+        ["initiator", "target", "address", ">commands"],
+        [(row["initiator"], row["target"], row["address"], row["commands"]) for row in report["sessions"]],
+        title=f"{len(report['sessions'])} sessions",
+    )
+
+
+def _devices(report: dict[str, Any], luns: dict[str, str]) -> list[tuple[object, ...]]:
+    devices = {device["name"]: device for device in report["devices"]}
+    return [
+        (lun, name, devices[name]["type"], devices[name]["model"], devices[name]["serial"], devices[name]["holds"])
+        for lun, name in luns.items()
+    ]
+
+
+def demo(report: dict[str, Any]) -> None:
+    """The report of the demonstration."""
+    table(
+        ["step", ">bytes", ">seconds", ">MB/s"],
+        [
+            (step["name"], f"{step['bytes']:,}", f"{step['seconds']:.2f}", f"{step['megabytes_per_second']:.0f}")
+            for step in report["steps"]
+        ],
+        title=report["title"],
+    )
+    typer.echo("\n".join(report["text"]))

@@ -1,0 +1,135 @@
+"""init, serve, status, health, stop, check, demo, version."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance import __version__
+from appliance.cli import render
+from appliance.cli.options import ConfigOption, JsonOption, reporting, request, show, table
+
+Portal = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where initiators connect.")]
+Advertise = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="What discovery answers instead (behind NAT, in a container).")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog="Example: tapebay init /srv/library --portal 192.0.2.10:3260 --drives 4 --slots 40")(init)
+    app.command(epilog="Example: tapebay serve --config /srv/library")(serve)
+    for command in (status, health, stop, check, models, demo, version):
+        app.command()(command)
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is not there.")],
+    portal: Portal = "0.0.0.0:3260",
+    advertise: Advertise = None,
+    name: Annotated[str | None, typer.Option(help="The library's name, part of its IQN [default: DIR's name].")] = None,
+    drives: Annotated[int, typer.Option(min=0, max=64)] = 2,
+    slots: Annotated[int, typer.Option(min=1, max=10000)] = 20,
+    import_export: Annotated[int, typer.Option(min=0, max=1000)] = 2,
+    model: Annotated[str | None, typer.Option(help="The library's model; `tapebay models` lists them.")] = None,
+    drive_model: Annotated[str | None, typer.Option(help="The drives' model; `tapebay models` lists them.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="With four cartridges and a 256 MiB disk of data.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a library: DIR/tapebay.toml with every setting explained, and what belongs to it."""
+    with reporting(as_json):
+        from appliance import setup
+
+        plan = setup.plan(
+            directory,
+            portal=portal,
+            advertise=advertise,
+            name=name,
+            drives=drives,
+            slots=slots,
+            import_export=import_export,
+            changer_model=model,
+            drive_model=drive_model,
+            demo=demo,
+        )
+        with render.progress_bar("Making the demonstration's disk", demo and not as_json) as progress:
+            path = setup.create(directory, plan, progress)
+        made = {"config": str(path), "target": plan.iqn, "portal": portal}
+        show(made, as_json, lambda _: typer.echo(f"{path} is ready; now: tapebay serve --config {directory}"))
+
+
+def serve(
+    config: ConfigOption = None,
+    init: Annotated[bool, typer.Option("--init", help="Make the library first where there is none.")] = False,
+) -> None:
+    """Serve the library until SIGTERM or SIGINT. The last start-up line of the log says that it is ready, and where."""
+    with reporting():
+        from appliance import config_file, daemon, setup
+
+        if init:
+            setup.create_default(config_file.wanted(config))
+        daemon.serve(config_file.find(config))
+
+
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show what the running daemon serves: portals, targets, devices, cartridges, sessions."""
+    with reporting(as_json):
+        show(request(config, "status"), as_json, render.status)
+
+
+def health(config: ConfigOption = None) -> None:
+    """Exit with 0 when the daemon answers and serves, 4 when not. For container health checks."""
+    with reporting():
+        request(config, "health")
+
+
+def stop(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Stop the running daemon: sessions are logged out, everything is flushed; cartridges stay where they are."""
+    with reporting(as_json):
+        from appliance import config_file, daemon
+
+        daemon.stop(config_file.load(config_file.find(config)))
+        show({"stopped": True}, as_json, lambda _: typer.echo("stopped"))
+
+
+def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check tapebay.toml; every error is reported."""
+    with reporting(as_json):
+        from appliance import config_file
+
+        path = config_file.find(config)
+        config_file.load(path)
+        show({"config": str(path), "valid": True}, as_json, lambda _: typer.echo(f"{path} is valid"))
+
+
+def models(as_json: JsonOption = False) -> None:
+    """List the libraries and drives that can be presented."""
+    from scsi_targets.devices.changer_models import MODELS
+    from scsi_targets.devices.drive_models import DRIVE_MODELS
+
+    known = {"changer": sorted(MODELS), "drive": sorted(DRIVE_MODELS)}
+    show(known, as_json, lambda _: table(["kind", "model"], [(kind, name) for kind in known for name in known[kind]]))
+
+
+def demo(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the library is, or will be made.")] = Path(
+        "tapebay-demo"
+    ),
+    portal: Portal = "127.0.0.1:3260",
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a disk to a tape by EXTENDED COPY over iSCSI, check it, and leave the library running.
+
+    Makes the library in DIR and starts its daemon as needed; may be run again. Where the portal's port is taken,
+    another is chosen and said.
+    """
+    with reporting(as_json):
+        from appliance import demo as demonstration
+
+        with render.progress_bar("Copying and checking", not as_json) as progress:
+            report = demonstration.run(directory, portal, progress)
+        show(report, as_json, render.demo)
+
+
+def version(as_json: JsonOption = False) -> None:
+    """Print the version."""
+    show({"version": __version__}, as_json, lambda _: typer.echo(f"tapebay {__version__}"))

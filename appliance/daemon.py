@@ -1,0 +1,80 @@
+"""The daemon: from tapebay.toml to a served library, until a signal or `tapebay stop`."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import structlog
+
+from appliance import config_file, control, logs
+from appliance.config import Settings
+from appliance.control_server import ControlServer
+from appliance.failures import Failure, OperatorError
+from appliance.library import Library
+from appliance.live_operations import LiveOperations
+from appliance.lock import LibraryLock
+from appliance.notify import notify
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS = 60.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(path: Path) -> None:
+    """Serve the library of `path` until SIGTERM or SIGINT. Raises ConfigError, OperatorError, OSError at start-up."""
+    settings = config_file.with_advertised_address(config_file.load(path))
+    logs.configure(settings.logging)
+    # Blocked before any thread starts, so that the signal waits for sigwait() below and no thread is interrupted.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    library = Library.open(settings)
+    try:
+        _serve(path, library)
+    finally:
+        library.close()
+
+
+def _serve(path: Path, library: Library) -> None:
+    operations = LiveOperations(library, path)
+    socket_path = library.settings.library.control_socket
+    control_server = ControlServer(socket_path, operations.handlers())
+    bound = library.start()
+    control_server.start()
+    try:
+        notify("READY=1")
+        iqns = [target.iqn for target in library.settings.targets]
+        log.info("ready", portals=bound, targets=iqns, control=str(socket_path), pid=os.getpid())
+        received = signal.sigwait(_SIGNALS)
+        _let_a_second_signal_kill()
+        log.info("stopping", signal=signal.Signals(received).name)
+        notify("STOPPING=1")
+    finally:
+        control_server.stop()
+    library.stop()
+    log.info("stopped")
+
+
+def _let_a_second_signal_kill() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def stop(settings: Settings) -> None:
+    """Ask the daemon to stop and wait until it has. Raises OperatorError."""
+    control.call(settings.library.control_socket, "shutdown")
+    deadline = time.monotonic() + STOP_SECONDS
+    while True:
+        try:
+            LibraryLock(lock_path(settings)).release()
+            return
+        except OperatorError as error:
+            if time.monotonic() > deadline:
+                message = f"the daemon did not stop within {STOP_SECONDS:.0f} seconds: {error}"
+                raise OperatorError(Failure.REFUSED, message) from None
+        time.sleep(0.05)
+
+
+def lock_path(settings: Settings) -> Path:
+    return settings.library.state / "lock"

@@ -1,0 +1,211 @@
+"""The demonstration's initiator: everything it does to the library it does over iSCSI, as any host could.
+
+Loads a cartridge with MOVE MEDIUM, has the disk copied by EXTENDED COPY, reads tape and disk back and compares them.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from datamover.initiator import Command, Result, Session
+from scsi_targets.t10 import sbc, smc, spc, ssc
+
+BLOCK_BYTES = 256 << 10  # of the tape
+SEGMENT_BYTES = 16 << 20  # of one segment descriptor: a number of disk blocks that fits into its 16 bits
+SEGMENTS = 4  # of one EXTENDED COPY
+DISK_READ_BYTES = 1 << 20
+QUEUE_DEPTH = 8
+COMMAND_SECONDS = 600.0
+
+Progress = Callable[[int, int], None]
+
+GOOD, CHECK_CONDITION = 0x00, 0x02
+UNIT_ATTENTION = 0x6
+FILEMARK_BIT = 0x80
+NAA = 3
+DISK, TAPE = 0x00, 0x01  # peripheral device types
+EXTENDED_COPY = 0x83
+IDENTIFICATION_DESCRIPTOR = 0xE4
+BLOCK_TO_STREAM = 0x00
+
+
+class CommandFailed(Exception):
+    """A command did not end as it had to; str() names it and what it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was done, for the report."""
+
+    name: str
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What the demonstration found out."""
+
+    steps: list[Step]
+    disk_sha256: str
+    tape_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where things are: LUNs, and the element addresses of the cartridge and the drive (equal: it is loaded)."""
+
+    changer_lun: int
+    drive_lun: int
+    disk_lun: int
+    cartridge_address: int
+    drive_address: int
+
+
+def run(session: Session, place: Place, progress: Progress) -> Copied:
+    """Load the cartridge, copy the disk to it, read both back. Raises CommandFailed, InitiatorError."""
+    initiator = Initiator(session, place)
+    initiator.load()
+    size = initiator.disk_bytes()
+    steps = []
+
+    def timed(name: str, action: Callable[[], str | None]) -> str | None:
+        began = time.monotonic()
+        result = action()
+        steps.append(Step(name, size, time.monotonic() - began))
+        return result
+
+    timed("EXTENDED COPY, disk to tape", lambda: initiator.copy(size, progress))
+    tape = timed("read the tape over iSCSI", lambda: initiator.hash_of_tape(size))
+    disk = timed("read the disk over iSCSI", lambda: initiator.hash_of_disk(size))
+    return Copied(steps, str(disk), str(tape))
+
+
+class Initiator:
+    """One session, and what the demonstration asks of its logical units."""
+
+    def __init__(self, session: Session, place: Place) -> None:
+        self._session = session
+        self._place = place
+
+    def load(self) -> None:
+        """The cartridge is in the drive, ready and rewound; the drive reads and writes variable blocks."""
+        place = self._place
+        if place.cartridge_address != place.drive_address:
+            source, destination = place.cartridge_address, place.drive_address
+            cdb = smc.MoveMedium.encode(source_element_address=source, destination_element_address=destination)
+            self._run(place.changer_lun, cdb)
+        self._run(place.drive_lun, ssc.LoadUnload.encode(load=1))
+        descriptor = bytes([0, 0, 0x10, 8]) + bytes(8)  # buffered mode, density 0 (the medium's), block length 0
+        cdb = spc.ModeSelect6.encode(page_format=1, parameter_list_length=len(descriptor))
+        self._run(place.drive_lun, cdb, descriptor)
+
+    def disk_bytes(self) -> int:
+        """The disk's size."""
+        data = self._run(self._place.disk_lun, sbc.ReadCapacity10.encode(), data_in_length=8)
+        self._block_length = int.from_bytes(data[4:8], "big")
+        return (int.from_bytes(data[:4], "big") + 1) * self._block_length
+
+    def copy(self, size: int, progress: Progress) -> None:
+        """EXTENDED COPY from the disk's first block to its last, then a filemark: durable when this returns."""
+        disk = self._identification(self._place.disk_lun)
+        tape = self._identification(self._place.drive_lun)
+        for start in range(0, size, SEGMENTS * SEGMENT_BYTES):
+            end = min(start + SEGMENTS * SEGMENT_BYTES, size)
+            parameters = self._parameter_list(disk, tape, start, end)
+            cdb = bytes([EXTENDED_COPY]).ljust(10, b"\0") + len(parameters).to_bytes(4, "big") + bytes(2)
+            self._run(self._place.drive_lun, cdb, parameters)
+            progress(end, size)
+        self._run(self._place.drive_lun, ssc.WriteFilemarks6.encode(filemark_count=1))
+
+    def _parameter_list(self, disk: bytes, tape: bytes, start: int, end: int) -> bytes:
+        """The parameter list that copies the disk's bytes from `start` to `end` (SPC-4 6.4.3.1)."""
+        segments = b"".join(self._segment(at, min(SEGMENT_BYTES, end - at)) for at in range(start, end, SEGMENT_BYTES))
+        targets = _target(DISK, disk, self._block_length) + _target(TAPE, tape, 0)
+        lengths = len(targets).to_bytes(2, "big") + bytes(4) + len(segments).to_bytes(4, "big") + bytes(4)
+        return bytes([1, 0]) + lengths + targets + segments
+
+    def _segment(self, at: int, length: int) -> bytes:
+        """Block to stream (SPC-4 6.4.6.2): target descriptor 0 is the disk, 1 the tape."""
+        return b"".join(
+            number.to_bytes(width, "big")
+            for number, width in (
+                (BLOCK_TO_STREAM, 2),
+                (0x14, 2),
+                (0, 2),
+                (1, 2),
+                (BLOCK_BYTES, 4),
+                (length // self._block_length, 4),
+                (at // self._block_length, 8),
+            )
+        )
+
+    def hash_of_tape(self, size: int) -> str:
+        """SHA-256 of the tape's first file, which has to be `size` bytes in blocks of BLOCK_BYTES."""
+        self._run(self._place.drive_lun, ssc.Rewind.encode())
+        cdb = ssc.Read6.encode(transfer_length=BLOCK_BYTES)
+        digest = self._hash(self._place.drive_lun, (cdb for _ in range(0, size, BLOCK_BYTES)), BLOCK_BYTES)
+        result = self._session.command(self._place.drive_lun, cdb, None, BLOCK_BYTES)
+        if result.status != CHECK_CONDITION or not result.sense[2] & FILEMARK_BIT:
+            raise _failure(self._place.drive_lun, cdb, result)
+        return digest
+
+    def hash_of_disk(self, size: int) -> str:
+        """SHA-256 of the whole disk."""
+        count = DISK_READ_BYTES // self._block_length
+        blocks = range(0, size // self._block_length, count)
+        cdbs = (sbc.Read10.encode(logical_block_address=block, transfer_length=count) for block in blocks)
+        return self._hash(self._place.disk_lun, cdbs, DISK_READ_BYTES)
+
+    def _hash(self, lun: int, cdbs: Iterator[bytes], length: int) -> str:
+        """SHA-256 of what many reads of `length` bytes return, several of them under way at once."""
+        digest = hashlib.sha256()
+        waiting: deque[tuple[bytes, Command]] = deque()
+        while True:
+            while len(waiting) < QUEUE_DEPTH and (cdb := next(cdbs, None)) is not None:
+                waiting.append((cdb, self._session.submit(lun, cdb, data_in_length=length)))
+            if not waiting:
+                return digest.hexdigest()
+            cdb, command = waiting.popleft()
+            result = self._session.wait(command)
+            if result.status != GOOD or result.residual:
+                raise _failure(lun, cdb, result)
+            digest.update(result.data)
+
+    def _identification(self, lun: int) -> bytes:
+        """The NAA designator of a logical unit, from its Device Identification VPD page."""
+        cdb = spc.Inquiry.encode(evpd=1, page_code=0x83, allocation_length=0xFF)
+        page = self._run(lun, cdb, data_in_length=0xFF)
+        offset = 4
+        while offset < len(page):
+            length = page[offset + 3]
+            if page[offset + 1] & 0x3F == NAA:  # association 0: the logical unit
+                return bytes(page[offset : offset + 4 + length])
+            offset += 4 + length
+        raise CommandFailed(f"LUN {lun} has no NAA designator in VPD page 83h")
+
+    def _run(self, lun: int, cdb: bytes, data_out: bytes | None = None, data_in_length: int = 0) -> memoryview:
+        """A command that must end GOOD. Unit attentions tell of what happened before, so they are passed over.
+
+        Raises CommandFailed, InitiatorError.
+        """
+        while True:
+            result = self._session.command(lun, cdb, data_out, data_in_length, timeout_seconds=COMMAND_SECONDS)
+            if result.status == GOOD:
+                return result.data
+            if len(result.sense) < 3 or result.sense[2] & 0x0F != UNIT_ATTENTION:
+                raise _failure(lun, cdb, result)
+
+
+def _target(device_type: int, designator: bytes, block_length: int) -> bytes:
+    """An identification descriptor target descriptor (SPC-4 6.4.5.2); block length 0: a tape's variable blocks."""
+    specific = block_length.to_bytes(4, "big")
+    return bytes([IDENTIFICATION_DESCRIPTOR, device_type, 0, 0]) + designator.ljust(24, b"\0") + specific
+
+
+def _failure(lun: int, cdb: bytes, result: Result) -> CommandFailed:
+    return CommandFailed(
+        f"LUN {lun}: CDB {cdb.hex()} ended with status {result.status:02X}h, sense {result.sense.hex() or 'none'}"
+    )

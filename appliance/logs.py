@@ -1,0 +1,39 @@
+"""Logging: structlog, one JSON object a line in a container or a file, aligned and coloured on a terminal."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from appliance.config import LoggingSettings
+
+
+def configure(settings: LoggingSettings) -> None:
+    """Set structlog up for this process, on standard error: a daemon's standard output belongs to nobody."""
+    level = getattr(logging, settings.level.upper())
+    as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
+            *(_json() if as_json else [structlog.dev.ConsoleRenderer()]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _json() -> list[Any]:
+    return [
+        structlog.processors.format_exc_info,
+        _beginning_first,
+        structlog.processors.JSONRenderer(default=str),
+    ]
+
+
+def _beginning_first(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {**{key: event[key] for key in ("timestamp", "level", "event")}, **event}

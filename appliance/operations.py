@@ -1,0 +1,148 @@
+"""What an operator may do to a library: the methods behind the command line and the control socket.
+
+Most work on the library's files alone, and so without a daemon too. With a daemon, cartridges move through the media
+changer, so that drives load and unload and initiators learn of it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from appliance.cartridges import medium_of, numbered_on
+from appliance.failures import Failure, OperatorError
+from appliance.library_files import LibraryFiles
+from appliance.places import SHELF, format_place, parse_place
+from appliance.units import parse_size
+from scsi_targets.devices.changer_robot import RobotError
+from vlib_images.errors import CartridgeError
+from vlib_images.inventory import (
+    BadBarcode,
+    Element,
+    ElementType,
+    InventoryError,
+    NoSuchCartridge,
+    NoSuchElement,
+)
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
+
+class Mover(Protocol):
+    """What moves cartridges: the media changer, or the inventory alone when no device is there."""
+
+    def move(self, source: int, destination: int) -> str: ...
+    def insert(self, barcode: str, address: int) -> None: ...
+    def remove(self, address: int) -> str: ...
+
+
+def operator_errors(method: Callable[Params, Result]) -> Callable[Params, Result]:
+    """What the rooms below refuse, in an operator's terms."""
+
+    @functools.wraps(method)
+    def wrapped(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+        try:
+            return method(*args, **kwargs)
+        except (NoSuchCartridge, NoSuchElement) as error:
+            raise OperatorError(Failure.NOT_FOUND, str(error)) from error
+        except BadBarcode as error:
+            raise OperatorError(Failure.USAGE, str(error)) from error
+        except (InventoryError, RobotError, CartridgeError, OSError) as error:
+            raise OperatorError(Failure.REFUSED, str(error)) from error
+
+    return wrapped
+
+
+class Operations:
+    """The methods that need no device. `mover` moves cartridges."""
+
+    def __init__(self, files: LibraryFiles, mover: Mover | None = None) -> None:
+        self._files = files
+        self._inventory = files.inventory
+        self._mover: Mover = mover or files.inventory
+        self._drives = {
+            drive.name: element.address
+            for drive, element in zip(files.settings.drives, self._inventory.elements(ElementType.DRIVE), strict=True)
+        }
+
+    def handlers(self) -> dict[str, Callable[..., Any]]:
+        """Control methods by name."""
+        return {
+            "cartridge.create": self.cartridge_create,
+            "cartridge.list": self.cartridge_list,
+            "cartridge.show": self.cartridge_show,
+            "cartridge.delete": self.cartridge_delete,
+        }
+
+    @operator_errors
+    def cartridge_create(
+        self,
+        barcode: str,
+        count: int = 1,
+        medium: str | None = None,
+        capacity: str | None = None,
+        worm: bool = False,
+        place: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """New cartridges in the first free slots, or at `place` (one cartridge, or any number on the shelf)."""
+        barcodes = numbered_on(barcode, count)
+        capacity_bytes = None if capacity is None else _size(capacity)
+        places = self._places_for(barcodes, place)
+        media = [medium_of(new, medium, worm) for new in barcodes]
+        for new in barcodes:  # all of them, before any is made
+            self._inventory.check_new(new)
+        for new, kind, address in zip(barcodes, media, places, strict=True):
+            self._files.cartridges.create(new, kind, capacity_bytes)
+            self._inventory.add(new)
+            if address is not None:
+                self._mover.insert(new, address)
+        return [self.cartridge_show(new) for new in barcodes]
+
+    def _places_for(self, barcodes: list[str], place: str | None) -> list[int | None]:
+        if place == SHELF:
+            return [None] * len(barcodes)
+        if place is not None:
+            element = self._place(place)
+            if len(barcodes) > 1 or element is None:
+                raise OperatorError(Failure.USAGE, f"{len(barcodes)} cartridges do not fit into {place}")
+            if element.barcode is not None:
+                raise OperatorError(Failure.REFUSED, f"{place} holds cartridge {element.barcode}")
+            return [element.address]
+        free = [e.address for e in self._inventory.elements(ElementType.STORAGE) if e.barcode is None]
+        if len(free) < len(barcodes):
+            message = f"{len(free)} slots are free, {len(barcodes)} are needed; make the cartridges --to shelf"
+            raise OperatorError(Failure.REFUSED, message)
+        return list(free[: len(barcodes)])
+
+    @operator_errors
+    def cartridge_list(self) -> list[dict[str, Any]]:
+        """Every cartridge, those in the library by element, then the shelf."""
+        inside = [element.barcode for element in self._inventory.elements() if element.barcode is not None]
+        return [self.cartridge_show(barcode) for barcode in [*inside, *self._inventory.shelf()]]
+
+    @operator_errors
+    def cartridge_show(self, barcode: str) -> dict[str, Any]:
+        """One cartridge: where it is and what it is."""
+        place = format_place(self._inventory.find(barcode))
+        return {"barcode": barcode, "place": place, **self._files.cartridges.describe(barcode)}
+
+    @operator_errors
+    def cartridge_delete(self, barcode: str) -> None:
+        """Delete a cartridge that is in a slot or on the shelf."""
+        element = self._inventory.find(barcode)
+        if element is not None and element.type is ElementType.DRIVE:
+            message = f"cartridge {barcode} is in {format_place(element)}; unload it first"
+            raise OperatorError(Failure.REFUSED, message)
+        if element is not None:
+            self._mover.remove(element.address)
+        self._files.cartridges.delete(barcode, self._inventory)
+
+    def _place(self, text: str) -> Element | None:
+        return parse_place(self._inventory, self._drives, text)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise OperatorError(Failure.USAGE, str(error)) from None

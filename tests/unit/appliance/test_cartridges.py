@@ -1,0 +1,173 @@
+"""A library's cartridges: making, listing, deleting, and settling what a crash left."""
+
+from pathlib import Path
+
+import pytest
+
+from appliance import config_file, setup
+from appliance.cartridges import medium_of, numbered_on
+from appliance.config import Settings
+from appliance.failures import Failure, OperatorError
+from appliance.library_files import LibraryFiles
+from appliance.operations import Operations
+from vlib_images.cartridge import Cartridge
+from vlib_images.inventory import ElementType
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return config_file.load(setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0", slots=4)))
+
+
+def create(settings: Settings, barcode: str, **params: object) -> list[dict[str, object]]:
+    with LibraryFiles.open(settings) as files:
+        return Operations(files).cartridge_create(barcode, **params)  # type: ignore[arg-type]
+
+
+def listed(settings: Settings) -> dict[object, object]:
+    with LibraryFiles.open(settings) as files:
+        return {row["barcode"]: row["place"] for row in Operations(files).cartridge_list()}
+
+
+def refusal(settings: Settings, barcode: str, **params: object) -> OperatorError:
+    before = listed(settings)
+    with pytest.raises(OperatorError) as caught:
+        create(settings, barcode, **params)
+    assert listed(settings) == before
+    return caught.value
+
+
+def test_new_cartridges_fill_the_free_slots(settings: Settings) -> None:
+    (first,) = create(settings, "A00001L6", place="slot:2")
+    assert first == {
+        "barcode": "A00001L6",
+        "place": "slot:2",
+        "medium": "LTO-6",
+        "capacity_bytes": 2_500_000_000_000,
+        "used_bytes": 0,
+        "partitions": 1,
+        "worm": False,
+        "write_protected": False,
+        "problem": None,
+    }
+    create(settings, "A00002L6", count=3, capacity="1 GiB")
+    assert listed(settings) == {"A00002L6": "slot:1", "A00001L6": "slot:2", "A00003L6": "slot:3", "A00004L6": "slot:4"}
+
+
+def test_medium_and_worm(settings: Settings) -> None:
+    (worm,) = create(settings, "A00001L6", worm=True)
+    assert (worm["medium"], worm["worm"]) == ("LTO-6 WORM", True)
+    (named,) = create(settings, "SCRATCH", medium="LTO-8", capacity="2 GiB", place="shelf")
+    assert (named["medium"], named["capacity_bytes"], named["place"]) == ("LTO-8", 2 << 30, "shelf")
+
+
+def test_what_cannot_be_made(settings: Settings) -> None:
+    create(settings, "A00001L6", count=2)
+    assert refusal(settings, "A00002L6").failure is Failure.REFUSED
+    assert refusal(settings, "A00002L6", count=2, place="shelf").failure is Failure.REFUSED
+    assert "2 slots are free, 3 are needed" in str(refusal(settings, "A00003L6", count=3))
+    assert "slot:1 holds cartridge A00001L6" in str(refusal(settings, "A00003L6", place="slot:1"))
+    assert refusal(settings, "A00003L6", place="slot:9").failure is Failure.NOT_FOUND
+    assert "LTO-5, LTO-5 WORM" in str(refusal(settings, "SCRATCH"))
+    assert "no medium 'DLT'" in str(refusal(settings, "A00003L6", medium="DLT"))
+    assert "not a size" in str(refusal(settings, "A00003L6", capacity="much"))
+    assert refusal(settings, "../../etc", medium="LTO-6").failure is Failure.USAGE
+    assert refusal(settings, "a00003L6", medium="LTO-6").failure is Failure.USAGE
+    assert sorted(path.name for path in settings.library.cartridges.iterdir()) == ["A00001L6", "A00002L6"]
+
+
+def test_numbering_on() -> None:
+    assert numbered_on("A00009L6", 2) == ["A00009L6", "A00010L6"]
+    assert numbered_on("TAPE7", 3) == ["TAPE7", "TAPE8", "TAPE9"]
+    assert numbered_on("NONAME", 1) == ["NONAME"]
+    with pytest.raises(OperatorError, match="do not fit its 1 digits"):
+        numbered_on("TAPE7", 4)
+    with pytest.raises(OperatorError, match="no number"):
+        numbered_on("NONAME", 2)
+
+
+def test_the_barcode_tells_the_medium() -> None:
+    assert medium_of("A00001L9", None, False).name == "LTO-9"
+    assert medium_of("A00001LW", None, False).name == "LTO-6 WORM"
+    assert medium_of("A00001L9", "LTO-5", True).name == "LTO-5 WORM"
+
+
+def test_delete(settings: Settings) -> None:
+    create(settings, "A00001L6", count=2)
+    with LibraryFiles.open(settings) as files:
+        operations = Operations(files)
+        operations.cartridge_delete("A00001L6")
+        with pytest.raises(OperatorError) as caught:
+            operations.cartridge_delete("A00001L6")
+        assert caught.value.failure is Failure.NOT_FOUND
+        files.inventory.move(files.inventory.elements(ElementType.STORAGE)[1].address, 256)
+        with pytest.raises(OperatorError, match="unload it first"):
+            operations.cartridge_delete("A00002L6")
+    assert listed(settings) == {"A00002L6": "drive:0"}
+    assert [path.name for path in settings.library.cartridges.iterdir()] == ["A00002L6"]
+
+
+def test_a_cartridge_that_was_copied_in_is_on_the_shelf(settings: Settings) -> None:
+    create(settings, "A00001L6")
+    with LibraryFiles.open(settings) as files:
+        files.inventory.discard("A00001L6")
+    assert listed(settings) == {"A00001L6": "shelf"}
+
+
+def test_a_cartridge_whose_directory_is_missing_keeps_its_place(settings: Settings) -> None:
+    create(settings, "A00001L6")
+    (settings.library.cartridges / "A00001L6").rename(settings.library.state / "elsewhere")
+    with LibraryFiles.open(settings) as files:
+        shown = Operations(files).cartridge_show("A00001L6")
+    assert shown["place"] == "slot:1"
+    assert "cartridge" in str(shown["problem"])
+
+
+def test_what_a_crash_left_is_finished(settings: Settings) -> None:
+    create(settings, "A00001L6", count=2)
+    directory = settings.library.cartridges
+    (directory / "A00001L6").rename(directory / ".deleted-A00001L6")  # killed while deleting
+    (directory / ".new-A00003L6").mkdir()  # killed while creating
+    assert listed(settings) == {"A00002L6": "slot:2"}
+    assert [path.name for path in directory.iterdir()] == ["A00002L6"]
+    create(settings, "A00003L6")
+    assert listed(settings) == {"A00003L6": "slot:1", "A00002L6": "slot:2"}
+
+
+def test_a_damaged_cartridge_does_not_hide_the_others(settings: Settings) -> None:
+    create(settings, "A00001L6", count=2)
+    (settings.library.cartridges / "A00001L6" / "cartridge.json").write_text("{}")
+    with LibraryFiles.open(settings) as files:
+        rows = Operations(files).cartridge_list()
+    assert [bool(row["problem"]) for row in rows] == [True, False]
+
+
+def test_an_open_cartridge_is_described_too(settings: Settings) -> None:
+    create(settings, "A00001L6")
+    with LibraryFiles.open(settings) as files:
+        cartridge = files.cartridges.open("A00001L6")
+        cartridge.write_block(bytes(100_000))
+        assert files.cartridges.describe("A00001L6")["used_bytes"] >= 100_000
+        cartridge.close()
+        assert files.cartridges.describe("A00001L6")["used_bytes"] >= 100_000
+        with Cartridge.open(settings.library.cartridges / "A00001L6"):
+            assert "in use" in files.cartridges.describe("A00001L6")["problem"]
+
+
+def test_one_process_at_a_time(settings: Settings) -> None:
+    with LibraryFiles.open(settings), pytest.raises(OperatorError) as caught:
+        LibraryFiles.open(settings)
+    assert caught.value.failure is Failure.IN_USE
+    with LibraryFiles.open(settings) as files:
+        assert files.inventory.barcodes() == []
+
+
+def test_serial_numbers_are_the_library_s_own(settings: Settings, tmp_path: Path) -> None:
+    other = config_file.load(setup.create(tmp_path / "two", setup.plan(tmp_path / "two", portal="127.0.0.1:0")))
+    with LibraryFiles.open(settings) as files, LibraryFiles.open(other) as others:
+        serial = files.serial_number("drive0", None)
+        assert len(serial) == 10
+        assert serial not in {files.serial_number("drive1", None), others.serial_number("drive0", None)}
+        assert files.serial_number("drive0", "GIVEN00001") == "GIVEN00001"
+    with LibraryFiles.open(settings) as again:
+        assert again.serial_number("drive0", None) == serial
