@@ -10,7 +10,7 @@ from vlib_images.errors import CartridgeDamaged
 
 MAGIC: Final = b"TBMANIF\x01"
 HEADER: Final = struct.Struct("<8sII16sIIQQQ")
-ENTRY: Final = struct.Struct("<QQQQQIIIHHQ")
+ENTRY: Final = struct.Struct("<QQQQQIIIHBBQ")
 CRC: Final = struct.Struct("<I")
 
 
@@ -41,6 +41,7 @@ class Entry:
     data_bytes: int = 0
     used_bytes: int = 0
     dead_entries: int = 0
+    epoch: int = 0
     flags: EntryFlag = NO_FLAGS
 
     @property
@@ -83,8 +84,9 @@ class Manifest:
                 entry.objects,
                 entry.filemarks,
                 entry.seed,
-                entry.flags,
                 entry.dead_entries,
+                entry.flags,
+                entry.epoch,
                 0,
             )
             for entry in self.entries
@@ -108,7 +110,7 @@ class Manifest:
 
     @staticmethod
     def _entry(row: tuple[int, ...]) -> Entry:
-        segment_id, first_object, first_filemark, data_bytes, used_bytes, objects, filemarks, seed, flags, dead, _ = row
+        segment_id, first_object, first_filemark, data_bytes, used_bytes, objects, filemarks, seed, dead, flags, epoch, _ = row
         return Entry(
             segment_id,
             seed,
@@ -119,5 +121,6 @@ class Manifest:
             data_bytes,
             used_bytes,
             dead,
+            epoch,
             EntryFlag(flags),
         )

@@ -168,16 +168,17 @@ class Partition:
             self._sync_sealed()
             self._sync_tail()
             if not self._listed:
-                self._list([*self.segments.entries[:-1], self._head()])
+                self._list(self._listing())
         except OSError as error:
             raise self._failed(error, "synchronizing") from error
 
-    def _head(self) -> Entry:
-        """The last entry as the manifest shall have it."""
+    def _listing(self) -> list[Entry]:
+        """The entries as the manifest shall have them."""
         head = copy.copy(self.segments.refresh())
-        if self.segments.tail is not None:
-            head.flags = EntryFlag.HEAD
-        return head
+        if self.segments.tail is None:
+            return self.segments.entries
+        head.flags = EntryFlag.HEAD
+        return [*self.segments.entries[:-1], head]
 
     def _sync_tail(self) -> None:
         tail = self.segments.tail
@@ -197,17 +198,16 @@ class Partition:
 
     def close(self) -> None:
         """Synchronize and leave a checkpoint, so that opening scans nothing. Raises NoSpace, StorageError."""
-        self._listed = self._listed and self._manifest_is_exact()
         self.synchronize()
         tail = self.segments.tail
-        if tail is not None:
-            try:
-                self.store.write_checkpoint(self.segments.entries[-1].segment_id, tail.checkpoint())
-            except OSError as error:
-                raise self._failed(error, "writing a checkpoint") from error
-
-    def _manifest_is_exact(self) -> bool:
-        return self._manifest.entries[-1:] == ([self._head()] if self.segments.entries else [])
+        if tail is None:
+            return
+        try:
+            if self._manifest.entries[-1] != self._listing()[-1]:
+                self._list(self._listing())
+            self.store.write_checkpoint(self.segments.entries[-1].segment_id, tail.checkpoint())
+        except OSError as error:
+            raise self._failed(error, "leaving a checkpoint") from error
 
     def release(self) -> None:
         """Close all files."""

@@ -32,7 +32,7 @@ class SegmentList:
         entry, tail = self.entries[-1], self.tail
         if tail is not None:
             entry.objects, entry.filemarks = tail.objects, tail.filemarks
-            entry.data_bytes, entry.used_bytes = tail.end, tail.used_bytes
+            entry.data_bytes, entry.used_bytes, entry.epoch = tail.end, tail.used_bytes, tail.epoch
         return entry
 
     def number_of(self, position: int) -> int:

@@ -150,6 +150,7 @@ class SegmentStore:
             entry.data_bytes,
             entry.objects,
             entry.filemarks,
+            entry.epoch,
         )
 
     def open_sealed(self, entry: Entry) -> Segment:

@@ -283,6 +283,7 @@ class Segment:
         promised_bytes: int,
         promised_objects: int,
         promised_filemarks: int,
+        promised_epoch: int,
     ) -> Segment:
         """A segment that may be unsealed: its log is scanned from the end of `index` (a checkpoint, or b"").
 
@@ -372,6 +373,10 @@ class Segment:
     @property
     def marked(self) -> int:
         """Log bytes known to be durable."""
+
+    @property
+    def epoch(self) -> int:
+        """Truncations in the log."""
 
     @property
     def complete(self) -> bool:

@@ -173,12 +173,6 @@ static PyObject *py_open_sealed(PyObject *type, PyObject *args, PyObject *keywor
 	return (PyObject *)segment;
 }
 
-/* What the manifest last said about a segment that is still written: the log had got at least so far. */
-struct promise {
-	unsigned long long bytes;
-	unsigned int objects, filemarks;
-};
-
 /* An index that reaches beyond the end of the file: someone has shortened it. */
 static uint32_t count_beyond(const struct segment *segment, uint64_t size)
 {
@@ -215,10 +209,7 @@ static int recover(struct segment *segment, const Py_buffer *index, const struct
 	rc = segment_scan(segment, &bounds);
 	if (rc)
 		return rc;
-	if (segment->flushed < promise->bytes) {
-		segment->flushed = promise->bytes;
-		rc = segment_fill_lost(segment, promise->objects, promise->filemarks);
-	}
+	rc = segment_promised(segment, promise);
 	if (!segment->complete && bounds.limit > segment->flushed)
 		segment->cut_bytes = bounds.limit - segment->flushed;
 	return rc;
@@ -236,7 +227,7 @@ static int drop_tail(struct segment *segment)
 static PyObject *py_recover(PyObject *type, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "path", "seed", "limit_bytes", "limit_objects", "writable", "index", "promised_bytes",
-				 "promised_objects", "promised_filemarks", NULL };
+				 "promised_objects", "promised_filemarks", "promised_epoch", NULL };
 	const char *path;
 	unsigned int seed, limit_objects;
 	unsigned long long limit_bytes;
@@ -246,9 +237,9 @@ static PyObject *py_recover(PyObject *type, PyObject *args, PyObject *keywords)
 	struct segment *segment;
 
 	(void)type;
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "sIKIpy*KII:recover", names, &path, &seed, &limit_bytes,
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "sIKIpy*KIII:recover", names, &path, &seed, &limit_bytes,
 					 &limit_objects, &writable, &index, &promise.bytes, &promise.objects,
-					 &promise.filemarks))
+					 &promise.filemarks, &promise.epoch))
 		return NULL;
 	segment = new_segment(path, writable ? O_RDWR : O_RDONLY);
 	if (segment) {
@@ -662,7 +653,7 @@ static PyObject *py_close(PyObject *self, PyObject *unused)
 
 /* ---- attributes -------------------------------------------------------------------------------------------------- */
 
-enum attribute { A_OBJECTS, A_FILEMARKS, A_END, A_USED, A_DEAD, A_DAMAGED, A_CUT, A_MARKED };
+enum attribute { A_OBJECTS, A_FILEMARKS, A_END, A_USED, A_DEAD, A_DAMAGED, A_CUT, A_MARKED, A_EPOCH };
 
 static PyObject *get_number(PyObject *self, void *which)
 {
@@ -683,6 +674,8 @@ static PyObject *get_number(PyObject *self, void *which)
 		return PyLong_FromUnsignedLong(segment->damaged);
 	case A_CUT:
 		return PyLong_FromUnsignedLongLong(segment->cut_bytes);
+	case A_EPOCH:
+		return PyLong_FromUnsignedLong(segment->epoch);
 	default:
 		return PyLong_FromUnsignedLongLong(segment->marked);
 	}
@@ -709,6 +702,7 @@ static PyGetSetDef attributes[] = {
 	{ "damaged", get_number, NULL, "objects that the scan found lost", (void *)A_DAMAGED },
 	{ "cut_bytes", get_number, NULL, "bytes of torn tail that the scan left out", (void *)A_CUT },
 	{ "marked", get_number, NULL, "log bytes known to be durable", (void *)A_MARKED },
+	{ "epoch", get_number, NULL, "truncations in the log", (void *)A_EPOCH },
 	{ "complete", get_complete, NULL, "the scan found the SEAL record", NULL },
 	{ "sealed", get_sealed, NULL, "the segment is immutable", NULL },
 	{ NULL, NULL, NULL, NULL, NULL },

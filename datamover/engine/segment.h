@@ -34,7 +34,6 @@ int storage_size(const struct storage_file *file, uint64_t *length);
 /* ---- segment_record.c: the record header ------------------------------------------------------------------------- */
 
 #define SEGMENT_HEADER_BYTES 128u
-#define SEGMENT_SMALL_BYTES 4096u /* moving less than this is not worth giving up the GIL for */
 #define RECORD_HEADER_BYTES 32u
 #define RECORD_ALIGNMENT 8u
 #define RECORD_EPOCH_MAX 255u
@@ -179,7 +178,14 @@ struct scan_bounds {
 	uint64_t durable; /* bytes known to be durable: what is unreadable before is damage, not a torn tail */
 };
 
+/* What the manifest last said about a segment that is still written: the log had got at least so far. */
+struct promise {
+	unsigned long long bytes;
+	unsigned int objects, filemarks, epoch;
+};
+
 int segment_scan(struct segment *segment, const struct scan_bounds *bounds);
+int segment_promised(struct segment *segment, const struct promise *promise);
 int segment_fill_lost(struct segment *segment, uint32_t objects, uint32_t filemarks);
 
 /* ---- segment_append.c, segment_read.c ---------------------------------------------------------------------------- */

@@ -77,7 +77,7 @@ bool segment_append_blocks(const struct segment *segment, size_t length)
 {
 	uint64_t record = length + 2 * RECORD_HEADER_BYTES;
 
-	return length >= SEGMENT_SMALL_BYTES || segment->buffered + record > BUFFER_BYTES ||
+	return length >= LIMIT_GIL_BYTES || segment->buffered + record > BUFFER_BYTES ||
 	       (segment->allocates &&
 		segment_end(segment) + record + ALLOCATE_SLACK_BYTES + index_encoded_bytes(segment) > segment->allocated);
 }

@@ -207,7 +207,7 @@ bool segment_at_hand(const struct segment *segment, uint32_t object)
 		return false;
 	offset = ENTRY_OFFSET(objects->entries[object]);
 	next = ENTRY_OFFSET(objects->entries[object + 1]);
-	if (next < offset || next - offset > SEGMENT_SMALL_BYTES)
+	if (next < offset || next - offset > LIMIT_GIL_BYTES)
 		return false;
 	return offset >= segment->flushed || (offset >= segment->window_start && next <= window_end);
 }

@@ -224,6 +224,23 @@ static int walk(struct cursor *cursor, uint64_t start, uint64_t durable, uint64_
 	return 0;
 }
 
+/* Takes over what the manifest says the log had got to, when the log at hand ends before: the rest of it is damaged. */
+int segment_promised(struct segment *segment, const struct promise *promise)
+{
+	const struct record state = {
+		.kind = RECORD_MARK,
+		.epoch = (uint8_t)promise->epoch,
+		.object = promise->objects,
+		.filemarks = promise->filemarks,
+	};
+	uint64_t end = segment->flushed;
+
+	if (end >= promise->bytes)
+		return 0;
+	segment->flushed = promise->bytes;
+	return catch_up(segment, &state, end, promise->bytes - end);
+}
+
 /* Completes the index from the log within `bounds`. Sets flushed to the end of the log, marked, epoch, complete and
  * damaged. -EIO: the device did not let us tell where the log ends, so nothing may be cut. */
 int segment_scan(struct segment *segment, const struct scan_bounds *bounds)
