@@ -200,8 +200,10 @@ class Cartridge:
     def close(self) -> None:
         """Synchronize, leave a checkpoint so that opening is quick, let go of the lock.
 
-        Raises NoSpace, StorageError; closed all the same.
+        Raises NoSpace, StorageError; closed all the same. Closing again does nothing.
         """
+        if self._lock.closed:
+            return
         try:
             if not self.read_only:
                 for partition in self._partitions:

@@ -190,11 +190,14 @@ class Partition:
             tail.sync()
         self.room_bytes -= tail.end - before
 
-    def _sync_sealed(self) -> None:
-        for segment_id, segment in list(self.segments.unsynced.items()):
-            with self._failure_is_final():
-                segment.sync()
-            del self.segments.unsynced[segment_id]
+    def _sync_sealed(self, entries: list[Entry] | None = None) -> None:
+        """Of these segments, or all, those that no sync has covered yet."""
+        unsynced = self.segments.unsynced
+        for segment_id in list(unsynced) if entries is None else [entry.segment_id for entry in entries]:
+            if segment_id in unsynced:
+                with self._failure_is_final():
+                    unsynced[segment_id].sync()
+                del unsynced[segment_id]
 
     def close(self) -> None:
         """Synchronize and leave a checkpoint, so that opening scans nothing. Raises NoSpace, StorageError."""
@@ -289,6 +292,7 @@ class Partition:
         segments = self.segments
         kept, dropped = segments.entries[:number], segments.entries[number:]
         before, cut, cut_segment = segments.entries[number], None, None
+        self._sync_sealed(kept)  # the manifest lists only what is durable
         if relative:
             cut_segment = self._sync_before_cut(number)
             cut = copy.copy(before)
@@ -306,8 +310,8 @@ class Partition:
         self._reclaim(cut, before, cut_segment, dropped)
 
     def _sync_before_cut(self, number: int) -> Segment | None:
-        """The manifest lists only what is durable. Returns the segment to cut if it is the tail."""
-        self._sync_sealed()
+        """Sync the segment to cut; returns it if it is the tail."""
+        self._sync_sealed([self.segments.entries[number]])
         if number < len(self.segments.entries) - 1:
             return None
         self._sync_tail()
@@ -335,6 +339,8 @@ class Partition:
             return segment.read(relative, into)
         except SegmentDamaged as error:
             raise DamagedBlock(self.number, position, "its checksum is wrong") from error
+        except FileNotFoundError as error:
+            raise DamagedBlock(self.number, position, f"{error.filename} is missing") from error
         except OSError as error:
             raise self._failed(error, "reading") from error
 
@@ -349,6 +355,8 @@ class Partition:
                 done += got
                 if result not in (block_length, READ_END):
                     break
+        except FileNotFoundError as error:
+            raise DamagedBlock(self.number, position + done, f"{error.filename} is missing", done) from error
         except OSError as error:
             raise self._failed(error, "reading") from error
         if result == READ_DAMAGED:

@@ -32,10 +32,13 @@ class RecoveryReport:
     def __str__(self) -> str:
         if self.clean:
             return f"partition {self.partition}: clean"
-        return (
-            f"partition {self.partition}: recovered; {self.torn_bytes} bytes of unfinished writes cut off, "
-            f"{self.damaged_blocks} damaged blocks, {self.dropped_segments} stray segments removed"
-        )
+        found = [
+            f"{self.torn_bytes} bytes of unfinished writes cut off" if self.torn_bytes else "",
+            f"{self.damaged_blocks} blocks damaged" if self.damaged_blocks else "",
+            f"{self.dropped_segments} stray segments removed" if self.dropped_segments else "",
+        ]
+        told = ", ".join(filter(None, found)) or "nothing was unfinished"
+        return f"partition {self.partition}: not closed properly; {told}"
 
 
 def open_partition(store: SegmentStore, capacity_bytes: int, *, writable: bool) -> tuple[Partition, RecoveryReport]:
@@ -75,11 +78,17 @@ class _Recovery:
         if entry.flags & EntryFlag.HEAD:
             entry.flags &= ~EntryFlag.HEAD
             promised = entry.data_bytes
-            self._take(entry, self.store.recover(entry, self.writable))
+            self._take(entry, self._recover_listed(entry))
             self.report.clean &= self.segments.tail is not None and self.segments.tail.end == promised
         elif entry.flags & EntryFlag.CUT and self.writable:
             self.store.shorten(entry, entry)
             self.changed = True
+
+    def _recover_listed(self, entry: Entry) -> Segment:
+        try:
+            return self.store.recover(entry, self.writable)
+        except FileNotFoundError as error:
+            raise CartridgeDamaged(f"{error.filename} is missing; it holds {entry.objects} blocks or more") from error
 
     def _take(self, entry: Entry, segment: Segment) -> None:
         """A segment that was not known to be sealed."""

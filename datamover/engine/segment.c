@@ -201,7 +201,8 @@ static int recover(struct segment *segment, const Py_buffer *index, const struct
 		bounds.start = segment->flushed;
 	if (bounds.start > bounds.limit) {
 		segment->damaged = count_beyond(segment, bounds.limit);
-		return 0;
+		segment->flushed = bounds.start;
+		return segment_promised(segment, promise);
 	}
 	bounds.durable = promise->bytes > bounds.start ? promise->bytes : bounds.start;
 	if (bounds.durable > bounds.limit)

@@ -264,7 +264,8 @@ int segment_scan(struct segment *segment, const struct scan_bounds *bounds)
 	}
 	rc = walk(&cursor, bounds->start, durable, &end);
 	free(cursor.data);
-	if (!rc && end < bounds->limit && !segment->complete && cursor.unreadable != UINT64_MAX && cursor.unreadable >= end)
+	if (!rc && bounds->durable < bounds->limit && end < bounds->limit && !segment->complete &&
+	    cursor.unreadable != UINT64_MAX && cursor.unreadable >= end)
 		return -EIO;
 	segment->flushed = end;
 	return rc;

@@ -1,9 +1,10 @@
 """Random operations on a cartridge, told to a journal so that a checker knows what may be found after a crash.
 
-The journal is a list of events; each is a dict with "event": "begin" (an operation, with everything that repeats it),
-"done" or "promise" (a synchronize has returned). Contents follow from a serial number, so the journal stays small.
+The journal is a list of events; each is a dict with "event": "begin" (an operation, with everything that repeats it)
+or "promise" (a synchronize has returned). Contents follow from a serial number, so the journal stays small.
 """
 
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,11 +76,12 @@ def perform(cartridge: Cartridge, operation: Event, tell: Callable[[Event], None
         cartridge.space_end_of_data()
         operation = {**operation, "position": end}
     tell({**operation, "in": partition})
-    try:
+    with contextlib.suppress(EndOfPartition):  # the oracle allows any shorter state
         _execute(cartridge, operation, kind, count)
-    except EndOfPartition:
-        pass  # the model allows any shorter state
-    tell({"event": "promise" if kind in ("sync", "erase") else "done"})
+    if kind == "sync":
+        tell({"event": "promise", "in": None})
+    elif kind == "erase":
+        tell({"event": "promise", "in": partition})
 
 
 def _execute(cartridge: Cartridge, operation: Event, kind: str, count: int) -> None:
@@ -105,7 +107,7 @@ class Oracle:
 
     def follow(self, event: Event) -> None:
         if event["event"] == "promise":
-            self.promise(event.get("in"))
+            self.promise(event["in"])
         if event["event"] != "begin" or event["kind"] == "sync":
             return
         history = self.states[event["in"]]
@@ -140,7 +142,6 @@ class Oracle:
             history = self.states[number]
             assert state in history, describe(number, state, history)
             self.states[number] = [state]
-
 
     def check_latest(self, number: int, state: State) -> None:
         """Nothing crashed: exactly the last state."""

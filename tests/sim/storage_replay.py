@@ -1,7 +1,7 @@
 """What storage may look like after a crash: replays a trace of writes, dropping and tearing what no sync had covered.
 
-The model is harsher than any real file system: of everything since the last fdatasync of a file, any subset of its pages
-may be there; of the names changed since the last fsync of a directory, any subset may be changed.
+The model is harsher than any real file system: of everything since the last fdatasync of a file, any subset of its
+pages may be there; of the names changed since the last fsync of a directory, any subset may be changed.
 """
 
 import random

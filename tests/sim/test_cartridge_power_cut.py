@@ -1,5 +1,5 @@
 """Log and replay: every prefix of a cartridge's writes is a possible kill -9, and with what no sync had covered dropped
-and reordered, a possible power cut. After each the cartridge opens in a state that it once had, at or after the promise.
+and reordered, a possible power cut. After each the cartridge opens in a state that it once had, not before the promise.
 
 TAPEBAY_CRASH_SEEDS=n in the environment runs n seeds (the long run); the default is a sample for every day.
 """
