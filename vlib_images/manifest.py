@@ -110,17 +110,18 @@ class Manifest:
 
     @staticmethod
     def _entry(row: tuple[int, ...]) -> Entry:
-        segment_id, first_object, first_filemark, data_bytes, used_bytes, objects, filemarks, seed, dead, flags, epoch, _ = row
+        segment_id, first_object, first_filemark, data_bytes, used_bytes, *rest = row
+        objects, filemarks, seed, dead_entries, flags, epoch, _ = rest
         return Entry(
-            segment_id,
-            seed,
-            first_object,
-            first_filemark,
-            objects,
-            filemarks,
-            data_bytes,
-            used_bytes,
-            dead,
-            epoch,
-            EntryFlag(flags),
+            segment_id=segment_id,
+            seed=seed,
+            first_object=first_object,
+            first_filemark=first_filemark,
+            objects=objects,
+            filemarks=filemarks,
+            data_bytes=data_bytes,
+            used_bytes=used_bytes,
+            dead_entries=dead_entries,
+            epoch=epoch,
+            flags=EntryFlag(flags),
         )
