@@ -107,10 +107,12 @@ class BlockStorage(Device):
     def close(self) -> None:
         """Ends the worker, makes what was written durable and closes the image."""
         super().close()
-        if self.image is not None:
-            if not self.image.read_only:
-                self.image.synchronize()
-            self.image.close()
+        with self.gate.alone:
+            image, self.image, self.loaded = self.image, None, False
+        if image is not None:
+            if not image.read_only:
+                image.synchronize()
+            image.close()
 
     # ---- what the handlers share -----------------------------------------------------------------------------------
 

@@ -314,10 +314,9 @@ class FormatUnit(Command, opcode=0x04, length=6):
 
 
 class SanitizeCommand(Command, length=10):
-    """What the service actions of SANITIZE share, SBC-4 5.30."""
+    """What the service actions of SANITIZE share, SBC-4 5.30. ZNR belongs to zoned devices: reserved here."""
 
     immediate = Bits(1, 7, 1)
-    zoned_no_reset = Bits(1, 6, 1)
     allow_unrestricted_sanitize_exit = Bits(1, 5, 1)
     parameter_list_length = Bits(7, 7, 16)
 
