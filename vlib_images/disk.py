@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vlib_images import fallocate, fiemap
 from vlib_images.atomic import sync_directory
+from vlib_images.overwrite_journal import OverwriteJournal
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # Bytes written in one call when a range is filled: enough to keep a disk busy, little enough to stop soon after.
 FILL_CHUNK_BYTES = 1 << 20
+# The most that write_atomic() takes: it is written twice.
+MAX_ATOMIC_BYTES = 1 << 20
 
 
 class DiskInUse(Exception):
@@ -29,7 +32,7 @@ class DiskInUse(Exception):
 
 
 class NotADisk(Exception):
-    """The path is neither a file nor a block device, or is empty; str() says which and what to do."""
+    """The path cannot be served as a disk; str() says why and what to do."""
 
 
 class Provisioning(Enum):
@@ -59,6 +62,9 @@ class DiskImage:
         self.is_block_device = stat.S_ISBLK(status.st_mode)
         self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
         self.allocation_unit = max(512, status.st_blksize)
+        # A block device has no place beside it that is sure to be there again at the next start.
+        journal = path.with_name(f".{path.name}.overwrite")
+        self._journal = None if self.is_block_device else OverwriteJournal(journal, self._write_durable)
         # A hole behind the end of a file changes nothing, so it shows what the file system can do. A block device
         # answers the same call by discarding, or by writing zeros where it cannot.
         self.can_deallocate = not read_only and (
@@ -100,14 +106,27 @@ class DiskImage:
             image = cls(path, descriptor, read_only=read_only)
             if image.size_bytes == 0:
                 raise NotADisk(f"{path} is empty; give it the disk's size first")
+            image._finish_overwrite()
         except BaseException:
             os.close(descriptor)
             raise
         return image
 
+    def _finish_overwrite(self) -> None:
+        if self._journal is None:
+            return
+        if not self.read_only:
+            self._journal.recover()
+        elif self._journal.pending() is not None:
+            raise NotADisk(
+                f"{self.path} has an overwrite that a crash interrupted; open it once for writing to finish it"
+            )
+
     def close(self) -> None:
         """Gives the image up. What was not synchronised is left to the operating system."""
         if self._descriptor >= 0:
+            if self._journal is not None:
+                self._journal.close()
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -140,6 +159,21 @@ class DiskImage:
         view = view.cast("B")
         while done < view.nbytes:
             done += os.pwritev(self._descriptor, [view[done:]], offset + done, flags)
+
+    def _write_durable(self, buffer: "Buffer", offset: int) -> None:
+        self.write(buffer, offset, durable=True)
+
+    @property
+    def max_atomic_bytes(self) -> int:
+        """The most that write_atomic() takes; 0: this storage cannot."""
+        return 0 if self._journal is None or self.read_only else MAX_ATOMIC_BYTES
+
+    def write_atomic(self, buffer: "Buffer", offset: int) -> None:
+        """Writes the whole buffer at `offset`, durable when it returns: a power cut before leaves all of it or nothing.
+        Nothing else may touch the range meanwhile. At most max_atomic_bytes. Raises OSError."""
+        if self._journal is None:
+            raise OSError(errno.EOPNOTSUPP, "atomic writes need an image file", str(self.path))
+        self._journal.overwrite(buffer, offset)
 
     def synchronize(self) -> None:
         """Everything written before is on stable storage when this returns. Raises OSError."""

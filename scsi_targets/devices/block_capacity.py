@@ -52,7 +52,7 @@ class BlockCapacity(BlockStorage):
             logical_block_length=self.block_length,
             logical_blocks_per_physical_block_exponent=ratio.bit_length() - 1,
             provisioning_management_enabled=self.thin,
-            provisioning_read_zeros=self.thin,
+            provisioning_read_zeros=self.thin and self.read_zeros,
         )
         return reply(data, cdb.allocation_length)
 
@@ -82,6 +82,9 @@ class BlockCapacity(BlockStorage):
         """Block Limits (SBC-4 6.6.4)."""
         unit = self.image.allocation_unit if self.image is not None else self.physical_block_length
         granularity = max(self.physical_block_length, unit) // self.block_length
+        atomic_bytes = self.image.max_atomic_bytes if self.image is not None else 0
+        ratio = self.physical_block_length // self.block_length
+        atomic_unit = ratio if atomic_bytes and ratio > 1 else 0
         return sbc_pages.BlockLimits.encode(
             maximum_compare_and_write_length=MAX_COMPARE_AND_WRITE_BLOCKS,
             optimal_transfer_length_granularity=granularity,
@@ -90,6 +93,9 @@ class BlockCapacity(BlockStorage):
             maximum_unmap_lba_count=NO_LIMIT if self.thin else 0,
             maximum_unmap_block_descriptor_count=MAX_UNMAP_DESCRIPTORS if self.thin else 0,
             optimal_unmap_granularity=granularity if self.thin else 0,
+            maximum_atomic_transfer_length=atomic_bytes // self.block_length,
+            atomic_alignment=atomic_unit,
+            atomic_transfer_length_granularity=atomic_unit,
         )[4:]
 
     @vpd_page(0xB1)
@@ -109,7 +115,7 @@ class BlockCapacity(BlockStorage):
             unmap_supported=self.thin,
             write_same_16_unmap_supported=self.thin,
             write_same_10_unmap_supported=self.thin,
-            read_zeros=self.thin,
+            read_zeros=self.thin and self.read_zeros,
             anchor_supported=self.thin,
             provisioning_type=THIN_PROVISIONED if self.thin else 0,
         )[4:]

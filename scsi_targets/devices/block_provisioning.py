@@ -39,8 +39,9 @@ class BlockProvisioning(BlockStorage):
         count = cdb.number_of_logical_blocks or max(0, self.capacity - cdb.logical_block_address)
         offset, length = self.span(cdb, cdb.logical_block_address, count)
         pattern = self._same_block(cdb, task)
-        if cdb.unmap and not any(pattern):
-            # Only zeros may be unmapped, for that is what is read back then (SBC-4 5.52, table 156).
+        if cdb.unmap and not (self.read_zeros and any(pattern)):
+            # With LBPRZ only zeros may be unmapped, for that is what is read back then; anything else is written.
+            # Without LBPRZ what is read back from unmapped blocks is anything (SBC-4 4.7.3.4).
             self._release(offset, length, anchor=bool(cdb.anchor))
             return Response(data_length=len(task.data()))
         if length <= LONG_FILL_BYTES:
@@ -75,8 +76,6 @@ class BlockProvisioning(BlockStorage):
 
     @handles(sbc.Unmap, medium=REQUIRED, writes=True, concurrent=True)
     def unmap(self, cdb: sbc.Unmap, task: Task) -> Response:
-        if not self.thin:
-            raise CheckCondition(sense.INVALID_COMMAND_OPERATION_CODE)
         moved = cdb.parameter_list_length
         if not moved:
             return Response()
@@ -99,7 +98,7 @@ class BlockProvisioning(BlockStorage):
         for at in range(header.length, header.length + count * descriptor.length, descriptor.length):
             row = descriptor.decode(data[at:])
             address, blocks = row.logical_block_address, row.number_of_logical_blocks
-            if address >= self.capacity or blocks > self.capacity - address:
+            if address + blocks > self.capacity:
                 raise CheckCondition(sense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, transferred=len(data))
             yield address * self.block_length, blocks * self.block_length
 

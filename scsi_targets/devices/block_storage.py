@@ -11,7 +11,7 @@ from scsi_targets.devices.device import Device
 from scsi_targets.devices.dispatch import Row
 from scsi_targets.devices.identity import Identity
 from scsi_targets.devices.task import Task
-from scsi_targets.t10 import sense, vpd
+from scsi_targets.t10 import sbc, sense, vpd
 from scsi_targets.t10.fields import Command, Field
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk import DiskImage
@@ -25,8 +25,9 @@ class BlockStorage(Device):
 
     image: the medium that is in the device, loaded; None: a removable disk without one. The device closes it.
     block_length: 512 or 4096 bytes; physical_block_length: what READ CAPACITY(16) says of the physical blocks, a power
-    of two times the block length. read_only: write protected even if the image could be written. store and state_key
-    as for every logical unit. Raises ValueError for lengths that do not fit together.
+    of two times the block length. read_only: write protected even if the image could be written. read_zeros: what LBPRZ
+    promises of unmapped blocks; without that promise WRITE SAME with UNMAP unmaps whatever its Data-Out. store and
+    state_key as for every logical unit. Raises ValueError for lengths that do not fit together.
     """
 
     device_type: ClassVar[int] = vpd.DIRECT_ACCESS
@@ -41,6 +42,7 @@ class BlockStorage(Device):
         physical_block_length: int | None = None,
         removable: bool = False,
         read_only: bool = False,
+        read_zeros: bool = True,
         **kwargs: Any,
     ) -> None:
         physical = physical_block_length or block_length
@@ -55,11 +57,13 @@ class BlockStorage(Device):
         self.physical_block_length = physical
         self.removable = removable
         self.read_only = read_only
+        self.read_zeros = read_zeros
         self.loaded = image is not None
         self.gate = AccessGate()
         self.software_write_protect = False  # SWP of the Control mode page
         self.writeback_cache = True  # WCE of the Caching mode page
         super().__init__(identity, **kwargs)
+        self.offer_commands()
 
     # ---- the medium ------------------------------------------------------------------------------------------------
 
@@ -79,6 +83,16 @@ class BlockStorage(Device):
     def thin(self) -> bool:
         """Whether the disk gives back space (logical block provisioning management, LBPME)."""
         return self.image is not None and self.image.can_deallocate
+
+    def offer_commands(self) -> None:
+        """Withdraws the commands that the image in the device cannot carry out."""
+        withdrawn: set[int] = set()
+        if self.image is not None and not self.image.read_only:
+            if not self.thin:
+                withdrawn.add(sbc.Unmap.opcode)
+            if not self.image.max_atomic_bytes:
+                withdrawn.add(sbc.WriteAtomic16.opcode)
+        self.rows = {opcode: row for opcode, row in type(self).rows.items() if opcode not in withdrawn}
 
     @property
     def write_protected(self) -> bool:

@@ -136,6 +136,7 @@ class BlockUnit(BlockStorage):
             raise ValueError(f"{image.path} cannot be inserted")
         with self.lock:
             self.image, self.loaded, self.power = image, True, PowerCondition.ACTIVE
+            self.offer_commands()
             self.establish_unit_attention(sense.MEDIUM_MAY_HAVE_CHANGED, self.nexuses)
 
     def remove(self) -> DiskImage | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
@@ -79,7 +79,7 @@ class MemoryStore:
 class LogicalUnit:
     """Dispatch and the rules common to all devices. `state_key` names this logical unit in the store."""
 
-    rows: ClassVar[RowTable] = {}
+    rows: RowTable = {}  # of the class; a device may have fewer of its own
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -2,8 +2,8 @@
 
 import threading
 
-from scsi_targets.t10 import sbc
-from tests.unit.devices.disk import BLOCKS, pattern, read, write
+from scsi_targets.t10 import sbc, sbc_pages
+from tests.unit.devices.disk import BLOCKS, make_disk, pattern, read, write
 from tests.unit.devices.support import BETA, send, sense_of
 
 
@@ -33,7 +33,9 @@ def test_the_data_must_be_twice_the_blocks(disk):
     cdb = sbc.CompareAndWrite.encode(number_of_logical_blocks=3)
     for size in (0, 512, 5 * 512, 7 * 512):
         assert sense_of(send(disk, cdb, data=bytes(size))) == (5, 0x0E, 3)
-    assert send(disk, sbc.CompareAndWrite.encode(number_of_logical_blocks=0), data=bytes(512)).status == 0
+    nothing = sbc.CompareAndWrite.encode(number_of_logical_blocks=0)
+    assert send(disk, nothing, data=bytes(512)).status == 0
+    assert sense_of(send(disk, nothing, data=bytes(512 * 512))) == (5, 0x24, 0)  # 256 blocks, that is
     assert sense_of(compare_and_write(disk, BLOCKS, bytes(512), bytes(512))) == (5, 0x21, 0)
 
 
@@ -64,3 +66,39 @@ def test_or_write(disk):
     assert read(disk, 0, 4) == bytes(512) + b"\xaf" * 1024 + bytes(512)
     assert sense_of(send(disk, sbc.OrWrite16.encode(logical_block_address=BLOCKS), data=b"")) == (5, 0x21, 0)
     assert sense_of(send(disk, sbc.OrWrite16.encode(transfer_length=1, protect=2), data=bytes(512))) == (5, 0x24, 0)
+
+
+def limits(disk):
+    return sbc_pages.BlockLimits(b"\0\xb0\0\x3c" + disk.block_limits(None))
+
+
+def write_atomic(disk, address, data, **fields):
+    cdb = sbc.WriteAtomic16.encode(
+        logical_block_address=address, transfer_length=len(data) // disk.block_length, **fields
+    )
+    return send(disk, cdb, data=data)
+
+
+def test_write_atomic(disk):
+    assert limits(disk).maximum_atomic_transfer_length == (1 << 20) // 512
+    assert limits(disk).atomic_alignment == 0
+    data = pattern(1) + pattern(2)
+    assert write_atomic(disk, 3, data).data_length == 1024
+    assert read(disk, 2, 4) == bytes(512) + data + bytes(512)
+    assert write_atomic(disk, 3, b"").status == 0
+    assert sense_of(write_atomic(disk, BLOCKS - 1, data)) == (5, 0x21, 0)
+    assert sense_of(write_atomic(disk, 0, data, atomic_boundary=1)) == (5, 0x24, 0)
+    assert sense_of(write_atomic(disk, 0, data, protect=1)) == (5, 0x24, 0)
+    too_long = sbc.WriteAtomic16.encode(transfer_length=limits(disk).maximum_atomic_transfer_length + 1)
+    assert sense_of(send(disk, too_long, data=b"")) in {(5, 0x24, 0), (5, 0x21, 0)}
+    assert sense_of(send(disk, sbc.WriteAtomic16.encode(transfer_length=2), data=bytes(512))) == (5, 0x0E, 3)
+
+
+def test_write_atomic_keeps_to_physical_blocks(tmp_path):
+    disk = make_disk(tmp_path, physical_block_length=4096)
+    assert (limits(disk).atomic_alignment, limits(disk).atomic_transfer_length_granularity) == (8, 8)
+    assert write_atomic(disk, 8, bytes(4096)).status == 0
+    assert sense_of(write_atomic(disk, 1, bytes(4096))) == (5, 0x24, 0)
+    assert sense_of(write_atomic(disk, 0, bytes(512))) == (5, 0x24, 0)
+    assert sense_of(write_atomic(disk, BLOCKS + 8, b"")) == (5, 0x21, 0)
+    disk.close()

@@ -83,7 +83,10 @@ def test_a_disk_that_cannot_give_back_space_says_so(disk, monkeypatch):
     provisioning = sbc_pages.LogicalBlockProvisioning(vpd(disk, 0xB2))
     assert (provisioning.unmap_supported, provisioning.provisioning_type) == (0, 0)
     assert data_of(send(disk, sbc.ReadCapacity16.encode(allocation_length=32)))[14] == 0
+    disk.offer_commands()
     assert sense_of(send(disk, sbc.Unmap.encode(), data=b"")) == (5, 0x20, 0)
+    listed = data_of(send(disk, bytes([0xA3, 0x0C, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF])))
+    assert sbc.Unmap.opcode not in listed[4::8]
     assert sense_of(send(disk, sbc.WriteSame16.encode(unmap=1), data=bytes(512))) == (5, 0x24, 0)
 
 

@@ -73,6 +73,16 @@ def test_write_same_unmaps_zeros_and_writes_everything_else(disk, command):
     assert status(disk)[0] == (0, 64, MAPPED)
 
 
+@pytest.mark.parametrize("command", SAMES)
+def test_without_the_promise_of_zeros_any_block_is_unmapped(tmp_path, command):
+    disk = make_disk(tmp_path, read_zeros=False)
+    write(disk, 0, b"x" * 512 * 64)
+    assert send(disk, command.encode(number_of_logical_blocks=64, unmap=1), data=b"y" * 512).status == 0
+    assert status(disk) == [(0, BLOCKS, DEALLOCATED)]
+    assert data_of(send(disk, sbc.ReadCapacity16.encode(allocation_length=32)))[14] == 0x80
+    disk.close()
+
+
 def test_no_data_out_buffer_is_a_block_of_zeros(disk):
     write(disk, 0, b"x" * 512 * 16)
     for unmapped in (0, 1):
@@ -113,6 +123,7 @@ def test_unmap_checks_everything_before_it_does_anything(disk):
     write(disk, 0, b"x" * 512)
     assert sense_of(unmap(disk, (0, 1), (BLOCKS, 1))) == (5, 0x21, 0)
     assert sense_of(unmap(disk, (0, 1), (BLOCKS - 1, 2))) == (5, 0x21, 0)
+    assert unmap(disk, (BLOCKS, 0)).status == 0
     assert sense_of(send(disk, sbc.Unmap.encode(parameter_list_length=7), data=bytes(7))) == (5, 0x1A, 0)
     assert sense_of(send(disk, sbc.Unmap.encode(parameter_list_length=24), data=bytes(8))) == (5, 0x1A, 0)
     assert read(disk, 0) == b"x" * 512
