@@ -85,22 +85,24 @@ class BlockUnit(BlockStorage):
         else:
             if not cdb.no_flush and self.loaded:
                 self.medium.synchronize()
-            self.power = PowerCondition.STOPPED
+            # A removable disk that was stopped starts by itself with the next access, as other drives with removable
+            # media do; a fixed one waits for a START (SBC-4 4.20).
+            self.power = PowerCondition.STANDBY if self.removable else PowerCondition.STOPPED
 
     def _load_or_eject(self, load: bool, nexus: Nexus) -> None:
         if not self.removable:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, sbc.StartStopUnit.load_eject)
-        if load:
-            if self.image is None:
-                raise CheckCondition(sense.MEDIUM_NOT_PRESENT)
+        if load and self.loaded:
             self.power = PowerCondition.ACTIVE
-            if not self.loaded:
-                self.loaded = True
-                self.tell_others(nexus, sense.MEDIUM_MAY_HAVE_CHANGED)
         elif self.preventing:
-            raise CheckCondition(sense.MEDIUM_REMOVAL_PREVENTED)
-        else:
+            raise CheckCondition(sense.MEDIUM_REMOVAL_PREVENTED)  # neither way through the door
+        elif not load:
             self._eject()
+        elif self.image is None:
+            raise CheckCondition(sense.MEDIUM_NOT_PRESENT)
+        else:
+            self.loaded, self.power = True, PowerCondition.ACTIVE
+            self.tell_others(nexus, sense.MEDIUM_MAY_HAVE_CHANGED)
 
     def _eject(self) -> None:
         with self.gate.alone:

@@ -72,6 +72,14 @@ def test_any_power_condition_leaves_the_medium_in(removable):
         assert send(removable, bytes(6)).status == 0
 
 
+def test_a_removable_disk_starts_by_itself(removable):
+    for no_flush in (0, 1):
+        assert start_stop(removable, start=0, no_flush=no_flush).status == 0
+        assert data_of(send(removable, spc.RequestSense.encode(allocation_length=18)))[12:14] == bytes([0x5E, 4])
+        assert send(removable, bytes(6)).status == 0
+        assert read(removable, 0) == bytes(512)
+
+
 def test_a_fixed_disk_cannot_be_ejected(disk):
     assert sense_of(start_stop(disk, load_eject=1)) == (5, 0x24, 0)
     assert read(disk, 0) == bytes(512)
@@ -93,12 +101,15 @@ def test_prevented_removal(removable, free):
         assert sense_of(response)[0] == 6
     assert sense_of(send(removable, bytes(6), nexus=BETA)) == NO_MEDIUM
     assert sense_of(prevent(removable, 2, BETA)) == (5, 0x24, 0)
+    assert prevent(removable, 1, BETA).status == 0
+    assert sense_of(start_stop(removable, load_eject=1, start=1, nexus=BETA)) == (5, 0x53, 2)
 
 
 def test_the_operator_changes_the_medium(tmp_path, removable):
     prevent(removable, 1)
     removable.remove().close()
     assert sense_of(send(removable, bytes(6))) == NO_MEDIUM
+    assert prevent(removable, 0).status == 0
     assert sense_of(start_stop(removable, load_eject=1, start=1)) == NO_MEDIUM
     removable.insert(DiskImage.create(tmp_path / "other.img", 4096 * 512))
     assert sense_of(send(removable, bytes(6))) == (6, 0x28, 0)
