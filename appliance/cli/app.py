@@ -22,4 +22,4 @@ app.add_typer(disk.app, name="disk")
 
 def main() -> None:
     """The console script."""
-    app()
+    app(prog_name="tapebay")

@@ -1,0 +1,170 @@
+"""The command line: what it prints, its exit statuses, with and without a daemon."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from appliance import __version__
+from appliance.cli.app import app
+from tests.unit.appliance.daemon_process import ROOT, Daemon
+
+
+def tapebay(*arguments: object, **environment: str) -> Any:
+    """Run a command in this process, without a terminal."""
+    env = {"COLUMNS": "200", "NO_COLOR": "1", "TAPEBAY_CONFIG": "", **environment}
+    return CliRunner().invoke(app, list(map(str, arguments)), env=env, prog_name="tapebay")
+
+
+def output(*arguments: object, **environment: str) -> str:
+    done = tapebay(*arguments, **environment)
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    return done.stdout
+
+
+def as_json(*arguments: object, **environment: str) -> Any:
+    return json.loads(output(*arguments, "--json", **environment))
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    output("init", tmp_path / "lib", "--portal", "127.0.0.1:0", "--drives", 1, "--slots", 4)
+    return tmp_path / "lib"
+
+
+@pytest.fixture
+def served(library: Path) -> Iterator[Path]:
+    output("cartridge", "create", "A00001L6", "--config", library)
+    daemon = Daemon(library)
+    try:
+        daemon.wait_ready()
+        yield library
+    finally:
+        daemon.stop()
+
+
+def test_help_and_version() -> None:
+    commands = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    text = output("--help")
+    assert all(f" {command} " in text for command in commands)
+    assert "5 library in use" in text
+    for command in commands:
+        assert f"Usage: tapebay {command}" in output(command, "--help")
+    assert output("version") == f"tapebay {__version__}\n"
+    assert as_json("version") == {"version": __version__}
+
+
+def test_completion_in_a_process_of_its_own() -> None:
+    complete = {"_TAPEBAY_COMPLETE": "complete_bash", "COMP_WORDS": "tapebay cart", "COMP_CWORD": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **complete}
+    done = subprocess.run([sys.executable, "-P", "-m", "appliance"], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["cartridge"]
+
+
+def test_init_writes_a_library_and_does_not_overwrite_it(library: Path) -> None:
+    assert sorted(path.name for path in library.iterdir()) == ["cartridges", "disks", "state", "tapebay.toml"]
+    assert as_json("check", "--config", library) == {"config": str(library / "tapebay.toml"), "valid": True}
+    before = (library / "tapebay.toml").read_text()
+    again = tapebay("init", library)
+    assert again.exit_code == 1
+    assert "exists already" in again.stderr
+    assert (library / "tapebay.toml").read_text() == before
+
+
+def test_init_refuses_what_makes_no_library(tmp_path: Path) -> None:
+    done = tapebay("init", tmp_path / "lib", "--portal", "nowhere", "--model", "Sony")
+    assert done.exit_code == 3
+    assert "portals[1].listen: 'nowhere' is not an address" in done.stderr
+    assert "changer.model: no library model 'Sony'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "lib").exists()
+
+
+def test_demo_library(tmp_path: Path) -> None:
+    made = as_json("init", tmp_path / "My Lib!", "--demo", "--portal", "127.0.0.1:0")
+    assert made["target"] == "iqn.2026-11.io.tapebay:my-lib"
+    library = tmp_path / "My Lib!"
+    rows = as_json("cartridge", "list", "--config", library)
+    assert [(row["barcode"], row["place"]) for row in rows] == [(f"A0000{n}L6", f"slot:{n}") for n in range(1, 5)]
+    (disk,) = as_json("disk", "list", "--config", library)
+    assert (disk["name"], disk["size_bytes"]) == ("demo", 256 << 20)
+    assert disk["stored_bytes"] > 100 << 20
+
+
+def test_cartridges_without_a_daemon(library: Path) -> None:
+    where = ("--config", library)
+    output("cartridge", "create", "A00001L6", "--count", 2, "--capacity", "1 GiB", *where)
+    listing = output("cartridge", "list", *where)
+    assert "A00002L6" in listing
+    assert "slot:2" in listing
+    assert "1 GiB" in listing
+    assert "capacity          1 GiB" in output("cartridge", "show", "A00001L6", *where)
+    refused = tapebay("cartridge", "delete", "A00001L6", *where)
+    assert (refused.exit_code, "--yes" in refused.stderr) == (2, True)
+    assert "deleted" in output("cartridge", "delete", "A00001L6", "--yes", *where)
+    missing = tapebay("cartridge", "show", "A00001L6", "--json", *where)
+    assert missing.exit_code == 6
+    assert json.loads(missing.stderr)["error"]["code"] == "not-found"
+
+
+def test_disks(library: Path) -> None:
+    made = as_json("disk", "create", "backup", "1 GiB", "--config", library)
+    assert made["size_bytes"] == 1 << 30
+    assert "backup" in output("disk", "list", "--config", library)
+    assert tapebay("disk", "create", "backup", "1 GiB", "--config", library).exit_code == 3
+
+
+def test_models() -> None:
+    models = as_json("models")
+    assert "IBM 3573-TL" in models["changer"]
+    assert "IBM ULT3580-TD6" in models["drive"]
+    assert "HP Ultrium 6-SCSI" in output("models")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("health",), ("stop",), ("load", "A00001L6"), ("unload",), ("move", "A00001L6", "ie:1")]
+)
+def test_what_needs_the_daemon_says_so(library: Path, arguments: tuple[str, ...]) -> None:
+    done = tapebay(*arguments, "--config", library)
+    assert done.exit_code == 4
+    assert "tapebay serve" in done.stderr
+
+
+def test_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = tapebay("status")
+    assert done.exit_code == 3
+    assert "tapebay init" in done.stderr
+    (tmp_path / "tapebay.toml").write_text("[[portals\n")
+    assert "not valid TOML" in tapebay("check").stderr
+
+
+def test_with_the_daemon(served: Path) -> None:
+    environment = {"TAPEBAY_CONFIG": str(served)}
+    assert tapebay("health", **environment).exit_code == 0
+    assert output("load", "A00001L6", **environment) == "A00001L6: slot:1 -> drive:0\n"
+    status = output("status", **environment)
+    for part in ("target iqn.2026-11.io.tapebay:lib", "IBM ULT3580-TD6", "A00001L6", "drive:0", "4 free slots"):
+        assert part in status
+    assert as_json("unload", "drive0", "slot:3", **environment)["to"] == "slot:3"
+    assert output("move", "slot:3", "ie:1", **environment) == "A00001L6: slot:3 -> ie:1\n"
+    output("cartridge", "create", "B00001L6", "--to", "shelf", **environment)
+    assert "on the shelf: B00001L6" in output("status", **environment)
+    refused = tapebay("unload", **environment)
+    assert (refused.exit_code, refused.stderr) == (1, "tapebay: drive:0 is empty\n")
+    assert output("stop", **environment) == "stopped\n"
+    assert tapebay("health", **environment).exit_code == 4
+
+
+def test_a_damaged_state_file_is_one_clear_line(library: Path) -> None:
+    (library / "state" / "inventory.json").write_text("{}")
+    done = tapebay("cartridge", "list", "--config", library)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"tapebay: {library / 'state' / 'inventory.json'}: not a Tapebay state file")
+    assert "Traceback" not in done.stderr
