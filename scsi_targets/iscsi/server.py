@@ -37,10 +37,9 @@ class Server:
             directory, self._limits, engine.BufferPool(self._limits.pool_bytes), self._table, self._bound
         )
         self._listeners: list[tuple[socket.socket, Portal]] = []
-        self._lock = threading.Lock()  # over the two sets
-        self._connections: set[ServedConnection] = set()
-        self._threads: set[threading.Thread] = set()
-        self._pending_logins = 0
+        self._lock = threading.Lock()  # over these two
+        self._connections: dict[ServedConnection, threading.Thread] = {}
+        self._pending_logins: dict[ServedConnection, None] = {}  # the oldest first
         self._wake, self._waker = socket.socketpair()
         self._stopping = threading.Event()
         self._acceptor = threading.Thread(target=self._accept_all, name="iscsi accept", daemon=True)
@@ -82,10 +81,10 @@ class Server:
             member.request_logout(grace)
         self._table.wait_until_empty(grace)
         with self._lock:
-            connections, threads = list(self._connections), list(self._threads)
+            connections = dict(self._connections)
         for connection in connections:
             connection.close("the server stops")
-        for thread in threads:
+        for thread in connections.values():
             thread.join(JOIN_SECONDS)
         self._wake.close()
         self._waker.close()
@@ -129,34 +128,42 @@ class Server:
             sock.close()
 
     def _start(self, connection: ServedConnection) -> None:
+        thread = threading.Thread(target=self._run, args=(connection,), name="iscsi connection", daemon=True)
         with self._lock:
-            if self._pending_logins >= self._limits.pending_logins:
-                raise RuntimeError(f"{self._pending_logins} logins are going on already")
-            thread = threading.Thread(target=self._run, args=(connection,), name="iscsi connection", daemon=True)
-            self._connections.add(connection)
-            self._threads.add(thread)
-            self._pending_logins += 1
+            self._make_room()
+            self._connections[connection] = thread
+            self._pending_logins[connection] = None
         try:
             thread.start()
         except RuntimeError:
-            self._login_over()
-            self._forget(connection, thread)
+            self._forget(connection)
             raise
+
+    def _make_room(self) -> None:
+        """An honest login takes milliseconds. So the oldest of too many gives way, and nobody who connects and then
+        stays silent can keep the others out. Raises RuntimeError when those who gave way are not gone yet."""
+        pending, limit = self._pending_logins, self._limits.pending_logins
+        if len(self._connections) >= self._limits.sessions + 2 * limit:
+            raise RuntimeError(f"{len(self._connections)} connections are open already")
+        if len(pending) >= limit:
+            oldest = next(iter(pending))
+            del pending[oldest]
+            oldest.close("too many logins at once")
 
     def _run(self, connection: ServedConnection) -> None:
         try:
-            connection.run(self._login_over)
+            connection.run(lambda: self._login_over(connection))
         finally:
-            self._forget(connection, threading.current_thread())
+            self._forget(connection)
 
-    def _login_over(self) -> None:
+    def _login_over(self, connection: ServedConnection) -> None:
         with self._lock:
-            self._pending_logins -= 1
+            self._pending_logins.pop(connection, None)
 
-    def _forget(self, connection: ServedConnection, thread: threading.Thread) -> None:
+    def _forget(self, connection: ServedConnection) -> None:
         with self._lock:
-            self._connections.discard(connection)
-            self._threads.discard(thread)
+            self._pending_logins.pop(connection, None)
+            self._connections.pop(connection, None)
 
 
 def _listen(portal: Portal) -> socket.socket:

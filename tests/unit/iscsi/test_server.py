@@ -220,17 +220,22 @@ def test_a_peer_that_goes_away_in_its_login(served: Served, log: Log) -> None:
     assert (line["event"], line["phase"]) == ("connection lost", "login")
 
 
-def test_too_many_pending_logins(log: Log) -> None:
-    with serving(Limits(pending_logins=1)) as served, Peer(served.address) as slow, Peer(served.address) as late:
-        slow.send_bytes(b"\x43")
-        with pytest.raises(HungUp):
-            late.receive()
-        assert log.next()["event"] == "connection not accepted"
-        slow.close()
-        assert log.wait_for("connection lost")["phase"] == "login"
-        with Peer(served.address) as next_one:
-            next_one.login(TARGET)
-            assert next_one.is_alive()
+def test_silent_peers_cannot_keep_the_others_out(log: Log) -> None:
+    with serving(Limits(pending_logins=2)) as served:
+        silent = [Peer(served.address) for _ in range(4)]
+        for gave_way in silent[:2]:
+            with pytest.raises(HungUp):
+                gave_way.receive()
+            line = log.next()
+            assert (line["event"], line["reason"]) == ("connection lost", "too many logins at once")
+        with Peer(served.address) as honest:
+            honest.login(TARGET)
+            assert honest.is_alive()
+            with pytest.raises(HungUp):
+                silent[2].receive()
+        silent[3].send_bytes(b"\x43")
+        for each in silent:
+            each.close()
 
 
 def test_garbage_in_full_feature_phase(served: Served, log: Log) -> None:
