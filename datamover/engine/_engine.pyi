@@ -218,6 +218,10 @@ class Connection:
         """Counts a CmdSN that never came as received, as ABORT TASK of a command unknown here asks for with its
         RefCmdSN (RFC 7143 11.6.1). False: it is outside the window or came already."""
 
+    def set_max_send_data_segment_length(self, length: int, /) -> None:
+        """The peer declared another MaxRecvDataSegmentLength, in bytes (RFC 7143 13.12): what is sent from now on keeps
+        to it. ValueError: it is not in 512 to 16777215."""
+
     def send_pdu(self, bhs: Buffer, data: Buffer = b"") -> None:
         """Sends a PDU that Python made; flushed as respond() is. The engine fills in TotalAHSLength (0),
         DataSegmentLength, StatSN, ExpCmdSN, MaxCmdSN and the digests, and advances StatSN, except for a NOP-In with

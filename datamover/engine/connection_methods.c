@@ -405,6 +405,23 @@ static PyObject *connection_send_pdu(PyObject *object, PyObject *const *args, Py
 	return result;
 }
 
+/* Read with the GIL or with `lock`, so written with both. */
+static PyObject *connection_set_max_send(PyObject *object, PyObject *argument)
+{
+	struct connection *c = (struct connection *)object;
+	unsigned long length = PyLong_AsUnsignedLong(argument);
+
+	if (PyErr_Occurred())
+		return NULL;
+	if (length < 512 || length > 0xffffff)
+		return PyErr_Format(PyExc_ValueError, "max_send_data_segment_length is %lu: RFC 7143 allows 512 to 16777215",
+				    length);
+	pthread_mutex_lock(&c->lock);
+	c->negotiated.max_send_data_segment_length = (uint32_t)length;
+	pthread_mutex_unlock(&c->lock);
+	Py_RETURN_NONE;
+}
+
 static PyObject *connection_flush_method(PyObject *object, PyObject *unused)
 {
 	struct connection *c = (struct connection *)object;
@@ -518,6 +535,8 @@ PyMethodDef connection_methods[] = {
 	  "abort(*, initiator_task_tag=None, lun=None, before_cmd_sn=None): drops commands not handed out." },
 	{ "plug", connection_plug, METH_O, "plug(cmd_sn): counts a CmdSN that never came as received." },
 	{ "send_pdu", (PyCFunction)(void (*)(void))connection_send_pdu, FAST, "send_pdu(bhs, data=b''): sends a PDU." },
+	{ "set_max_send_data_segment_length", connection_set_max_send, METH_O,
+	  "set_max_send_data_segment_length(length): the peer declared another one (13.12)." },
 	{ "flush", connection_flush_method, METH_NOARGS, "flush(): sends now what is queued." },
 	{ "shutdown", connection_shutdown, METH_NOARGS, "shutdown(): ends the connection from any thread." },
 	{ NULL, NULL, 0, NULL },

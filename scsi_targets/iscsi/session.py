@@ -206,9 +206,13 @@ class Session:
 
     def _text_request(self, request: TextRequest) -> None:
         try:
-            self._send(self._text.receive(request))
+            response = self._text.receive(request)
         except TextRejected:
             self._reject(request, RejectReason.PROTOCOL_ERROR)
+            return
+        # The initiator may have declared another segment length just now (RFC 7143 13.12).
+        self.connection.set_max_send_data_segment_length(self._login.parameters.max_send_data_segment_length)
+        self._send(response)
 
     def _logout(self, request: LogoutRequest) -> None:
         own = request.connection_id == self._login.connection_id

@@ -217,6 +217,21 @@ def test_more_output_than_one_batch_holds() -> None:
         assert payload == pattern(600_000)
 
 
+def test_a_segment_length_declared_later_holds_from_then_on() -> None:
+    with Peer(max_send_data_segment_length=512) as peer:
+        for declared in (1024, 513, 1 << 20):
+            peer.connection.set_max_send_data_segment_length(declared)
+            peer.connection.respond(read_command(peer, 1500), GOOD, b"", pattern(1500))
+            peer.connection.flush()
+            lengths = [len(answer.data) for answer in read_until_status(peer)]
+            assert (max(lengths), sum(lengths)) == (min(declared, 1500), 1500)
+        for refused in (511, 1 << 24):
+            with pytest.raises(ValueError, match="512 to 16777215"):
+                peer.connection.set_max_send_data_segment_length(refused)
+        with pytest.raises(OverflowError):
+            peer.connection.set_max_send_data_segment_length(-1)
+
+
 def test_what_respond_refuses() -> None:
     with Peer() as peer, Peer() as other:
         peer.send(peer.command(1))

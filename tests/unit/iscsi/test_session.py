@@ -276,6 +276,24 @@ def test_bad_text_is_rejected_and_the_session_goes_on(served: Served) -> None:
         assert peer.is_alive()
 
 
+@pytest.mark.parametrize(("declared", "expected"), [(512, [512, 512, 476]), (1024, [1024, 476]), (65536, [1500])])
+def test_another_segment_length_declared_in_full_feature_phase(
+    served: Served, declared: int, expected: list[int]
+) -> None:
+    with Peer(served.address) as peer:
+        peer.login(TARGET, MaxRecvDataSegmentLength=1000)
+        request = layers.TextRequest(cmd_sn=peer.take_cmd_sn())
+        peer.send(request / Raw(text({"MaxRecvDataSegmentLength": declared})))
+        answer = peer.receive()
+        assert (type(answer), answer.data) == (layers.TextResponse, b"")
+        peer.send(peer.command(0, TEST_UNIT_READY))
+        peer.receive()
+        peer.send(peer.command(0, fetch(1500), read=1, expected_data_transfer_length=1500))
+        assert [len(peer.receive().data) for _ in expected] == expected
+        peer.send(layers.NopOut(initiator_task_tag=9, cmd_sn=peer.cmd_sn) / Raw(bytes(2000)))
+        assert len(peer.receive().data) == min(2000, declared)
+
+
 def test_discovery_answers_send_targets_and_nothing_of_scsi(served: Served, log: Log) -> None:
     with Peer(served.address) as peer:
         peer.login(None)
