@@ -60,7 +60,8 @@ class Server:
                 addresses.append(listener.getsockname()[:2])
                 self._bound.setdefault(portal, []).append(addresses[-1])
         except OSError:
-            self._close_listeners()
+            self._stopping.set()  # there is nothing to stop any more
+            self._close_sockets()
             raise
         self._acceptor.start()
         return addresses
@@ -75,7 +76,7 @@ class Server:
         self._waker.send(b"\0")
         if self._acceptor.ident is not None:
             self._acceptor.join()
-        self._close_listeners()
+        self._close_sockets()
         grace = self._limits.logout_grace_seconds
         for member in self._table.members():
             member.request_logout(grace)
@@ -86,8 +87,6 @@ class Server:
             connection.close("the server stops")
         for thread in connections.values():
             thread.join(JOIN_SECONDS)
-        self._wake.close()
-        self._waker.close()
 
     def sessions(self) -> list[SessionRecord]:
         """All sessions in the full-feature phase, oldest first."""
@@ -96,9 +95,9 @@ class Server:
 
     # ---- accepting -----------------------------------------------------------------------------------------------
 
-    def _close_listeners(self) -> None:
-        for listener, _ in self._listeners:
-            listener.close()
+    def _close_sockets(self) -> None:
+        for sock in (self._wake, self._waker, *(listener for listener, _ in self._listeners)):
+            sock.close()
 
     def _accept_all(self) -> None:
         with selectors.DefaultSelector() as selector:
