@@ -50,7 +50,7 @@ MEDIA: Final[dict[str, MediumType]] = {
         *_pair(5, "L5 LV", 0x58, 0x58, 1500, 2, 846),
         *_pair(6, "L6 LW", 0x5A, 0x68, 2500, 4, 846),
         *_pair(7, "L7 LX", 0x5C, 0x78, 6000, 4, 960),
-        MediumType("LTO-7 M8", 8, "M8", 0x5D, 0x88, 9000 * _GB, 4, 960),
+        MediumType("LTO-7 M8", 8, "M8", 0x5D, 0x78, 9000 * _GB, 4, 960),
         *_pair(8, "L8 LY", 0x5E, 0x88, 12000, 4, 960),
         *_pair(9, "L9 LZ", 0x60, 0x98, 18000, 4, 1035),
         MediumType("Cleaning", 0, "CU", 0x00, 0x01, 0, 0, 319, cleaning=True),

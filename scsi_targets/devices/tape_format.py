@@ -87,7 +87,7 @@ class FormatCommands(TapeModes):
             self.overwrite_allowed_at = None
         elif cdb.allow_overwrite == ssc.OVERWRITE_CURRENT_POSITION:
             if where != self.loaded.position:
-                raise CheckCondition(sense.SEQUENTIAL_POSITIONING_ERROR)
+                raise CheckCondition(sense.POSITION_NOT_AS_EXPECTED)
             self.overwrite_allowed_at = where
         else:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.AllowOverwrite.allow_overwrite)
