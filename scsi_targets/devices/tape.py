@@ -8,12 +8,13 @@ from scsi_targets.devices.tape_diagnostics import DiagnosticCommands
 from scsi_targets.devices.tape_format import FormatCommands
 from scsi_targets.devices.tape_load import LoadCommands
 from scsi_targets.devices.tape_position import PositionCommands
+from scsi_targets.devices.tape_verify import VerifyCommands
 from scsi_targets.devices.tape_volume_log import VolumeLogPages
 from scsi_targets.devices.tape_vpd import TapeVpdPages
 
 
 class TapeDrive(
-    VolumeLogPages, LoadCommands, PositionCommands, FormatCommands, DensityCommands, AttributeCommands,
+    VolumeLogPages, LoadCommands, PositionCommands, VerifyCommands, FormatCommands, DensityCommands, AttributeCommands,
     DiagnosticCommands, TapeVpdPages,
 ):  # fmt: skip
     """A sequential-access device: `TapeDrive(drive_model("IBM ULT3580-TD8"), serial, store=, state_key=)`.

@@ -101,10 +101,10 @@ def formatted_capacity(medium: Cartridge) -> int:
 def check_partition_page(page: MediumPartitionPage) -> None:
     """Raises CheckCondition when the page asks for more partitions than there can be, or in two ways at once."""
     if page.additional_partitions_defined > page.maximum_additional_partitions:
-        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, MediumPartitionPage.additional_partitions_defined)
+        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
     ways = page.fixed_data_partitions + page.select_data_partitions + page.initiator_defined_partitions
     if ways > 1:
-        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, MediumPartitionPage.fixed_data_partitions)
+        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
 
 
 def partition_sizes(page: MediumPartitionPage, medium: Cartridge) -> list[int]:
@@ -123,7 +123,7 @@ def partition_sizes(page: MediumPartitionPage, medium: Cartridge) -> list[int]:
     rests = asked.count(REST_OF_THE_MEDIUM)
     left = capacity - sum(sizes)
     if rests > 1 or left < smallest * rests:
-        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, 8)
+        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
     if rests:
         sizes[asked.index(REST_OF_THE_MEDIUM)] = left
     return sizes

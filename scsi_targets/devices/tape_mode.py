@@ -131,12 +131,11 @@ class TapeModes(TransferCommands):
         for page, raw in pages:
             if page is ControlDataProtectionPage and ControlDataProtectionPage(raw).method:
                 # No protection method is there yet; zero, which turns it off, is what LTFS sends by default.
-                raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, ControlDataProtectionPage.method)
+                raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
             if page is DeviceConfigurationExtensionPage:
                 mode = DeviceConfigurationExtensionPage(raw).write_mode
                 if mode > WRITE_MODE_APPEND_ONLY:
-                    field = DeviceConfigurationExtensionPage.write_mode
-                    raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, field)
+                    raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
 
     def mode_pages_changed(self, changed: set[type[ModePage]]) -> None:
         super().mode_pages_changed(changed)
