@@ -27,6 +27,8 @@ _EVIDENCE = {
     "e2fsprogs": "mkfs.ext4",
     "tgt": "tgtd",
     "tshark": "tshark",
+    "qemu-utils": "qemu-img",
+    "qemu-block-extra": "/usr/lib/*/qemu/block-iscsi.so",
     "gcc": "gcc",
 }
 
