@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 from datamover.engine import first_difference
-from scsi_targets.devices.block_storage import BlockStorage
+from scsi_targets.devices.block_statistics import BlockStatistics
 from scsi_targets.devices.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.parameter_data import reply_buffer
 from scsi_targets.devices.task import Response, Task
@@ -25,7 +26,7 @@ Verify = sbc.Verify10 | sbc.Verify12 | sbc.Verify16
 WriteAndVerify = sbc.WriteAndVerify10 | sbc.WriteAndVerify12 | sbc.WriteAndVerify16
 
 
-class BlockTransfers(BlockStorage):
+class BlockTransfers(BlockStatistics):
     """Payload goes between the image and the engine's buffers by preadv(2) and pwritev(2), on the connection's thread
     and outside the logical unit's lock."""
 
@@ -50,9 +51,11 @@ class BlockTransfers(BlockStorage):
         wanted = min(length, task.data_in_limit)
         if not wanted:
             return Response(data_length=length)
+        began = time.monotonic_ns()
         buffer = task.pool.acquire(wanted)
         with self.gate.shared:
             self.medium.read_into(buffer, offset)
+        self.traffic.was_read(wanted, began)
         return reply_buffer(buffer, length)
 
     # ---- WRITE -----------------------------------------------------------------------------------------------------
@@ -73,8 +76,10 @@ class BlockTransfers(BlockStorage):
     def _write(self, task: Task, offset: int, length: int, force_unit_access: bool) -> Response:
         data = self.whole_blocks(task, length)
         if data:
+            began = time.monotonic_ns()
             with self.gate.shared:
                 self.medium.write(data, offset, durable=force_unit_access or not self.writeback_cache)
+            self.traffic.was_written(len(data), began)
         return Response(data_length=length)
 
     # ---- VERIFY ----------------------------------------------------------------------------------------------------

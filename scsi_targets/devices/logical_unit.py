@@ -153,13 +153,14 @@ class LogicalUnit:
         return None
 
     def _handle(self, row: Row, task: Task) -> Response | None:
+        cdb = row.command(task.cdb)
         try:
-            response: Response | None = self._methods[row.method](row.command(task.cdb), task)
+            response: Response | None = self._methods[row.method](cdb, task)
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one command, never the connection
             return self._failure(row, task, error)
-        if response is DEFERRED:
-            return None
-        return response if response is not None else Response()
+        if response is None:  # all that the CDB announced was taken
+            return Response(data_length=getattr(cdb, "parameter_list_length", 0))
+        return None if response is DEFERRED else response
 
     def _failure(self, row: Row, task: Task, error: Exception) -> Response:
         """The response to a command whose handler raised `error`."""

@@ -159,7 +159,8 @@ def test_mode_select_changes_what_is_changeable_and_nothing_else(shared):
     page[0] = 0
     page[6] |= 0x04  # D_SENSE
     cdb = spc.ModeSelect6.encode(page_format=1, parameter_list_length=len(page))
-    assert send(shared, cdb, data=bytes(page)).status == 0
+    response = send(shared, cdb, data=bytes(page))
+    assert (response.status, response.data_length) == (0, len(page))  # no residual
     assert send(shared, bytes(6), nexus=BETA).sense[:4] == bytes([0x72, 6, 0x2A, 1])
     response = send(shared, b"\xd5")
     assert response.sense[:4] == bytes([0x72, 5, 0x20, 0])
