@@ -134,8 +134,11 @@ class DiskSettings(Section):
     size: SizeSetting | None = None
     image: Path | None = None
     block_size: Literal[512, 4096] = 512
+    physical_block_size: Literal[512, 4096] | None = None
     read_only: bool = False
     removable: bool = False
+    read_zeros: bool = True
+    erase_rate: SizeSetting | None = None
     serial: Serial | None = None
     lun: Lun | None = None
 
@@ -143,6 +146,10 @@ class DiskSettings(Section):
     def _whole_blocks(self) -> "DiskSettings":
         if self.size is not None and self.size % self.block_size:
             raise ValueError(f"size {self.size} is not a multiple of block_size {self.block_size}")
+        if self.physical_block_size is not None and self.physical_block_size < self.block_size:
+            raise ValueError(
+                f"physical_block_size {self.physical_block_size} is less than block_size {self.block_size}"
+            )
         return self
 
 

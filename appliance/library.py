@@ -123,7 +123,10 @@ class Library:
             Identity(*DISK_NAMES, self.files.serial_number(section.name, section.serial)),
             disks.open_image(section, self.settings.image_of(section)),
             block_length=section.block_size,
+            physical_block_length=section.physical_block_size,
             removable=section.removable,
+            read_zeros=section.read_zeros,
+            erase_bytes_per_second=section.erase_rate,
             store=self._state,
             state_key=section.name,
         )

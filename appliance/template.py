@@ -114,8 +114,11 @@ name = "{name}"
 size = "{size}"
 # image = "disks/{name}.img"
 {setting("block_size", block_size, 512)}                     # 512 or 4096
+# physical_block_size = 4096           # what initiators align to; by default block_size
 {setting("read_only", read_only, False)}
 {setting("removable", removable, False)}                    # initiators may eject it
+# read_zeros = true                    # unmapped blocks read as zeros; false promises nothing
+# erase_rate = "200 MiB"               # SANITIZE and FORMAT UNIT write no more in a second
 # serial = "TBK0000001"
 # lun = 9                              # fixed LUN; by default the next free one
 """
