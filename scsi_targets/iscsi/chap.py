@@ -16,6 +16,7 @@ from scsi_targets.iscsi.text import Pair
 
 # CHAP_A: 5 is MD5 of RFC 1994, 6 to 8 are RFC 7143's and IANA's "PPP Authentication Algorithms".
 ALGORITHMS: Mapping[int, str] = {5: "md5", 6: "sha1", 7: "sha256", 8: "sha3_256"}
+NAMES: Mapping[int, str] = {5: "MD5", 6: "SHA-1", 7: "SHA-256", 8: "SHA3-256"}
 
 KEYS = frozenset({"CHAP_A", "CHAP_I", "CHAP_C", "CHAP_N", "CHAP_R"})
 
@@ -63,7 +64,12 @@ class ChapTarget:
         self._algorithm = 0
         self._identifier = 0
         self._challenge = b""
-        self.mutual = False
+        self._mutual = False
+
+    @property
+    def description(self) -> str:
+        """How it was done, for the log and `status`: "CHAP MD5", "mutual CHAP SHA-256"."""
+        return f"{'mutual ' if self._mutual else ''}CHAP {NAMES[self._algorithm]}"
 
     @property
     def done(self) -> bool:
@@ -115,7 +121,7 @@ class ChapTarget:
             raise ChapError("the initiator asks for mutual CHAP, which is not set up for it")
         if hmac.compare_digest(challenge, self._challenge):
             raise ChapError("the initiator sent our own challenge back (RFC 7143 9.2.1)")
-        self.mutual = True
+        self._mutual = True
         proof = response(self._algorithm, identifier, self._credentials.mutual_secret, challenge)
         return [("CHAP_N", self._credentials.mutual_username), ("CHAP_R", encode_binary(proof))]
 

@@ -131,6 +131,7 @@ class ServedConnection:
         if session is not None:
             session.connection.shutdown()
             del session
+        self._states.fire_if_allowed(ConnectionEvent.CLEANED_UP)
         if self._login is not None:
             self._context.table.remove(self._login.tsih)
 
@@ -186,6 +187,9 @@ class ServedConnection:
             self._states.fire(ConnectionEvent.TRANSPORT_LOST)
             if self._close_reason is not None:
                 log.info("session closed", reason=self._close_reason, **self._about)
+            elif login.target_name is None:
+                # libiscsi and open-iscsi both end a discovery by hanging up.
+                log.info("discovery ended", reason=str(error), **self._about)
             else:
                 log.warning("connection lost", reason=str(error), **self._about)
         except engine.ProtocolError as error:

@@ -49,7 +49,7 @@ class LoginResult:
     target_name: str | None  # None: a discovery session
     target: Target | None
     portal_group_tag: int
-    authentication: str  # "None", "CHAP" or "mutual CHAP"
+    authentication: str  # "None", or what ChapTarget.description says
     negotiation: Negotiation = field(repr=False)
     cmd_sn: int = 0
     stat_sn: int = 0
@@ -308,7 +308,6 @@ class Login:
         self._stage = stage
 
     def _finish(self, request: LoginRequest) -> None:
-        authentication = "None" if self._chap is None else "mutual CHAP" if self._chap.mutual else "CHAP"
         result = LoginResult(
             initiator_name=self.initiator_name,
             initiator_alias=self._negotiation.text("InitiatorAlias"),
@@ -317,7 +316,7 @@ class Login:
             target_name=None if self._negotiation.discovery else self.target_name,
             target=self._target,
             portal_group_tag=self._portal.portal_group_tag,
-            authentication=authentication,
+            authentication=self._chap.description if self._chap is not None else "None",
             negotiation=self._negotiation,
             cmd_sn=request.cmd_sn,
         )

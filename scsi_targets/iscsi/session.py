@@ -103,9 +103,12 @@ class Session:
                     self._keep_alive()
                 else:
                     self._dispatch(item)
-            self.connection.flush()
         finally:
             self._lose_nexus()
+        try:
+            self.connection.flush()
+        except engine.ConnectionClosed:
+            return  # it has logged out, and does not wait for our answer
 
     def request_logout(self, grace_seconds: float) -> None:
         """Asks the initiator to log out (RFC 7143 11.9.1, event 1). From any thread."""

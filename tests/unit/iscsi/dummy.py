@@ -33,7 +33,7 @@ class Dawdle(Command, opcode=0xC0, length=10):
 class Memory(Device):
     """Remembers the last Data-Out. `started` and `go` pace the Dawdle command."""
 
-    device_type = 0
+    device_type = 3  # a processor: no driver of an initiator asks it for more
 
     def __init__(self, serial_number: str = "M1") -> None:
         super().__init__(Identity("TAPEBAY", "MEMORY", "0001", serial_number))

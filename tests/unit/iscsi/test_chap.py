@@ -9,6 +9,7 @@ from scsi_targets.iscsi.chap import ChapError, ChapTarget, decode_binary, encode
 from scsi_targets.iscsi.directory import ChapCredentials
 
 HASHES = {"5": hashlib.md5, "6": hashlib.sha1, "7": hashlib.sha256, "8": hashlib.sha3_256}
+NAMES = {"5": "MD5", "6": "SHA-1", "7": "SHA-256", "8": "SHA3-256"}
 CREDENTIALS = ChapCredentials("server", "in-secret-1234", "library", "out-secret-5678")
 
 
@@ -30,7 +31,7 @@ def test_one_way(algorithm: str) -> None:
     assert not chap.done
     assert chap.receive({"CHAP_N": "server", "CHAP_R": proof(algorithm, identifier, "in-secret-1234", challenge)}) == []
     assert chap.done
-    assert not chap.mutual
+    assert chap.description == f"CHAP {NAMES[algorithm]}"
 
 
 @pytest.mark.parametrize("algorithm", HASHES)
@@ -49,7 +50,7 @@ def test_mutual(algorithm: str) -> None:
         ("CHAP_R", proof(algorithm, 0xFE, "out-secret-5678", b"their challenge!")),
     ]
     assert chap.done
-    assert chap.mutual
+    assert chap.description == f"mutual CHAP {NAMES[algorithm]}"
 
 
 def test_rfc_1994_by_hand() -> None:

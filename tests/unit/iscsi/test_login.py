@@ -133,7 +133,7 @@ def test_chap_one_way() -> None:
     assert (response.status, response.transit, response.data) == (0, 1, b"")
     initiator.send(nsg=FULL_FEATURE)
     assert initiator.login.result is not None
-    assert initiator.login.result.authentication == "CHAP"
+    assert initiator.login.result.authentication == "CHAP SHA-256"
 
 
 def test_chap_mutual_in_discovery() -> None:
@@ -150,7 +150,7 @@ def test_chap_mutual_in_discovery() -> None:
     assert parse(response.data) == [("CHAP_N", "library"), ("CHAP_R", proof("out-secret-5678", 9, b"prove it"))]
     assert (response.transit, response.next_stage, response.tsih) == (1, 3, 1)
     assert initiator.login.result is not None
-    assert initiator.login.result.authentication == "mutual CHAP"
+    assert initiator.login.result.authentication == "mutual CHAP SHA-256"
 
 
 def test_a_wrong_secret() -> None:

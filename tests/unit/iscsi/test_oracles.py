@@ -67,7 +67,7 @@ def test_chap(served: Served, credentials: Credentials) -> None:
     with Session(portal(served), TARGET, credentials=credentials) as session:
         session.command(0, TEST_UNIT_READY)
         (record,) = served.server.sessions()
-        assert record.authentication == ("CHAP" if credentials is ONE_WAY else "mutual CHAP")
+        assert record.authentication == ("CHAP MD5" if credentials is ONE_WAY else "mutual CHAP MD5")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The full-feature phase over a real socket, seen by a peer with its own description of the wire."""
 
+import socket
 import struct
 
 import pytest
@@ -185,7 +186,7 @@ def test_an_idle_discovery_session_is_closed(log: Log) -> None:
         peer.login(None)
         with pytest.raises(HungUp):
             peer.receive()
-        assert "idle" in log.wait_for("connection lost")["reason"]
+        assert "idle" in log.wait_for("discovery ended")["reason"]
 
 
 # ---- logout ------------------------------------------------------------------------------------------------------
@@ -203,6 +204,16 @@ def test_logout(served: Served, log: Log, reason: int) -> None:
             peer.receive()
     line = log.wait_for("logout")
     assert (line["initiator"], line["target"]) == ("iqn.2026-01.org.example:peer", TARGET)
+
+
+def test_a_logout_whose_answer_nobody_waits_for(served: Served, log: Log) -> None:
+    for _ in range(20):
+        with Peer(served.address) as peer:
+            peer.login(TARGET)
+            peer.send(layers.LogoutRequest(cmd_sn=peer.cmd_sn))
+            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert log.wait_for("login")["target"] == TARGET
+        assert log.next()["event"] in ("logout", "connection lost")
 
 
 @pytest.mark.parametrize(("reason", "cid", "response"), [(1, 7, 1), (2, 0, 2), (2, 7, 2)])
