@@ -281,7 +281,8 @@ static PyObject *pool_acquire(PyObject *object, PyObject *argument)
 	if (length == -1 && PyErr_Occurred())
 		return NULL;
 	if (length < 0 || length > (Py_ssize_t)LIMIT_TRANSFER_BYTES)
-		return PyErr_Format(PyExc_ValueError, "length is %zd: a buffer has 0 to %u bytes", length, LIMIT_TRANSFER_BYTES);
+		return PyErr_Format(PyExc_ValueError, "length is %zd: a buffer has 0 to %u bytes", length,
+				    LIMIT_TRANSFER_BYTES);
 	block = engine_block_acquire(pool, (size_t)length);
 	if (!block)
 		return PyErr_Format(engine_pool_exhausted, "no room for %zd bytes: %zu of %zu bytes are in use", length,

@@ -64,7 +64,7 @@ static void fit_window(struct negotiated *n)
 		n->command_window = places ? (uint32_t)places : 1;
 }
 
-/* Blocking, so that a wait costs one system call; small responses leave at once (the peer waits for them). */
+/* Blocking, so that sending waits by itself; small responses leave at once (the peer waits for them). */
 static bool set_up_socket(int descriptor, double send_timeout_seconds)
 {
 	struct timeval timeout = { .tv_sec = (time_t)send_timeout_seconds };
@@ -83,26 +83,38 @@ static bool set_up_socket(int descriptor, double send_timeout_seconds)
 	return true;
 }
 
-static bool allocate(struct connection *c)
+bool connection_init(struct connection *c)
 {
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->send_lock, NULL);
+	c->next_target_transfer_tag = 1;
 	c->input = malloc(LIMIT_INPUT_BYTES);
-	c->filling = malloc(sizeof *c->filling);
-	c->sending = malloc(sizeof *c->sending);
-	if (!c->input || !c->filling || !c->sending || requests_init(c) < 0) {
-		PyErr_NoMemory();
-		return false;
-	}
-	c->filling->piece_count = c->filling->payload_count = c->sending->piece_count = c->sending->payload_count = 0;
-	c->filling->bytes = c->filling->scratch_used = c->sending->bytes = c->sending->scratch_used = 0;
-	return true;
+	c->filling = calloc(1, sizeof *c->filling);
+	c->sending = calloc(1, sizeof *c->sending);
+	return c->input && c->filling && c->sending && requests_init(c) == 0;
+}
+
+static void drop_output(struct connection *c, struct batch *batch)
+{
+	for (int i = 0; batch && i < batch->payload_count; i++)
+		payload_drop(c, batch->payloads[i]);
+	free(batch);
+}
+
+void connection_clear(struct connection *c)
+{
+	requests_clear(c);
+	drop_output(c, c->filling);
+	drop_output(c, c->sending);
+	free(c->input);
 }
 
 static bool parse_arguments(PyObject *args, PyObject *keywords, struct connection *values)
 {
 	static char *names[] = {
 		"descriptor", "pool", "stat_sn", "exp_cmd_sn", "header_digest", "data_digest",
-		"max_recv_data_segment_length", "max_send_data_segment_length", "first_burst_length", "max_burst_length",
-		"initial_r2t", "immediate_data", "max_outstanding_r2t", "command_window", "buffer_budget_bytes",
+		"max_recv_data_segment_length", "max_send_data_segment_length", "first_burst_length",
+		"max_burst_length", "initial_r2t", "immediate_data", "max_outstanding_r2t", "command_window", "buffer_budget_bytes",
 		"send_timeout_seconds", NULL,
 	};
 	struct negotiated *n = &values->negotiated;
@@ -146,24 +158,13 @@ static PyObject *connection_new(PyTypeObject *type, PyObject *args, PyObject *ke
 	*self = values;
 	self->ob_base = head;
 	self->descriptor = -1;				/* the caller's until all is well */
-	self->receive_timeout_us = -2;
-	self->next_target_transfer_tag = 1;
 	Py_INCREF(self->pool_object);
-	pthread_mutex_init(&self->lock, NULL);
-	pthread_mutex_init(&self->send_lock, NULL);
-	if (!allocate(self)) {
+	if (!connection_init(self)) {
 		Py_DECREF(self);
-		return NULL;
+		return PyErr_NoMemory();
 	}
 	self->descriptor = values.descriptor;
 	return (PyObject *)self;
-}
-
-static void drop_output(struct connection *c, struct batch *batch)
-{
-	for (int i = 0; batch && i < batch->payload_count; i++)
-		payload_drop(c, batch->payloads[i]);
-	free(batch);
 }
 
 static void connection_dealloc(PyObject *object)
@@ -173,11 +174,8 @@ static void connection_dealloc(PyObject *object)
 
 	if (c->descriptor >= 0)
 		close(c->descriptor);
-	requests_clear(c);
-	drop_output(c, c->filling);
-	drop_output(c, c->sending);
+	connection_clear(c);
 	connection_release_views(c);
-	free(c->input);
 	pthread_mutex_destroy(&c->lock);
 	pthread_mutex_destroy(&c->send_lock);
 	Py_DECREF(c->pool_object);

@@ -90,7 +90,7 @@ struct request {
 	uint32_t extended_cdb_length;
 	struct buffer_block *block;		/* where Data-Out is gathered */
 	size_t held_bytes;			/* what counts against the budget; until the command is answered */
-	uint32_t received, requested;		/* Data-Out: gathered in order; announced unsolicited or asked for by R2T */
+	uint32_t received, requested;		/* Data-Out gathered; announced unsolicited or asked for by R2T */
 	uint32_t unsolicited_limit, unsolicited_data_sn;
 	struct r2t r2ts[LIMIT_OUTSTANDING_R2T];	/* under way, oldest first */
 	uint32_t r2t_count;
@@ -165,7 +165,6 @@ struct connection {
 	struct incoming incoming;
 	unsigned char *input;
 	size_t input_start, input_end;
-	int64_t receive_timeout_us;		/* as the socket has it now */
 	bool quick_peer;			/* its bytes came quickly the last time */
 	char error[200];			/* the line of a ProtocolError */
 
@@ -192,6 +191,13 @@ struct connection {
 
 	unsigned long long commands, bytes_in, bytes_out, pdus_in, pdus_out;
 };
+
+/* ---- connection.c ---- */
+
+/* Memory and locks of a connection whose descriptor, pool, `negotiated` and sequence numbers are set, and whose other
+ * fields are zero. False: no memory; connection_clear() is wanted all the same. */
+bool connection_init(struct connection *c);
+void connection_clear(struct connection *c);
 
 /* ---- connection_requests.c (lock held) --------------------------------------------------------------------------- */
 

@@ -66,7 +66,8 @@ static PyObject *raise_closed(struct connection *c)
 }
 
 /* Takes positional and keyword arguments of a fast call apart, in the order of `names`; absent ones stay NULL. */
-static bool collect(const char *const *names, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject **out)
+static bool collect(const char *const *names, PyObject *const *args, Py_ssize_t count, PyObject *keywords,
+		    PyObject **out)
 {
 	Py_ssize_t keyword_count = keywords ? PyTuple_Size(keywords) : 0, known = 0;
 
@@ -527,7 +528,8 @@ static PyObject *connection_plug(PyObject *object, PyObject *argument)
 #define FAST METH_FASTCALL | METH_KEYWORDS
 
 PyMethodDef connection_methods[] = {
-	{ "receive", (PyCFunction)(void (*)(void))connection_receive, FAST, "receive(timeout_seconds=None): the next request." },
+	{ "receive", (PyCFunction)(void (*)(void))connection_receive, FAST,
+	  "receive(timeout_seconds=None): the next request." },
 	{ "respond", (PyCFunction)(void (*)(void))connection_respond, FAST,
 	  "respond(command, status, sense=b'', data_in=None, data_length=-1): ends a command." },
 	{ "discard", connection_discard, METH_O, "discard(command): no response; its place is free again." },

@@ -56,7 +56,8 @@ static bool read_extended_cdb(struct connection *c, struct request *r, const uns
 
 static bool read_ahs(struct connection *c, struct request *r)
 {
-	const unsigned char *ahs = c->incoming.header + BHS_BYTES, *end = c->incoming.header + c->incoming.header_length;
+	const struct incoming *in = &c->incoming;
+	const unsigned char *ahs = in->header + BHS_BYTES, *end = in->header + in->header_length;
 
 	while (ahs < end) {
 		uint32_t length = get_16(ahs), whole = (3 + length + 3) & ~3u;	/* length, type, then `length` bytes */
@@ -264,7 +265,8 @@ static bool begin_other(struct connection *c, bool has_cmd_sn)
 	if (has_cmd_sn && !(in->header[0] & 0x40) && !requests_in_window(c, get_32(in->header + 24)))
 		return true;
 	if (in->segment_length > LIMIT_WAITING_PDU_BYTES - c->waiting_pdu_bytes)
-		return pdu_format_error(c, "data segments of waiting PDUs come to more than %u bytes", LIMIT_WAITING_PDU_BYTES);
+		return pdu_format_error(c, "data segments of waiting PDUs come to more than %u bytes",
+					LIMIT_WAITING_PDU_BYTES);
 	r = request_new(c, in->header, KIND_PDU);
 	if (!r) {
 		output_reject(c, REJECT_IMMEDIATE_COMMAND);

@@ -5,6 +5,7 @@
  * (padding, data digest) ends it.
  */
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,7 +13,9 @@
 
 #include "connection.h"
 
-#define STARVED_RETRY_US 20000		/* memory that another connection gives back is looked for this often */
+/* A wait is cut into slices while another thread's abort() may release what is held back here, or another connection
+ * give back the memory an R2T waits for. */
+#define HELD_BACK_SLICE_US 50000
 
 enum step { STEP_DONE, STEP_INPUT, STEP_ERROR };	/* one PDU done; more bytes wanted; a format error */
 
@@ -102,18 +105,6 @@ static enum step take_pdu(struct connection *c)
 
 /* ---- the socket -------------------------------------------------------------------------------------------------- */
 
-static void set_receive_timeout(struct connection *c, int64_t timeout_us)
-{
-	struct timeval timeout = { 0 };
-
-	if (c->receive_timeout_us == timeout_us)
-		return;
-	if (timeout_us > 0)				/* all zero means for ever */
-		timeout = (struct timeval){ .tv_sec = timeout_us / 1000000, .tv_usec = timeout_us % 1000000 };
-	setsockopt(c->descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
-	c->receive_timeout_us = timeout_us;
-}
-
 /* What is left of a header or trailer moves to the front: it is short, and then a read has all of the buffer. */
 static void compact_input(struct connection *c)
 {
@@ -125,7 +116,7 @@ static void compact_input(struct connection *c)
 	c->input_end = rest;
 }
 
-static ssize_t read_socket(struct connection *c, int flags)
+static ssize_t read_socket(struct connection *c)
 {
 	struct incoming *in = &c->incoming;
 	bool direct = in->phase == PHASE_SEGMENT && in->sink;
@@ -133,8 +124,9 @@ static ssize_t read_socket(struct connection *c, int flags)
 	struct msghdr message = { .msg_iov = pieces + !direct, .msg_iovlen = 1u + direct };
 
 	if (direct)
-		pieces[0] = (struct iovec){ in->sink + in->segment_received, in->segment_length - in->segment_received };
-	ssize_t count = recvmsg(c->descriptor, &message, flags);
+		pieces[0] = (struct iovec){ in->sink + in->segment_received,
+					    in->segment_length - in->segment_received };
+	ssize_t count = recvmsg(c->descriptor, &message, MSG_DONTWAIT);
 	if (count <= 0)
 		return count;
 	size_t straight = (size_t)count < pieces[0].iov_len ? (size_t)count : pieces[0].iov_len;
@@ -159,22 +151,31 @@ static bool nothing_yet(ssize_t count)
 	return count < 0 && errno == EAGAIN;
 }
 
-/* Looks for bytes for a short while, when the peer is quick, then sleeps for them. */
-static ssize_t wait_for_bytes(struct connection *c)
+/* Looks for bytes for a short while, giving the processor away between looks. */
+static ssize_t look_for_bytes(struct connection *c, int64_t start_us)
 {
-	int64_t start = now_us();
-	ssize_t count = 0;
-	bool none = true;
+	ssize_t count = read_socket(c);
 
-	while (c->quick_peer && none && now_us() < start + LIMIT_POLL_US) {
-		count = read_socket(c, MSG_DONTWAIT);
-		none = nothing_yet(count);
-		if (none)
-			sched_yield();
+	while (nothing_yet(count) && now_us() < start_us + LIMIT_POLL_US) {
+		sched_yield();
+		count = read_socket(c);
 	}
-	if (none)
-		count = read_socket(c, 0);
-	c->quick_peer = count > 0 && now_us() < start + LIMIT_QUICK_US;
+	return count;
+}
+
+/* Waits for bytes up to timeout_us (-1: for ever). */
+static ssize_t wait_for_bytes(struct connection *c, int64_t start_us, int64_t timeout_us)
+{
+	struct pollfd wanted = { .fd = c->descriptor, .events = POLLIN };
+	struct timespec timeout = { .tv_sec = timeout_us / 1000000, .tv_nsec = timeout_us % 1000000 * 1000 };
+	ssize_t count = c->quick_peer && timeout_us ? look_for_bytes(c, start_us) : read_socket(c);
+
+	if (nothing_yet(count) && timeout_us) {
+		if (ppoll(&wanted, 1, timeout_us < 0 ? NULL : &timeout, NULL) < 0)
+			return -1;
+		count = read_socket(c);
+	}
+	c->quick_peer = count > 0 && now_us() < start_us + LIMIT_QUICK_US;
 	return count;
 }
 
@@ -185,18 +186,19 @@ static void close_locked(struct connection *c, const char *why)
 	pthread_mutex_unlock(&c->lock);
 }
 
-/* Waits for bytes. OUTCOME_REQUEST here: some came. */
-static enum outcome fill_input(struct connection *c, int64_t timeout_us)
+/* Waits for bytes until the deadline, or for one slice. OUTCOME_REQUEST here: look again. */
+static enum outcome fill_input(struct connection *c, int64_t deadline_us, bool sliced)
 {
+	int64_t now = now_us(), left = deadline_us < 0 ? -1 : deadline_us > now ? deadline_us - now : 0;
+	bool slice = sliced && (left < 0 || left > HELD_BACK_SLICE_US);
 	ssize_t count;
 
 	compact_input(c);
-	set_receive_timeout(c, timeout_us);
-	count = timeout_us ? wait_for_bytes(c) : read_socket(c, MSG_DONTWAIT);
+	count = wait_for_bytes(c, now, slice ? HELD_BACK_SLICE_US : left);
+	if (nothing_yet(count))
+		return deadline_us >= 0 && now_us() >= deadline_us ? OUTCOME_TIMEOUT : OUTCOME_REQUEST;
 	if (count > 0)
 		return OUTCOME_REQUEST;
-	if (nothing_yet(count))
-		return OUTCOME_TIMEOUT;
 	if (count < 0 && errno == EINTR)
 		return OUTCOME_INTERRUPTED;
 	close_locked(c, count ? "the connection failed while we were receiving" : "the peer closed the connection");
@@ -231,7 +233,7 @@ static enum advance advance(struct connection *c, struct request **request)
 
 /* What to see to before waiting for bytes. */
 struct waiting {
-	bool views, starved;
+	bool views, held_back;
 };
 
 static struct waiting look_before_waiting(struct connection *c)
@@ -240,34 +242,21 @@ static struct waiting look_before_waiting(struct connection *c)
 
 	pthread_mutex_lock(&c->lock);
 	waiting.views = c->finished_views != NULL;
-	waiting.starved = c->starved;
+	waiting.held_back = c->starved || c->held.first || (c->ordered.first && c->ordered.first->next);
 	pthread_mutex_unlock(&c->lock);
 	return waiting;
 }
 
-/* Waits for bytes, a little while only when an R2T waits for memory, which is then tried again. */
-static enum outcome wait_for_input(struct connection *c, int64_t timeout_us, bool starved)
-{
-	if (!starved)
-		return fill_input(c, timeout_us);
-	enum outcome outcome = fill_input(c, timeout_us ? STARVED_RETRY_US : 0);
-	if (outcome != OUTCOME_TIMEOUT)
-		return outcome;
-	pthread_mutex_lock(&c->lock);
-	requests_solicit(c);
-	pthread_mutex_unlock(&c->lock);
-	return timeout_us ? OUTCOME_REQUEST : OUTCOME_TIMEOUT;
-}
-
-/* The socket's timeout stays what the caller asked for, so a peer that drips bytes can stretch the wait to twice that; it
- * costs no system call. */
+/* Queued output is sent before waiting and before saying anything but a request. */
 enum outcome connection_next(struct connection *c, int64_t timeout_us, struct request **request)
 {
-	int64_t deadline_us = timeout_us > 0 ? now_us() + timeout_us : INT64_MAX;
+	int64_t deadline_us = timeout_us < 0 ? -1 : now_us() + timeout_us;
 	enum outcome outcome = OUTCOME_REQUEST;
 
 	for (;;) {
 		pthread_mutex_lock(&c->lock);
+		if (c->starved)
+			requests_solicit(c);
 		enum advance state = advance(c, request);
 		bool queued = c->filling->bytes;
 		pthread_mutex_unlock(&c->lock);
@@ -286,8 +275,6 @@ enum outcome connection_next(struct connection *c, int64_t timeout_us, struct re
 		struct waiting waiting = look_before_waiting(c);
 		if (waiting.views)
 			return OUTCOME_VIEWS;
-		outcome = wait_for_input(c, timeout_us, waiting.starved);
-		if (outcome == OUTCOME_REQUEST && deadline_us != INT64_MAX && now_us() >= deadline_us)
-			outcome = OUTCOME_TIMEOUT;	/* but first see what came */
+		outcome = fill_input(c, deadline_us, waiting.held_back);
 	}
 }

@@ -238,8 +238,9 @@ void requests_announce_window(struct connection *c, bool was_closed)
 
 /* ---- Data-Out: memory and R2T ------------------------------------------------------------------------------------ */
 
-/* Unsolicited data cannot be held back, so a first burst for each free place is kept free of what R2Ts ask for. The oldest
- * command goes over the budget rather than wait for ever, unless a whole one is about to be answered and give memory back. */
+/* Unsolicited data cannot be held back, so a first burst for each free place is kept free of what R2Ts ask for. The
+ * oldest command goes over the budget rather than wait for ever, unless a whole one is about to be answered and give
+ * memory back. */
 static bool within_budget(const struct connection *c, const struct request *r, size_t size, bool oldest)
 {
 	size_t reserve = (size_t)(c->negotiated.command_window - c->places_held) *
@@ -302,7 +303,8 @@ static bool have_memory(struct connection *c, struct request *r, bool oldest)
 
 void request_settle(struct connection *c, struct request *r)
 {
-	/* after an error the data under way come first (11.17: "MUST wait until it receives the last expected Data-Out") */
+	/* after an error the data under way come first: the target "MUST wait until it receives the last expected
+	 * Data-Out PDUs" (11.17) */
 	if (r->unsolicited_open || (r->data_error ? r->r2t_count != 0 : r->received != r->expected))
 		return;
 	if (r->data_error)

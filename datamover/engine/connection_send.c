@@ -82,7 +82,7 @@ static void put_data(struct connection *c, const unsigned char *data, uint32_t l
 		put_digest(batch, engine_crc32c(engine_crc32c(0, data, length), zeros, padding));
 }
 
-/* Queues one PDU; the caller has seen to room. Every PDU of a target carries ExpCmdSN and MaxCmdSN in the same place. */
+/* Queues one PDU; the caller has seen to room. Every PDU of a target has ExpCmdSN and MaxCmdSN in the same place. */
 void output_pdu(struct connection *c, unsigned char bhs[BHS_BYTES], const unsigned char *data, uint32_t length,
 		struct payload *payload)
 {
@@ -147,8 +147,8 @@ static void skip_sent(struct iovec **piece, int *count, size_t sent)
 	}
 }
 
-/* Writes a whole batch. The socket's own send timeout ends a call that moves nothing; the deadline ends a peer that reads
- * by drops. NULL, or why the connection is over. */
+/* Writes a whole batch. The socket's own send timeout ends a call that moves nothing; the deadline ends a peer that
+ * reads by drops. NULL, or why the connection is over. */
 static const char *write_batch(const struct connection *c, struct batch *batch)
 {
 	static const char stopped[] = "the peer stopped reading (send timeout)";
@@ -314,11 +314,12 @@ static struct residual residual(const struct request *r, const struct answer *a,
 		result.bidirectional_count = residual_of(a->data_length, sent, r->read_expected, FLAG_BIDI_OVERFLOW,
 							 FLAG_BIDI_UNDERFLOW, &result.flags);
 	if (!r->write)			/* also a command that expects no data at all: then all it has is overflow */
-		result.count = residual_of(wanted, sent, r->read_expected, FLAG_OVERFLOW, FLAG_UNDERFLOW, &result.flags);
+		result.count = residual_of(wanted, sent, r->read_expected, FLAG_OVERFLOW, FLAG_UNDERFLOW,
+					   &result.flags);
 	return result;
 }
 
-/* One Data-In PDU; `last` takes the status along (the S bit). */
+/* One Data-In PDU; `final` ends a sequence; with a residual it takes the status along (the S bit). */
 static void output_data_in(struct connection *c, struct request *r, const struct answer *a, uint32_t offset,
 			   uint32_t length, bool final, const struct residual *with_status)
 {
@@ -368,14 +369,15 @@ static bool output_all_data_in(struct connection *c, struct request *r, const st
 
 	while (offset < sent) {
 		uint32_t burst_left = c->negotiated.max_burst_length - offset % c->negotiated.max_burst_length;
-		uint32_t length = smaller(smaller(burst_left, sent - offset), c->negotiated.max_send_data_segment_length);
-		bool last = offset + length == sent;
+		uint32_t wanted = smaller(burst_left, sent - offset);
+		uint32_t length = smaller(wanted, c->negotiated.max_send_data_segment_length);
+		bool last = offset + length == sent, with_status = last && collapse;
 
 		if (!make_room(c, 1))
 			return true;
-		if (last && collapse)
+		if (with_status)
 			request_give_place_back(c, r);	/* so that its own status opens the window again */
-		output_data_in(c, r, a, offset, length, last || length == burst_left, last && collapse ? residual : NULL);
+		output_data_in(c, r, a, offset, length, last || length == burst_left, with_status ? residual : NULL);
 		offset += length;
 	}
 	return sent && collapse;

@@ -1,4 +1,4 @@
-/* CRC32C (Castagnoli): the portable form, the choice of the fastest variant at load time, and what Python sees of it. */
+/* CRC32C (Castagnoli): the portable form, the choice of the fastest variant at load time, and what Python sees. */
 #include <string.h>
 
 #include "engine.h"

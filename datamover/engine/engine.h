@@ -1,4 +1,5 @@
-/* Tapebay's engine: the C that touches bytes. Python decides; nothing here knows what a CDB, a sense key or a mode page is.
+/* Tapebay's engine: the C that touches bytes. Python decides; nothing here knows what a CDB, a sense key or a mode page
+ * is.
  *
  * Every limit of the engine is named in this header. One .c file per concern; each registers what it gives to Python
  * through its register_*() function, called once by module.c. Built against the limited API of Python 3.11.
@@ -25,7 +26,7 @@
 
 /* connection*.c: what one peer can make us hold. */
 
-/* Places in a command window. An initiator uses some hundreds at the most; the slots are allocated with the connection. */
+/* Places in a command window. An initiator uses some hundreds at most; the slots are allocated with the connection. */
 #define LIMIT_COMMAND_WINDOW 4096u
 
 /* Immediate requests are outside the command window (RFC 7143 4.2.2.1), so they need a bound of their own; one more is
@@ -44,9 +45,10 @@
 /* One read from the socket: about eight commands of 10 KiB with immediate data, so that a busy queue costs one call. */
 #define LIMIT_INPUT_BYTES (128u << 10)
 
-/* Before a thread sleeps for input it looks again for this long, giving its processor away between looks. At queue depth
- * 1 that saves the wake-up, which costs more than a command does: 12 thousand commands a second became 35 thousand, for
- * less processor time in all. Only a peer whose bytes came quickly the last time is worth it. */
+/* Before a thread sleeps for input it looks again for this long, giving its processor away between looks. At queue
+ * depth 1 that saves the wake-up, which costs more than a command does: 12 thousand commands a second became 35 thousand, for
+ * less processor time in all; on a machine whose processors are all busy it changes nothing. Only a peer whose bytes
+ * came quickly the last time is worth it. */
 #define LIMIT_POLL_US 50
 #define LIMIT_QUICK_US 200
 

@@ -1,6 +1,7 @@
 """Several threads at one connection: answers from workers, shutdown, the lock of receive()."""
 
 import random
+import signal
 import threading
 from queue import SimpleQueue
 
@@ -66,6 +67,40 @@ def test_shutdown_wakes_a_blocked_respond() -> None:
         peer.connection.shutdown()
         worker.join(10)
         assert "shutdown" in str(errors.get(timeout=10))
+
+
+def test_abort_from_another_thread_lets_a_waiting_receive_go_on() -> None:
+    # A LOGICAL UNIT RESET through another session drops the command whose data the ones behind it wait for.
+    with Peer() as peer:
+        peer.send(peer.command(1, expected=1000, write=True), peer.command(2))
+        peer.read()
+        handed_out: SimpleQueue[object] = SimpleQueue()
+        waiter = threading.Thread(target=lambda: handed_out.put(peer.connection.receive(20)))
+        waiter.start()
+        assert peer.connection.abort(initiator_task_tag=1) == [1]
+        command = handed_out.get(timeout=20)
+        waiter.join()
+        assert isinstance(command, ScsiCommand) and command.initiator_task_tag == 2
+
+
+def test_a_signal_is_seen_while_receive_waits() -> None:
+    class Rang(Exception):
+        pass
+
+    def ring(number: int, frame: object) -> None:
+        raise Rang
+
+    with Peer() as peer:
+        before = signal.signal(signal.SIGALRM, ring)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(Rang):
+                peer.connection.receive(20)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        peer.send(peer.command(1))
+        assert peer.next_command().initiator_task_tag == 1, "and receive() goes on afterwards"
 
 
 class Workers:
@@ -143,9 +178,9 @@ def test_workers_answer_while_receive_goes_on(digests: bool) -> None:
                 stat_sns.append(answer.stat_sn)
                 assert received[answer.tag] in (None, lengths[answer.tag])
                 finished += 1
+        workers.stop()
         peer.connection.shutdown()
         server.join()
-        workers.stop()
         assert stat_sns == list(range(100, 100 + total)), "StatSN goes up in the order on the wire"
         assert results == []
         assert peer.connection.commands == total
