@@ -1,0 +1,302 @@
+"""A copy job: segments in order between endpoints, reading and writing overlapped, CRC32C computed on the way.
+
+The caller's thread reads and assembles; one writer thread writes, in order. Between them go a few buffers of the
+engine, so memory is bounded and payload is never handled here: endpoints fill and drain whole buffers.
+
+What a segment leaves over follows EXTENDED COPY (SPC-5 5.17.7.2), which is general enough for every user of this
+module: *source residue* has been read but not asked for, *sink residue* is too short for a whole write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Progress, Side, Tally
+from datamover.copy_writer import Chunk, CopyWriter
+from datamover.endpoints import Sink, Source, TransferFailed
+from datamover.engine import BufferPool, DataBuffer, crc32c
+
+# One write: large enough that its overhead is lost in the copying, small enough to stay in the processor's cache.
+CHUNK_BYTES = 1 << 20
+# Buffers of one job: one is written, one is read into, one waits.
+BUFFERS = 3
+
+
+class Rest(Enum):
+    """What becomes of residue at the end of a segment."""
+
+    KEEP = "keep"  # the next segment's data begins with it
+    DISCARD = "discard"
+    PAD = "pad"  # with zeros, to a whole write; sink residue only
+    FAIL = "fail"  # the segment is an error (InexactSegment)
+
+
+@dataclass(slots=True)
+class Segment:
+    """`length` bytes from source to sink.
+
+    source: None when only residue shall be written. sink: None when the bytes shall be read and forgotten.
+    length_of_sink: the length is what the sink gets, residue of earlier segments included; otherwise it is what is
+    taken from the source, and the sink gets as many whole writes as that and earlier residue make.
+    source_residue_first: whether source residue of earlier segments is used before the source.
+    """
+
+    source: Source | None
+    sink: Sink | None
+    length: int
+    length_of_sink: bool = False
+    source_residue_first: bool = True
+    source_rest: Rest = Rest.FAIL
+    sink_rest: Rest = Rest.FAIL
+
+
+@dataclass(slots=True)
+class Action:
+    """Something else to do between segments, when all before it is written (filemarks, positioning)."""
+
+    device: object
+    run: Callable[[], None]
+
+
+@dataclass(slots=True)
+class _Assembly:
+    """The buffer that is being filled: whole writes for `sink`, then sink residue.
+
+    shares: (segment, offset): the whole writes up to that offset belong to that segment."""
+
+    sink: Sink | None
+    buffer: DataBuffer
+    view: memoryview  # as much of the buffer as the sink's writes fill evenly
+    filled: int = 0
+    shares: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def room(self) -> int:
+        return len(self.view) - self.filled
+
+    @property
+    def residue(self) -> int:
+        return self.filled % self.sink.granularity if self.sink is not None else 0
+
+
+class CopyJob:
+    """Runs once. `steps` in order; a step's number in failures and progress is its place in that list."""
+
+    def __init__(self, steps: Sequence[Segment | Action], *, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """cancelled: asked before every read and write; True makes the job stop with CopyCancelled."""
+        self.progress = Progress()
+        self._steps = steps
+        self._cancelled = cancelled
+        self._tallies = [Tally() for _ in steps]
+        size = max((_chunk_bytes(step.sink) for step in steps if isinstance(step, Segment)), default=0)
+        pool = BufferPool(BUFFERS * max(4096, 1 << (size - 1).bit_length()))
+        buffers = [pool.acquire(size) for _ in range(BUFFERS)]
+        self._writer = CopyWriter(self.progress, self._tallies, buffers, cancelled)
+        self._assembly: _Assembly | None = None
+        self._source_residue = memoryview(b"")
+        self._sink_residue = memoryview(b"")
+        self._number = 0
+        self._crc32c = 0
+
+    def run(self) -> None:
+        """Raises CopyFailed or CopyCancelled; everything before the failing read or write is written then."""
+        self._writer.start()
+        try:
+            self._run_steps()
+            self._emit()
+        except TransferFailed as error:
+            self._fail(Side.SOURCE, error.__cause__ or error)
+        except InexactSegment as error:
+            self._fail(Side.NEITHER, error)
+        finally:
+            self._writer.stop()
+        self._writer.check()
+
+    def _run_steps(self) -> None:
+        for number, step in enumerate(self._steps):
+            self._number = number
+            self.progress.segments = number + 1
+            if isinstance(step, Action):
+                self._emit()
+                self._writer.act(self._number, step.run, step.device)
+            else:
+                self._segment(step)
+
+    def _fail(self, side: Side, cause: BaseException) -> None:
+        """What was read before is still written; if that fails, it is what is reported."""
+        self._emit()
+        self._writer.drain()
+        self._writer.check()
+        raise CopyFailed(self._number, side, cause, self._tallies[self._number]) from cause
+
+    # ---- a segment -------------------------------------------------------------------------------------------------
+
+    def _segment(self, segment: Segment) -> None:
+        source, sink = segment.source, segment.sink
+        if source is not None and (not source.read_ahead or source.device in self._writer.devices):
+            self._emit()
+            self._writer.drain()
+        if segment.length_of_sink or self._assembly is None or self._assembly.sink is not sink:
+            self._change_sink(sink)
+        self._plan(segment)
+        taken = segment.length
+        if segment.length_of_sink:
+            taken -= self._take_sink_residue(segment.length)
+        elif sink is not None:
+            self._take_sink_residue(len(self._sink_residue))
+        self._take(segment, taken)
+        self._settle_source(segment.source_rest)
+        self._settle_sink(segment)
+
+    def _plan(self, segment: Segment) -> None:
+        if segment.sink is None or self._assembly is None:
+            return
+        granularity = segment.sink.granularity
+        total = segment.length
+        if not segment.length_of_sink:
+            total += len(self._sink_residue) + self._assembly.residue
+        partial = total % granularity
+        whole = total - partial + (granularity if partial and segment.sink_rest is Rest.PAD else 0)
+        self._tallies[self._number].planned_bytes = whole
+
+    def _take_sink_residue(self, limit: int) -> int:
+        """Begins the assembly with residue that was put aside; returns how many bytes."""
+        rest = self._sink_residue[:limit]
+        self._sink_residue = self._sink_residue[limit:]
+        taken = len(rest)
+        while rest:
+            rest = rest[self._put(rest) :]
+        return taken
+
+    def _take(self, segment: Segment, length: int) -> None:
+        """Moves `length` bytes from source residue and source into the assembly."""
+        while length:
+            self._writer.check()
+            if self._cancelled():
+                raise CopyCancelled
+            if segment.source_residue_first and self._source_residue:
+                count = self._put(self._source_residue[:length])
+                self._source_residue = self._source_residue[count:]
+            else:
+                count = self._read(segment.source, length)
+            length -= count
+
+    def _put(self, data: memoryview) -> int:
+        assembly = self._with_room()
+        count = min(len(data), assembly.room)
+        assembly.view[assembly.filled : assembly.filled + count] = data[:count]
+        assembly.filled += count
+        return count
+
+    def _read(self, source: Source | None, length: int) -> int:
+        """Reads straight into the assembly. When a whole read does not fit there, or is more than is wanted, it becomes
+        source residue and the result is 0."""
+        if source is None:
+            raise InexactSegment("there is no source for what the sink still needs")
+        assembly = self._with_room()
+        room = min(length, assembly.room)
+        whole = room - room % source.granularity
+        if not whole:
+            residue = memoryview(bytearray(source.granularity))
+            source.read(residue)
+            self._source_residue = residue
+            return 0
+        try:
+            source.read(assembly.view[assembly.filled : assembly.filled + whole])
+        except TransferFailed as error:
+            assembly.filled += error.bytes_done  # what came before the failure is good, and is written
+            raise
+        assembly.filled += whole
+        return whole
+
+    # ---- residue ---------------------------------------------------------------------------------------------------
+
+    def _settle_source(self, rest: Rest) -> None:
+        if not self._source_residue or rest is Rest.KEEP:
+            return
+        left, self._source_residue = len(self._source_residue), memoryview(b"")
+        if rest is Rest.FAIL:
+            self._share()
+            raise InexactSegment(f"{left} bytes were read that the segment has no use for")
+
+    def _settle_sink(self, segment: Segment) -> None:
+        assembly = self._assembly
+        if segment.sink is None or assembly is None:
+            self._assembly_is_over()
+            return
+        residue = assembly.residue
+        left = residue or len(self._sink_residue)
+        if left and (segment.sink_rest is Rest.FAIL or (segment.sink_rest is Rest.PAD and not residue)):
+            self._share()
+            raise InexactSegment(f"{left} bytes are left that do not make a whole write")
+        if residue and segment.sink_rest is Rest.PAD:
+            padding = segment.sink.granularity - residue
+            assembly.view[assembly.filled : assembly.filled + padding] = bytes(padding)
+            assembly.filled += padding
+        elif segment.sink_rest is Rest.DISCARD:
+            assembly.filled -= residue
+            self._sink_residue = memoryview(b"")
+        self._share()
+
+    def _share(self) -> None:
+        """Up to here the assembly's whole writes are this segment's."""
+        assembly = self._assembly
+        if assembly is not None and assembly.sink is not None:
+            assembly.shares.append((self._number, assembly.filled - assembly.residue))
+
+    # ---- the assembly ----------------------------------------------------------------------------------------------
+
+    def _change_sink(self, sink: Sink | None) -> None:
+        """Ends the assembly, whose residue goes aside, and begins one for another sink."""
+        self._emit()
+        self._assembly_is_over()
+        buffer = self._writer.buffer()
+        self._assembly = _Assembly(sink, buffer, memoryview(buffer)[: _chunk_bytes(sink)])
+
+    def _assembly_is_over(self) -> None:
+        """Its whole writes have been emitted, or were for nobody."""
+        assembly, self._assembly = self._assembly, None
+        if assembly is None:
+            return
+        if assembly.sink is not None and assembly.filled:
+            self._sink_residue = memoryview(bytes(assembly.view[: assembly.filled]) + bytes(self._sink_residue))
+        self._writer.give_back(assembly.buffer)
+
+    def _with_room(self) -> _Assembly:
+        assembly = self._assembly
+        assert assembly is not None  # _segment() began one
+        if not assembly.room:
+            if assembly.sink is None:
+                assembly.filled = 0
+            else:
+                self._emit()
+        assert self._assembly is not None
+        return self._assembly
+
+    def _emit(self) -> None:
+        """Hands the assembly's whole writes to the writer; the residue begins the next buffer."""
+        assembly = self._assembly
+        if assembly is None or assembly.sink is None:
+            return
+        residue = assembly.residue
+        length = assembly.filled - residue
+        if not length:
+            return
+        whole = assembly.view[:length]
+        self._crc32c = crc32c(whole, self._crc32c)
+        shares = assembly.shares
+        if not shares or shares[-1][1] < length:
+            shares.append((self._number, length))
+        buffer = self._writer.buffer()
+        view = memoryview(buffer)[: len(assembly.view)]
+        view[:residue] = assembly.view[length : assembly.filled]
+        self._assembly = _Assembly(assembly.sink, buffer, view, residue)
+        self._writer.write(Chunk(assembly.sink, assembly.buffer, length, shares, self._crc32c))
+
+
+def _chunk_bytes(sink: Sink | None) -> int:
+    """How much is gathered before it is written: whole writes, about CHUNK_BYTES."""
+    granularity = sink.granularity if sink is not None else 1
+    return max(1, CHUNK_BYTES // granularity) * granularity

@@ -1,0 +1,151 @@
+"""The writing half of a copy job: a thread that writes chunks in order and gives their buffers back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import TypeAlias
+
+from datamover.copy_progress import CopyCancelled, CopyFailed, Progress, Side, Tally
+from datamover.endpoints import Sink, TransferFailed
+from datamover.engine import DataBuffer
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Whole writes for a sink, from the start of a buffer.
+
+    shares: (segment, offset): the bytes up to that offset, from the one before it, are that segment's.
+    crc32c: of everything the job has written when this is written.
+    """
+
+    sink: Sink
+    buffer: DataBuffer
+    length: int
+    shares: list[tuple[int, int]]
+    crc32c: int
+
+
+@dataclass(slots=True)
+class Act:
+    """Something else to do at this place in the order."""
+
+    segment: int
+    run: Callable[[], None]
+
+
+@dataclass(slots=True)
+class Barrier:
+    """All before it is done when the event is set."""
+
+    passed: threading.Event = field(default_factory=threading.Event)
+
+
+Item: TypeAlias = "Chunk | Act | Barrier | None"
+
+
+class CopyWriter:
+    """After a failure it writes nothing more, but goes on taking what it is given; `failure` says what it was.
+
+    devices: what has been written to since the last drain()."""
+
+    def __init__(
+        self, progress: Progress, tallies: list[Tally], buffers: list[DataBuffer], cancelled: Callable[[], bool]
+    ) -> None:
+        self.failure: CopyFailed | CopyCancelled | None = None
+        self.devices: set[object] = set()
+        self._progress = progress
+        self._tallies = tallies
+        self._cancelled = cancelled
+        self._items: SimpleQueue[Item] = SimpleQueue()
+        self._free: SimpleQueue[DataBuffer] = SimpleQueue()
+        for buffer in buffers:
+            self._free.put(buffer)
+        self._thread = threading.Thread(target=self._work, name="copy writer", daemon=True)
+
+    # ---- the reader's side -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Waits until everything is written."""
+        self._items.put(None)
+        self._thread.join()
+
+    def buffer(self) -> DataBuffer:
+        """An empty buffer; waits for one."""
+        return self._free.get()
+
+    def give_back(self, buffer: DataBuffer) -> None:
+        """A buffer that was not needed."""
+        self._free.put(buffer)
+
+    def write(self, chunk: Chunk) -> None:
+        """Queues a chunk; its buffer is the writer's from now on."""
+        self.devices.add(chunk.sink.device)
+        self._items.put(chunk)
+
+    def act(self, segment: int, run: Callable[[], None], device: object) -> None:
+        """Queues something else."""
+        self.devices.add(device)
+        self._items.put(Act(segment, run))
+
+    def drain(self) -> None:
+        """Waits until all that was queued is done."""
+        barrier = Barrier()
+        self._items.put(barrier)
+        barrier.passed.wait()
+        self.devices.clear()
+
+    def check(self) -> None:
+        """Raises the failure, if there is one."""
+        if self.failure is not None:
+            raise self.failure
+
+    # ---- the thread's side -----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (item := self._items.get()) is not None:
+            if isinstance(item, Barrier):
+                item.passed.set()
+                continue
+            if self.failure is None and self._cancelled():
+                self.failure = CopyCancelled()
+            if self.failure is None:
+                self._do(item)
+            if isinstance(item, Chunk):
+                self._free.put(item.buffer)
+
+    def _do(self, item: Chunk | Act) -> None:
+        if isinstance(item, Chunk):
+            self._write(item)
+            return
+        try:
+            item.run()
+        except Exception as error:  # noqa: BLE001 - whatever a device raises is the job's failure
+            self.failure = CopyFailed(item.segment, Side.DESTINATION, error, Tally())
+
+    def _write(self, chunk: Chunk) -> None:
+        try:
+            chunk.sink.write(memoryview(chunk.buffer)[: chunk.length])
+        except TransferFailed as error:
+            segment = self._account(chunk, error.bytes_done)
+            self.failure = CopyFailed(segment, Side.DESTINATION, error.__cause__ or error, self._tallies[segment])
+        else:
+            self._account(chunk, chunk.length)
+            self._progress.crc32c = chunk.crc32c
+
+    def _account(self, chunk: Chunk, done: int) -> int:
+        """Books `done` bytes of the chunk; returns the segment that the byte behind them belongs to."""
+        self._progress.bytes_written += done
+        start = 0
+        for segment, end in chunk.shares:
+            self._tallies[segment].written_bytes += max(0, min(done, end) - start)
+            if done < end:
+                return segment
+            start = end
+        return chunk.shares[-1][0]

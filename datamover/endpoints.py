@@ -1,0 +1,127 @@
+"""What a copy job moves bytes between. Nothing here knows a device's protocol: a disk is bytes at offsets, a tape is
+blocks in order, and whatever fails raises TransferFailed with the device's own error as its cause.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class TransferFailed(Exception):
+    """A read or write that did not move all of its bytes. bytes_done: how many it did move, from the buffer's start."""
+
+    def __init__(self, message: str, bytes_done: int = 0) -> None:
+        super().__init__(message)
+        self.bytes_done = bytes_done
+
+
+class Source(Protocol):
+    """Bytes in order. Each read's length is a multiple of `granularity` bytes.
+
+    device: what the bytes come from; a job that has written to it waits for its writes before it reads.
+    read_ahead: whether it may be read while earlier segments are still being written.
+    """
+
+    granularity: int
+    device: object
+    read_ahead: bool
+
+    def read(self, into: memoryview, /) -> None:
+        """Fills the whole buffer. Raises TransferFailed."""
+
+
+class Sink(Protocol):
+    """Takes bytes in order. Each write's length is a multiple of `granularity` bytes."""
+
+    granularity: int
+    device: object
+
+    def write(self, data: memoryview, /) -> None:
+        """Takes the whole buffer. Raises TransferFailed."""
+
+
+class Disk(Protocol):
+    """Bytes at offsets. What it raises, beside OSError, is its own: a job reports every Exception as TransferFailed."""
+
+    def read_into(self, buffer: Buffer, offset: int, /) -> None: ...
+    def write(self, buffer: Buffer, offset: int, /) -> None: ...
+
+
+class Tape(Protocol):
+    """Blocks in order at a position that moves on."""
+
+    def read_blocks(self, into: Buffer, block_length: int, /) -> int:
+        """Reads blocks of exactly `block_length` bytes until the buffer is full and returns the bytes read. When it is
+        not full, what stopped it is raised, with `transferred` bytes read before."""
+
+    def write_blocks(self, data: Buffer, block_length: int, /) -> None:
+        """Writes the buffer as blocks; raises what stopped it, with `transferred` bytes written before."""
+
+
+class DiskExtent:
+    """A range of a disk, from its start on: a source or a sink."""
+
+    read_ahead = True
+
+    def __init__(self, disk: Disk, offset: int, granularity: int = 1) -> None:
+        """offset: in bytes, where the range begins."""
+        self.device: object = disk
+        self.granularity = granularity
+        self._disk = disk
+        self._at = offset
+
+    def read(self, into: memoryview, /) -> None:
+        try:
+            self._disk.read_into(into, self._at)
+        except Exception as error:
+            raise TransferFailed(f"reading the disk at byte {self._at}: {error}") from error
+        self._at += len(into)
+
+    def write(self, data: memoryview, /) -> None:
+        try:
+            self._disk.write(data, self._at)
+        except Exception as error:
+            raise TransferFailed(f"writing the disk at byte {self._at}: {error}") from error
+        self._at += len(data)
+
+
+class TapeBlocks:
+    """A tape at its position, in transfers of `granularity` bytes: each one block, or several of `block_length`."""
+
+    read_ahead = False  # where a tape stands after a copy must not depend on how fast its reader was (SPC-5 6.4.5.4)
+
+    def __init__(self, tape: Tape, transfer_length: int, block_length: int | None = None) -> None:
+        self.device: object = tape
+        self.granularity = transfer_length
+        self._tape = tape
+        self._block_length = block_length or transfer_length
+
+    def read(self, into: memoryview, /) -> None:
+        try:
+            self._tape.read_blocks(into, self._block_length)
+        except Exception as error:
+            raise TransferFailed(f"reading the tape: {error}", getattr(error, "transferred", 0)) from error
+
+    def write(self, data: memoryview, /) -> None:
+        try:
+            self._tape.write_blocks(data, self._block_length)
+        except Exception as error:
+            raise TransferFailed(f"writing the tape: {error}", getattr(error, "transferred", 0)) from error
+
+
+class InlineBytes:
+    """Bytes that came with the order to copy."""
+
+    granularity = 1
+    read_ahead = True
+
+    def __init__(self, data: memoryview) -> None:
+        self.device: object = self
+        self._data = data
+
+    def read(self, into: memoryview, /) -> None:
+        into[:] = self._data[: len(into)]
+        self._data = self._data[len(into) :]
