@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Progress, Side, Tally
-from datamover.copy_writer import Chunk, CopyWriter
+from datamover.copy_writer import Act, Chunk, CopyWriter
 from datamover.endpoints import Sink, Source, TransferFailed
 from datamover.engine import BufferPool, DataBuffer, crc32c
 
@@ -33,6 +34,16 @@ class Rest(Enum):
     FAIL = "fail"  # the segment is an error (InexactSegment)
 
 
+class Rests(NamedTuple):
+    """The rules for both kinds of residue."""
+
+    source: Rest = Rest.FAIL
+    sink: Rest = Rest.FAIL
+
+
+EXACT = Rests()
+
+
 @dataclass(slots=True)
 class Segment:
     """`length` bytes from source to sink.
@@ -46,18 +57,20 @@ class Segment:
     source: Source | None
     sink: Sink | None
     length: int
+    rests: Rests = EXACT
     length_of_sink: bool = False
     source_residue_first: bool = True
-    source_rest: Rest = Rest.FAIL
-    sink_rest: Rest = Rest.FAIL
 
 
 @dataclass(slots=True)
 class Action:
-    """Something else to do between segments, when all before it is written (filemarks, positioning)."""
+    """Something else to do between segments, when all before it is written (filemarks, positioning).
+
+    device: what it is done to. side: which end of the copy that device is, for the failure."""
 
     device: object
     run: Callable[[], None]
+    side: Side = Side.DESTINATION
 
 
 @dataclass(slots=True)
@@ -84,9 +97,16 @@ class _Assembly:
 class CopyJob:
     """Runs once. `steps` in order; a step's number in failures and progress is its place in that list."""
 
-    def __init__(self, steps: Sequence[Segment | Action], *, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """cancelled: asked before every read and write; True makes the job stop with CopyCancelled."""
-        self.progress = Progress()
+    def __init__(
+        self,
+        steps: Sequence[Segment | Action],
+        *,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """progress: where to tell how far it is, for whoever watched before the job was made. cancelled: asked before
+        every read and write; True makes the job stop with CopyCancelled."""
+        self.progress = progress if progress is not None else Progress()
         self._steps = steps
         self._cancelled = cancelled
         self._tallies = [Tally() for _ in steps]
@@ -120,7 +140,7 @@ class CopyJob:
             self.progress.segments = number + 1
             if isinstance(step, Action):
                 self._emit()
-                self._writer.act(self._number, step.run, step.device)
+                self._writer.act(Act(number, step.run, step.side), step.device)
             else:
                 self._segment(step)
 
@@ -147,7 +167,7 @@ class CopyJob:
         elif sink is not None:
             self._take_sink_residue(len(self._sink_residue))
         self._take(segment, taken)
-        self._settle_source(segment.source_rest)
+        self._settle_source(segment.rests.source)
         self._settle_sink(segment)
 
     def _plan(self, segment: Segment) -> None:
@@ -158,7 +178,7 @@ class CopyJob:
         if not segment.length_of_sink:
             total += len(self._sink_residue) + self._assembly.residue
         partial = total % granularity
-        whole = total - partial + (granularity if partial and segment.sink_rest is Rest.PAD else 0)
+        whole = total - partial + (granularity if partial and segment.rests.sink is Rest.PAD else 0)
         self._tallies[self._number].planned_bytes = whole
 
     def _take_sink_residue(self, limit: int) -> int:
@@ -228,14 +248,14 @@ class CopyJob:
             return
         residue = assembly.residue
         left = residue or len(self._sink_residue)
-        if left and (segment.sink_rest is Rest.FAIL or (segment.sink_rest is Rest.PAD and not residue)):
+        if left and (segment.rests.sink is Rest.FAIL or (segment.rests.sink is Rest.PAD and not residue)):
             self._share()
             raise InexactSegment(f"{left} bytes are left that do not make a whole write")
-        if residue and segment.sink_rest is Rest.PAD:
+        if residue and segment.rests.sink is Rest.PAD:
             padding = segment.sink.granularity - residue
             assembly.view[assembly.filled : assembly.filled + padding] = bytes(padding)
             assembly.filled += padding
-        elif segment.sink_rest is Rest.DISCARD:
+        elif segment.rests.sink is Rest.DISCARD:
             assembly.filled -= residue
             self._sink_residue = memoryview(b"")
         self._share()

@@ -39,9 +39,12 @@ class CopyFailed(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """How far a job is; may be read while it runs. segments: begun so far. crc32c: of all bytes written, in order."""
+    """How far a job is; may be read while it runs.
+
+    segments: begun so far. operations: writes and actions that are done. crc32c: of all bytes written, in order."""
 
     segments: int = 0
+    operations: int = 0
     bytes_written: int = 0
     crc32c: int = 0
 

@@ -30,10 +30,11 @@ class Chunk:
 
 @dataclass(slots=True)
 class Act:
-    """Something else to do at this place in the order."""
+    """Something else to do at this place in the order; `side`: who failed if it fails."""
 
     segment: int
     run: Callable[[], None]
+    side: Side
 
 
 @dataclass(slots=True)
@@ -89,10 +90,10 @@ class CopyWriter:
         self.devices.add(chunk.sink.device)
         self._items.put(chunk)
 
-    def act(self, segment: int, run: Callable[[], None], device: object) -> None:
+    def act(self, act: Act, device: object) -> None:
         """Queues something else."""
         self.devices.add(device)
-        self._items.put(Act(segment, run))
+        self._items.put(act)
 
     def drain(self) -> None:
         """Waits until all that was queued is done."""
@@ -126,8 +127,9 @@ class CopyWriter:
             return
         try:
             item.run()
+            self._progress.operations += 1
         except Exception as error:  # noqa: BLE001 - whatever a device raises is the job's failure
-            self.failure = CopyFailed(item.segment, Side.DESTINATION, error, Tally())
+            self.failure = CopyFailed(item.segment, item.side, error, Tally())
 
     def _write(self, chunk: Chunk) -> None:
         try:
@@ -138,6 +140,7 @@ class CopyWriter:
         else:
             self._account(chunk, chunk.length)
             self._progress.crc32c = chunk.crc32c
+            self._progress.operations += 1
 
     def _account(self, chunk: Chunk, done: int) -> int:
         """Books `done` bytes of the chunk; returns the segment that the byte behind them belongs to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scsi_targets.devices.copy_manager import TapeCopyManager
 from scsi_targets.devices.tape_attributes import AttributeCommands
 from scsi_targets.devices.tape_density import DensityCommands
 from scsi_targets.devices.tape_diagnostics import DiagnosticCommands
@@ -15,7 +16,7 @@ from scsi_targets.devices.tape_vpd import TapeVpdPages
 
 class TapeDrive(
     VolumeLogPages, LoadCommands, PositionCommands, VerifyCommands, FormatCommands, DensityCommands, AttributeCommands,
-    DiagnosticCommands, TapeVpdPages,
+    DiagnosticCommands, TapeVpdPages, TapeCopyManager,
 ):  # fmt: skip
     """A sequential-access device: `TapeDrive(drive_model("IBM ULT3580-TD8"), serial, store=, state_key=)`.
 

@@ -120,6 +120,8 @@ COPY_SEGMENT_FAILED = SenseCode(COPY_ABORTED, 0x0D, 0x00)
 THIRD_PARTY_DEVICE_FAILURE = SenseCode(COPY_ABORTED, 0x0D, 0x01)
 COPY_TARGET_NOT_REACHABLE = SenseCode(COPY_ABORTED, 0x0D, 0x02)
 INCORRECT_COPY_TARGET_DEVICE_TYPE = SenseCode(COPY_ABORTED, 0x0D, 0x03)
+UNEXPECTED_INEXACT_SEGMENT = SenseCode(COPY_ABORTED, 0x26, 0x0A)
+COPY_CLEARED_BY_DEVICE_SERVER = SenseCode(COPY_ABORTED, 0x2F, 0x02)
 COPY_TARGET_DATA_UNDERRUN = SenseCode(COPY_ABORTED, 0x0D, 0x04)
 COPY_TARGET_DATA_OVERRUN = SenseCode(COPY_ABORTED, 0x0D, 0x05)
 
@@ -132,6 +134,14 @@ PROTOCOL_SERVICE_CRC_ERROR = SenseCode(ABORTED_COMMAND, 0x47, 0x05)
 UNEXPECTED_UNSOLICITED_DATA = SenseCode(ABORTED_COMMAND, 0x0C, 0x0C)
 NOT_ENOUGH_UNSOLICITED_DATA = SenseCode(ABORTED_COMMAND, 0x0C, 0x0D)
 DATA_OFFSET_ERROR = SenseCode(ABORTED_COMMAND, 0x4B, 0x05)
+
+
+class ForwardedSense(NamedTuple):
+    """Status and sense data that a copy source or destination gave the copy manager (SPC-5 5.17.7.4)."""
+
+    by_destination: bool
+    status: int
+    sense: bytes
 
 
 class Sense(NamedTuple):
@@ -148,6 +158,7 @@ class Sense(NamedTuple):
     progress: int | None = None  # 0 to 65535
     segment_pointer: tuple[int, bool, int] | None = None  # (byte, segment-relative, bit or -1), EXTENDED COPY
     deferred: bool = False
+    forwarded: ForwardedSense | None = None
 
     def encode(self, descriptor_format: bool = False) -> bytes:
         """Fixed-format (18 bytes) or descriptor-format sense data (SPC-5 4.4.2, 4.4.3)."""
@@ -183,6 +194,11 @@ class Sense(NamedTuple):
         out[12], out[13] = self.code.asc, self.code.ascq
         if (specific := self._sense_key_specific()) is not None:
             out[15:18] = specific
+        if self.forwarded is not None:
+            # The first and second byte of COMMAND-SPECIFIC INFORMATION say where the status byte is.
+            out[9 if self.forwarded.by_destination else 8] = len(out)
+            out += bytes([self.forwarded.status]) + self.forwarded.sense
+            out[7] = len(out) - 8
         return bytes(out)
 
     def _descriptors(self) -> bytes:
@@ -195,6 +211,9 @@ class Sense(NamedTuple):
             body += bytes([0x02, 0x06, 0, 0]) + specific + b"\0"
         if stream := self._stream_bits():
             body += bytes([0x04, 0x02, 0, stream])
+        if self.forwarded is not None:
+            whose = 2 if self.forwarded.by_destination else 1
+            body += bytes([0x0C, 2 + len(self.forwarded.sense), whose, self.forwarded.status]) + self.forwarded.sense
         first = 0x73 if self.deferred else 0x72
         return bytes([first, self.code.key, self.code.asc, self.code.ascq, 0, 0, 0, len(body)]) + bytes(body)
 
@@ -219,6 +238,7 @@ class CheckCondition(Exception):
         progress: int | None = None,
         segment_pointer: tuple[int, bool, int] | None = None,
         deferred: bool = False,
+        forwarded: ForwardedSense | None = None,
         data_in: object | None = None,
         transferred: int = 0,
     ) -> None:
@@ -226,7 +246,7 @@ class CheckCondition(Exception):
             field_in_cdb = (code.asc, code.ascq) not in {(0x26, 0x00), (0x1A, 0x00)}
         self.sense = Sense(
             code, field, field_in_cdb, information, command_specific, filemark, end_of_medium, incorrect_length,
-            progress, segment_pointer, deferred,
+            progress, segment_pointer, deferred, forwarded,
         )  # fmt: skip
         self.data_in = data_in
         self.transferred = transferred

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamover.copy_job import CHUNK_BYTES, Action, CopyJob, Rest, Segment
+from datamover.copy_job import CHUNK_BYTES, Action, CopyJob, Rest, Rests, Segment
 from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Side
 from datamover.endpoints import DiskExtent, InlineBytes, TapeBlocks
 from tests.unit.datamover.endpoint_fakes import MemoryDisk, MemoryTape
@@ -18,7 +18,7 @@ DATA = random.Random(1).randbytes(3 * CHUNK_BYTES + 5 * 4096)
 
 
 def keep(source, sink, length, **other):
-    return Segment(source, sink, length, source_rest=Rest.KEEP, sink_rest=Rest.KEEP, **other)
+    return Segment(source, sink, length, Rests(Rest.KEEP, Rest.KEEP), **other)
 
 
 def inline(data, sink):
@@ -76,7 +76,7 @@ def test_inline_headers_and_extents_become_one_stream_of_whole_blocks():
         header = bytes([number]) * 512
         steps += [inline(header, blocks), keep(DiskExtent(disk, number * 512), blocks, length)]
         expected += header + DATA[number * 512 : number * 512 + length]
-    steps.append(Segment(None, blocks, 0, sink_rest=Rest.PAD))
+    steps.append(Segment(None, blocks, 0, Rests(sink=Rest.PAD)))
     CopyJob(steps).run()
     assert {len(block) for block in tape.blocks} == {10240}
     assert tape.data == expected.ljust(-(-len(expected) // 10240) * 10240, b"\0")
@@ -91,8 +91,8 @@ def test_residue_at_the_very_end_is_forgotten_when_it_is_kept():
 def test_padding_and_discarding_at_the_end_of_each_segment():
     tape = MemoryTape()
     blocks = TapeBlocks(tape, 1000)
-    first = Segment(InlineBytes(memoryview(b"a" * 1500)), blocks, 1500, sink_rest=Rest.DISCARD)
-    second = Segment(InlineBytes(memoryview(b"b" * 700)), blocks, 700, sink_rest=Rest.PAD)
+    first = Segment(InlineBytes(memoryview(b"a" * 1500)), blocks, 1500, Rests(sink=Rest.DISCARD))
+    second = Segment(InlineBytes(memoryview(b"b" * 700)), blocks, 700, Rests(sink=Rest.PAD))
     CopyJob([first, second]).run()
     assert tape.blocks == [b"a" * 1000, b"b" * 700 + bytes(300)]
 
@@ -115,8 +115,8 @@ def test_tape_blocks_larger_than_the_disk_wants_stay_as_source_residue():
             keep(source, DiskExtent(disk, 0, 512), 512, length_of_sink=True),
             keep(source, DiskExtent(disk, 4096, 512), 3072, length_of_sink=True),
             keep(source, None, 16),
-            Segment(source, DiskExtent(disk, 512, 512), 512, length_of_sink=True, source_rest=Rest.DISCARD),
-            Segment(source, DiskExtent(disk, 1024, 512), 1024, length_of_sink=True, source_rest=Rest.DISCARD),
+            Segment(source, DiskExtent(disk, 512, 512), 512, Rests(Rest.DISCARD), length_of_sink=True),
+            Segment(source, DiskExtent(disk, 1024, 512), 1024, Rests(Rest.DISCARD), length_of_sink=True),
         ]
     ).run()
     stream = b"a" * 3000 + b"b" * 3000
@@ -253,7 +253,7 @@ def test_any_chain_of_kept_segments_is_one_stream(data):
         piece = DiskExtent(disk, at) if data.draw(st.booleans()) else InlineBytes(memoryview(DATA)[at : at + length])
         steps.append(keep(piece, sink, length))
         at += length
-    steps.append(Segment(None, sink, 0, sink_rest=Rest.PAD))
+    steps.append(Segment(None, sink, 0, Rests(sink=Rest.PAD)))
     CopyJob(steps).run()
     assert tape.data == DATA[:at].ljust(-(-at // block_length) * block_length, b"\0")
     assert {len(block) for block in tape.blocks} <= {block_length}
