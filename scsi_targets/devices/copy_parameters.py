@@ -13,6 +13,7 @@ from scsi_targets.t10.sense import CheckCondition, SenseCode
 
 MAXIMUM_DESIGNATOR_BYTES = 20
 RESERVED_USAGE = 0b01
+LONGEST_SEGMENT = max(kind.length for kind in SegmentDescriptor.types.values())
 
 
 def invalid(
@@ -102,7 +103,7 @@ def _segments(data: bytes, offset: int) -> list[tuple[int, SegmentDescriptor]]:
     while at < len(data):
         if len(found) == limits.MAXIMUM_SEGMENT_DESCRIPTORS:
             raise invalid(offset + at, None, sense.TOO_MANY_SEGMENT_DESCRIPTORS)
-        segment = _segment(data[at:], offset + at)
+        segment = _segment(data[at : at + LONGEST_SEGMENT], offset + at)
         found.append((offset + at, segment))
         at += segment.length
     return found

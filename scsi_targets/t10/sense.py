@@ -171,8 +171,8 @@ class Sense(NamedTuple):
             byte, segment_relative, bit = self.segment_pointer
             flags = 0x80 | (0x20 if segment_relative else 0) | (0x08 | bit if bit >= 0 else 0)
             return bytes([flags]) + byte.to_bytes(2, "big")
-        if self.field is None:
-            return None
+        if self.field is None or (isinstance(self.field, int) and self.field > 0xFFFF):
+            return None  # a field pointer has two bytes
         flags = 0x80 | (0x40 if self.field_in_cdb else 0)
         if isinstance(self.field, int):
             return bytes([flags]) + self.field.to_bytes(2, "big")
