@@ -13,12 +13,14 @@ from appliance.units import Address
 from scsi_targets.devices.block import BlockDevice
 from scsi_targets.devices.changer import MediaChanger
 from scsi_targets.devices.changer_models import find_model
+from scsi_targets.devices.copy_manager import CopyManager
 from scsi_targets.devices.device import Device
 from scsi_targets.devices.drive_models import drive_model
 from scsi_targets.devices.identity import Identity
 from scsi_targets.devices.tape import TapeDrive
 from scsi_targets.devices.tape_base import Loadable
 from scsi_targets.devices.target import Target
+from scsi_targets.devices.task import Nexus
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from vlib_images.errors import CartridgeError
@@ -58,6 +60,9 @@ class Library:
             for section in settings.targets
         }
         self.directory = Directory(settings, targets)
+        for unit in self.units.values():
+            if isinstance(unit, CopyManager):
+                unit.copy_units = self._copy_units
         self.server = Server(self.directory, self.directory.all_portals, limits_of(settings))
 
     @classmethod
@@ -91,6 +96,12 @@ class Library:
             if drive.cartridge is not None:
                 _close(drive.cartridge, f"cartridge in {name}")
         self.files.close()
+
+    def _copy_units(self, nexus: Nexus) -> list[CopyManager]:
+        """What an initiator may copy between: the disks and drives of every target it may log in to, and no others."""
+        targets = self.directory.targets_of(nexus.initiator_name)
+        units = {id(unit): unit for target in targets for unit in target.logical_units.values()}
+        return [unit for unit in units.values() if isinstance(unit, CopyManager)]
 
     def _make_drives(self) -> dict[str, TapeDrive]:
         return {

@@ -49,13 +49,9 @@ class CopyManager(PrimaryCommands):
     holds_itself: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.copy_units: CopyUnits = lambda nexus: [self._as_copy_unit()]
+        self.copy_units: CopyUnits = lambda nexus: [self]
         self._copies = CopyRecords()
         super().__init__(*args, **kwargs)
-
-    def _as_copy_unit(self) -> CopyUnit:
-        unit: Any = self  # a disk or a tape drive has what CopyUnit asks for
-        return unit  # type: ignore[no-any-return]
 
     def on_reset(self) -> None:
         super().on_reset()
@@ -89,7 +85,7 @@ class CopyManager(PrimaryCommands):
         return response
 
     def _copy(self, parameters: Parameters, task: Task, record: CopyRecord) -> Response:
-        planner = Planner(parameters, task, self.copy_units(task.nexus), self._as_copy_unit())
+        planner = Planner(parameters, task, self.copy_units(task.nexus), self)
         steps = planner.steps()
         job = CopyJob(steps, progress=record.progress, cancelled=lambda: task.aborted or record.cancelled)
         try:
@@ -107,9 +103,10 @@ class CopyManager(PrimaryCommands):
     @contextmanager
     def _hold(self, planner: Planner) -> Iterator[None]:
         """Holds the tape drives that take part, but for this one when it runs the copy on its worker."""
+        own: CopyUnit = self
         with ExitStack() as held:
             for tape in sorted(planner.tapes, key=lambda tape: id(tape.unit)):
-                if self.holds_itself and tape.unit is self._as_copy_unit():
+                if self.holds_itself and tape.unit is own:
                     continue
                 if not tape.unit.occupy(self.tape_patience_seconds):
                     raise self._busy(planner, tape.unit)

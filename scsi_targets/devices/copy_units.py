@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import structlog
 
@@ -18,6 +18,8 @@ from vlib_images.cartridge import Cartridge, ReadKind
 from vlib_images.errors import DamagedBlock
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from typing_extensions import Buffer
 
     from scsi_targets.devices.access_gate import AccessGate
@@ -35,11 +37,12 @@ class Busy(Exception):
 class CopyUnit(Protocol):
     """What the copy manager asks of any logical unit."""
 
-    device_type: int
-    lock: Any
+    device_type: ClassVar[int]
     targets: list[Target]
     nexuses: set[Nexus]
 
+    @property
+    def lock(self) -> AbstractContextManager[object]: ...
     def check_reservation(self, nexus: Nexus, rule: ReservationRule, /) -> None: ...
     def check_medium(self, row: Row, /) -> None: ...
     def check_writable(self, row: Row, /) -> None: ...
