@@ -187,10 +187,9 @@ static uint32_t count_beyond(const struct segment *segment, uint64_t size)
 /* Completes the index from a checkpoint, the log and the promise, in this order of preference. */
 static int recover(struct segment *segment, const Py_buffer *index, const struct promise *promise)
 {
-	struct scan_bounds bounds = { .start = SEGMENT_HEADER_BYTES };
+	struct scan_bounds bounds = { .start = SEGMENT_HEADER_BYTES, .promise = *promise };
 	int rc = storage_size(&segment->file, &bounds.limit);
 
-	segment->resident = true;
 	if (rc)
 		return rc;
 	rc = index_decode(segment, index->buf, (size_t)index->len);
@@ -199,19 +198,10 @@ static int recover(struct segment *segment, const Py_buffer *index, const struct
 	segment->resident = true;
 	if (!rc)
 		bounds.start = segment->flushed;
-	if (bounds.start > bounds.limit) {
-		segment->damaged = count_beyond(segment, bounds.limit);
-		segment->flushed = bounds.start;
-		return segment_promised(segment, promise);
-	}
-	bounds.durable = promise->bytes > bounds.start ? promise->bytes : bounds.start;
-	if (bounds.durable > bounds.limit)
-		bounds.durable = bounds.limit;
+	segment->damaged = count_beyond(segment, bounds.limit);
+	bounds.durable = bounds.start;
 	rc = segment_scan(segment, &bounds);
-	if (rc)
-		return rc;
-	rc = segment_promised(segment, promise);
-	if (!segment->complete && bounds.limit > segment->flushed)
+	if (!rc && !segment->complete && bounds.limit > segment->flushed)
 		segment->cut_bytes = bounds.limit - segment->flushed;
 	return rc;
 }

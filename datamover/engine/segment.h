@@ -172,20 +172,20 @@ void index_forget(struct segment *segment);
 
 /* ---- segment_scan.c: reads a log whose index is not at hand ---------------------------------------------------- */
 
-struct scan_bounds {
-	uint64_t start;   /* first byte to look at; the index covers what is before */
-	uint64_t limit;   /* first byte not to look at */
-	uint64_t durable; /* bytes known to be durable: what is unreadable before is damage, not a torn tail */
-};
-
 /* What the manifest last said about a segment that is still written: the log had got at least so far. */
 struct promise {
 	unsigned long long bytes;
 	unsigned int objects, filemarks, epoch;
 };
 
+struct scan_bounds {
+	uint64_t start;         /* first byte to look at; the index covers what is before */
+	uint64_t limit;         /* first byte not to look at */
+	uint64_t durable;       /* bytes known to be durable: what is unreadable before is damage, not a torn tail */
+	struct promise promise; /* zeros: none */
+};
+
 int segment_scan(struct segment *segment, const struct scan_bounds *bounds);
-int segment_promised(struct segment *segment, const struct promise *promise);
 int segment_fill_lost(struct segment *segment, uint32_t objects, uint32_t filemarks);
 
 /* ---- segment_append.c, segment_read.c ---------------------------------------------------------------------------- */

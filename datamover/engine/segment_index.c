@@ -264,7 +264,7 @@ static int rebuild(struct segment *segment)
 {
 	uint32_t objects = segment->tables[TABLE_OBJECTS].count, filemarks = segment->tables[TABLE_FILEMARKS].count;
 	uint64_t end = segment->flushed - RECORD_HEADER_BYTES; /* before the SEAL record */
-	struct scan_bounds bounds = { SEGMENT_HEADER_BYTES, end, end };
+	struct scan_bounds bounds = { .start = SEGMENT_HEADER_BYTES, .limit = end, .durable = end };
 	int rc;
 
 	index_forget(segment);

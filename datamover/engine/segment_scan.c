@@ -200,32 +200,46 @@ static int apply(struct segment *segment, const struct record *record, uint64_t 
 	}
 }
 
-/* Applies every record from start on; *end is where the log ends. */
-static int walk(struct cursor *cursor, uint64_t start, uint64_t durable, uint64_t *end)
+static int apply_at(struct cursor *cursor, const struct record *record, uint64_t at, uint64_t *end)
 {
-	struct segment *segment = cursor->segment;
-	struct record record;
-	uint64_t offset = start;
+	int rc = apply(cursor->segment, record, at, at - *end);
 
-	while (!segment->complete) {
-		uint64_t at = offset < durable ? next_record(cursor, offset, &record) : offset;
-		int rc;
-
-		if (at >= cursor->limit)
-			break;
-		if (at >= durable && (!decode_at(cursor, at, &record) || !payload_verifies(cursor, at, &record)))
-			break;
-		rc = apply(segment, &record, at, at - offset);
-		if (rc)
-			return rc;
-		offset = at + record_bytes(&record);
-	}
-	*end = offset;
-	return 0;
+	*end = at + record_bytes(record);
+	return rc;
 }
 
-/* Takes over what the manifest says the log had got to, when the log at hand ends before: the rest of it is damaged. */
-int segment_promised(struct segment *segment, const struct promise *promise)
+/* Applies the records before `durable`, over gaps of damage; *end becomes the end of the last one. */
+static int walk_durable(struct cursor *cursor, uint64_t durable, uint64_t *end)
+{
+	struct record record;
+	int rc = 0;
+
+	while (!rc && !cursor->segment->complete) {
+		uint64_t at = next_record(cursor, *end, &record);
+
+		if (at >= durable || at >= cursor->limit)
+			break;
+		rc = apply_at(cursor, &record, at, end);
+	}
+	return rc;
+}
+
+/* Applies the whole records from *end on; the first that is not whole ends the log. */
+static int walk_tail(struct cursor *cursor, uint64_t *end)
+{
+	struct record record;
+	int rc = 0;
+
+	while (!rc && !cursor->segment->complete && *end < cursor->limit) {
+		if (!decode_at(cursor, *end, &record) || !payload_verifies(cursor, *end, &record))
+			break;
+		rc = apply_at(cursor, &record, *end, end);
+	}
+	return rc;
+}
+
+/* Takes over what the manifest says the log had got to, where the log at hand ends before: the rest is damaged. */
+static int take_promise(struct segment *segment, const struct promise *promise, uint64_t *end)
 {
 	const struct record state = {
 		.kind = RECORD_MARK,
@@ -233,12 +247,28 @@ int segment_promised(struct segment *segment, const struct promise *promise)
 		.object = promise->objects,
 		.filemarks = promise->filemarks,
 	};
-	uint64_t end = segment->flushed;
+	uint64_t from = *end;
 
-	if (end >= promise->bytes)
+	if (segment->complete || from >= promise->bytes)
 		return 0;
-	segment->flushed = promise->bytes;
-	return catch_up(segment, &state, end, promise->bytes - end);
+	*end = promise->bytes;
+	return catch_up(segment, &state, from, promise->bytes - from);
+}
+
+static int scan(struct cursor *cursor, const struct scan_bounds *bounds, uint64_t *end)
+{
+	uint64_t durable = bounds->durable > bounds->promise.bytes ? bounds->durable : bounds->promise.bytes;
+	uint64_t marked;
+	int rc;
+
+	if (durable < cursor->limit) {
+		marked = last_mark(cursor, bounds->start);
+		durable = marked > durable ? marked : durable;
+	}
+	rc = walk_durable(cursor, durable, end);
+	if (!rc)
+		rc = take_promise(cursor->segment, &bounds->promise, end);
+	return rc ? rc : walk_tail(cursor, end);
 }
 
 /* Completes the index from the log within `bounds`. Sets flushed to the end of the log, marked, epoch, complete and
@@ -246,26 +276,18 @@ int segment_promised(struct segment *segment, const struct promise *promise)
 int segment_scan(struct segment *segment, const struct scan_bounds *bounds)
 {
 	struct cursor cursor = { .segment = segment, .limit = bounds->limit, .unreadable = UINT64_MAX };
-	uint64_t durable = bounds->durable, end = bounds->start;
+	uint64_t end = bounds->start;
+	bool open_ended = bounds->durable < bounds->limit;
 	int rc;
 
 	segment->complete = false;
-	if (bounds->start >= bounds->limit) {
-		segment->flushed = bounds->start;
-		return 0;
-	}
 	cursor.data = malloc(SCAN_WINDOW_BYTES);
 	if (!cursor.data)
 		return -ENOMEM;
-	if (durable < bounds->limit) {
-		uint64_t marked = last_mark(&cursor, bounds->start);
-
-		durable = marked > durable ? marked : durable;
-	}
-	rc = walk(&cursor, bounds->start, durable, &end);
+	rc = scan(&cursor, bounds, &end);
 	free(cursor.data);
-	if (!rc && bounds->durable < bounds->limit && end < bounds->limit && !segment->complete &&
-	    cursor.unreadable != UINT64_MAX && cursor.unreadable >= end)
+	if (!rc && open_ended && end < bounds->limit && !segment->complete && cursor.unreadable != UINT64_MAX &&
+	    cursor.unreadable >= end)
 		return -EIO;
 	segment->flushed = end;
 	return rc;
