@@ -58,6 +58,7 @@ class DiskImage:
         self.path = path
         self.read_only = read_only
         self._descriptor = descriptor
+        self._lost: OSError | None = None  # why synchronize() failed
         status = os.fstat(descriptor)
         self.is_block_device = stat.S_ISBLK(status.st_mode)
         self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
@@ -176,8 +177,15 @@ class DiskImage:
         self._journal.overwrite(buffer, offset)
 
     def synchronize(self) -> None:
-        """Everything written before is on stable storage when this returns. Raises OSError."""
-        os.fdatasync(self._descriptor)
+        """Everything written before is on stable storage when this returns. Raises OSError, and from then on always:
+        Linux forgets what it could not write, so no later success would mean that nothing is missing."""
+        if self._lost is None:
+            try:
+                os.fdatasync(self._descriptor)
+            except OSError as error:
+                self._lost = error
+        if self._lost is not None:
+            raise OSError(self._lost.errno, "what was written is lost", str(self.path)) from self._lost
 
     def prefetch(self, offset: int, length: int) -> None:
         """Starts reading a range into memory and does not wait. Raises OSError."""

@@ -17,6 +17,7 @@ from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk import DiskImage
 
 BLOCK_LENGTHS = (512, 4096)
+SYNCHRONIZING = (sbc.SynchronizeCache10, sbc.SynchronizeCache16, sbc.StartStopUnit)
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -115,8 +116,12 @@ class BlockStorage(Device):
             pass  # what other connections' threads had begun is over when the reset is answered
 
     def self_test(self) -> None:
-        if self.image is not None and not self._protected:
-            self.image.synchronize()
+        super().self_test()
+        if self.image is not None:
+            try:
+                self.image.synchronize()
+            except OSError as error:
+                raise CheckCondition(sense.LOGICAL_UNIT_FAILED_SELF_TEST) from error
 
     def close(self) -> None:
         """Ends the worker, makes what was written durable and closes the image."""
@@ -171,7 +176,8 @@ class BlockStorage(Device):
             return None
         if error.errno in NO_SPACE:
             return CheckCondition(sense.SPACE_ALLOCATION_FAILED_WRITE_PROTECT)  # SBC-4 4.7.3.6
-        return CheckCondition(sense.WRITE_ERROR if row.writes else sense.UNRECOVERED_READ_ERROR)
+        writes = row.writes or row.command in SYNCHRONIZING
+        return CheckCondition(sense.WRITE_ERROR if writes else sense.UNRECOVERED_READ_ERROR)
 
 
 def _field(cdb: Command, *names: str) -> Field | None:

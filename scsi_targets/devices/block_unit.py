@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any
 
 from scsi_targets.devices.block_storage import BlockStorage
-from scsi_targets.devices.dispatch import CONFLICTS, PERSISTENT_ALLOWED, Row, handles
+from scsi_targets.devices.dispatch import ALLOWED, CONFLICTS, Row, handles
 from scsi_targets.devices.task import Nexus, Task
 from scsi_targets.t10 import sbc, sense, spc
 from scsi_targets.t10.sense import CheckCondition, Sense
@@ -72,8 +72,10 @@ class BlockUnit(BlockStorage):
 
     # ---- START STOP UNIT -------------------------------------------------------------------------------------------
 
-    @handles(sbc.StartStopUnit, reservation=CONFLICTS)
+    @handles(sbc.StartStopUnit, reservation=ALLOWED)
     def start_stop_unit(self, cdb: sbc.StartStopUnit, task: Task) -> None:
+        if not cdb.start or cdb.load_eject or cdb.power_condition != START_VALID:
+            self.check_reservation(task.nexus, CONFLICTS)  # starting alone disturbs nobody (SBC-4 table 13)
         if cdb.power_condition != START_VALID:
             # START and LOEJ are ignored then (SBC-4 5.31). Values that change nothing here (LU_CONTROL, and the codes
             # of other generations of the standard: sleep, FORCE_x) leave the condition as it is.
@@ -112,8 +114,10 @@ class BlockUnit(BlockStorage):
 
     # ---- PREVENT ALLOW MEDIUM REMOVAL ------------------------------------------------------------------------------
 
-    @handles(spc.PreventAllowMediumRemoval, reservation=PERSISTENT_ALLOWED)
+    @handles(spc.PreventAllowMediumRemoval, reservation=ALLOWED)
     def prevent_allow_medium_removal(self, cdb: spc.PreventAllowMediumRemoval, task: Task) -> None:
+        if cdb.prevent:
+            self.check_reservation(task.nexus, CONFLICTS)  # allowing is allowed (SPC-5 table 66)
         if cdb.prevent > 1:  # 10b and 11b are obsolete
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.PreventAllowMediumRemoval.prevent)
         if cdb.prevent:

@@ -59,6 +59,28 @@ def test_two_nexuses_that_count_with_it_lose_no_count(disk):
     assert int.from_bytes(read(disk, 0)[:8], "big") == 2 * rounds
 
 
+def test_no_reader_sees_half_of_an_atomic_write(disk):
+    blocks, torn = 256, []
+    versions = [bytes([number]) * 512 * blocks for number in range(1, 9)]
+    assert write_atomic(disk, 0, versions[0]).status == 0
+    done = threading.Event()
+
+    def watch():
+        while not done.is_set():
+            if len(set(read(disk, 0, blocks))) != 1:
+                torn.append(1)
+
+    watchers = [threading.Thread(target=watch) for _ in range(2)]
+    for watcher in watchers:
+        watcher.start()
+    for data in versions * 5:
+        assert write_atomic(disk, 0, data).status == 0
+    done.set()
+    for watcher in watchers:
+        watcher.join()
+    assert not torn
+
+
 def test_or_write(disk):
     write(disk, 1, b"\x0f" * 1024)
     cdb = sbc.OrWrite16.encode(logical_block_address=1, transfer_length=2)

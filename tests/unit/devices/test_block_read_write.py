@@ -164,6 +164,10 @@ def test_an_image_that_fails_is_a_medium_error_and_a_full_store_a_space_failure(
     assert sense_of(send(disk, sbc.Read10.encode(transfer_length=1))) == (3, 0x11, 0)
     monkeypatch.setattr(disk.image, "write", fail(5))
     assert sense_of(write(disk, 0, bytes(512))) == (3, 0x0C, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.image, "synchronize", fail(5))
+        assert sense_of(send(disk, sbc.SynchronizeCache16.encode())) == (3, 0x0C, 0)
+        assert sense_of(send(disk, spc.SendDiagnostic.encode(self_test=1))) == (4, 0x3E, 3)
     monkeypatch.setattr(disk.image, "write", fail(28))
     assert sense_of(write(disk, 0, bytes(512))) == (7, 0x27, 7)
 

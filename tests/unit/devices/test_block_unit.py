@@ -161,3 +161,12 @@ def test_a_reset_waits_for_what_other_connections_are_doing(disk, monkeypatch):
     writer.join(10)
     resetter.join(10)
     assert order == ["written", "reset"]
+
+
+def test_reservations_leave_only_starting_and_allowing_to_others(removable):
+    assert send(removable, spc.Reserve6.encode()).status == 0
+    for fields in ({"start": 0}, {"start": 1, "load_eject": 1}, {"start": 1, "power_condition": 2}):
+        assert start_stop(removable, nexus=BETA, **fields).status == 0x18
+    assert prevent(removable, 1, BETA).status == 0x18
+    assert start_stop(removable, nexus=BETA, start=1).status == 0
+    assert prevent(removable, 0, BETA).status == 0

@@ -142,3 +142,20 @@ def test_durable_writes_and_synchronize(image):
     image.synchronize()
     image.prefetch(0, 4096)
     assert image.path.read_bytes()[:512] == b"d" * 512
+
+
+def test_after_a_failed_synchronize_none_succeeds(image, monkeypatch):
+    def fail(_):
+        raise OSError(5, "Input/output error")
+
+    image.write(b"x" * 512, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(OSError, match="lost"):
+            image.synchronize()
+    with pytest.raises(OSError, match="lost"):
+        image.synchronize()
+    image.close()
+    again = DiskImage.open(image.path)
+    again.synchronize()
+    again.close()
