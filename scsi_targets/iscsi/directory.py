@@ -41,7 +41,8 @@ class Moved(DirectoryError):
 class Portal:
     """A network portal: where the server listens, and the address it tells initiators.
 
-    host: an IPv4 or IPv6 address, or a wildcard (0.0.0.0, ::); without brackets. port: 0 lets the kernel choose.
+    host: an IPv4 or IPv6 address without brackets, a wildcard (0.0.0.0, ::) or a host's name.
+    port: 0 lets the kernel choose.
     advertised: "host:port" ("[host]:port" for IPv6) as initiators reach it, behind NAT or a container bridge; None
     answers the address that the connection came in on.
     """

@@ -120,7 +120,7 @@ _OPERATIONAL = (
     Key("DataPDUInOrder", Kind.OR, True, ours=_always(True), in_discovery=False),
     Key("DataSequenceInOrder", Kind.OR, True, ours=_always(True), in_discovery=False),
     Key("ErrorRecoveryLevel", Kind.MINIMUM, 0, (0, 2), _always(0)),
-    # RFC 7144 4.1.1: this end keeps to RFC 7143, which is level 1.
+    # RFC 7143 13.24: this end keeps to that document, which is level 1.
     Key("iSCSIProtocolLevel", Kind.MINIMUM, 1, (0, 31), _always(1), in_discovery=False),
     # RFC 7143 13.23. With one connection the responses are in order anyhow, which is all that ResponseFence asks.
     Key("TaskReporting", Kind.LIST, "RFC3720", ("RFC3720", "ResponseFence"), in_discovery=False),

@@ -206,7 +206,9 @@ class Login:
             "stat_sn": self._stat_sn,
             # RFC 7143 4.2.2.1: login requests are immediate and do not advance CmdSN.
             "exp_cmd_sn": request.cmd_sn,
-            "max_cmd_sn": (request.cmd_sn + self._limits.command_window - 1) & 0xFFFFFFFF,
+            # One command for now. The engine knows how many places its memory holds, and a window, once told, must
+            # not shrink (RFC 7143 4.2.2.1): the engine's first PDU opens it.
+            "max_cmd_sn": request.cmd_sn,
         }
 
     def _refuse(self, refusal: LoginRefused) -> list[Pdu]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import selectors
 import socket
 import threading
@@ -166,14 +165,15 @@ class Server:
 
 
 def _listen(portal: Portal) -> socket.socket:
-    address = ipaddress.ip_address(portal.host.partition("%")[0])
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        portal.host, portal.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # an IPv4 portal may have the same port
-        listener.bind(socket.getaddrinfo(portal.host, portal.port, family, socket.SOCK_STREAM)[0][4])
+        listener.bind(address)
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError:

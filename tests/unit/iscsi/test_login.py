@@ -50,7 +50,7 @@ def test_straight_to_full_feature_phase() -> None:
         ("MaxRecvDataSegmentLength", "262144"),
     ]
     assert (response.isid, response.tsih, response.initiator_task_tag) == (ISID, 1, 5)
-    assert (response.stat_sn, response.exp_cmd_sn, response.max_cmd_sn) == (40, 100, 227)
+    assert (response.stat_sn, response.exp_cmd_sn, response.max_cmd_sn) == (40, 100, 100)
     result = initiator.login.result
     assert result is not None
     assert initiator.login.progress is LoginProgress.ACCEPTED

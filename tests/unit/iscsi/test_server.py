@@ -7,6 +7,7 @@ import pytest
 from scapy.packet import Raw
 
 from scsi_targets.iscsi.directory import ChapCredentials, Portal
+from scsi_targets.iscsi.discovery import format_address
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from tests.fuzz import layers
@@ -46,6 +47,20 @@ def test_many_portals_of_both_families(log: Log) -> None:
             with Peer((host, served.addresses[number][1])) as peer:
                 peer.login(None)
                 assert send_targets(peer) == addresses
+
+
+def test_a_portal_may_be_a_name(log: Log) -> None:
+    with serving(portals=[Portal("localhost", 0)]) as served, Peer(served.address) as peer:
+        peer.login(None)
+        assert send_targets(peer) == [f"{format_address(*served.address)},1"]
+
+
+def test_a_small_budget_never_promises_more_places_than_it_has(log: Log) -> None:
+    limits = Limits(buffer_budget_bytes=1 << 20, first_burst_length=1 << 18, command_window=128)
+    with serving(limits) as served, Peer(served.address) as peer:
+        assert peer.login(TARGET, FirstBurstLength=1 << 18, InitialR2T="No").max_cmd_sn == peer.cmd_sn
+        peer.send(peer.command(0, TEST_UNIT_READY))
+        assert peer.receive().max_cmd_sn <= peer.cmd_sn + 3
 
 
 def test_the_group_tag_is_the_portals(log: Log) -> None:
