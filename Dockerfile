@@ -18,13 +18,14 @@ FROM debian:bookworm-slim
 RUN apt-get update \
 	&& apt-get install -y --no-install-recommends python3 libiscsi7 e2fsprogs \
 	&& rm -rf /var/lib/apt/lists/* \
-	&& useradd --system --uid 3260 --user-group --home-dir /var/lib/tapebay --shell /usr/sbin/nologin tapebay \
+	&& groupadd --system --gid 3260 tapebay \
+	&& useradd --system --uid 3260 --gid 3260 --home-dir /var/lib/tapebay --shell /usr/sbin/nologin tapebay \
 	&& install -d -o tapebay -g tapebay -m 0750 /var/lib/tapebay
 COPY --from=build /opt/tapebay /opt/tapebay
 ENV PATH=/opt/tapebay/bin:$PATH \
 	PYTHONUNBUFFERED=1 \
 	TAPEBAY_CONFIG=/var/lib/tapebay/tapebay.toml
-USER tapebay
+USER 3260:3260
 VOLUME /var/lib/tapebay
 EXPOSE 3260
 STOPSIGNAL SIGTERM

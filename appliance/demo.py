@@ -122,6 +122,7 @@ def _report(path: Path, status: dict[str, Any], copied: Copied, notes: list[str]
     portal = status["portals"][0]["advertised"] or str(local_address(status["portals"][0]["listen"]))
     size = copied.steps[0].bytes
     return {
+        "notes": notes,
         "title": f"Disk {DEMO_DISK} ({format_size(size)}) copied to cartridge {DEMO_FIRST_BARCODE} by EXTENDED COPY",
         "steps": [
             {
@@ -139,7 +140,6 @@ def _report(path: Path, status: dict[str, Any], copied: Copied, notes: list[str]
         "target": target,
         "pid": status["pid"],
         "text": [
-            *notes,
             f"Disk and tape are equal: SHA-256 {copied.tape_sha256}.",
             "No byte of the copy crossed the initiator: it sent the commands, the library moved the data.",
             "",
@@ -149,7 +149,8 @@ def _report(path: Path, status: dict[str, Any], copied: Copied, notes: list[str]
 
 
 def _try_it(path: Path, pid: int, portal: str, target: str) -> list[str]:
-    tapebay = f"{shlex.quote(sys.argv[0])}"
+    program = Path(sys.argv[0])
+    tapebay = shlex.quote(str(program)) if program.name != "__main__.py" else f"{sys.executable} -m appliance"
     config = f"--config {shlex.quote(str(path.parent))}"
     return [
         f"The library keeps running: process {pid}, log {path.parent / spawn.LOG_FILE}.",

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from datamover.initiator import Command, Result, Session
-from scsi_targets.t10 import sbc, smc, spc, ssc
+from scsi_targets.t10 import copy_descriptors as copy
+from scsi_targets.t10 import sbc, smc, spc, ssc, vpd
 
 BLOCK_BYTES = 256 << 10  # of the tape
 SEGMENT_BYTES = 16 << 20  # of one segment descriptor: a number of disk blocks that fits into its 16 bits
@@ -25,10 +26,6 @@ GOOD, CHECK_CONDITION = 0x00, 0x02
 UNIT_ATTENTION = 0x6
 FILEMARK_BIT = 0x80
 NAA = 3
-DISK, TAPE = 0x00, 0x01  # peripheral device types
-EXTENDED_COPY = 0x83
-IDENTIFICATION_DESCRIPTOR = 0xE4
-BLOCK_TO_STREAM = 0x00
 
 
 class CommandFailed(Exception):
@@ -110,37 +107,30 @@ class Initiator:
 
     def copy(self, size: int, progress: Progress) -> None:
         """EXTENDED COPY from the disk's first block to its last, then a filemark: durable when this returns."""
-        disk = self._identification(self._place.disk_lun)
-        tape = self._identification(self._place.drive_lun)
+        disk = copy.identification_descriptor(
+            self._naa(self._place.disk_lun), device_type=vpd.DIRECT_ACCESS, block_length=self._block_length
+        )
+        tape = copy.identification_descriptor(self._naa(self._place.drive_lun), device_type=vpd.SEQUENTIAL_ACCESS)
         for start in range(0, size, SEGMENTS * SEGMENT_BYTES):
             end = min(start + SEGMENTS * SEGMENT_BYTES, size)
-            parameters = self._parameter_list(disk, tape, start, end)
-            cdb = bytes([EXTENDED_COPY]).ljust(10, b"\0") + len(parameters).to_bytes(4, "big") + bytes(2)
+            parameters = copy.parameter_list([disk, tape], self._segments(start, end), list_identifier=1)
+            cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(parameters))
             self._run(self._place.drive_lun, cdb, parameters)
             progress(end, size)
         self._run(self._place.drive_lun, ssc.WriteFilemarks6.encode(filemark_count=1))
 
-    def _parameter_list(self, disk: bytes, tape: bytes, start: int, end: int) -> bytes:
-        """The parameter list that copies the disk's bytes from `start` to `end` (SPC-4 6.4.3.1)."""
-        segments = b"".join(self._segment(at, min(SEGMENT_BYTES, end - at)) for at in range(start, end, SEGMENT_BYTES))
-        targets = _target(DISK, disk, self._block_length) + _target(TAPE, tape, 0)
-        lengths = len(targets).to_bytes(2, "big") + bytes(4) + len(segments).to_bytes(4, "big") + bytes(4)
-        return bytes([1, 0]) + lengths + targets + segments
-
-    def _segment(self, at: int, length: int) -> bytes:
-        """Block to stream (SPC-4 6.4.6.2): target descriptor 0 is the disk, 1 the tape."""
-        return b"".join(
-            number.to_bytes(width, "big")
-            for number, width in (
-                (BLOCK_TO_STREAM, 2),
-                (0x14, 2),
-                (0, 2),
-                (1, 2),
-                (BLOCK_BYTES, 4),
-                (length // self._block_length, 4),
-                (at // self._block_length, 8),
+    def _segments(self, start: int, end: int) -> list[bytes]:
+        """Segment descriptors for the disk's bytes from `start` to `end`; CSCD descriptor 0 is the disk, 1 the tape."""
+        return [
+            copy.BlockToStream.encode(
+                source=0,
+                destination=1,
+                stream_device_transfer_length=BLOCK_BYTES,
+                number_of_blocks=min(SEGMENT_BYTES, end - at) // self._block_length,
+                logical_block_address=at // self._block_length,
             )
-        )
+            for at in range(start, end, SEGMENT_BYTES)
+        ]
 
     def hash_of_tape(self, size: int) -> str:
         """SHA-256 of the tape's first file, which has to be `size` bytes in blocks of BLOCK_BYTES."""
@@ -174,16 +164,16 @@ class Initiator:
                 raise _failure(lun, cdb, result)
             digest.update(result.data)
 
-    def _identification(self, lun: int) -> bytes:
-        """The NAA designator of a logical unit, from its Device Identification VPD page."""
-        cdb = spc.Inquiry.encode(evpd=1, page_code=0x83, allocation_length=0xFF)
-        page = self._run(lun, cdb, data_in_length=0xFF)
-        offset = 4
-        while offset < len(page):
-            length = page[offset + 3]
-            if page[offset + 1] & 0x3F == NAA:  # association 0: the logical unit
-                return bytes(page[offset : offset + 4 + length])
-            offset += 4 + length
+    def _naa(self, lun: int) -> bytes:
+        """The NAA designator of a logical unit, from its Device Identification VPD page (SPC-5 7.8.6)."""
+        cdb = spc.Inquiry.encode(enable_vital_product_data=1, page_code=0x83, allocation_length=0xFF)
+        page = bytes(self._run(lun, cdb, data_in_length=0xFF))
+        at = 4
+        while at < 4 + int.from_bytes(page[2:4], "big"):
+            end = at + 4 + page[at + 3]
+            if page[at + 1] & 0x3F == NAA:  # association 0: the logical unit
+                return page[at + 4 : end]
+            at = end
         raise CommandFailed(f"LUN {lun} has no NAA designator in VPD page 83h")
 
     def _run(self, lun: int, cdb: bytes, data_out: bytes | None = None, data_in_length: int = 0) -> memoryview:
@@ -197,12 +187,6 @@ class Initiator:
                 return result.data
             if len(result.sense) < 3 or result.sense[2] & 0x0F != UNIT_ATTENTION:
                 raise _failure(lun, cdb, result)
-
-
-def _target(device_type: int, designator: bytes, block_length: int) -> bytes:
-    """An identification descriptor target descriptor (SPC-4 6.4.5.2); block length 0: a tape's variable blocks."""
-    specific = block_length.to_bytes(4, "big")
-    return bytes([IDENTIFICATION_DESCRIPTOR, device_type, 0, 0]) + designator.ljust(24, b"\0") + specific
 
 
 def _failure(lun: int, cdb: bytes, result: Result) -> CommandFailed:

@@ -67,12 +67,12 @@ def _devices(report: dict[str, Any], luns: dict[str, str]) -> list[tuple[object,
 
 def demo(report: dict[str, Any]) -> None:
     """The report of the demonstration."""
+    typer.echo("\n".join([*report["notes"], report["title"]]))
     table(
         ["step", ">bytes", ">seconds", ">MB/s"],
         [
             (step["name"], f"{step['bytes']:,}", f"{step['seconds']:.2f}", f"{step['megabytes_per_second']:.0f}")
             for step in report["steps"]
         ],
-        title=report["title"],
     )
     typer.echo("\n".join(report["text"]))

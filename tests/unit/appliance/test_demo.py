@@ -1,0 +1,123 @@
+"""The demonstration, whole: what README's first command does after the installation."""
+
+import hashlib
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from appliance import demo
+from appliance.cli.app import app
+from appliance.failures import OperatorError
+from appliance.units import Address
+from tests.support.packages import require
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, list(map(str, arguments)), prog_name="tapebay")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "library"
+    if (tmp_path / "library" / "tapebay.sock").exists():
+        assert run("stop", "--config", tmp_path / "library").exit_code == 0
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def demonstrate(directory: Path, port: int) -> Any:
+    done = run("demo", directory, "--portal", f"127.0.0.1:{port}", "--json")
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    return json.loads(done.stdout)
+
+
+def test_a_disk_is_copied_and_compared_and_the_library_stays(directory: Path, port: int) -> None:
+    require("libiscsi7", "e2fsprogs")
+    report = demonstrate(directory, port)
+    image = (directory / "disks" / "demo.img").read_bytes()
+    assert report["sha256"] == hashlib.sha256(image).hexdigest()
+    assert [step["bytes"] for step in report["steps"]] == [256 << 20] * 3
+    assert all(step["megabytes_per_second"] > 0 for step in report["steps"])
+    cartridge = json.loads(run("cartridge", "show", "A00001L6", "--json", "--config", directory).stdout)
+    assert cartridge["place"] == "drive:0"
+    assert cartridge["used_bytes"] >= 256 << 20
+
+    # A second run finds everything there, the cartridge in the drive, and does the same again.
+    again = demonstrate(directory, port)
+    assert again["notes"] == ["The library was running already."]
+    assert (again["pid"], again["sha256"]) == (report["pid"], report["sha256"])
+
+    text = run("demo", directory).stdout
+    for line in (
+        f"iscsiadm -m discovery -t sendtargets -p {report['portal']}",
+        "mtx -f",
+        "sg_inq",
+        "mt -f",
+        "Stop it:",
+    ):
+        assert line in text
+
+
+def test_a_cartridge_in_the_other_drive_is_used_there(directory: Path, port: int) -> None:
+    require("libiscsi7")
+    demonstrate(directory, port)
+    assert run("load", "A00001L6", "drive:1", "--config", directory).exit_code == 0
+    assert run("load", "A00002L6", "drive:0", "--config", directory).exit_code == 0
+    assert demonstrate(directory, port)["equal"]
+    assert run("unload", "drive:1", "--config", directory).exit_code == 0
+    assert run("load", "A00003L6", "drive:1", "--config", directory).exit_code == 0
+    refused = run("demo", directory)
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "tapebay: every drive is loaded; empty one: tapebay unload drive:0\n",
+    )
+
+
+def test_another_library_is_left_alone(directory: Path) -> None:
+    assert run("init", directory, "--portal", "127.0.0.1:0").exit_code == 0
+    refused = run("demo", directory)
+    assert refused.exit_code == 1
+    assert "is not the demonstration's library" in refused.stderr
+    assert not (directory / "tapebay.sock").exists()
+
+
+def test_a_daemon_that_cannot_start_shows_why(directory: Path, port: int) -> None:
+    require("libiscsi7")
+    demonstrate(directory, port)
+    assert run("stop", "--config", directory).exit_code == 0
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        refused = run("demo", directory)
+    assert refused.exit_code == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in refused.stderr
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        chosen = demo.free_address(Address("127.0.0.1", port))
+        assert chosen.port > port
+    with pytest.raises(OperatorError, match=r"cannot listen on 192\.0\.2\.1:3260"):
+        demo.free_address(Address("192.0.2.1", 3260))
+
+
+@pytest.mark.parametrize(
+    ("listen", "local"),
+    [("0.0.0.0:3260", "127.0.0.1:3260"), ("[::]:3260", "[::1]:3260"), ("192.0.2.1:1", "192.0.2.1:1")],
+)
+def test_where_this_machine_reaches_a_portal(listen: str, local: str) -> None:
+    assert str(demo.local_address(listen)) == local
