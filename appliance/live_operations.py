@@ -12,6 +12,8 @@ from appliance.failures import Failure, OperatorError
 from appliance.library import Library
 from appliance.operations import Operations, operator_errors
 from appliance.places import SHELF, format_place
+from scsi_targets.devices.block import BlockDevice
+from scsi_targets.t10.sense import CheckCondition
 from vlib_images.inventory import Element, ElementType
 
 
@@ -32,6 +34,7 @@ class LiveOperations(Operations):
             "load": self.load,
             "unload": self.unload,
             "move": self.move,
+            "disk.grow": self.disk_grow,
             "shutdown": self.shutdown,
         }
 
@@ -86,6 +89,18 @@ class LiveOperations(Operations):
             case Element(), Element():
                 barcode = self._mover.move(source.address, destination.address)
         return {"barcode": barcode, "from": format_place(source), "to": format_place(destination)}
+
+    @operator_errors
+    def disk_grow(self, name: str, size_bytes: int) -> dict[str, Any]:
+        """Lengthen the image of a served disk; initiators are told that its capacity has changed."""
+        disk = self._library.units.get(name)
+        if not isinstance(disk, BlockDevice):
+            raise OperatorError(Failure.NOT_FOUND, f"there is no disk {name} in the running library")
+        try:
+            disk.grow(size_bytes)
+        except (ValueError, CheckCondition) as error:
+            raise OperatorError(Failure.REFUSED, f"disk {name} cannot grow now: {error}") from error
+        return {"name": name, "size_bytes": size_bytes}
 
     def _source(self, cartridge: str) -> Element | None:
         """Where a cartridge is, by barcode or by place; None: the shelf, and then it is a barcode."""

@@ -31,6 +31,11 @@ class ConversionFailed(Exception):
     """qemu-img refused, or the image is one that must not be imported; str() says why."""
 
 
+def virtual_size(source: Path) -> int:
+    """The size in bytes of the disk in an image of any format. Raises as import_image() does."""
+    return int(_information(source)["virtual-size"])
+
+
 def import_image(source: Path, destination: Path, *, progress: Progress | None = None) -> int:
     """Makes the raw image `destination` from an image of any format; returns its size in bytes.
 

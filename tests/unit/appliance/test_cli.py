@@ -168,3 +168,19 @@ def test_a_damaged_state_file_is_one_clear_line(library: Path) -> None:
     assert done.exit_code == 1
     assert done.stderr.startswith(f"tapebay: {library / 'state' / 'inventory.json'}: not a Tapebay state file")
     assert "Traceback" not in done.stderr
+
+
+def test_a_served_disk_grows_at_once(library: Path) -> None:
+    made = as_json("disk", "create", "data", "1 MiB", "--config", library)
+    daemon = Daemon(library)
+    try:
+        daemon.wait_ready()
+        assert as_json("disk", "grow", "data", "2 MiB", "--config", library)["size_bytes"] == 2 << 20
+        assert Path(made["image"]).stat().st_size == 2 << 20
+        done = tapebay("disk", "export", "data", library / "out.qcow2", "--config", library)
+        assert done.exit_code == 5 or "qemu-img" in done.stderr, done.stderr
+    finally:
+        daemon.stop()
+    assert as_json("disk", "grow", "data", "3 MiB", "--config", library)["name"] == "data"
+    (shown,) = as_json("disk", "list", "--config", library)
+    assert shown["size_bytes"] == 3 << 20  # the image follows at the next start

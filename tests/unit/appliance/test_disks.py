@@ -8,6 +8,7 @@ from appliance import config_file, disks
 from appliance.config_file import ConfigError
 from appliance.failures import OperatorError
 from appliance.template import Plan, render
+from tests.support import packages
 
 
 @pytest.fixture
@@ -69,3 +70,71 @@ def test_a_missing_image_is_said(path: Path) -> None:
     disks.create(path, "backup", "1 MiB")
     (path.parent / "disks" / "backup.img").unlink()
     assert disks.describe(config_file.load(path))[0]["stored_bytes"] is None
+
+
+def test_a_disk_grows_in_its_own_section_only(path: Path) -> None:
+    for name in ("first", "second", "third"):
+        disks.create(path, name, "1 MiB")
+    path.write_text(path.read_text().replace("# image", "  # a comment that stays\n# image"))
+    before = path.read_text()
+    grown = disks.grow(path, "second", "2 MiB")
+    assert (grown["name"], grown["size_bytes"]) == ("second", 2 << 20)
+    assert [disk.size for disk in config_file.load(path).disks] == [1 << 20, 2 << 20, 1 << 20]
+    changed = [
+        pair for pair in zip(before.splitlines(), path.read_text().splitlines(), strict=True) if len(set(pair)) > 1
+    ]
+    assert changed == [('size = "1 MiB"', 'size = "2 MiB"')]
+    for size in ("2 MiB", "1 MiB"):
+        with pytest.raises(OperatorError, match="can only grow"):
+            disks.grow(path, "second", size)
+    with pytest.raises(OperatorError, match="no disk other"):
+        disks.grow(path, "other", "1 GiB")
+    with pytest.raises(ConfigError, match="not a multiple"):
+        disks.grow(path, "second", "3000000")
+
+
+def test_a_disk_whose_size_was_its_images_gets_one(path: Path) -> None:
+    disks.create(path, "first", "1 MiB")
+    path.write_text(path.read_text().replace('size = "1 MiB"\n', ""))
+    assert config_file.load(path).disks[0].size is None
+    with pytest.raises(OperatorError, match="can only grow"):
+        disks.grow(path, "first", "1 MiB")
+    disks.grow(path, "first", "2 MiB")
+    settings = config_file.load(path)
+    image = disks.open_image(settings.disks[0], settings.image_of(settings.disks[0]))
+    assert image.size_bytes == 2 << 20
+    image.close()
+
+
+def test_disks_in_another_of_tomls_ways_are_left_to_the_operator(path: Path) -> None:
+    text = path.read_text()
+    path.write_text('disks = [{ name = "first", size = "1 MiB" }]\n' + text)
+    before = path.read_text()
+    with pytest.raises(OperatorError, match="by hand"):
+        disks.grow(path, "first", "2 MiB")
+    assert path.read_text() == before
+
+
+def test_import_and_export(path: Path, tmp_path: Path) -> None:
+    packages.require("qemu-utils")
+    disks.create(path, "first", "1 MiB")
+    settings = config_file.load(path)
+    image = settings.image_of(settings.disks[0])
+    with image.open("r+b") as file:
+        file.write(b"content")
+    exported = tmp_path / "out.qcow2"
+    assert disks.export_disk(settings, "first", exported, "qcow2")["image"] == str(exported)
+    made = disks.import_disk(path, "second", exported, block_size=4096)
+    assert (made["name"], made["size_bytes"], made["block_size"]) == ("second", 1 << 20, 4096)
+    assert Path(made["image"]).read_bytes() == image.read_bytes()
+    with pytest.raises(OperatorError, match="is none of"):
+        disks.export_disk(settings, "first", tmp_path / "x", "zip")
+    (tmp_path / "junk.qcow2").write_bytes(b"QFI\xfb" + b"\xff" * 100)
+    before = path.read_text()
+    with pytest.raises(OperatorError, match="qemu-img"):
+        disks.import_disk(path, "third", tmp_path / "junk.qcow2")
+    assert path.read_text() == before
+    served = disks.open_image(settings.disks[0], image)
+    with pytest.raises(OperatorError, match="stop the daemon first"):
+        disks.export_disk(settings, "first", tmp_path / "again.qcow2", "qcow2")
+    served.close()
