@@ -54,6 +54,8 @@ class Library:
         self._state = files.store.namespace(DEVICES)
         self.drives = self._make_drives()
         self.changer = self._make_changer()
+        for drive in self.drives.values():
+            drive.automation_serial_number = self.changer.identity.serial_number
         self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives, **self._make_disks()}
         targets = {
             section.iqn: Target(section.iqn, {lun: self.units[name] for lun, name in settings.lun_map(section).items()})

@@ -495,7 +495,7 @@ class Cartridge:
         """Data goes first: a crash on the way leaves the old partitions, empty or not, and then the new ones."""
         for partition in self._partitions:
             partition.truncate(0)
-            partition.synchronize()
+            partition.close()
             partition.release()
         for number in range(len(self._partitions), len(identity.partition_bytes)):
             store = self._store(self.directory, identity, number, self._limits)

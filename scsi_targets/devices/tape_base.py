@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -13,7 +13,7 @@ from scsi_targets.devices.dispatch import Row
 from scsi_targets.devices.drive_models import DriveModel
 from scsi_targets.devices.identity import Identity
 from scsi_targets.t10 import sense, vpd
-from scsi_targets.t10.sense import CheckCondition, SenseCode
+from scsi_targets.t10.sense import CheckCondition, Sense, SenseCode
 from vlib_images import errors
 from vlib_images.cartridge import Cartridge
 from vlib_images.medium import can_write
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# The largest block, LTO's limit of 2**24 - 1 bytes rounded down to what READ BLOCK LIMITS may say with granularity 0.
+# What the 24 bits of TRANSFER LENGTH and READ BLOCK LIMITS can say; LTO's own limit is half of it.
 MAXIMUM_BLOCK_LENGTH = 0xFFFFFF
 MINIMUM_BLOCK_LENGTH = 1
+
+# Recommended to initiators (REPORT SUPPORTED OPERATION CODES) for commands that wait for the storage: what LTO drives
+# ask for, since disks under a library can stall too.
+MEDIUM_ACCESS_SECONDS = 1800
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,10 @@ class TapeBase(Device):
             raise CheckCondition(self.not_ready_code())
         return self.medium
 
+    def current_sense(self) -> Sense:
+        """REQUEST SENSE while a slow command runs says so; LTFS asks that way after a long erase."""
+        return Sense(sense.OPERATION_IN_PROGRESS) if self._running is not None else super().current_sense()
+
     # ---- durability ----------------------------------------------------------------------------------------------
 
     def synchronize(self, *, deferred: bool) -> None:
@@ -145,12 +153,15 @@ class TapeBase(Device):
         """The sense data for an error of the cartridge that a handler let through."""
         if isinstance(error, errors.DamagedBlock):
             return self.read_failure(error)
+        if isinstance(error, errors.StorageError) and not row.writes:
+            log.error("moving failed", drive=self.identity.serial_number, reason=str(error))
+            return CheckCondition(sense.SEQUENTIAL_POSITIONING_ERROR)
         if isinstance(error, errors.CartridgeError):
             return self.write_failure(error)
         return super().storage_failure(row, error)
 
-    def read_failure(self, error: errors.DamagedBlock, information: int | None = None) -> CheckCondition:
-        """UNRECOVERED READ ERROR; the position is behind the damaged block."""
+    def read_failure(self, error: errors.CartridgeError, information: int | None = None) -> CheckCondition:
+        """UNRECOVERED READ ERROR; the position is behind the block that could not be read."""
         log.warning("a block cannot be read", drive=self.identity.serial_number, reason=str(error))
         self.on_read_error()
         return CheckCondition(sense.UNRECOVERED_READ_ERROR, information=information)
@@ -216,14 +227,3 @@ class TapeBase(Device):
 
     def on_moved(self) -> None:
         """The position changed by something else than reading or writing on."""
-
-    def close(self) -> None:
-        """Ends the worker. The cartridge stays in the drive; who owns the drive closes it."""
-        super().close()
-
-    def describe(self) -> dict[str, Any]:
-        """Plain facts for status displays."""
-        return {
-            "state": self.load_state.value,
-            "barcode": self.cartridge.barcode if self.cartridge is not None else None,
-        }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from scsi_targets.devices.dispatch import handles
-from scsi_targets.devices.tape_base import LoadState, TapeBase
+from scsi_targets.devices.tape_base import MEDIUM_ACCESS_SECONDS, LoadState, TapeBase
 from scsi_targets.t10 import sense, spc, ssc
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.cartridge import Cartridge
@@ -81,7 +81,7 @@ class LoadCommands(TapeBase):
 
     # ---- LOAD UNLOAD ---------------------------------------------------------------------------------------------
 
-    @handles(ssc.LoadUnload)
+    @handles(ssc.LoadUnload, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def load_unload(self, cdb: ssc.LoadUnload, task: Task) -> None:
         if cdb.load and cdb.end_of_tape:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.LoadUnload.end_of_tape)

@@ -118,8 +118,7 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeModes):
             counter(0x0002, int(self.power_on_seconds() // 3600), 4), counter(0x000C, life.power_cycles, 4),
             counter(0x000D, self.loads_since_reset, 4), counter(0x000E, life.hard_write_errors, 4),
             counter(0x000F, life.hard_read_errors, 4),
-            LogParameter(0x0040, self.identity.vendor.ljust(8).encode("ascii"), 0x01),
-            LogParameter(0x0041, self.identity.serial_number.encode("ascii"), 0x01),
+            *(LogParameter(code, self.identity.serial_number.encode("ascii"), 0x01) for code in (0x0040, 0x0041)),
         ]  # fmt: skip
 
     @log_page(0x1B)

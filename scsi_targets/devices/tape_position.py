@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from scsi_targets.devices.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.parameter_data import reply
+from scsi_targets.devices.tape_base import MEDIUM_ACCESS_SECONDS
 from scsi_targets.devices.tape_transfer import TransferCommands, filemark_detected
 from scsi_targets.t10 import sense, ssc
 from scsi_targets.t10.fields import Bits, Structure
@@ -73,17 +74,17 @@ class PositionCommands(TransferCommands):
 
     # ---- REWIND and SPACE ----------------------------------------------------------------------------------------
 
-    @handles(ssc.Rewind, medium=REQUIRED, reservation=READS)
+    @handles(ssc.Rewind, medium=REQUIRED, reservation=READS, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def rewind(self, cdb: ssc.Rewind, task: Task) -> None:
         self.synchronize(deferred=True)
         self.loaded.rewind()
         self.on_moved()
 
-    @handles(ssc.Space6, medium=REQUIRED, reservation=READS)
+    @handles(ssc.Space6, medium=REQUIRED, reservation=READS, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def space_6(self, cdb: ssc.Space6, task: Task) -> None:
         self.space(cdb.code, _signed(cdb.count, 24), ssc.Space6.code)
 
-    @handles(ssc.Space16, medium=REQUIRED, reservation=READS)
+    @handles(ssc.Space16, medium=REQUIRED, reservation=READS, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def space_16(self, cdb: ssc.Space16, task: Task) -> None:
         if cdb.parameter_list_length:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Space16.parameter_list_length)
@@ -115,13 +116,13 @@ class PositionCommands(TransferCommands):
 
     # ---- LOCATE --------------------------------------------------------------------------------------------------
 
-    @handles(ssc.Locate10, medium=REQUIRED, reservation=READS)
+    @handles(ssc.Locate10, medium=REQUIRED, reservation=READS, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def locate_10(self, cdb: ssc.Locate10, task: Task) -> None:
         # BT: this drive's device-specific addresses are its logical object identifiers.
         partition = self._partition(cdb.change_partition, cdb.partition, ssc.Locate10.partition)
         self._locate(ssc.DESTINATION_OBJECT, partition, cdb.logical_object_identifier)
 
-    @handles(ssc.Locate16, medium=REQUIRED, reservation=READS)
+    @handles(ssc.Locate16, medium=REQUIRED, reservation=READS, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def locate_16(self, cdb: ssc.Locate16, task: Task) -> None:
         if cdb.block_address_mode:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Locate16.block_address_mode)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from datamover.engine import LIMIT_TRANSFER_BYTES
 from scsi_targets.devices.dispatch import READS, REQUIRED, handles
-from scsi_targets.devices.tape_base import TapeBase
+from scsi_targets.devices.tape_base import MEDIUM_ACCESS_SECONDS, TapeBase
 from scsi_targets.devices.task import Response, Task
 from scsi_targets.t10 import sense, ssc
 from scsi_targets.t10.sense import CheckCondition, SenseCode
@@ -119,7 +119,7 @@ class TransferCommands(TapeBase):
 
     # ---- WRITE ---------------------------------------------------------------------------------------------------
 
-    @handles(ssc.Write6, medium=REQUIRED, writes=True)
+    @handles(ssc.Write6, medium=REQUIRED, writes=True, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def write_6(self, cdb: ssc.Write6, task: Task) -> Response | None:
         length = cdb.transfer_length
         if not length:
@@ -147,7 +147,7 @@ class TransferCommands(TapeBase):
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Write6.transfer_length)
         return data if len(data) == length else data[:length]
 
-    @handles(ssc.WriteFilemarks6, medium=REQUIRED)
+    @handles(ssc.WriteFilemarks6, medium=REQUIRED, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def write_filemarks_6(self, cdb: ssc.WriteFilemarks6, task: Task) -> None:
         if cdb.write_setmarks:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.WriteFilemarks6.write_setmarks)
@@ -157,7 +157,7 @@ class TransferCommands(TapeBase):
 
     # ---- READ ----------------------------------------------------------------------------------------------------
 
-    @handles(ssc.Read6, medium=REQUIRED, reservation=READS)
+    @handles(ssc.Read6, medium=REQUIRED, reservation=READS, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def read_6(self, cdb: ssc.Read6, task: Task) -> Response | None:
         length = cdb.transfer_length
         if cdb.fixed:
@@ -171,7 +171,7 @@ class TransferCommands(TapeBase):
         buffer = task.pool.acquire(min(length, task.data_in_limit))
         try:
             result = medium.read_block(buffer)
-        except errors.DamagedBlock as error:
+        except (errors.DamagedBlock, errors.StorageError) as error:
             raise self.read_failure(error, length) from error
         if result.kind is not ReadKind.BLOCK:
             raise self.read_stopped(result.kind, length)
@@ -195,9 +195,11 @@ class TransferCommands(TapeBase):
         buffer = task.pool.acquire(count * block_length)
         try:
             result = medium.read_blocks(buffer, block_length, count)
-        except errors.DamagedBlock as error:
-            failure = self.read_failure(error, count - error.blocks_read)
-            raise _with_data(failure, buffer, error.blocks_read * block_length) from error
+        except (errors.DamagedBlock, errors.StorageError) as error:
+            blocks_read = getattr(error, "blocks_read", 0)
+            raise _with_data(
+                self.read_failure(error, count - blocks_read), buffer, blocks_read * block_length
+            ) from error
         if result.blocks == count:
             return Response(data_in=buffer, data_length=count * block_length)
         failure = self.read_stopped(result.stopped_by, count - result.blocks)

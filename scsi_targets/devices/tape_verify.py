@@ -9,7 +9,7 @@ from scsi_targets.devices.tape_transfer import TransferCommands, filemark_detect
 from scsi_targets.t10 import sense, ssc
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.cartridge import ReadKind, ReadResult
-from vlib_images.errors import DamagedBlock
+from vlib_images.errors import DamagedBlock, StorageError
 
 if TYPE_CHECKING:
     from scsi_targets.devices.task import Task
@@ -74,5 +74,5 @@ class VerifyCommands(TransferCommands):
     def _verify_next(self, residual: int) -> ReadResult:
         try:
             return self.loaded.read_block(bytearray())
-        except DamagedBlock as error:
+        except (DamagedBlock, StorageError) as error:
             raise self.read_failure(error, residual) from error

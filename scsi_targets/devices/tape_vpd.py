@@ -14,7 +14,10 @@ WORM_CAPABLE = 0x01
 
 
 class TapeVpdPages(TapeBase):
-    """B0h and B1h; B2h is with TapeAlert."""
+    """B0h, B1h and B3h; B2h is with TapeAlert."""
+
+    # Of the library around the drive; who builds the library sets it.
+    automation_serial_number = ""
 
     @vpd_page(0xB0)
     def sequential_access_device_capabilities(self, task: Task) -> bytes:
@@ -25,3 +28,8 @@ class TapeVpdPages(TapeBase):
     def manufacturer_assigned_serial_number(self, task: Task) -> bytes:
         """Manufacturer-Assigned Serial Number (SSC-3 8.4.3)."""
         return self.identity.serial_number.encode("ascii")
+
+    @vpd_page(0xB3)
+    def automation_device_serial_number(self, task: Task) -> bytes:
+        """Automation Device Serial Number (SSC-3 8.4.5)."""
+        return self.automation_serial_number.encode("ascii")

@@ -11,6 +11,7 @@ from tests.unit.devices.tape_support import (
     good,
     moved,
     position,
+    quiet,
     read,
     rewind,
     set_block_length,
@@ -146,3 +147,22 @@ def test_deferred_error_is_reported_once_whoever_asks(drive):
     storage_fault("sync", EIO, times=1)
     assert send(drive, ssc.Rewind.encode(), nexus=BETA).status == 2
     good(send(drive, ssc.Rewind.encode()))
+
+
+def test_storage_that_cannot_be_read_is_a_read_error(drive):
+    for _ in range(40):
+        good(write(drive, bytes(60_000)))
+    cartridge = drive.unload()
+    directory = cartridge.directory
+    cartridge.close()
+    with Cartridge.open(directory) as again:
+        drive.load(again)
+        quiet(drive)
+        storage_fault("read", EIO, times=1000)
+        assert stream_sense(read(drive, 60_000)) == (0, 3, 0x11, 0x00, 60_000)
+        good(set_block_length(drive, 60_000))
+        assert stream_sense(read(drive, 2, fixed=1)) == (0, 3, 0x11, 0x00, 2)
+        storage_faults_clear()
+        rewind(drive)
+        good(read(drive, 2, fixed=1))
+        drive.unload()

@@ -8,7 +8,7 @@ from scsi_targets.devices.tape_base import CleaningCartridge, LoadState
 from scsi_targets.devices.task import Task
 from scsi_targets.t10 import spc, ssc
 from scsi_targets.t10.sense import CheckCondition
-from tests.unit.devices.support import ALPHA, BETA, send, sense_of
+from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
 from tests.unit.devices.tape_support import (
     good,
     make_cartridge,
@@ -241,6 +241,8 @@ def test_the_robot_waits_for_a_slow_command(drive, monkeypatch):
     robot.start()
     assert drive.medium is not None
     assert not done.is_set()
+    data = data_of(send(drive, spc.RequestSense.encode(allocation_length=18)))
+    assert (data[2], data[12], data[13]) == (0, 0x00, 0x16)  # operation in progress
     go.set()
     robot.join(30)
     assert done.is_set()
