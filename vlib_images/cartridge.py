@@ -7,19 +7,15 @@ import datetime
 import fcntl
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final, Self
 
 import structlog
-from typing_extensions import Buffer
 
-from datamover.engine import READ_END, READ_FILEMARK, storage_sync_directory
-from vlib_images import positioning
+from datamover.engine import storage_sync_directory
 from vlib_images.errors import (
     CartridgeInUse,
-    DamagedBlock,
     InvalidPartition,
     NotACartridge,
     WormViolation,
@@ -29,47 +25,18 @@ from vlib_images.errors import (
 from vlib_images.identity import Identity, default_early_warning
 from vlib_images.mam import MamStore
 from vlib_images.medium import MediumType
-from vlib_images.partition import Partition
-from vlib_images.positioning import SpaceResult, Stop, Track
 from vlib_images.recovery import RecoveryReport, create_partition, open_partition
 from vlib_images.segments import Limits, SegmentStore
+from vlib_images.transport import ReadBlocksResult, ReadKind, ReadResult, Transport
 from vlib_images.usage import Usage
+
+__all__ = ["Cartridge", "ReadBlocksResult", "ReadKind", "ReadResult"]
 
 LOCK: Final = "lock"
 log = structlog.get_logger(__name__)
 
 
-class ReadKind(Enum):
-    """What a read met."""
-
-    BLOCK = auto()
-    FILEMARK = auto()
-    END_OF_DATA = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class ReadResult:
-    """length: the block's true length in bytes, which may be more than was asked for (0 unless kind is BLOCK)."""
-
-    kind: ReadKind
-    length: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ReadBlocksResult:
-    """blocks: whole blocks of exactly the wanted length that were read. stopped_by: None when all were; BLOCK when the
-    next block has another length, which is `length` (the position is behind it, as it is behind a filemark)."""
-
-    blocks: int
-    stopped_by: ReadKind | None = None
-    length: int = 0
-
-
-_FILEMARK: Final = ReadResult(ReadKind.FILEMARK)
-_END_OF_DATA: Final = ReadResult(ReadKind.END_OF_DATA)
-
-
-class Cartridge:
+class Cartridge(Transport):
     """One cartridge, open. Made by create() or open().
 
     position: the logical object number in the current partition. recovery: what open() found, one report a partition.
@@ -80,12 +47,12 @@ class Cartridge:
         self, directory: Path, identity: Identity, lock: IO[bytes], *, read_only: bool, limits: Limits
     ) -> None:
         """Use create() or open()."""
+        super().__init__()
         self.directory = directory
         self.read_only = read_only
         self._identity = identity
         self._lock = lock
         self._limits = limits
-        self._partitions: list[Partition] = []
         self.recovery: list[RecoveryReport] = []
         self.mam = MamStore.read(directory)
         self.usage = Usage.read(directory)
@@ -328,90 +295,9 @@ class Cartridge:
             raise storage_failure(error, f"cartridge {self.barcode}") from error
         self._identity = identity
 
-    # ---- position ---------------------------------------------------------------------------------------------------
-
-    def _enter(self, partition: int, position: int) -> None:
-        self._partition = self._partitions[partition]
-        self._position = position
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """(partition, logical object number of what would be read next)."""
-        return self._partition.number, self._position
-
-    @property
-    def file_number(self) -> int:
-        """Filemarks between the beginning of the partition and the position."""
-        return self._track().before(self._position)
-
-    @property
-    def at_bop(self) -> bool:
-        return self._position == 0
-
-    @property
-    def at_eod(self) -> bool:
-        return self._position == self._partition.end
-
-    @property
-    def early_warning(self) -> bool:
-        """The position is at or past early warning; only writing gets there."""
-        return self.at_eod and self._partition.room_bytes <= self._identity.early_warning_bytes
-
-    def end_of_data(self, partition: int) -> int:
-        """The number of logical objects of a partition."""
-        return self._partitions[partition].end
-
-    def _track(self) -> Track:
-        partition = self._partition
-        return Track(
-            partition.end, partition.filemarks, partition.segments.filemark, partition.segments.filemarks_before
-        )
-
-    def _move(self, target: tuple[int, SpaceResult]) -> SpaceResult:
-        self._position, result = target
-        return result
-
-    def rewind(self) -> None:
-        """To the beginning of the current partition."""
-        self._position = 0
-
-    def space_blocks(self, count: int) -> SpaceResult:
-        """Over blocks; negative: backwards. Raises StorageError."""
-        return self._move(positioning.space_blocks(self._track(), self._position, count))
-
-    def space_filemarks(self, count: int) -> SpaceResult:
-        """Over filemarks; negative: backwards. Raises StorageError."""
-        return self._move(positioning.space_filemarks(self._track(), self._position, count))
-
-    def space_sequential_filemarks(self, count: int) -> SpaceResult:
-        """To so many filemarks in a row; negative: backwards. Raises StorageError."""
-        return self._move(positioning.space_sequential_filemarks(self._track(), self._position, count))
-
-    def space_end_of_data(self) -> SpaceResult:
-        """To the end of data of the current partition."""
-        self._position = self._partition.end
-        return SpaceResult(0)
-
-    def locate_block(self, partition: int, block: int) -> SpaceResult:
-        """To a logical object; END_OF_DATA when there are not that many. Raises InvalidPartition."""
-        self._enter(self._checked(partition), 0)
-        self._position = min(block, self._partition.end)
-        return SpaceResult(self._position, Stop.NONE if self._position == block else Stop.END_OF_DATA)
-
-    def locate_file(self, partition: int, file: int) -> SpaceResult:
-        """To the beginning of a file. Raises InvalidPartition, StorageError."""
-        self._enter(self._checked(partition), 0)
-        return self._move(positioning.locate_file(self._track(), file))
-
-    def _checked(self, partition: int) -> int:
-        if not 0 <= partition < len(self._partitions):
-            raise InvalidPartition(f"cartridge {self.barcode} has no partition {partition}")
-        return partition
-
-    # ---- writing ----------------------------------------------------------------------------------------------------
+    # ---- changing ---------------------------------------------------------------------------------------------------
 
     def _prepare_write(self, *, physically: bool = False) -> None:
-        """What is behind the position goes. Raises WriteProtected, WormViolation, NoSpace, StorageError."""
         if self.read_only or self._identity.write_protected:
             raise WriteProtected(f"cartridge {self.barcode} is write protected")
         if not self._change_counted:
@@ -421,43 +307,6 @@ class Cartridge:
         if self._identity.append_only and not self._partition.only_filemarks_from(self._position):
             raise WormViolation(f"cartridge {self.barcode} is in append-only mode")
         self._partition.truncate(self._position, physically=physically)
-
-    def write_block(self, data: Buffer) -> None:
-        """Write one block of 1 to 2**24 - 1 bytes at the position. What was behind the position is gone.
-
-        Raises WriteProtected, WormViolation, EndOfPartition, NoSpace, StorageError.
-        """
-        self._prepare_write()
-        length = memoryview(data).nbytes
-        self._partition.append(data, length)
-        self._position += 1
-        self.usage.wrote(1, length, length)
-
-    def write_blocks(self, data: Buffer, block_length: int) -> int:
-        """Write a buffer as blocks of block_length bytes; returns how many. Raises as write_block() does, and
-        ValueError when the buffer is no multiple; the error's blocks_written says how many blocks are written."""
-        count, rest = divmod(memoryview(data).nbytes, block_length)
-        if rest:
-            raise ValueError(f"the buffer is no multiple of {block_length} bytes")
-        self._prepare_write()
-        before = self._partition.end
-        try:
-            self._partition.append_many(data, block_length, count)
-        finally:
-            written = self._partition.end - before
-            self._position += written
-            self.usage.wrote(written, written * block_length, written * block_length)
-        return count
-
-    def write_filemarks(self, count: int) -> None:
-        """Write filemarks at the position; durable after synchronize(). Raises as write_blocks() does."""
-        if not count:
-            return
-        self._prepare_write()
-        try:
-            self._partition.append_filemarks(count)
-        finally:
-            self._position = self._partition.end
 
     def synchronize(self) -> None:
         """Everything written before is durable when this returns. Raises NoSpace, StorageError; then it may not be."""
@@ -507,41 +356,3 @@ class Cartridge:
         self._partitions.clear()
         self.recovery.clear()
         self._open_partitions()
-
-    # ---- reading ----------------------------------------------------------------------------------------------------
-
-    def read_block(self, into: Buffer) -> ReadResult:
-        """Read the object at the position into a writable buffer, as much of it as fits, and move behind it.
-
-        Raises DamagedBlock (the position is behind it), StorageError.
-        """
-        partition, position = self._partition, self._position
-        if position >= partition.end:
-            return _END_OF_DATA
-        self._position = position + 1
-        result = partition.read(position, into)
-        if result == READ_FILEMARK:
-            return _FILEMARK
-        self.usage.read_some(1, result)
-        return ReadResult(ReadKind.BLOCK, result)
-
-    def read_blocks(self, into: Buffer, block_length: int, count: int) -> ReadBlocksResult:
-        """Read up to `count` blocks of exactly block_length bytes, one behind the other in `into`.
-
-        Raises DamagedBlock with blocks_read (the position is behind the damaged one), StorageError.
-        """
-        try:
-            blocks, result = self._partition.read_many(self._position, into, block_length, count)
-        except DamagedBlock as error:
-            self._position += error.blocks_read + 1
-            raise
-        self._position += blocks
-        self.usage.read_some(blocks, blocks * block_length)
-        if blocks == count:
-            return ReadBlocksResult(blocks)
-        if result == READ_END:
-            return ReadBlocksResult(blocks, ReadKind.END_OF_DATA)
-        self._position += 1
-        if result == READ_FILEMARK:
-            return ReadBlocksResult(blocks, ReadKind.FILEMARK)
-        return ReadBlocksResult(blocks, ReadKind.BLOCK, result)

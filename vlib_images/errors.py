@@ -44,23 +44,56 @@ class DamagedBlock(CartridgeError):
         self.blocks_read = blocks_read
 
 
-class _WriteStopped(CartridgeError):
-    """blocks_written: how many blocks, or filemarks, the call had written before it stopped."""
+class EncryptionProblem(CartridgeError):
+    """A block cannot be given out under the decryption mode and key that are set. The position stays before it.
+
+    partition, block: where it is. blocks_read: how many blocks the same call had read before it.
+    """
+
+    def __init__(self, partition: int, block: int, reason: str, blocks_read: int = 0) -> None:
+        super().__init__(f"block {block} of partition {partition}: {reason}")
+        self.partition = partition
+        self.block = block
+        self.blocks_read = blocks_read
+
+
+class KeyMissing(EncryptionProblem):
+    """The block is encrypted and no key is set."""
+
+
+class KeyWrong(EncryptionProblem):
+    """The block is encrypted with another key."""
+
+
+class NotEncrypted(EncryptionProblem):
+    """The block is not encrypted, and only encrypted ones are wanted."""
+
+
+class RawReadRefused(EncryptionProblem):
+    """Whoever wrote the block forbade reading it raw."""
+
+
+class NotRawBlock(CartridgeError):
+    """What was to be written is no encrypted block that was read raw."""
+
+
+class WriteStopped(CartridgeError):
+    """The base of what stops a write. blocks_written: how many blocks or filemarks the call had written before."""
 
     def __init__(self, message: str, blocks_written: int = 0) -> None:
         super().__init__(message)
         self.blocks_written = blocks_written
 
 
-class EndOfPartition(_WriteStopped):
+class EndOfPartition(WriteStopped):
     """The partition is full."""
 
 
-class NoSpace(_WriteStopped):
+class NoSpace(WriteStopped):
     """The file system under the library is full. Nothing is torn: what was accepted before stays."""
 
 
-class StorageError(_WriteStopped):
+class StorageError(WriteStopped):
     """The file system failed: `errno` says how."""
 
     def __init__(self, message: str, errno: int, blocks_written: int = 0) -> None:

@@ -5,6 +5,7 @@ the manifest may not know the newest segments, and recovery finds them by their 
 """
 
 import copy
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -12,12 +13,14 @@ from typing import Final
 from typing_extensions import Buffer
 
 from datamover.engine import READ_DAMAGED, READ_END, Segment, SegmentDamaged
+from vlib_images.codec import Form, StoredBlock
 from vlib_images.errors import DamagedBlock, EndOfPartition, NoSpace, StorageError, WormViolation, storage_failure
 from vlib_images.manifest import Entry, EntryFlag, Manifest
 from vlib_images.segment_list import SegmentList
 from vlib_images.segments import SegmentStore, finish_cut
 
 RECORD_HEADER_BYTES: Final = 32
+KIND_BLOCK: Final = 1
 
 UNSYNCED_SEGMENTS: Final = 4
 """Sealed segments that may wait for a sync. A bound for what recovery must scan and for dirty memory."""
@@ -35,6 +38,11 @@ FILEMARK_RESERVE_BYTES: Final = 64 << 10
 def record_bytes(stored_length: int, extension_bytes: int = 0) -> int:
     """What a block uses of the partition's capacity: its record, padded to 8 bytes."""
     return (RECORD_HEADER_BYTES + extension_bytes + stored_length + 7) & ~7
+
+
+def as_os_error(error: Exception) -> OSError:
+    """An index that cannot even be rebuilt is an unreadable medium."""
+    return error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
 
 
 class Partition:
@@ -84,12 +92,12 @@ class Partition:
         self.room_bytes -= size
         self.end += 1
 
-    def append_encoded(self, stored: Buffer, length: int, logical_crc: int, form: int, extension: bytes) -> None:
-        """One block in another form: `length` is what the initiator wrote. Raises as append() does."""
-        size = record_bytes(memoryview(stored).nbytes, len(extension))
+    def append_stored(self, block: StoredBlock) -> None:
+        """One block in another form. Raises as append() does."""
+        size = record_bytes(len(block.payload), len(block.extension))
         if size > self.room_bytes:
             raise EndOfPartition(f"partition {self.number} is full")
-        row = (stored, length, logical_crc, form, extension)
+        row = (block.payload, block.logical_length, block.logical_crc, int(block.form), block.extension)
         try:
             tail = self.segments.tail
             if tail is None or not tail.append_encoded(*row):
@@ -275,7 +283,7 @@ class Partition:
 
     def only_filemarks_from(self, position: int) -> bool:
         """Whether nothing but filemarks lies from `position` to the end."""
-        return self.filemarks - self.segments.filemarks_before(position) == self.end - position
+        return self.filemarks - self.filemarks_before(position) == self.end - position
 
     def _truncate_tail(self, number: int, relative: int) -> bool:
         """By a record in the log, where that leaves little dead log behind."""
@@ -343,6 +351,46 @@ class Partition:
             raise DamagedBlock(self.number, position, f"{error.filename} is missing") from error
         except OSError as error:
             raise self._failed(error, "reading") from error
+
+    def filemark(self, number: int) -> int:
+        """The object that is the n-th filemark, from 0. Raises StorageError."""
+        try:
+            return self.segments.filemark(number)
+        except (SegmentDamaged, OSError) as error:
+            raise self._failed(as_os_error(error), "looking for a filemark") from error
+
+    def filemarks_before(self, position: int) -> int:
+        """How many filemarks come before an object or the end. Raises StorageError."""
+        try:
+            return self.segments.filemarks_before(position)
+        except (SegmentDamaged, OSError) as error:
+            raise self._failed(as_os_error(error), "counting filemarks") from error
+
+    def read_stored(self, position: int, scratch: bytearray) -> StoredBlock:
+        """A block as it is stored; its payload lies in `scratch`, which grows as needed. Raises as read() does."""
+        try:
+            segment, relative = self.segments.at(position)
+            stored_length = segment.describe(relative)[3]
+            if len(scratch) < stored_length:
+                scratch.extend(bytes(stored_length - len(scratch)))
+            form, logical_length, stored_length, logical_crc, extension = segment.read_stored(relative, scratch)
+        except SegmentDamaged as error:
+            raise DamagedBlock(self.number, position, "its checksum is wrong") from error
+        except OSError as error:
+            raise self._failed(error, "reading") from error
+        payload = memoryview(scratch)[:stored_length].toreadonly()
+        return StoredBlock(payload, logical_length, logical_crc, Form(form), extension)
+
+    def header(self, position: int) -> tuple[int, int, int, bytes] | None:
+        """(form, logical_length, logical_crc, extension) of a block; None for a filemark. Raises as read() does."""
+        try:
+            segment, relative = self.segments.at(position)
+            kind, form, logical_length, _, logical_crc, _, extension = segment.describe(relative)
+        except SegmentDamaged as error:
+            raise DamagedBlock(self.number, position, "its header is damaged") from error
+        except OSError as error:
+            raise self._failed(error, "reading") from error
+        return (form, logical_length, logical_crc, extension) if kind == KIND_BLOCK else None
 
     def read_many(self, position: int, into: Buffer, block_length: int, count: int) -> tuple[int, int]:
         """Equal blocks: how many, and what stopped it, as Segment.read_many() says; READ_END is the end of data."""

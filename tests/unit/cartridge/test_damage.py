@@ -19,7 +19,7 @@ from vlib_images.segments import Limits
 LIMITS = Limits(segment_bytes=4096, segment_objects=1000)
 State = list[bytes | None]
 DAMAGED = b"damaged"
-STRIDE = 1 if os.environ.get("TAPEBAY_EXHAUSTIVE") else 13
+STRIDE = 1 if os.environ.get("TAPEBAY_EXHAUSTIVE") else 41
 
 
 def fill(cartridge: Cartridge) -> State:
