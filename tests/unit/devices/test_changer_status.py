@@ -1,5 +1,7 @@
 """READ ELEMENT STATUS, byte for byte, and the volume tag search."""
 
+import random
+
 import pytest
 
 from scsi_targets.devices.changer_models import MODELS
@@ -135,3 +137,13 @@ def test_volume_tags_are_found_by_template(library):
     send(library.changer, move(SLOT, DRIVE))
     assert search(library, "A00001L6", kind=smc.DATA_TRANSFER).status == 0
     assert data_of(send(library.changer, REQUEST))[:5] == bytes.fromhex("0100 0001 05")
+
+
+def test_no_cdb_makes_the_changer_fail_inside(library):
+    """Every operation code with noise behind it: an answer, and never HARDWARE ERROR, INTERNAL TARGET FAILURE."""
+    noise = random.Random(5)
+    for opcode in range(256):
+        for _ in range(12):
+            fields = bytes(noise.choice((0, 0, 1, 2, 0x10, 0x0F, 0xFF, noise.randrange(256))) for _ in range(11))
+            response = send(library.changer, bytes([opcode]) + fields, data=noise.randbytes(64), limit=4096)
+            assert not response.sense or sense_of(response) != (4, 0x44, 0), (opcode, fields.hex())
