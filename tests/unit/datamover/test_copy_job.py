@@ -5,7 +5,7 @@ import threading
 
 import crcmod.predefined
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamover.copy_job import CHUNK_BYTES, Action, CopyJob, Rest, Rests, Segment
@@ -241,6 +241,7 @@ def test_cancelling_stops_between_two_writes():
     assert job.progress.bytes_written == CHUNK_BYTES
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_any_chain_of_kept_segments_is_one_stream(data):
     """Kept residue means that cutting a stream into segments changes nothing on the tape."""
@@ -259,6 +260,7 @@ def test_any_chain_of_kept_segments_is_one_stream(data):
     assert {len(block) for block in tape.blocks} <= {block_length}
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_restoring_extent_by_extent_is_reading_the_stream(data):
     block_length = data.draw(st.sampled_from([512, 1000, 10240]))
