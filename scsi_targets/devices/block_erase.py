@@ -42,6 +42,7 @@ class BlockErase(BlockUnit):
         plan = Plan.from_state(state)
         if plan.failed:
             self.failure = plan
+            self.update_access()
         elif self.image is not None:
             log.info("an erasure that was interrupted begins again", disk=self.state_key, kind=plan.kind.value)
             self._start(plan, self.image)
@@ -57,11 +58,12 @@ class BlockErase(BlockUnit):
             return CheckCondition(_failure_code(self.failure))
         return super().not_ready()
 
+    def update_access(self) -> None:
+        self.accessible = self.loaded and self.erasure is None and self.failure is None
+
     def check_medium(self, row: Row) -> None:
-        if self.erasure is None and self.failure is not None and issubclass(row.command, RECOVERY):
+        if not self.accessible and self.erasure is None and self.loaded and issubclass(row.command, RECOVERY):
             return
-        if self.erasure is not None or self.failure is not None:
-            self.check_ready()
         super().check_medium(row)
 
     def start_stop_unit(self, cdb: sbc.StartStopUnit, task: Task) -> None:
@@ -83,18 +85,19 @@ class BlockErase(BlockUnit):
     # ---- running ---------------------------------------------------------------------------------------------------
 
     def _begin(self, plan: Plan, task: Task, *, immediate: bool, moved: int) -> Response:
+        assert self.image is not None  # or check_medium() had refused
         self.failure = None
-        with self.gate.alone:  # reads and writes that other connections began end first
-            pass
         self.store.put(f"{self.state_key}/erasure", plan.to_state())
-        erasure = self._start(plan, self.medium)
+        erasure = self._start(plan, self.image)
         if immediate:
             return Response(data_length=moved)
         return self.defer(task, lambda: self._await(erasure, moved))
 
     def _start(self, plan: Plan, image: DiskImage) -> Erasure:
         erasure = Erasure(plan, image, bytes_per_second=self._erase_bytes_per_second, ended=self._ended)
-        self.erasure = erasure
+        with self.gate.alone:  # what others are reading and writing ends first; then they find no medium
+            self.erasure = erasure
+            self.update_access()
         erasure.start()
         return erasure
 
@@ -114,6 +117,7 @@ class BlockErase(BlockUnit):
             state = self.failure.to_state()
         self.store.put(f"{self.state_key}/erasure", state)
         self.erasure = None
+        self.update_access()
 
     # ---- FORMAT UNIT -----------------------------------------------------------------------------------------------
 
@@ -205,6 +209,7 @@ class BlockErase(BlockUnit):
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB)
         self.store.put(f"{self.state_key}/erasure", None)
         self.failure = None
+        self.update_access()
 
 
 def _failure_code(plan: Plan) -> sense.SenseCode:

@@ -56,14 +56,13 @@ class BlockProvisioning(BlockStorage):
         return bytes(self.exact_data(task, self.block_length))
 
     def _fill(self, task: Task, pattern: bytes, offset: int, length: int) -> Response:
-        medium = self.medium
         for at, step in fill_steps(offset, length, self.block_length):
             if task.aborted:
                 break
             with self.gate.shared:
-                medium.fill(pattern, at, step)
+                self.medium.fill(pattern, at, step)
         if not self.writeback_cache:
-            medium.synchronize()
+            self.medium.synchronize()
         return Response(data_length=len(task.data()))
 
     def _release(self, offset: int, length: int, *, anchor: bool) -> None:

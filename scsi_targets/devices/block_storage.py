@@ -60,6 +60,7 @@ class BlockStorage(Device):
         self.read_only = read_only
         self.read_zeros = read_zeros
         self.loaded = image is not None
+        self.accessible = self.loaded  # whether commands and copies may touch the medium now
         self.gate = AccessGate()
         self.software_write_protect = False  # SWP of the Control mode page
         self.writeback_cache = True  # WCE of the Caching mode page
@@ -70,10 +71,18 @@ class BlockStorage(Device):
 
     @property
     def medium(self) -> DiskImage:
-        """The loaded image; raises CheckCondition (MEDIUM NOT PRESENT)."""
-        if self.image is None or not self.loaded:
-            raise CheckCondition(sense.MEDIUM_NOT_PRESENT)
+        """The loaded image; raises CheckCondition while it must not be touched."""
+        if self.image is None or not self.accessible:
+            raise self.not_ready() or CheckCondition(sense.MEDIUM_NOT_PRESENT)
         return self.image
+
+    def not_ready(self) -> CheckCondition | None:
+        """Why the medium cannot be accessed now; None when it can."""
+        return None if self.loaded else CheckCondition(sense.MEDIUM_NOT_PRESENT)
+
+    def update_access(self) -> None:
+        """Called when something that `accessible` depends on has changed."""
+        self.accessible = self.loaded
 
     @property
     def capacity(self) -> int:
@@ -128,6 +137,7 @@ class BlockStorage(Device):
         super().close()
         with self.gate.alone:
             image, self.image, self.loaded = self.image, None, False
+            self.update_access()
         if image is not None:
             if not image.read_only:
                 image.synchronize()

@@ -49,15 +49,12 @@ class BlockUnit(BlockStorage):
     # ---- ready or not ----------------------------------------------------------------------------------------------
 
     def not_ready(self) -> CheckCondition | None:
-        """Why the medium cannot be accessed now; None when it can."""
-        if not self.loaded:
-            return CheckCondition(sense.MEDIUM_NOT_PRESENT)
-        if self.power is PowerCondition.STOPPED:
+        if self.loaded and self.power is PowerCondition.STOPPED:
             return CheckCondition(sense.INITIALIZING_COMMAND_REQUIRED)
-        return None
+        return super().not_ready()
 
     def check_medium(self, row: Row) -> None:
-        if self.power is not PowerCondition.ACTIVE or not self.loaded:
+        if self.power is not PowerCondition.ACTIVE or not self.accessible:
             self.check_ready()
             self.power = PowerCondition.ACTIVE  # a command that needs the medium ends idle and standby (SPC-5 5.12)
 
@@ -85,8 +82,8 @@ class BlockUnit(BlockStorage):
         elif cdb.start:
             self.power = PowerCondition.ACTIVE
         else:
-            if not cdb.no_flush and self.loaded:
-                self.medium.synchronize()
+            if not cdb.no_flush:
+                self._flush()
             # A removable disk that was stopped starts by itself with the next access, as other drives with removable
             # media do; a fixed one waits for a START (SBC-4 4.20).
             self.power = PowerCondition.STANDBY if self.removable else PowerCondition.STOPPED
@@ -104,13 +101,18 @@ class BlockUnit(BlockStorage):
             raise CheckCondition(sense.MEDIUM_NOT_PRESENT)
         else:
             self.loaded, self.power = True, PowerCondition.ACTIVE
+            self.update_access()
             self.tell_others(nexus, sense.MEDIUM_MAY_HAVE_CHANGED)
 
     def _eject(self) -> None:
         with self.gate.alone:
-            if self.loaded:
-                self.medium.synchronize()
+            self._flush()
             self.loaded = False
+            self.update_access()
+
+    def _flush(self) -> None:
+        if self.loaded and self.image is not None:
+            self.image.synchronize()
 
     # ---- PREVENT ALLOW MEDIUM REMOVAL ------------------------------------------------------------------------------
 
@@ -142,6 +144,7 @@ class BlockUnit(BlockStorage):
             raise ValueError(f"{image.path} cannot be inserted")
         with self.lock:
             self.image, self.loaded, self.power = image, True, PowerCondition.ACTIVE
+            self.update_access()
             self.offer_commands()
             self.establish_unit_attention(sense.MEDIUM_MAY_HAVE_CHANGED, self.nexuses)
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from scsi_targets.devices import block_provisioning
 from scsi_targets.devices.block import BlockDevice
 from scsi_targets.devices.task import Task
 from scsi_targets.t10 import sbc, sbc_pages, spc
@@ -128,6 +129,32 @@ def test_meanwhile_the_medium_is_not_ready_and_the_rest_answers(slow):
         told = data_of(send(slow, spc.RequestSense.encode(allocation_length=18)))
     with pytest.raises(ValueError, match="being erased"):
         slow.remove()
+
+
+def test_what_runs_on_beside_it_finds_no_medium(slow, monkeypatch):
+    monkeypatch.setattr(block_provisioning, "LONG_FILL_BYTES", 512)
+    fill, filling, go = slow.image.fill, threading.Event(), threading.Event()
+
+    def wait_once(block, offset, length):
+        if not filling.is_set():
+            filling.set()
+            assert go.wait(30)
+        fill(block, offset, length)
+
+    monkeypatch.setattr(slow.image, "fill", wait_once)
+    answers, done = [], threading.Event()
+    cdb = sbc.WriteSame16.encode().ljust(16, b"\0")
+    task = Task(ALPHA, 0, cdb, data_out=pattern(1), complete=lambda r: (answers.append(r), done.set()))
+    assert slow.execute(task) is None
+    assert filling.wait(30)
+    starter = threading.Thread(target=start_overwrite, args=(slow,))
+    starter.start()
+    while not slow.gate.waiting:
+        pass
+    go.set()
+    starter.join(30)
+    assert done.wait(30)
+    assert sense_of(answers[0]) == SANITIZE_IN_PROGRESS
 
 
 def test_no_reset_and_no_abort_ends_it(slow):
