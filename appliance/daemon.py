@@ -15,6 +15,7 @@ from appliance.library import Library
 from appliance.live_operations import LiveOperations
 from appliance.lock import LibraryLock
 from appliance.notify import notify
+from appliance.operations import translated
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +39,7 @@ def serve(path: Path) -> None:
 def _serve(path: Path, library: Library) -> None:
     operations = LiveOperations(library, path)
     socket_path = library.settings.library.control_socket
-    control_server = ControlServer(socket_path, operations.handlers())
+    control_server = ControlServer(socket_path, operations.handlers(), translated)
     bound = library.start()
     control_server.start()
     try:

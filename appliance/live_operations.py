@@ -10,7 +10,7 @@ from typing import Any
 from appliance import __version__
 from appliance.failures import Failure, OperatorError
 from appliance.library import Library
-from appliance.operations import Operations, operator_errors
+from appliance.operations import Operations
 from appliance.places import SHELF, format_place
 from scsi_targets.devices.block import BlockDevice
 from scsi_targets.t10.sense import CheckCondition
@@ -46,7 +46,6 @@ class LiveOperations(Operations):
         """Stop as SIGTERM does, after this has been answered."""
         os.kill(os.getpid(), signal.SIGTERM)
 
-    @operator_errors
     def load(self, cartridge: str, drive: str) -> dict[str, str]:
         """Load a cartridge, given by barcode or place, into a drive."""
         element = self._place(drive)
@@ -54,7 +53,6 @@ class LiveOperations(Operations):
             raise OperatorError(Failure.USAGE, f"{drive} is not a drive")
         return self.move(cartridge, drive)
 
-    @operator_errors
     def unload(self, drive: str, to: str | None = None) -> dict[str, str]:
         """Take the cartridge out of a drive: to `to`, or the slot it came from, or the first free one."""
         element = self._place(drive)
@@ -71,7 +69,6 @@ class LiveOperations(Operations):
             raise OperatorError(Failure.REFUSED, "no slot is free; say where to put the cartridge")
         return home
 
-    @operator_errors
     def move(self, cartridge: str, to: str) -> dict[str, str]:
         """Move a cartridge, given by barcode or place, to a place; the shelf is a place too."""
         source = self._source(cartridge)

@@ -3,11 +3,16 @@
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
 from appliance.config import LoggingSettings
+
+
+def configure_for_commands() -> None:
+    """Only what an operator has to know, on standard error: standard output is the command's result."""
+    configure(LoggingSettings(level="warning", format="console"))
 
 
 def configure(settings: LoggingSettings) -> None:
@@ -19,12 +24,22 @@ def configure(settings: LoggingSettings) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
-            *(_json() if as_json else [structlog.dev.ConsoleRenderer()]),
+            *(_json() if as_json else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_names: structlog.WriteLogger(cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
+
+
+class _StandardError:
+    """Whatever is standard error when a line is written: a logger that is cached outlives a redirection."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _json() -> list[Any]:

@@ -4,9 +4,10 @@ Most work on the library's files alone, and so without a daemon too. With a daem
 changer, so that drives load and unload and initiators learn of it.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any, ParamSpec, Protocol, TypeVar
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from appliance.cartridges import medium_of, numbered_on
 from appliance.failures import Failure, OperatorError
@@ -24,8 +25,7 @@ from vlib_images.inventory import (
     NoSuchElement,
 )
 
-Params = ParamSpec("Params")
-Result = TypeVar("Result")
+Progress = tuple[int, int]  # done, total
 
 
 class Mover(Protocol):
@@ -36,30 +36,27 @@ class Mover(Protocol):
     def remove(self, address: int) -> str: ...
 
 
-def operator_errors(method: Callable[Params, Result]) -> Callable[Params, Result]:
+@contextmanager
+def translated() -> Iterator[None]:
     """What the rooms below refuse, in an operator's terms."""
-
-    @functools.wraps(method)
-    def wrapped(*args: Params.args, **kwargs: Params.kwargs) -> Result:
-        try:
-            return method(*args, **kwargs)
-        except (NoSuchCartridge, NoSuchElement) as error:
-            raise OperatorError(Failure.NOT_FOUND, str(error)) from error
-        except BadBarcode as error:
-            raise OperatorError(Failure.USAGE, str(error)) from error
-        except (InventoryError, RobotError, CartridgeError, OSError) as error:
-            raise OperatorError(Failure.REFUSED, str(error)) from error
-
-    return wrapped
+    try:
+        yield
+    except (NoSuchCartridge, NoSuchElement) as error:
+        raise OperatorError(Failure.NOT_FOUND, str(error)) from error
+    except BadBarcode as error:
+        raise OperatorError(Failure.USAGE, str(error)) from error
+    except (InventoryError, RobotError, CartridgeError, OSError) as error:
+        raise OperatorError(Failure.REFUSED, str(error)) from error
 
 
 class Operations:
-    """The methods that need no device. `mover` moves cartridges."""
+    """The methods that need no device. `mover` moves cartridges. Call them within translated()."""
 
     def __init__(self, files: LibraryFiles, mover: Mover | None = None) -> None:
         self._files = files
         self._inventory = files.inventory
         self._mover: Mover = mover or files.inventory
+        self._lock = threading.Lock()  # one operator at a time makes or deletes cartridges
         self._drives = {
             drive.name: element.address
             for drive, element in zip(files.settings.drives, self._inventory.elements(ElementType.DRIVE), strict=True)
@@ -74,7 +71,6 @@ class Operations:
             "cartridge.delete": self.cartridge_delete,
         }
 
-    @operator_errors
     def cartridge_create(
         self,
         barcode: str,
@@ -83,19 +79,21 @@ class Operations:
         capacity: str | None = None,
         worm: bool = False,
         place: str | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> Generator[Progress, None, list[dict[str, Any]]]:
         """New cartridges in the first free slots, or at `place` (one cartridge, or any number on the shelf)."""
         barcodes = numbered_on(barcode, count)
         capacity_bytes = None if capacity is None else _size(capacity)
-        places = self._places_for(barcodes, place)
         media = [medium_of(new, medium, worm) for new in barcodes]
-        for new in barcodes:  # all of them, before any is made
-            self._inventory.check_new(new)
-        for new, kind, address in zip(barcodes, media, places, strict=True):
-            self._files.cartridges.create(new, kind, capacity_bytes)
-            self._inventory.add(new)
-            if address is not None:
-                self._mover.insert(new, address)
+        with self._lock:
+            places = self._places_for(barcodes, place)
+            for new in barcodes:  # all of them, before any is made
+                self._inventory.check_new(new)
+            for done, (new, kind, address) in enumerate(zip(barcodes, media, places, strict=True), start=1):
+                self._files.cartridges.create(new, kind, capacity_bytes)
+                self._inventory.add(new)
+                if address is not None:
+                    self._mover.insert(new, address)
+                yield done, count
         return [self.cartridge_show(new) for new in barcodes]
 
     def _places_for(self, barcodes: list[str], place: str | None) -> list[int | None]:
@@ -105,6 +103,8 @@ class Operations:
             element = self._place(place)
             if len(barcodes) > 1 or element is None:
                 raise OperatorError(Failure.USAGE, f"{len(barcodes)} cartridges do not fit into {place}")
+            if element.type not in (ElementType.STORAGE, ElementType.IMPORT_EXPORT):
+                raise OperatorError(Failure.REFUSED, f"only the robot puts cartridges into {place}; give a slot")
             if element.barcode is not None:
                 raise OperatorError(Failure.REFUSED, f"{place} holds cartridge {element.barcode}")
             return [element.address]
@@ -114,28 +114,26 @@ class Operations:
             raise OperatorError(Failure.REFUSED, message)
         return list(free[: len(barcodes)])
 
-    @operator_errors
     def cartridge_list(self) -> list[dict[str, Any]]:
         """Every cartridge, those in the library by element, then the shelf."""
         inside = [element.barcode for element in self._inventory.elements() if element.barcode is not None]
         return [self.cartridge_show(barcode) for barcode in [*inside, *self._inventory.shelf()]]
 
-    @operator_errors
     def cartridge_show(self, barcode: str) -> dict[str, Any]:
         """One cartridge: where it is and what it is."""
         place = format_place(self._inventory.find(barcode))
         return {"barcode": barcode, "place": place, **self._files.cartridges.describe(barcode)}
 
-    @operator_errors
     def cartridge_delete(self, barcode: str) -> None:
         """Delete a cartridge that is in a slot or on the shelf."""
         element = self._inventory.find(barcode)
         if element is not None and element.type is ElementType.DRIVE:
             message = f"cartridge {barcode} is in {format_place(element)}; unload it first"
             raise OperatorError(Failure.REFUSED, message)
-        if element is not None:
-            self._mover.remove(element.address)
-        self._files.cartridges.delete(barcode, self._inventory)
+        with self._lock:
+            if element is not None:
+                self._mover.remove(element.address)
+            self._files.cartridges.delete(barcode, self._inventory)
 
     def _place(self, text: str) -> Element | None:
         return parse_place(self._inventory, self._drives, text)

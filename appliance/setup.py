@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from appliance import config_file, demo_disk
+from appliance import config_file, demo_disk, logs
 from appliance.config import Settings
 from appliance.failures import Failure, OperatorError
 from appliance.library_files import LibraryFiles
-from appliance.operations import Operations
+from appliance.offline import finish
+from appliance.operations import Operations, translated
 from appliance.template import Plan, render
 from appliance.units import parse_size
 from vlib_images.atomic import write_atomically
@@ -47,6 +48,7 @@ def create(directory: Path, plan: Plan, progress: Progress = lambda done, total:
         raise OperatorError(Failure.REFUSED, f"{path} exists already; serve it, or choose another directory")
     text = render(plan)
     settings = config_file.parse(path, text)
+    logs.configure_for_commands()
     directory.mkdir(parents=True, exist_ok=True, mode=0o750)
     with LibraryFiles.create(settings) as files:
         if plan.demo:
@@ -58,7 +60,8 @@ def create(directory: Path, plan: Plan, progress: Progress = lambda done, total:
 def _add_demo(settings: Settings, files: LibraryFiles, progress: Progress) -> None:
     known = set(files.inventory.barcodes())
     if DEMO_FIRST_BARCODE not in known:  # an interrupted init may have made them
-        Operations(files).cartridge_create(DEMO_FIRST_BARCODE, count=DEMO_CARTRIDGES)
+        with translated():
+            finish(Operations(files).cartridge_create(DEMO_FIRST_BARCODE, count=DEMO_CARTRIDGES))
     (disk,) = settings.disks
     demo_disk.create(settings.image_of(disk), parse_size(DEMO_DISK_SIZE), progress)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from appliance.cli.options import ConfigOption, JsonOption, YesOption, confirm, reporting, request, show, table
+from appliance.cli.render import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, look at and delete cartridges.")
 
@@ -29,7 +30,9 @@ def create(
     """Make new, empty cartridges."""
     with reporting(as_json):
         params = {"count": count, "medium": medium, "capacity": capacity, "worm": worm, "place": place}
-        show(request(config, "cartridge.create", barcode=barcode, **params), as_json, _list)
+        with progress_bar("Making cartridges", not as_json, of_bytes=False) as progress:
+            made = request(config, "cartridge.create", progress, barcode=barcode, **params)
+        show(made, as_json, _list)
 
 
 @app.command("list")

@@ -18,6 +18,7 @@ ConfigOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Progress = Callable[[int, int], None]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -47,19 +48,19 @@ def _fail(failure: Failure, message: str, as_json: bool) -> None:
     raise typer.Exit(failure.exit_status)
 
 
-def request(config: Path | None, method: str, **params: Any) -> Any:
+def request(config: Path | None, method: str, progress: Progress = lambda done, total: None, **params: Any) -> Any:
     """Ask the library's daemon; where none runs and the method does not need one, do it here. Raises as both do."""
     from appliance import config_file, control
 
     settings = config_file.load(config_file.find(config))
     try:
-        return control.call(settings.library.control_socket, method, **params)
+        return control.call(settings.library.control_socket, method, progress=progress, **params)
     except OperatorError as error:
         if error.failure is not Failure.NOT_RUNNING or not method.startswith("cartridge."):
             raise
     from appliance import offline
 
-    return offline.request(settings, method, params)
+    return offline.request(settings, method, params, progress)
 
 
 def show(result: Any, as_json: bool, render: Callable[[Any], None]) -> None:

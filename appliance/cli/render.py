@@ -1,33 +1,35 @@
 """How `status` and `demo` look to people, and a progress bar for what takes long."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 
+from appliance.cli.options import Progress as ProgressCall
 from appliance.cli.options import table
-
-Progress = Callable[[int, int], None]
 
 
 @contextmanager
-def progress_bar(text: str, wanted: bool) -> Iterator[Progress]:
+def progress_bar(text: str, wanted: bool, *, of_bytes: bool = True) -> Iterator[ProgressCall]:
     """Yields progress(done, total), which draws a bar on standard error when that is a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TransferSpeedColumn,
+    )
 
     console = Console(stderr=True)
     if not (wanted and console.is_terminal):
         yield lambda _done, _total: None
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-    )
+    amount = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

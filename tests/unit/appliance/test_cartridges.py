@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from appliance import config_file, setup
+from appliance import config_file, offline, setup
 from appliance.cartridges import medium_of, numbered_on
 from appliance.config import Settings
 from appliance.failures import Failure, OperatorError
 from appliance.library_files import LibraryFiles
-from appliance.operations import Operations
+from appliance.operations import Operations, translated
 from vlib_images.cartridge import Cartridge
 from vlib_images.inventory import ElementType
 
@@ -20,8 +20,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def create(settings: Settings, barcode: str, **params: object) -> list[dict[str, object]]:
-    with LibraryFiles.open(settings) as files:
-        return Operations(files).cartridge_create(barcode, **params)  # type: ignore[arg-type]
+    with LibraryFiles.open(settings) as files, translated():
+        return offline.finish(Operations(files).cartridge_create(barcode, **params))  # type: ignore[arg-type]
 
 
 def listed(settings: Settings) -> dict[object, object]:
@@ -68,6 +68,7 @@ def test_what_cannot_be_made(settings: Settings) -> None:
     assert "2 slots are free, 3 are needed" in str(refusal(settings, "A00003L6", count=3))
     assert "slot:1 holds cartridge A00001L6" in str(refusal(settings, "A00003L6", place="slot:1"))
     assert refusal(settings, "A00003L6", place="slot:9").failure is Failure.NOT_FOUND
+    assert "only the robot" in str(refusal(settings, "A00003L6", place="drive:0"))
     assert "LTO-5, LTO-5 WORM" in str(refusal(settings, "SCRATCH"))
     assert "no medium 'DLT'" in str(refusal(settings, "A00003L6", medium="DLT"))
     assert "not a size" in str(refusal(settings, "A00003L6", capacity="much"))
@@ -97,7 +98,7 @@ def test_delete(settings: Settings) -> None:
     with LibraryFiles.open(settings) as files:
         operations = Operations(files)
         operations.cartridge_delete("A00001L6")
-        with pytest.raises(OperatorError) as caught:
+        with pytest.raises(OperatorError) as caught, translated():
             operations.cartridge_delete("A00001L6")
         assert caught.value.failure is Failure.NOT_FOUND
         files.inventory.move(files.inventory.elements(ElementType.STORAGE)[1].address, 256)
@@ -152,6 +153,14 @@ def test_an_open_cartridge_is_described_too(settings: Settings) -> None:
         assert files.cartridges.describe("A00001L6")["used_bytes"] >= 100_000
         with Cartridge.open(settings.library.cartridges / "A00001L6"):
             assert "in use" in files.cartridges.describe("A00001L6")["problem"]
+
+
+def test_progress_is_told(settings: Settings) -> None:
+    seen = []
+    params = {"barcode": "A00001L6", "count": 3}
+    rows = offline.request(settings, "cartridge.create", params, lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert len(rows) == 3
 
 
 def test_one_process_at_a_time(settings: Settings) -> None:

@@ -4,7 +4,8 @@ import json
 import socket
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,25 @@ def fail() -> None:
     raise ZeroDivisionError
 
 
+def count(to: int) -> Generator[tuple[int, int], None, str]:
+    for number in range(1, to + 1):
+        yield number, to
+    if to > 3:
+        raise KeyError(to)
+    return "counted"
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise OperatorError(Failure.REFUSED, f"guarded {error}") from error
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
-    server = ControlServer(tmp_path / "c.sock", {"echo": echo, "refuse": refuse, "fail": fail})
+    server = ControlServer(tmp_path / "c.sock", {"echo": echo, "refuse": refuse, "fail": fail, "count": count}, guard)
     server.start()
     yield tmp_path / "c.sock"
     server.stop()
@@ -67,6 +84,17 @@ def test_errors_keep_their_code_and_words(path: Path) -> None:
     assert "unexpected keyword argument 'other'" in str(failure(path, "echo", value=1, other=2))
     assert failure(path, "fail").failure is Failure.INTERNAL
     assert call(path, "echo", value=1) == 1
+
+
+def test_progress_comes_before_the_answer(path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    assert call(path, "count", progress=lambda done, total: seen.append((done, total)), to=3) == "counted"
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_guard_turns_errors_into_answers(path: Path) -> None:
+    error = failure(path, "count", to=4)
+    assert (error.failure, str(error)) == (Failure.REFUSED, "guarded 4")
 
 
 def test_several_requests_on_one_connection(path: Path) -> None:
@@ -156,3 +184,25 @@ def test_stopping_ends_idle_connections(tmp_path: Path) -> None:
         assert idle.recv(4096)
         server.stop()
         assert idle.recv(1) == b""
+
+
+def test_stopping_lets_an_answer_out(tmp_path: Path) -> None:
+    stopping, answered = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        stopping.set()
+        answered.wait(20)
+        return "late but whole"
+
+    server = ControlServer(tmp_path / "c.sock", {"slow": slow})
+    server.start()
+    results: list[str] = []
+    client = threading.Thread(target=lambda: results.append(call(tmp_path / "c.sock", "slow")))
+    client.start()
+    assert stopping.wait(20)
+    stopper = threading.Thread(target=server.stop)
+    stopper.start()
+    answered.set()
+    client.join()
+    stopper.join()
+    assert results == ["late but whole"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import config_file, setup
+from appliance import config_file, offline, setup
 from appliance.failures import Failure, OperatorError
 from appliance.library_files import LibraryFiles
 from appliance.operations import Operations
@@ -18,7 +18,7 @@ from tests.unit.appliance.daemon_process import Daemon
 def directory(tmp_path: Path) -> Path:
     path = setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0", disks=[("d", "1 MiB")]))
     with LibraryFiles.open(config_file.load(path)) as files:
-        Operations(files).cartridge_create("A00001L6", count=3)
+        offline.finish(Operations(files).cartridge_create("A00001L6", count=3))
     return path.parent
 
 
