@@ -87,7 +87,6 @@ class LiveOperations(Operations):
                 barcode = self._mover.move(source.address, destination.address)
         return {"barcode": barcode, "from": format_place(source), "to": format_place(destination)}
 
-    @operator_errors
     def disk_grow(self, name: str, size_bytes: int) -> dict[str, Any]:
         """Lengthen the image of a served disk; initiators are told that its capacity has changed."""
         disk = self._library.units.get(name)
