@@ -44,6 +44,7 @@ class CopyManager(PrimaryCommands):
     until then a logical unit only knows itself."""
 
     third_party_copy: ClassVar[bool] = True
+    segment_types: ClassVar[copy_limits.SegmentTypes] = copy.SegmentDescriptor.types
     tape_patience_seconds: ClassVar[float] = TAPE_PATIENCE_SECONDS
     # Whether a copy runs on the worker, which no other command gets past, and so holds this logical unit as it should.
     holds_itself: ClassVar[bool] = False
@@ -70,7 +71,7 @@ class CopyManager(PrimaryCommands):
             return Response()
         field = copy.ExtendedCopyLid1.parameter_list_length
         parameter_list(task, min(length, copy.ParameterListHeader.length), field)
-        parameters = parse(task.data()[:length])
+        parameters = parse(task.data()[:length], self.segment_types)
         if not parameters.remembered:
             return self._copy(parameters, task, CopyRecord())
         record = self._copies.begin(task.nexus, parameters.header.list_identifier)
@@ -194,7 +195,7 @@ class CopyManager(PrimaryCommands):
 
     @handles(copy.ReceiveCopyOperatingParameters, reservation=PERSISTENT_ALLOWED, while_busy=True)
     def receive_copy_operating_parameters(self, cdb: copy.ReceiveCopyOperatingParameters, task: Task) -> Response:
-        return reply(copy_limits.operating_parameters(), cdb.allocation_length)
+        return reply(copy_limits.operating_parameters(self.segment_types), cdb.allocation_length)
 
     def _drop_if_told(self, nexus: Nexus, list_identifier: int, record: CopyRecord) -> None:
         if record.status_reported and (record.details_reported or not record.sense_data):
@@ -203,11 +204,15 @@ class CopyManager(PrimaryCommands):
     @vpd_page(0x8F)
     def third_party_copy_page(self, task: Task) -> bytes:
         """Third-party Copy (SPC-5 7.8.17)."""
-        return copy_limits.third_party_copy_page(self.rows)
+        return copy_limits.third_party_copy_page(self.rows, self.segment_types)
 
 
 class DiskCopyManager(CopyManager):
-    """A disk's: it goes on serving reads and writes while it copies."""
+    """A disk's: it goes on serving reads and writes while it copies. Copies between tapes are the drives' own work."""
+
+    segment_types: ClassVar[copy_limits.SegmentTypes] = {
+        code: kind for code, kind in copy.SegmentDescriptor.types.items() if kind is not copy.StreamToStream
+    }
 
     @handles(copy.ExtendedCopyLid1, reservation=CONFLICTS, concurrent=True, timeout_seconds=COPY_TIMEOUT_SECONDS)
     def extended_copy(self, cdb: copy.ExtendedCopyLid1, task: Task) -> Response:

@@ -44,8 +44,8 @@ def cscd_offset(index: int) -> int:
     return ParameterListHeader.length + index * copy.CSCD_DESCRIPTOR_LENGTH
 
 
-def parse(data: memoryview) -> Parameters:
-    """Takes a parameter list apart. Raises CheckCondition."""
+def parse(data: memoryview, types: limits.SegmentTypes = SegmentDescriptor.types) -> Parameters:
+    """Takes a parameter list apart; `types`: the segment descriptors that are supported. Raises CheckCondition."""
     if len(data) < ParameterListHeader.length:
         raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
     header = ParameterListHeader.decode(data)
@@ -55,7 +55,7 @@ def parse(data: memoryview) -> Parameters:
     return Parameters(
         header,
         _cscds(bytes(data[ParameterListHeader.length : segments_at])),
-        _segments(bytes(data[segments_at:inline_at]), segments_at),
+        _segments(bytes(data[segments_at:inline_at]), segments_at, types),
         data[inline_at : inline_at + header.inline_data_length],
     )
 
@@ -66,13 +66,14 @@ def _check_header(header: ParameterListHeader, available: int) -> None:
     if header.list_id_usage == copy.NO_LIST_IDENTIFIER and header.list_identifier:
         raise invalid(0, ParameterListHeader.list_identifier)
     descriptors = header.cscd_descriptor_list_length + header.segment_descriptor_list_length
+    if descriptors > limits.MAXIMUM_DESCRIPTOR_LIST_BYTES:  # that comes before what the list consists of
+        raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
     if header.cscd_descriptor_list_length > limits.MAXIMUM_CSCD_DESCRIPTORS * copy.CSCD_DESCRIPTOR_LENGTH:
         field = ParameterListHeader.cscd_descriptor_list_length
         raise invalid(0, field, sense.TOO_MANY_TARGET_DESCRIPTORS)
     if header.inline_data_length > limits.MAXIMUM_INLINE_BYTES:
         raise invalid(0, ParameterListHeader.inline_data_length, sense.INLINE_DATA_LENGTH_EXCEEDED)
-    truncated = ParameterListHeader.length + descriptors + header.inline_data_length > available
-    if truncated or descriptors > limits.MAXIMUM_DESCRIPTOR_LIST_BYTES:
+    if ParameterListHeader.length + descriptors + header.inline_data_length > available:
         raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
     if header.cscd_descriptor_list_length % copy.CSCD_DESCRIPTOR_LENGTH:
         raise invalid(0, ParameterListHeader.cscd_descriptor_list_length)
@@ -97,20 +98,20 @@ def _cscd(data: bytes, offset: int) -> IdentificationDescriptor:
     return found
 
 
-def _segments(data: bytes, offset: int) -> list[tuple[int, SegmentDescriptor]]:
+def _segments(data: bytes, offset: int, types: limits.SegmentTypes) -> list[tuple[int, SegmentDescriptor]]:
     found: list[tuple[int, SegmentDescriptor]] = []
     at = 0
     while at < len(data):
         if len(found) == limits.MAXIMUM_SEGMENT_DESCRIPTORS:
             raise invalid(offset + at, None, sense.TOO_MANY_SEGMENT_DESCRIPTORS)
-        segment = _segment(data[at : at + LONGEST_SEGMENT], offset + at)
+        segment = _segment(data[at : at + LONGEST_SEGMENT], offset + at, types)
         found.append((offset + at, segment))
         at += segment.length
     return found
 
 
-def _segment(data: bytes, offset: int) -> SegmentDescriptor:
-    kind = SegmentDescriptor.types.get(data[0])
+def _segment(data: bytes, offset: int, types: limits.SegmentTypes) -> SegmentDescriptor:
+    kind = types.get(data[0])
     if kind is None:
         raise invalid(offset, None, sense.UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE)
     if int.from_bytes(data[2:4], "big") != kind.length - 4:

@@ -88,8 +88,8 @@ class Planner:
     def _locate(self, place: _Place, identifier: int, field_: Bits) -> Cscd:
         if identifier == copy.THIS_LOGICAL_UNIT:
             return self._use(self._own, IdentificationDescriptor(bytes(IdentificationDescriptor.length)), None)
-        if identifier >= len(self.parameters.cscds):
-            raise invalid(place.offset, field_)
+        if identifier >= len(self.parameters.cscds):  # it names nothing that could be reached
+            raise place.aborted(sense.UNREACHABLE_COPY_TARGET, (field_.byte, True, field_.msb))
         wanted, at = self.parameters.cscds[identifier], cscd_offset(identifier)
         unit = find_unit(self._units, self._task, wanted)
         if unit is None:
@@ -148,8 +148,11 @@ class _Place:
 
     # ---- endpoints -------------------------------------------------------------------------------------------------
 
-    def extent(self, disk: Cscd, address: int) -> DiskExtent:
-        """A disk from a logical block address on."""
+    def extent(self, disk: Cscd, address: int, length: int, field_: Bits) -> DiskExtent:
+        """A disk from a logical block address on, for `length` bytes, whose whole blocks must be on its medium."""
+        access = cast(DiskAccess, disk.access)
+        if access.ready() and address + length // disk.block_length > access.unit.capacity:
+            raise self.aborted(sense.NOTHING, (field_.byte, True, field_.msb))
         return DiskExtent(cast(DiskAccess, disk.access), address * disk.block_length, disk.block_length)
 
     def transfers(self, tape: Cscd, length: int, field_: Bits) -> TapeBlocks:
@@ -177,20 +180,22 @@ def _rests(cat: int, source_pad: bool, destination_pad: bool) -> Rests:
 
 def _block_to_stream(place: _Place, segment: copy.BlockToStream) -> Step:
     disk, tape = place.source(DiskAccess), place.destination(TapeAccess)
+    length = segment.number_of_blocks * disk.block_length
     return Segment(
-        place.extent(disk, segment.logical_block_address),
+        place.extent(disk, segment.logical_block_address, length, copy.BlockToStream.logical_block_address),
         place.transfers(tape, segment.stream_device_transfer_length, copy.BlockToStream.stream_device_transfer_length),
-        segment.number_of_blocks * disk.block_length,
+        length,
         _rests(segment.cat, disk.pad, tape.pad),
     )
 
 
 def _stream_to_block(place: _Place, segment: copy.StreamToBlock) -> Step:
     tape, disk = place.source(TapeAccess), place.destination(DiskAccess)
+    length = segment.number_of_blocks * disk.block_length
     return Segment(
         place.transfers(tape, segment.stream_device_transfer_length, copy.StreamToBlock.stream_device_transfer_length),
-        place.extent(disk, segment.logical_block_address),
-        segment.number_of_blocks * disk.block_length,
+        place.extent(disk, segment.logical_block_address, length, copy.StreamToBlock.logical_block_address),
+        length,
         _rests(segment.cat, tape.pad, disk.pad),
         length_of_sink=True,
     )
@@ -198,11 +203,14 @@ def _stream_to_block(place: _Place, segment: copy.StreamToBlock) -> Step:
 
 def _block_to_block(place: _Place, segment: copy.BlockToBlock) -> Step:
     source, destination = place.source(DiskAccess), place.destination(DiskAccess)
-    counted = destination if segment.destination_count else source
+    length = segment.number_of_blocks * (destination if segment.destination_count else source).block_length
+    kind = copy.BlockToBlock
     return Segment(
-        place.extent(source, segment.source_logical_block_address),
-        place.extent(destination, segment.destination_logical_block_address),
-        segment.number_of_blocks * counted.block_length,
+        place.extent(source, segment.source_logical_block_address, length, kind.source_logical_block_address),
+        place.extent(
+            destination, segment.destination_logical_block_address, length, kind.destination_logical_block_address
+        ),
+        length,
         _rests(segment.cat, source.pad, destination.pad),
         length_of_sink=bool(segment.destination_count),
     )

@@ -59,6 +59,7 @@ class BlockUnit(CopyUnit, Protocol):
     block_length: int
     writeback_cache: bool
     gate: AccessGate
+    accessible: bool
 
     @property
     def capacity(self) -> int: ...
@@ -152,6 +153,10 @@ class DiskAccess(Access):
     """A disk as datamover.endpoints.Disk."""
 
     unit: BlockUnit
+
+    def ready(self) -> bool:
+        """Whether the medium can be accessed; why not is the copy's to find out when it needs it."""
+        return self.unit.accessible
 
     def read_into(self, buffer: Buffer, offset: int, /) -> None:
         self.admit(READING, READS)

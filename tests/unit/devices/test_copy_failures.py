@@ -64,10 +64,11 @@ def test_a_block_of_another_length_in_the_source(site):
 
 
 def test_blocks_behind_the_end_of_the_disk(site):
-    response = site.copy(block_to_stream(512, 4, BLOCKS - 2))
-    segment, information, pointer, _, sense = failure(response, SOURCE)
-    assert (segment, information, pointer, code_of(sense)) == (0, None, bytes([0x80, 0, 16]), (5, 0x21, 0))
-    assert site.written() == []
+    response = site.copy(block_to_stream(512, 4), block_to_stream(512, 4, BLOCKS - 2))
+    assert sense_of(response) == (0xA, 0x00, 0x00)
+    assert response.sense[8:12] == bytes([0, 0, 0, 1])
+    assert response.sense[15:18] == bytes([0xAF, 0, 16])  # LOGICAL BLOCK ADDRESS of the second segment
+    assert site.written() == []  # it is seen before anything is copied
 
 
 def test_an_empty_drive(site):

@@ -48,8 +48,7 @@ def patched(site, changes, segments=None, inline=b"", **header):
         ({80: b"\x08"}, (ILLEGAL, 0x26, 0x09), 80),  # an unsupported segment descriptor
         ({80: b"\xbe"}, (ILLEGAL, 0x26, 0x09), 80),
         ({83: b"\x15"}, (ILLEGAL, 0x26, 0x00), 82),  # a wrong descriptor length
-        ({85: b"\x02"}, (ILLEGAL, 0x26, 0x00), 84),  # no third CSCD descriptor
-        ({87: b"\x02"}, (ILLEGAL, 0x26, 0x00), 86),
+        ({80: b"\x03"}, (ILLEGAL, 0x26, 0x09), 80),  # between tapes: not to a disk
         ({89: b"\x00\x00\x00"}, (ILLEGAL, 0x26, 0x00), 89),  # a transfer length of nothing
     ],
 )
@@ -67,6 +66,22 @@ def test_lists_that_are_cut_short(site):
     cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(whole))
     assert sense_of(send(site.disk, cdb, data=whole[:-1])) == (ILLEGAL, 0x1A, 0x00)
     assert sense_of(send(site.disk, cdb)) == (ILLEGAL, 0x1A, 0x00)
+
+
+def test_a_cscd_descriptor_that_is_not_there(site):
+    for at, byte in ((85, 4), (87, 6)):
+        response = extended_copy(site.disk, patched(site, {at: b"\x02"}))
+        assert (sense_of(response), pointer(response)) == ((ABORTED, 0x08, 0x04), (0xAF, byte))
+
+
+def test_a_list_longer_than_the_longest(site):
+    segments = [copy.BlockToBlock.encode()] * copy_limits.MAXIMUM_SEGMENT_DESCRIPTORS
+    most = [site.disk_descriptor()] * copy_limits.MAXIMUM_CSCD_DESCRIPTORS
+    for cscds, more in ((most * 2, []), ([*most, most[0]], segments[:1])):
+        data = copy.parameter_list(cscds, [*segments, *more], list_identifier=1)
+        assert sense_of(extended_copy(site.disk, data)) == (ILLEGAL, 0x1A, 0x00)
+    data = copy.parameter_list([*most, most[0]], segments[:1], list_identifier=1)
+    assert sense_of(extended_copy(site.disk, data)) == (ILLEGAL, 0x26, 0x06)
 
 
 def test_too_many_segments(site):
@@ -117,6 +132,9 @@ def test_inline_data_that_is_not_there(site):
     assert (sense_of(response), pointer(response)) == ((ILLEGAL, 0x26, 0x00), (0x80, 92))
 
 
+ANSWERS = {(ILLEGAL, 0x26), (ILLEGAL, 0x1A), (ABORTED, 0x08), (ABORTED, 0x0D), (ABORTED, 0x26)}
+
+
 def test_every_byte_of_a_list_may_be_anything(site):
     """Whatever stands in a parameter list, the answer is GOOD or one of the codes for parameters."""
     whole = patched(site, {}, [copy.VerifyCscd.encode(source=0), copy.VerifyCscd.encode(source=1)])
@@ -125,17 +143,17 @@ def test_every_byte_of_a_list_may_be_anything(site):
             response = extended_copy(site.disk, whole[:offset] + bytes([value]) + whole[offset + 1 :])
             if response.status:
                 key, asc, _ = sense_of(response)
-                assert (key, asc) in {(5, 0x26), (5, 0x1A), (0xA, 0x0D), (0xA, 0x26)}, (offset, value)
+                assert (key, asc) in ANSWERS, (offset, value)
 
 
 def test_what_is_supported_is_said_in_one_way(site):
-    data = data_of(send(site.disk, copy.ReceiveCopyOperatingParameters.encode(allocation_length=4096)))
-    said = copy.OperatingParameters.decode(data)
-    assert said.available_data == len(data) - 4
-    types = data[44:]
-    assert types == bytes([0, 1, 2, 3, 4, 6, 7, 0x10, 0x11, 0x12, 0xE4])
-    assert (said.supports_no_list_identifier, said.implemented_descriptor_list_length) == (1, len(types))
-    for unit in (site.disk, site.tape):
+    every = bytes([0, 1, 2, 3, 4, 6, 7, 0x10, 0x11, 0x12, 0xE4])
+    for unit, types in ((site.disk, every.replace(b"\x03", b"")), (site.tape, every)):
+        data = data_of(send(unit, copy.ReceiveCopyOperatingParameters.encode(allocation_length=4096)))
+        said = copy.OperatingParameters.decode(data)
+        assert said.available_data == len(data) - 4
+        assert data[44:] == types
+        assert (said.supports_no_list_identifier, said.implemented_descriptor_list_length) == (1, len(types))
         page = data_of(send(unit, bytes([0x12, 1, 0x8F, 0x10, 0, 0])))
         found = descriptors(page[4:])
         assert list(found) == [0x0001, 0x0004, 0x0008, 0x000C, 0x8001, 0x9101]
