@@ -25,6 +25,9 @@ THIN_PROVISIONED = 2
 # "Reads complete without error, with data as if zero had been written" after an erase (SBC-4 table 243).
 ZEROS_AFTER_ERASE = 0b01
 MAX_UNMAP_DESCRIPTORS = 4095  # what a parameter list of 65535 bytes holds
+# MAXIMUM WRITE SAME LENGTH: what WRITE SAME (10) can say. Initiators that find no limit believe in transfers of as many
+# blocks by the other commands too.
+MAX_WRITE_SAME_BLOCKS = 0xFFFF
 MAX_COMPARE_AND_WRITE_BLOCKS = 255
 NO_LIMIT = 0xFFFFFFFF
 OPTIMAL_TRANSFER_BYTES = 1 << 20
@@ -96,6 +99,7 @@ class BlockCapacity(BlockStorage):
             maximum_atomic_transfer_length=atomic_bytes // self.block_length,
             atomic_alignment=atomic_unit,
             atomic_transfer_length_granularity=atomic_unit,
+            maximum_write_same_length=MAX_WRITE_SAME_BLOCKS,
         )[4:]
 
     @vpd_page(0xB1)

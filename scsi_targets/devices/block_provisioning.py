@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scsi_targets.devices.block_capacity import MAX_UNMAP_DESCRIPTORS
+from scsi_targets.devices.block_capacity import MAX_UNMAP_DESCRIPTORS, MAX_WRITE_SAME_BLOCKS
 from scsi_targets.devices.block_storage import BlockStorage
 from scsi_targets.devices.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.parameter_data import parameter_list, reply
@@ -35,9 +35,11 @@ class BlockProvisioning(BlockStorage):
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, type(cdb).anchor)
         if cdb.unmap and not self.thin:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, type(cdb).unmap)
-        # A number of zero is up to the end of the medium: WSNZ is 0, and there is no MAXIMUM WRITE SAME LENGTH.
+        # A number of zero is up to the end of the medium (WSNZ is 0).
         count = cdb.number_of_logical_blocks or max(0, self.capacity - cdb.logical_block_address)
         offset, length = self.span(cdb, cdb.logical_block_address, count)
+        if count > MAX_WRITE_SAME_BLOCKS:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, type(cdb).number_of_logical_blocks)
         pattern = self._same_block(cdb, task)
         if cdb.unmap and not (self.read_zeros and any(pattern)):
             # With LBPRZ only zeros may be unmapped, for that is what is read back then; anything else is written.

@@ -70,7 +70,7 @@ def test_vpd_pages_of_a_disk(disk):
     limits = sbc_pages.BlockLimits(limits)
     assert limits.maximum_unmap_lba_count == 0xFFFFFFFF
     assert limits.write_same_non_zero == 0
-    assert limits.maximum_write_same_length == 0
+    assert limits.maximum_write_same_length == 0xFFFF
     assert limits.optimal_unmap_granularity == max(4096, disk.image.allocation_unit) // 512
     assert len(vpd(disk, 0xB1)) == 64
     provisioning = sbc_pages.LogicalBlockProvisioning(vpd(disk, 0xB2))

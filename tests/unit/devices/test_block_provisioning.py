@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from scsi_targets.devices import block_provisioning
+from scsi_targets.devices.block_capacity import MAX_WRITE_SAME_BLOCKS
 from scsi_targets.devices.task import Task
 from scsi_targets.t10 import sbc, sbc_pages
 from tests.support.storage import needs_fiemap
@@ -59,6 +60,17 @@ def test_write_same_takes_exactly_one_block(disk, command):
         assert sense_of(send(disk, command.encode(number_of_logical_blocks=1, unmap=1), data=data)) == (5, 0x0E, 3)
     assert sense_of(send(disk, command.encode(number_of_logical_blocks=1, anchor=1), data=bytes(512))) == (5, 0x24, 0)
     assert sense_of(send(disk, command.encode(number_of_logical_blocks=1, protect=1), data=bytes(512))) == (5, 0x24, 0)
+
+
+@pytest.mark.parametrize("unmapped", [0, 1])
+def test_write_same_has_a_longest_length(tmp_path, unmapped):
+    disk = make_disk(tmp_path, blocks=MAX_WRITE_SAME_BLOCKS + 1)
+    for count in (MAX_WRITE_SAME_BLOCKS + 1, 0):  # 0 is up to the end, which is one too far
+        cdb = sbc.WriteSame16.encode(number_of_logical_blocks=count, unmap=unmapped)
+        assert sense_of(send(disk, cdb, data=bytes(512))) == (5, 0x24, 0)
+        cdb = sbc.WriteSame16.encode(logical_block_address=1, number_of_logical_blocks=count, unmap=unmapped)
+    assert send(disk, cdb, data=bytes(512)).status == 0
+    disk.close()
 
 
 @pytest.mark.parametrize("command", SAMES)
