@@ -1,0 +1,25 @@
+"""Options that several kinds of tests share."""
+
+import random
+
+import pytest
+
+DEFAULT_FUZZ_SEED = 7143
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("tapebay")
+    group.addoption("--fuzz-cases", type=int, default=60, help="cases for each phase of live fuzzing (default 60)")
+    group.addoption("--fuzz-seed", default=str(DEFAULT_FUZZ_SEED), help="its seed: a number, or 'random'")
+
+
+@pytest.fixture(scope="session")
+def fuzz_seed(request: pytest.FixtureRequest) -> int:
+    chosen: str = request.config.getoption("--fuzz-seed")
+    return random.SystemRandom().randrange(1 << 32) if chosen == "random" else int(chosen)
+
+
+@pytest.fixture(scope="session")
+def fuzz_cases(request: pytest.FixtureRequest) -> int:
+    cases: int = request.config.getoption("--fuzz-cases")
+    return cases
