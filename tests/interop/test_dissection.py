@@ -42,6 +42,7 @@ def talk(portal: str, appliance: Appliance, *, header_digest: bool) -> None:
         talk_to_disk(devices["disk"])
         talk_to_tape(devices["drive0"])
         devices["changer"].good(read_element_status(), data_in_length=0xFFFF)
+        copy(devices["disk"], devices["drive0"])
         session.ping()
         assert session.command(77, inquiry(), data_in_length=255).status in (0, 2)
         session.logical_unit_reset(appliance.lun("disk"))
@@ -96,3 +97,4 @@ def test_no_packet_is_malformed(tmp_path: Path, header_digest: bool) -> None:
         "Logout Response",
     ):
         assert word in seen, seen
+    assert "Extended Copy" in seen or "0x83" in seen, seen

@@ -117,16 +117,22 @@ class CopyEndpoint:
         return head + name + specific
 
 
-def disk_to_tape(
-    disk: CopyEndpoint, tape: CopyEndpoint, blocks: int, *, list_identifier: int = 1, segment_blocks: int = 0xFFFF
-) -> bytes:
-    """The parameter list of an EXTENDED COPY (LID1) of the disk's first blocks to the tape, in as many 00h segments as
-    it takes.
+def disk_to_tape(disk: CopyEndpoint, tape: CopyEndpoint, blocks: int, *, list_identifier: int = 1) -> bytes:
+    """The parameter list of an EXTENDED COPY (LID1) of the disk's first blocks to the tape, in 00h segments.
+
+    A segment counts its blocks in 16 bits and, without padding, has to fill its tape blocks: the last tape block is
+    shorter, in a segment of its own.
     """
-    segments = b""
-    for start in range(0, blocks, segment_blocks):
-        count = min(segment_blocks, blocks - start)
-        transfer = tape.block_length.to_bytes(3, "big")
-        segments += struct.pack(">BBHHHB3sHHQ", 0x00, 0, 0x14, 0, 1, 0, transfer, 0, count, start)
+    per_tape_block = tape.block_length // disk.block_length
+    whole, rest = divmod(blocks, per_tape_block)
+    most = 0xFFFF // per_tape_block * per_tape_block
+    whole *= per_tape_block
+    pieces = [(start, min(most, whole - start), tape.block_length) for start in range(0, whole, most)]
+    if rest:
+        pieces.append((whole, rest, rest * disk.block_length))
+    segments = b"".join(
+        struct.pack(">BBHHHB3sHHQ", 0x00, 0, 0x14, 0, 1, 0, length.to_bytes(3, "big"), 0, count, start)
+        for start, count, length in pieces
+    )
     endpoints = disk.descriptor() + tape.descriptor()
     return struct.pack(">BBHIII", list_identifier, 0, len(endpoints), 0, len(segments), 0) + endpoints + segments
