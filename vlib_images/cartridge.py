@@ -54,8 +54,8 @@ class Cartridge(Transport):
         self._lock = lock
         self._limits = limits
         self.recovery: list[RecoveryReport] = []
-        self.mam = MamStore.read(directory)
-        self.usage = Usage.read(directory)
+        self.mam = MamStore.read_or_begin(directory, len(identity.partition_bytes))
+        self.usage = Usage.read_or_begin(directory)
         self._change_counted = False
         self._open_partitions()
 

@@ -10,10 +10,13 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from vlib_images.documents import Document, read_document, write_document
 from vlib_images.errors import CartridgeDamaged, CartridgeError
 
 FILE: Final = "mam.json"
+log = structlog.get_logger(__name__)
 CAPACITY_BYTES: Final = 16 << 10
 """Size of the memory: LTO-7 and later have a chip of 16 KiB."""
 
@@ -88,11 +91,15 @@ def host_definition(identifier: int) -> Definition | None:
 
 
 class MamStore:
-    """The host's attributes, by partition. Changes are durable when the call returns."""
+    """The host's attributes, by partition. Changes are durable when the call returns.
 
-    def __init__(self, directory: Path, partitions: list[dict[int, Attribute]]) -> None:
+    damaged: the stored attributes could not be read and are lost (TapeAlert flag 0Fh, cartridge memory failure).
+    """
+
+    def __init__(self, directory: Path, partitions: list[dict[int, Attribute]], *, damaged: bool = False) -> None:
         self._path = directory / FILE
         self._partitions = partitions
+        self.damaged = damaged
 
     @classmethod
     def create(cls, directory: Path, partition_count: int) -> "MamStore":
@@ -100,6 +107,15 @@ class MamStore:
         store = cls(directory, [{} for _ in range(partition_count)])
         store._write()
         return store
+
+    @classmethod
+    def read_or_begin(cls, directory: Path, partition_count: int) -> "MamStore":
+        """As read(), but a damaged memory is an empty one that says so: the data on the medium is whole."""
+        try:
+            return cls.read(directory)
+        except (CartridgeDamaged, FileNotFoundError) as error:
+            log.warning("the attributes of a cartridge are lost", reason=str(error))
+            return cls(directory, [{} for _ in range(partition_count)], damaged=True)
 
     @classmethod
     def read(cls, directory: Path) -> "MamStore":

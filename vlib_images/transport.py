@@ -3,9 +3,8 @@
 Object numbers count blocks and filemarks from 0 at the beginning of each partition.
 """
 
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 from typing_extensions import Buffer
 
@@ -36,16 +35,14 @@ class ReadKind(Enum):
     END_OF_DATA = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class ReadResult:
+class ReadResult(NamedTuple):
     """length: the block's true length in bytes, which may be more than was asked for (0 unless kind is BLOCK)."""
 
     kind: ReadKind
     length: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ReadBlocksResult:
+class ReadBlocksResult(NamedTuple):
     """blocks: whole blocks of exactly the wanted length that were read. stopped_by: None when all were; BLOCK when the
     next block has another length, which is `length` (the position is behind it, as it is behind a filemark)."""
 

@@ -5,11 +5,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from vlib_images.documents import read_document, write_document
 from vlib_images.errors import CartridgeDamaged
 
 FILE: Final = "usage.json"
 MOUNTS_KEPT: Final = 4
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -37,11 +40,13 @@ class Usage:
     changes: int = 0
     mounts: list[Mount] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if not self.mounts:  # what is written before the first load counts somewhere, too
+            self.mounts.append(Mount())
+
     @property
     def mount(self) -> Mount:
         """The mount that counts now."""
-        if not self.mounts:
-            self.mounts.append(Mount())
         return self.mounts[0]
 
     def wrote(self, blocks: int, length_bytes: int, stored_bytes: int) -> None:
@@ -49,13 +54,13 @@ class Usage:
         self.blocks_written += blocks
         self.bytes_written += length_bytes
         self.stored_bytes_written += stored_bytes
-        self.mount.bytes_written += length_bytes
+        self.mounts[0].bytes_written += length_bytes
 
     def read_some(self, blocks: int, length_bytes: int) -> None:
         """Count blocks read."""
         self.blocks_read += blocks
         self.bytes_read += length_bytes
-        self.mount.bytes_read += length_bytes
+        self.mounts[0].bytes_read += length_bytes
 
     def loaded(self, drive_vendor: str, drive_serial: str) -> None:
         """Count a load into a drive."""
@@ -66,6 +71,15 @@ class Usage:
     def write(self, directory: Path) -> None:
         """Raises OSError."""
         write_document(directory / FILE, asdict(self))
+
+    @classmethod
+    def read_or_begin(cls, directory: Path) -> "Usage":
+        """As read(), but counters that are lost begin anew: they are no reason to keep the data from anyone."""
+        try:
+            return cls.read(directory)
+        except (CartridgeDamaged, FileNotFoundError) as error:
+            log.warning("the counters of a cartridge are lost and begin anew", reason=str(error))
+            return cls()
 
     @classmethod
     def read(cls, directory: Path) -> "Usage":

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 
 #define BUFFER_BYTES (1u << 20)            /* small records gather here */
-#define DIRECT_BYTES (64u << 10)           /* records from here on leave at once, without another copy */
+#define CHUNK_BYTES (256u << 10)           /* writes end on multiples: the page cache then works in large folios */
+#define DIRECT_BYTES (64u << 10)           /* payload from here on is written without another copy, up to a chunk's end */
 #define WRITEBACK_BYTES (8u << 20)         /* dirty bytes after which writeback is started */
 #define ALLOCATE_MIN_BYTES (1u << 20)      /* space is claimed ahead in steps that grow with the segment */
 #define ALLOCATE_MAX_BYTES (32u << 20)
@@ -40,24 +41,19 @@ static int claim_space(struct segment *segment, uint64_t end)
 	return rc;
 }
 
-/* Appends to the file what is buffered and then `parts` [1..count), parts[0] being free for the buffer. */
-static int write_out(struct segment *segment, struct iovec *parts, int count)
+/* Appends to the file what is buffered and `length` bytes at `data`. On an error nothing has changed. */
+static int write_out(struct segment *segment, const void *data, size_t length)
 {
-	uint64_t length = 0;
-	int rc;
+	struct iovec parts[2] = { { segment->buffer, segment->buffered }, { (void *)data, length } };
+	int rc = storage_writev(&segment->file, parts, 2, segment->flushed);
 
-	parts[0] = (struct iovec){ segment->buffer, segment->buffered };
-	for (int i = 0; i < count; i++)
-		length += parts[i].iov_len;
-	rc = storage_writev(&segment->file, parts, count, segment->flushed);
 	if (rc) {
 		/* No torn bytes stay behind the log; if even this fails, the next write or the next scan sees to it. */
 		(void)storage_truncate(&segment->file, segment->flushed);
-		if (segment->allocates)
-			segment->allocated = segment->flushed;
+		segment->allocated = segment->flushed;
 		return rc;
 	}
-	segment->flushed += length;
+	segment->flushed += segment->buffered + length;
 	segment->buffered = 0;
 	if (segment->flushed - segment->written_back >= WRITEBACK_BYTES) {
 		storage_start_writeback(&segment->file, segment->written_back, segment->flushed - segment->written_back);
@@ -68,18 +64,7 @@ static int write_out(struct segment *segment, struct iovec *parts, int count)
 
 int segment_flush(struct segment *segment)
 {
-	struct iovec parts[1];
-
-	return segment->buffered ? write_out(segment, parts, 1) : 0;
-}
-
-bool segment_append_blocks(const struct segment *segment, size_t length)
-{
-	uint64_t record = length + 2 * RECORD_HEADER_BYTES;
-
-	return length >= LIMIT_GIL_BYTES || segment->buffered + record > BUFFER_BYTES ||
-	       (segment->allocates &&
-		segment_end(segment) + record + ALLOCATE_SLACK_BYTES + index_encoded_bytes(segment) > segment->allocated);
+	return segment->buffered ? write_out(segment, NULL, 0) : 0;
 }
 
 void segment_release_buffer(struct segment *segment)
@@ -90,56 +75,85 @@ void segment_release_buffer(struct segment *segment)
 
 /* ---- records ---------------------------------------------------------------------------------------------------- */
 
-static int emit_buffered(struct segment *segment, const unsigned char *prefix, size_t prefix_bytes, const void *payload,
-			 size_t payload_bytes)
+/* How much the buffer takes until it ends where a chunk ends; never 0, since a full buffer is written at once. */
+static size_t buffer_room(const struct segment *segment)
 {
-	size_t length = prefix_bytes + payload_bytes, pad = -length % RECORD_ALIGNMENT;
-	unsigned char *to;
+	return BUFFER_BYTES - segment->flushed % CHUNK_BYTES - segment->buffered;
+}
 
+bool segment_append_blocks(const struct segment *segment, size_t length)
+{
+	uint64_t record = length + 2 * RECORD_HEADER_BYTES;
+
+	return length >= LIMIT_GIL_BYTES || record >= buffer_room(segment) ||
+	       (segment->allocates &&
+		segment_end(segment) + record + ALLOCATE_SLACK_BYTES + index_encoded_bytes(segment) > segment->allocated);
+}
+
+static int put_buffered(struct segment *segment, const unsigned char *data, size_t length)
+{
 	if (!segment->buffer && !(segment->buffer = malloc(BUFFER_BYTES)))
 		return -ENOMEM;
-	if (BUFFER_BYTES - segment->buffered < length + pad) {
-		int rc = segment_flush(segment);
+	while (length) {
+		size_t room = buffer_room(segment), take = length < room ? length : room;
 
-		if (rc)
-			return rc;
+		memcpy(segment->buffer + segment->buffered, data, take);
+		segment->buffered += (uint32_t)take;
+		data += take;
+		length -= take;
+		if (take == room) {
+			int rc = segment_flush(segment);
+
+			if (rc)
+				return rc;
+		}
 	}
-	to = segment->buffer + segment->buffered;
-	memcpy(to, prefix, prefix_bytes);
-	if (payload_bytes)
-		memcpy(to + prefix_bytes, payload, payload_bytes);
-	memset(to + length, 0, pad);
-	segment->buffered += (uint32_t)(length + pad);
 	return 0;
 }
 
-static int emit_direct(struct segment *segment, const unsigned char *prefix, size_t prefix_bytes, const void *payload,
-		       size_t payload_bytes)
+/* Adds bytes to the log: a large piece leaves together with the buffer up to a chunk's end, the rest is buffered. */
+static int put(struct segment *segment, const void *data, size_t length)
 {
-	struct iovec parts[4] = {
-		{ NULL, 0 },
-		{ (void *)prefix, prefix_bytes },
-		{ (void *)payload, payload_bytes },
-		{ (void *)padding, -(prefix_bytes + payload_bytes) % RECORD_ALIGNMENT },
-	};
+	uint64_t end = segment_end(segment), boundary = (end + length) & ~(uint64_t)(CHUNK_BYTES - 1);
+	size_t direct = length >= DIRECT_BYTES && boundary > end ? (size_t)(boundary - end) : 0;
+	int rc = direct ? write_out(segment, data, direct) : 0;
 
-	return write_out(segment, parts, 4);
+	return rc ? rc : put_buffered(segment, (const unsigned char *)data + direct, length - direct);
+}
+
+/* Takes back what was put from `end` on. What was buffered before and has been written stays written. */
+static void take_back(struct segment *segment, uint64_t end)
+{
+	if (segment->flushed <= end) {
+		segment->buffered = (uint32_t)(end - segment->flushed);
+		return;
+	}
+	segment->flushed = end;
+	segment->buffered = 0;
+	(void)storage_truncate(&segment->file, end); /* else the next record overwrites it */
+	segment->allocated = end;
 }
 
 static int emit(struct segment *segment, struct record *record, const void *extension, const void *payload)
 {
 	unsigned char prefix[RECORD_HEADER_BYTES + 255 * RECORD_ALIGNMENT];
 	size_t prefix_bytes = record_prefix_bytes(record);
-	int rc = segment->failure ? -segment->failure : claim_space(segment, segment_end(segment) + record_bytes(record));
+	uint64_t end = segment_end(segment);
+	int rc = segment->failure ? -segment->failure : claim_space(segment, end + record_bytes(record));
 
 	if (rc)
 		return rc;
 	if (record->extension_units)
 		memcpy(prefix + RECORD_HEADER_BYTES, extension, prefix_bytes - RECORD_HEADER_BYTES);
-	record_encode(record, segment->seed, segment_end(segment), extension, prefix);
-	if (record->stored_length < DIRECT_BYTES)
-		return emit_buffered(segment, prefix, prefix_bytes, payload, record->stored_length);
-	return emit_direct(segment, prefix, prefix_bytes, payload, record->stored_length);
+	record_encode(record, segment->seed, end, extension, prefix);
+	rc = put(segment, prefix, prefix_bytes);
+	if (!rc)
+		rc = put(segment, payload, record->stored_length);
+	if (!rc)
+		rc = put(segment, padding, -record->stored_length % RECORD_ALIGNMENT);
+	if (rc)
+		take_back(segment, end);
+	return rc;
 }
 
 static bool is_full(const struct segment *segment, const struct record *record)
@@ -267,13 +281,7 @@ int segment_seal(struct segment *segment)
 	if (!rc)
 		rc = write_tables(segment);
 	if (rc) {
-		if (segment->flushed > end) {
-			segment->flushed = end;
-			(void)storage_truncate(&segment->file, end); /* else the next append overwrites the SEAL record */
-			segment->allocated = end;
-		} else if (segment_end(segment) > end) {
-			segment->buffered -= RECORD_HEADER_BYTES;
-		}
+		take_back(segment, end);
 		return rc;
 	}
 	segment->sealed = true;

@@ -89,6 +89,22 @@ static bool header_verifies(struct segment *segment, uint32_t object, struct fou
 	       (found->record.kind == RECORD_BLOCK || found->record.kind == RECORD_FILEMARK);
 }
 
+/* The one record that lies partly in the file and partly in the buffer is written out before it is read. */
+static int unite(struct segment *segment, uint32_t object, uint64_t offset)
+{
+	const struct table *objects = &segment->tables[TABLE_OBJECTS];
+	uint64_t next = segment_end(segment);
+
+	if (!segment->buffered || offset >= segment->flushed)
+		return 0;
+	for (uint32_t i = object + 1; i < objects->count; i++) /* stops at the first that is not lost */
+		if (!ENTRY_IS_LOST(objects->entries[i])) {
+			next = ENTRY_OFFSET(objects->entries[i]);
+			break;
+		}
+	return next > segment->flushed ? segment_flush(segment) : 0;
+}
+
 static int locate(struct segment *segment, uint32_t object, uint64_t *offset)
 {
 	uint32_t entry;
@@ -97,7 +113,7 @@ static int locate(struct segment *segment, uint32_t object, uint64_t *offset)
 	if (rc)
 		return damage(rc);
 	*offset = ENTRY_OFFSET(entry);
-	return ENTRY_IS_LOST(entry) ? SEGMENT_DAMAGED : 0;
+	return ENTRY_IS_LOST(entry) ? SEGMENT_DAMAGED : unite(segment, object, *offset);
 }
 
 /* Finds an object's header; `wanted` bytes of the record are brought along when it is no trouble. */

@@ -24,7 +24,7 @@ def reopened(tmp_path: Path) -> list[bytes | None]:
         return contents(cartridge)
 
 
-@pytest.mark.parametrize("length", [100, 200_000])
+@pytest.mark.parametrize("length", [100, 300_000])
 def test_a_full_disk_refuses_the_block_and_tears_nothing(make: Make, tmp_path: Path, length: int) -> None:
     with make() as cartridge:
         cartridge.write_block(b"a" * length)
@@ -53,7 +53,7 @@ def test_a_full_disk_where_space_cannot_be_claimed_ahead(make: Make, tmp_path: P
         with pytest.raises(NoSpace):
             cartridge.synchronize()
         with pytest.raises(NoSpace) as stopped:
-            cartridge.write_blocks(bytes(400_000), 200_000)
+            cartridge.write_blocks(bytes(900_000), 300_000)
         assert stopped.value.blocks_written == 0
         with pytest.raises(NoSpace):
             cartridge.synchronize()
@@ -68,7 +68,7 @@ def test_a_failed_write_leaves_nothing_torn(make: Make, tmp_path: Path, partial:
         cartridge.write_block(b"before")
         storage_fault("write", errno.EIO, partial=partial)
         with pytest.raises(StorageError) as failed:
-            cartridge.write_block(bytes(200_000))
+            cartridge.write_block(bytes(300_000))
         assert failed.value.errno == errno.EIO
         assert cartridge.position == (0, 1)
         cartridge.write_block(b"after")
@@ -214,7 +214,7 @@ def test_a_file_system_that_turns_read_only(make: Make, tmp_path: Path) -> None:
         for operation in ("open", "write", "allocate", "truncate"):
             storage_fault(operation, errno.EROFS, times=10**9)
         with pytest.raises(StorageError):
-            cartridge.write_block(bytes(200_000))
+            cartridge.write_block(bytes(300_000))
         with pytest.raises(StorageError):
             cartridge.write_protected = True
         assert contents(cartridge) == [b"promised"]

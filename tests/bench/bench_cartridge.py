@@ -1,0 +1,155 @@
+"""Cartridge append and read beside plain pwrite and pread of the same sizes, in one run.
+
+    python -m tests.bench.bench_cartridge [--directory DIR] [--megabytes 512] [--rounds 5] [--many 10000000]
+
+Both sides write into the page cache from one warm buffer and read from the page cache into one warm buffer. The rounds
+alternate; the medians are shown. "disk" is bytes on disk for each byte written.
+"""
+
+import argparse
+import os
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vlib_images.cartridge import Cartridge
+from vlib_images.medium import MEDIA
+
+SIZES = (512, 10240, 65536, 262144, 1048576)
+
+
+def seconds(work: Callable[[], None]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def plain_write(path: Path, block: bytes, count: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number in range(count):
+        os.pwrite(descriptor, block, number * len(block))
+    os.close(descriptor)
+
+
+def plain_read(path: Path, into: bytearray, count: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    for number in range(count):
+        os.preadv(descriptor, [into], number * len(into))
+    os.close(descriptor)
+
+
+def append(cartridge: Cartridge, block: bytes, count: int) -> None:
+    for _ in range(count):
+        cartridge.write_block(block)
+
+
+def read(cartridge: Cartridge, into: bytearray, count: int) -> None:
+    for _ in range(count):
+        cartridge.read_block(into)
+
+
+def new_cartridge(directory: Path) -> Cartridge:
+    shutil.rmtree(directory, ignore_errors=True)
+    return Cartridge.create(directory, barcode="B00001L9", medium=MEDIA["LTO-9"])
+
+
+def on_disk(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def measure(directory: Path, size: int, total: int, rounds: int) -> None:
+    count = min(total // size, 400_000)
+    block, into = random.Random(size).randbytes(size), bytearray(size)
+    times: dict[str, list[float]] = {"pwrite": [], "append": [], "pread": [], "read": []}
+    plain, tape = directory / "plain", directory / "B00001L9"
+    for _ in range(rounds):
+        times["pwrite"].append(seconds(lambda: plain_write(plain, block, count)))
+        times["pread"].append(seconds(lambda: plain_read(plain, into, count)))
+        plain.unlink()
+        cartridge = new_cartridge(tape)
+        times["append"].append(seconds(lambda: append(cartridge, block, count)))
+        cartridge.rewind()
+        times["read"].append(seconds(lambda: read(cartridge, into, count)))
+        cartridge.close()
+        disk = on_disk(tape) / (count * size)
+        shutil.rmtree(tape)
+    rate = {name: count * size / statistics.median(values) / 1e9 for name, values in times.items()}
+    each = {name: statistics.median(values) / count * 1e6 for name, values in times.items()}
+    print(
+        f"{size:8}  {rate['pwrite']:7.2f} {rate['append']:7.2f} {rate['append'] / rate['pwrite']:6.2f}"
+        f"  {rate['pread']:7.2f} {rate['read']:7.2f} {rate['read'] / rate['pread']:6.2f}"
+        f"  {each['append']:7.2f} {each['read']:7.2f}  {disk:.4f}",
+        flush=True,
+    )
+
+
+MANY = """
+import random, resource, sys, time
+from pathlib import Path
+from vlib_images.cartridge import Cartridge
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+begin = time.perf_counter()
+cartridge = Cartridge.open(Path(sys.argv[1]))
+opened = time.perf_counter() - begin
+count, into, rng = cartridge.end_of_data(0), bytearray(512), random.Random(1)
+times = []
+for _ in range(5000):
+    block = rng.randrange(count)
+    begin = time.perf_counter()
+    cartridge.locate_block(0, block)
+    cartridge.read_block(into)
+    times.append(time.perf_counter() - begin)
+times.sort()
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(f"{count} blocks: open {opened * 1e3:.1f} ms, LOCATE + READ median {times[2500] * 1e6:.0f} us, "
+      f"99% {times[4950] * 1e6:.0f} us, memory +{(after - before) / 1024:.1f} MiB")
+cartridge._lock.close()  # so that the next run opens as after a crash
+"""
+
+
+def measure_many(directory: Path, count: int) -> None:
+    tape = directory / "B00001L9"
+    cartridge = new_cartridge(tape)
+    chunk = random.Random(1).randbytes(512 * 1000)
+    for _ in range(count // 1000):
+        cartridge.write_blocks(chunk, 512)
+    cartridge.close()
+    for how in ("after a clean close", "after a crash"):
+        if how == "after a crash":
+            for path in tape.glob("p0/*.idx"):
+                path.unlink()
+        print(f"{how}: ", end="", flush=True)
+        subprocess.run([sys.executable, "-c", MANY, str(tape)], check=True)
+    shutil.rmtree(tape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--directory", type=Path, default=None, help="where to write (default: the temporary directory)"
+    )
+    parser.add_argument("--megabytes", type=int, default=512, help="how much to write at each size")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--many", type=int, default=10_000_000, help="blocks of 512 bytes to open; 0: skip")
+    options = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="tapebay-bench-", dir=options.directory))
+    try:
+        print("    size  pwrite  append  ratio    pread    read  ratio  us/append us/read  disk   (GB/s)")
+        for size in SIZES:
+            measure(directory, size, options.megabytes << 20, options.rounds)
+        if options.many:
+            measure_many(directory, options.many)
+    finally:
+        shutil.rmtree(directory)
+    print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
