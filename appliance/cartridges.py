@@ -99,6 +99,11 @@ class CartridgeStore:
             finally:
                 cartridge.close()
 
+    def protect(self, barcode: str, protected: bool) -> None:
+        """Set the write-protect tab of a cartridge that is in no drive. Raises CartridgeError, OSError."""
+        with self._lock, Cartridge.open(self._directory / barcode) as cartridge:
+            cartridge.write_protected = protected
+
     def delete(self, barcode: str, inventory: Inventory) -> None:
         """Delete a cartridge that is not open, and its place in the inventory. Once its directory is renamed it is
         deleted, whatever happens: reconcile() finishes what a crash interrupts. Raises OSError, InventoryError."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from appliance import __version__
 from appliance.failures import Failure, OperatorError
 from appliance.library import Library
@@ -15,6 +17,8 @@ from appliance.places import SHELF, format_place
 from scsi_targets.devices.block import BlockDevice
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.inventory import Element, ElementType
+
+log = structlog.get_logger(__name__)
 
 
 class LiveOperations(Operations):
@@ -85,7 +89,9 @@ class LiveOperations(Operations):
                 barcode = self._mover.remove(source.address)
             case Element(), Element():
                 barcode = self._mover.move(source.address, destination.address)
-        return {"barcode": barcode, "from": format_place(source), "to": format_place(destination)}
+        moved = {"barcode": barcode, "from": format_place(source), "to": format_place(destination)}
+        log.info("cartridge moved by the operator", **moved)
+        return moved
 
     def disk_grow(self, name: str, size_bytes: int) -> dict[str, Any]:
         """Lengthen the image of a served disk; initiators are told that its capacity has changed."""

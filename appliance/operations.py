@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import structlog
+
 from appliance.cartridges import medium_of, numbered_on
 from appliance.failures import Failure, OperatorError
 from appliance.library_files import LibraryFiles
@@ -24,6 +26,8 @@ from vlib_images.inventory import (
     NoSuchCartridge,
     NoSuchElement,
 )
+
+log = structlog.get_logger(__name__)
 
 Progress = tuple[int, int]  # done, total
 
@@ -68,6 +72,7 @@ class Operations:
             "cartridge.create": self.cartridge_create,
             "cartridge.list": self.cartridge_list,
             "cartridge.show": self.cartridge_show,
+            "cartridge.protect": self.cartridge_protect,
             "cartridge.delete": self.cartridge_delete,
         }
 
@@ -93,6 +98,7 @@ class Operations:
                 self._inventory.add(new)
                 if address is not None:
                     self._mover.insert(new, address)
+                log.info("cartridge made", barcode=new, medium=kind.name)
                 yield done, count
         return [self.cartridge_show(new) for new in barcodes]
 
@@ -124,16 +130,27 @@ class Operations:
         place = format_place(self._inventory.find(barcode))
         return {"barcode": barcode, "place": place, **self._files.cartridges.describe(barcode)}
 
+    def cartridge_protect(self, barcode: str, protected: bool) -> dict[str, Any]:
+        """Set the write-protect tab of a cartridge that is in no drive."""
+        self._refuse_loaded(barcode)
+        self._files.cartridges.protect(barcode, protected)
+        return self.cartridge_show(barcode)
+
     def cartridge_delete(self, barcode: str) -> None:
         """Delete a cartridge that is in a slot or on the shelf."""
-        element = self._inventory.find(barcode)
-        if element is not None and element.type is ElementType.DRIVE:
-            message = f"cartridge {barcode} is in {format_place(element)}; unload it first"
-            raise OperatorError(Failure.REFUSED, message)
         with self._lock:
+            element = self._refuse_loaded(barcode)
             if element is not None:
                 self._mover.remove(element.address)
             self._files.cartridges.delete(barcode, self._inventory)
+        log.info("cartridge deleted", barcode=barcode)
+
+    def _refuse_loaded(self, barcode: str) -> Element | None:
+        """Where a cartridge is; None: on the shelf. OperatorError when that is a drive."""
+        element = self._inventory.find(barcode)
+        if element is not None and element.type is ElementType.DRIVE:
+            raise OperatorError(Failure.REFUSED, f"cartridge {barcode} is in {format_place(element)}; unload it first")
+        return element
 
     def _place(self, text: str) -> Element | None:
         return parse_place(self._inventory, self._drives, text)

@@ -25,15 +25,15 @@ install_packages() {
 	fi
 	packages=$(missing_packages "$@" | xargs)
 	[ -n "$packages" ] || return 0
-	say "Installing Debian packages: $packages"
 	if [ "$(id -u)" = 0 ]; then
 		as_root=
 	elif command -v sudo >/dev/null 2>&1 && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
 		as_root=sudo
 	else
-		say "That needs root. As root: apt-get install --no-install-recommends $packages"
+		say "Debian packages are missing. As root: apt-get install --no-install-recommends $packages"
 		return 1
 	fi
+	say "Installing Debian packages: $packages"
 	$as_root apt-get update -q </dev/null >/dev/null || say "apt-get update failed; trying with the package lists that are there"
 	# Word splitting is wanted: $packages is a list, $as_root may be empty.
 	# shellcheck disable=SC2086

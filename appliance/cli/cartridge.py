@@ -1,5 +1,6 @@
-"""cartridge create, list, show, delete."""
+"""cartridge create, list, show, protect, unprotect, delete."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -47,6 +48,24 @@ def show_(barcode: Barcode, config: ConfigOption = None, as_json: JsonOption = F
     """Show one cartridge in full."""
     with reporting(as_json):
         show(request(config, "cartridge.show", barcode=barcode), as_json, _show)
+
+
+@app.command()
+def protect(barcode: Barcode, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Slide the write-protect tab of a cartridge: drives only read it."""
+    _protect(barcode, True, config, as_json)
+
+
+@app.command()
+def unprotect(barcode: Barcode, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Slide the write-protect tab back: drives write it again."""
+    _protect(barcode, False, config, as_json)
+
+
+def _protect(barcode: str, protected: bool, config: Path | None, as_json: bool) -> None:
+    with reporting(as_json):
+        result = request(config, "cartridge.protect", barcode=barcode, protected=protected)
+        show(result, as_json, lambda _: typer.echo(f"{barcode} is {'' if protected else 'not '}write protected"))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.library_files import LibraryFiles
 from appliance.operations import Operations, translated
 from vlib_images.cartridge import Cartridge
+from vlib_images.errors import WriteProtected
 from vlib_images.inventory import ElementType
 
 
@@ -91,6 +92,19 @@ def test_the_barcode_tells_the_medium() -> None:
     assert medium_of("A00001L9", None, False).name == "LTO-9"
     assert medium_of("A00001LW", None, False).name == "LTO-6 WORM"
     assert medium_of("A00001L9", "LTO-5", True).name == "LTO-5 WORM"
+
+
+def test_write_protection(settings: Settings) -> None:
+    create(settings, "A00001L6")
+    with LibraryFiles.open(settings) as files, translated():
+        operations = Operations(files)
+        assert operations.cartridge_protect("A00001L6", True)["write_protected"]
+        with files.cartridges.open("A00001L6") as cartridge, pytest.raises(WriteProtected):
+            cartridge.write_block(b"data")
+        assert not operations.cartridge_protect("A00001L6", False)["write_protected"]
+        files.inventory.move(files.inventory.elements(ElementType.STORAGE)[0].address, 256)
+    with LibraryFiles.open(settings) as files, pytest.raises(OperatorError, match="unload it first"):
+        Operations(files).cartridge_protect("A00001L6", True)
 
 
 def test_delete(settings: Settings) -> None:

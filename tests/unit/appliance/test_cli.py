@@ -105,6 +105,9 @@ def test_cartridges_without_a_daemon(library: Path) -> None:
     assert "slot:2" in listing
     assert "1 GiB" in listing
     assert "capacity          1 GiB" in output("cartridge", "show", "A00001L6", *where)
+    assert output("cartridge", "protect", "A00001L6", *where) == "A00001L6 is write protected\n"
+    assert "write-protected" in output("cartridge", "list", *where)
+    assert output("cartridge", "unprotect", "A00001L6", *where) == "A00001L6 is not write protected\n"
     refused = tapebay("cartridge", "delete", "A00001L6", *where)
     assert (refused.exit_code, "--yes" in refused.stderr) == (2, True)
     assert "deleted" in output("cartridge", "delete", "A00001L6", "--yes", *where)
