@@ -1,7 +1,10 @@
 """The commands and their help."""
 
+from typing import Annotated
+
 import typer
 
+from appliance import __version__
 from appliance.cli import cartridge, disk, robot, service
 
 app = typer.Typer(
@@ -14,6 +17,23 @@ app = typer.Typer(
     epilog="Start: [bold]tapebay init DIR[/] then [bold]tapebay serve --config DIR[/]. Exit status: 0 done, 1 refused, "
     "2 bad command line, 3 bad configuration, 4 no daemon, 5 library in use, 6 not found.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tapebay {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of `tapebay` itself."""
+
+
 service.register(app)
 robot.register(app)
 app.add_typer(cartridge.app, name="cartridge")

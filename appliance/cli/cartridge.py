@@ -95,6 +95,7 @@ def _list(cartridges: list[dict[str, Any]]) -> None:
             )
             for row in cartridges
         ],
+        empty="No cartridges; make some: tapebay cartridge create A00001L6 --count 10",
     )
 
 

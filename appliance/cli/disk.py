@@ -119,4 +119,5 @@ def _list(disks: list[dict[str, Any]]) -> None:
             )
             for disk in disks
         ],
+        empty='No disks; make one: tapebay disk create backup "10 GiB"',
     )

@@ -47,7 +47,8 @@ def status(report: dict[str, Any]) -> None:
     table(
         ["place", ">address", "cartridge", "from"],
         [(row["place"], row["address"], row["barcode"], row["source"]) for row in report["elements"] if row["barcode"]],
-        title="Cartridges",
+        title="Cartridges in the library",
+        empty="No cartridges in the library.",
     )
     free = sum(row["barcode"] is None and row["place"].startswith("slot:") for row in report["elements"])
     shelf = f"; on the shelf: {', '.join(report['shelf'])}" if report["shelf"] else ""
@@ -55,7 +56,8 @@ def status(report: dict[str, Any]) -> None:
     table(
         ["initiator", "target", "address", ">commands"],
         [(row["initiator"], row["target"], row["address"], row["commands"]) for row in report["sessions"]],
-        title=f"{len(report['sessions'])} sessions",
+        title="Sessions",
+        empty="No sessions.",
     )
 
 

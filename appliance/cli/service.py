@@ -76,10 +76,10 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         show(request(config, "status"), as_json, render.status)
 
 
-def health(config: ConfigOption = None) -> None:
-    """Exit with 0 when the daemon answers and serves, 4 when not. For container health checks."""
-    with reporting():
-        request(config, "health")
+def health(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Exit with 0 when the daemon answers, 4 when not. For container health checks."""
+    with reporting(as_json):
+        show(request(config, "health"), as_json, lambda _: None)
 
 
 def stop(config: ConfigOption = None, as_json: JsonOption = False) -> None:

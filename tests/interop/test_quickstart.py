@@ -1,0 +1,52 @@
+"""What the demonstration tells people to try, tried: its lines, as they are printed, on a real Linux initiator."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from appliance import setup
+from appliance.cli.app import app
+from tests.interop import guest
+from tests.interop.guest import Step
+from tests.support import packages
+
+pytestmark = pytest.mark.guest
+
+
+def tapebay(*arguments: object) -> Any:
+    done = CliRunner().invoke(app, list(map(str, arguments)), prog_name="tapebay")
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    return done.stdout
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Iterator[Any]:
+    packages.require("libiscsi7", "sg3-utils", "mt-st", "mtx", *guest.PACKAGES)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    directory = tmp_path / "library"
+    reached = f"{guest.HOST_ADDRESS}:{port}"
+    setup.create(directory, setup.plan(directory, portal=f"127.0.0.1:{port}", advertise=reached, demo=True))
+    yield json.loads(tapebay("demo", directory, "--json"))
+    tapebay("stop", "--config", directory)
+
+
+def test_the_printed_lines_work(report: Any) -> None:
+    lines = [line.strip() for line in report["text"] if line.startswith("  ")]
+    login = next(number for number, line in enumerate(lines) if line.endswith("--login"))
+    steps = [Step("start", "start_iscsid"), *(Step(line, line) for line in lines)]
+    steps.insert(login + 2, Step("devices", "retry device_count 4"))
+    run = guest.run(steps, portal=report["portal"], target=report["target"])
+    assert report["target"] in run[lines[0]]
+    assert "IBM      ULT3580-TD6" in run["lsscsi -g"]
+    assert "ONLINE" in run["mt -f $TAPE status"]
+    loaded = "Data Transfer Element 0:Full (Storage Element 1 Loaded):VolumeTag = A00001L6"
+    assert loaded in run["mtx -f $CHANGER status"]
+    assert "3573-TL" in run["sg_inq $CHANGER"]
+    run.require_quiet_kernel()
