@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from vlib_images.cartridge import Cartridge
@@ -74,9 +75,9 @@ def measure(directory: Path, size: int, total: int, rounds: int) -> None:
         times["pread"].append(seconds(lambda: plain_read(plain, into, count)))
         plain.unlink()
         cartridge = new_cartridge(tape)
-        times["append"].append(seconds(lambda: append(cartridge, block, count)))
+        times["append"].append(seconds(partial(append, cartridge, block, count)))
         cartridge.rewind()
-        times["read"].append(seconds(lambda: read(cartridge, into, count)))
+        times["read"].append(seconds(partial(read, cartridge, into, count)))
         cartridge.close()
         disk = on_disk(tape) / (count * size)
         shutil.rmtree(tape)
