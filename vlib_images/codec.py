@@ -8,7 +8,7 @@ with each block: A-KAD authenticated, U-KAD not.
 import os
 import struct
 from dataclasses import dataclass
-from enum import Enum, IntFlag, auto
+from enum import Enum, IntEnum, IntFlag, auto
 from typing import Final
 
 import zstandard
@@ -34,7 +34,7 @@ class Form(IntFlag):
     ENCRYPTED = 2
 
 
-class Tag(IntFlag):
+class Tag(IntEnum):
     """Elements of a record's extension: u8 tag, u8 length, value; zeros pad it to 8 bytes."""
 
     NONCE = 1
@@ -154,16 +154,17 @@ class EncryptionStatus:
 # ---- extension -------------------------------------------------------------------------------------------------------
 
 
-def _encode_extension(elements: dict[Tag, bytes]) -> bytes:
+def _encode_extension(elements: dict[int, bytes]) -> bytes:
     content = b"".join(bytes([tag, len(value)]) + value for tag, value in elements.items() if value)
     return content + bytes(-len(content) % 8)
 
 
-def _decode_extension(extension: bytes) -> dict[Tag, bytes]:
-    elements, at = {}, 0
+def _decode_extension(extension: bytes) -> dict[int, bytes]:
+    elements: dict[int, bytes] = {}
+    at = 0
     while at + 2 <= len(extension) and extension[at]:
         tag, length = extension[at], extension[at + 1]
-        elements[Tag(tag)] = extension[at + 2 : at + 2 + length]
+        elements[tag] = extension[at + 2 : at + 2 + length]
         at += 2 + length
     return elements
 
@@ -179,7 +180,7 @@ def encryption_status(form: int, extension: bytes) -> EncryptionStatus:
     )
 
 
-def _associated_data(form: int, logical_length: int, elements: dict[Tag, bytes]) -> bytes:
+def _associated_data(form: int, logical_length: int, elements: dict[int, bytes]) -> bytes:
     """What GCM authenticates beside the payload. Not the position: an encrypted block may be copied raw."""
     flags, authenticated = elements.get(Tag.FLAGS, b"\0"), elements.get(Tag.AUTHENTICATED_DATA, b"")
     return struct.pack("<BBI", form, flags[0], logical_length) + authenticated
@@ -210,7 +211,7 @@ class Encoder:
     @staticmethod
     def _encrypt(encryption: Encryption, payload: memoryview, length: int, form: Form) -> StoredBlock:
         form |= Form.ENCRYPTED
-        elements = {
+        elements: dict[int, bytes] = {
             Tag.NONCE: encryption.key.next_nonce(),
             Tag.AUTHENTICATED_DATA: encryption.authenticated_data,
             Tag.UNAUTHENTICATED_DATA: encryption.unauthenticated_data,
@@ -240,6 +241,8 @@ def decrypt(block: StoredBlock, key: EncryptionKey) -> StoredBlock:
 def decompress(block: StoredBlock) -> bytes | memoryview:
     """The block as the initiator wrote it, from a block that is not encrypted. Raises UndecodableBlock."""
     payload = block.payload
+    if block.form & ~Form.COMPRESSED:
+        raise UndecodableBlock(f"a block of form {int(block.form)}, which this version does not know")
     if block.form & Form.COMPRESSED:
         try:
             payload = zstandard.ZstdDecompressor().decompress(payload, max_output_size=block.logical_length)

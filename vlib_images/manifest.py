@@ -58,6 +58,7 @@ class Manifest:
     partition: int
     generation: int = 0
     next_segment_id: int = 1
+    worm: bool = False
     entries: list[Entry] = field(default_factory=list)
 
     def encode(self) -> bytes:
@@ -65,7 +66,7 @@ class Manifest:
             HEADER.pack(
                 MAGIC,
                 len(self.entries),
-                0,
+                int(self.worm),
                 self.cartridge_uuid,
                 self.partition,
                 0,
@@ -102,11 +103,11 @@ class Manifest:
         content = memoryview(data)[: -CRC.size]
         if crc32c(content) != CRC.unpack_from(data, len(content))[0]:
             raise CartridgeDamaged("the manifest's checksum is wrong")
-        _, count, _, uuid, partition, _, generation, next_segment_id, _ = HEADER.unpack_from(content)
+        _, count, flags, uuid, partition, _, generation, next_segment_id, _ = HEADER.unpack_from(content)
         if len(content) != HEADER.size + count * ENTRY.size:
             raise CartridgeDamaged(f"the manifest has {len(data)} bytes, which do not fit {count} entries")
         entries = [cls._entry(row) for row in ENTRY.iter_unpack(content[HEADER.size :])]
-        return cls(uuid, partition, generation, next_segment_id, entries)
+        return cls(uuid, partition, generation, next_segment_id, bool(flags & 1), entries)
 
     @staticmethod
     def _entry(row: tuple[int, ...]) -> Entry:

@@ -162,6 +162,7 @@ class Partition:
         assert tail is not None
         entry.dead_entries = tail.dead_entries
         tail.seal()
+        entry.epoch = 0
         self.store.drop_checkpoint(entry.segment_id)
         segments.unsynced[entry.segment_id] = tail
         segments.tail = None
@@ -240,7 +241,12 @@ class Partition:
     def _list(self, entries: list[Entry]) -> None:
         """Write a manifest with these entries, all of them durable."""
         manifest = Manifest(
-            self.store.cartridge_uuid, self.number, self._manifest.generation + 1, self._next_id, entries
+            self.store.cartridge_uuid,
+            self.number,
+            self._manifest.generation + 1,
+            self._next_id,
+            self.store.worm,
+            entries,
         )
         try:
             self.store.write_manifest(manifest)
@@ -305,7 +311,7 @@ class Partition:
             cut_segment = self._sync_before_cut(number)
             cut = copy.copy(before)
             cut.data_bytes, cut.filemarks, cut.used_bytes = segments.segment(number).cut_point(relative)
-            cut.objects = relative
+            cut.objects, cut.epoch = relative, 0
             cut.flags = EntryFlag.CUT
             kept, dropped = [*kept, cut], dropped[1:]
         self._list(kept)

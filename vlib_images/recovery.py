@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datamover.engine import Segment
 from vlib_images.errors import CartridgeDamaged
+from vlib_images.identity import FILE
 from vlib_images.manifest import Entry, EntryFlag, Manifest
 from vlib_images.partition import Partition
 from vlib_images.segment_list import SegmentList
@@ -72,6 +73,8 @@ class _Recovery:
     def _check_manifest(self) -> None:
         if self.manifest.cartridge_uuid != self.store.cartridge_uuid or self.manifest.partition != self.store.partition:
             raise CartridgeDamaged(f"the manifest of partition {self.store.partition} is another partition's")
+        if self.manifest.worm != self.store.worm:
+            raise CartridgeDamaged(f"partition {self.store.partition}: {FILE} does not agree whether this is WORM")
 
     def _add_listed(self, entry: Entry) -> None:
         self.segments.entries.append(entry)
@@ -103,6 +106,7 @@ class _Recovery:
         # Sealed when the crash came: the tables behind the SEAL record may be torn, the log is not.
         entry.data_bytes -= 32
         entry.used_bytes -= 32
+        entry.epoch = 0
         self.report.clean = False
         self.changed = True
         self.segments.unsynced[entry.segment_id] = segment
@@ -146,4 +150,4 @@ class _Recovery:
 def create_partition(directory: Path, cartridge_uuid: bytes, number: int, store: SegmentStore) -> None:
     """The files of an empty partition, durable."""
     directory.mkdir(exist_ok=True)  # an interrupted FORMAT may have left it
-    store.write_manifest(Manifest(cartridge_uuid, number))
+    store.write_manifest(Manifest(cartridge_uuid, number, worm=store.worm))

@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from vlib_images.cartridge import Cartridge
 from vlib_images.medium import MEDIA
@@ -26,9 +26,9 @@ from vlib_images.medium import MEDIA
 SIZES = (512, 10240, 65536, 262144, 1048576)
 
 
-def seconds(work: Callable[[], None]) -> float:
+def seconds(work: Callable[..., None], *arguments: Any) -> float:
     begin = time.perf_counter()
-    work()
+    work(*arguments)
     return time.perf_counter() - begin
 
 
@@ -71,13 +71,13 @@ def measure(directory: Path, size: int, total: int, rounds: int) -> None:
     times: dict[str, list[float]] = {"pwrite": [], "append": [], "pread": [], "read": []}
     plain, tape = directory / "plain", directory / "B00001L9"
     for _ in range(rounds):
-        times["pwrite"].append(seconds(lambda: plain_write(plain, block, count)))
-        times["pread"].append(seconds(lambda: plain_read(plain, into, count)))
+        times["pwrite"].append(seconds(plain_write, plain, block, count))
+        times["pread"].append(seconds(plain_read, plain, into, count))
         plain.unlink()
         cartridge = new_cartridge(tape)
-        times["append"].append(seconds(partial(append, cartridge, block, count)))
+        times["append"].append(seconds(append, cartridge, block, count))
         cartridge.rewind()
-        times["read"].append(seconds(partial(read, cartridge, into, count)))
+        times["read"].append(seconds(read, cartridge, into, count))
         cartridge.close()
         disk = on_disk(tape) / (count * size)
         shutil.rmtree(tape)
