@@ -127,6 +127,8 @@ class DriveSettings(Section):
     name: DeviceName
     model: Annotated[str, AfterValidator(_drive_model)] = "IBM ULT3580-TD6"
     serial: Serial | None = None
+    compression: bool = False
+    compression_level: Annotated[int, Field(ge=1, le=19)] = 1
 
 
 class DiskSettings(Section):

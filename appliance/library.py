@@ -112,6 +112,8 @@ class Library:
                 self.files.serial_number(section.name, section.serial),
                 store=self._state,
                 state_key=section.name,
+                compression=section.compression,
+                compression_level=section.compression_level,
             )
             for section in self.settings.drives
         }

@@ -88,6 +88,8 @@ def _drives(plan: Plan) -> str:
 name = "drive{index}"
 model = "{plan.drive_model}"
 # serial = "TBD000000{index}"
+# compression = false                  # until an initiator decides (`mt compression 1`)
+# compression_level = 1                # of zstd, 1 to 19: smaller and slower
 """
         for index in range(plan.drives)
     )

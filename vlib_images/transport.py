@@ -240,10 +240,12 @@ class Transport:
         if length == READ_FILEMARK:
             return _FILEMARK
         if length == READ_ENCODED:
-            length = self._read_encoded(position, into)
-        elif not self._reads_plain:
+            length, stored_length = self._read_encoded(position, into)
+            self.usage.read_some(1, length, stored_length)
+            return ReadResult(ReadKind.BLOCK, length)
+        if not self._reads_plain:
             raise self._problem(NotEncrypted, position, "it is not encrypted")
-        self.usage.read_some(1, length)
+        self.usage.read_some(1, length, length)
         return ReadResult(ReadKind.BLOCK, length)
 
     def read_blocks(self, into: Buffer, block_length: int, count: int) -> ReadBlocksResult:
@@ -260,7 +262,7 @@ class Transport:
             self._position += error.blocks_read + 1
             raise
         self._position += blocks
-        self.usage.read_some(blocks, blocks * block_length)
+        self.usage.read_some(blocks, blocks * block_length, blocks * block_length)
         if blocks == count:
             return ReadBlocksResult(blocks)
         if result == READ_ENCODED:
@@ -301,7 +303,8 @@ class Transport:
         self._position = position
         return kind(self._partition.number, position, reason)
 
-    def _read_encoded(self, position: int, into: Buffer) -> int:
+    def _read_encoded(self, position: int, into: Buffer) -> tuple[int, int]:
+        """Returns the block's length and what is stored of it."""
         block = self._partition.read_stored(position, self._scratch)
         try:
             content = self._decode(block, position)
@@ -310,7 +313,7 @@ class Transport:
         view = memoryview(into)
         moved = min(view.nbytes, len(content))
         view[:moved] = content[:moved]
-        return len(content)
+        return len(content), len(block.payload)
 
     def _decode(self, block: StoredBlock, position: int) -> bytes | memoryview:
         if not block.form & Form.ENCRYPTED:

@@ -38,6 +38,7 @@ class Usage:
     blocks_read: int = 0
     formats: int = 0
     changes: int = 0
+    stored_bytes_read: int = 0
     mounts: list[Mount] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -56,10 +57,11 @@ class Usage:
         self.stored_bytes_written += stored_bytes
         self.mounts[0].bytes_written += length_bytes
 
-    def read_some(self, blocks: int, length_bytes: int) -> None:
+    def read_some(self, blocks: int, length_bytes: int, stored_bytes: int) -> None:
         """Count blocks read."""
         self.blocks_read += blocks
         self.bytes_read += length_bytes
+        self.stored_bytes_read += stored_bytes
         self.mounts[0].bytes_read += length_bytes
 
     def loaded(self, drive_vendor: str, drive_serial: str) -> None:

@@ -12,11 +12,10 @@ from scsi_targets.devices.drive_models import MEGABYTE
 from scsi_targets.devices.log_commands import log_page
 from scsi_targets.devices.tape_alert import TapeAlertPages
 from scsi_targets.devices.tape_base import LoadState
-from scsi_targets.devices.tape_mode import TapeModes
+from scsi_targets.devices.tape_compression import TapeCompression
 from scsi_targets.devices.tape_usage import UsageCounts
 from scsi_targets.t10.fields import Bits, Structure
 from scsi_targets.t10.log_pages import LogParameter, counter
-from scsi_targets.t10.ssc_pages import DataCompressionPage
 
 if TYPE_CHECKING:
     from vlib_images.cartridge import Cartridge
@@ -48,12 +47,12 @@ class VeryHighFrequencyData(Structure, length=4):
     tape_alert_flags_changed = Bits(3, 0, 1)
 
 
-class DriveLogPages(UsageCounts, TapeAlertPages, TapeModes):
+class DriveLogPages(UsageCounts, TapeAlertPages, TapeCompression):
     """What the drive counts for itself."""
 
     def reset_log_page(self, page: int, subpage: int) -> None:
         super().reset_log_page(page, subpage)
-        if page in (0x02, 0x03, 0x0C, 0x1B):
+        if page in (0x02, 0x03, 0x0C, 0x1B, 0x32):
             self.reset_amounts()
         if page == 0x14:
             self.loads_since_reset = 0
@@ -74,7 +73,7 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeModes):
         moved, medium = self.amounts(), self.medium
         parameters = [
             counter(0x0000, moved.written), counter(0x0001, moved.stored),
-            counter(0x0002, moved.read), counter(0x0003, moved.read),
+            counter(0x0002, moved.fetched), counter(0x0003, moved.read),
         ]  # fmt: skip
         if medium is not None:
             partition = medium.position[0]
@@ -98,7 +97,7 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeModes):
             prevented=self.removal_prevented,
             host_initiated_unload=self.load_state is LoadState.EJECTED,
             memory_accessible=present,
-            compress=self.mode.current(DataCompressionPage).enable,
+            compress=bool(self.compressing),
             write_protect=self.write_protection() is not None,
             robotic_access_allowed=self.load_state in (LoadState.EMPTY, LoadState.EJECTED),
             medium_present=present,
@@ -126,12 +125,17 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeModes):
         """Data Compression (SSC-4): ratios in hundredths, amounts of this mount in megabytes and bytes left over."""
         moved = self.amounts()
         parameters = [
-            counter(0x0000, HUNDRED_PERCENT if moved.read else 0, 2),
+            counter(0x0000, compression_ratio(moved.read, moved.fetched), 2),
             counter(0x0001, compression_ratio(moved.written, moved.stored), 2),
         ]
-        for code, amount in ((0x02, moved.read), (0x04, moved.read), (0x06, moved.written), (0x08, moved.stored)):
+        for code, amount in ((0x02, moved.read), (0x04, moved.fetched), (0x06, moved.written), (0x08, moved.stored)):
             parameters += [counter(code, amount // MEGABYTE, 4), counter(code + 1, amount % MEGABYTE, 4)]
-        return [*parameters, LogParameter(0x0100, bytes([0, self.mode.current(DataCompressionPage).enable]))]
+        return [*parameters, LogParameter(0x0100, bytes([0, bool(self.compressing)]))]
+
+    @log_page(0x32)
+    def older_data_compression(self) -> list[LogParameter]:
+        """Data Compression where drives up to LTO-4 had it, and software still looks."""
+        return [parameter for parameter in self.data_compression() if parameter.code < 0x0100]
 
     @log_page(0x37)
     def performance(self) -> list[LogParameter]:
@@ -145,7 +149,7 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeModes):
 
 
 def compression_ratio(original: int, stored: int) -> int:
-    """In hundredths; 0 when nothing was written."""
+    """In hundredths; 0 when nothing was moved."""
     return original * HUNDRED_PERCENT // stored if stored else 0
 
 

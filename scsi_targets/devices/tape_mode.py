@@ -62,9 +62,11 @@ class TapeModes(TransferCommands):
         return MediumPartitionPage2 if self.model.native_medium.maximum_partitions == 2 else MediumPartitionPage4
 
     def make_mode_pages(self, saved: dict[str, str]) -> ModePages:
-        most = self.model.native_medium.maximum_partitions - 1
-        defaults: dict[type[ModePage], dict[str, Any]] = {self.partition_page: {"maximum_additional_partitions": most}}
-        return ModePages([*_PAGES, self.partition_page], defaults, saved)
+        return ModePages([*_PAGES, self.partition_page], self.mode_page_defaults(), saved)
+
+    def mode_page_defaults(self) -> dict[type[ModePage], dict[str, Any]]:
+        """Default values that depend on the model or the configuration."""
+        return {self.partition_page: {"maximum_additional_partitions": self.model.native_medium.maximum_partitions - 1}}
 
     # ---- header and block descriptor -----------------------------------------------------------------------------
 

@@ -31,21 +31,23 @@ class DriveLife:
 
 
 class Amounts(NamedTuple):
-    """Bytes between initiator and medium: as initiators see them, and as they lie on the medium."""
+    """Bytes between initiator and medium: written and read as initiators see them, stored and
+    fetched as they lie on the medium."""
 
     written: int = 0
     stored: int = 0
     read: int = 0
+    fetched: int = 0
 
     @classmethod
     def of(cls, cartridge: Cartridge) -> Amounts:
         """Over the cartridge's life."""
         usage = cartridge.usage
-        return cls(usage.bytes_written, usage.stored_bytes_written, usage.bytes_read)
+        return cls(usage.bytes_written, usage.stored_bytes_written, usage.bytes_read, usage.stored_bytes_read)
 
     def since(self, base: Amounts) -> Amounts:
         """What was added to `base`."""
-        return Amounts(self.written - base.written, self.stored - base.stored, self.read - base.read)
+        return Amounts(*(now - then for now, then in zip(self, base, strict=True)))
 
 
 class UsageCounts(TapeBase):

@@ -50,7 +50,7 @@ class VolumeLogPages(DriveLogPages):
             counter(0x000E, mount.bytes_written // MEGABYTE, 4), counter(0x000F, mount.bytes_read // MEGABYTE, 4),
             counter(0x0010, usage.bytes_written // MEGABYTE), counter(0x0011, usage.bytes_read // MEGABYTE),
             counter(0x0012, compression_ratio(amounts.written, amounts.stored), 2),
-            counter(0x0013, 100 if amounts.read else 0, 2),
+            counter(0x0013, compression_ratio(amounts.read, amounts.fetched), 2),
             counter(0x0016, capacity // MEGABYTE, 4), counter(0x0017, used // MEGABYTE, 4),
         ]  # fmt: skip
 

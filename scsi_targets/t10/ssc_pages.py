@@ -62,7 +62,7 @@ class ControlDataProtectionPage(ModePage, page=0x0A, subpage=0xF0, length=32):
 class DataCompressionPage(ModePage, page=0x0F, length=16):
     """Data Compression mode page (SSC-3 8.3.2)."""
 
-    enable = Bits(2, 7, 1, default=1, changeable=True)  # DCE
+    enable = Bits(2, 7, 1, changeable=True)  # DCE
     capable = Bits(2, 6, 1, default=1)  # DCC
     decompression_enable = Bits(3, 7, 1, default=1)  # DDE
     report_exception_on_decompression = Bits(3, 6, 2)
@@ -94,7 +94,7 @@ class DeviceConfigurationPage(ModePage, page=0x10, length=16):
     block_address_mode_lock = Bits(10, 1, 1)
     block_address_mode = Bits(10, 0, 1)
     object_buffer_size_at_early_warning = Bits(11, 7, 24)
-    select_data_compression_algorithm = Bits(14, 7, 8, default=1, changeable=True)
+    select_data_compression_algorithm = Bits(14, 7, 8, changeable=True)
     worm_tamper_read_enable = Bits(15, 7, 2)
     only_if_reserved = Bits(15, 5, 1)
     rewind_on_reset = Bits(15, 4, 2)

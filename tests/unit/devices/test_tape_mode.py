@@ -153,9 +153,9 @@ def test_the_lengths_that_ltfs_expects(drive):
 def test_compression_as_st_switches_it(drive):
     """MTCOMPRESSION: DCC must be set; off clears DCE and the algorithm, on sets both again."""
     page = page_of(drive, 0x0F)
-    assert page[2] == 0xC0
+    assert page[2] == 0x40
     assert page[3] & 0x80
-    for dce, algorithm in ((0, 0), (1, page[7])):
+    for dce, algorithm in ((1, page[7]), (0, 0), (1, page[7])):
         data = bytearray(8) + bytearray(8) + bytearray(page)
         data[3], data[7] = 0x10, 8
         data[16] = 0x0F
