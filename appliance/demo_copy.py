@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from datamover.initiator import Command, Result, Session
@@ -66,18 +67,21 @@ def run(session: Session, place: Place, progress: Progress) -> Copied:
     initiator = Initiator(session, place)
     initiator.load()
     size = initiator.disk_bytes()
-    steps = []
+    steps: list[Step] = []
 
-    def timed(name: str, action: Callable[[], str | None]) -> str | None:
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
         began = time.monotonic()
-        result = action()
+        yield
         steps.append(Step(name, size, time.monotonic() - began))
-        return result
 
-    timed("EXTENDED COPY, disk to tape", lambda: initiator.copy(size, progress))
-    tape = timed("read the tape over iSCSI", lambda: initiator.hash_of_tape(size))
-    disk = timed("read the disk over iSCSI", lambda: initiator.hash_of_disk(size))
-    return Copied(steps, str(disk), str(tape))
+    with timed("EXTENDED COPY, disk to tape"):
+        initiator.copy(size, progress)
+    with timed("read the tape over iSCSI"):
+        tape = initiator.hash_of_tape(size)
+    with timed("read the disk over iSCSI"):
+        disk = initiator.hash_of_disk(size)
+    return Copied(steps, disk_sha256=disk, tape_sha256=tape)
 
 
 class Initiator:

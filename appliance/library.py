@@ -24,6 +24,7 @@ from scsi_targets.devices.task import Nexus
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from vlib_images.errors import CartridgeError
+from vlib_images.state import StateDamaged
 
 log = structlog.get_logger(__name__)
 
@@ -69,10 +70,13 @@ class Library:
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Raises OperatorError (in use, no library, a disk that does not fit), StateDamaged, OSError."""
+        """Raises OperatorError (in use, no library, damaged state, a disk that does not fit), OSError."""
         files = LibraryFiles.open(settings)
         try:
             return cls(settings, files)
+        except StateDamaged as error:
+            files.close()
+            raise OperatorError(Failure.REFUSED, str(error)) from error
         except BaseException:
             files.close()
             raise

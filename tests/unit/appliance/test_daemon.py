@@ -170,3 +170,11 @@ def test_a_taken_port_is_one_clear_line(directory: Path) -> None:
         assert daemon.end() == Failure.REFUSED.exit_status
     (line,) = daemon.log
     assert line["event"] == f"tapebay: cannot listen on {portal}: Address already in use\n"
+
+
+def test_damaged_device_state_is_one_clear_line(directory: Path) -> None:
+    (directory / "state" / "devices.json").write_text("{")
+    daemon = Daemon(directory)
+    assert daemon.end() == Failure.REFUSED.exit_status
+    (line,) = daemon.log
+    assert line["event"].startswith(f"tapebay: {directory / 'state' / 'devices.json'}: not readable as JSON")
