@@ -17,13 +17,15 @@ LOGIN = (
 LOGOUT = (Step("logout", "log_out"),)
 
 
-def run_in_guest(appliance: Appliance, steps: Iterable[Step], **options: object) -> GuestRun:
-    """Run steps between discovery, login and logout; the kernel must not have complained."""
+def run_in_guest(
+    appliance: Appliance, steps: Iterable[Step], *, allowed: str | None = None, **options: object
+) -> GuestRun:
+    """Run steps between discovery, login and logout; the kernel must not have complained but of what is `allowed`."""
     done = guest.run(
         [*LOGIN, *steps, *LOGOUT],
         portal=f"{GUEST_SEES_HOST_AS}:{appliance.port}",
         target=appliance.target_name,
         **options,  # type: ignore[arg-type]
     )
-    done.require_quiet_kernel()
+    done.require_quiet_kernel(allowed=allowed)
     return done

@@ -18,7 +18,7 @@ SIZE = 16 * MIB
 # What the disks tell as their optimal unmap granularity: qemu leaves the rest of a discarded range alone.
 GRANULE = 4096
 DISKS = {"small-blocks": 512, "large-blocks": 4096}
-# QEMU 7.2 asks for the allocation of 2 GiB - 512 bytes before a longer read, and aborts where blocks are larger than that.
+# QEMU 7.2 asks for the allocation of 2 GiB - 512 bytes before a longer read, and aborts where that is no whole block.
 LONGEST_READ = {512: SIZE, 4096: 28672}
 USER, SECRET = "qemu", "a-secret-of-qemu"
 CHAP = f'[[chap.accounts]]\ninitiator = "*:proves-itself"\nuser = "{USER}"\nsecret = "{SECRET}"'

@@ -32,7 +32,7 @@ class Disk:
     options: str = ""  # more lines for its section of tapebay.toml
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(probe.getsockname()[1]) for probe in probes]
     for probe in probes:
@@ -63,7 +63,7 @@ class Appliance:
         self.folder = folder
         self.target_name = TARGET_NAME
         # Chosen here, not by port 0, so that they can be advertised and survive a restart.
-        self.ports = _free_ports(portals)
+        self.ports = free_ports(portals)
         self.portals = [f"127.0.0.1:{port}" for port in self.ports]
         self.port, self.portal = self.ports[0], self.portals[0]
         self._devices = ["changer", *(f"drive{n}" for n in range(drives)), *(disk.name for disk in disks)]

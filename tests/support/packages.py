@@ -25,6 +25,7 @@ _EVIDENCE = {
     "mtx": "mtx",
     "lsscsi": "lsscsi",
     "e2fsprogs": "mkfs.ext4",
+    "dmsetup": "dmsetup",
     "tgt": "tgtd",
     "tshark": "tshark",
     "qemu-utils": "qemu-img",
