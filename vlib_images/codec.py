@@ -118,6 +118,19 @@ class StoredBlock:
     extension: bytes = b""
 
 
+class Scratch:
+    """Memory for one stored block at a time; it grows to the largest."""
+
+    def __init__(self) -> None:
+        self._memory = bytearray()
+
+    def take(self, length: int) -> memoryview:
+        """Writable memory of this length. What was taken before may be overwritten."""
+        if len(self._memory) < length:
+            self._memory = bytearray(length)
+        return memoryview(self._memory)[:length]
+
+
 class DecryptionMode(Enum):
     """SSC-5, SET DATA ENCRYPTION, DECRYPTION MODE. RAW: encrypted blocks as they are, with what is needed to write them
     again; no others. DECRYPT: encrypted blocks only. MIXED: both kinds."""

@@ -34,11 +34,12 @@ class InvalidPartition(CartridgeError):
 class DamagedBlock(CartridgeError):
     """A block cannot be read. The position is behind it, and what follows reads.
 
-    partition, block: where it is. blocks_read: how many blocks the same call had read before it.
+    partition, block: where it is. blocks_read: how many blocks the same call had read before it. reason: in words.
     """
 
     def __init__(self, partition: int, block: int, reason: str, blocks_read: int = 0) -> None:
         super().__init__(f"block {block} of partition {partition} cannot be read: {reason}")
+        self.reason = reason
         self.partition = partition
         self.block = block
         self.blocks_read = blocks_read

@@ -13,7 +13,7 @@ from typing import Final
 from typing_extensions import Buffer
 
 from datamover.engine import READ_DAMAGED, READ_END, Segment, SegmentDamaged
-from vlib_images.codec import Form, StoredBlock
+from vlib_images.codec import Form, Scratch, StoredBlock
 from vlib_images.errors import DamagedBlock, EndOfPartition, NoSpace, StorageError, WormViolation, storage_failure
 from vlib_images.manifest import Entry, EntryFlag, Manifest
 from vlib_images.segment_list import SegmentList
@@ -372,20 +372,19 @@ class Partition:
         except (SegmentDamaged, OSError) as error:
             raise self._failed(as_os_error(error), "counting filemarks") from error
 
-    def read_stored(self, position: int, scratch: bytearray) -> StoredBlock:
-        """A block as it is stored; its payload lies in `scratch`, which grows as needed. Raises as read() does."""
+    def read_stored(self, position: int, scratch: Scratch) -> StoredBlock:
+        """A block as it is stored; its payload lies in `scratch`. Raises as read() does."""
         try:
             segment, relative = self.segments.at(position)
-            stored_length = segment.describe(relative)[3]
-            if len(scratch) < stored_length:
-                scratch.extend(bytes(stored_length - len(scratch)))
-            form, logical_length, stored_length, logical_crc, extension = segment.read_stored(relative, scratch)
+            payload = scratch.take(segment.describe(relative)[3])
+            form, logical_length, _, logical_crc, extension = segment.read_stored(relative, payload)
         except SegmentDamaged as error:
             raise DamagedBlock(self.number, position, "its checksum is wrong") from error
+        except FileNotFoundError as error:
+            raise DamagedBlock(self.number, position, f"{error.filename} is missing") from error
         except OSError as error:
             raise self._failed(error, "reading") from error
-        payload = memoryview(scratch)[:stored_length].toreadonly()
-        return StoredBlock(payload, logical_length, logical_crc, Form(form), extension)
+        return StoredBlock(payload.toreadonly(), logical_length, logical_crc, Form(form), extension)
 
     def header(self, position: int) -> tuple[int, int, int, bytes] | None:
         """(form, logical_length, logical_crc, extension) of a block; None for a filemark. Raises as read() does."""
@@ -393,7 +392,9 @@ class Partition:
             segment, relative = self.segments.at(position)
             kind, form, logical_length, _, logical_crc, _, extension = segment.describe(relative)
         except SegmentDamaged as error:
-            raise DamagedBlock(self.number, position, "its header is damaged") from error
+            raise DamagedBlock(self.number, position, "its checksum is wrong") from error
+        except FileNotFoundError as error:
+            raise DamagedBlock(self.number, position, f"{error.filename} is missing") from error
         except OSError as error:
             raise self._failed(error, "reading") from error
         return (form, logical_length, logical_crc, extension) if kind == KIND_BLOCK else None

@@ -47,6 +47,13 @@ def open_partition(store: SegmentStore, capacity_bytes: int, *, writable: bool) 
     return _Recovery(store, writable).run(capacity_bytes)
 
 
+def partition_from(store: SegmentStore, manifest: Manifest, capacity_bytes: int) -> Partition:
+    """A partition for reading only, by a manifest whose entries are all taken as sealed."""
+    segments = SegmentList(store)
+    segments.entries = manifest.entries
+    return Partition(segments, manifest, manifest.next_segment_id, capacity_bytes, listed=True)
+
+
 class _Recovery:
     def __init__(self, store: SegmentStore, writable: bool) -> None:
         self.store = store

@@ -10,7 +10,16 @@ from typing_extensions import Buffer
 
 from datamover.engine import READ_ENCODED, READ_END, READ_FILEMARK
 from vlib_images import codec, positioning
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, EncryptionKey, EncryptionStatus, Form, StoredBlock
+from vlib_images.codec import (
+    Decryption,
+    DecryptionMode,
+    Encoder,
+    EncryptionKey,
+    EncryptionStatus,
+    Form,
+    Scratch,
+    StoredBlock,
+)
 from vlib_images.errors import (
     DamagedBlock,
     EncryptionProblem,
@@ -71,7 +80,7 @@ class Transport:
         self._partitions: list[Partition] = []
         self._decryption = Decryption()
         self._reads_plain = True
-        self._scratch = bytearray()
+        self._scratch = Scratch()
 
     # ---- position ---------------------------------------------------------------------------------------------------
 
@@ -180,6 +189,13 @@ class Transport:
             return length, length
         self._partition.append_stored(block)
         return block.logical_length, len(block.payload)
+
+    def write_stored(self, block: StoredBlock) -> None:
+        """Write a block as another cartridge stores it. Raises as write_block() does."""
+        self._prepare_write()
+        self._partition.append_stored(block)
+        self._position += 1
+        self.usage.wrote(1, block.logical_length, len(block.payload))
 
     @staticmethod
     def _raw_block(data: Buffer) -> StoredBlock:

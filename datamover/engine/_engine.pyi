@@ -325,6 +325,10 @@ class Segment:
     def read_stored(self, object: int, into: Buffer, /) -> tuple[int, int, int, int, bytes]:
         """A block's payload as stored: (form, logical_length, stored_length, logical_crc, extension)."""
 
+    def verify(self, object: int, count: int, /) -> tuple[int, int]:
+        """Check up to `count` objects as reading them would. How many were whole before the first damaged one, and the
+        bytes of their records."""
+
     def describe(self, object: int, /) -> tuple[int, int, int, int, int, int, bytes]:
         """(kind, form, logical_length, stored_length, logical_crc, offset of the record, extension)."""
 

@@ -474,6 +474,29 @@ static PyObject *py_read_stored(PyObject *self, PyObject *args)
 			     extension, (Py_ssize_t)(record.extension_units * RECORD_ALIGNMENT));
 }
 
+/* Objects from `object` on are checked until the first damaged one, `count` are, or something else fails. */
+static PyObject *py_verify(PyObject *self, PyObject *args)
+{
+	struct segment *segment = (struct segment *)self;
+	unsigned int object, count, done = 0;
+	uint64_t bytes = 0;
+	int rc = 0;
+
+	if (!PyArg_ParseTuple(args, "II:verify", &object, &count) || !check_object(segment, object, true))
+		return NULL;
+	if (count > segment->tables[TABLE_OBJECTS].count - object)
+		count = segment->tables[TABLE_OBJECTS].count - object;
+	if (!enter(segment))
+		return NULL;
+	WITHOUT_GIL(segment, {
+		while (done < count && !(rc = segment_verify(segment, object + done, &bytes)))
+			done++;
+	});
+	if (rc && rc != SEGMENT_DAMAGED)
+		return fail(segment, rc, object + done);
+	return Py_BuildValue("(IK)", done, (unsigned long long)bytes);
+}
+
 static PyObject *py_describe(PyObject *self, PyObject *args)
 {
 	struct segment *segment = (struct segment *)self;
@@ -715,6 +738,7 @@ static PyMethodDef segment_methods[] = {
 	{ "read", FUNCTION(py_read), METH_FASTCALL, "Read one object." },
 	{ "read_many", py_read_many, METH_VARARGS, "Read equal blocks." },
 	{ "read_stored", py_read_stored, METH_VARARGS, "Read a block's payload as it is stored." },
+	{ "verify", py_verify, METH_VARARGS, "Check objects as reading them would." },
 	{ "describe", py_describe, METH_VARARGS, "An object's header." },
 	{ "filemarks_before", py_filemarks_before, METH_VARARGS, "How many filemarks come before an object." },
 	{ "filemark", py_filemark, METH_VARARGS, "The object that is the n-th filemark." },

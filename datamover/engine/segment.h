@@ -217,5 +217,6 @@ int segment_read(struct segment *segment, uint32_t object, void *into, size_t ro
 /* A block's payload as it is stored, whatever its form; `room` must hold stored_length. */
 int segment_read_stored(struct segment *segment, uint32_t object, void *into, size_t room, struct record *record,
 			unsigned char *extension);
+int segment_verify(struct segment *segment, uint32_t object, uint64_t *bytes);
 
 #endif

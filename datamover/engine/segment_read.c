@@ -174,7 +174,8 @@ static int copy_payload(struct segment *segment, const struct found *found, void
 
 	if (prefix + length <= found->available) {
 		crc = engine_crc32c(0, payload, length);
-		memcpy(into, payload, length < room ? length : room);
+		if (room)
+			memcpy(into, payload, length < room ? length : room);
 	} else {
 		rc = stream_payload(segment, found->offset + prefix, length, into, room, &crc);
 		if (rc)
@@ -286,4 +287,21 @@ int segment_read_stored(struct segment *segment, uint32_t object, void *into, si
 	*record = found.record;
 	memcpy(extension, found.data + RECORD_HEADER_BYTES, found.record.extension_units * RECORD_ALIGNMENT);
 	return copy_payload(segment, &found, into, room);
+}
+
+/* Checks one object as reading it would, whatever its form. *bytes grows by the record's length. */
+int segment_verify(struct segment *segment, uint32_t object, uint64_t *bytes)
+{
+	struct found found;
+	size_t span = 0;
+	int rc = locate(segment, object, &found.offset);
+
+	if (!rc)
+		rc = damage(record_span(segment, object, found.offset, &span));
+	if (!rc)
+		rc = find(segment, object, span < WINDOWED_BYTES ? span : RECORD_HEADER_BYTES, &found);
+	if (rc)
+		return rc;
+	*bytes += record_bytes(&found.record);
+	return found.record.kind == RECORD_FILEMARK ? 0 : copy_payload(segment, &found, NULL, 0);
 }

@@ -39,7 +39,7 @@ def document(path: Path) -> dict:  # type: ignore[type-arg]
 
 
 def manifest_entries(data: bytes) -> list[tuple[int, ...]]:
-    """Rows of (id, first object, first filemark, data bytes, used bytes, objects, filemarks, seed, dead, flags, epoch)."""
+    """Rows of the entries' fields, in the order of FORMAT.md."""
     assert data[:8] == b"TBMANIF\x01"
     (count,) = struct.unpack_from("<I", data, 8)
     assert len(data) == 64 + 64 * count + 4

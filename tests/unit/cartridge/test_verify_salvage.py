@@ -1,0 +1,181 @@
+"""verify finds every damage and nothing else; salvage saves everything else and says what it could not."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cartridge.conftest import contents
+from vlib_images.cartridge import Cartridge
+from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.errors import CartridgeInUse, NotACartridge
+from vlib_images.mam import Attribute, Format
+from vlib_images.medium import MEDIA
+from vlib_images.salvage import salvage
+from vlib_images.segments import Limits
+from vlib_images.verify import Damage, Progress, verify
+
+Make = Callable[..., Cartridge]
+KEY = EncryptionKey(bytes(32))
+LIMITS = Limits(segment_bytes=16384, segment_objects=1000)
+WRONG = "its checksum is wrong"
+
+
+def fill(cartridge: Cartridge) -> list[bytes | None]:
+    """Five segments of plain, compressed and encrypted blocks with a filemark behind every fifth."""
+    for number in range(60):
+        cartridge.encoder = [None, Encoder(1), Encoder(None, Encryption(KEY))][number % 3]
+        cartridge.write_block(bytes([number]) * 700 if number % 2 else bytes(range(256)) * 5)
+        if number % 5 == 4:
+            cartridge.write_filemarks(1)
+    cartridge.encoder = None
+    cartridge.decryption = Decryption(DecryptionMode.MIXED, KEY)
+    return contents(cartridge)
+
+
+def damage_block(directory: Path, segment: int, nth_record: int) -> int:
+    """Flips a bit in the payload of a record that has one; returns nothing of interest but its offset."""
+    path = directory / "p0" / f"{segment:08d}.seg"
+    content = bytearray(path.read_bytes())
+    at = 128
+    for _ in range(nth_record):
+        at += (32 + content[at + 6] * 8 + int.from_bytes(content[at + 20 : at + 24], "little") + 7) & ~7
+    content[at + 32 + content[at + 6] * 8] ^= 1
+    path.write_bytes(content)
+    return at
+
+
+def test_a_whole_cartridge_is_all_good(make: Make, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    with make(limits=LIMITS, partitions=2) as cartridge:
+        expected = fill(cartridge)
+        cartridge.synchronize()
+        report = verify(tmp_path / "T00001L8", seen.append)  # while it is in use
+    assert (report.objects, report.damages) == (len(expected), [])
+    assert seen[-1].bytes_checked == seen[-1].bytes_total == report.bytes_checked > 10_000
+    assert str(report).endswith("all good")
+
+
+def test_every_damage_is_found_at_its_place(make: Make, tmp_path: Path) -> None:
+    with make(limits=LIMITS) as cartridge:
+        expected = fill(cartridge)
+    damage_block(tmp_path / "T00001L8", 1, 0)
+    damage_block(tmp_path / "T00001L8", 1, 2)
+    damage_block(tmp_path / "T00001L8", 1, 3)
+    report = verify(tmp_path / "T00001L8")
+    assert report.damages == [Damage(0, 0, 1, WRONG), Damage(0, 2, 2, WRONG)]
+    assert (report.objects, report.damaged_objects) == (len(expected), 3)
+    assert str(report.damages[1]) == f"partition 0, blocks 2 to 3: {WRONG}"
+
+
+def test_a_missing_segment_is_found(make: Make, tmp_path: Path) -> None:
+    with make(limits=LIMITS) as cartridge:
+        expected = fill(cartridge)
+    (tmp_path / "T00001L8" / "p0" / "00000002.seg").unlink()
+    report = verify(tmp_path / "T00001L8")
+    assert [damage.reason for damage in report.damages] == ["the segment's file is missing"]
+    assert report.objects == len(expected)
+
+
+def test_verify_changes_nothing(make: Make, tmp_path: Path) -> None:
+    with make(limits=LIMITS) as cartridge:
+        fill(cartridge)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        verify(tmp_path / "T00001L8")
+        assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def saved(directory: Path, partition: int = 0) -> list[bytes | None]:
+    with Cartridge.open(directory) as cartridge:
+        cartridge.decryption = Decryption(DecryptionMode.MIXED, KEY)
+        return contents(cartridge, partition)
+
+
+def test_salvage_of_a_whole_cartridge_is_a_copy(make: Make, tmp_path: Path) -> None:
+    with make(limits=LIMITS, partitions=2) as cartridge:
+        expected = fill(cartridge)
+        cartridge.mam.set([Attribute(0x0806, Format.ASCII, False, b"T00001L8")])
+        cartridge.locate_block(1, 0)
+        cartridge.write_block(b"in partition 1")
+    report = salvage(tmp_path / "T00001L8", tmp_path / "new")
+    assert (report.lost, report.notes) == ([], [])
+    assert (report.blocks, report.filemarks) == (61, 12)
+    assert (saved(tmp_path / "new"), saved(tmp_path / "new", 1)) == (expected, [b"in partition 1"])
+    with Cartridge.open(tmp_path / "new") as cartridge:
+        attribute = cartridge.mam.get(0x0806)
+        assert attribute is not None
+        assert attribute.value == b"T00001L8"
+
+
+def test_salvage_leaves_out_what_is_lost_and_says_so(make: Make, tmp_path: Path) -> None:
+    with make(limits=LIMITS) as cartridge:
+        expected = fill(cartridge)
+    damage_block(tmp_path / "T00001L8", 1, 2)
+    damage_block(tmp_path / "T00001L8", 1, 3)
+    before = {path: path.read_bytes() for path in (tmp_path / "T00001L8").rglob("*") if path.is_file()}
+    report = salvage(tmp_path / "T00001L8", tmp_path / "new")
+    assert report.lost == [Damage(0, 2, 2, WRONG)]
+    assert saved(tmp_path / "new") == expected[:2] + expected[4:]
+    assert before == {path: path.read_bytes() for path in (tmp_path / "T00001L8").rglob("*") if path.is_file()}
+
+
+def test_salvage_around_a_missing_segment(make: Make, tmp_path: Path) -> None:
+    with make(limits=LIMITS) as cartridge:
+        expected = fill(cartridge)
+        entry = cartridge._partitions[0].segments.entries[1]
+    (tmp_path / "T00001L8" / "p0" / "00000002.seg").unlink()
+    report = salvage(tmp_path / "T00001L8", tmp_path / "new")
+    assert [(damage.first_block, damage.count) for damage in report.lost] == [(entry.first_object, entry.objects)]
+    assert saved(tmp_path / "new") == expected[: entry.first_object] + expected[entry.end :]
+
+
+@pytest.mark.parametrize("overwritten", [False, True])
+def test_salvage_without_a_manifest(make: Make, tmp_path: Path, overwritten: bool) -> None:
+    with make(limits=LIMITS) as cartridge:
+        expected = fill(cartridge)
+        if overwritten:
+            cartridge.locate_block(0, 20)
+            cartridge.write_block(b"overwritten")
+            expected = [*expected[:20], b"overwritten"]
+    (tmp_path / "T00001L8" / "p0" / "manifest").write_bytes(b"nonsense")
+    report = salvage(tmp_path / "T00001L8", tmp_path / "new")
+    assert report.lost == []
+    assert "put together from the segments" in report.notes[0]
+    assert saved(tmp_path / "new") == expected
+
+
+def test_salvage_without_a_manifest_and_a_segment(make: Make, tmp_path: Path) -> None:
+    with make(limits=LIMITS) as cartridge:
+        expected = fill(cartridge)
+        entry = cartridge._partitions[0].segments.entries[1]
+    (tmp_path / "T00001L8" / "p0" / "manifest").unlink()
+    (tmp_path / "T00001L8" / "p0" / "00000002.seg").unlink()
+    report = salvage(tmp_path / "T00001L8", tmp_path / "new")
+    assert [(damage.first_block, damage.count) for damage in report.lost] == [(entry.first_object, entry.objects)]
+    assert saved(tmp_path / "new") == expected[: entry.first_object] + expected[entry.end :]
+
+
+def test_salvage_without_cartridge_json(make: Make, tmp_path: Path) -> None:
+    with make(limits=LIMITS) as cartridge:
+        expected = fill(cartridge)
+    (tmp_path / "T00001L8" / "cartridge.json").write_text("{}")
+    with pytest.raises(Exception, match=r"cartridge\.json"):
+        salvage(tmp_path / "T00001L8", tmp_path / "new")
+    report = salvage(tmp_path / "T00001L8", tmp_path / "new", medium=MEDIA["LTO-8"])
+    assert report.lost == []
+    assert saved(tmp_path / "new") == expected
+
+
+def test_salvage_refuses_a_cartridge_in_use_and_no_cartridge(make: Make, tmp_path: Path) -> None:
+    with make(), pytest.raises(CartridgeInUse):
+        salvage(tmp_path / "T00001L8", tmp_path / "new")
+    with pytest.raises(NotACartridge):
+        salvage(tmp_path, tmp_path / "new", medium=MEDIA["LTO-8"])
+
+
+def test_salvage_needs_an_empty_place(make: Make, tmp_path: Path) -> None:
+    make().close()
+    shutil.copytree(tmp_path / "T00001L8", tmp_path / "new")
+    with pytest.raises(FileExistsError):
+        salvage(tmp_path / "T00001L8", tmp_path / "new")
