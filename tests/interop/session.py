@@ -6,12 +6,12 @@ from tests.interop import guest
 from tests.interop.guest import GuestRun, Step
 from tests.support.appliance import GUEST_SEES_HOST_AS, Appliance
 
-DEVICES = 4  # a changer, two drives, a disk
+DEVICES = ["mediumx", "tape", "tape", "disk"]
 
 LOGIN = (
     Step("start iscsid", "start_iscsid"),
     Step("discovery", "discover"),
-    Step("login", f"log_in {DEVICES}"),
+    Step("login", f"log_in {len(DEVICES)}"),
     Step("devices", "lsscsi -g"),
 )
 LOGOUT = (Step("logout", "log_out"),)
@@ -28,4 +28,5 @@ def run_in_guest(
         **options,  # type: ignore[arg-type]
     )
     done.require_quiet_kernel(allowed=allowed)
+    assert [line.split()[1] for line in done["devices"].splitlines()] == DEVICES
     return done
