@@ -247,6 +247,11 @@ class Connection:
     @property
     def pdus_out(self) -> int: ...
 
+# ---- logical block protection ----------------------------------------------------------------------------------------
+
+def reed_solomon_crc(data: Buffer, crc: int = 0, /) -> int:
+    """The Reed-Solomon CRC of logical block protection (SSC-5 method 01h), continued from `crc`. Big endian on the wire."""
+
 # ---- cartridge segments (vlib_images/FORMAT.md is the specification) -------------------------------------------------
 
 class SegmentDamaged(Exception):

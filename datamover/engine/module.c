@@ -7,6 +7,7 @@ static int (*const registrations[])(PyObject *module) = {
 	register_connection,
 	register_storage,
 	register_segment,
+	register_reed_solomon,
 	register_bytes,
 };
 
