@@ -250,7 +250,15 @@ class Connection:
 # ---- logical block protection ----------------------------------------------------------------------------------------
 
 def reed_solomon_crc(data: Buffer, crc: int = 0, /) -> int:
-    """The Reed-Solomon CRC of logical block protection (SSC-5 method 01h), continued from `crc`. Big endian on the wire."""
+    """The Reed-Solomon CRC of logical block protection (SSC-5 method 01h), continued from `crc`.
+
+    Behind a block it stands most significant byte first.
+    """
+
+# ---- decompression of foreign tapes ----------------------------------------------------------------------------------
+
+def lzo_decompress(data: Buffer, length: int, /) -> bytes:
+    """An LZO1X stream that makes exactly `length` bytes. ValueError: it does not."""
 
 # ---- cartridge segments (vlib_images/FORMAT.md is the specification) -------------------------------------------------
 

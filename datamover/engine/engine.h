@@ -123,6 +123,7 @@ extern PyObject *engine_pool_exhausted;
 int register_crc32c(PyObject *module);
 int register_buffer(PyObject *module);
 int register_connection(PyObject *module);
+int register_lzo(PyObject *module);
 int register_reed_solomon(PyObject *module);
 int register_segment(PyObject *module);
 int register_storage(PyObject *module);

@@ -1,0 +1,228 @@
+"""Tapes of other programs: each format there and back, the sources' own oddities, and damaged sources."""
+
+import json
+import random
+import shutil
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datamover.engine import crc32c
+from tests.unit.cartridge.conftest import contents
+from vlib_images.cartridge import Cartridge
+from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.interchange import FORMATS, InterchangeError, export_tape, import_tape
+from vlib_images.interchange.mhvtl import DATA, ENCRYPTED, FILEMARK, HAS_CRC, INDEX_BYTES, LZO, ZLIB
+
+Make = Callable[..., Cartridge]
+State = list[bytes | None]
+
+LONG = random.Random(3).randbytes(200_001)
+TAPE: State = [b"label", None, b"odd", b"even", LONG, LONG[:65535], LONG[:65536], None, None, b"z" * 512, b"z" * 512]
+BOTH_WAYS = [name for name, row in FORMATS.items() if row.reader and row.writer]
+
+
+def write(cartridge: Cartridge, tape: State) -> None:
+    for item in tape:
+        if item is None:
+            cartridge.write_filemarks(1)
+        else:
+            cartridge.write_block(item)
+
+
+@pytest.mark.parametrize("name", BOTH_WAYS)
+@pytest.mark.parametrize(
+    "tape", [TAPE, [], [None], [None, None], [b"x"], [b"x", None]], ids=lambda tape: str(len(tape))
+)
+def test_there_and_back(make: Make, tmp_path: Path, name: str, tape: State) -> None:
+    with make() as source, make(barcode="T00002L8") as target:
+        write(source, tape)
+        report = export_tape(name, source, tmp_path / "exported")
+        assert (report.blocks, report.filemarks) == (len(tape) - tape.count(None), tape.count(None))
+        report = import_tape(name, tmp_path / "exported", target)
+        assert report.bytes_copied == sum(len(item) for item in tape if item is not None)
+        assert contents(target) == tape
+
+
+def test_what_cannot_be_kept_is_said(make: Make, tmp_path: Path) -> None:
+    key = EncryptionKey(bytes(32))
+    with make(partitions=2) as source, make(barcode="T00002L8") as target:
+        source.encoder = Encoder(None, Encryption(key))
+        source.write_block(b"secret")
+        source.encoder = None
+        source.write_block(b"plain")
+        report = export_tape("simh", source, tmp_path / "without key")
+        assert "only partition 0 of 2 is exported" in report.notes
+        assert any("block 0 of partition 0: it is encrypted" in note for note in report.notes)
+        import_tape("simh", tmp_path / "without key", target)
+        assert contents(target) == [b"plain"]
+        source.decryption = Decryption(DecryptionMode.MIXED, key)
+        assert export_tape("simh", source, tmp_path / "with key").blocks == 2
+
+
+def test_an_existing_destination_is_not_overwritten(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    with make() as cartridge:
+        for name in BOTH_WAYS:
+            with pytest.raises(FileExistsError):
+                export_tape(name, cartridge, tmp_path / "precious")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_import_needs_an_empty_cartridge_and_a_reader(make: Make, tmp_path: Path) -> None:
+    with make() as cartridge:
+        cartridge.write_block(b"x")
+        with pytest.raises(ValueError, match="has data"):
+            import_tape("simh", tmp_path, cartridge)
+        with pytest.raises(ValueError, match="cannot be exported"):
+            export_tape("tgt", cartridge, tmp_path / "x")
+
+
+# ---- SIMH ------------------------------------------------------------------------------------------------------------
+
+
+def test_simh_bytes(make: Make, tmp_path: Path) -> None:
+    with make() as cartridge:
+        write(cartridge, [b"abc", None, b"de"])
+        export_tape("simh", cartridge, tmp_path / "s")
+        export_tape("e11", cartridge, tmp_path / "e")
+    mark, end = bytes(4), b"\xff" * 4
+    abc, de = struct.pack("<I", 3), struct.pack("<I", 2)
+    assert (tmp_path / "s").read_bytes() == abc + b"abc\0" + abc + mark + de + b"de" + de + end
+    assert (tmp_path / "e").read_bytes() == abc + b"abc" + abc + mark + de + b"de" + de + end
+
+
+def test_simh_gaps_error_marks_and_no_end_of_medium(make: Make, tmp_path: Path) -> None:
+    bad = struct.pack("<I", 0x80000003)
+    (tmp_path / "t").write_bytes(b"\xfe\xff\xff\xff" + bad + b"abc\0" + bad + bytes(4))
+    with make() as cartridge:
+        report = import_tape("simh", tmp_path / "t", cartridge)
+        assert contents(cartridge) == [b"abc", None]
+        assert any("read with errors" in note for note in report.notes)
+
+
+# ---- mhVTL -----------------------------------------------------------------------------------------------------------
+
+
+def mhvtl(directory: Path, tape: list[tuple[bytes | None, int, bytes]], suffix: str) -> None:
+    """tape: (block or None, flags, what is stored of it)."""
+    directory.mkdir(exist_ok=True)
+    data, index, marks = b"", b"", []
+    for number, (block, flags, stored) in enumerate(tape):
+        kind = FILEMARK if block is None else DATA
+        if block is None:
+            marks.append(number)
+        row = (len(data), kind, flags, number, len(block or b""), len(stored), crc32c(block or b""))
+        index += struct.pack("<qIIIIII", *row).ljust(INDEX_BYTES, b"\0")
+        data += stored
+    (directory / f"data{suffix}").write_bytes(data)
+    (directory / f"indx{suffix}").write_bytes(index)
+    meta = struct.pack("<I", len(marks)).ljust(512, b"\0") + b"".join(struct.pack("<I", mark) for mark in marks)
+    (directory / f"meta{suffix}").write_bytes(meta)
+
+
+@pytest.mark.parametrize("suffix", ["", ".0"])
+def test_mhvtl_cartridges(make: Make, tmp_path: Path, suffix: str) -> None:
+    text = b"compressible " * 100
+    # LZO1X by hand: 3 literals (17 + 3), then "repeat 9 bytes from 3 back", then the end of stream.
+    lzo = bytes([20]) + b"abc" + bytes([32 + 7, 2 << 2, 0]) + bytes([17, 0, 0])
+    tape = [
+        (b"label", 0, b"label"),
+        (None, 0, b""),
+        (text, ZLIB | HAS_CRC, zlib.compress(text)),
+        (b"abc" * 4, LZO | HAS_CRC, lzo),
+        (b"clear", ENCRYPTED, b"clear"),
+        (None, 0, b""),
+    ]
+    mhvtl(tmp_path / "m", tape, suffix)
+    with make() as cartridge:
+        report = import_tape("mhvtl", tmp_path / "m", cartridge)
+        assert contents(cartridge) == [block for block, _, _ in tape]
+        assert any("calls encrypted" in note for note in report.notes)
+
+
+def test_mhvtl_partitions(make: Make, tmp_path: Path) -> None:
+    for number in range(3):
+        mhvtl(tmp_path / "m", [(bytes([number]), 0, bytes([number]))], f".{number}")
+    with make(partitions=2) as cartridge:
+        report = import_tape("mhvtl", tmp_path / "m", cartridge)
+        assert [contents(cartridge, number) for number in range(2)] == [[b"\0"], [b"\1"]]
+        assert any("only 2 partitions" in note for note in report.notes)
+
+
+# ---- tgt -------------------------------------------------------------------------------------------------------------
+
+
+def tgt_header(stored: int, kind: int, number: int, previous: int, this: int, following: int) -> bytes:
+    body = struct.pack(">IIIQQQQ", stored, stored, kind, number, previous, this, following)
+    return crc32c(body).to_bytes(4, "little") + body
+
+
+def test_tgt_images(make: Make, tmp_path: Path) -> None:
+    image, at, previous = tgt_header(100, 0x10, 0, 0, 0, 1152) + bytes(1104), 1152, 0
+    for number, item in enumerate(TAPE):
+        data = item or b""
+        kind = 0x40 if item is None else 0x02
+        image += tgt_header(len(data), kind, number + 1, previous, at, at + 48 + len(data)) + data
+        previous, at = at, at + 48 + len(data)
+    image += tgt_header(0, 0x20, len(TAPE) + 1, previous, at, at)
+    (tmp_path / "image").write_bytes(image)
+    with make() as cartridge:
+        import_tape("tgt", tmp_path / "image", cartridge)
+        assert contents(cartridge) == TAPE
+
+
+@pytest.mark.skipif(shutil.which("tgtimg") is None, reason="needs the Debian package tgt")
+def test_an_image_that_tgt_itself_made(make: Make, tmp_path: Path) -> None:
+    command = "tgtimg --op new --device-type tape --barcode T1 --size 10 --type data --file image"
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    with make() as cartridge:
+        assert import_tape("tgt", tmp_path / "image", cartridge).blocks == 0
+
+
+# ---- damaged sources -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["simh", "e11", "awstape", "directory"])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_damaged_source_is_refused_or_read(make: Make, tmp_path: Path, name: str, seed: int) -> None:
+    """Never a crash, never something else than what the source says: an InterchangeError or blocks."""
+    rng = random.Random(seed)
+    with make() as source:
+        write(source, [b"label", None, b"odd", b"x" * 100, None])
+        export_tape(name, source, tmp_path / "t")
+    victim = tmp_path / "t" if name != "directory" else tmp_path / "t" / "blocks.json"
+    content = bytearray(victim.read_bytes())
+    for _ in range(rng.randrange(1, 4)):
+        content[rng.randrange(len(content))] = rng.randrange(256)
+    victim.write_bytes(content[: rng.randrange(len(content) + 1)] if seed % 2 else content)
+    with make(barcode="T00002L8") as target:
+        try:
+            report = import_tape(name, tmp_path / "t", target)
+        except (InterchangeError, FileNotFoundError) as error:
+            assert str(victim.name) in str(error) or "file-" in str(error)
+        else:
+            assert report.blocks + report.filemarks == target.end_of_data(0)
+
+
+def test_clear_errors_name_the_place(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "simh").write_bytes(struct.pack("<I", 3) + b"abc\0" + struct.pack("<I", 4))
+    (tmp_path / "awstape").write_bytes(struct.pack("<HHBB", 3, 9, 0xA0, 0) + b"abc")
+    (tmp_path / "tgt").write_bytes(bytes(2000))
+    (tmp_path / "mhvtl").mkdir()
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory" / "blocks.json").write_text(json.dumps({"files": [{"name": "../x", "blocks": []}]}))
+    with make() as cartridge:
+        for name, words in [
+            ("simh", "offset 0: the length behind the record"),
+            ("awstape", "offset 0: the chunk before has 0 bytes, the header says 9"),
+            ("tgt", "offset 0: the header does not match its checksum"),
+            ("mhvtl", "has no files data and indx"),
+            ("directory", "lies outside the directory"),
+        ]:
+            with pytest.raises(InterchangeError, match=words):
+                import_tape(name, tmp_path / name, cartridge)

@@ -1,0 +1,138 @@
+"""Tapes of other programs: import into a cartridge, export from one. Each says exactly what it cannot keep."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from vlib_images.cartridge import Cartridge, ReadKind
+from vlib_images.errors import DamagedBlock, EncryptionProblem
+from vlib_images.interchange.awstape import read_awstape, write_awstape
+from vlib_images.interchange.common import BLOCK_BYTES_MAX, InterchangeError, Notes, Reader, TapeObject, Writer
+from vlib_images.interchange.directory import read_directory, write_directory
+from vlib_images.interchange.mhvtl import read_mhvtl
+from vlib_images.interchange.simh import read_simh, write_e11, write_simh
+from vlib_images.interchange.tgt import read_tgt
+
+__all__ = ["FORMATS", "InterchangeError", "InterchangeFormat", "InterchangeReport", "export_tape", "import_tape"]
+
+
+@dataclass(frozen=True, slots=True)
+class InterchangeFormat:
+    """One format. reader or writer None: it is not imported or exported."""
+
+    name: str
+    description: str
+    reader: Reader | None
+    writer: Writer | None
+
+
+FORMATS: Final[dict[str, InterchangeFormat]] = {
+    row.name: row
+    for row in (
+        InterchangeFormat("simh", "SIMH magnetic tape file (.tap)", read_simh, write_simh),
+        InterchangeFormat("e11", "E11 magnetic tape file (.tap without padding)", read_simh, write_e11),
+        InterchangeFormat("awstape", "AWSTAPE file, as of Hercules", read_awstape, write_awstape),
+        InterchangeFormat("mhvtl", "directory of an mhVTL cartridge", read_mhvtl, None),
+        InterchangeFormat("tgt", "tape image of tgt", read_tgt, None),
+        InterchangeFormat("directory", "directory with one file between filemarks", read_directory, write_directory),
+    )
+}
+"""Every format, by name."""
+
+
+@dataclass(slots=True)
+class InterchangeReport:
+    """What was copied. notes: what could not be kept, in words."""
+
+    blocks: int = 0
+    filemarks: int = 0
+    bytes_copied: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, item: TapeObject) -> None:
+        if item is None:
+            self.filemarks += 1
+        else:
+            self.blocks += 1
+            self.bytes_copied += len(item)
+
+
+Progress = Callable[[InterchangeReport], None]
+
+
+def import_tape(
+    format_name: str, source: Path, cartridge: Cartridge, progress: Progress | None = None
+) -> InterchangeReport:
+    """Write a tape of another program into an empty cartridge, durably.
+
+    Raises InterchangeError (what was read before it stays on the cartridge), OSError, and what writing raises.
+    KeyError: no such format. ValueError: the format cannot be imported, or the cartridge has data.
+    """
+    reader = FORMATS[format_name].reader
+    if reader is None:
+        raise ValueError(f"{format_name} cannot be imported")
+    if any(cartridge.end_of_data(number) for number in range(cartridge.partition_count)):
+        raise ValueError(f"cartridge {cartridge.barcode} has data")
+    report, notes = InterchangeReport(), Notes()
+    for partition in range(cartridge.partition_count):
+        cartridge.locate_block(partition, 0)
+        for item in reader(source, partition, notes):
+            if item is None:
+                cartridge.write_filemarks(1)
+            else:
+                cartridge.write_block(item)
+            report.count(item)
+            if progress is not None:
+                progress(report)
+    if next(iter(reader(source, cartridge.partition_count, Notes())), b"") != b"":
+        notes.add(f"only {cartridge.partition_count} partitions were imported; the source has more")
+    cartridge.synchronize()
+    report.notes = list(notes)
+    return report
+
+
+def export_tape(
+    format_name: str,
+    cartridge: Cartridge,
+    destination: Path,
+    partition: int = 0,
+    progress: Progress | None = None,
+) -> InterchangeReport:
+    """Make a tape of another program from one partition; `destination` must not exist. Blocks come out as a drive would
+    read them, so encrypted ones need the key to be set. What cannot be read is left out, and the notes say so.
+
+    Raises OSError. KeyError: no such format. ValueError: it cannot be exported. InvalidPartition.
+    """
+    writer = FORMATS[format_name].writer
+    if writer is None:
+        raise ValueError(f"{format_name} cannot be exported")
+    report, notes = InterchangeReport(), Notes()
+    cartridge.locate_block(partition, 0)
+    notes.add("attributes in the medium auxiliary memory, capacity and barcode are not kept")
+    if cartridge.partition_count > 1:
+        notes.add(f"only partition {partition} of {cartridge.partition_count} is exported")
+    writer(destination, _objects(cartridge, report, notes, progress), notes)
+    report.notes = list(notes)
+    return report
+
+
+def _objects(
+    cartridge: Cartridge, report: InterchangeReport, notes: Notes, progress: Progress | None
+) -> Iterator[TapeObject]:
+    into = memoryview(bytearray(BLOCK_BYTES_MAX + 1))
+    while not cartridge.at_eod:
+        try:
+            result = cartridge.read_block(into)
+        except DamagedBlock as error:
+            notes.add(str(error))
+            continue
+        except EncryptionProblem as error:
+            notes.add(str(error))
+            cartridge.locate_block(error.partition, error.block + 1)
+            continue
+        item = into[: result.length] if result.kind is ReadKind.BLOCK else None
+        report.count(item)
+        yield item
+        if progress is not None:
+            progress(report)

@@ -1,0 +1,50 @@
+"""What the interchange formats share: a tape as a run of objects, and what could not be kept."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+TapeObject = bytes | memoryview | None
+"""A block, or None for a filemark. A view is valid until the next object is asked for."""
+
+BLOCK_BYTES_MAX = (1 << 24) - 1
+
+
+class InterchangeError(Exception):
+    """The source is not of the format, damaged, or has what Tapebay cannot read; the message says where and what."""
+
+
+@dataclass(slots=True)
+class Notes:
+    """What cannot be kept, or was found odd, in words; each said once, with how often."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def __iter__(self) -> Iterator[str]:
+        for what, count in self.counts.items():
+            yield what if count == 1 else f"{what} ({count} times)"
+
+
+Reader = Callable[[Path, int, Notes], Iterator[TapeObject]]
+"""reader(source, partition, notes): the objects of one partition. Raises InterchangeError, OSError."""
+
+Writer = Callable[[Path, Iterator[TapeObject], Notes], None]
+"""writer(destination, objects, notes): makes the file or directory, which must not exist. Raises OSError."""
+
+
+def read_exactly(file: BinaryIO, length: int, what: str) -> bytes:
+    """Raises InterchangeError where the file ends before."""
+    data = file.read(length)
+    if len(data) != length:
+        raise InterchangeError(f"{file.name} ends in the middle of {what}, at offset {file.tell()}")
+    return data
+
+
+def check_length(length: int, where: str) -> None:
+    """Raises InterchangeError unless a block can have this length."""
+    if not 1 <= length <= BLOCK_BYTES_MAX:
+        raise InterchangeError(f"{where}: a block of {length} bytes; a block has 1 to {BLOCK_BYTES_MAX}")

@@ -1,0 +1,63 @@
+"""A tape as a plain directory: one file for what lies between two filemarks, and blocks.json, which says how it was cut
+into blocks: {"files": [{"name": "file-0000", "blocks": [[length, count], ...]}, ...]}. Between every two files is a
+filemark; a tape that ends with one ends with an empty file.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, read_exactly
+
+INDEX: Final = "blocks.json"
+
+
+def write_directory(destination: Path, objects: Iterator[TapeObject], notes: Notes) -> None:
+    """The files hold the bytes of the blocks and nothing else."""
+    destination.mkdir()
+    files: list[dict[str, Any]] = []
+    more = True
+    while more:
+        name = f"file-{len(files):04d}"
+        runs: list[list[int]] = []
+        more = False
+        with (destination / name).open("xb") as file:
+            for item in objects:
+                if item is None:
+                    more = True
+                    break
+                file.write(item)
+                if runs and runs[-1][0] == len(item):
+                    runs[-1][1] += 1
+                else:
+                    runs.append([len(item), 1])
+        files.append({"name": name, "blocks": runs})
+    (destination / INDEX).write_text(json.dumps({"files": files}, indent=1) + "\n")
+
+
+def read_directory(source: Path, partition: int, notes: Notes) -> Iterator[TapeObject]:
+    """What write_directory() made."""
+    if partition:
+        return
+    try:
+        files = json.loads((source / INDEX).read_text())["files"]
+        rows = [(str(row["name"]), [(int(length), int(count)) for length, count in row["blocks"]]) for row in files]
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise InterchangeError(f"{source / INDEX} does not say how the files are cut into blocks: {error}") from error
+    for number, (name, runs) in enumerate(rows):
+        if number:
+            yield None
+        if Path(name).name != name:
+            raise InterchangeError(f"{source / INDEX}: {name} lies outside the directory")
+        yield from _blocks(source / name, runs)
+
+
+def _blocks(path: Path, runs: list[tuple[int, int]]) -> Iterator[TapeObject]:
+    with path.open("rb") as file:
+        for length, count in runs:
+            check_length(length, str(path))
+            for _ in range(count):
+                yield read_exactly(file, length, "a block")
+        if file.read(1):
+            raise InterchangeError(f"{path} is longer than {INDEX} says")
