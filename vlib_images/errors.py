@@ -74,16 +74,16 @@ class RawReadRefused(EncryptionProblem):
     """Whoever wrote the block forbade reading it raw."""
 
 
-class NotRawBlock(CartridgeError):
-    """What was to be written is no encrypted block that was read raw."""
-
-
 class WriteStopped(CartridgeError):
     """The base of what stops a write. blocks_written: how many blocks or filemarks the call had written before."""
 
     def __init__(self, message: str, blocks_written: int = 0) -> None:
         super().__init__(message)
         self.blocks_written = blocks_written
+
+
+class NotRawBlock(WriteStopped):
+    """What was to be written is no encrypted block that was read raw."""
 
 
 class EndOfPartition(WriteStopped):

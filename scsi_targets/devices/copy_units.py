@@ -15,7 +15,7 @@ from scsi_targets.t10 import copy_descriptors, sense, ssc, vpd
 from scsi_targets.t10.copy_descriptors import IdentificationDescriptor
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 from vlib_images.cartridge import Cartridge, ReadKind
-from vlib_images.errors import DamagedBlock
+from vlib_images.errors import DamagedBlock, EncryptionProblem
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -73,7 +73,10 @@ class StreamUnit(CopyUnit, Protocol):
     @property
     def loaded(self) -> Cartridge: ...
     def write_blocks(self, data: Buffer, block_length: int, count: int, /) -> SenseCode | None: ...
-    def read_failure(self, error: DamagedBlock, information: int | None = None, /) -> CheckCondition: ...
+    def prepare_transfer(self, nexus: Nexus, /, *, writing: bool) -> None: ...
+    def read_failure(
+        self, error: DamagedBlock | EncryptionProblem, information: int | None = None, /
+    ) -> CheckCondition: ...
     def read_stopped(self, by: ReadKind | None, residual: int, /) -> CheckCondition: ...
     def write_filemarks_6(self, cdb: ssc.WriteFilemarks6, task: Task, /) -> None: ...
     def space_6(self, cdb: ssc.Space6, task: Task, /) -> None: ...
@@ -187,10 +190,11 @@ class TapeAccess(Access):
 
     def read_blocks(self, into: Buffer, block_length: int, /) -> int:
         self.admit(READING, READS)
+        self.unit.prepare_transfer(self._nexuses[0], writing=False)
         count = memoryview(into).nbytes // block_length
         try:
             result = self.unit.loaded.read_blocks(into, block_length, count)
-        except DamagedBlock as error:
+        except (DamagedBlock, EncryptionProblem) as error:
             left = count - error.blocks_read if self._fixed else block_length
             failure = self.unit.read_failure(error, left)
             failure.transferred = error.blocks_read * block_length
@@ -204,6 +208,7 @@ class TapeAccess(Access):
 
     def write_blocks(self, data: Buffer, block_length: int, /) -> None:
         self.admit(WRITING, CONFLICTS)
+        self.unit.prepare_transfer(self._nexuses[0], writing=True)
         count = memoryview(data).nbytes // block_length
         try:
             warning = self.unit.write_blocks(data, block_length, count)

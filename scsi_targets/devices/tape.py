@@ -6,6 +6,7 @@ from scsi_targets.devices.copy_manager import TapeCopyManager
 from scsi_targets.devices.tape_attributes import AttributeCommands
 from scsi_targets.devices.tape_density import DensityCommands
 from scsi_targets.devices.tape_diagnostics import DiagnosticCommands
+from scsi_targets.devices.tape_encryption import EncryptionCommands
 from scsi_targets.devices.tape_format import FormatCommands
 from scsi_targets.devices.tape_load import LoadCommands
 from scsi_targets.devices.tape_position import PositionCommands
@@ -16,7 +17,7 @@ from scsi_targets.devices.tape_vpd import TapeVpdPages
 
 class TapeDrive(
     VolumeLogPages, LoadCommands, PositionCommands, VerifyCommands, FormatCommands, DensityCommands, AttributeCommands,
-    DiagnosticCommands, TapeVpdPages, TapeCopyManager,
+    DiagnosticCommands, EncryptionCommands, TapeVpdPages, TapeCopyManager,
 ):  # fmt: skip
     """A sequential-access device: `TapeDrive(drive_model("IBM ULT3580-TD8"), serial, store=, state_key=)`.
 

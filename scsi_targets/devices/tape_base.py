@@ -63,6 +63,17 @@ NOT_READY: dict[LoadState, SenseCode] = {
 }
 
 
+ENCRYPTION_PROBLEMS: dict[type[errors.EncryptionProblem], SenseCode] = {
+    errors.KeyMissing: sense.UNABLE_TO_DECRYPT,
+    errors.KeyWrong: sense.INCORRECT_DATA_ENCRYPTION_KEY,
+    errors.NotEncrypted: sense.UNENCRYPTED_DATA_WHILE_DECRYPTING,
+    errors.RawReadRefused: sense.NOT_RAW_READ_ENABLED,
+}
+
+# What reading a block may raise.
+READ_ERRORS = (errors.DamagedBlock, errors.EncryptionProblem, errors.StorageError)
+
+
 class TapeBase(Device):
     """State and rules; the commands are in the classes that inherit it."""
 
@@ -151,7 +162,7 @@ class TapeBase(Device):
 
     def storage_failure(self, row: Row, error: Exception) -> CheckCondition | None:
         """The sense data for an error of the cartridge that a handler let through."""
-        if isinstance(error, errors.DamagedBlock):
+        if isinstance(error, errors.DamagedBlock | errors.EncryptionProblem):
             return self.read_failure(error)
         if isinstance(error, errors.StorageError) and not row.writes:
             log.error("moving failed", drive=self.identity.serial_number, reason=str(error))
@@ -161,7 +172,10 @@ class TapeBase(Device):
         return super().storage_failure(row, error)
 
     def read_failure(self, error: errors.CartridgeError, information: int | None = None) -> CheckCondition:
-        """UNRECOVERED READ ERROR; the position is behind the block that could not be read."""
+        """UNRECOVERED READ ERROR, the position behind the block that could not be read; or why a block must not be
+        given out (SSC-4 4.2.23), the position before it."""
+        if isinstance(error, errors.EncryptionProblem):
+            return CheckCondition(ENCRYPTION_PROBLEMS[type(error)], information=information)
         log.warning("a block cannot be read", drive=self.identity.serial_number, reason=str(error))
         self.on_read_error()
         return CheckCondition(sense.UNRECOVERED_READ_ERROR, information=information)
@@ -171,6 +185,8 @@ class TapeBase(Device):
     ) -> CheckCondition:
         """The sense data for a write that failed; `information` is what was not written, in the command's unit."""
         code, end_of_medium = self._write_code(error)
+        if isinstance(error, errors.NotRawBlock):
+            return CheckCondition(sense.INCORRECT_ENCRYPTION_PARAMETERS, information=information)
         if code.key == sense.DATA_PROTECT:
             self.on_write_refused(code)
         elif code.key != sense.VOLUME_OVERFLOW:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from datamover.engine import LIMIT_TRANSFER_BYTES
 from scsi_targets.devices.dispatch import READS, REQUIRED, handles
-from scsi_targets.devices.tape_base import MEDIUM_ACCESS_SECONDS, TapeBase
-from scsi_targets.devices.task import Response, Task
+from scsi_targets.devices.tape_base import MEDIUM_ACCESS_SECONDS, READ_ERRORS, TapeBase
+from scsi_targets.devices.task import Nexus, Response, Task
 from scsi_targets.t10 import sense, ssc
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 from vlib_images import errors
@@ -33,11 +33,15 @@ class TransferCommands(TapeBase):
         self.overwrite_allowed_at: tuple[int, int] | None = None  # ALLOW OVERWRITE: (partition, block)
         self._warned = False  # PROGRAMMABLE EARLY WARNING is reported once until the position moves
         self._watch_writes = False
+        self.encryption_watched = False  # data encryption parameters were set: prepare_transfer() has something to do
         super().__init__(*args, **kwargs)
 
     def watch_writes(self) -> None:
         """To be called when one of the rules above changes: decides whether writing has more to do than to write."""
         self._watch_writes = bool(self.buffered_mode == 0 or self.append_only or self.programmable_early_warning_bytes)
+
+    def prepare_transfer(self, nexus: Nexus, *, writing: bool) -> None:
+        """Brings the data encryption parameters of a nexus into effect. Raises CheckCondition: it must not write."""
 
     # ---- without CDBs --------------------------------------------------------------------------------------------
 
@@ -124,6 +128,8 @@ class TransferCommands(TapeBase):
         length = cdb.transfer_length
         if not length:
             return None  # SSC-3 6.8: no data, no error, the position stays
+        if self.encryption_watched:
+            self.prepare_transfer(task.nexus, writing=True)
         if not cdb.fixed:
             warning = self.write_block(self._data_out(task, length))
         else:
@@ -160,6 +166,8 @@ class TransferCommands(TapeBase):
     @handles(ssc.Read6, medium=REQUIRED, reservation=READS, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def read_6(self, cdb: ssc.Read6, task: Task) -> Response | None:
         length = cdb.transfer_length
+        if self.encryption_watched:
+            self.prepare_transfer(task.nexus, writing=False)
         if cdb.fixed:
             if cdb.suppress_incorrect_length:
                 raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Read6.suppress_incorrect_length)
@@ -171,7 +179,7 @@ class TransferCommands(TapeBase):
         buffer = task.pool.acquire(min(length, task.data_in_limit))
         try:
             result = medium.read_block(buffer)
-        except (errors.DamagedBlock, errors.StorageError) as error:
+        except READ_ERRORS as error:
             raise self.read_failure(error, length) from error
         if result.kind is not ReadKind.BLOCK:
             raise self.read_stopped(result.kind, length)
@@ -195,7 +203,7 @@ class TransferCommands(TapeBase):
         buffer = task.pool.acquire(count * block_length)
         try:
             result = medium.read_blocks(buffer, block_length, count)
-        except (errors.DamagedBlock, errors.StorageError) as error:
+        except READ_ERRORS as error:
             blocks_read = getattr(error, "blocks_read", 0)
             raise _with_data(
                 self.read_failure(error, count - blocks_read), buffer, blocks_read * block_length

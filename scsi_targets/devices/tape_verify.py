@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scsi_targets.devices.dispatch import READS, REQUIRED, handles
+from scsi_targets.devices.tape_base import READ_ERRORS
 from scsi_targets.devices.tape_transfer import TransferCommands, filemark_detected
 from scsi_targets.t10 import sense, ssc
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.cartridge import ReadKind, ReadResult
-from vlib_images.errors import DamagedBlock, StorageError
 
 if TYPE_CHECKING:
     from scsi_targets.devices.task import Task
@@ -22,6 +22,7 @@ class VerifyCommands(TransferCommands):
     def verify_6(self, cdb: ssc.Verify6, task: Task) -> None:
         self._refuse(cdb)
         self.synchronize(deferred=True)
+        self.prepare_transfer(task.nexus, writing=False)
         if cdb.verify_to_end_of_data:
             self._verify_filemarks(task, None)
         elif cdb.verify_by_filemarks:
@@ -74,5 +75,5 @@ class VerifyCommands(TransferCommands):
     def _verify_next(self, residual: int) -> ReadResult:
         try:
             return self.loaded.read_block(bytearray())
-        except (DamagedBlock, StorageError) as error:
+        except READ_ERRORS as error:
             raise self.read_failure(error, residual) from error

@@ -279,3 +279,21 @@ class WriteBuffer(Command, opcode=0x3B, length=10):
     buffer_id = Bits(2, 7, 8)
     buffer_offset = Bits(3, 7, 24)
     parameter_list_length = Bits(6, 7, 24)
+
+
+class SecurityProtocolIn(Command, opcode=0xA2, length=12):
+    """SECURITY PROTOCOL IN, SPC-5 6.40."""
+
+    security_protocol = Bits(1, 7, 8)
+    security_protocol_specific = Bits(2, 7, 16)
+    increment_512 = Bits(4, 7, 1)  # INC_512: the length counts 512-byte units
+    allocation_length = Bits(6, 7, 32)
+
+
+class SecurityProtocolOut(Command, opcode=0xB5, length=12):
+    """SECURITY PROTOCOL OUT, SPC-5 6.41."""
+
+    security_protocol = Bits(1, 7, 8)
+    security_protocol_specific = Bits(2, 7, 16)
+    increment_512 = Bits(4, 7, 1)
+    transfer_length = Bits(6, 7, 32)

@@ -1,0 +1,531 @@
+"""Tape data encryption: keys by SECURITY PROTOCOL OUT, status pages, sense data, scopes, and no secret in any file
+(SSC-4 4.2.23, 8.5). The page that sets a key is laid out as stenc and Bareos send it."""
+
+import gc
+import random
+import struct
+
+import pytest
+
+from scsi_targets.devices.task import Nexus
+from scsi_targets.t10 import spc, ssc
+from tests.unit.devices.copy_support import Site, block_to_stream, stream_to_block
+from tests.unit.devices.support import ALPHA, BETA, TARGET, data_of, send, sense_of
+from tests.unit.devices.tape_support import (
+    filemarks,
+    good,
+    make_cartridge,
+    make_drive,
+    moved,
+    position,
+    quiet,
+    read,
+    rewind,
+    set_block_length,
+    stream_sense,
+    write,
+    write_fixed,
+)
+from tests.unit.devices.test_tape_compression import compress, stored
+from vlib_images.cartridge import Cartridge
+
+KEY = random.Random(7).randbytes(32)
+OTHER_KEY = random.Random(8).randbytes(32)
+TEXT = b"the plain text that must not lie on the medium. " * 40
+ALL, LOCAL, PUBLIC = 2, 1, 0
+DISABLE, EXTERNAL, ENCRYPT = 0, 1, 2
+RAW, DECRYPT, MIXED = 1, 2, 3
+
+
+def kad(kind, data):
+    return struct.pack(">BBH", kind, 0, len(data)) + data
+
+
+def set_page(encryption=ENCRYPT, decryption=DECRYPT, key=KEY, *, scope=ALL, lock=0, flags=0x40, index=1, kads=b""):
+    body = bytes([scope << 5 | lock, flags, encryption, decryption, index]) + bytes(9) + struct.pack(">H", len(key))
+    body += key + kads
+    return struct.pack(">HH", 0x0010, len(body)) + body
+
+
+def set_encryption(drive, *args, nexus=ALPHA, **kwargs):
+    return spout(drive, set_page(*args, **kwargs), nexus=nexus)
+
+
+def spout(drive, data, *, nexus=ALPHA, page=0x10, protocol=0x20):
+    cdb = spc.SecurityProtocolOut.encode(
+        security_protocol=protocol, security_protocol_specific=page, transfer_length=len(data)
+    )
+    return send(drive, cdb, data=data, nexus=nexus)
+
+
+def spin(drive, page, *, protocol=0x20, nexus=ALPHA, length=8192):
+    cdb = spc.SecurityProtocolIn.encode(
+        security_protocol=protocol, security_protocol_specific=page, allocation_length=length
+    )
+    return send(drive, cdb, nexus=nexus)
+
+
+def status(drive, **kwargs):
+    return data_of(spin(drive, 0x20, **kwargs))
+
+
+def next_block(drive, **kwargs):
+    data = data_of(spin(drive, 0x21, **kwargs))
+    assert int.from_bytes(data[2:4], "big") == len(data) - 4
+    return data
+
+
+def off(drive, **kwargs):
+    return set_encryption(drive, DISABLE, DISABLE, b"", **kwargs)
+
+
+# ---- SECURITY PROTOCOL IN --------------------------------------------------------------------------------------------
+
+
+def test_supported_protocols_and_pages(drive):
+    assert data_of(spin(drive, 0, protocol=0)) == bytes([0, 0, 0, 0, 0, 0, 0, 2, 0x00, 0x20])
+    assert data_of(spin(drive, 1, protocol=0)) == bytes(4)
+    listed = data_of(spin(drive, 0))
+    codes = [0x0000, 0x0001, 0x0010, 0x0011, 0x0012, 0x0020, 0x0021, 0x0030]
+    assert listed == struct.pack(">HH8H", 0, 16, *codes)
+    for code in codes:
+        data = data_of(spin(drive, code))
+        assert struct.unpack(">HH", data[:4]) == (code, len(data) - 4)
+    assert data_of(spin(drive, 1)) == bytes([0, 1, 0, 2, 0, 0x10])
+    assert data_of(spin(drive, 0x11)) == bytes([0, 0x11, 0, 1, 0])
+    assert data_of(spin(drive, 0x12)) == bytes([0, 0x12, 0, 12, 1, 7, 0, 7]) + bytes(8)
+    assert len({data_of(spin(drive, 0x30)) for _ in range(8)}) == 8
+
+
+def test_capabilities_tell_stenc_what_it_looks_for(drive):
+    page = data_of(spin(drive, 0x10))
+    assert page[:5] == bytes([0, 0x10, 0, 40, 0x05])
+    algorithm = page[20:]
+    assert algorithm[:4] == bytes([1, 0, 0, 20])
+    assert algorithm[4] == 0x80 | 0x30 | 2 << 2 | 2  # valid, authenticated, decrypts and encrypts
+    assert algorithm[5] == 0x80 | 1 << 4
+    assert struct.unpack(">HHH", algorithm[6:12]) == (32, 60, 32)
+    assert algorithm[12] >> 1 & 7 == 5
+    assert algorithm[20:] == bytes([0, 1, 0, 0x14])
+
+
+def test_what_is_not_there_is_refused(drive):
+    assert sense_of(spin(drive, 0x31)) == (5, 0x24, 0)
+    assert sense_of(spin(drive, 0, protocol=0x41)) == (5, 0x24, 0)
+    assert sense_of(send(drive, bytes([0xA2, 0x20, 0, 0, 0x80, 0, 0, 0, 0, 1, 0, 0]))) == (5, 0x24, 0)
+    assert sense_of(spout(drive, bytes(20), page=0x11)) == (5, 0x24, 0)
+    assert sense_of(spout(drive, bytes(20), protocol=0)) == (5, 0x24, 0)
+    assert moved(spin(drive, 0x20, length=4)) == bytes([0, 0x20, 0, 20])
+
+
+def test_status_before_anything_is_set(drive):
+    assert status(drive) == bytes([0, 0x20, 0, 20, 0, 0, 0, 0]) + bytes(4) + bytes([0x10]) + bytes(11)
+    bare = make_drive()
+    assert status(bare)[4] == 0
+    assert sense_of(spin(bare, 0x21)) == (2, 0x3A, 0)
+    bare.close()
+
+
+# ---- stenc's flow ------------------------------------------------------------------------------------------------
+
+
+def test_the_flow_of_stenc(drive, tmp_path):
+    name = b"Hello world!"
+    good(set_encryption(drive, kads=kad(0, name)))
+    page = status(drive)
+    assert page[4:8] == bytes([0x42, 2, 2, 1])
+    assert page[8:12] == bytes([0, 0, 0, 1])
+    assert page[24:] == bytes([0, 1, 0, 12]) + name
+    good(write(drive, TEXT))
+    good(filemarks(drive))
+    rewind(drive)
+    block = next_block(drive)
+    assert block[12:15] == bytes([5, 1, 0])
+    assert block[16:] == bytes([0, 1, 0, 12]) + name
+    assert moved(read(drive, len(TEXT))) == TEXT
+    assert next_block(drive)[12] == 2  # the filemark
+    assert read(drive, 1).status == 2
+    assert next_block(drive)[12] == 1  # the end of data
+
+    good(off(drive))
+    assert status(drive)[4:8] == bytes(4)
+    rewind(drive)
+    block = next_block(drive)
+    assert block[12] == 6
+    assert block[20:] == name
+    assert sense_of(read(drive, len(TEXT))) == (7, 0x74, 0x01)
+    assert position(drive) == (0, 0)
+
+
+def test_nothing_secret_in_any_file(drive, tmp_path, capsys):
+    compressing = random.Random(9).randbytes(64)
+    good(set_encryption(drive, kads=kad(0, b"u-kad") + kad(1, b"a-kad")))
+    good(write(drive, TEXT))
+    good(compress(drive))
+    good(write(drive, TEXT + compressing))
+    good(filemarks(drive))
+    drive.unload().close()
+    content = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"u-kad" in content  # the grep finds what is there
+    for secret in (KEY, KEY[:8], KEY.hex().encode(), TEXT[:16], b"plain text", compressing[:16]):
+        assert secret not in content
+    logged = capsys.readouterr()
+    assert "data encryption set" in logged.out + logged.err
+    assert KEY.hex() not in logged.out + logged.err
+    drive.load(Cartridge.open(next(tmp_path.glob("*L8"))))
+    quiet(drive)
+    assert moved(read(drive, len(TEXT))) == TEXT
+    assert moved(read(drive, len(TEXT) + 64)) == TEXT + compressing
+
+
+def test_the_key_is_wiped_from_the_buffer_it_came_in_and_from_memory(drive):
+    buffer = bytearray(set_page())
+    assert spout(drive, buffer).status == 0
+    assert buffer == bytes(len(buffer))
+    key = drive.encryption.of(ALPHA).key
+    assert bytes(key._key) == KEY
+    good(off(drive))
+    gc.collect()
+    assert key._key == bytes(32)
+    with pytest.raises(ValueError, match="wiped"):
+        _ = key.cipher
+
+
+def test_a_refused_page_is_wiped_too(drive):
+    buffer = bytearray(set_page(index=2))
+    assert spout(drive, buffer).status == 2
+    assert buffer == bytes(len(buffer))
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_another_key(drive):
+    good(set_encryption(drive))
+    good(write(drive, TEXT))
+    good(set_encryption(drive, key=OTHER_KEY))
+    rewind(drive)
+    assert next_block(drive)[12] == 6
+    response = read(drive, len(TEXT))
+    assert stream_sense(response) == (0, 7, 0x74, 0x03, len(TEXT))
+    assert moved(response) == b""
+    assert sense_of(send(drive, ssc.Verify6.encode(verification_length=len(TEXT)))) == (7, 0x74, 0x03)
+    good(send(drive, ssc.Space6.encode(code=0, count=1)))  # moving needs no key
+    good(set_encryption(drive))
+    rewind(drive)
+    assert moved(read(drive, len(TEXT))) == TEXT
+
+
+def test_mixed_reads_both_kinds_and_decrypt_only_one(drive):
+    good(write(drive, b"in clear"))
+    good(set_encryption(drive))
+    good(write(drive, TEXT))
+    rewind(drive)
+    assert next_block(drive)[12] == 3
+    assert sense_of(read(drive, 8)) == (7, 0x74, 0x02)
+    good(set_encryption(drive, DISABLE, MIXED))
+    assert moved(read(drive, 8)) == b"in clear"
+    assert moved(read(drive, len(TEXT))) == TEXT
+    good(write(drive, b"clear"))
+    rewind(drive)
+    good(off(drive))
+    assert moved(read(drive, 8)) == b"in clear"
+
+
+def test_fixed_blocks_give_what_was_read_before_the_problem(drive):
+    good(set_block_length(drive, 100))
+    good(set_encryption(drive))
+    good(write_fixed(drive, TEXT[:300], 100))
+    good(set_encryption(drive, key=OTHER_KEY))
+    good(write_fixed(drive, TEXT[300:500], 100))
+    good(set_encryption(drive))
+    rewind(drive)
+    response = send(drive, ssc.Read6.encode(fixed=1, transfer_length=5))
+    assert stream_sense(response) == (0, 7, 0x74, 0x03, 2)
+    assert moved(response) == TEXT[:300]
+    assert position(drive) == (0, 3)
+
+
+def test_raw_blocks_are_copied_without_the_key(drive, tmp_path):
+    good(set_encryption(drive, kads=kad(1, b"a-kad")))
+    good(write(drive, TEXT))
+    rewind(drive)
+    good(set_encryption(drive, EXTERNAL, RAW, b""))
+    raw = moved(read_suppressed(drive, 1 << 16))
+    assert TEXT[:16] not in raw
+    good(write(drive, raw))
+    assert sense_of(write(drive, b"no raw block")) == (7, 0x74, 0x0B)
+    rewind(drive)
+    good(set_encryption(drive))
+    for _ in range(2):
+        assert next_block(drive)[12] == 5
+        assert moved(read(drive, len(TEXT))) == TEXT
+
+
+def read_suppressed(drive, length):
+    return good(send(drive, ssc.Read6.encode(suppress_incorrect_length=1, transfer_length=length)))
+
+
+def test_raw_reading_can_be_forbidden(drive):
+    good(set_encryption(drive, flags=0x40 | 3 << 4))
+    assert status(drive)[12] & 1
+    good(write(drive, TEXT))
+    rewind(drive)
+    assert next_block(drive)[14] == 1
+    good(set_encryption(drive, DISABLE, RAW, b""))
+    assert sense_of(read(drive, len(TEXT))) == (7, 0x74, 0x0A)
+
+
+def test_compressed_before_it_is_encrypted(drive):
+    good(compress(drive))
+    good(set_encryption(drive))
+    good(write(drive, TEXT))
+    assert stored(drive) < len(TEXT) / 4
+    good(compress(drive, on=False))
+    good(write(drive, TEXT))
+    assert stored(drive) > len(TEXT)
+    rewind(drive)
+    for _ in range(2):
+        assert moved(read(drive, len(TEXT))) == TEXT
+
+
+# ---- the parameter list ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        set_page(scope=3), set_page(flags=0x50), set_page(flags=0x80), set_page(flags=0x48), set_page(3),
+        set_page(2, 4), set_page(index=0), set_page(key=KEY[:16]), set_page(key=b""), set_page(DISABLE, DECRYPT, b""),
+        set_page(kads=kad(0, bytes(33))), set_page(kads=kad(1, bytes(61))), set_page(kads=kad(2, bytes(12))),
+        set_page(kads=kad(3, bytes(64))), set_page(kads=kad(1, b"a") + kad(0, b"u")),
+        set_page(kads=kad(0, b"u") + kad(0, b"u")), set_page(kads=kad(0, b"u")[:3]), b"\0\x11" + set_page()[2:],
+        set_page(flags=0x42), set_page(flags=0x41),
+    ],
+)  # fmt: skip
+def test_bad_fields_change_nothing(drive, page):
+    assert sense_of(spout(drive, page)) == (5, 0x26, 0)
+    assert status(drive)[4:8] == bytes(4)
+    assert not drive.encryption.any
+
+
+@pytest.mark.parametrize("page", [set_page()[:10], set_page()[:40]])
+def test_a_list_that_is_cut_off(drive, page):
+    assert sense_of(spout(drive, page)) == (5, 0x1A, 0)
+
+
+def test_an_empty_list_is_no_error(drive):
+    good(spout(drive, b""))
+    assert not drive.encryption.any
+
+
+def test_a_key_where_none_is_needed_is_ignored(drive):
+    good(set_encryption(drive, DISABLE, DISABLE, bytes(32), index=0))  # how Bareos clears a key
+    assert not drive.encryption.any
+
+
+# ---- scopes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_shared_key_serves_all_and_they_are_told(drive):
+    good(set_encryption(drive))
+    assert sense_of(read(drive, 1)) == (8, 0x00, 0x05)
+    assert sense_of(send(drive, bytes(6), nexus=BETA)) == (6, 0x2A, 0x11)
+    assert status(drive, nexus=BETA)[4:8] == bytes([0x02, 2, 2, 1])
+    good(write(drive, TEXT, nexus=BETA))
+    rewind(drive)
+    assert next_block(drive)[12] == 5
+    good(set_encryption(drive, key=OTHER_KEY, nexus=BETA))
+    assert sense_of(send(drive, bytes(6))) == (6, 0x2A, 0x11)
+    assert status(drive)[4] == 0x02
+    assert sense_of(read(drive, len(TEXT))) == (7, 0x74, 0x03)
+
+
+def test_a_local_key_is_one_nexus_s_own(drive):
+    good(set_encryption(drive, scope=LOCAL))
+    assert drive.take_unit_attention(BETA) is None
+    assert status(drive)[4] == 0x21
+    assert status(drive, nexus=BETA)[4:8] == bytes(4)
+    good(write(drive, TEXT))
+    good(write(drive, b"clear", nexus=BETA))
+    good(write(drive, TEXT))
+    rewind(drive)
+    assert sense_of(send(drive, ssc.Read6.encode(transfer_length=9), nexus=BETA)) == (7, 0x74, 0x01)
+    assert moved(read(drive, len(TEXT))) == TEXT
+    assert moved(send(drive, ssc.Read6.encode(transfer_length=5), nexus=BETA)) == b"clear"
+    assert moved(read(drive, len(TEXT))) == TEXT
+    good(spout(drive, set_page(scope=PUBLIC)))
+    assert not drive.encryption.any
+    assert status(drive)[4:8] == bytes(4)
+
+
+def test_a_local_key_ends_with_its_nexus_and_a_shared_one_stays(drive):
+    good(set_encryption(drive, scope=LOCAL, nexus=BETA))
+    good(set_encryption(drive))
+    drive.nexus_lost(BETA)
+    assert len(drive.encryption.sets()) == 1
+    drive.nexus_lost(ALPHA)
+    assert drive.encryption.shared is not None
+
+
+def test_the_others_may_write_in_clear_when_nothing_is_set_any_more(drive):
+    good(set_encryption(drive))
+    good(write(drive, TEXT))
+    good(off(drive))
+    good(write(drive, b"clear"))
+    assert not drive.encryption_watched
+    assert drive.medium.encoder is None
+    rewind(drive)
+    good(send(drive, ssc.Space6.encode(code=0, count=1)))
+    assert moved(read(drive, 5)) == b"clear"
+
+
+def test_lock(drive):
+    good(set_encryption(drive, scope=PUBLIC, lock=1, nexus=BETA))
+    good(write(drive, b"in clear, as agreed", nexus=BETA))
+    good(set_encryption(drive))
+    quiet(drive)
+    assert sense_of(write(drive, b"x", nexus=BETA)) == (7, 0x2A, 0x13)
+    good(write(drive, b"x"))
+    good(set_encryption(drive, scope=PUBLIC, nexus=BETA))
+    good(write(drive, b"y", nexus=BETA))
+
+
+def test_who_locked_a_key_never_writes_in_clear_after_it_went(drive):
+    good(set_encryption(drive, lock=1, flags=0x44))
+    good(write(drive, TEXT))
+    drive.load(drive.unload())
+    quiet(drive)
+    assert drive.encryption.sets() == []
+    assert sense_of(write(drive, TEXT)) == (7, 0x2A, 0x13)
+
+
+# ---- when a key goes -------------------------------------------------------------------------------------------------
+
+
+def test_clear_on_demount(drive, tmp_path):
+    good(set_encryption(drive, flags=0x44))
+    key = drive.encryption.of(ALPHA).key
+    good(write(drive, TEXT))
+    drive.load(drive.unload())
+    quiet(drive)
+    assert key._key == bytes(32)
+    assert sense_of(read(drive, len(TEXT))) == (7, 0x74, 0x01)
+    empty = make_drive()
+    assert sense_of(set_encryption(empty, flags=0x44)) == (5, 0x26, 0)
+    empty.close()
+
+
+def test_without_that_flag_the_key_serves_the_next_cartridge(drive, tmp_path):
+    good(set_encryption(drive))
+    first = drive.unload()
+    assert first.encoder is None
+    drive.load(make_cartridge(tmp_path, "TAP002L8"))
+    quiet(drive)
+    good(write(drive, TEXT))
+    rewind(drive)
+    assert next_block(drive)[12] == 5
+    drive.unload().close()
+    drive.load(first)
+    quiet(drive)
+
+
+def test_a_reset_clears_all(drive):
+    good(set_encryption(drive))
+    quiet(drive)
+    good(set_encryption(drive, scope=LOCAL, nexus=BETA))
+    keys = [each.key for each in drive.encryption.sets()]
+    drive.reset()
+    quiet(drive)
+    assert all(key._key == bytes(32) for key in keys)
+    assert status(drive)[4:8] == bytes(4)
+    good(write(drive, b"clear"))
+
+
+def register(drive, nexus, key):
+    data = bytes(8) + key.to_bytes(8, "big") + bytes(8)
+    good(send(drive, spc.Register.encode(parameter_list_length=24), data=data, nexus=nexus))
+
+
+def persistent(drive, command, nexus, key, victim=0):
+    data = key.to_bytes(8, "big") + victim.to_bytes(8, "big") + bytes(8)
+    return good(send(drive, command.encode(type=1, parameter_list_length=24), data=data, nexus=nexus))
+
+
+def reserved_with_key(drive, flags):
+    register(drive, ALPHA, 1)
+    persistent(drive, spc.ReservePersistent, ALPHA, 1)
+    good(set_encryption(drive, flags=flags))
+    quiet(drive)
+
+
+def waiting(drive, nexus):
+    return {drive.take_unit_attention(nexus) for _ in range(8)}
+
+
+@pytest.mark.parametrize(("flags", "cleared"), [(0x41, True), (0x42, False), (0x43, True)])
+def test_clear_on_reservation_loss(drive, flags, cleared):
+    reserved_with_key(drive, flags)
+    key = drive.encryption.of(ALPHA).key
+    persistent(drive, spc.ReleasePersistent, ALPHA, 1)
+    assert (drive.encryption.shared is None) == cleared
+    assert (key._key == bytes(32)) == cleared
+    for nexus in (ALPHA, BETA):
+        assert ((6, 0x2A, 0x12) in waiting(drive, nexus)) == cleared
+
+
+@pytest.mark.parametrize(("flags", "cleared"), [(0x41, True), (0x42, True), (0x40, False)])
+def test_clear_on_reservation_preempt(drive, flags, cleared):
+    reserved_with_key(drive, flags)
+    register(drive, BETA, 2)
+    persistent(drive, spc.Preempt, BETA, 2, victim=1)
+    assert (drive.encryption.shared is None) == cleared
+    for nexus in (ALPHA, BETA):
+        assert ((6, 0x2A, 0x12) in waiting(drive, nexus)) == cleared
+
+
+def test_clear_on_loss_of_a_simple_reservation(drive):
+    good(send(drive, spc.Reserve6.encode()))
+    good(set_encryption(drive, flags=0x41))
+    good(send(drive, spc.Release6.encode()))
+    assert drive.encryption.shared is None
+    quiet(drive)
+    good(send(drive, spc.Reserve6.encode()))
+    good(set_encryption(drive, flags=0x41))
+    drive.nexus_lost(ALPHA)
+    assert drive.encryption.shared is None
+
+
+def test_reservations_keep_others_out(drive):
+    good(send(drive, spc.Reserve6.encode()))
+    assert set_encryption(drive, nexus=BETA).status == 0x18
+    assert spin(drive, 0x20, nexus=BETA).status == 0x18
+
+
+def test_a_nexus_that_came_later_shares_the_key(drive):
+    good(set_encryption(drive))
+    late = Nexus("iqn.2026-11.test:late", bytes(6), TARGET)
+    assert status(drive, nexus=late)[4:8] == bytes([0x02, 2, 2, 1])
+
+
+# ---- EXTENDED COPY ---------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_encrypts_with_the_key_of_whom_it_serves(tmp_path):
+    site = Site(tmp_path)
+    good(set_encryption(site.tape, scope=LOCAL))
+    good(site.copy(block_to_stream(4096, 16)))
+    rewind(site.tape)
+    assert next_block(site.tape)[12] == 5
+    assert moved(read(site.tape, 4096)) == site.disk_data[:4096]
+    rewind(site.tape)
+    good(site.copy(stream_to_block(4096, 16, 100)))
+    copied = bytearray(4096)
+    site.disk.medium.read_into(copied, 100 * 512)
+    assert copied == site.disk_data[:4096]
+    good(spout(site.tape, set_page(scope=PUBLIC)))
+    rewind(site.tape)
+    response = site.copy(stream_to_block(4096, 16, 200))
+    assert sense_of(response)[0] == 0xA
+    assert bytes([0x74, 0x01]) in response.sense
+    site.close()
