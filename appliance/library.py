@@ -59,7 +59,11 @@ class Library:
             drive.automation_serial_number = self.changer.identity.serial_number
         self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives, **self._make_disks()}
         targets = {
-            section.iqn: Target(section.iqn, {lun: self.units[name] for lun, name in settings.lun_map(section).items()})
+            section.iqn: Target(
+                section.iqn,
+                {lun: self.units[name] for lun, name in settings.lun_map(section).items()},
+                portal_group_tags=[portal.group for portal in settings.portals],
+            )
             for section in settings.targets
         }
         self.directory = Directory(settings, targets)

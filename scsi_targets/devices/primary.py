@@ -126,6 +126,7 @@ class PrimaryCommands(LogicalUnit):
                 vpd.designation_descriptor(1, self.identity.t10_vendor_identifier, code_set=2),
                 vpd.designation_descriptor(3, self.identity.naa, code_set=1),
                 vpd.designation_descriptor(4, tag, code_set=1, association=1, protocol=iscsi),
+                vpd.designation_descriptor(5, tag, code_set=1, association=1, protocol=iscsi),
                 vpd.designation_descriptor(8, port, code_set=3, association=1, protocol=iscsi),
                 vpd.designation_descriptor(8, device, code_set=3, association=2, protocol=iscsi),
             )
@@ -140,8 +141,32 @@ class PrimaryCommands(LogicalUnit):
 
     @handles(spc.ReportLuns, reservation=ALLOWED, unit_attention=IGNORES, while_busy=True)
     def report_luns(self, cdb: spc.ReportLuns, task: Task) -> Response:
-        target = next((t for t in self.targets if t.name == task.nexus.target_name), None)
+        target = self._target(task)
         return report_luns(sorted(target.logical_units) if target else [task.lun], cdb)
+
+    def _target(self, task: Task) -> Target | None:
+        """The target that the task came through."""
+        return next((t for t in self.targets if t.name == task.nexus.target_name), None)
+
+    # ---- target ports --------------------------------------------------------------------------------------------
+
+    @handles(spc.ReportTargetPortGroups, reservation=PERSISTENT_ALLOWED, while_busy=True)
+    def report_target_port_groups(self, cdb: spc.ReportTargetPortGroups, task: Task) -> Response:
+        """Every portal group is a group of one port, and all are active/optimized: one process serves them alike."""
+        length_only, extended = 0, 1  # PARAMETER DATA FORMAT
+        if cdb.parameter_data_format not in (length_only, extended):
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.ReportTargetPortGroups.parameter_data_format)
+        target = self._target(task)
+        groups = b"".join(
+            spc.TargetPortGroupDescriptor.encode(
+                active_optimized_supported=1, target_port_group=tag, target_port_count=1
+            )
+            + tag.to_bytes(4, "big")
+            for tag in (target.portal_group_tags if target else [task.nexus.portal_group_tag])
+        )
+        header = bytes([0x10, 0, 0, 0]) if cdb.parameter_data_format == extended else b""
+        body = header + groups
+        return reply(len(body).to_bytes(4, "big") + body, cdb.allocation_length)
 
     # ---- RESERVE and RELEASE -------------------------------------------------------------------------------------
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from scsi_targets.devices.logical_unit import LogicalUnit
 from scsi_targets.devices.primary import no_such_logical_unit
 from scsi_targets.devices.task import Nexus, Response, Task
 
 
 class Target:
-    """`logical_units` maps LUN to logical unit. LUNs without one answer as SPC-5 6.6.2 and 5.16 say."""
+    """`logical_units` maps LUN to logical unit. LUNs without one answer as SPC-5 6.6.2 and 5.16 say.
 
-    def __init__(self, name: str, logical_units: dict[int, LogicalUnit]) -> None:
+    `portal_group_tags`: of the portals it is reached by; each is a target port and a target port group of its own."""
+
+    def __init__(
+        self, name: str, logical_units: dict[int, LogicalUnit], *, portal_group_tags: Iterable[int] = (1,)
+    ) -> None:
         self.name = name
         self.logical_units = logical_units
+        self.portal_group_tags = sorted(set(portal_group_tags))
         for unit in logical_units.values():
             unit.targets.append(self)
 

@@ -1,6 +1,6 @@
 """Commands of SPC-5 (and of SPC-2 where initiators still send them), common to all devices."""
 
-from scsi_targets.t10.fields import Bits, Command
+from scsi_targets.t10.fields import Bits, Command, Structure
 
 
 class TestUnitReady(Command, opcode=0x00, length=6):
@@ -242,11 +242,15 @@ class ReportTargetPortGroups(Command, opcode=0xA3, service_action=0x0A, length=1
     allocation_length = Bits(6, 7, 32)
 
 
-class ReportIdentifyingInformation(Command, opcode=0xA3, service_action=0x05, length=12):
-    """REPORT IDENTIFYING INFORMATION, SPC-5 6.32."""
+class TargetPortGroupDescriptor(Structure, length=8):
+    """Target port group descriptor of REPORT TARGET PORT GROUPS, without its ports (SPC-5 table 217)."""
 
-    allocation_length = Bits(6, 7, 32)
-    identifying_information_type = Bits(10, 7, 7)
+    preferred = Bits(0, 7, 1)
+    asymmetric_access_state = Bits(0, 3, 4)  # 0: active/optimized
+    active_optimized_supported = Bits(1, 0, 1)
+    target_port_group = Bits(2, 7, 16)
+    status_code = Bits(5, 7, 8)
+    target_port_count = Bits(7, 7, 8)
 
 
 class ReportTimestamp(Command, opcode=0xA3, service_action=0x0F, length=12):

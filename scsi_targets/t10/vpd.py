@@ -29,7 +29,7 @@ class StandardInquiryData(Structure, length=96):
     historical_support = Bits(3, 4, 1, default=1)
     response_data_format = Bits(3, 3, 4, default=2)
     additional_length = Bits(4, 7, 8, default=91)
-    target_port_group_support = Bits(5, 5, 2)
+    target_port_group_support = Bits(5, 5, 2, default=1)  # implicit: the device server alone sets the access state
     third_party_copy = Bits(5, 3, 1)
     protect = Bits(5, 0, 1)
     multiple_ports = Bits(6, 4, 1)

@@ -26,6 +26,7 @@ ANY_DEVICE = {
     "operation codes with timeouts": "sg_opcodes --rctd {sg}",
     "task management functions": "sg_opcodes --tmf {sg}",
     "luns": "sg_luns {sg}",
+    "target port groups": "sg_rtpg --decode {sg} && sg_rtpg --extended {sg}",
     "ready": "sg_turs --number=3 {sg}",
     "request sense": "sg_requests {sg}",
     "self test": "sg_senddiag --test {sg}",
@@ -86,6 +87,7 @@ def test_sg_utilities_are_content(appliance: Appliance) -> None:
         assert "there are NO registered reservation keys" in done[f"{device}: keys before"]
         assert "0xabc123" in done[f"{device}: keys"]
         assert "Exclusive Access" in done[f"{device}: reservation"]
+        assert "active/optimized" in done[f"{device}: target port groups"]
     assert "Write(6)" in done["tape: operation codes"]
     assert "Extended copy" in done["disk: operation codes"]
     assert "Move medium" in done["changer: operation codes"]

@@ -192,6 +192,16 @@ def test_report_supported_operation_codes_lists_every_row(unit):
     assert one == bytes([0, 3, 0, 6, 0x12, 1, 0xFF, 0xFF, 0xFF, 0])
 
 
+def test_target_port_groups_are_all_active(unit):
+    Target(TARGET, {0: unit}, portal_group_tags=[7, 1, 7])
+    cdb = spc.ReportTargetPortGroups.encode(allocation_length=255)
+    groups = bytes.fromhex("00010001000000010000000100010007000000010000 0007")
+    assert data_of(send(unit, cdb)) == (24).to_bytes(4, "big") + groups
+    extended = spc.ReportTargetPortGroups.encode(allocation_length=255, parameter_data_format=1)
+    assert data_of(send(unit, extended)) == (28).to_bytes(4, "big") + bytes([0x10, 0, 0, 0]) + groups
+    assert sense_of(send(unit, spc.ReportTargetPortGroups.encode(parameter_data_format=2))) == (5, 0x24, 0)
+
+
 def test_absent_logical_unit(unit):
     target = Target(TARGET, {0: unit})
     task = Task(ALPHA, 9, spc.Inquiry.encode(allocation_length=36).ljust(16, b"\0"))
