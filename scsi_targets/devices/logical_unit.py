@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
+from datamover.engine import PoolExhausted
 from scsi_targets.devices import task as status
 from scsi_targets.devices.dispatch import (
     Medium,
@@ -118,7 +119,7 @@ class LogicalUnit:
             if (row.slow or self._pending) and not row.while_busy:
                 return self._enqueue(row, task)
             if not row.concurrent:
-                return self._perform(row, task, locked=True)
+                return self._perform(row, task)
             refusal = self._check(row, task)
         return refusal if refusal is not None else self._handle(row, task)
 
@@ -127,13 +128,13 @@ class LogicalUnit:
             return sense.INVALID_FIELD_IN_CDB, SERVICE_ACTION
         return sense.INVALID_COMMAND_OPERATION_CODE, OPERATION_CODE
 
-    def _perform(self, row: Row, task: Task, *, locked: bool) -> Response | None:
-        if locked:
+    def _perform(self, row: Row, task: Task) -> Response | None:
+        """Checks and handles; a slow or concurrent handler runs outside the lock."""
+        with self.lock:
             refusal = self._check(row, task)
-        else:
-            with self.lock:
-                refusal = self._check(row, task)
-        return refusal if refusal is not None else self._handle(row, task)
+            if refusal is not None or not (row.slow or row.concurrent):
+                return refusal if refusal is not None else self._handle(row, task)
+        return self._handle(row, task)
 
     def _check(self, row: Row, task: Task) -> Response | None:
         """The row's legality, in SAM-5's order: unit attention, reservation, field checks, medium, write protection."""
@@ -166,7 +167,7 @@ class LogicalUnit:
         """The response to a command whose handler raised `error`."""
         if isinstance(error, CheckCondition | Conflict):
             return self._respond(task, error)
-        if type(error).__name__ == "PoolExhausted":
+        if isinstance(error, PoolExhausted):
             return Response(status.TASK_SET_FULL)
         refusal = self.storage_failure(row, error)
         if refusal is not None:
@@ -225,7 +226,7 @@ class LogicalUnit:
                 row, task = self._queue.popleft()
                 self._running = task
             if not task.aborted:
-                response = self._perform(row, task, locked=False)
+                response = self._perform(row, task)
                 if response is not None:
                     self._finish(task, response)
             with self.lock:

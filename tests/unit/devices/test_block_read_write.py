@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from datamover.engine import PoolExhausted
 from scsi_targets.devices.task import Task
 from scsi_targets.t10 import sbc, sbc_pages, spc
 from tests.unit.devices.disk import BLOCKS, make_disk, pattern, read, write
@@ -178,9 +179,6 @@ def test_an_image_that_became_shorter_is_a_read_error(disk):
 
 
 def test_an_exhausted_pool_is_task_set_full(disk):
-    class PoolExhausted(Exception):
-        pass
-
     class Empty:
         def acquire(self, length, /):
             raise PoolExhausted
