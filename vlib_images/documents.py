@@ -17,7 +17,7 @@ def _canonical(content: Document) -> bytes:
 def write_document(path: Path, content: Document) -> None:
     """Replace the file, durably; a crash leaves the old content or the new. Raises OSError."""
     body = json.dumps({"crc32c": f"{crc32c(_canonical(content)):08x}", "content": content}, indent=1, sort_keys=True)
-    storage_replace(str(path.parent), path.name, body.encode() + b"\n")
+    storage_replace(str(path.parent), path.name, body.encode() + b"\n", True)
 
 
 def read_document(path: Path) -> Document:

@@ -21,10 +21,14 @@ OPEN_SEGMENTS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where a segment is full: bytes of log, or objects. The objects bound the memory of its index."""
+    """Where a segment is full: bytes of log, or objects (which bound the memory of its index).
+
+    disk_low_bytes: free space of the disk under which every partition is at early warning.
+    """
 
     segment_bytes: int = 256 << 20
     segment_objects: int = 1 << 20
+    disk_low_bytes: int = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class SegmentStore:
     def write_manifest(self, manifest: Manifest) -> None:
         """Durable when it returns, and so is every name in the directory."""
         storage_sync_directory(str(self.directory))
-        storage_replace(str(self.directory), MANIFEST, manifest.encode())
+        storage_replace(str(self.directory), MANIFEST, manifest.encode(), True)
 
     def create(
         self, segment_id: int, previous_id: int, first_object: int, first_filemark: int
@@ -211,6 +215,11 @@ class SegmentStore:
             storage_unlink(str(path))
         except FileNotFoundError:
             return
+
+    def free_bytes(self) -> int:
+        """Free space of the file system. Raises OSError."""
+        space = os.statvfs(self.directory)
+        return space.f_bavail * space.f_frsize
 
     def stored_ids(self) -> list[int]:
         """The ids of all segment files and checkpoints in the directory, whoever they belong to."""

@@ -35,6 +35,9 @@ from vlib_images.partition import Partition
 from vlib_images.positioning import SpaceResult, Stop, Track
 from vlib_images.usage import Usage
 
+SPACE_LOOKUP_BYTES: Final = 16 << 20
+"""How much is written between two looks at the free space of the disk."""
+
 
 class ReadKind(Enum):
     """What a read met."""
@@ -81,6 +84,8 @@ class Transport:
         self._decryption = Decryption()
         self._reads_plain = True
         self._scratch = Scratch()
+        self._space_looked_up_at = -SPACE_LOOKUP_BYTES
+        self._space_is_low = False
 
     # ---- position ---------------------------------------------------------------------------------------------------
 
@@ -108,8 +113,21 @@ class Transport:
 
     @property
     def early_warning(self) -> bool:
-        """The position is at or past early warning; only writing gets there."""
-        return self.at_eod and self._partition.room_bytes <= self.early_warning_bytes
+        """The position is at or past early warning, or the disk under the library is nearly full; only writing gets
+        there."""
+        room = self._partition.room_bytes
+        return self.at_eod and (room <= self.early_warning_bytes or self._disk_is_low(room))
+
+    def _disk_is_low(self, room: int) -> bool:
+        """Whether the disk under the library is nearly full; looked up anew each time some more was written."""
+        if abs(room - self._space_looked_up_at) >= SPACE_LOOKUP_BYTES:
+            self._space_looked_up_at = room
+            store = self._partition.store
+            try:
+                self._space_is_low = store.free_bytes() < store.limits.disk_low_bytes
+            except OSError:  # a disk that does not even say how full it is deserves a warning
+                self._space_is_low = True
+        return self._space_is_low
 
     def end_of_data(self, partition: int) -> int:
         """The number of logical objects of a partition."""

@@ -406,8 +406,11 @@ class Segment:
     @property
     def sealed(self) -> bool: ...
 
-def storage_replace(directory: str, name: str, data: Buffer, /) -> None:
-    """Replace a small file, durably: a crash leaves the old one or the new one. OSError."""
+def storage_replace(directory: str, name: str, data: Buffer, spare: bool = False, /) -> None:
+    """Replace a small file, durably: a crash leaves the old one or the new one. OSError.
+
+    spare: keep the blocks of what was replaced for the next time, so that it works on a full disk too.
+    """
 
 def storage_unlink(path: str, /) -> None:
     """Delete a file; durable after storage_sync_directory(). OSError."""
@@ -418,7 +421,7 @@ def storage_sync_directory(path: str, /) -> None:
 def storage_fault(operation: str, error: int, after: int = 0, times: int = 1, partial: int = 0, path: str = "") -> None:
     """For tests: let `after` operations of this kind on paths containing `path` pass, then fail `times` with an errno.
 
-    operation: open, read, write, allocate, truncate, sync, rename, unlink, sync_directory.
+    operation: open, read, write, allocate, truncate, sync, rename, unlink, sync_directory, exchange.
     partial: bytes that a failing write writes all the same.
     """
 

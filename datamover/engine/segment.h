@@ -219,4 +219,37 @@ int segment_read_stored(struct segment *segment, uint32_t object, void *into, si
 			unsigned char *extension);
 int segment_verify(struct segment *segment, uint32_t object, uint64_t *bytes);
 
+/* ---- segment.c: entering and leaving a method, with the GIL held ------------------------------------------------ */
+
+/* False: an exception is set. The segment is in use until WITHOUT_GIL is through, or in_use is cleared. */
+bool segment_enter(struct segment *segment);
+bool segment_enter_writable(struct segment *segment);
+/* Sets the exception for a result below 0, or SEGMENT_DAMAGED; returns NULL. */
+PyObject *segment_fail(const struct segment *segment, int rc, uint32_t object);
+bool segment_has_object(const struct segment *segment, unsigned long object, bool or_end);
+
+#define WITHOUT_GIL(segment, statement)                                                                                \
+	do {                                                                                                           \
+		Py_BEGIN_ALLOW_THREADS                                                                                 \
+		statement;                                                                                             \
+		Py_END_ALLOW_THREADS                                                                                   \
+		(segment)->in_use = false;                                                                             \
+	} while (0)
+
+/* ---- segment_blocks.c: methods ------------------------------------------------------------------------------------ */
+
+PyObject *segment_py_append(PyObject *self, PyObject *data);
+PyObject *segment_py_append_many(PyObject *self, PyObject *args);
+PyObject *segment_py_append_encoded(PyObject *self, PyObject *args);
+PyObject *segment_py_append_filemarks(PyObject *self, PyObject *args);
+PyObject *segment_py_read(PyObject *self, PyObject *const *args, Py_ssize_t count);
+PyObject *segment_py_read_many(PyObject *self, PyObject *args);
+PyObject *segment_py_read_stored(PyObject *self, PyObject *args);
+PyObject *segment_py_verify(PyObject *self, PyObject *args);
+PyObject *segment_py_describe(PyObject *self, PyObject *args);
+PyObject *segment_py_filemarks_before(PyObject *self, PyObject *args);
+PyObject *segment_py_filemark(PyObject *self, PyObject *args);
+PyObject *segment_py_cut_point(PyObject *self, PyObject *args);
+PyObject *segment_py_checkpoint(PyObject *self, PyObject *unused);
+
 #endif

@@ -16,11 +16,11 @@
 
 enum operation {
 	OP_OPEN, OP_READ, OP_WRITE, OP_ALLOCATE, OP_TRUNCATE, OP_SYNC, OP_RENAME, OP_UNLINK, OP_SYNC_DIRECTORY,
-	OPERATIONS
+	OP_EXCHANGE, OPERATIONS
 };
 
 static const char *const operation_names[OPERATIONS] = {
-	"open", "read", "write", "allocate", "truncate", "sync", "rename", "unlink", "sync_directory",
+	"open", "read", "write", "allocate", "truncate", "sync", "rename", "unlink", "sync_directory", "exchange",
 };
 
 #define FAULTS_MAX 8
@@ -316,38 +316,68 @@ static int unlink_file(const char *path)
 	return 0;
 }
 
-static int write_new(const char *path, const void *data, size_t length)
+/* Both names change at once, or neither. -ENOENT: there is no `to` yet. */
+static int exchange_files(const char *from, const char *to)
+{
+	struct iovec target = { (void *)to, strlen(to) };
+	int error = fault_due(OP_EXCHANGE, to, NULL);
+
+	if (error)
+		return -error;
+	if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) < 0)
+		return -errno;
+	trace(OP_EXCHANGE, from, 0, &target, 1);
+	return 0;
+}
+
+static int write_whole(const char *path, const void *data, size_t length)
 {
 	struct iovec part = { (void *)data, length };
 	struct storage_file file;
-	int rc = storage_open(&file, path, O_WRONLY | O_CREAT | O_TRUNC);
+	int rc = storage_open(&file, path, O_WRONLY | O_CREAT);
 
 	if (!rc)
-		rc = storage_truncate(&file, 0); /* the trace's form of O_TRUNC */
-	if (!rc)
 		rc = storage_writev(&file, &part, 1, 0);
+	if (!rc)
+		rc = storage_truncate(&file, length);
 	if (!rc)
 		rc = storage_sync(&file);
 	storage_close(&file);
 	return rc;
 }
 
-static int replace_file(const char *directory, const char *name, const void *data, size_t length)
+/* With `spare`, what was replaced stays under the temporary name, and its blocks take the next content: so a full disk
+ * does not keep anyone from erasing. Where the file system cannot exchange names, nothing is spared. */
+static int put_in_place(const char *temporary, const char *path, bool spare)
+{
+	int rc = spare ? exchange_files(temporary, path) : -ENOENT;
+
+	if (rc == -ENOENT || rc == -EINVAL || rc == -ENOSYS || rc == -EOPNOTSUPP)
+		rc = rename_file(temporary, path);
+	return rc;
+}
+
+static int replace_file(const char *directory, const char *name, const void *data, size_t length, bool spare)
 {
 	char temporary[PATH_MAX], path[PATH_MAX];
-	int rc;
+	int rc = 0;
 
 	if (snprintf(temporary, PATH_MAX, "%s/.%s.new", directory, name) >= PATH_MAX ||
 	    snprintf(path, PATH_MAX, "%s/%s", directory, name) >= PATH_MAX)
 		return -ENAMETOOLONG;
-	rc = write_new(temporary, data, length);
+	/* A process that was killed may have exchanged the names without making that durable: until it is, the spare
+	 * is what a power cut would bring back, and must not be written to. */
+	if (!access(temporary, F_OK))
+		rc = sync_directory(directory);
 	if (!rc)
-		rc = rename_file(temporary, path);
-	if (rc) {
-		unlink(temporary); /* best effort: the next replacement overwrites it */
-		return rc;
-	}
-	return sync_directory(directory);
+		rc = write_whole(temporary, data, length);
+	if (!rc)
+		rc = put_in_place(temporary, path, spare);
+	if (!rc)
+		rc = sync_directory(directory);
+	if (rc)
+		unlink(temporary); /* nobody knows which content it has on the medium */
+	return rc;
 }
 
 /* ---- Python ------------------------------------------------------------------------------------------------------ */
@@ -362,13 +392,13 @@ static PyObject *py_replace(PyObject *self, PyObject *args)
 {
 	const char *directory, *name;
 	Py_buffer data;
-	int rc;
+	int spare = 0, rc;
 
 	(void)self;
-	if (!PyArg_ParseTuple(args, "ssy*:storage_replace", &directory, &name, &data))
+	if (!PyArg_ParseTuple(args, "ssy*|p:storage_replace", &directory, &name, &data, &spare))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
-	rc = replace_file(directory, name, data.buf, (size_t)data.len);
+	rc = replace_file(directory, name, data.buf, (size_t)data.len, spare);
 	Py_END_ALLOW_THREADS
 	PyBuffer_Release(&data);
 	if (rc)
@@ -474,7 +504,7 @@ static PyObject *py_trace(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
 	{ "storage_replace", py_replace, METH_VARARGS,
-	  "storage_replace(directory, name, data): replace a small file so that a crash leaves the old or the new." },
+	  "storage_replace(directory, name, data, spare=False): replace a small file; a crash leaves the old or the new." },
 	{ "storage_unlink", py_unlink, METH_VARARGS, "storage_unlink(path): delete a file." },
 	{ "storage_sync_directory", py_sync_directory, METH_VARARGS,
 	  "storage_sync_directory(path): make the names in a directory durable." },

@@ -11,18 +11,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlib_images.cartridge import Cartridge
+from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
 from vlib_images.errors import EndOfPartition
 from vlib_images.segments import Limits
 
 Event = dict[str, Any]
 State = tuple[bytes | None, ...]
 
+KEY = bytes(range(32))
 LENGTHS = (1, 60, 500, 512, 2000, 4096, 70_000)
 
 
 def block(serial: int, length: int) -> bytes:
-    """The content of a block: no two serials give the same, and nothing repeats within it."""
-    return random.Random(serial).randbytes(length)
+    """The content of a block: no two serials give the same; every third compresses."""
+    rng = random.Random(serial)
+    return rng.randbytes(length) if serial % 3 else (rng.randbytes(50) * (length // 50 + 1))[:length]
+
+
+def encoder(form: int) -> Encoder | None:
+    """Plain, compressed, encrypted, both."""
+    encryption = Encryption(EncryptionKey(KEY), b"a-kad") if form & 2 else None
+    return Encoder(1 if form & 1 else None, encryption) if form else None
 
 
 @dataclass
@@ -55,11 +64,13 @@ def draw_operation(rng: random.Random, serial: int, partitions: int) -> Event:
         "place": rng.choice([0.0, rng.random(), 1 - rng.random() / 10]),
         "partition": rng.randrange(partitions),
         "long": rng.random() < 0.3,
+        "form": rng.choice([0, 0, 1, 2, 3]),
     }
 
 
 def perform(cartridge: Cartridge, operation: Event, tell: Callable[[Event], None]) -> None:
     """Do one operation, telling the journal before and after."""
+    cartridge.encoder = encoder(operation["form"])
     partition, _ = cartridge.position
     end = cartridge.end_of_data(partition)
     kind, count = operation["kind"], operation["count"]
@@ -161,6 +172,7 @@ def describe(number: int, state: State, history: list[State]) -> str:
 
 def read_all(cartridge: Cartridge) -> list[State]:
     """Every object of every partition; raises what reading raises."""
+    cartridge.decryption = Decryption(DecryptionMode.MIXED, EncryptionKey(KEY))
     into = bytearray(1 << 17)
     found: list[State] = []
     for number in range(cartridge.partition_count):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PAGE = 4096
-OPERATIONS = ("open", "read", "write", "allocate", "truncate", "sync", "rename", "unlink", "sync_directory")
+OPERATIONS = ("open", "read", "write", "allocate", "truncate", "sync", "rename", "unlink", "sync_directory", "exchange")
 HEAD = struct.Struct("<BBHIQ")
 
 
@@ -44,7 +44,7 @@ def read_trace(trace: Path, root: Path) -> list[Step]:
         path = relative(content[at + HEAD.size : at + HEAD.size + path_length])
         at += HEAD.size + path_length + length
         data = content[at - length : at]
-        if OPERATIONS[operation] == "rename":
+        if OPERATIONS[operation] in ("rename", "exchange"):
             data = relative(data).encode()
         steps.append(Step(OPERATIONS[operation], path, offset, data, at))
     return steps
@@ -103,6 +103,8 @@ class Disk:
             return {step.path: inode}
         if step.operation == "rename":
             return {step.data.decode(): self.names[step.path], step.path: None}
+        if step.operation == "exchange":
+            return {step.data.decode(): self.names[step.path], step.path: self.names[step.data.decode()]}
         return {step.path: None} if step.operation == "unlink" else {}
 
 
