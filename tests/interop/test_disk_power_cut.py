@@ -38,7 +38,8 @@ LOST_CONNECTION = (
 
 def load_steps(calls: HostCalls) -> list[Step]:
     """mkfs, the load in several processes beside data that nobody synchronises, unmount."""
-    program = f"{sys.executable} -I /mnt/share/file_load.py"
+    # The interpreter behind a virtual environment's link: the environment may lie in /tmp, which is the guest's own.
+    program = f"{Path(sys.executable).resolve()} -I /mnt/share/file_load.py"
     workers = "; ".join(
         f"{program} /mnt/disk/worker{n} {HOST_ADDRESS}:{calls.port} {SEED + n} & workers+=($!)" for n in range(WORKERS)
     )
