@@ -82,6 +82,10 @@ class CartridgeStore:
             cartridge = self._opened[barcode] = Cartridge.open(self._directory / barcode)
             return cartridge
 
+    def has(self, barcode: str) -> bool:
+        """Whether there is a directory of that name."""
+        return (self._directory / barcode).is_dir()
+
     def describe(self, barcode: str) -> dict[str, Any]:
         """What `cartridge list` and `show` tell of a cartridge; `problem` is None, or why it cannot be read."""
         if _is_cleaning(barcode):

@@ -72,6 +72,7 @@ class Operations:
             "cartridge.create": self.cartridge_create,
             "cartridge.list": self.cartridge_list,
             "cartridge.show": self.cartridge_show,
+            "cartridge.adopt": self.cartridge_adopt,
             "cartridge.protect": self.cartridge_protect,
             "cartridge.delete": self.cartridge_delete,
         }
@@ -129,6 +130,16 @@ class Operations:
         """One cartridge: where it is and what it is."""
         place = format_place(self._inventory.find(barcode))
         return {"barcode": barcode, "place": place, **self._files.cartridges.describe(barcode)}
+
+    def cartridge_adopt(self, barcode: str) -> dict[str, Any]:
+        """Put a cartridge whose directory has appeared on the shelf; one that has a place keeps it."""
+        if not self._files.cartridges.has(barcode):
+            raise OperatorError(Failure.NOT_FOUND, f"there is no directory of a cartridge {barcode}")
+        with self._lock:
+            if barcode not in self._inventory.barcodes():
+                self._inventory.add(barcode)
+                log.info("cartridge adopted", barcode=barcode)
+        return self.cartridge_show(barcode)
 
     def cartridge_protect(self, barcode: str, protected: bool) -> dict[str, Any]:
         """Set the write-protect tab of a cartridge that is in no drive."""

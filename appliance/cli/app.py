@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from appliance import __version__
-from appliance.cli import cartridge, disk, robot, service
+from appliance.cli import cartridge, cartridge_work, disk, robot, service
 
 app = typer.Typer(
     name="tapebay",
@@ -36,6 +36,7 @@ def _options(
 
 service.register(app)
 robot.register(app)
+cartridge_work.register(cartridge.app)
 app.add_typer(cartridge.app, name="cartridge")
 app.add_typer(disk.app, name="disk")
 

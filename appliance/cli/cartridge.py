@@ -8,7 +8,7 @@ import typer
 from appliance.cli.options import ConfigOption, JsonOption, YesOption, confirm, reporting, request, show, table
 from appliance.cli.render import progress_bar
 
-app = typer.Typer(no_args_is_help=True, help="Make, list, look at and delete cartridges.")
+app = typer.Typer(no_args_is_help=True, help="Make, list, check, convert and delete cartridges.")
 
 Barcode = Annotated[str, typer.Argument(metavar="BARCODE", help="For example A00001L6.")]
 

@@ -32,7 +32,7 @@ def progress_bar(text: str, wanted: bool, *, of_bytes: bool = True) -> Iterator[
     columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def status(report: dict[str, Any]) -> None:

@@ -1,0 +1,126 @@
+"""What the command line does with a cartridge's files itself: checking, saving, importing and exporting take long and
+need no device. A new cartridge appears whole or not at all, on the shelf."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from appliance.cartridges import medium_of
+from appliance.config import Settings
+from appliance.failures import Failure, OperatorError
+from appliance.operations import translated
+from appliance.units import parse_size
+from vlib_images import interchange, salvage, verify
+from vlib_images.atomic import sync_directory
+from vlib_images.cartridge import Cartridge
+from vlib_images.interchange import FORMATS, InterchangeError, InterchangeReport
+from vlib_images.inventory import BARCODE
+from vlib_images.salvage import SalvageReport
+from vlib_images.verify import VerifyReport
+
+Progress = Callable[[int, int], None]
+
+_INCOMING = ".incoming-"
+
+
+def verify_cartridge(settings: Settings, barcode: str, progress: Progress) -> VerifyReport:
+    """Read every record of a cartridge, also while the daemon serves it. Raises OperatorError."""
+    with translated():
+        return verify.verify(_directory(settings, barcode), lambda done: progress(done.bytes_checked, done.bytes_total))
+
+
+def recover_cartridge(
+    settings: Settings, barcode: str, new_barcode: str, medium: str | None, progress: Progress
+) -> SalvageReport:
+    """Copy what reads of a damaged cartridge, which is in no drive, to a new one. Raises OperatorError."""
+    kind = medium_of(new_barcode, medium, False)
+    with translated(), _incoming(settings, new_barcode) as destination:
+        return salvage.salvage(
+            _directory(settings, barcode),
+            destination,
+            barcode=new_barcode,
+            medium=kind,
+            progress=lambda done: progress(done.bytes_checked, done.bytes_total),
+        )
+
+
+def import_cartridge(
+    settings: Settings,
+    barcode: str,
+    source: Path,
+    format_name: str,
+    medium: str | None,
+    capacity: str | None,
+    progress: Progress,
+) -> InterchangeReport:
+    """Make a cartridge of another program's tape. Raises OperatorError."""
+    kind = medium_of(barcode, medium, False)
+    _format(format_name, "import")
+    try:
+        size = None if capacity is None else parse_size(capacity)
+    except ValueError as error:
+        raise OperatorError(Failure.USAGE, f"--capacity: {error}") from error
+    with (
+        _refusing(f"{source} as {format_name}"),
+        _incoming(settings, barcode) as directory,
+        Cartridge.create(directory, barcode=barcode, medium=kind, capacity_bytes=size) as cartridge,
+    ):
+        return interchange.import_tape(format_name, source, cartridge, lambda report: progress(report.bytes_copied, 0))
+
+
+def export_cartridge(
+    settings: Settings, barcode: str, destination: Path, format_name: str, progress: Progress
+) -> InterchangeReport:
+    """Write a cartridge, which is in no drive, as another program's tape. Raises OperatorError."""
+    _format(format_name, "export")
+    with (
+        _refusing(f"{barcode} as {format_name}"),
+        Cartridge.open(_directory(settings, barcode), read_only=True) as tape,
+    ):
+        return interchange.export_tape(
+            format_name, tape, destination, progress=lambda report: progress(report.bytes_copied, 0)
+        )
+
+
+def _format(name: str, direction: str) -> None:
+    names = [row.name for row in FORMATS.values() if (row.reader if direction == "import" else row.writer)]
+    if name not in names:
+        raise OperatorError(Failure.USAGE, f"{name!r} cannot be {direction}ed; --format is one of {', '.join(names)}")
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """What cannot be read or kept, in an operator's terms."""
+    try:
+        with translated():
+            yield
+    except (InterchangeError, ValueError) as error:
+        raise OperatorError(Failure.REFUSED, f"{what}: {error}") from error
+
+
+def _directory(settings: Settings, barcode: str) -> Path:
+    path = settings.library.cartridges / barcode
+    if not BARCODE.fullmatch(barcode) or not path.is_dir():
+        raise OperatorError(Failure.NOT_FOUND, f"there is no cartridge {barcode} in {settings.library.cartridges}")
+    return path
+
+
+@contextmanager
+def _incoming(settings: Settings, barcode: str) -> Iterator[Path]:
+    """A directory that becomes the cartridge's own when the block ends well, and goes when it does not."""
+    final = settings.library.cartridges / barcode
+    if not BARCODE.fullmatch(barcode):
+        raise OperatorError(
+            Failure.USAGE, f"{barcode!r} is no barcode: capital letters and digits, for example A00001L6"
+        )
+    if final.exists():
+        raise OperatorError(Failure.REFUSED, f"there is a cartridge {barcode} already; give another barcode")
+    unfinished = settings.library.cartridges / f"{_INCOMING}{barcode}"
+    shutil.rmtree(unfinished, ignore_errors=True)  # what a killed run left
+    try:
+        yield unfinished
+        unfinished.rename(final)
+        sync_directory(final.parent)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,118 @@
+"""cartridge verify, recover, import and export, through the command line."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.appliance.daemon_process import Daemon
+from tests.unit.appliance.test_cli import as_json, output, tapebay
+from vlib_images.cartridge import Cartridge
+
+BLOCKS = [bytes([number]) * 1000 * (number + 1) for number in range(5)]
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    folder = tmp_path / "lib"
+    output("init", folder, "--portal", "127.0.0.1:0", "--slots", 4)
+    output("cartridge", "create", "A00001L6", "--capacity", "1 GiB", TAPEBAY_CONFIG=str(folder))
+    with Cartridge.open(folder / "cartridges" / "A00001L6") as cartridge:
+        for block in BLOCKS:
+            cartridge.write_block(block)
+        cartridge.write_filemarks(1)
+        cartridge.synchronize()
+    return folder
+
+
+@pytest.fixture
+def damaged(library: Path) -> Path:
+    (segment,) = (library / "cartridges" / "A00001L6" / "p0").glob("*.seg")
+    raw = bytearray(segment.read_bytes())
+    raw[raw.index(BLOCKS[2])] ^= 1
+    segment.write_bytes(raw)
+    return library
+
+
+@pytest.fixture
+def served(library: Path) -> Iterator[Path]:
+    daemon = Daemon(library)
+    try:
+        daemon.wait_ready()
+        yield library
+    finally:
+        daemon.stop()
+
+
+def blocks_of(folder: Path, barcode: str) -> list[bytes]:
+    with Cartridge.open(folder / "cartridges" / barcode, read_only=True) as cartridge:
+        found, into = [], bytearray(1 << 20)
+        while not cartridge.at_eod:
+            found.append(bytes(into[: cartridge.read_block(into).length]))
+        return found
+
+
+def places(folder: Path) -> dict[str, str]:
+    return {row["barcode"]: row["place"] for row in as_json("cartridge", "list", TAPEBAY_CONFIG=str(folder))}
+
+
+def test_verify_says_all_good(library: Path) -> None:
+    said = output("cartridge", "verify", "A00001L6", TAPEBAY_CONFIG=str(library))
+    assert "6 blocks and filemarks" in said
+    assert "all good" in said
+
+
+def test_verify_names_the_damage_and_fails(damaged: Path) -> None:
+    done = tapebay("cartridge", "verify", "A00001L6", "--json", TAPEBAY_CONFIG=str(damaged))
+    assert done.exit_code == 1
+    assert [(d["partition"], d["first_block"], d["count"]) for d in json.loads(done.stdout)["damages"]] == [(0, 2, 1)]
+
+
+def test_recover_saves_the_rest_on_a_new_cartridge(damaged: Path) -> None:
+    said = output("cartridge", "recover", "A00001L6", "A00009L6", TAPEBAY_CONFIG=str(damaged))
+    assert "4 blocks and 1 filemarks saved, 1 lost" in said
+    assert "lost: partition 0, block 2" in said
+    saved = blocks_of(damaged, "A00009L6")
+    assert [block for block in saved if block in BLOCKS] == [b for b in BLOCKS if b is not BLOCKS[2]]
+    assert places(damaged) == {"A00001L6": "slot:1", "A00009L6": "shelf"}
+
+
+@pytest.mark.parametrize("name", ["simh", "e11", "awstape", "directory"])
+def test_export_and_import_keep_the_blocks(library: Path, tmp_path: Path, name: str) -> None:
+    tape = tmp_path / "tape"
+    output("cartridge", "export", "A00001L6", tape, "--format", name, TAPEBAY_CONFIG=str(library))
+    output("cartridge", "import", "A00002L6", tape, "--format", name, TAPEBAY_CONFIG=str(library))
+    if name == "directory":  # files between filemarks: where a block ended is not kept
+        assert b"".join(blocks_of(library, "A00002L6")) == b"".join(BLOCKS)
+    else:
+        assert blocks_of(library, "A00002L6") == [*BLOCKS, b""]
+    assert places(library)["A00002L6"] == "shelf"
+
+
+def test_a_running_daemon_takes_an_imported_cartridge_in(served: Path, tmp_path: Path) -> None:
+    tape = tmp_path / "tape.tap"
+    output("cartridge", "export", "A00001L6", tape, "--format", "simh", TAPEBAY_CONFIG=str(served))
+    output("cartridge", "import", "A00002L6", tape, "--format", "simh", TAPEBAY_CONFIG=str(served))
+    assert places(served)["A00002L6"] == "shelf"
+    assert "A00002L6: shelf -> slot:2" in output("move", "A00002L6", "slot:2", TAPEBAY_CONFIG=str(served))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("verify", "A00404L6"), 6, "no cartridge A00404L6"),
+        (("recover", "A00001L6", "A00001L6"), 1, "already"),
+        (("recover", "A00001L6", "a/../b", "--medium", "LTO-6"), 2, "no barcode"),
+        (("export", "A00001L6", "{tmp}/x", "--format", "tgt"), 2, "cannot be exported"),
+        (("import", "A00002L6", "{tmp}", "--format", "nonsense"), 2, "--format is one of"),
+        (("import", "A00002L6", "{tmp}/lib/tapebay.toml", "--format", "simh"), 1, "tapebay.toml as simh"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_leaves_nothing(
+    library: Path, tmp_path: Path, arguments: tuple[str, ...], status: int, says: str
+) -> None:
+    done = tapebay("cartridge", *(a.replace("{tmp}", str(tmp_path)) for a in arguments), TAPEBAY_CONFIG=str(library))
+    assert done.exit_code == status, done.output
+    assert says in done.output
+    assert sorted(path.name for path in (library / "cartridges").iterdir()) == ["A00001L6"]
