@@ -103,6 +103,39 @@ def test_a_move_happened_or_did_not(tmp_path: Path, delay: float) -> None:
         appliance.call("unload", drive="drive:0")
 
 
+def persistent_reserve_out(action: int, type_: int = 0) -> bytes:
+    return bytes([0x5F, action, type_, 0, 0, 0, 0, 0, 24, 0])
+
+
+def reservation_parameters(key: int, action_key: int, *, aptpl: bool) -> bytes:
+    return key.to_bytes(8, "big") + action_key.to_bytes(8, "big") + bytes(4) + bytes([aptpl, 0, 0, 0])
+
+
+@pytest.mark.parametrize("aptpl", [True, False])
+@pytest.mark.parametrize("name", ["disk", "drive0", "changer"])
+def test_a_persistent_reservation_survives_when_it_is_to(tmp_path: Path, name: str, aptpl: bool) -> None:
+    """REGISTER with APTPL, RESERVE, SIGKILL: keys and holder are there again (SPC-5 5.14.5)."""
+    packages.require("libiscsi7")
+    register, reserve, exclusive_access = 0, 1, 3
+    with Appliance(tmp_path, disks=[Disk("disk", "16 MiB")]) as appliance:
+        with Session(appliance.portal, appliance.target_name) as session:
+            device = Device(session, appliance.lun(name))
+            device.good(persistent_reserve_out(register), reservation_parameters(0, 0xABC, aptpl=aptpl))
+            parameters = reservation_parameters(0xABC, 0, aptpl=False)
+            device.good(persistent_reserve_out(reserve, exclusive_access), parameters)
+            appliance.kill()
+            session.close()
+        appliance.start()
+        with Session(appliance.portal, appliance.target_name) as session:
+            device = Device(session, appliance.lun(name))
+            keys = device.good(bytes([0x5E, 0, 0, 0, 0, 0, 0, 0, 64, 0]), data_in_length=64)
+            reservation = device.good(bytes([0x5E, 1, 0, 0, 0, 0, 0, 0, 64, 0]), data_in_length=64)
+    assert keys[4:] == ((8).to_bytes(4, "big") + (0xABC).to_bytes(8, "big") if aptpl else bytes(4))
+    assert reservation[4:8] == (16 if aptpl else 0).to_bytes(4, "big")
+    if aptpl:
+        assert (int.from_bytes(reservation[8:16], "big"), reservation[21]) == (0xABC, exclusive_access)
+
+
 def test_a_synchronized_disk_keeps_its_blocks(tmp_path: Path) -> None:
     packages.require("libiscsi7")
     with Appliance(tmp_path, disks=[Disk("disk", "16 MiB")], cartridges=0) as appliance:

@@ -26,6 +26,7 @@ _EVIDENCE = {
     "lsscsi": "lsscsi",
     "e2fsprogs": "mkfs.ext4",
     "dmsetup": "dmsetup",
+    "fio": "fio",
     "tgt": "tgtd",
     "tshark": "tshark",
     "qemu-utils": "qemu-img",
