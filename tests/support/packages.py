@@ -27,6 +27,7 @@ _EVIDENCE = {
     "e2fsprogs": "mkfs.ext4",
     "dmsetup": "dmsetup",
     "fio": "fio",
+    "stenc": "stenc",
     "tgt": "tgtd",
     "tshark": "tshark",
     "qemu-utils": "qemu-img",
