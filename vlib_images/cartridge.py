@@ -126,8 +126,11 @@ class Cartridge(Transport):
         read_only: nothing on disk is changed, and any number of readers may have the cartridge open.
         Raises NotACartridge, CartridgeInUse, CartridgeDamaged, StorageError.
         """
-        identity = Identity.read(directory)
-        lock = cls._take_lock(directory, shared=read_only)
+        try:
+            identity = Identity.read(directory)
+            lock = cls._take_lock(directory, shared=read_only)
+        except OSError as error:
+            raise storage_failure(error, f"opening the cartridge in {directory}") from error
         try:
             return cls(directory, identity, lock, read_only=read_only, limits=limits or Limits())
         except OSError as error:

@@ -26,8 +26,8 @@ def read_document(path: Path) -> Document:
         document = json.loads(path.read_bytes())
         content: Document = document["content"]
         whole = document["crc32c"] == f"{crc32c(_canonical(content)):08x}"
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CartridgeDamaged(f"{path} is no document of a cartridge: {error}") from error
-    if not whole:
+    if not whole or not isinstance(content, dict):
         raise CartridgeDamaged(f"{path} does not match its checksum")
     return content

@@ -195,8 +195,7 @@ class Partition:
             return
         before = tail.end
         tail.flush()  # may fail for want of space, and be tried again
-        with self._failure_is_final():
-            tail.sync()
+        self._sync_segment(self.segments.entries[-1].segment_id, tail)
         self.room_bytes -= tail.end - before
 
     def _sync_sealed(self, entries: list[Entry] | None = None) -> None:
@@ -204,9 +203,13 @@ class Partition:
         unsynced = self.segments.unsynced
         for segment_id in list(unsynced) if entries is None else [entry.segment_id for entry in entries]:
             if segment_id in unsynced:
-                with self._failure_is_final():
-                    unsynced[segment_id].sync()
+                self._sync_segment(segment_id, unsynced[segment_id])
                 del unsynced[segment_id]
+
+    def _sync_segment(self, segment_id: int, segment: Segment) -> None:
+        with self._failure_is_final():
+            segment.sync()
+            self.store.require(segment_id)  # a file that somebody deleted is synced gladly, and then gone
 
     def close(self) -> None:
         """Synchronize and leave a checkpoint, so that opening scans nothing. Raises NoSpace, StorageError."""

@@ -14,6 +14,8 @@ def rebuild_manifest(store: SegmentStore) -> tuple[Manifest, list[str]]:
     entries: list[Entry] = []
     problems: list[str] = []
     last_id = 0
+    if not store.directory.is_dir():
+        return Manifest(store.cartridge_uuid, store.partition, worm=store.worm), [f"{store.directory} is missing"]
     for segment_id in filter(lambda number: store.path(number).exists(), store.stored_ids()):
         last_id = segment_id
         header = store.read_header(segment_id)

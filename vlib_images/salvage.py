@@ -141,6 +141,10 @@ def _open(source: Path, identity: Identity, number: int, report: SalvageReport) 
         return open_partition(store, capacity, writable=False)[0]
     except (CartridgeDamaged, FileNotFoundError) as error:
         report.notes.append(f"{error}; the list of segments was put together from the segments")
+    except OSError as error:
+        # The end of the log cannot be found: what the manifest is sure of is what there is.
+        report.notes.append(f"partition {number}: {error.strerror}; blocks written last may be lost")
+        return partition_from(store, store.read_manifest(), capacity)
     manifest, problems = rebuild_manifest(store)
     report.notes += problems
     return partition_from(store, manifest, capacity)
@@ -162,11 +166,12 @@ def _copy(partition: Partition, target: Cartridge, report: SalvageReport) -> Ite
                 _write_filemark(target, report)
                 continue
             block = partition.read_stored(position, scratch)
-        except DamagedBlock as error:
+        except (DamagedBlock, StorageError) as error:
             if _was_filemark(partition, position):
                 _write_filemark(target, report)
             else:
-                report.lose(partition.number, position, error.reason)
+                reason = error.reason if isinstance(error, DamagedBlock) else str(error)
+                report.lose(partition.number, position, reason)
             continue
         target.write_stored(block)
         report.blocks += 1

@@ -2,6 +2,7 @@
 sealed segments never change, and everything else is a small file that is replaced whole."""
 
 import os
+import re
 import struct
 import time
 from collections import OrderedDict
@@ -16,6 +17,7 @@ MAGIC: Final = b"TAPEBAYS"
 VERSION: Final = 1
 HEADER: Final = struct.Struct("<8sII16sIIQQQQ16sQ28sI")
 MANIFEST: Final = "manifest"
+NAME: Final = re.compile(r"(?P<id>\d{8,})\.(seg|idx)", re.ASCII)
 OPEN_SEGMENTS: Final = 16
 
 
@@ -216,14 +218,20 @@ class SegmentStore:
         except FileNotFoundError:
             return
 
+    def require(self, segment_id: int) -> None:
+        """Raises FileNotFoundError unless the segment has a name in the directory, OSError."""
+        self.path(segment_id).stat()
+
     def free_bytes(self) -> int:
         """Free space of the file system. Raises OSError."""
         space = os.statvfs(self.directory)
         return space.f_bavail * space.f_frsize
 
     def stored_ids(self) -> list[int]:
-        """The ids of all segment files and checkpoints in the directory, whoever they belong to."""
-        return sorted({int(path.stem) for path in self.directory.iterdir() if path.suffix in (".seg", ".idx")})
+        """The ids of all segment files and checkpoints in the directory, whoever they belong to. Other files are none
+        of ours."""
+        names = (NAME.fullmatch(path.name) for path in self.directory.iterdir())
+        return sorted({int(name["id"]) for name in names if name})
 
     def close(self) -> None:
         while self._open:

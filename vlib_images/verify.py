@@ -4,7 +4,7 @@ It needs no lock: it may run while the library serves the cartridge. What is wri
 at as it is when its turn comes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -111,21 +111,28 @@ def _verify_partition(store: SegmentStore, report: VerifyReport) -> Iterator[Non
             return
         try:
             segment = store.recover(entry, writable=False) if entry.flags & EntryFlag.HEAD else store.open_sealed(entry)
-        except FileNotFoundError:
+        except OSError as error:
             if store.read_manifest().generation != manifest.generation:
                 continue  # it was cut off a moment ago
-            report.add(Damage(store.partition, entry.first_object, entry.objects, "the segment's file is missing"))
+            gone = isinstance(error, FileNotFoundError)
+            reason = "the segment's file is missing" if gone else f"the segment's file: {error.strerror}"
+            report.add(Damage(store.partition, entry.first_object, entry.objects, reason))
             report.objects += entry.objects
             position = entry.end
+            if entry.flags & EntryFlag.HEAD:
+                return
             continue
-        yield from _verify_segment(segment, entry, report, store.partition)
-        position = entry.first_object + segment.objects
+        checked = yield from _verify_segment(segment, entry, report, store)
+        position = entry.first_object + checked
         store.forget(entry.segment_id)
-        if entry.flags & EntryFlag.HEAD:
+        if entry.flags & EntryFlag.HEAD and checked == segment.objects:
             return
 
 
-def _verify_segment(segment: Segment, entry: Entry, report: VerifyReport, partition: int) -> Iterator[None]:
+def _verify_segment(
+    segment: Segment, entry: Entry, report: VerifyReport, store: SegmentStore
+) -> Generator[None, None, int]:
+    """Returns how many objects were looked at: all, unless the others were cut off meanwhile."""
     at = 0
     while at < segment.objects:
         wanted = min(STEP_OBJECTS, segment.objects - at)
@@ -134,7 +141,18 @@ def _verify_segment(segment: Segment, entry: Entry, report: VerifyReport, partit
         report.objects += whole
         report.bytes_checked += length
         if whole < wanted:
-            report.add(Damage(partition, entry.first_object + at, 1, "its checksum is wrong"))
+            if not _listed(store, entry, at):
+                break
+            report.add(Damage(store.partition, entry.first_object + at, 1, "its checksum is wrong"))
             report.objects += 1
             at += 1
         yield
+    return at
+
+
+def _listed(store: SegmentStore, entry: Entry, at: int) -> bool:
+    """Whether the tape still has that object of the segment: a cut shows in the manifest before it does in the file."""
+    return any(
+        now.segment_id == entry.segment_id and (at < now.objects or now.flags & EntryFlag.HEAD)
+        for now in store.read_manifest().entries
+    )

@@ -18,7 +18,7 @@ struct cursor {
 	unsigned char *data;
 	uint64_t start, limit;
 	size_t length;       /* bytes of the file in `data`, from `start` */
-	uint64_t unreadable; /* the last offset where reading failed; UINT64_MAX: none */
+	uint64_t unreadable; /* where the farthest bytes end that did not read; 0: all read */
 };
 
 /* ---- bytes ------------------------------------------------------------------------------------------------------ */
@@ -32,7 +32,8 @@ static void fill_piecewise(struct cursor *cursor, uint64_t offset, size_t length
 		if (storage_read(&cursor->segment->file, cursor->data + done, piece, offset + done) == (ssize_t)piece)
 			continue;
 		memset(cursor->data + done, 0, piece);
-		cursor->unreadable = offset + done;
+		if (offset + done + piece > cursor->unreadable)
+			cursor->unreadable = offset + done + piece;
 	}
 }
 
@@ -275,7 +276,7 @@ static int scan(struct cursor *cursor, const struct scan_bounds *bounds, uint64_
  * damaged. -EIO: the device did not let us tell where the log ends, so nothing may be cut. */
 int segment_scan(struct segment *segment, const struct scan_bounds *bounds)
 {
-	struct cursor cursor = { .segment = segment, .limit = bounds->limit, .unreadable = UINT64_MAX };
+	struct cursor cursor = { .segment = segment, .limit = bounds->limit };
 	uint64_t end = bounds->start;
 	bool open_ended = bounds->durable < bounds->limit;
 	int rc;
@@ -286,8 +287,7 @@ int segment_scan(struct segment *segment, const struct scan_bounds *bounds)
 		return -ENOMEM;
 	rc = scan(&cursor, bounds, &end);
 	free(cursor.data);
-	if (!rc && open_ended && end < bounds->limit && !segment->complete && cursor.unreadable != UINT64_MAX &&
-	    cursor.unreadable >= end)
+	if (!rc && open_ended && end < bounds->limit && !segment->complete && cursor.unreadable > end)
 		return -EIO;
 	segment->flushed = end;
 	return rc;

@@ -149,10 +149,11 @@ class TapeBase(Device):
 
     def synchronize(self, *, deferred: bool) -> None:
         """Makes everything written durable. Raises CheckCondition: WRITE ERROR, `deferred` when commands answered GOOD
-        before are what failed (SPC-5 4.4.5)."""
-        if self.buffered_from is None or self.medium is None:
+        before are what failed (SPC-5 4.4.5); such a failure is reported once. A command that asks for it is never
+        answered GOOD before it is true, however often it failed before."""
+        if self.medium is None or (deferred and self.buffered_from is None):
             return
-        self.buffered_from = None  # a failure is reported now, once
+        self.buffered_from = None
         try:
             self.medium.synchronize()
         except errors.CartridgeError as error:

@@ -14,7 +14,7 @@ from vlib_images.cartridge import Cartridge
 
 
 def main(directory: Path, seed: int) -> None:
-    """Writes until it is killed. The journal's lines are single writes, so that a kill leaves whole lines."""
+    """Writes until it is killed. A journal line is one write; a kill in the middle of it leaves a line without end."""
     plan = Plan.draw(seed)
     journal = os.open(directory / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     rng = random.Random(os.urandom(8) if seed < 0 else seed)

@@ -5,12 +5,14 @@ TAPEBAY_EXHAUSTIVE=1 in the environment tries every offset; the default is a sam
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from datamover.engine import crc32c
 from vlib_images.cartridge import Cartridge
 from vlib_images.errors import CartridgeDamaged, CartridgeError, DamagedBlock, NotACartridge
 from vlib_images.medium import MEDIA
@@ -189,3 +191,42 @@ def test_a_vanished_directory_is_a_clear_error(original: tuple[Path, State], tmp
             cartridge.synchronize()
         with pytest.raises(CartridgeError):
             cartridge.close()
+
+
+def test_a_file_of_somebody_else_is_left_alone(original: tuple[Path, State], tmp_path: Path) -> None:
+    shutil.copytree(original[0], tmp_path / "T")
+    strangers = [tmp_path / "T" / "p0" / name for name in ("notes.seg", "7.seg", "00000009.seg~")]
+    for stranger in strangers:
+        stranger.write_bytes(b"not ours")
+    with Cartridge.open(tmp_path / "T", limits=LIMITS) as cartridge:
+        assert cartridge.recovery[0].clean
+    assert all(stranger.exists() for stranger in strangers)
+    assert read_what_reads(tmp_path / "T") == original[1]
+
+
+@pytest.mark.parametrize("name", ["cartridge.json", "lock", "mam.json", "usage.json", "p0/manifest"])
+@pytest.mark.parametrize("kind", ["directory", "loop"])
+def test_something_else_under_the_name_of_a_file_is_a_clear_error(
+    name: str, kind: str, original: tuple[Path, State], tmp_path: Path
+) -> None:
+    shutil.copytree(original[0], tmp_path / "T")
+    path = tmp_path / "T" / name
+    path.unlink()
+    if kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(path.name)
+    with pytest.raises(CartridgeError, match=re.escape(str(path))):
+        Cartridge.open(tmp_path / "T")
+
+
+@pytest.mark.parametrize("content", ['{"crc32c": "%08x", "content": []}', "[" * 100_000, "7", ""])
+def test_documents_that_are_json_of_another_shape(content: str, original: tuple[Path, State], tmp_path: Path) -> None:
+    shutil.copytree(original[0], tmp_path / "T")
+    body = content % crc32c(b"[]") if "%" in content else content
+    for name in ("mam.json", "usage.json"):
+        (tmp_path / "T" / name).write_text(body)
+    assert read_what_reads(tmp_path / "T") == original[1]
+    (tmp_path / "T" / "cartridge.json").write_text(body)
+    with pytest.raises(CartridgeDamaged, match=r"cartridge\.json"):
+        Cartridge.open(tmp_path / "T")

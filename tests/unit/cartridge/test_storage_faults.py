@@ -2,6 +2,7 @@
 below the engine, at the system calls."""
 
 import errno
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,10 +153,12 @@ def test_an_unreadable_sector_is_a_damaged_block(make: Make) -> None:
         assert cartridge.read_block(into).length == 100
 
 
-def test_an_unreadable_sector_never_shortens_the_log(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("blocks", [1, 3, 60, 400])
+def test_an_unreadable_sector_never_shortens_the_log(make: Make, tmp_path: Path, blocks: int) -> None:
     """Whether what cannot be read was promised cannot be told: the cartridge does not open, and loses nothing."""
     cartridge = make()
-    cartridge.write_block(b"x" * 5000)
+    for _ in range(blocks):
+        cartridge.write_block(b"x" * 5000)
     cartridge.synchronize()
     cartridge.write_block(b"y" * 5000)
     for partition in cartridge._partitions:
@@ -166,7 +169,21 @@ def test_an_unreadable_sector_never_shortens_the_log(make: Make, tmp_path: Path)
     storage_fault("read", errno.EIO, path=".seg", times=10**9)
     with pytest.raises(StorageError):
         Cartridge.open(tmp_path / "T00001L8")
-    assert reopened(tmp_path) == [b"x" * 5000, b"y" * 5000]
+    assert reopened(tmp_path) == [*[b"x" * 5000] * blocks, b"y" * 5000]
+
+
+def test_what_went_into_a_deleted_file_is_not_promised(make: Make, tmp_path: Path) -> None:
+    """The kernel syncs a file that has no name any more without a word."""
+    cartridge = make()
+    cartridge.write_block(b"x")
+    cartridge.synchronize()
+    shutil.rmtree(tmp_path / "T00001L8")
+    cartridge.write_block(b"y")
+    for _ in range(2):
+        with pytest.raises(StorageError, match="No such file"):
+            cartridge.synchronize()
+    with pytest.raises(StorageError):
+        cartridge.close()
 
 
 def test_a_cut_that_cannot_be_finished_is_finished_later(make: Make, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """verify finds every damage and nothing else; salvage saves everything else and says what it could not."""
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from datamover.engine import storage_fault
 from tests.unit.cartridge.conftest import contents
 from vlib_images.cartridge import Cartridge
 from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
@@ -76,6 +78,60 @@ def test_a_missing_segment_is_found(make: Make, tmp_path: Path) -> None:
     report = verify(tmp_path / "T00001L8")
     assert [damage.reason for damage in report.damages] == ["the segment's file is missing"]
     assert report.objects == len(expected)
+
+
+@pytest.mark.parametrize("change", ["overwrite", "erase", "rewrite", "format"])
+@pytest.mark.parametrize("segment_bytes", [1 << 20, 1 << 28])
+def test_a_backup_that_overwrites_meanwhile_is_no_damage(
+    make: Make, tmp_path: Path, change: str, segment_bytes: int
+) -> None:
+    """Behind the place where verify is just now and before it: what was cut off is not looked for."""
+    with make(limits=Limits(segment_bytes)) as cartridge:
+        cartridge.write_blocks(bytes(500 * 20_000), 500)
+        cartridge.synchronize()
+        steps = iter(range(10**9))
+
+        def interfere(progress: Progress) -> None:
+            if next(steps):
+                return
+            cartridge.locate_block(0, 0 if change == "rewrite" else 1000)
+            if change == "format":
+                cartridge.format([1 << 20, 1 << 20])
+            elif change == "erase":
+                cartridge.erase()
+            else:
+                cartridge.write_blocks(b"new" * 200 * 9000, 600)
+                cartridge.synchronize()
+
+        assert verify(tmp_path / "T00001L8", interfere).damages == []
+        whole = verify(tmp_path / "T00001L8")
+        assert (whole.objects, whole.damages) == (cartridge.end_of_data(0), [])
+
+
+def test_a_segment_that_cannot_be_opened_is_damage(make: Make, tmp_path: Path) -> None:
+    with make(limits=LIMITS) as cartridge:
+        expected = fill(cartridge)
+        entry = cartridge._partitions[0].segments.entries[1]
+    storage_fault("open", errno.EIO, path="00000002.seg", times=10**9)
+    report = verify(tmp_path / "T00001L8")
+    assert report.objects == len(expected)
+    assert [(d.first_block, d.count) for d in report.damages] == [(entry.first_object, entry.objects)]
+    assert "Input/output error" in str(report.damages[0])
+    saved_report = salvage(tmp_path / "T00001L8", tmp_path / "new")
+    assert [(d.first_block, d.count) for d in saved_report.lost] == [(entry.first_object, entry.objects)]
+
+
+def test_a_missing_tail_ends_the_check(make: Make, tmp_path: Path) -> None:
+    with make() as cartridge:
+        cartridge.write_block(b"x")
+        cartridge.synchronize()
+        cartridge.rewind()
+        cartridge.erase()  # the segment is there and empty
+        cartridge.write_block(b"y")
+        cartridge.synchronize()
+    for segment in (tmp_path / "T00001L8" / "p0").glob("*.seg"):
+        segment.unlink()
+    assert [d.count for d in verify(tmp_path / "T00001L8").damages] == [1]
 
 
 def test_verify_changes_nothing(make: Make, tmp_path: Path) -> None:
@@ -154,6 +210,30 @@ def test_salvage_without_a_manifest_and_a_segment(make: Make, tmp_path: Path) ->
     report = salvage(tmp_path / "T00001L8", tmp_path / "new")
     assert [(damage.first_block, damage.count) for damage in report.lost] == [(entry.first_object, entry.objects)]
     assert saved(tmp_path / "new") == expected[: entry.first_object] + expected[entry.end :]
+
+
+def test_salvage_around_a_missing_partition(make: Make, tmp_path: Path) -> None:
+    with make(limits=LIMITS, partitions=2) as cartridge:
+        expected = fill(cartridge)
+    shutil.rmtree(tmp_path / "T00001L8" / "p1")
+    report = salvage(tmp_path / "T00001L8", tmp_path / "new")
+    assert any("p1 is missing" in note for note in report.notes)
+    assert saved(tmp_path / "new") == expected
+
+
+def test_salvage_where_the_end_of_the_log_does_not_read(make: Make, tmp_path: Path) -> None:
+    with make() as cartridge:
+        fill(cartridge)
+        cartridge.synchronize()
+        cartridge.write_block(b"never promised")
+        tail = cartridge._partitions[0].segments.tail
+        assert tail is not None
+        tail.flush()
+        storage_fault("read", errno.EIO, path=".seg", times=10**9)
+        cartridge._lock.close()  # as a kill -9 would leave it
+        report = salvage(tmp_path / "T00001L8", tmp_path / "new")
+    assert report.blocks == 0
+    assert any("may be lost" in note for note in report.notes)
 
 
 def test_salvage_without_cartridge_json(make: Make, tmp_path: Path) -> None:

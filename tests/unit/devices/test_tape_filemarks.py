@@ -1,5 +1,7 @@
 """WRITE FILEMARKS(6), durability, and what every move does with buffered data (SSC-3 6.9, 4.2.11)."""
 
+import shutil
+
 import pytest
 
 from datamover.engine import storage_fault, storage_faults_clear
@@ -21,7 +23,7 @@ from tests.unit.devices.tape_support import (
 )
 from vlib_images.cartridge import Cartridge
 
-EIO, ENOSPC = 5, 28
+EIO, ENOSPC, EOPNOTSUPP = 5, 28, 95
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +64,8 @@ def test_immediate_zero_promises_durability_and_immediate_does_not(drive):
     assert spy.calls == 0
     good(filemarks(drive, 1))
     assert spy.calls == 1
-    good(filemarks(drive, 0))  # nothing new to make durable
-    assert spy.calls == 1
+    good(filemarks(drive, 0))  # asks again; the cartridge knows that nothing is left to make durable
+    assert spy.calls == 2
 
 
 @pytest.mark.parametrize(
@@ -140,6 +142,33 @@ def test_write_error_of_the_storage(drive):
     storage_fault("sync", EIO, times=1000)
     assert stream_sense(filemarks(drive)) == (0, 3, 0x0C, 0x00, None)
     good(space(drive, 3))
+
+
+def test_write_filemarks_is_never_good_before_it_is_true(drive):
+    """A host that asks again for what has failed must not be told that all is well."""
+    good(write(drive, b"a"))
+    storage_fault("sync", EIO, times=1)
+    assert stream_sense(filemarks(drive, 0)) == (0, 3, 0x0C, 0x00, None)
+    assert stream_sense(filemarks(drive, 0)) == (0, 3, 0x0C, 0x00, None)
+    storage_faults_clear()
+
+
+def test_write_filemarks_waits_until_a_full_disk_has_room(drive):
+    storage_fault("allocate", EOPNOTSUPP, times=10**9)
+    good(write(drive, b"a"))
+    storage_fault("write", ENOSPC, times=2)
+    for _ in range(2):
+        assert stream_sense(filemarks(drive, 0))[:4] == (END_OF_MEDIUM, 3, 0x0C, 0x00)
+    good(filemarks(drive, 0))
+    assert drive.medium._partitions[0].segments.tail.marked > 0
+
+
+def test_a_vanished_directory_is_a_write_error(drive):
+    good(write(drive, b"a"))
+    good(filemarks(drive))
+    shutil.rmtree(drive.medium.directory)
+    good(write(drive, b"b"))
+    assert stream_sense(filemarks(drive)) == (0, 3, 0x0C, 0x00, None)
 
 
 def test_deferred_error_is_reported_once_whoever_asks(drive):
