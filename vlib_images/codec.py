@@ -41,10 +41,20 @@ class Tag(IntEnum):
     AUTHENTICATED_DATA = 2
     UNAUTHENTICATED_DATA = 3
     FLAGS = 4
+    ORIGIN = 5
 
 
 RAW_READ_DISABLED: Final = 1
 """FLAGS bit: whoever wrote the block forbade reading it without decryption (SSC-5 RDMC)."""
+
+EXTENSION_BYTES_MAX: Final = 255 * 8
+
+
+class Origin(Enum):
+    """In which encryption mode an encrypted block was written. The values are ORIGIN's, which is absent for ENCRYPT."""
+
+    ENCRYPT = b""
+    EXTERNAL = b"\x01"
 
 
 class UndecodableBlock(Exception):
@@ -143,10 +153,14 @@ class DecryptionMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decryption:
-    """How to read encrypted blocks. The key is needed by DECRYPT and MIXED."""
+    """How to read encrypted blocks. The key is needed by DECRYPT and MIXED.
+
+    refused: blocks written in this mode are not given out (SSC-5, CHECK EXTERNAL ENCRYPTION MODE).
+    """
 
     mode: DecryptionMode = DecryptionMode.DISABLE
     key: EncryptionKey | None = None
+    refused: Origin | None = None
 
     @property
     def reads_plain(self) -> bool:
@@ -162,6 +176,7 @@ class EncryptionStatus:
     authenticated_data: bytes = b""
     unauthenticated_data: bytes = b""
     raw_read_disabled: bool = False
+    origin: Origin = Origin.ENCRYPT
 
 
 # ---- extension -------------------------------------------------------------------------------------------------------
@@ -190,6 +205,7 @@ def encryption_status(form: int, extension: bytes) -> EncryptionStatus:
         elements.get(Tag.AUTHENTICATED_DATA, b""),
         elements.get(Tag.UNAUTHENTICATED_DATA, b""),
         bool(elements.get(Tag.FLAGS, b"\0")[0] & RAW_READ_DISABLED),
+        Origin.EXTERNAL if Tag.ORIGIN in elements else Origin.ENCRYPT,
     )
 
 
@@ -277,7 +293,7 @@ def to_raw(block: StoredBlock) -> bytes:
 
 
 def from_raw(raw: Buffer) -> StoredBlock:
-    """What to_raw() made (EXTERNAL encryption mode). Raises UndecodableBlock."""
+    """What to_raw() made, marked as written in EXTERNAL encryption mode. Raises UndecodableBlock."""
     view = memoryview(raw)
     if view.nbytes < RAW.size:
         raise UndecodableBlock("too short for a raw block")
@@ -287,4 +303,8 @@ def from_raw(raw: Buffer) -> StoredBlock:
         raise UndecodableBlock("not a raw block that Tapebay has read")
     if not 1 <= logical_length < 1 << 24:
         raise UndecodableBlock("a raw block of an impossible length")
-    return StoredBlock(view[at:], logical_length, 0, Form(form), bytes(view[RAW.size : at]))
+    elements = _decode_extension(bytes(view[RAW.size : at])) | {Tag.ORIGIN: Origin.EXTERNAL.value}
+    extension = _encode_extension(elements)
+    if len(extension) > EXTENSION_BYTES_MAX:
+        raise UndecodableBlock("a raw block with more beside it than a record can hold")
+    return StoredBlock(view[at:], logical_length, 0, Form(form), extension)

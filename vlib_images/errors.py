@@ -74,6 +74,10 @@ class RawReadRefused(EncryptionProblem):
     """Whoever wrote the block forbade reading it raw."""
 
 
+class OriginRefused(EncryptionProblem):
+    """The block was written in an encryption mode whose blocks are not wanted."""
+
+
 class WriteStopped(CartridgeError):
     """The base of what stops a write. blocks_written: how many blocks or filemarks the call had written before."""
 

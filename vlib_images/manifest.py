@@ -10,7 +10,7 @@ from vlib_images.errors import CartridgeDamaged
 
 MAGIC: Final = b"TBMANIF\x01"
 HEADER: Final = struct.Struct("<8sII16sIIQQQ")
-ENTRY: Final = struct.Struct("<QQQQQIIIHBBQ")
+ENTRY: Final = struct.Struct("<QQQQQIIIHBBII")
 CRC: Final = struct.Struct("<I")
 
 
@@ -22,6 +22,8 @@ class EntryFlag(IntFlag):
 
 
 NO_FLAGS: Final = EntryFlag(0)
+NO_OBJECT: Final = 0xFFFFFFFE
+"""More than any segment has objects."""
 
 
 @dataclass(slots=True)
@@ -30,6 +32,8 @@ class Entry:
 
     data_bytes: where the SEAL record lies; HEAD: how much log was durable when the manifest was written.
     used_bytes: the live part of the log.
+    first_encrypted: the segment's first encrypted block; NO_OBJECT: it has none; None: not known.
+    encrypted_end: all blocks from that one up to this object are encrypted.
     """
 
     segment_id: int
@@ -43,6 +47,19 @@ class Entry:
     dead_entries: int = 0
     epoch: int = 0
     flags: EntryFlag = NO_FLAGS
+    first_encrypted: int | None = None
+    encrypted_end: int = 0
+
+    @property
+    def has_encrypted(self) -> bool:
+        """Whether the segment is known to have an encrypted block."""
+        return self.first_encrypted is not None and self.first_encrypted != NO_OBJECT
+
+    def forget_encrypted(self, object_number: int) -> None:
+        """The objects from this one on are gone."""
+        if self.first_encrypted is not None and self.first_encrypted >= object_number:
+            self.first_encrypted, self.encrypted_end = NO_OBJECT, 0
+        self.encrypted_end = min(self.encrypted_end, object_number)
 
     @property
     def end(self) -> int:
@@ -88,7 +105,8 @@ class Manifest:
                 entry.dead_entries,
                 entry.flags,
                 entry.epoch,
-                0,
+                0 if entry.first_encrypted is None else entry.first_encrypted + 1,
+                entry.encrypted_end,
             )
             for entry in self.entries
         ]
@@ -112,7 +130,7 @@ class Manifest:
     @staticmethod
     def _entry(row: tuple[int, ...]) -> Entry:
         segment_id, first_object, first_filemark, data_bytes, used_bytes, *rest = row
-        objects, filemarks, seed, dead_entries, flags, epoch, _ = rest
+        objects, filemarks, seed, dead_entries, flags, epoch, first_encrypted, encrypted_end = rest
         return Entry(
             segment_id=segment_id,
             seed=seed,
@@ -125,4 +143,6 @@ class Manifest:
             dead_entries=dead_entries,
             epoch=epoch,
             flags=EntryFlag(flags),
+            first_encrypted=first_encrypted - 1 if first_encrypted else None,
+            encrypted_end=encrypted_end,
         )

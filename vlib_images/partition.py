@@ -14,13 +14,13 @@ from typing_extensions import Buffer
 
 from datamover.engine import READ_DAMAGED, READ_END, Segment, SegmentDamaged
 from vlib_images.codec import Form, Scratch, StoredBlock
+from vlib_images.encrypted_blocks import KIND_BLOCK, note_encrypted
 from vlib_images.errors import DamagedBlock, EndOfPartition, NoSpace, StorageError, WormViolation, storage_failure
 from vlib_images.manifest import Entry, EntryFlag, Manifest
 from vlib_images.segment_list import SegmentList
 from vlib_images.segments import SegmentStore, finish_cut
 
 RECORD_HEADER_BYTES: Final = 32
-KIND_BLOCK: Final = 1
 
 UNSYNCED_SEGMENTS: Final = 4
 """Sealed segments that may wait for a sync. A bound for what recovery must scan and for dirty memory."""
@@ -101,9 +101,13 @@ class Partition:
         try:
             tail = self.segments.tail
             if tail is None or not tail.append_encoded(*row):
-                self._next_tail().append_encoded(*row)
+                tail = self._next_tail()
+                tail.append_encoded(*row)
         except OSError as error:
             raise self._failed(error, "writing a block") from error
+        if block.form & Form.ENCRYPTED:
+            entry = self.segments.entries[-1]
+            note_encrypted(entry, tail, self.end - entry.first_object)
         self.room_bytes -= size
         self.end += 1
 
@@ -302,7 +306,10 @@ class Partition:
         end, _, used_bytes = tail.cut_point(relative)
         if tail.end - end > TRUNCATE_DEAD_BYTES or tail.end - used_bytes > SEGMENT_DEAD_BYTES:
             return False
-        return tail.truncate(relative)
+        if not tail.truncate(relative):
+            return False
+        self.segments.entries[-1].forget_encrypted(relative)
+        return True
 
     def _cut(self, number: int, relative: int) -> None:
         """By the manifest: later segments go, this one ends at the object and is sealed; a new tail will follow it."""
@@ -315,6 +322,7 @@ class Partition:
             cut = copy.copy(before)
             cut.data_bytes, cut.filemarks, cut.used_bytes = segments.segment(number).cut_point(relative)
             cut.objects, cut.epoch = relative, 0
+            cut.forget_encrypted(relative)
             cut.flags = EntryFlag.CUT
             kept, dropped = [*kept, cut], dropped[1:]
         self._list(kept)

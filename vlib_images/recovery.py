@@ -87,8 +87,10 @@ class _Recovery:
         self.segments.entries.append(entry)
         if entry.flags & EntryFlag.HEAD:
             entry.flags &= ~EntryFlag.HEAD
-            promised = entry.data_bytes
-            self._take(entry, self._recover_listed(entry))
+            promised, segment = entry.data_bytes, self._recover_listed(entry)
+            if (segment.objects, segment.epoch) != (entry.objects, entry.epoch):
+                entry.first_encrypted = None  # the manifest does not know of what was written or cut off since
+            self._take(entry, segment)
             self.report.clean &= self.segments.tail is not None and self.segments.tail.end == promised
         elif entry.flags & EntryFlag.CUT and self.writable:
             self.store.shorten(entry, entry)

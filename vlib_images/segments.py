@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from datamover.engine import Segment, crc32c, storage_replace, storage_sync_directory, storage_unlink
-from vlib_images.manifest import Entry, EntryFlag, Manifest
+from vlib_images.manifest import NO_OBJECT, Entry, EntryFlag, Manifest
 
 MAGIC: Final = b"TAPEBAYS"
 VERSION: Final = 1
@@ -130,7 +130,7 @@ class SegmentStore:
         except OSError:
             path.unlink(missing_ok=True)  # so that another try finds the name free
             raise
-        return Entry(segment_id, header.seed, first_object, first_filemark), segment
+        return Entry(segment_id, header.seed, first_object, first_filemark, first_encrypted=NO_OBJECT), segment
 
     def read_header(self, segment_id: int) -> SegmentHeader | None:
         """None when there is no such segment or its header does not verify."""

@@ -20,6 +20,7 @@ from vlib_images.codec import (
     Scratch,
     StoredBlock,
 )
+from vlib_images.encrypted_blocks import EncryptedBlocks, find_encrypted
 from vlib_images.errors import (
     DamagedBlock,
     EncryptionProblem,
@@ -28,6 +29,7 @@ from vlib_images.errors import (
     KeyWrong,
     NotEncrypted,
     NotRawBlock,
+    OriginRefused,
     RawReadRefused,
     WriteStopped,
 )
@@ -132,6 +134,10 @@ class Transport:
     def end_of_data(self, partition: int) -> int:
         """The number of logical objects of a partition."""
         return self._partitions[partition].end
+
+    def encrypted_blocks(self, partition: int) -> EncryptedBlocks | None:
+        """Where a partition is encrypted; None when that is not known."""
+        return find_encrypted(self._partitions[partition].segments)
 
     def _track(self) -> Track:
         partition = self._partition
@@ -355,12 +361,15 @@ class Transport:
                 raise self._problem(NotEncrypted, position, "it is not encrypted")
             return codec.decompress(block)
         mode, key = self._decryption.mode, self._decryption.key
-        if mode is DecryptionMode.RAW:
-            if codec.encryption_status(block.form, block.extension).raw_read_disabled:
+        if mode is DecryptionMode.DISABLE or (key is None and mode is not DecryptionMode.RAW):
+            raise self._problem(KeyMissing, position, "it is encrypted and no key is set")
+        status = codec.encryption_status(block.form, block.extension)
+        if status.origin is self._decryption.refused:
+            raise self._problem(OriginRefused, position, f"it was written in {status.origin.name} mode")
+        if key is None or mode is DecryptionMode.RAW:
+            if status.raw_read_disabled:
                 raise self._problem(RawReadRefused, position, "it may not be read raw")
             return codec.to_raw(block)
-        if mode is DecryptionMode.DISABLE or key is None:
-            raise self._problem(KeyMissing, position, "it is encrypted and no key is set")
         try:
             return codec.decompress(codec.decrypt(block, key))
         except codec.WrongKey as error:

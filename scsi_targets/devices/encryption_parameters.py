@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scsi_targets.devices.task import Nexus
-from scsi_targets.t10.ssc_encryption import EncryptionMode, Scope
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from scsi_targets.t10.ssc_encryption import CheckOrigin, EncryptionMode, Scope
+from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey, Origin
 
 # DECRYPTION MODE (SSC-4 table 191) in its numbers' order.
 DECRYPTION_MODES = (DecryptionMode.DISABLE, DecryptionMode.RAW, DecryptionMode.DECRYPT, DecryptionMode.MIXED)
+
+REFUSED = {CheckOrigin.REFUSE_EXTERNAL: Origin.EXTERNAL, CheckOrigin.REFUSE_ENCRYPT: Origin.ENCRYPT}
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +31,7 @@ class ParameterSet:
     authenticated_data: bytes = b""
     unauthenticated_data: bytes = b""
     metadata: bytes = b""
-    check_external_encryption_mode: int = 0
+    check_origin: CheckOrigin = CheckOrigin.VENDOR_SPECIFIC
     raw_read_disabled: bool = False
     clear_on_demount: bool = False
     clear_on_preempt: bool = False
@@ -44,7 +46,7 @@ class ParameterSet:
     @property
     def decryption(self) -> Decryption:
         """How the cartridge is to read."""
-        return Decryption(self.decryption_mode, self.key)
+        return Decryption(self.decryption_mode, self.key, REFUSED.get(self.check_origin))
 
     def encoder(self, compression_level: int | None) -> Encoder:
         """How the cartridge is to write, in ENCRYPT mode."""

@@ -14,6 +14,7 @@ from scsi_targets.t10.sense import CheckCondition
 from scsi_targets.t10.ssc_encryption import (
     ALGORITHM_INDEX,
     PLAIN_TEXT_KEY,
+    CheckOrigin,
     EncryptionMode,
     Kad,
     KadType,
@@ -26,7 +27,6 @@ from vlib_images.codec import A_KAD_BYTES_MAX, KEY_BYTES, U_KAD_BYTES_MAX, Decry
 Page = SetDataEncryptionPage
 HEADER_BYTES = 4  # that PAGE LENGTH does not count
 M_KAD_BYTES_MAX = 64
-NOT_CHECKED = (0, 1)  # CEEM: vendor-specific, which is not checked here, or not checked
 RAW_DEFAULT, RAW_ENABLED, RAW_DISABLED = 0, 2, 3  # RDMC; the default is enabled
 LONGEST = {
     KadType.UNAUTHENTICATED: U_KAD_BYTES_MAX, KadType.AUTHENTICATED: A_KAD_BYTES_MAX, KadType.METADATA: M_KAD_BYTES_MAX,
@@ -64,7 +64,6 @@ def _require(condition: bool, field: Field | int) -> None:
 
 
 def _check_controls(page: Page) -> None:
-    _require(page.check_external_encryption_mode in NOT_CHECKED, Page.check_external_encryption_mode)
     _require(
         page.raw_decryption_mode_control in (RAW_DEFAULT, RAW_ENABLED, RAW_DISABLED), Page.raw_decryption_mode_control
     )
@@ -91,7 +90,7 @@ def _parameters(page: Page, data: memoryview) -> ParameterSet:
         authenticated_data=kads.get(KadType.AUTHENTICATED, b""),
         unauthenticated_data=kads.get(KadType.UNAUTHENTICATED, b""),
         metadata=kads.get(KadType.METADATA, b""),
-        check_external_encryption_mode=page.check_external_encryption_mode,
+        check_origin=CheckOrigin(page.check_external_encryption_mode),
         raw_read_disabled=page.raw_decryption_mode_control == RAW_DISABLED,
         clear_on_demount=bool(page.clear_key_on_demount),
         clear_on_preempt=bool(page.clear_key_on_reservation_preempt),

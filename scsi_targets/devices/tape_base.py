@@ -68,6 +68,7 @@ ENCRYPTION_PROBLEMS: dict[type[errors.EncryptionProblem], SenseCode] = {
     errors.KeyWrong: sense.INCORRECT_DATA_ENCRYPTION_KEY,
     errors.NotEncrypted: sense.UNENCRYPTED_DATA_WHILE_DECRYPTING,
     errors.RawReadRefused: sense.NOT_RAW_READ_ENABLED,
+    errors.OriginRefused: sense.ENCRYPTION_MODE_MISMATCH_ON_READ,
 }
 
 # What reading a block may raise.

@@ -18,7 +18,15 @@ from scsi_targets.t10 import sense, spc
 from scsi_targets.t10 import ssc_encryption as pages
 from scsi_targets.t10.sense import CheckCondition
 from scsi_targets.t10.ssc_encryption import EncryptionMode, KadType, NextBlock
-from vlib_images.codec import A_KAD_BYTES_MAX, KEY_BYTES, U_KAD_BYTES_MAX, Decryption, DecryptionMode, EncryptionStatus
+from vlib_images.codec import (
+    A_KAD_BYTES_MAX,
+    KEY_BYTES,
+    U_KAD_BYTES_MAX,
+    Decryption,
+    DecryptionMode,
+    EncryptionStatus,
+    Origin,
+)
 from vlib_images.errors import DamagedBlock, StorageError
 
 if TYPE_CHECKING:
@@ -149,10 +157,19 @@ class EncryptionCommands(TapeCompression):
             decryption_mode=DECRYPTION_MODES.index(given.decryption_mode),
             algorithm_index=0 if given.disabled else pages.ALGORITHM_INDEX,
             key_instance_counter=given.instance,
-            check_external_encryption_mode=given.check_external_encryption_mode,
+            volume_contains_encrypted_blocks=self._volume_is_encrypted(),
+            check_external_encryption_mode=given.check_origin,
             raw_decryption_mode_disabled=given.raw_read_disabled,
         )
         return head + kads
+
+    def _volume_is_encrypted(self) -> bool:
+        """Whether a volume is there that is known to hold an encrypted block."""
+        medium = self.medium
+        if medium is None:
+            return False
+        found = [medium.encrypted_blocks(partition) for partition in range(medium.partition_count)]
+        return any(each is not None and each.first is not None for each in found)
 
     def next_block_status(self, nexus: Nexus) -> bytes:
         """Next Block Encryption Status page: of the block at the position."""
@@ -166,6 +183,7 @@ class EncryptionCommands(TapeCompression):
             logical_object_number=self.loaded.position[1],
             encryption_status=status,
             algorithm_index=pages.ALGORITHM_INDEX if found.encrypted else 0,
+            written_in_external_mode=found.origin is Origin.EXTERNAL,
             raw_decryption_mode_disabled=found.raw_read_disabled,
         )
         return head + kads

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vlib_images.cartridge import Cartridge
 
 NEVER = 0xFFFFFFFFFFFF  # no such logical object in the partition
+UNKNOWN = 0xFFFFFFFFFFFE  # there may be one
 # (parameter code, width) of counts that nothing here makes grow: data sets, retries, suspended writes and reads.
 _ZEROES = ((0x02, 8), (0x03, 4), (0x05, 2), (0x06, 2), (0x07, 8), (0x08, 4), (0x0A, 2), (0x0B, 2))
 
@@ -87,17 +88,26 @@ def _personality(medium: Cartridge) -> str:
 
 
 def _partition_records(medium: Cartridge) -> list[LogParameter]:
-    """0200h to 0204h: a record for each partition (SSC-4 8.2.10.3)."""
+    """0200h to 0204h: a record for each partition (SSC-4 8.2.10.3).
+
+    0200h is the first encrypted logical object, 0201h the first unencrypted one behind it (none without the other).
+    """
     numbers = range(medium.partition_count)
     early = medium.early_warning_bytes
     capacity = [medium.partition_capacity_bytes(n) // MEGABYTE for n in numbers]
     used = [medium.used_bytes(n) // MEGABYTE for n in numbers]
     remaining = [max(0, medium.remaining_bytes(n) - early) // MEGABYTE for n in numbers]
-    plain = [0 if medium.end_of_data(n) else NEVER for n in numbers]
+    encrypted = [medium.encrypted_blocks(n) for n in numbers]
+    first = [UNKNOWN if found is None else _object(found.first) for found in encrypted]
+    clear_behind = [UNKNOWN if found is None else _object(found.clear_behind) for found in encrypted]
     return [
-        _records(0x0200, [NEVER for _ in numbers], 6), _records(0x0201, plain, 6),
+        _records(0x0200, first, 6), _records(0x0201, clear_behind, 6),
         _records(0x0202, capacity, 4), _records(0x0203, used, 4), _records(0x0204, remaining, 4),
     ]  # fmt: skip
+
+
+def _object(number: int | None) -> int:
+    return NEVER if number is None else number
 
 
 def _records(code: int, values: list[int], width: int) -> LogParameter:

@@ -45,6 +45,15 @@ class EncryptionMode(IntEnum):
     ENCRYPT = 2
 
 
+class CheckOrigin(IntEnum):
+    """CEEM, check external encryption mode (SSC-4 8.5.3.2): which blocks a read refuses."""
+
+    VENDOR_SPECIFIC = 0  # none
+    NOTHING = 1
+    REFUSE_EXTERNAL = 2
+    REFUSE_ENCRYPT = 3
+
+
 class NextBlock(IntEnum):
     """ENCRYPTION STATUS of the next logical block (SSC-4 table 186)."""
 
@@ -80,13 +89,14 @@ class AlgorithmDescriptor(Structure, length=24):
     encrypt_capable = Bits(4, 1, 2, default=2)
     valid_for_position = Bits(5, 7, 2)  # AVFCLP, 10b: valid for writing here
     nonce_capability = Bits(5, 5, 2, default=1)  # the device server makes the nonces
+    tells_encrypted_volumes = Bits(5, 2, 1, default=1)  # VCELB_C
     maximum_unauthenticated_length = Bits(6, 7, 16)
     maximum_authenticated_length = Bits(8, 7, 16)
     key_length = Bits(10, 7, 16)
     decryption_kad_capability = Bits(12, 7, 2, default=3)  # key-associated data may come with a decryption key
     external_mode_capability = Bits(12, 5, 2, default=2)  # EEMC_C: EXTERNAL is there
     raw_decryption_capability = Bits(12, 3, 3, default=5)  # RDMC_C: reading raw is there, and allowed unless forbidden
-    records_encryption_mode = Bits(12, 0, 1)  # EAREM: whether a block was written in EXTERNAL mode is not kept
+    records_encryption_mode = Bits(12, 0, 1, default=1)  # EAREM: the medium tells what was written in EXTERNAL mode
     security_algorithm_code = Bits(20, 7, 32, default=AES_256_GCM)
 
 
@@ -125,6 +135,7 @@ class StatusPage(Structure, length=24):
     algorithm_index = Bits(7, 7, 8)
     key_instance_counter = Bits(8, 7, 32)
     parameters_control = Bits(12, 6, 3, default=1)  # by initiators alone
+    volume_contains_encrypted_blocks = Bits(12, 3, 1)  # VCELB
     check_external_encryption_mode = Bits(12, 2, 2)  # CEEMS
     raw_decryption_mode_disabled = Bits(12, 0, 1)  # RDMD
 
@@ -138,6 +149,7 @@ class NextBlockStatusPage(Structure, length=16):
     compression_status = Bits(12, 7, 4)  # 0: not told, as in LTO drives
     encryption_status = Bits(12, 3, 4)
     algorithm_index = Bits(13, 7, 8)
+    written_in_external_mode = Bits(14, 1, 1)  # EMES
     raw_decryption_mode_disabled = Bits(14, 0, 1)  # RDMDS
 
 

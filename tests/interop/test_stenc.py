@@ -76,6 +76,7 @@ STEPS = (
     Step("second key", "echo qwertzuiop | stenc -g 256 -k /tmp/b.key -kd 'October key' >/dev/null && cat /tmp/b.key"),
     Step("data", f"mkdir /tmp/tree && cp /usr/bin/bash /tmp/tree && yes '{TREE}' | head -c 200k >/tmp/tree/text"),
     write("in clear", 0),
+    Step("length of the clear file", "mt -f $TAPE0 tell"),
     Step("rewind", "mt -f $TAPE0 rewind"),
     shown("nothing set"),
     stenc("index 0", "-e on -k /tmp/a.key -a 0", status=1),
@@ -113,13 +114,14 @@ STEPS = (
     refused("raw reading of a protected block", 2),
     Step("raw reading", f"{at_file(3)} && dd if=$TAPE0 bs=256k count=1 2>/dev/null | tee /tmp/raw | head -c 7"),
     Step("raw is not clear", f"grep -qaF '{TREE}' /tmp/raw", 1),
+    Step("where it is encrypted", "sg_logs -p 0x17 $TAPE0_SG | grep -A 4 'first encrypted'"),
     stenc("on again", "-e on -k /tmp/a.key"),
     same("read at last", 3),
 )  # fmt: skip
 
 
 def test_stenc_manages_the_keys_of_a_drive(appliance: Appliance) -> None:
-    packages.require("stenc", "mt-st", "mtx")
+    packages.require("stenc", "sg3-utils", "mt-st", "mtx")
     done = run_in_guest(appliance, STEPS, allowed=REFUSALS)
     check_what_stenc_said(done)
     check_what_the_kernel_said(done)
@@ -160,6 +162,9 @@ def check_what_stenc_said(done: GuestRun) -> None:
     )
     assert raw["Volume Key Desc.(uKAD)"] == "September key / Protected from raw read"
     assert done["raw reading"] == "TBRAWBK"
+    numbers = [int(number, 16) for number in re.findall(r"data counter: 0x([0-9a-f]+)", done["where it is encrypted"])]
+    clear_file = int(re.search(r"At block (\d+)", done["length of the clear file"])[1])  # type: ignore[index]
+    assert numbers == [clear_file, 0xFFFFFFFFFFFF]
     counters = [int(page["Key Instance Counter"]) for page in (clear, on, another, mixed, raw)]
     assert counters == sorted(set(counters)), "each key has an instance counter of its own"
 

@@ -44,7 +44,7 @@ def manifest_entries(data: bytes) -> list[tuple[int, ...]]:
     (count,) = struct.unpack_from("<I", data, 8)
     assert len(data) == 64 + 64 * count + 4
     assert struct.unpack_from("<I", data, len(data) - 4)[0] == crc32c(data[:-4])
-    return [struct.unpack_from("<QQQQQIIIHBBQ", data, 64 + 64 * number)[:-1] for number in range(count)]
+    return [struct.unpack_from("<QQQQQIIIHBBII", data, 64 + 64 * number) for number in range(count)]
 
 
 def records(data: bytes, seed: int, end: int) -> Iterator[Record]:
@@ -84,12 +84,23 @@ def content(record: Record, key: bytes | None) -> bytes:
     return payload
 
 
+def encrypted_run(forms: list[int | None]) -> tuple[int, int]:
+    """The manifest's two fields for a segment with blocks of these forms; a filemark is None."""
+    blocks = [(number, bool(form & 2)) for number, form in enumerate(forms) if form is not None]
+    first = next((at for at, (_, encrypted) in enumerate(blocks) if encrypted), None)
+    if first is None:
+        return 0xFFFFFFFF, 0
+    behind = next((at for at in range(first, len(blocks)) if not blocks[at][1]), len(blocks))
+    return blocks[first][0] + 1, blocks[behind - 1][0] + 1
+
+
 def read_partition(directory: Path, uuid: bytes, number: int, key: bytes | None = None) -> list[bytes | None]:
     """Every logical object; a filemark is None."""
     objects: list[bytes | None] = []
+    forms: list[int | None] = []
     previous = 0
     for entry in manifest_entries((directory / "manifest").read_bytes()):
-        segment_id, first_object, first_filemark, data_bytes, _, count, marks, seed, _, flags, epoch = entry
+        segment_id, first_object, first_filemark, data_bytes, _, count, marks, seed, _, flags, epoch, *run = entry
         data = (directory / f"{segment_id:08d}.seg").read_bytes()
         header = struct.unpack_from("<8sII16sIIQQQQ", data)
         assert header[:5] == (b"TAPEBAYS", 1, 128, uuid, number)
@@ -99,13 +110,16 @@ def read_partition(directory: Path, uuid: bytes, number: int, key: bytes | None 
         last_epoch = 0
         for record in records(data, seed, data_bytes):
             if record.kind == 3:
-                del objects[first_object + record.object :]
+                del objects[first_object + record.object :], forms[first_object + record.object :]
                 last_epoch += 1
             assert (record.epoch, record.object) == (last_epoch, len(objects) - first_object)
             assert record.filemarks == objects[first_object:].count(None)
             if record.kind in (1, 2):
                 objects.append(content(record, key) if record.kind == 1 else None)
+                forms.append(record.form if record.kind == 1 else None)
         assert (count, marks) == (len(objects) - first_object, objects[first_object:].count(None))
+        if run[0]:  # 0: not known
+            assert tuple(run) == encrypted_run(forms[first_object:])
         assert epoch == (last_epoch if flags & 1 else 0)
         if not flags & 1:
             assert data[data_bytes + 4] == 5

@@ -8,7 +8,7 @@ import pytest
 
 from vlib_images import codec
 from vlib_images.cartridge import Cartridge
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey, EncryptionStatus
+from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey, EncryptionStatus, Origin
 from vlib_images.errors import DamagedBlock, KeyMissing, KeyWrong, NotEncrypted, NotRawBlock, RawReadRefused
 
 Make = Callable[..., Cartridge]
@@ -153,7 +153,7 @@ def test_raw_blocks_travel_to_another_cartridge(make: Make, key: EncryptionKey) 
         target.external = True
         target.write_block(raw)
         target.rewind()
-        assert target.next_block_status() == EncryptionStatus(True, b"who", b"what", False)
+        assert target.next_block_status() == EncryptionStatus(True, b"who", b"what", False, Origin.EXTERNAL)
         target.decryption = Decryption(DecryptionMode.DECRYPT, key)
         assert read(target) == TEXT
         target.space_end_of_data()

@@ -27,6 +27,7 @@ from tests.unit.devices.tape_support import (
     write_fixed,
 )
 from tests.unit.devices.test_tape_compression import compress, stored
+from tests.unit.devices.test_tape_logs import parameters
 from vlib_images.cartridge import Cartridge
 
 KEY = random.Random(7).randbytes(32)
@@ -103,9 +104,9 @@ def test_capabilities_tell_stenc_what_it_looks_for(drive):
     algorithm = page[20:]
     assert algorithm[:4] == bytes([1, 0, 0, 20])
     assert algorithm[4] == 0x80 | 0x30 | 2 << 2 | 2  # valid, authenticated, decrypts and encrypts
-    assert algorithm[5] == 0x80 | 1 << 4
+    assert algorithm[5] == 0x80 | 1 << 4 | 4  # valid for writing here, makes the nonces, tells encrypted volumes
     assert struct.unpack(">HHH", algorithm[6:12]) == (32, 60, 32)
-    assert algorithm[12] >> 1 & 7 == 5
+    assert algorithm[12] == 3 << 6 | 2 << 4 | 5 << 1 | 1
     assert algorithm[20:] == bytes([0, 1, 0, 0x14])
 
 
@@ -266,6 +267,72 @@ def read_suppressed(drive, length):
     return good(send(drive, ssc.Read6.encode(suppress_incorrect_length=1, transfer_length=length)))
 
 
+CHECK_NOTHING, REFUSE_EXTERNAL, REFUSE_ENCRYPT = 0x40, 0x80, 0xC0
+
+
+def test_the_medium_tells_what_was_written_in_external_mode(drive):
+    good(set_encryption(drive))
+    good(write(drive, TEXT))
+    rewind(drive)
+    assert next_block(drive)[14] == 0
+    good(set_encryption(drive, EXTERNAL, RAW, b""))
+    raw = moved(read_suppressed(drive, 1 << 16))
+    good(write(drive, raw))
+    rewind(drive)
+    good(set_encryption(drive, flags=REFUSE_EXTERNAL))
+    assert status(drive)[12] >> 1 & 3 == 2
+    assert moved(read(drive, len(TEXT))) == TEXT
+    assert next_block(drive)[12:15] == bytes([5, 1, 2])  # able to decrypt, and EMES
+    assert sense_of(read(drive, len(TEXT))) == (7, 0x74, 0x09)
+    assert sense_of(send(drive, ssc.Verify6.encode(verification_length=len(TEXT)))) == (7, 0x74, 0x09)
+    assert position(drive) == (0, 1)
+    good(set_encryption(drive, flags=REFUSE_ENCRYPT))
+    assert moved(read(drive, len(TEXT))) == TEXT
+    rewind(drive)
+    assert sense_of(read(drive, len(TEXT))) == (7, 0x74, 0x09)
+    good(set_encryption(drive, DISABLE, RAW, b"", flags=REFUSE_EXTERNAL))
+    good(send(drive, ssc.Space6.encode(code=0, count=1)))
+    assert sense_of(read(drive, len(TEXT))) == (7, 0x74, 0x09)
+    good(set_encryption(drive, DISABLE, RAW, b"", flags=CHECK_NOTHING))
+    again = moved(read_suppressed(drive, 1 << 16))
+    assert again[-len(TEXT) - 16 :] == raw[-len(TEXT) - 16 :]  # the same ciphertext and tag
+
+
+# ---- where a volume is encrypted -------------------------------------------------------------------------------------
+
+
+def first_encrypted(drive):
+    """Of partition 0: (first encrypted logical object, first unencrypted one behind it), and VCELB."""
+    page = parameters(drive, 0x17)
+    return *(int.from_bytes(page[code][4:10], "big") for code in (0x0200, 0x0201)), status(drive)[12] >> 3 & 1
+
+
+def test_a_volume_tells_where_it_is_encrypted(drive):
+    never = 0xFFFFFFFFFFFF
+    assert first_encrypted(drive) == (never, never, 0)
+    good(write(drive, b"clear"))
+    good(filemarks(drive))
+    assert first_encrypted(drive) == (never, never, 0)
+    good(set_encryption(drive))
+    good(write(drive, TEXT))
+    good(filemarks(drive))
+    good(write(drive, TEXT))
+    assert first_encrypted(drive) == (2, never, 1)
+    good(off(drive))
+    good(filemarks(drive))
+    good(write(drive, b"clear"))
+    assert first_encrypted(drive) == (2, 6, 1)
+    drive.load(drive.unload())
+    quiet(drive)
+    assert first_encrypted(drive) == (2, 6, 1)
+    rewind(drive)
+    good(write(drive, b"clear again"))
+    assert first_encrypted(drive) == (never, never, 0)
+    bare = make_drive()
+    assert status(bare)[12] == 0x10
+    bare.close()
+
+
 def test_raw_reading_can_be_forbidden(drive):
     good(set_encryption(drive, flags=0x40 | 3 << 4))
     assert status(drive)[12] & 1
@@ -295,7 +362,7 @@ def test_compressed_before_it_is_encrypted(drive):
 @pytest.mark.parametrize(
     "page",
     [
-        set_page(scope=3), set_page(flags=0x50), set_page(flags=0x80), set_page(flags=0x48), set_page(3),
+        set_page(scope=3), set_page(flags=0x50), set_page(flags=0x48), set_page(3),
         set_page(2, 4), set_page(index=0), set_page(key=KEY[:16]), set_page(key=b""), set_page(DISABLE, DECRYPT, b""),
         set_page(kads=kad(0, bytes(33))), set_page(kads=kad(1, bytes(61))), set_page(kads=kad(2, bytes(12))),
         set_page(kads=kad(3, bytes(64))), set_page(kads=kad(1, b"a") + kad(0, b"u")),
