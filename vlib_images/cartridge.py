@@ -25,9 +25,10 @@ from vlib_images.errors import (
 from vlib_images.identity import Identity, default_early_warning
 from vlib_images.mam import MamStore
 from vlib_images.medium import MediumType
+from vlib_images.protected import ProtectedTransport
 from vlib_images.recovery import RecoveryReport, create_partition, open_partition
 from vlib_images.segments import Limits, SegmentStore
-from vlib_images.transport import ReadBlocksResult, ReadKind, ReadResult, Transport
+from vlib_images.transport import ReadBlocksResult, ReadKind, ReadResult
 from vlib_images.usage import Usage
 
 __all__ = ["Cartridge", "ReadBlocksResult", "ReadKind", "ReadResult"]
@@ -36,7 +37,7 @@ LOCK: Final = "lock"
 log = structlog.get_logger(__name__)
 
 
-class Cartridge(Transport):
+class Cartridge(ProtectedTransport):
     """One cartridge, open. Made by create() or open().
 
     position: the logical object number in the current partition. recovery: what open() found, one report a partition.

@@ -225,8 +225,8 @@ class Encoder:
         self._compressor = None if compression_level is None else zstandard.ZstdCompressor(level=compression_level)
         self._encryption = encryption
 
-    def encode(self, data: Buffer) -> StoredBlock | None:
-        """None when the block is best stored as it is."""
+    def encode(self, data: Buffer, crc: int | None = None) -> StoredBlock | None:
+        """None when the block is best stored as it is. crc: the CRC32C of `data`, where it is known already."""
         payload, form = memoryview(data), Form(0)
         length = payload.nbytes
         if self._compressor is not None:
@@ -235,7 +235,9 @@ class Encoder:
                 payload, form = memoryview(compressed), Form.COMPRESSED
         if self._encryption is not None:
             return self._encrypt(self._encryption, payload, length, form)
-        return StoredBlock(payload, length, crc32c(data), form) if form else None
+        if not form:
+            return None
+        return StoredBlock(payload, length, crc32c(data) if crc is None else crc, form)
 
     @staticmethod
     def _encrypt(encryption: Encryption, payload: memoryview, length: int, form: Form) -> StoredBlock:

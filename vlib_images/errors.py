@@ -90,6 +90,10 @@ class NotRawBlock(WriteStopped):
     """What was to be written is no encrypted block that was read raw."""
 
 
+class ProtectionFailed(WriteStopped):
+    """The protection information behind a block is not that block's: it was damaged on its way here."""
+
+
 class EndOfPartition(WriteStopped):
     """The partition is full."""
 

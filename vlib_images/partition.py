@@ -12,10 +12,18 @@ from typing import Final
 
 from typing_extensions import Buffer
 
-from datamover.engine import READ_DAMAGED, READ_END, Segment, SegmentDamaged
+from datamover.engine import PROTECTION_BYTES, READ_DAMAGED, READ_END, ProtectionMismatch, Segment, SegmentDamaged
 from vlib_images.codec import Form, Scratch, StoredBlock
 from vlib_images.encrypted_blocks import KIND_BLOCK, note_encrypted
-from vlib_images.errors import DamagedBlock, EndOfPartition, NoSpace, StorageError, WormViolation, storage_failure
+from vlib_images.errors import (
+    DamagedBlock,
+    EndOfPartition,
+    NoSpace,
+    ProtectionFailed,
+    StorageError,
+    WormViolation,
+    storage_failure,
+)
 from vlib_images.manifest import Entry, EntryFlag, Manifest
 from vlib_images.segment_list import SegmentList
 from vlib_images.segments import SegmentStore, finish_cut
@@ -118,6 +126,22 @@ class Partition:
         self._append_each(
             fits, size, lambda tail, done: tail.append_many(data, done * block_length, block_length, fits - done)
         )
+        if fits < count:
+            raise EndOfPartition(f"partition {self.number} is full", fits)
+
+    def append_protected(self, data: Buffer, block_length: int, count: int, method: int) -> None:
+        """Equal blocks, each with protection information behind its block_length bytes, which is checked and not kept.
+        Raises as append_many() does, and ProtectionFailed at the first block that it does not fit."""
+        size = record_bytes(block_length)
+        fits, before = min(count, self.room_bytes // size), self.end
+        slot = block_length + PROTECTION_BYTES
+        try:
+            self._append_each(
+                fits, size,
+                lambda tail, done: tail.append_protected(data, done * slot, block_length, fits - done, method),
+            )  # fmt: skip
+        except ProtectionMismatch as error:
+            raise ProtectionFailed("a block and its protection information differ", self.end - before) from error
         if fits < count:
             raise EndOfPartition(f"partition {self.number} is full", fits)
 
@@ -357,10 +381,13 @@ class Partition:
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
-    def read(self, position: int, into: Buffer) -> int:
-        """One object, which must exist: see Segment.read(). Raises DamagedBlock, StorageError."""
+    def read(self, position: int, into: Buffer, protection: int = 0) -> int:
+        """One object, which must exist: see Segment.read(), and read_protected() for a protection method.
+        Raises DamagedBlock, StorageError."""
         try:
             segment, relative = self.segments.at(position)
+            if protection:
+                return segment.read_protected(relative, into, protection)
             return segment.read(relative, into)
         except SegmentDamaged as error:
             raise DamagedBlock(self.number, position, "its checksum is wrong") from error
@@ -410,14 +437,17 @@ class Partition:
             raise self._failed(error, "reading") from error
         return (form, logical_length, logical_crc, extension) if kind == KIND_BLOCK else None
 
-    def read_many(self, position: int, into: Buffer, block_length: int, count: int) -> tuple[int, int]:
-        """Equal blocks: how many, and what stopped it, as Segment.read_many() says; READ_END is the end of data."""
+    def read_many(
+        self, position: int, into: Buffer, block_length: int, count: int, protection: int = 0
+    ) -> tuple[int, int]:
+        """Equal blocks: how many, and what stopped it, as Segment.read_many() says, or read_many_protected() for a
+        protection method; READ_END is the end of data."""
         done = 0
         result = block_length
         try:
             while done < count and position + done < self.end:
                 segment, relative = self.segments.at(position + done)
-                got, result = segment.read_many(relative, into, done * block_length, block_length, count - done)
+                got, result = self._read_some(segment, relative, into, done, block_length, count - done, protection)
                 done += got
                 if result not in (block_length, READ_END):
                     break
@@ -430,3 +460,12 @@ class Partition:
         if done < count and result == block_length:
             result = READ_END
         return done, result
+
+    @staticmethod
+    def _read_some(
+        segment: Segment, relative: int, into: Buffer, done: int, block_length: int, count: int, protection: int
+    ) -> tuple[int, int]:
+        if not protection:
+            return segment.read_many(relative, into, done * block_length, block_length, count)
+        at = done * (block_length + PROTECTION_BYTES)
+        return segment.read_many_protected(relative, into, at, block_length, count, protection)

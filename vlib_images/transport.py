@@ -8,7 +8,14 @@ from typing import Final, NamedTuple
 
 from typing_extensions import Buffer
 
-from datamover.engine import READ_ENCODED, READ_END, READ_FILEMARK
+from datamover.engine import (
+    PROTECTION_BYTES,
+    PROTECTION_CRC32C,
+    READ_ENCODED,
+    READ_END,
+    READ_FILEMARK,
+    protection_information,
+)
 from vlib_images import codec, positioning
 from vlib_images.codec import (
     Decryption,
@@ -207,12 +214,18 @@ class Transport:
 
     def _write_encoded(self, data: Buffer, length: int) -> tuple[int, int]:
         """Returns the block's length and what is stored of it."""
-        block = self._raw_block(data) if self.external else self.encoder.encode(data) if self.encoder else None
+        block = self._encode(data)
         if block is None:
             self._partition.append(data, length)
             return length, length
         self._partition.append_stored(block)
         return block.logical_length, len(block.payload)
+
+    def _encode(self, data: Buffer, crc: int | None = None) -> StoredBlock | None:
+        """None: the block is stored as it is."""
+        if self.external:
+            return self._raw_block(data)
+        return self.encoder.encode(data, crc) if self.encoder is not None else None
 
     def write_stored(self, block: StoredBlock) -> None:
         """Write a block as another cartridge stores it. Raises as write_block() does."""
@@ -267,57 +280,64 @@ class Transport:
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
-    def read_block(self, into: Buffer) -> ReadResult:
+    def read_block(self, into: Buffer, protection: int = 0) -> ReadResult:
         """Read the object at the position into a writable buffer, as much of it as fits, and move behind it.
 
+        protection: a method of logical block protection; then a block ends in protection information, which its length
+        counts.
         Raises DamagedBlock (the position is behind it), EncryptionProblem (the position stays), StorageError.
         """
         partition, position = self._partition, self._position
         if position >= partition.end:
             return _END_OF_DATA
         self._position = position + 1
-        length = partition.read(position, into)
+        length = partition.read(position, into, protection)
         if length == READ_FILEMARK:
             return _FILEMARK
         if length == READ_ENCODED:
-            length, stored_length = self._read_encoded(position, into)
-            self.usage.read_some(1, length, stored_length)
-            return ReadResult(ReadKind.BLOCK, length)
-        if not self._reads_plain:
+            length, stored_length = self._read_encoded(position, into, protection)
+        elif self._reads_plain:
+            stored_length = length
+        else:
             raise self._problem(NotEncrypted, position, "it is not encrypted")
-        self.usage.read_some(1, length, length)
-        return ReadResult(ReadKind.BLOCK, length)
+        self.usage.read_some(1, length, stored_length)
+        return ReadResult(ReadKind.BLOCK, length + PROTECTION_BYTES if protection else length)
 
-    def read_blocks(self, into: Buffer, block_length: int, count: int) -> ReadBlocksResult:
+    def read_blocks(self, into: Buffer, block_length: int, count: int, protection: int = 0) -> ReadBlocksResult:
         """Read up to `count` blocks of exactly block_length bytes, one behind the other in `into`.
 
+        protection: as in read_block(); block_length counts the protection information.
         Raises DamagedBlock with blocks_read (the position is behind the damaged one), EncryptionProblem with
         blocks_read (the position is before that block), StorageError.
         """
         if not self._reads_plain:
-            return self._read_each(memoryview(into), block_length, count, 0)
+            return self._read_each(memoryview(into), block_length, count, 0, protection)
+        extra = PROTECTION_BYTES if protection else 0
+        length = block_length - extra
         try:
-            blocks, result = self._partition.read_many(self._position, into, block_length, count)
+            blocks, result = self._partition.read_many(self._position, into, length, count, protection)
         except DamagedBlock as error:
             self._position += error.blocks_read + 1
             raise
         self._position += blocks
-        self.usage.read_some(blocks, blocks * block_length, blocks * block_length)
+        self.usage.read_some(blocks, blocks * length, blocks * length)
         if blocks == count:
             return ReadBlocksResult(blocks)
         if result == READ_ENCODED:
-            return self._read_each(memoryview(into), block_length, count, blocks)
+            return self._read_each(memoryview(into), block_length, count, blocks, protection)
         if result == READ_END:
             return ReadBlocksResult(blocks, ReadKind.END_OF_DATA)
         self._position += 1
         if result == READ_FILEMARK:
             return ReadBlocksResult(blocks, ReadKind.FILEMARK)
-        return ReadBlocksResult(blocks, ReadKind.BLOCK, result)
+        return ReadBlocksResult(blocks, ReadKind.BLOCK, result + extra)
 
-    def _read_each(self, into: memoryview, block_length: int, count: int, done: int) -> ReadBlocksResult:
+    def _read_each(
+        self, into: memoryview, block_length: int, count: int, done: int, protection: int
+    ) -> ReadBlocksResult:
         while done < count:
             try:
-                result = self.read_block(into[done * block_length : (done + 1) * block_length])
+                result = self.read_block(into[done * block_length : (done + 1) * block_length], protection)
             except (DamagedBlock, EncryptionProblem) as error:
                 error.blocks_read = done
                 raise
@@ -343,7 +363,7 @@ class Transport:
         self._position = position
         return kind(self._partition.number, position, reason)
 
-    def _read_encoded(self, position: int, into: Buffer) -> tuple[int, int]:
+    def _read_encoded(self, position: int, into: Buffer, protection: int) -> tuple[int, int]:
         """Returns the block's length and what is stored of it."""
         block = self._partition.read_stored(position, self._scratch)
         try:
@@ -353,7 +373,16 @@ class Transport:
         view = memoryview(into)
         moved = min(view.nbytes, len(content))
         view[:moved] = content[:moved]
+        if protection and moved < view.nbytes:
+            information = self._protect(block, content, protection)[: view.nbytes - moved]
+            view[moved : moved + len(information)] = information
         return len(content), len(block.payload)
+
+    @staticmethod
+    def _protect(block: StoredBlock, content: bytes | memoryview, method: int) -> bytes:
+        if method == PROTECTION_CRC32C and not block.form & Form.ENCRYPTED:
+            return block.logical_crc.to_bytes(PROTECTION_BYTES, "little")  # the initiator's own, where it sent one
+        return protection_information(content, method)
 
     def _decode(self, block: StoredBlock, position: int) -> bytes | memoryview:
         if not block.form & Form.ENCRYPTED:

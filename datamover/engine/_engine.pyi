@@ -255,6 +255,23 @@ def reed_solomon_crc(data: Buffer, crc: int = 0, /) -> int:
     Behind a block it stands most significant byte first.
     """
 
+PROTECTION_REED_SOLOMON: Final = 1
+PROTECTION_CRC32C: Final = 2
+PROTECTION_BYTES: Final = 4
+
+class ProtectionMismatch(Exception):
+    """What stands behind a block is not its protection information."""
+
+def protection_information(data: Buffer, method: int, /) -> bytes:
+    """The 4 bytes that protect a block: CRC32C least significant byte first, Reed-Solomon CRC most significant first.
+
+    ValueError: no such method."""
+
+def protection_check(data: Buffer, method: int, /) -> int:
+    """Check a block by the 4 bytes behind it; returns the block's CRC32C.
+
+    ProtectionMismatch: they are not its protection information. ValueError: no such method, or no block before them."""
+
 # ---- decompression of foreign tapes ----------------------------------------------------------------------------------
 
 def lzo_decompress(data: Buffer, length: int, /) -> bytes:
@@ -319,6 +336,13 @@ class Segment:
     ) -> bool:
         """Append a block whose payload is not what the initiator wrote. False: the segment is full."""
 
+    def append_protected(self, data: Buffer, offset: int, block_length: int, count: int, method: int, /) -> int:
+        """Append `count` blocks of block_length from data[offset:], each followed by protection information, which is
+        checked and not stored; the block's CRC32C is computed once for both. Returns how many were taken; fewer: the
+        segment is full, or the next one's protection information is wrong, and the next call says so.
+
+        ProtectionMismatch: that of the first one is wrong; nothing was taken."""
+
     def append_filemarks(self, count: int, /) -> int:
         """Append filemarks. Returns how many were taken; fewer: the segment is full."""
 
@@ -334,6 +358,17 @@ class Segment:
     def read_many(self, object: int, into: Buffer, offset: int, block_length: int, count: int, /) -> tuple[int, int]:
         """Blocks of exactly block_length into into[offset:]. How many, and what the first that was none is: its length,
         READ_FILEMARK, READ_ENCODED, READ_END (the segment ends) or READ_DAMAGED; block_length when all were read."""
+
+    def read_protected(self, object: int, into: Buffer, method: int, /) -> int:
+        """As read(); behind the block stands as much of its protection information as fits. It is made from the CRC32C
+        that was stored with the block, or from the bytes that were read and verified by it. READ_ENCODED: nothing was
+        read."""
+
+    def read_many_protected(
+        self, object: int, into: Buffer, offset: int, block_length: int, count: int, method: int, /
+    ) -> tuple[int, int]:
+        """As read_many(), with protection information behind each block: into[offset:] gets block_length + 4 bytes for
+        each."""
 
     def read_stored(self, object: int, into: Buffer, /) -> tuple[int, int, int, int, bytes]:
         """A block's payload as stored: (form, logical_length, stored_length, logical_crc, extension)."""

@@ -95,6 +95,29 @@ extern const struct crc32c_variant crc32c_variants_cpu[];	/* the fastest first; 
 /* x^n modulo the Castagnoli polynomial, reflected: the constants that fold and shift a CRC. */
 uint32_t crc32c_x_power(uint64_t n);
 
+/* ---- reed_solomon.c, protection.c: logical block protection ------------------------------------------------------ */
+
+/* The Reed-Solomon CRC of `length` bytes at `data`, continued from `crc` (0 to start). */
+uint32_t engine_reed_solomon_crc(uint32_t crc, const void *data, size_t length);
+
+/* The codes are those of SSC-5 8.4.9, LOGICAL BLOCK PROTECTION METHOD. */
+enum protection_method { PROTECTION_REED_SOLOMON = 1, PROTECTION_CRC32C = 2 };
+
+#define PROTECTION_BYTES 4u
+
+/* Whether it is one of them; if not, ValueError is set. */
+bool engine_protection_known(int method);
+
+/* The protection information of a block whose CRC32C is `crc`, as it stands behind the block. */
+void engine_protect(enum protection_method method, const void *block, size_t length, uint32_t crc,
+		    unsigned char information[PROTECTION_BYTES]);
+
+/* Whether what stands behind the block is its protection information; *crc becomes the block's CRC32C. */
+bool engine_protection_verifies(enum protection_method method, const void *block, size_t length, uint32_t *crc);
+
+/* ProtectionMismatch, for other files to raise. */
+extern PyObject *engine_protection_mismatch;
+
 /* ---- buffer.c ---------------------------------------------------------------------------------------------------- */
 
 struct buffer_pool;
@@ -124,6 +147,7 @@ int register_crc32c(PyObject *module);
 int register_buffer(PyObject *module);
 int register_connection(PyObject *module);
 int register_lzo(PyObject *module);
+int register_protection(PyObject *module);
 int register_reed_solomon(PyObject *module);
 int register_segment(PyObject *module);
 int register_storage(PyObject *module);

@@ -8,6 +8,7 @@ static int (*const registrations[])(PyObject *module) = {
 	register_storage,
 	register_segment,
 	register_reed_solomon,
+	register_protection,
 	register_lzo,
 	register_bytes,
 };

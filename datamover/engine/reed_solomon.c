@@ -37,8 +37,10 @@ static void make_tables(void)
 		}
 }
 
-static uint32_t reed_solomon_crc(uint32_t crc, const uint8_t *byte, size_t length)
+uint32_t engine_reed_solomon_crc(uint32_t crc, const void *data, size_t length)
 {
+	const uint8_t *byte = data;
+
 	for (; length >= SLICES; byte += SLICES, length -= SLICES)
 		crc = table[7][byte[0] ^ crc >> 24] ^ table[6][byte[1] ^ (crc >> 16 & 0xFF)] ^
 		      table[5][byte[2] ^ (crc >> 8 & 0xFF)] ^ table[4][byte[3] ^ (crc & 0xFF)] ^ table[3][byte[4]] ^
@@ -57,7 +59,7 @@ static PyObject *py_reed_solomon_crc(PyObject *self, PyObject *args)
 	if (!PyArg_ParseTuple(args, "y*|I:reed_solomon_crc", &view, &crc))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
-	crc = reed_solomon_crc(crc, view.buf, (size_t)view.len);
+	crc = engine_reed_solomon_crc(crc, view.buf, (size_t)view.len);
 	Py_END_ALLOW_THREADS
 	PyBuffer_Release(&view);
 	return PyLong_FromUnsignedLong(crc);

@@ -238,6 +238,11 @@ bool segment_has_object(const struct segment *segment, unsigned long object, boo
 
 /* ---- segment_blocks.c: methods ------------------------------------------------------------------------------------ */
 
+/* False: ValueError is set. */
+bool segment_check_block_length(Py_ssize_t length);
+/* Appends a block as the initiator wrote it; `crc` is its CRC32C. As segment_append(). */
+int segment_append_plain(struct segment *segment, const void *data, size_t length, uint32_t crc);
+
 PyObject *segment_py_append(PyObject *self, PyObject *data);
 PyObject *segment_py_append_many(PyObject *self, PyObject *args);
 PyObject *segment_py_append_encoded(PyObject *self, PyObject *args);
@@ -251,5 +256,11 @@ PyObject *segment_py_filemarks_before(PyObject *self, PyObject *args);
 PyObject *segment_py_filemark(PyObject *self, PyObject *args);
 PyObject *segment_py_cut_point(PyObject *self, PyObject *args);
 PyObject *segment_py_checkpoint(PyObject *self, PyObject *unused);
+
+/* ---- segment_protected.c: methods for blocks with protection information ---------------------------------------- */
+
+PyObject *segment_py_append_protected(PyObject *self, PyObject *args);
+PyObject *segment_py_read_protected(PyObject *self, PyObject *args);
+PyObject *segment_py_read_many_protected(PyObject *self, PyObject *args);
 
 #endif

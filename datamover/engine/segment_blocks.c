@@ -8,9 +8,8 @@
 
 /* ---- appending ------------------------------------------------------------------------------------------------ */
 
-static int append_plain(struct segment *segment, const void *data, size_t length)
+int segment_append_plain(struct segment *segment, const void *data, size_t length, uint32_t crc)
 {
-	uint32_t crc = engine_crc32c(0, data, length);
 	struct record record = {
 		.kind = RECORD_BLOCK,
 		.logical_length = (uint32_t)length,
@@ -22,7 +21,12 @@ static int append_plain(struct segment *segment, const void *data, size_t length
 	return segment_append(segment, &record, NULL, data);
 }
 
-static bool check_block_length(Py_ssize_t length)
+static int append_plain(struct segment *segment, const void *data, size_t length)
+{
+	return segment_append_plain(segment, data, length, engine_crc32c(0, data, length));
+}
+
+bool segment_check_block_length(Py_ssize_t length)
 {
 	if (length >= 1 && length < (Py_ssize_t)LIMIT_TRANSFER_BYTES)
 		return true;
@@ -38,7 +42,7 @@ PyObject *segment_py_append(PyObject *self, PyObject *data)
 
 	if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
 		return NULL;
-	if (!check_block_length(view.len) || !segment_enter_writable(segment)) {
+	if (!segment_check_block_length(view.len) || !segment_enter_writable(segment)) {
 		PyBuffer_Release(&view);
 		return NULL;
 	}
@@ -60,7 +64,7 @@ PyObject *segment_py_append_many(PyObject *self, PyObject *args)
 
 	if (!PyArg_ParseTuple(args, "y*nnn:append_many", &view, &offset, &block_length, &count))
 		return NULL;
-	if (!check_block_length(block_length) || offset < 0 || count < 0 || offset > view.len ||
+	if (!segment_check_block_length(block_length) || offset < 0 || count < 0 || offset > view.len ||
 	    count > (view.len - offset) / block_length) {
 		if (!PyErr_Occurred())
 			PyErr_SetString(PyExc_ValueError, "the buffer does not hold that many blocks");
@@ -92,7 +96,7 @@ PyObject *segment_py_append_encoded(PyObject *self, PyObject *args)
 		return NULL;
 	if (extension.len % RECORD_ALIGNMENT || extension.len > (Py_ssize_t)(255 * RECORD_ALIGNMENT)) {
 		PyErr_SetString(PyExc_ValueError, "an extension has a multiple of 8 bytes, at most 2040");
-	} else if (check_block_length(record.logical_length) && stored.len < (Py_ssize_t)(2 * LIMIT_TRANSFER_BYTES) &&
+	} else if (segment_check_block_length(record.logical_length) && stored.len < (Py_ssize_t)(2 * LIMIT_TRANSFER_BYTES) &&
 		   segment_enter_writable(segment)) {
 		record.stored_length = (uint32_t)stored.len;
 		record.extension_units = (uint8_t)(extension.len / (Py_ssize_t)RECORD_ALIGNMENT);
@@ -189,7 +193,7 @@ PyObject *segment_py_read_many(PyObject *self, PyObject *args)
 
 	if (!PyArg_ParseTuple(args, "Iw*nnI:read_many", &object, &into, &offset, &block_length, &count))
 		return NULL;
-	if (!check_block_length(block_length) || offset < 0 || offset > into.len ||
+	if (!segment_check_block_length(block_length) || offset < 0 || offset > into.len ||
 	    (Py_ssize_t)count > (into.len - offset) / block_length) {
 		if (!PyErr_Occurred())
 			PyErr_SetString(PyExc_ValueError, "the buffer does not hold that many blocks");

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scsi_targets.t10.ssc_pages import CRC32C, REED_SOLOMON_CRC
 from vlib_images.medium import DRIVES, MEDIA, MediumType
 
 MEGABYTE = 1_000_000
@@ -47,6 +48,9 @@ class DriveModel:
     product: str
     revision: str
     generation: int  # of LTO
+    # Logical block protection. Real drives of LTO-5 and LTO-6 do the first only; hosts ask (VPD page B5h), or take the
+    # first for these generations, as LTFS does.
+    block_protection_methods: tuple[int, ...] = (REED_SOLOMON_CRC, CRC32C)
     medium_type_tells_generation: bool = True  # IBM and Quantum; HP's MEDIUM TYPE tells WORM (01h) or not (00h) only
 
     @property

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from scsi_targets.t10 import sense
 from scsi_targets.t10.fields import Bits, Structure
 from scsi_targets.t10.mode_pages import ModePage
 from scsi_targets.t10.sense import CheckCondition
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.task import Nexus
 
 ALL_PAGES = 0x3F
 ALL_SUBPAGES = 0xFF
@@ -35,6 +38,14 @@ class ModeParameterHeader10(Structure, length=8):
     block_descriptor_length = Bits(6, 7, 16)
 
 
+class SelectedPage(NamedTuple):
+    """A page of a MODE SELECT parameter list: its class, its bytes, where it lies in the list (for field pointers)."""
+
+    page: type[ModePage]
+    raw: bytes
+    offset: int
+
+
 class ModePages:
     """The pages a logical unit supports. `defaults` overrides declared defaults: {PageClass: {field: value}}."""
 
@@ -53,13 +64,28 @@ class ModePages:
             if (page, subpage) in self._saved and len(bytes.fromhex(raw)) == len(self._saved[page, subpage]):
                 self._saved[page, subpage] = bytes.fromhex(raw)
         self._current = dict(self._saved)
+        # Of pages whose policy is per I_T nexus: the current values of each that has set any (SPC-5 7.8.13).
+        self._own: dict[Nexus, dict[tuple[int, int], bytes]] = {}
 
     def __contains__(self, page: type[ModePage]) -> bool:
         return (page.page, page.subpage) in self._classes
 
     def current(self, page: type[Page]) -> Page:
-        """The page's current values, decoded."""
+        """The page's current values, decoded; of one whose policy is per I_T nexus, those of a new nexus."""
         return page(self._current[page.page, page.subpage])
+
+    def own(self, page: type[Page]) -> dict[Nexus, Page]:
+        """A page whose policy is per I_T nexus: the current values of each nexus that has set it."""
+        key = page.page, page.subpage
+        return {nexus: page(pages[key]) for nexus, pages in self._own.items() if key in pages}
+
+    def forget(self, nexus: Nexus) -> None:
+        """A nexus is lost, and its own values with it."""
+        self._own.pop(nexus, None)
+
+    def _current_of(self, nexus: Nexus | None) -> dict[tuple[int, int], bytes]:
+        own = self._own.get(nexus) if nexus is not None else None
+        return self._current | own if own else self._current
 
     def update(self, page: type[ModePage], **values: Any) -> None:
         """Changes current values from inside the device (a position, a state), changeable or not."""
@@ -74,6 +100,7 @@ class ModePages:
     def restore_saved(self) -> None:
         """Reset: current values become the saved ones (SPC-5 5.11)."""
         self._current = dict(self._saved)
+        self._own.clear()
 
     def saved_state(self) -> dict[str, str]:
         """The saved values that differ from the defaults, as JSON keeps them."""
@@ -87,15 +114,16 @@ class ModePages:
             return [key for key in self._classes if key[1] == 0 or subpage == ALL_SUBPAGES]
         return [key for key in self._classes if key[0] == page and subpage in (key[1], ALL_SUBPAGES)]
 
-    def encode(self, keys: list[tuple[int, int]], page_control: int) -> bytes:
-        """The pages' bytes for a PC value: 0 current, 1 changeable, 2 default, 3 saved."""
+    def encode(self, keys: list[tuple[int, int]], page_control: int, nexus: Nexus | None = None) -> bytes:
+        """The pages' bytes for a PC value: 0 current (for that nexus), 1 changeable, 2 default, 3 saved."""
         out = bytearray()
+        tables = {CURRENT: self._current_of(nexus), DEFAULT: self._default, SAVED: self._saved}
         for key in keys:
             page = self._classes[key]
             if page_control == CHANGEABLE:
                 raw = bytearray(page.changeable_mask())
             else:
-                raw = bytearray({CURRENT: self._current, DEFAULT: self._default, SAVED: self._saved}[page_control][key])
+                raw = bytearray(tables[page_control][key])
             if page.savable:
                 raw[0] |= 0x80
             out += raw
@@ -103,19 +131,19 @@ class ModePages:
 
     # ---- MODE SELECT -----------------------------------------------------------------------------------------------
 
-    def parse(self, data: bytes, offset: int) -> list[tuple[type[ModePage], bytes]]:
+    def parse(self, data: bytes, offset: int, nexus: Nexus | None = None) -> list[SelectedPage]:
         """The pages of a MODE SELECT parameter list, checked; nothing is changed. `offset` is where `data` lies in the
         parameter list, for the field pointers. Raises CheckCondition (SPC-5 6.11, 7.5)."""
-        found: list[tuple[type[ModePage], bytes]] = []
+        found: list[SelectedPage] = []
+        current = self._current_of(nexus)
         at = 0
         while at < len(data):
             page, length = self._page_at(data, at, offset)
-            header = self._current[page.page, page.subpage][
-                : page.header_length()
-            ]  # without PS, reserved in MODE SELECT
+            before = current[page.page, page.subpage]
+            header = before[: page.header_length()]  # without PS, reserved in MODE SELECT
             new = (header + data[at + len(header) : at + length]).ljust(page.length, b"\0")
-            self._check_changes(page, new, offset + at)
-            found.append((page, new))
+            self._check_changes(page, before, new, offset + at)
+            found.append(SelectedPage(page, new, offset + at))
             at += length
         return found
 
@@ -135,20 +163,24 @@ class ModePages:
             raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
         return page, length
 
-    def _check_changes(self, page: type[ModePage], new: bytes, offset: int) -> None:
-        current = self._current[page.page, page.subpage]
+    @staticmethod
+    def _check_changes(page: type[ModePage], current: bytes, new: bytes, offset: int) -> None:
         for at, (old, asked, mask) in enumerate(zip(current, new, page.changeable_mask(), strict=True)):
             if at >= page.header_length() and (old ^ asked) & ~mask & 0xFF:
                 raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + at)
 
-    def apply(self, pages: list[tuple[type[ModePage], bytes]], save: bool) -> set[type[ModePage]]:
-        """Makes parsed pages current (and saved); returns the pages whose current values changed."""
+    def apply(self, pages: list[SelectedPage], save: bool, nexus: Nexus | None = None) -> set[type[ModePage]]:
+        """Makes parsed pages current, for all or for that nexus as their policy is, and saved; returns the pages whose
+        current values changed."""
         changed: set[type[ModePage]] = set()
-        for page, raw in pages:
+        for page, raw, _ in pages:
             key = page.page, page.subpage
-            if self._current[key] != raw:
+            if self._current_of(nexus)[key] != raw:
                 changed.add(page)
-            self._current[key] = raw
+            if page.per_nexus and nexus is not None:
+                self._own.setdefault(nexus, {})[key] = raw
+            else:
+                self._current[key] = raw
             if save and page.savable:
                 self._saved[key] = raw
         return changed

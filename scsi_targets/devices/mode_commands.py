@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from scsi_targets.devices.dispatch import CONFLICTS, handles
-from scsi_targets.devices.mode import CHANGEABLE, ModePages, ModeParameterHeader6, ModeParameterHeader10
+from scsi_targets.devices.mode import CHANGEABLE, ModePages, ModeParameterHeader6, ModeParameterHeader10, SelectedPage
 from scsi_targets.devices.parameter_data import parameter_list, reply
 from scsi_targets.devices.primary import PrimaryCommands
 from scsi_targets.devices.task import Nexus, Response, Task
@@ -55,7 +55,7 @@ class ModeCommands(PrimaryCommands):
         """Checks the header's device-specific parameter and the block descriptor (b"" when none was sent), changing
         nothing. `offset` is where the descriptor lies in the parameter list. Raises CheckCondition."""
 
-    def check_mode_pages(self, pages: list[tuple[type[ModePage], bytes]]) -> None:
+    def check_mode_pages(self, pages: list[SelectedPage]) -> None:
         """Checks values the masks cannot: raises CheckCondition, changes nothing."""
 
     def apply_mode_select(self, header: dict[str, int], descriptor: bytes) -> bool:
@@ -77,7 +77,7 @@ class ModeCommands(PrimaryCommands):
 
     @handles(spc.ModeSense6, reservation=CONFLICTS)
     def mode_sense_6(self, cdb: spc.ModeSense6, task: Task) -> Response:
-        pages = self._sense_pages(cdb)
+        pages = self._sense_pages(cdb, task.nexus)
         descriptor = b"" if cdb.disable_block_descriptors else self.block_descriptor(cdb.page_control)
         length = ModeParameterHeader6.length - 1 + len(descriptor) + len(pages)
         if length > 0xFF:
@@ -92,7 +92,7 @@ class ModeCommands(PrimaryCommands):
 
     @handles(spc.ModeSense10, reservation=CONFLICTS)
     def mode_sense_10(self, cdb: spc.ModeSense10, task: Task) -> Response:
-        pages = self._sense_pages(cdb)
+        pages = self._sense_pages(cdb, task.nexus)
         descriptor, long_lba = b"", False
         if not cdb.disable_block_descriptors:
             descriptor = self.long_block_descriptor(cdb.page_control) if cdb.long_lba_accepted else b""
@@ -107,7 +107,7 @@ class ModeCommands(PrimaryCommands):
         )
         return reply(header + descriptor + pages, cdb.allocation_length)
 
-    def _sense_pages(self, cdb: spc.ModeSense6 | spc.ModeSense10) -> bytes:
+    def _sense_pages(self, cdb: spc.ModeSense6 | spc.ModeSense10, nexus: Nexus) -> bytes:
         if cdb.page_code == 0 and cdb.subpage_code == 0:
             return b""  # the vendor-specific page 00h: the header and block descriptor alone, as tape tools ask
         keys = self.mode.select_pages(cdb.page_code, cdb.subpage_code)
@@ -115,7 +115,7 @@ class ModeCommands(PrimaryCommands):
             field = type(cdb).subpage_code if self.mode.select_pages(cdb.page_code, 0xFF) else type(cdb).page_code
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
         self.refresh_mode_pages()
-        return self.mode.encode(keys, cdb.page_control)
+        return self.mode.encode(keys, cdb.page_control, nexus)
 
     # ---- MODE SELECT ---------------------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class ModeCommands(PrimaryCommands):
         start, end = self._descriptor_span(header, header_class.length, len(data))
         # Everything is checked before anything is changed (SPC-5 6.10).
         self.check_mode_select(header, data[start:end], start)
-        pages = self.mode.parse(data[end:], end)
+        pages = self.mode.parse(data[end:], end, task.nexus)
         self.check_mode_pages(pages)
         self._change(task.nexus, header, data[start:end], pages, bool(cdb.save_pages))
 
@@ -163,20 +163,24 @@ class ModeCommands(PrimaryCommands):
         nexus: Nexus,
         header: dict[str, int],
         descriptor: bytes,
-        pages: list[tuple[type[ModePage], bytes]],
+        pages: list[SelectedPage],
         save: bool,
     ) -> None:
-        changed = self.mode.apply(pages, save)
+        changed = self.mode.apply(pages, save, nexus)
         if save:
             self.store.put(self._mode_key, self.mode.saved_state())
         other = self.apply_mode_select(header, descriptor)
         if changed:
             self.apply_mode_pages()
             self.mode_pages_changed(changed)
-        if changed or other:
+        if other or any(not page.per_nexus for page in changed):
             self.tell_others(nexus, sense.MODE_PARAMETERS_CHANGED)
 
     def on_reset(self) -> None:
         super().on_reset()
         self.mode.restore_saved()
         self.apply_mode_pages()
+
+    def on_nexus_lost(self, nexus: Nexus) -> None:
+        super().on_nexus_lost(nexus)
+        self.mode.forget(nexus)

@@ -10,6 +10,7 @@ from scsi_targets.devices.tape_encryption import EncryptionCommands
 from scsi_targets.devices.tape_format import FormatCommands
 from scsi_targets.devices.tape_load import LoadCommands
 from scsi_targets.devices.tape_position import PositionCommands
+from scsi_targets.devices.tape_protection import ProtectionModes
 from scsi_targets.devices.tape_verify import VerifyCommands
 from scsi_targets.devices.tape_volume_log import VolumeLogPages
 from scsi_targets.devices.tape_vpd import TapeVpdPages
@@ -17,7 +18,7 @@ from scsi_targets.devices.tape_vpd import TapeVpdPages
 
 class TapeDrive(
     VolumeLogPages, LoadCommands, PositionCommands, VerifyCommands, FormatCommands, DensityCommands, AttributeCommands,
-    DiagnosticCommands, EncryptionCommands, TapeVpdPages, TapeCopyManager,
+    DiagnosticCommands, EncryptionCommands, ProtectionModes, TapeVpdPages, TapeCopyManager,
 ):  # fmt: skip
     """A sequential-access device: `TapeDrive(drive_model("IBM ULT3580-TD8"), serial, store=, state_key=)`.
 

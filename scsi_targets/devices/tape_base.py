@@ -189,6 +189,11 @@ class TapeBase(Device):
         code, end_of_medium = self._write_code(error)
         if isinstance(error, errors.NotRawBlock):
             return CheckCondition(sense.INCORRECT_ENCRYPTION_PARAMETERS, information=information)
+        if isinstance(
+            error, errors.ProtectionFailed
+        ):  # nothing is wrong with drive or medium: no alert, no error count
+            log.warning("a block came damaged", drive=self.identity.serial_number, reason=str(error))
+            return CheckCondition(sense.LOGICAL_BLOCK_GUARD_CHECK_FAILED, information=information)
         if code.key == sense.DATA_PROTECT:
             self.on_write_refused(code)
         elif code.key != sense.VOLUME_OVERFLOW:

@@ -14,6 +14,7 @@ from scsi_targets.t10.ssc_pages import DataCompressionPage, DeviceConfigurationP
 from vlib_images.codec import Encoder
 
 if TYPE_CHECKING:
+    from scsi_targets.devices.mode import SelectedPage
     from scsi_targets.t10.mode_pages import ModePage
 
 # COMPRESSION ALGORITHM (SSC-3 table 84) and SELECT DATA COMPRESSION ALGORITHM (SSC-3 8.3.3).
@@ -37,9 +38,9 @@ class TapeCompression(TapeModes):
             DeviceConfigurationPage: {"select_data_compression_algorithm": on},
         }
 
-    def check_mode_pages(self, pages: list[tuple[type[ModePage], bytes]]) -> None:
+    def check_mode_pages(self, pages: list[SelectedPage]) -> None:
         super().check_mode_pages(pages)
-        for page, raw in pages:
+        for page, raw, _ in pages:
             algorithm = NO_ALGORITHM
             if page is DataCompressionPage:
                 algorithm = DataCompressionPage(raw).compression_algorithm

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from scsi_targets.devices.dispatch import PERSISTENT_ALLOWED, READS, REQUIRED, handles
 from scsi_targets.devices.drive_models import DENSITIES, MEGABYTE
 from scsi_targets.devices.parameter_data import reply
-from scsi_targets.devices.tape_base import MAXIMUM_BLOCK_LENGTH, MINIMUM_BLOCK_LENGTH, TapeBase
+from scsi_targets.devices.tape_base import MAXIMUM_BLOCK_LENGTH, MINIMUM_BLOCK_LENGTH
+from scsi_targets.devices.tape_transfer import TransferCommands
 from scsi_targets.t10 import ssc
 from scsi_targets.t10.ssc_pages import (
+    PROTECTION_INFORMATION_LENGTH,
     BlockLimits,
     DensityDescriptor,
     MaximumLogicalObjectIdentifier,
@@ -26,7 +28,7 @@ TENTHS_OF_HALF_AN_INCH = 127
 MAXIMUM_OBJECT_IDENTIFIER = (1 << 64) - 1
 
 
-class DensityCommands(TapeBase):
+class DensityCommands(TransferCommands):
     """Answers that come from tables of data."""
 
     @handles(ssc.ReadBlockLimits, reservation=PERSISTENT_ALLOWED)
@@ -34,8 +36,11 @@ class DensityCommands(TapeBase):
         if cdb.maximum_logical_object_identifier:
             data = MaximumLogicalObjectIdentifier.encode(maximum_logical_object_identifier=MAXIMUM_OBJECT_IDENTIFIER)
         else:
+            # SSC-5 4.2.27: with protection information a block must still fit the 24 bits of TRANSFER LENGTH.
+            protected = task.nexus in self.protecting_writes or task.nexus in self.protecting_reads
             data = BlockLimits.encode(
-                maximum_block_length=MAXIMUM_BLOCK_LENGTH, minimum_block_length=MINIMUM_BLOCK_LENGTH
+                maximum_block_length=MAXIMUM_BLOCK_LENGTH - (PROTECTION_INFORMATION_LENGTH if protected else 0),
+                minimum_block_length=MINIMUM_BLOCK_LENGTH,
             )
         return reply(data, len(data))
 

@@ -9,11 +9,11 @@ from scsi_targets.devices.dispatch import REQUIRED, handles
 from scsi_targets.devices.drive_models import DENSITIES
 from scsi_targets.devices.tape_mode import TapeModes
 from scsi_targets.t10 import sense, ssc
-from scsi_targets.t10.mode_pages import ModePage
 from scsi_targets.t10.sense import CheckCondition
 from scsi_targets.t10.ssc_pages import MediumPartitionPage
 
 if TYPE_CHECKING:
+    from scsi_targets.devices.mode import SelectedPage
     from scsi_targets.devices.task import Task
     from vlib_images.cartridge import Cartridge
 
@@ -59,9 +59,9 @@ class FormatCommands(TapeModes):
             raise CheckCondition(sense.POSITION_PAST_BEGINNING_OF_MEDIUM)  # SSC-3 7.1
         return self.loaded
 
-    def check_mode_pages(self, pages: list[tuple[type[ModePage], bytes]]) -> None:
+    def check_mode_pages(self, pages: list[SelectedPage]) -> None:
         super().check_mode_pages(pages)
-        for page, raw in pages:
+        for page, raw, _ in pages:
             if page is self.partition_page:
                 check_partition_page(self.partition_page(raw))
                 if self.medium is not None:

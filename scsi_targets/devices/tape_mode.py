@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scsi_targets.devices.mode import CHANGEABLE, DEFAULT, ModePages
+from scsi_targets.devices.mode import CHANGEABLE, DEFAULT, ModePages, SelectedPage
 from scsi_targets.devices.tape_base import MAXIMUM_BLOCK_LENGTH
 from scsi_targets.devices.tape_transfer import TransferCommands
 from scsi_targets.t10 import sense
@@ -128,12 +128,9 @@ class TapeModes(TransferCommands):
 
     # ---- pages ---------------------------------------------------------------------------------------------------
 
-    def check_mode_pages(self, pages: list[tuple[type[ModePage], bytes]]) -> None:
+    def check_mode_pages(self, pages: list[SelectedPage]) -> None:
         super().check_mode_pages(pages)
-        for page, raw in pages:
-            if page is ControlDataProtectionPage and ControlDataProtectionPage(raw).method:
-                # No protection method is there yet; zero, which turns it off, is what LTFS sends by default.
-                raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
+        for page, raw, _ in pages:
             if page is DeviceConfigurationExtensionPage:
                 mode = DeviceConfigurationExtensionPage(raw).write_mode
                 if mode > WRITE_MODE_APPEND_ONLY:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from datamover.engine import LIMIT_TRANSFER_BYTES
+from datamover.engine import LIMIT_TRANSFER_BYTES, PROTECTION_BYTES
 from scsi_targets.devices.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.tape_base import MEDIUM_ACCESS_SECONDS, READ_ERRORS, TapeBase
 from scsi_targets.devices.task import Nexus, Response, Task
@@ -33,6 +33,9 @@ class TransferCommands(TapeBase):
         self.overwrite_allowed_at: tuple[int, int] | None = None  # ALLOW OVERWRITE: (partition, block)
         self._warned = False  # PROGRAMMABLE EARLY WARNING is reported once until the position moves
         self._watch_writes = False
+        # Logical block protection of each I_T nexus that has it on: the method (SSC-5 4.2.27).
+        self.protecting_writes: dict[Nexus, int] = {}
+        self.protecting_reads: dict[Nexus, int] = {}
         self.encryption_watched = False  # data encryption parameters were set: prepare_transfer() has something to do
         super().__init__(*args, **kwargs)
 
@@ -73,6 +76,20 @@ class TransferCommands(TapeBase):
             medium.write_blocks(data, block_length)
         except errors.CartridgeError as error:
             raise self.write_failure(error, count - getattr(error, "blocks_written", 0)) from error
+        return self._after_write(medium) if self._watch_writes or medium.early_warning else None
+
+    def write_protected_blocks(self, data: Buffer, block_length: int, method: int, residual: int) -> SenseCode | None:
+        """Writes blocks of `block_length` bytes that end in protection information; returns and raises as write_block()
+        does. `residual`: what INFORMATION says when none is written: bytes of one variable block, or blocks."""
+        medium = self.loaded
+        if self._watch_writes:
+            self._check_append(medium)
+        if self.buffered_from is None:
+            self.buffered_from = medium.position
+        try:
+            medium.write_protected_blocks(data, block_length, method)
+        except errors.CartridgeError as error:
+            raise self.write_failure(error, residual - getattr(error, "blocks_written", 0)) from error
         return self._after_write(medium) if self._watch_writes or medium.early_warning else None
 
     def write_filemarks(self, count: int, *, immediate: bool) -> SenseCode | None:
@@ -130,7 +147,9 @@ class TransferCommands(TapeBase):
             return None  # SSC-3 6.8: no data, no error, the position stays
         if self.encryption_watched:
             self.prepare_transfer(task.nexus, writing=True)
-        if not cdb.fixed:
+        if self.protecting_writes and (method := self.protecting_writes.get(task.nexus)):
+            warning, length = self._write_protected(cdb, task, method)
+        elif not cdb.fixed:
             warning = self.write_block(self._data_out(task, length))
         else:
             block_length = self._fixed_block_length(ssc.Write6.fixed)
@@ -140,8 +159,20 @@ class TransferCommands(TapeBase):
             raise CheckCondition(warning, information=0, end_of_medium=True, transferred=length)
         return Response(data_length=length)
 
-    def _fixed_block_length(self, fixed: Any) -> int:
-        if not self.block_length:
+    def _write_protected(self, cdb: ssc.Write6, task: Task, method: int) -> tuple[SenseCode | None, int]:
+        """Returns the warning, and how many bytes were moved."""
+        count = residual = cdb.transfer_length
+        if cdb.fixed:
+            block_length = self._fixed_block_length(ssc.Write6.fixed, PROTECTION_BYTES)
+        else:
+            count, block_length = 1, cdb.transfer_length
+            if block_length <= PROTECTION_BYTES:  # no block is left
+                raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Write6.transfer_length)
+        length = count * block_length
+        return self.write_protected_blocks(self._data_out(task, length), block_length, method, residual), length
+
+    def _fixed_block_length(self, fixed: Any, protection_length: int = 0) -> int:
+        if self.block_length <= protection_length:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, fixed)
         return self.block_length
 
@@ -168,17 +199,21 @@ class TransferCommands(TapeBase):
         length = cdb.transfer_length
         if self.encryption_watched:
             self.prepare_transfer(task.nexus, writing=False)
+        method = self.protecting_reads.get(task.nexus, 0) if self.protecting_reads else 0
         if cdb.fixed:
             if cdb.suppress_incorrect_length:
                 raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Read6.suppress_incorrect_length)
-            return self._read_fixed(task, self._fixed_block_length(ssc.Read6.fixed), length)
-        return self._read_variable(task, length, bool(cdb.suppress_incorrect_length)) if length else None
+            block_length = self._fixed_block_length(ssc.Read6.fixed, PROTECTION_BYTES if method else 0)
+            return self._read_fixed(task, block_length, length, method)
+        return self._read_variable(task, length, bool(cdb.suppress_incorrect_length), method) if length else None
 
-    def _read_variable(self, task: Task, length: int, suppress: bool) -> Response:
+    # With a method of logical block protection, `length` and `block_length` count the protection information.
+
+    def _read_variable(self, task: Task, length: int, suppress: bool, method: int) -> Response:
         medium = self.loaded
         buffer = task.pool.acquire(min(length, task.data_in_limit))
         try:
-            result = medium.read_block(buffer)
+            result = medium.read_block(buffer, method)
         except READ_ERRORS as error:
             raise self.read_failure(error, length) from error
         if result.kind is not ReadKind.BLOCK:
@@ -194,7 +229,7 @@ class TransferCommands(TapeBase):
             sense.INCORRECT_LENGTH, information=length - actual, incorrect_length=True, data_in=data, transferred=moved
         )
 
-    def _read_fixed(self, task: Task, block_length: int, count: int) -> Response | None:
+    def _read_fixed(self, task: Task, block_length: int, count: int, method: int) -> Response | None:
         if not count:
             return None
         if count * block_length > LIMIT_TRANSFER_BYTES:
@@ -202,7 +237,7 @@ class TransferCommands(TapeBase):
         medium = self.loaded
         buffer = task.pool.acquire(count * block_length)
         try:
-            result = medium.read_blocks(buffer, block_length, count)
+            result = medium.read_blocks(buffer, block_length, count, method)
         except READ_ERRORS as error:
             blocks_read = getattr(error, "blocks_read", 0)
             raise _with_data(

@@ -1,9 +1,13 @@
-"""VERIFY(6): reads and checks, sends nothing (SSC-3 6.7; VTE and VBF of SSC-4)."""
+"""VERIFY(6): reads and checks, sends nothing (SSC-3 6.7; VTE and VBF of SSC-4).
+
+Where logical block protection is on for reads, the lengths count the protection information, as in READ.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from datamover.engine import PROTECTION_BYTES
 from scsi_targets.devices.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.tape_base import READ_ERRORS
 from scsi_targets.devices.tape_transfer import TransferCommands, filemark_detected
@@ -28,13 +32,18 @@ class VerifyCommands(TransferCommands):
         elif cdb.verify_by_filemarks:
             self._verify_filemarks(task, cdb.verification_length)
         elif cdb.fixed:
-            self._verify_blocks(task, self._fixed_block_length(ssc.Verify6.fixed), cdb.verification_length)
+            block_length = self._fixed_block_length(ssc.Verify6.fixed, PROTECTION_BYTES if self._method(task) else 0)
+            self._verify_blocks(task, block_length, cdb.verification_length)
         elif cdb.verification_length:
-            self._verify_variable(cdb.verification_length)
+            self._verify_variable(task, cdb.verification_length)
+
+    def _method(self, task: Task) -> int:
+        return self.protecting_reads.get(task.nexus, 0)
 
     @staticmethod
     def _refuse(cdb: ssc.Verify6) -> None:
-        # BYTCMP would compare with Data-Out, VLBPM needs logical block protection; VTE goes with neither VBF nor FIXED.
+        # BYTCMP would compare with Data-Out; VLBPM asks by which method each block was protected when it was written,
+        # which this medium does not keep, since it gives out every method. VTE goes with neither VBF nor FIXED.
         for field in (ssc.Verify6.byte_compare, ssc.Verify6.verify_logical_block_protection_method):
             if getattr(cdb, field.name):
                 raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
@@ -47,7 +56,7 @@ class VerifyCommands(TransferCommands):
         """Over everything up to and with `count` filemarks; None: to the end of data."""
         left = count
         while (left is None or left) and not task.aborted:
-            kind = self._verify_next(left or 0).kind
+            kind = self._verify_next(task, left or 0).kind
             if kind is ReadKind.END_OF_DATA:
                 if left is None:
                     return
@@ -59,12 +68,12 @@ class VerifyCommands(TransferCommands):
         for left in range(count, 0, -1):
             if task.aborted:
                 return
-            result = self._verify_next(left)
+            result = self._verify_next(task, left)
             if result.kind is not ReadKind.BLOCK or result.length != block_length:
                 raise self.read_stopped(result.kind, left)
 
-    def _verify_variable(self, length: int) -> None:
-        result = self._verify_next(length)
+    def _verify_variable(self, task: Task, length: int) -> None:
+        result = self._verify_next(task, length)
         if result.kind is ReadKind.FILEMARK:
             raise filemark_detected(length)
         if result.kind is ReadKind.END_OF_DATA:
@@ -72,8 +81,8 @@ class VerifyCommands(TransferCommands):
         if result.length != length:
             raise CheckCondition(sense.INCORRECT_LENGTH, information=length - result.length, incorrect_length=True)
 
-    def _verify_next(self, residual: int) -> ReadResult:
+    def _verify_next(self, task: Task, residual: int) -> ReadResult:
         try:
-            return self.loaded.read_block(bytearray())
+            return self.loaded.read_block(bytearray(), self._method(task))
         except READ_ERRORS as error:
             raise self.read_failure(error, residual) from error

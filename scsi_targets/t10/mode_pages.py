@@ -12,12 +12,14 @@ from scsi_targets.t10.fields import Bits, Structure
 class ModePage(Structure):
     """A mode page. `page=`, `length=` (whole page, header included) and, for the long format, `subpage=` come with the
     class statement. `savable` is the PS bit. MODE SELECT may send a page that ends in a list of descriptors shorter,
-    down to `shortest` bytes; what is missing is zero then."""
+    down to `shortest` bytes; what is missing is zero then. `per_nexus`: each I_T nexus has current values of its own
+    (mode page policy, SPC-5 7.8.13), which end with it; else they are shared."""
 
     page: ClassVar[int]
     shortest: ClassVar[int]
     subpage: ClassVar[int] = 0
     savable: ClassVar[bool] = True
+    per_nexus: ClassVar[bool] = False
 
     def __init_subclass__(
         cls,
@@ -27,12 +29,15 @@ class ModePage(Structure):
         length: int | None = None,
         shortest: int | None = None,
         savable: bool | None = None,
+        per_nexus: bool | None = None,
         **kw: Any,
     ) -> None:
         super().__init_subclass__(length=length, **kw)
         cls.shortest = shortest if shortest is not None else cls.length
         if savable is not None:
             cls.savable = savable
+        if per_nexus is not None:
+            cls.per_nexus = per_nexus
         if page is None:
             return
         cls.page, cls.subpage = page, subpage

@@ -49,14 +49,18 @@ class ControlExtensionPage(ModePage, page=0x0A, subpage=0x01, length=32):
     maximum_sense_data_length = Bits(6, 7, 8)
 
 
-class ControlDataProtectionPage(ModePage, page=0x0A, subpage=0xF0, length=32):
-    """Control Data Protection mode page (SSC-4): logical block protection."""
+NO_BLOCK_PROTECTION, REED_SOLOMON_CRC, CRC32C = 0, 1, 2  # LOGICAL BLOCK PROTECTION METHOD
+PROTECTION_INFORMATION_LENGTH = 4  # of both methods
 
-    method = Bits(4, 7, 8, changeable=True)  # 0: none
+
+class ControlDataProtectionPage(ModePage, page=0x0A, subpage=0xF0, length=32, savable=False, per_nexus=True):
+    """Control Data Protection mode page (SSC-5 8.4.9): logical block protection."""
+
+    method = Bits(4, 7, 8, changeable=True)
     information_length = Bits(5, 5, 6, changeable=True)
-    protect_writes = Bits(6, 7, 1, changeable=True)
-    protect_reads = Bits(6, 6, 1, changeable=True)
-    protect_recover_buffered_data = Bits(6, 5, 1)
+    protect_writes = Bits(6, 7, 1, changeable=True)  # LBP_W
+    protect_reads = Bits(6, 6, 1, changeable=True)  # LBP_R
+    protect_recover_buffered_data = Bits(6, 5, 1)  # RBDP: the drive has no RECOVER BUFFERED DATA
 
 
 class DataCompressionPage(ModePage, page=0x0F, length=16):
@@ -234,3 +238,14 @@ class MediumTypeDescriptor(Structure, length=56):
     assigning_organization = Ascii(20, 8)
     medium_type_name = Ascii(28, 8)
     description = Ascii(36, 20)
+
+
+class LogicalBlockProtectionMethodDescriptor(Structure, length=4):
+    """One method in the Logical Block Protection VPD page, B5h (SSC-5 8.5)."""
+
+    descriptor_length = Bits(0, 7, 8, default=3)  # what follows
+    method = Bits(1, 7, 8)
+    information_length = Bits(2, 5, 6, default=PROTECTION_INFORMATION_LENGTH)
+    protects_writes = Bits(3, 7, 1, default=1)  # LBP_W_C
+    protects_reads = Bits(3, 6, 1, default=1)  # LBP_R_C
+    protects_recover_buffered_data = Bits(3, 5, 1)  # RBDP_C

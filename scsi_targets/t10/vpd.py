@@ -48,11 +48,24 @@ class ExtendedInquiryData(Structure, length=64):
     peripheral_device_type = Bits(0, 4, 5)
     page_code = Bits(1, 7, 8, default=0x86)
     page_length = Bits(2, 7, 16, default=60)
+    supported_protection_types = Bits(4, 5, 3)
     simple_command = Bits(5, 0, 1, default=1)
     ordered_command = Bits(5, 1, 1, default=1)
     head_of_queue = Bits(5, 2, 1, default=1)
     volatile_cache = Bits(6, 0, 1)
     logical_unit_i_t_nexus_clear = Bits(7, 0, 1, default=1)
+
+
+class ModePagePolicyDescriptor(Structure, length=4):
+    """One mode page, or all others (3Fh/FFh), in the Mode Page Policy VPD page, 87h (SPC-5 7.8.13)."""
+
+    page_code = Bits(0, 5, 6)
+    subpage_code = Bits(1, 7, 8)
+    multiple_logical_units_share = Bits(2, 7, 1)
+    policy = Bits(2, 1, 2)
+
+
+SHARED_POLICY, PER_I_T_NEXUS_POLICY = 0b00, 0b11
 
 
 def vpd_page(device_type: int, page_code: int, body: bytes) -> bytes:

@@ -52,7 +52,7 @@ def test_an_unknown_model_is_named():
 
 def test_vpd_pages(drive):
     listed = inquiry(drive, 0)[4:]
-    assert list(listed) == [0x00, 0x80, 0x83, 0x86, 0x8F, 0xB0, 0xB1, 0xB2, 0xB3]
+    assert list(listed) == [0x00, 0x80, 0x83, 0x86, 0x87, 0x8F, 0xB0, 0xB1, 0xB2, 0xB3, 0xB5]
     for page in listed:
         assert inquiry(drive, page)[1] == page
     assert inquiry(drive, 0x80)[4:] == b"TB00000001"

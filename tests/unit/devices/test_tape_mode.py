@@ -171,7 +171,7 @@ def test_what_ltfs_sends_to_turn_protection_off(drive):
     data[16] &= 0x7F
     data[20:23] = bytes(3)
     good(mode_select_10(drive, data))
-    data[20] = 2  # CRC32C: not there yet, and no pretending
+    data[20] = 2  # CRC32C, but without a length
     assert sense_of(mode_select_10(drive, data)) == (5, 0x26, 0)
 
 
