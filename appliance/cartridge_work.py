@@ -61,26 +61,50 @@ def import_cartridge(
         size = None if capacity is None else parse_size(capacity)
     except ValueError as error:
         raise OperatorError(Failure.USAGE, f"--capacity: {error}") from error
+    total = _size(source)
     with (
         _refusing(f"{source} as {format_name}"),
         _incoming(settings, barcode) as directory,
-        Cartridge.create(directory, barcode=barcode, medium=kind, capacity_bytes=size) as cartridge,
+        Cartridge.create(
+            directory,
+            barcode=barcode,
+            medium=kind,
+            capacity_bytes=size,
+            partitions=min(kind.maximum_partitions, interchange.partitions_in(format_name, source)),
+        ) as cartridge,
     ):
-        return interchange.import_tape(format_name, source, cartridge, lambda report: progress(report.bytes_copied, 0))
+        return interchange.import_tape(
+            format_name,
+            source,
+            cartridge,
+            lambda report: progress(report.bytes_copied, max(total, report.bytes_copied)),
+        )
 
 
 def export_cartridge(
-    settings: Settings, barcode: str, destination: Path, format_name: str, progress: Progress
+    settings: Settings, barcode: str, destination: Path, format_name: str, partition: int, progress: Progress
 ) -> InterchangeReport:
-    """Write a cartridge, which is in no drive, as another program's tape. Raises OperatorError."""
+    """Write a partition of a cartridge, which is in no drive, as another program's tape. Raises OperatorError."""
     _format(format_name, "export")
     with (
         _refusing(f"{barcode} as {format_name}"),
         Cartridge.open(_directory(settings, barcode), read_only=True) as tape,
     ):
+        if partition >= tape.partition_count:
+            raise OperatorError(Failure.USAGE, f"--partition: {barcode} has partitions 0 to {tape.partition_count - 1}")
+        total = tape.used_bytes(partition)
         return interchange.export_tape(
-            format_name, tape, destination, progress=lambda report: progress(report.bytes_copied, 0)
+            format_name,
+            tape,
+            destination,
+            partition,
+            lambda report: progress(report.bytes_copied, max(total, report.bytes_copied)),
         )
+
+
+def _size(source: Path) -> int:
+    files = source.iterdir() if source.is_dir() else [source]
+    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def _format(name: str, direction: str) -> None:

@@ -91,6 +91,7 @@ def export(
     barcode: Barcode,
     file: Annotated[Path, typer.Argument(help="What to make; it must not exist.")],
     format_name: FormatOption,
+    partition: Annotated[int, typer.Option(min=0, max=3, help="Which partition of the cartridge.")] = 0,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -100,7 +101,7 @@ def export(
 
         settings = _settings(config)
         with progress_bar(f"Exporting {barcode}", not as_json) as progress:
-            report = cartridge_work.export_cartridge(settings, barcode, file, format_name, progress)
+            report = cartridge_work.export_cartridge(settings, barcode, file, format_name, partition, progress)
         show(asdict(report), as_json, lambda result: _copied(f"{barcode} exported to {file}", result))
 
 

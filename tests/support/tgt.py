@@ -62,6 +62,11 @@ class TgtTarget:
             raise
 
     @property
+    def tape_image(self) -> Path:
+        """The file that the tape is kept in."""
+        return self._folder / "tape"
+
+    @property
     def process_id(self) -> int:
         return self._daemon.pid
 
@@ -80,7 +85,7 @@ class TgtTarget:
                 time.sleep(0.02)
 
     def _add_tape(self, megabytes: int) -> None:
-        image = self._folder / "tape"
+        image = self.tape_image
         subprocess.run(
             [
                 _program("tgtimg") or "tgtimg",

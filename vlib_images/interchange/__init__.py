@@ -1,5 +1,6 @@
 """Tapes of other programs: import into a cartridge, export from one. Each says exactly what it cannot keep."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,14 +8,23 @@ from typing import Final
 
 from vlib_images.cartridge import Cartridge, ReadKind
 from vlib_images.errors import DamagedBlock, EncryptionProblem
+from vlib_images.identity import LIMIT_PARTITIONS
 from vlib_images.interchange.awstape import read_awstape, write_awstape
 from vlib_images.interchange.common import BLOCK_BYTES_MAX, InterchangeError, Notes, Reader, TapeObject, Writer
 from vlib_images.interchange.directory import read_directory, write_directory
-from vlib_images.interchange.mhvtl import read_mhvtl
+from vlib_images.interchange.mhvtl import partition_files, read_mhvtl
 from vlib_images.interchange.simh import read_simh, write_e11, write_simh
 from vlib_images.interchange.tgt import read_tgt
 
-__all__ = ["FORMATS", "InterchangeError", "InterchangeFormat", "InterchangeReport", "export_tape", "import_tape"]
+__all__ = [
+    "FORMATS",
+    "InterchangeError",
+    "InterchangeFormat",
+    "InterchangeReport",
+    "export_tape",
+    "import_tape",
+    "partitions_in",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,13 @@ def import_tape(
     return report
 
 
+def partitions_in(format_name: str, source: Path) -> int:
+    """How many partitions a tape of another program has, 1 to 4; only mhVTL's has more than one."""
+    if format_name != "mhvtl":
+        return 1
+    return max(1, sum(partition_files(source, number) is not None for number in range(LIMIT_PARTITIONS)))
+
+
 def export_tape(
     format_name: str,
     cartridge: Cartridge,
@@ -102,7 +119,8 @@ def export_tape(
     """Make a tape of another program from one partition; `destination` must not exist. Blocks come out as a drive would
     read them, so encrypted ones need the key to be set. What cannot be read is left out, and the notes say so.
 
-    Raises OSError. KeyError: no such format. ValueError: it cannot be exported. InvalidPartition.
+    Raises OSError, and then there is no half a tape in `destination`. KeyError: no such format. ValueError: it cannot be
+    exported. InvalidPartition.
     """
     writer = FORMATS[format_name].writer
     if writer is None:
@@ -112,9 +130,22 @@ def export_tape(
     notes.add("attributes in the medium auxiliary memory, capacity and barcode are not kept")
     if cartridge.partition_count > 1:
         notes.add(f"only partition {partition} of {cartridge.partition_count} is exported")
-    writer(destination, _objects(cartridge, report, notes, progress), notes)
+    if destination.exists():
+        raise FileExistsError(f"{destination} exists already")
+    try:
+        writer(destination, _objects(cartridge, report, notes, progress), notes)
+    except BaseException:
+        _discard(destination)
+        raise
     report.notes = list(notes)
     return report
+
+
+def _discard(unfinished: Path) -> None:
+    if unfinished.is_dir():
+        shutil.rmtree(unfinished, ignore_errors=True)
+    else:
+        unfinished.unlink(missing_ok=True)
 
 
 def _objects(

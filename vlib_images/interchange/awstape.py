@@ -33,6 +33,7 @@ def read_awstape(source: Path, partition: int, notes: Notes) -> Iterator[TapeObj
             if bool(flags & BEGINS) == bool(parts):
                 raise InterchangeError(f"{where}: a chunk that begins a block inside another, or none that does")
             parts.append(data)
+            check_length(max(1, sum(map(len, parts))), where)  # a block without an end shall not fill the memory
             if flags & ENDS:
                 block = b"".join(parts)
                 check_length(len(block), where)

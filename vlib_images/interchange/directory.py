@@ -4,9 +4,11 @@ filemark; a tape that ends with one ends with an empty file.
 """
 
 import json
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, read_exactly
 
@@ -43,21 +45,33 @@ def read_directory(source: Path, partition: int, notes: Notes) -> Iterator[TapeO
     try:
         files = json.loads((source / INDEX).read_text())["files"]
         rows = [(str(row["name"]), [(int(length), int(count)) for length, count in row["blocks"]]) for row in files]
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InterchangeError(f"{source / INDEX} does not say how the files are cut into blocks: {error}") from error
     for number, (name, runs) in enumerate(rows):
         if number:
             yield None
-        if Path(name).name != name:
-            raise InterchangeError(f"{source / INDEX}: {name} lies outside the directory")
+        if Path(name).name != name or name in ("", ".."):
+            raise InterchangeError(f"{source / INDEX}: {name!r} lies outside the directory")
         yield from _blocks(source / name, runs)
 
 
 def _blocks(path: Path, runs: list[tuple[int, int]]) -> Iterator[TapeObject]:
-    with path.open("rb") as file:
+    with _open(path) as file:
         for length, count in runs:
             check_length(length, str(path))
             for _ in range(count):
                 yield read_exactly(file, length, "a block")
         if file.read(1):
             raise InterchangeError(f"{path} is longer than {INDEX} says")
+
+
+def _open(path: Path) -> BinaryIO:
+    """A plain file of the directory itself: a link could lead anywhere, and a pipe never ends."""
+    try:
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))
+    except (OSError, ValueError) as error:
+        raise InterchangeError(f"{path} cannot be read: {error}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise InterchangeError(f"{path} is no file")
+    return file

@@ -64,6 +64,8 @@ def _block(
     check_length(stored, where)
     if flags & ENCRYPTED:
         notes.add("blocks that mhVTL calls encrypted; it stores them in clear, and so they are imported")
+    if offset < 0:
+        raise InterchangeError(f"{where}: offset {offset}")
     data.seek(offset)
     block = read_exactly(data, stored, f"the block of {where}")
     try:

@@ -14,6 +14,8 @@ from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, 
 TAPE_MARK: Final = 0
 END_OF_MEDIUM: Final = 0xFFFFFFFF
 ERASE_GAP: Final = 0xFFFFFFFE
+HALF_GAP: Final = 0xFFFEFFFF
+"""What is left of an erase gap where a record of 4n + 2 bytes was written over its first half."""
 LENGTH_MASK: Final = 0x00FFFFFF
 BAD_RECORD: Final = 0x80000000
 
@@ -33,6 +35,8 @@ def read_simh(source: Path, partition: int, notes: Notes) -> Iterator[TapeObject
                 return
             if value == TAPE_MARK:
                 yield None
+            elif value == HALF_GAP:
+                file.seek(-2, 1)
             elif value != ERASE_GAP:
                 data, padded = _record(file, value, padded, where)
                 if value & BAD_RECORD:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.test_cli import as_json, output, tapebay
+from tests.unit.cartridge.test_interchange import mhvtl
 from vlib_images.cartridge import Cartridge
 
 BLOCKS = [bytes([number]) * 1000 * (number + 1) for number in range(5)]
@@ -88,6 +89,18 @@ def test_export_and_import_keep_the_blocks(library: Path, tmp_path: Path, name: 
     else:
         assert blocks_of(library, "A00002L6") == [*BLOCKS, b""]
     assert places(library)["A00002L6"] == "shelf"
+
+
+def test_each_partition_is_exported_and_all_of_mhvtl_imported(library: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        mhvtl(tmp_path / "m", [(bytes([number]) * 10, 0, bytes([number]) * 10)], f".{number}")
+    output("cartridge", "import", "A00003L6", tmp_path / "m", "--format", "mhvtl", TAPEBAY_CONFIG=str(library))
+    arguments = ("--format", "simh", "--partition", "1")
+    output("cartridge", "export", "A00003L6", tmp_path / "p1.tap", *arguments, TAPEBAY_CONFIG=str(library))
+    assert bytes([1]) * 10 in (tmp_path / "p1.tap").read_bytes()
+    done = tapebay("cartridge", "export", "A00001L6", tmp_path / "no", *arguments, TAPEBAY_CONFIG=str(library))
+    assert done.exit_code == 2
+    assert "partitions 0 to 0" in done.output
 
 
 def test_a_running_daemon_takes_an_imported_cartridge_in(served: Path, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Tapes of other programs: each format there and back, the sources' own oddities, and damaged sources."""
 
+import contextlib
+import errno
 import json
+import os
 import random
-import shutil
 import struct
 import subprocess
 import zlib
@@ -12,10 +14,15 @@ from pathlib import Path
 import pytest
 
 from datamover.engine import crc32c
+from datamover.initiator import Session
+from tests.support import packages
+from tests.support.scsi import REWIND, Device, write_6, write_filemarks
+from tests.support.tgt import TgtTarget
 from tests.unit.cartridge.conftest import contents
 from vlib_images.cartridge import Cartridge
 from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
-from vlib_images.interchange import FORMATS, InterchangeError, export_tape, import_tape
+from vlib_images.interchange import FORMATS, InterchangeError, InterchangeReport, export_tape, import_tape
+from vlib_images.interchange.common import Notes
 from vlib_images.interchange.mhvtl import DATA, ENCRYPTED, FILEMARK, HAS_CRC, INDEX_BYTES, LZO, ZLIB
 
 Make = Callable[..., Cartridge]
@@ -105,6 +112,16 @@ def test_simh_gaps_error_marks_and_no_end_of_medium(make: Make, tmp_path: Path) 
         assert any("read with errors" in note for note in report.notes)
 
 
+def test_simh_half_a_gap(make: Make, tmp_path: Path) -> None:
+    """An 8-byte gap whose first half a record of 4n + 2 bytes has overwritten: two bytes of it are left."""
+    gap = b"\xfe\xff\xff\xff" * 2
+    record = struct.pack("<I", 2) + b"ab" + struct.pack("<I", 2)
+    (tmp_path / "t").write_bytes(record + gap[2:] + record)
+    with make() as cartridge:
+        import_tape("simh", tmp_path / "t", cartridge)
+        assert contents(cartridge) == [b"ab", b"ab"]
+
+
 # ---- mhVTL -----------------------------------------------------------------------------------------------------------
 
 
@@ -162,26 +179,44 @@ def tgt_header(stored: int, kind: int, number: int, previous: int, this: int, fo
     return crc32c(body).to_bytes(4, "little") + body
 
 
-def test_tgt_images(make: Make, tmp_path: Path) -> None:
+def tgt_image(tape: State) -> bytes:
     image, at, previous = tgt_header(100, 0x10, 0, 0, 0, 1152) + bytes(1104), 1152, 0
-    for number, item in enumerate(TAPE):
+    for number, item in enumerate(tape):
         data = item or b""
         kind = 0x40 if item is None else 0x02
         image += tgt_header(len(data), kind, number + 1, previous, at, at + 48 + len(data)) + data
         previous, at = at, at + 48 + len(data)
-    image += tgt_header(0, 0x20, len(TAPE) + 1, previous, at, at)
-    (tmp_path / "image").write_bytes(image)
+    return image + tgt_header(0, 0x20, len(tape) + 1, previous, at, at)
+
+
+def test_tgt_images(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(tgt_image(TAPE))
     with make() as cartridge:
         import_tape("tgt", tmp_path / "image", cartridge)
         assert contents(cartridge) == TAPE
 
 
-@pytest.mark.skipif(shutil.which("tgtimg") is None, reason="needs the Debian package tgt")
 def test_an_image_that_tgt_itself_made(make: Make, tmp_path: Path) -> None:
-    command = "tgtimg --op new --device-type tape --barcode T1 --size 10 --type data --file image"
+    packages.require("tgt")
+    command = "/usr/sbin/tgtimg --op new --device-type tape --barcode T1 --size 10 --type data --file image"
     subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
     with make() as cartridge:
         assert import_tape("tgt", tmp_path / "image", cartridge).blocks == 0
+
+
+def test_a_tape_that_tgt_itself_wrote(make: Make) -> None:
+    """Over iSCSI to a tgtd, so that nothing of the image is of our own making."""
+    packages.require("tgt", "libiscsi7")
+    with TgtTarget(tape_megabytes=64) as target:
+        with Session(target.portal, target.target_name, timeout_seconds=10) as session:
+            tape_drive = Device(session, target.tape_lun)
+            for item in TAPE:
+                tape_drive.good(write_filemarks() if item is None else write_6(len(item)), item)
+            tape_drive.good(REWIND)
+        with make() as cartridge:
+            report = import_tape("tgt", target.tape_image, cartridge)
+            assert contents(cartridge) == TAPE
+            assert (report.blocks, report.filemarks) == (len(TAPE) - TAPE.count(None), TAPE.count(None))
 
 
 # ---- damaged sources -------------------------------------------------------------------------------------------------
@@ -226,3 +261,87 @@ def test_clear_errors_name_the_place(make: Make, tmp_path: Path) -> None:
         ]:
             with pytest.raises(InterchangeError, match=words):
                 import_tape(name, tmp_path / name, cartridge)
+
+
+INDEX_ROW = '{"files": [{"name": %s, "blocks": [%s]}]}'
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        INDEX_ROW % ('".."', "[1, 1]"),
+        INDEX_ROW % ('""', "[1, 1]"),
+        INDEX_ROW % ('"a\\u0000b"', "[1, 1]"),
+        INDEX_ROW % ('"nowhere"', "[1, 1]"),
+        INDEX_ROW % (f'"{"x" * 5000}"', "[1, 1]"),
+        INDEX_ROW % ('"link"', "[1, 1]"),
+        INDEX_ROW % ('"pipe"', "[1, 1]"),
+        INDEX_ROW % ('"plain"', "[Infinity, 1]"),
+        INDEX_ROW % ('"plain"', "[1, 1e300]"),
+        INDEX_ROW % ('"plain"', "[0, 1]"),
+        INDEX_ROW % ('"plain"', "[-1, 1]"),
+        INDEX_ROW % ('"plain"', "[16777216, 1]"),
+        "[" * 100_000,
+        '{"files": [7]}',
+    ],
+)
+def test_a_hostile_directory_is_refused(make: Make, tmp_path: Path, index: str) -> None:
+    directory = tmp_path / "d"
+    directory.mkdir()
+    (tmp_path / "secret").write_bytes(b"s")
+    (directory / "plain").write_bytes(b"p")
+    (directory / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(directory / "pipe")
+    (directory / "blocks.json").write_text(index)
+    with make() as cartridge, pytest.raises(InterchangeError, match=r"blocks\.json|/d/"):
+        import_tape("directory", directory, cartridge)
+
+
+def test_an_awstape_block_without_an_end_is_refused_early(make: Make, tmp_path: Path) -> None:
+    chunk = bytes(65535)
+    rows = [struct.pack("<HHBB", 65535, 65535 * bool(n), 0 if n else 0x80, 0) + chunk for n in range(300)]
+    (tmp_path / "t").write_bytes(b"".join(rows))
+    with make() as cartridge, pytest.raises(InterchangeError, match="a block has 1 to 16777215"):
+        import_tape("awstape", tmp_path / "t", cartridge)
+
+
+@pytest.mark.parametrize("name", [*BOTH_WAYS, "tgt", "mhvtl"])
+def test_a_source_cut_off_anywhere_is_refused_or_ends(make: Make, tmp_path: Path, name: str) -> None:
+    """Blocks that come out before the end are the tape's own, in order."""
+    tape: State = [b"label", None, b"odd", b"x" * 100, None, b"y"]
+    if name == "mhvtl":
+        mhvtl(tmp_path / "t", [(item, 0, item or b"") for item in tape], "")
+        victims = [tmp_path / "t" / "data", tmp_path / "t" / "indx"]
+    elif name == "tgt":
+        (tmp_path / "t").write_bytes(tgt_image(tape))
+        victims = [tmp_path / "t"]
+    else:
+        with make() as source:
+            write(source, tape)
+            export_tape(name, source, tmp_path / "t")
+        victims = sorted((tmp_path / "t").iterdir()) if name == "directory" else [tmp_path / "t"]
+    reader = FORMATS[name].reader
+    assert reader is not None
+    for victim in victims:
+        whole = victim.read_bytes()
+        for length in range(len(whole)):
+            victim.write_bytes(whole[:length])
+            found: State = []
+            with contextlib.suppress(InterchangeError):
+                for item in reader(tmp_path / "t", 0, Notes()):
+                    found.append(None if item is None else bytes(item))
+            assert found == tape[: len(found)], (victim, length)
+        victim.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_an_export_that_fails_leaves_nothing(make: Make, tmp_path: Path, name: str) -> None:
+    def fail(report: InterchangeReport) -> None:
+        if report.blocks == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with make() as cartridge:
+        write(cartridge, TAPE)
+        with pytest.raises(OSError, match="No space"):
+            export_tape(name, cartridge, tmp_path / "t", progress=fail)
+    assert not (tmp_path / "t").exists()
