@@ -29,7 +29,7 @@ from vlib_images.protected import ProtectedTransport
 from vlib_images.recovery import RecoveryReport, create_partition, open_partition
 from vlib_images.segments import Limits, SegmentStore
 from vlib_images.transport import ReadBlocksResult, ReadKind, ReadResult
-from vlib_images.usage import Usage
+from vlib_images.usage import STORE_EVERY_BYTES, Usage
 
 __all__ = ["Cartridge", "ReadBlocksResult", "ReadKind", "ReadResult"]
 
@@ -57,6 +57,7 @@ class Cartridge(ProtectedTransport):
         self.recovery: list[RecoveryReport] = []
         self.mam = MamStore.read_or_begin(directory, len(identity.partition_bytes))
         self.usage = Usage.read_or_begin(directory)
+        self._usage_stored_at = self.usage.bytes_moved
         self._change_counted = False
         self._open_partitions()
 
@@ -179,7 +180,7 @@ class Cartridge(ProtectedTransport):
             if not self.read_only:
                 for partition in self._partitions:
                     partition.close()
-                self.usage.write(self.directory)
+                self._store_usage()
         except OSError as error:
             raise storage_failure(error, f"closing cartridge {self.barcode}") from error
         finally:
@@ -200,14 +201,20 @@ class Cartridge(ProtectedTransport):
 
     def loaded(self, drive_vendor: str, drive_serial: str) -> None:
         """Count a load into a drive; the position is the beginning of partition 0. Raises NoSpace, StorageError."""
+        self.settle_usage()
         self._enter(0, 0)
         self.usage.loaded(drive_vendor, drive_serial)
         if self.read_only:
             return
         try:
-            self.usage.write(self.directory)
+            self._store_usage()
         except OSError as error:
             raise storage_failure(error, f"cartridge {self.barcode}") from error
+
+    def _store_usage(self) -> None:
+        self.settle_usage()
+        self.usage.write(self.directory)
+        self._usage_stored_at = self.usage.bytes_moved
 
     def volume_change_reference(self) -> int:
         """A number that will be another one after any later change of the data (MAM attribute 0009h).
@@ -236,6 +243,11 @@ class Cartridge(ProtectedTransport):
     def uuid(self) -> str:
         """32 hexadecimal digits."""
         return self._identity.uuid
+
+    @property
+    def created(self) -> str:
+        """When it was made, ISO 8601, UTC."""
+        return self._identity.created
 
     @property
     def medium(self) -> MediumType:
@@ -318,6 +330,12 @@ class Cartridge(ProtectedTransport):
             return
         for partition in self._partitions:
             partition.synchronize()
+        if self.usage.bytes_moved - self._usage_stored_at < STORE_EVERY_BYTES:
+            return
+        try:
+            self._store_usage()
+        except OSError as error:  # the data is safe
+            log.warning("counters could not be stored", barcode=self.barcode, reason=str(error))
 
     def erase(self, long: bool = False) -> None:
         """Everything from the position on is gone; durable when it returns. long: its bytes leave the files at once
@@ -327,6 +345,7 @@ class Cartridge(ProtectedTransport):
         """
         self._prepare_write(physically=long)
         self._partition.synchronize()
+        self.settle_usage().erased += self.at_bop
 
     def format(self, partition_bytes: Sequence[int]) -> None:
         """Divide the medium anew; all data and all attributes of partitions but the first's are gone. Durable.
@@ -356,7 +375,9 @@ class Cartridge(ProtectedTransport):
         storage_sync_directory(str(self.directory))
         self._change_identity(identity)
         self.mam.reset(len(identity.partition_bytes))
-        self.usage.formats += 1
+        self.settle_usage()
+        self.usage.formatted()
         self._partitions.clear()
         self.recovery.clear()
         self._open_partitions()
+        self._store_usage()

@@ -42,7 +42,7 @@ from vlib_images.errors import (
 )
 from vlib_images.partition import Partition
 from vlib_images.positioning import SpaceResult, Stop, Track
-from vlib_images.usage import Usage
+from vlib_images.usage import PartitionUsage, Usage
 
 SPACE_LOOKUP_BYTES: Final = 16 << 20
 """How much is written between two looks at the free space of the disk."""
@@ -101,6 +101,10 @@ class Transport:
     def _enter(self, partition: int, position: int) -> None:
         self._partition = self._partitions[partition]
         self._position = position
+
+    def settle_usage(self) -> PartitionUsage:
+        """Brings the counts of the current partition up to date and returns them."""
+        return self.usage.settle(self._partition.number)
 
     @property
     def position(self) -> tuple[int, int]:
@@ -177,19 +181,22 @@ class Transport:
 
     def locate_block(self, partition: int, block: int) -> SpaceResult:
         """To a logical object; END_OF_DATA when there are not that many. Raises InvalidPartition."""
-        self._enter(self._checked(partition), 0)
+        self._change_partition(partition)
         self._position = min(block, self._partition.end)
         return SpaceResult(self._position, Stop.NONE if self._position == block else Stop.END_OF_DATA)
 
     def locate_file(self, partition: int, file: int) -> SpaceResult:
         """To the beginning of a file. Raises InvalidPartition, StorageError."""
-        self._enter(self._checked(partition), 0)
+        self._change_partition(partition)
         return self._move(positioning.locate_file(self._track(), file))
 
-    def _checked(self, partition: int) -> int:
+    def _change_partition(self, partition: int) -> None:
         if not 0 <= partition < len(self._partitions):
             raise InvalidPartition(f"the cartridge has no partition {partition}")
-        return partition
+        if partition != self._partition.number:
+            self.settle_usage()
+            self.usage.settle(partition).entered += 1
+        self._enter(partition, 0)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 

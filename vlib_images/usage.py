@@ -1,5 +1,5 @@
-"""Counts over the life of a cartridge: usage.json. Counted as things happen, stored when the cartridge is synchronized
-or closed, so a crash loses at most what was counted since."""
+"""Counts over the life of a cartridge: usage.json. Counted as things happen; stored when the cartridge is loaded and
+closed, and with a synchronize whenever STORE_EVERY_BYTES have moved, so a crash loses little of them."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,23 +12,43 @@ from vlib_images.errors import CartridgeDamaged
 
 FILE: Final = "usage.json"
 MOUNTS_KEPT: Final = 4
+STORE_EVERY_BYTES: Final = 1 << 30
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Mount:
-    """One load into a drive. Bytes are those of blocks as initiators wrote and read them."""
+    """One load into a drive. Bytes are those of blocks as initiators wrote and read them; stored bytes are what went to
+    and came from the medium, behind compression."""
 
     drive_vendor: str = ""
     drive_serial: str = ""
     bytes_written: int = 0
     bytes_read: int = 0
+    stored_bytes_written: int = 0
+    stored_bytes_read: int = 0
+
+
+@dataclass(slots=True)
+class PartitionUsage:
+    """Stored bytes of one partition since the last format: in all, in this mount and in the one before. entered: how
+    often another partition was left for this one. erased: how often it was from its beginning."""
+
+    written: int = 0
+    read: int = 0
+    mount_written: int = 0
+    mount_read: int = 0
+    previous_written: int = 0
+    previous_read: int = 0
+    entered: int = 0
+    erased: int = 0
 
 
 @dataclass(slots=True)
 class Usage:
     """loads, bytes and blocks over life; changes: see Cartridge.volume_change_reference(); mounts: the last four, the
-    newest first."""
+    newest first. partitions, loads_since_format: since the last format, when life had come to written_at_format and
+    read_at_format stored bytes. Partitions and mounts learn of stored bytes when settle() is called."""
 
     loads: int = 0
     bytes_written: int = 0
@@ -40,6 +60,10 @@ class Usage:
     changes: int = 0
     stored_bytes_read: int = 0
     mounts: list[Mount] = field(default_factory=list)
+    loads_since_format: int = 0
+    written_at_format: int = 0
+    read_at_format: int = 0
+    partitions: list[PartitionUsage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.mounts:  # what is written before the first load counts somewhere, too
@@ -64,11 +88,39 @@ class Usage:
         self.stored_bytes_read += stored_bytes
         self.mounts[0].bytes_read += length_bytes
 
+    def settle(self, partition: int) -> PartitionUsage:
+        """What was counted since the last call happened in this partition; returns its counts."""
+        self.partitions += [PartitionUsage() for _ in range(len(self.partitions), partition + 1)]
+        here = self.partitions[partition]
+        written = self.stored_bytes_written - self.written_at_format - sum(p.written for p in self.partitions)
+        read = self.stored_bytes_read - self.read_at_format - sum(p.read for p in self.partitions)
+        here.written, here.mount_written = here.written + written, here.mount_written + written
+        here.read, here.mount_read = here.read + read, here.mount_read + read
+        self.mount.stored_bytes_written += written
+        self.mount.stored_bytes_read += read
+        return here
+
     def loaded(self, drive_vendor: str, drive_serial: str) -> None:
-        """Count a load into a drive."""
+        """Count a load into a drive; settle() was called."""
         self.loads += 1
+        self.loads_since_format += 1
         self.mounts.insert(0, Mount(drive_vendor, drive_serial))
         del self.mounts[MOUNTS_KEPT:]
+        for partition in self.partitions:
+            partition.previous_written, partition.mount_written = partition.mount_written, 0
+            partition.previous_read, partition.mount_read = partition.mount_read, 0
+
+    def formatted(self) -> None:
+        """Count a format, which begins the counts of partitions anew; settle() was called."""
+        self.formats += 1
+        self.loads_since_format = 0
+        self.written_at_format, self.read_at_format = self.stored_bytes_written, self.stored_bytes_read
+        self.partitions.clear()
+
+    @property
+    def bytes_moved(self) -> int:
+        """Written and read over life, as stored."""
+        return self.stored_bytes_written + self.stored_bytes_read
 
     def write(self, directory: Path) -> None:
         """Raises OSError."""
@@ -89,6 +141,7 @@ class Usage:
         content = read_document(directory / FILE)
         try:
             mounts = [Mount(**mount) for mount in content.pop("mounts")]
-            return cls(**content, mounts=mounts)
+            partitions = [PartitionUsage(**row) for row in content.pop("partitions", [])]
+            return cls(**content, mounts=mounts, partitions=partitions)
         except (KeyError, TypeError) as error:
             raise CartridgeDamaged(f"{directory / FILE} is not understood: {error}") from error

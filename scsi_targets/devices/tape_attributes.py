@@ -1,7 +1,7 @@
 """READ ATTRIBUTE and WRITE ATTRIBUTE: the cartridge's memory (SPC-5 6.16, 6.48, 7.4).
 
-Host attributes are stored with the cartridge; device and medium attributes are made here from what is known. What is
-not known (manufacturer, date of manufacture, tape lot) is not listed.
+Host attributes are stored with the cartridge; device and medium attributes are made here from what is known, and are
+those of real LTO media.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from scsi_targets.t10.mam import MamAttribute, ascii_text, binary
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.cartridge import Cartridge
 from vlib_images.mam import CAPACITY_BYTES, HOST, Attribute, Format, MamError, host_definition
+from vlib_images.usage import MOUNTS_KEPT
 
 if TYPE_CHECKING:
     from scsi_targets.devices.task import Response, Task
+    from vlib_images.usage import PartitionUsage, Usage
 
 MEBIBYTE = 1 << 20  # the unit of capacities in attributes (SPC-5 7.4.2.2)
 LIST_HEADER_BYTES = 4
 DATA_MEDIUM, WORM_MEDIUM = 0x00, 0x80  # MEDIUM TYPE, 0408h
+# LOGICAL POSITION OF FIRST ENCRYPTED BLOCK: there is none; it is not known (SPC-5 7.4.2.2.9).
+NO_POSITION, UNKNOWN_POSITION = 0xFFFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFE
 
 
 class AttributeCommands(TapeBase):
@@ -120,9 +124,11 @@ class AttributeCommands(TapeBase):
         return sorted(made + host, key=lambda attribute: attribute.identifier)
 
     def _device_attributes(self, cartridge: Cartridge, partition: int) -> list[MamAttribute]:
-        usage = cartridge.usage
-        drives = [f"{m.drive_vendor:8}{m.drive_serial}" for m in usage.mounts]
-        mounts = [ascii_text(0x020A + n, name, 40) for n, name in enumerate(drives)]
+        cartridge.settle_usage()
+        usage, mount = cartridge.usage, cartridge.usage.mount
+        drives = [f"{m.drive_vendor:8}{m.drive_serial}" for m in usage.mounts] + [""] * MOUNTS_KEPT
+        mounts = [ascii_text(0x020A + n, drives[n], 40) for n in range(MOUNTS_KEPT)]
+        encrypted = cartridge.encrypted_blocks(partition)
         return [
             binary(0x0000, cartridge.remaining_bytes(partition) // MEBIBYTE, 8),
             binary(0x0001, cartridge.partition_capacity_bytes(partition) // MEBIBYTE, 8),
@@ -135,36 +141,47 @@ class AttributeCommands(TapeBase):
             ascii_text(0x0008, cartridge.barcode, 32),
             binary(0x0009, cartridge.volume_change_reference() & 0x7FFFFFFF, 4),
             *mounts,
-            binary(0x0220, usage.bytes_written // MEBIBYTE, 8),
-            binary(0x0221, usage.bytes_read // MEBIBYTE, 8),
-            binary(0x0222, usage.mount.bytes_written // MEBIBYTE, 8),
-            binary(0x0223, usage.mount.bytes_read // MEBIBYTE, 8),
-            MamAttribute(0x0340, mam.Format.BINARY, _usage_history(cartridge), True),
+            # What went to and came from the medium, behind compression (SPC-5 7.4.2.2.7).
+            binary(0x0220, usage.stored_bytes_written // MEBIBYTE, 8),
+            binary(0x0221, usage.stored_bytes_read // MEBIBYTE, 8),
+            binary(0x0222, mount.stored_bytes_written // MEBIBYTE, 8),
+            binary(0x0223, mount.stored_bytes_read // MEBIBYTE, 8),
+            binary(0x0224, UNKNOWN_POSITION if encrypted is None else _position(encrypted.first), 8),
+            binary(0x0225, UNKNOWN_POSITION if encrypted is None else _position(encrypted.clear_behind), 8),
+            MamAttribute(0x0340, mam.Format.BINARY, _usage_history(usage, usage.partitions, 6), True),
+            MamAttribute(0x0341, mam.Format.BINARY, _usage_history(usage, [usage.settle(partition)], 4), True),
         ]
 
 
 def _medium_attributes(cartridge: Cartridge) -> list[MamAttribute]:
     return [
+        ascii_text(0x0400, "TAPEBAY", 8),
         ascii_text(0x0401, cartridge.uuid, 32),
         binary(0x0402, cartridge.medium.length_meters, 4),
         binary(0x0403, 127, 4),  # tenths of a millimetre
         ascii_text(0x0404, "LTO-CVE", 8),
         binary(0x0405, cartridge.medium.density_code, 1),
+        ascii_text(0x0406, cartridge.created[:10].replace("-", ""), 8),
         binary(0x0407, CAPACITY_BYTES, 8),
         binary(0x0408, WORM_MEDIUM if cartridge.worm else DATA_MEDIUM, 1),
         binary(0x0409, 0, 2),
     ]
 
 
-def _usage_history(cartridge: Cartridge) -> bytes:
-    # SPC-5 7.4.2.2.13: six-byte numbers, amounts in MiB; each amount is followed by its retries, and there are none.
-    usage = cartridge.usage
-    mounts = [(m.bytes_written, m.bytes_read) for m in usage.mounts[:2]]
-    mounts += [(0, 0)] * (2 - len(mounts))
-    amounts = [*mounts[0], *mounts[1], usage.bytes_written, usage.bytes_read]
-    numbers = [n for amount in amounts for n in (amount // MEBIBYTE, 0)]
-    numbers += [usage.loads, 0, usage.formats]
-    return b"".join(number.to_bytes(6, "big") for number in numbers)
+def _position(block: int | None) -> int:
+    return NO_POSITION if block is None else block
+
+
+def _usage_history(usage: Usage, partitions: list[PartitionUsage], width: int) -> bytes:
+    # SPC-5 7.4.2.2.11 and 12: since the last format; amounts in MiB, each followed by its retries, of which there are
+    # none. The counters saturate.
+    amounts = [
+        sum(getattr(partition, name) for partition in partitions) // MEBIBYTE
+        for name in ("mount_written", "mount_read", "previous_written", "previous_read", "written", "read")
+    ]
+    numbers = [number for amount in amounts for number in (amount, 0)]
+    numbers += [usage.loads_since_format, sum(p.entered for p in partitions), sum(p.erased for p in partitions)]
+    return b"".join(min(number, (1 << width * 8) - 1).to_bytes(width, "big") for number in numbers)
 
 
 def _listed(body: bytes, allocation_length: int) -> Response:

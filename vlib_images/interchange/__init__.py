@@ -119,8 +119,8 @@ def export_tape(
     """Make a tape of another program from one partition; `destination` must not exist. Blocks come out as a drive would
     read them, so encrypted ones need the key to be set. What cannot be read is left out, and the notes say so.
 
-    Raises OSError, and then there is no half a tape in `destination`. KeyError: no such format. ValueError: it cannot be
-    exported. InvalidPartition.
+    Raises OSError, and then there is no half a tape in `destination`. KeyError: no such format. ValueError: it cannot
+    be exported. InvalidPartition.
     """
     writer = FORMATS[format_name].writer
     if writer is None:

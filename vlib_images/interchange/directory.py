@@ -68,10 +68,14 @@ def _blocks(path: Path, runs: list[tuple[int, int]]) -> Iterator[TapeObject]:
 def _open(path: Path) -> BinaryIO:
     """A plain file of the directory itself: a link could lead anywhere, and a pipe never ends."""
     try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))
+        file = open(path, "rb", opener=_no_link)  # noqa: SIM115 - the caller closes it
     except (OSError, ValueError) as error:
         raise InterchangeError(f"{path} cannot be read: {error}") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise InterchangeError(f"{path} is no file")
     return file
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

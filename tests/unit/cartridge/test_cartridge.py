@@ -1,5 +1,6 @@
 """What a cartridge promises, one promise a test."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import pytest
 
 from tests.unit.cartridge.conftest import contents
 from vlib_images.cartridge import Cartridge
+from vlib_images.documents import read_document, write_document
 from vlib_images.errors import (
     CartridgeInUse,
     EndOfPartition,
@@ -205,3 +207,33 @@ def test_usage_counts_over_life_and_mounts(make: Make, tmp_path: Path) -> None:
         assert (usage.bytes_read, usage.blocks_read) == (2024, 3)
         assert [mount.drive_serial for mount in usage.mounts] == [f"serial {n}" for n in (5, 4, 3, 2)]
         assert usage.mounts[0].bytes_written == 2024
+
+
+def test_a_crash_loses_little_of_the_counts(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlib_images.cartridge.STORE_EVERY_BYTES", 1 << 20)
+    cartridge = make(partitions=2)
+    for partition in (0, 1, 1):
+        cartridge.locate_block(partition, cartridge.end_of_data(partition))
+        cartridge.write_blocks(bytes(600_000), 1000)
+        cartridge.synchronize()
+    cartridge.rewind()
+    stored = json.loads((tmp_path / "T00001L8" / "usage.json").read_text())["content"]
+    assert stored["bytes_written"] == 1_200_000
+    assert [row["written"] for row in stored["partitions"]] == [600_000, 600_000]
+    cartridge.close()
+    with Cartridge.open(tmp_path / "T00001L8") as again:
+        assert [row.written for row in again.usage.partitions] == [600_000, 1_200_000]
+        assert again.usage.mount.stored_bytes_written == 1_800_000
+
+
+def test_counts_of_an_older_version_are_read(make: Make, tmp_path: Path) -> None:
+    make().close()
+    path = tmp_path / "T00001L8" / "usage.json"
+    content = read_document(path)
+    for key in ("partitions", "loads_since_format", "written_at_format", "read_at_format"):
+        del content[key]
+    content["mounts"] = [{"drive_vendor": "IBM", "drive_serial": "1", "bytes_written": 7, "bytes_read": 8}]
+    content["stored_bytes_written"] = 7
+    write_document(path, content)
+    with Cartridge.open(tmp_path / "T00001L8") as cartridge:
+        assert cartridge.settle_usage().written == 7

@@ -293,7 +293,7 @@ def test_a_hostile_directory_is_refused(make: Make, tmp_path: Path, index: str) 
     (directory / "link").symlink_to(tmp_path / "secret")
     os.mkfifo(directory / "pipe")
     (directory / "blocks.json").write_text(index)
-    with make() as cartridge, pytest.raises(InterchangeError, match=r"blocks\.json|/d/"):
+    with make() as cartridge, pytest.raises(InterchangeError, match=r"/d/"):
         import_tape("directory", directory, cartridge)
 
 

@@ -1,11 +1,24 @@
 """READ ATTRIBUTE and WRITE ATTRIBUTE with every service action (SPC-5 6.16, 6.48), as LTFS and sg_read_attr ask."""
 
+import re
+
 import pytest
 
 from scsi_targets.t10 import ssc
 from scsi_targets.t10.mam import MamAttribute, decode_attributes
 from tests.unit.devices.support import data_of, send, sense_of
-from tests.unit.devices.tape_support import filemarks, good, loaded_drive, make_drive, quiet, rewind, write
+from tests.unit.devices.tape_support import (
+    filemarks,
+    good,
+    loaded_drive,
+    make_drive,
+    quiet,
+    read,
+    rewind,
+    send_slow,
+    write,
+)
+from vlib_images.codec import Encoder, Encryption, EncryptionKey
 
 BINARY, ASCII, TEXT = 0, 1, 2
 
@@ -72,6 +85,68 @@ def test_usage_is_counted(drive):
     assert len(history) == 90
     fields = [int.from_bytes(history[at : at + 6], "big") for at in range(0, 90, 6)]
     assert fields == [0, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0]
+
+
+# What sg_read_attr lists of a real LTO-6 cartridge, and SPC-5's usage histories. id: length in bytes.
+REAL = {
+    0x0000: 8, 0x0001: 8, 0x0002: 8, 0x0003: 8, 0x0004: 8, 0x0005: 8, 0x0006: 1, 0x0007: 2, 0x0008: 32, 0x0009: 4,
+    0x020A: 40, 0x020B: 40, 0x020C: 40, 0x020D: 40, 0x0220: 8, 0x0221: 8, 0x0222: 8, 0x0223: 8, 0x0224: 8, 0x0225: 8,
+    0x0340: 90, 0x0341: 60, 0x0400: 8, 0x0401: 32, 0x0402: 4, 0x0403: 4, 0x0404: 8, 0x0405: 1, 0x0406: 8, 0x0407: 8,
+    0x0408: 1, 0x0409: 2,
+}  # fmt: skip
+
+
+def test_every_attribute_of_a_real_cartridge(drive):
+    found = values(drive)
+    assert {identifier: len(attribute.value) for identifier, attribute in found.items()} == REAL
+    assert re.fullmatch(rb"20[2-9]\d[01]\d[0-3]\d", found[0x0406].value)
+    assert found[0x0224].value == found[0x0225].value == b"\xff" * 8
+
+
+def test_where_the_partition_is_encrypted(drive):
+    good(write(drive, b"clear"))
+    drive.medium.encoder = Encoder(None, Encryption(EncryptionKey(bytes(32))))
+    good(write(drive, b"secret"))
+    drive.medium.encoder = None
+    assert (number(drive, 0x0224), number(drive, 0x0225)) == (1, 2**64 - 1)
+    good(write(drive, b"clear again"))
+    assert (number(drive, 0x0224), number(drive, 0x0225)) == (1, 2)
+
+
+def history(drive, identifier, partition=0):
+    value, width = values(drive, partition=partition)[identifier].value, {0x0340: 6, 0x0341: 4}[identifier]
+    return [int.from_bytes(value[at : at + width], "big") for at in range(0, len(value), width)]
+
+
+def test_usage_of_each_partition(tmp_path):
+    """Writes and reads count where they happened, switches where they went, erasures from the beginning."""
+    drives = loaded_drive(tmp_path, partitions=2, capacity_bytes=1 << 30)
+    drive = next(drives)
+    for partition, blocks in ((0, 2), (1, 3), (0, 1)):
+        good(send(drive, ssc.Locate16.encode(change_partition=1, partition=partition, destination_type=3)))
+        for _ in range(blocks):
+            good(write(drive, bytes(1 << 20)))
+    rewind(drive)
+    good(read(drive, 1 << 20))
+    assert history(drive, 0x0341, 0) == [3, 0, 1, 0, 0, 0, 0, 0, 3, 0, 1, 0, 1, 1, 0]
+    assert history(drive, 0x0341, 1) == [3, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 1, 0]
+    assert history(drive, 0x0340) == [6, 0, 1, 0, 0, 0, 0, 0, 6, 0, 1, 0, 1, 2, 0]
+    drive.load(drive.unload())
+    quiet(drive)
+    good(send_slow(drive, ssc.Erase6.encode()))
+    assert history(drive, 0x0341, 0) == [0, 0, 0, 0, 3, 0, 1, 0, 3, 0, 1, 0, 2, 1, 1]
+    good(send_slow(drive, ssc.FormatMedium.encode()))
+    assert history(drive, 0x0340) == [0] * 15
+    assert (number(drive, 0x0220), number(drive, 0x0003), number(drive, 0x0007)) == (6, 2, 1)  # over life
+    drives.close()
+
+
+def test_amounts_are_those_behind_compression(drive):
+    """SPC-5 7.4.2.2.7: transferred to the medium after any data compression has been applied."""
+    drive.medium.encoder = Encoder(1)
+    for _ in range(3):
+        good(write(drive, bytes(1 << 20)))
+    assert (number(drive, 0x0220), number(drive, 0x0222)) == (0, 0)
 
 
 def test_capacity_follows_what_is_written(drive):
