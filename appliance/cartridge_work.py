@@ -14,6 +14,7 @@ from appliance.units import parse_size
 from vlib_images import interchange, salvage, verify
 from vlib_images.atomic import sync_directory
 from vlib_images.cartridge import Cartridge
+from vlib_images.codec import KEY_BYTES, Decryption, DecryptionMode, EncryptionKey
 from vlib_images.interchange import FORMATS, InterchangeError, InterchangeReport
 from vlib_images.inventory import BARCODE
 from vlib_images.salvage import SalvageReport
@@ -82,17 +83,28 @@ def import_cartridge(
 
 
 def export_cartridge(
-    settings: Settings, barcode: str, destination: Path, format_name: str, partition: int, progress: Progress
+    settings: Settings,
+    barcode: str,
+    destination: Path,
+    format_name: str,
+    partition: int,
+    key_file: Path | None,
+    progress: Progress,
 ) -> InterchangeReport:
-    """Write a partition of a cartridge, which is in no drive, as another program's tape. Raises OperatorError."""
+    """Write a partition of a cartridge, which is in no drive, as another program's tape. Raises OperatorError.
+
+    key_file: what its encrypted blocks are decrypted with, as `stenc -g` makes it.
+    """
     _format(format_name, "export")
     with (
         _refusing(f"{barcode} as {format_name}"),
+        _decryption(key_file) as decryption,
         Cartridge.open(_directory(settings, barcode), read_only=True) as tape,
     ):
         if partition >= tape.partition_count:
             raise OperatorError(Failure.USAGE, f"--partition: {barcode} has partitions 0 to {tape.partition_count - 1}")
         total = tape.used_bytes(partition)
+        tape.decryption = decryption
         return interchange.export_tape(
             format_name,
             tape,
@@ -105,6 +117,25 @@ def export_cartridge(
 def _size(source: Path) -> int:
     files = source.iterdir() if source.is_dir() else [source]
     return sum(path.stat().st_size for path in files if path.is_file())
+
+
+@contextmanager
+def _decryption(key_file: Path | None) -> Iterator[Decryption]:
+    """Its key is wiped in the end. The file's first line: 64 hexadecimal digits; the key itself is in no message."""
+    if key_file is None:
+        yield Decryption()
+        return
+    try:
+        key = EncryptionKey(bytes.fromhex(key_file.read_text("ascii").split("\n", 1)[0].strip()))
+    except ValueError:
+        what = f"{key_file} is no key file: its first line must be a key of {KEY_BYTES * 2} hexadecimal digits"
+        raise OperatorError(Failure.USAGE, what) from None
+    except OSError as error:
+        raise OperatorError(Failure.USAGE, f"{key_file}: {error.strerror}") from error
+    try:
+        yield Decryption(DecryptionMode.MIXED, key)
+    finally:
+        key.wipe()
 
 
 def _format(name: str, direction: str) -> None:

@@ -1,6 +1,7 @@
 """The daemon: from tapebay.toml to a served library, until a signal or `tapebay stop`."""
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -27,6 +28,8 @@ def serve(path: Path) -> None:
     """Serve the library of `path` until SIGTERM or SIGINT. Raises ConfigError, OperatorError, OSError at start-up."""
     settings = config_file.with_advertised_address(config_file.load(path))
     logs.configure(settings.logging)
+    # A core dump would put the keys of encrypted cartridges on a disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Blocked before any thread starts, so that the signal waits for sigwait() below and no thread is interrupted.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     library = Library.open(settings)

@@ -48,11 +48,12 @@ class DamagedBlock(CartridgeError):
 class EncryptionProblem(CartridgeError):
     """A block cannot be given out under the decryption mode and key that are set. The position stays before it.
 
-    partition, block: where it is. blocks_read: how many blocks the same call had read before it.
+    partition, block: where it is. blocks_read: how many blocks the same call had read before it. reason: in words.
     """
 
     def __init__(self, partition: int, block: int, reason: str, blocks_read: int = 0) -> None:
         super().__init__(f"block {block} of partition {partition}: {reason}")
+        self.reason = reason
         self.partition = partition
         self.block = block
         self.blocks_read = blocks_read

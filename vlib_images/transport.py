@@ -409,7 +409,7 @@ class Transport:
         try:
             return codec.decompress(codec.decrypt(block, key))
         except codec.WrongKey as error:
-            raise self._problem(KeyWrong, position, str(error)) from error
+            raise self._problem(KeyWrong, position, "it is encrypted with another key") from error
 
     def next_block_status(self) -> EncryptionStatus | None:
         """What is known of the block at the position without its key; None at a filemark or the end of data."""

@@ -19,6 +19,11 @@ MediumOption = Annotated[
 ]
 FormatOption = Annotated[str, typer.Option("--format", help="simh, e11, awstape, directory; import also mhvtl, tgt.")]
 
+_NEEDS_KEY = (
+    "A cartridge does not hold its keys: give the one that its blocks were encrypted with (--key-file), or read them "
+    "through a drive to which the application has given it."
+)
+
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `tapebay cartridge`."""
@@ -92,17 +97,25 @@ def export(
     file: Annotated[Path, typer.Argument(help="What to make; it must not exist.")],
     format_name: FormatOption,
     partition: Annotated[int, typer.Option(min=0, max=3, help="Which partition of the cartridge.")] = 0,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Decrypts with this key: 64 hexadecimal digits, as of `stenc -g`."),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a cartridge, which must not be in a drive, in another program's format."""
+    """Write a cartridge, which must not be in a drive, in another program's format. Status 1: blocks were left out."""
     with reporting(as_json):
         from appliance import cartridge_work
 
         settings = _settings(config)
         with progress_bar(f"Exporting {barcode}", not as_json) as progress:
-            report = cartridge_work.export_cartridge(settings, barcode, file, format_name, partition, progress)
+            report = cartridge_work.export_cartridge(
+                settings, barcode, file, format_name, partition, key_file, progress
+            )
         show(asdict(report), as_json, lambda result: _copied(f"{barcode} exported to {file}", result))
+        if report.left_out:
+            raise typer.Exit(Failure.REFUSED.exit_status)
 
 
 def _copied(what: str, report: dict[str, Any]) -> None:
@@ -112,3 +125,5 @@ def _copied(what: str, report: dict[str, Any]) -> None:
     typer.echo(f"{what}: {report['blocks']} blocks, {report['filemarks']} filemarks, {size}")
     for note in report["notes"]:
         typer.echo(f"note: {note}")
+    if report["undecrypted"]:
+        typer.echo(_NEEDS_KEY)

@@ -58,6 +58,7 @@ class Appliance:
         portals: int = 1,
         advertise: str | None = None,
         target_options: str = "",
+        log_level: str = "info",
         more: str = "",
     ) -> None:
         self.folder = folder
@@ -69,7 +70,7 @@ class Appliance:
         self._devices = ["changer", *(f"drive{n}" for n in range(drives)), *(disk.name for disk in disks)]
         self._advertise = advertise
         self.config = folder / "tapebay.toml"
-        self.config.write_text(self._settings(disks, drives, slots, target_options, more))
+        self.config.write_text(self._settings(disks, drives, slots, target_options, log_level, more))
         self._make_library()
         self.log: list[dict[str, Any]] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -89,8 +90,11 @@ class Appliance:
             raise
         return appliance
 
-    def _settings(self, disks: Sequence[Disk], drives: int, slots: int, target_options: str, more: str) -> str:
-        sections = ['[library]\nname = "under-test"', '[logging]\nformat = "json"', f"[changer]\nslots = {slots}"]
+    def _settings(
+        self, disks: Sequence[Disk], drives: int, slots: int, target_options: str, log_level: str, more: str
+    ) -> str:
+        sections = ['[library]\nname = "under-test"', f'[logging]\nformat = "json"\nlevel = "{log_level}"']
+        sections.append(f"[changer]\nslots = {slots}")
         for port in self.ports:
             advertised = f'\nadvertise = "{self._advertise}:{port}"' if self._advertise else ""
             sections.append(f'[[portals]]\nlisten = "127.0.0.1:{port}"{advertised}')

@@ -10,7 +10,7 @@ from vlib_images.cartridge import Cartridge, ReadKind
 from vlib_images.errors import DamagedBlock, EncryptionProblem
 from vlib_images.identity import LIMIT_PARTITIONS
 from vlib_images.interchange.awstape import read_awstape, write_awstape
-from vlib_images.interchange.common import BLOCK_BYTES_MAX, InterchangeError, Notes, Reader, TapeObject, Writer
+from vlib_images.interchange.common import BLOCK_BYTES_MAX, InterchangeError, LeftOut, Notes, Reader, TapeObject, Writer
 from vlib_images.interchange.directory import read_directory, write_directory
 from vlib_images.interchange.mhvtl import partition_files, read_mhvtl
 from vlib_images.interchange.simh import read_simh, write_e11, write_simh
@@ -53,11 +53,14 @@ FORMATS: Final[dict[str, InterchangeFormat]] = {
 
 @dataclass(slots=True)
 class InterchangeReport:
-    """What was copied. notes: what could not be kept, in words."""
+    """What was copied. left_out: blocks of an export that could not be read, undecrypted: those of them that need a key
+    (another key) than was given. notes: what could not be kept, and which blocks were left out, in words."""
 
     blocks: int = 0
     filemarks: int = 0
     bytes_copied: int = 0
+    left_out: int = 0
+    undecrypted: int = 0
     notes: list[str] = field(default_factory=list)
 
     def count(self, item: TapeObject) -> None:
@@ -132,12 +135,14 @@ def export_tape(
         notes.add(f"only partition {partition} of {cartridge.partition_count} is exported")
     if destination.exists():
         raise FileExistsError(f"{destination} exists already")
+    left_out = LeftOut()
     try:
-        writer(destination, _objects(cartridge, report, notes, progress), notes)
+        writer(destination, _objects(cartridge, report, left_out, progress), notes)
     except BaseException:
         _discard(destination)
         raise
-    report.notes = list(notes)
+    report.left_out = sum(run.count for run in left_out.runs)
+    report.notes = [*notes, *map(str, left_out.runs)]
     return report
 
 
@@ -149,21 +154,24 @@ def _discard(unfinished: Path) -> None:
 
 
 def _objects(
-    cartridge: Cartridge, report: InterchangeReport, notes: Notes, progress: Progress | None
+    cartridge: Cartridge, report: InterchangeReport, left_out: LeftOut, progress: Progress | None
 ) -> Iterator[TapeObject]:
     into = memoryview(bytearray(BLOCK_BYTES_MAX + 1))
     while not cartridge.at_eod:
         try:
             result = cartridge.read_block(into)
         except DamagedBlock as error:
-            notes.add(str(error))
+            left_out.add(error.partition, error.block, error.reason)
             continue
         except EncryptionProblem as error:
-            notes.add(str(error))
+            left_out.add(error.partition, error.block, error.reason)
+            report.undecrypted += 1
             cartridge.locate_block(error.partition, error.block + 1)
             continue
         item = into[: result.length] if result.kind is ReadKind.BLOCK else None
         report.count(item)
+        if item is not None:
+            left_out.end_run()
         yield item
         if progress is not None:
             progress(report)

@@ -29,6 +29,45 @@ class Notes:
             yield what if count == 1 else f"{what} ({count} times)"
 
 
+@dataclass(slots=True)
+class Run:
+    """`count` blocks, the first and the last of them by number, that one reason keeps out."""
+
+    partition: int
+    first: int
+    last: int
+    count: int
+    reason: str
+
+    def __str__(self) -> str:
+        if self.count == 1:
+            return f"block {self.first} of partition {self.partition} is left out: {self.reason}"
+        which = f"blocks {self.first} to {self.last} of partition {self.partition}"
+        filemarks = self.last - self.first + 1 - self.count
+        return f"{which} are left out, each of the {self.count} blocks{' there' if filemarks else ''}: {self.reason}"
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """Blocks that cannot be exported. Filemarks between blocks do not end a run, a block that is exported does."""
+
+    runs: list[Run] = field(default_factory=list)
+    _goes_on: bool = False
+
+    def add(self, partition: int, block: int, reason: str) -> None:
+        """The next block cannot be exported."""
+        last = self.runs[-1] if self._goes_on else None
+        if last is not None and last.reason == reason:
+            last.last, last.count = block, last.count + 1
+        else:
+            self.runs.append(Run(partition, block, block, 1, reason))
+        self._goes_on = True
+
+    def end_run(self) -> None:
+        """The next block is exported."""
+        self._goes_on = False
+
+
 Reader = Callable[[Path, int, Notes], Iterator[TapeObject]]
 """reader(source, partition, notes): the objects of one partition. Raises InterchangeError, OSError."""
 

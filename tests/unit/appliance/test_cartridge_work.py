@@ -10,6 +10,7 @@ from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.test_cli import as_json, output, tapebay
 from tests.unit.cartridge.test_interchange import mhvtl
 from vlib_images.cartridge import Cartridge
+from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
 
 BLOCKS = [bytes([number]) * 1000 * (number + 1) for number in range(5)]
 
@@ -101,6 +102,64 @@ def test_each_partition_is_exported_and_all_of_mhvtl_imported(library: Path, tmp
     done = tapebay("cartridge", "export", "A00001L6", tmp_path / "no", *arguments, TAPEBAY_CONFIG=str(library))
     assert done.exit_code == 2
     assert "partitions 0 to 0" in done.output
+
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def encrypted(library: Path) -> Path:
+    """Two more blocks, encrypted, on the cartridge of `library`."""
+    with Cartridge.open(library / "cartridges" / "A00001L6") as cartridge:
+        cartridge.space_end_of_data()
+        cartridge.encoder = Encoder(None, Encryption(EncryptionKey(KEY)))
+        cartridge.write_blocks(b"secret" * 2, 6)
+    return library
+
+
+def test_export_without_the_key_says_what_is_left_out_and_fails(encrypted: Path, tmp_path: Path) -> None:
+    arguments = ("cartridge", "export", "A00001L6", tmp_path / "tape", "--format", "simh")
+    done = tapebay(*arguments, TAPEBAY_CONFIG=str(encrypted))
+    assert done.exit_code == 1
+    assert "5 blocks, 1 filemarks" in done.stdout
+    assert "note: blocks 6 to 7 of partition 0 are left out" in done.stdout
+    assert "no key is set" in done.stdout
+    assert "--key-file" in done.stdout
+
+
+def test_export_decrypts_with_a_key_file_of_stenc(encrypted: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{KEY.hex()}\nSeptember key")
+    arguments = ("cartridge", "export", "A00001L6", tmp_path / "tape", "--format", "directory")
+    said = output(*arguments, "--key-file", tmp_path / "key", TAPEBAY_CONFIG=str(encrypted))
+    assert "7 blocks, 1 filemarks" in said
+    assert "--key-file" not in said
+    assert b"secretsecret" in [path.read_bytes() for path in (tmp_path / "tape").iterdir()]
+
+
+@pytest.mark.parametrize("content", ["", "00" * 31, "zz" * 32, KEY.hex() + "00", "\xff" * 64])
+def test_a_bad_key_file_is_refused_without_showing_it(encrypted: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "key").write_text(content)
+    arguments = ("cartridge", "export", "A00001L6", tmp_path / "tape", "--format", "simh")
+    done = tapebay(*arguments, "--key-file", tmp_path / "key", TAPEBAY_CONFIG=str(encrypted))
+    assert done.exit_code == 2
+    assert "64 hexadecimal digits" in done.output
+    assert not content or content not in done.output
+    assert not (tmp_path / "tape").exists()
+
+
+def test_verify_and_recover_need_no_key(encrypted: Path, tmp_path: Path) -> None:
+    assert "8 blocks and filemarks" in output("cartridge", "verify", "A00001L6", TAPEBAY_CONFIG=str(encrypted))
+    (segment,) = (encrypted / "cartridges" / "A00001L6" / "p0").glob("*.seg")
+    raw = bytearray(segment.read_bytes())
+    raw[raw.rindex(BLOCKS[1])] ^= 1
+    segment.write_bytes(raw)
+    output("cartridge", "recover", "A00001L6", "A00009L6", TAPEBAY_CONFIG=str(encrypted))
+    with Cartridge.open(encrypted / "cartridges" / "A00009L6") as saved:
+        saved.decryption = Decryption(DecryptionMode.DECRYPT, EncryptionKey(KEY))
+        into = bytearray(6)
+        saved.locate_block(0, 5)
+        assert [saved.read_block(into).length for _ in range(2)] == [6, 6]
+        assert into == b"secret"
 
 
 def test_a_running_daemon_takes_an_imported_cartridge_in(served: Path, tmp_path: Path) -> None:

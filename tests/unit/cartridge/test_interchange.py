@@ -64,11 +64,31 @@ def test_what_cannot_be_kept_is_said(make: Make, tmp_path: Path) -> None:
         source.write_block(b"plain")
         report = export_tape("simh", source, tmp_path / "without key")
         assert "only partition 0 of 2 is exported" in report.notes
-        assert any("block 0 of partition 0: it is encrypted" in note for note in report.notes)
+        assert "block 0 of partition 0 is left out: it is encrypted and no key is set" in report.notes
+        assert (report.blocks, report.left_out, report.undecrypted) == (1, 1, 1)
         import_tape("simh", tmp_path / "without key", target)
         assert contents(target) == [b"plain"]
         source.decryption = Decryption(DecryptionMode.MIXED, key)
         assert export_tape("simh", source, tmp_path / "with key").blocks == 2
+        source.decryption = Decryption(DecryptionMode.MIXED, EncryptionKey(b"k" * 32))
+        report = export_tape("simh", source, tmp_path / "with another key")
+        assert "block 0 of partition 0 is left out: it is encrypted with another key" in report.notes
+
+
+def test_a_long_encrypted_tape_is_one_note(make: Make, tmp_path: Path) -> None:
+    key = EncryptionKey(bytes(32))
+    with make() as source:
+        for number in range(10):
+            source.encoder = None if number == 4 else Encoder(None, Encryption(key))
+            for _ in range(5):
+                source.write_block(bytes(100))
+            source.write_filemarks(1)
+        report = export_tape("simh", source, tmp_path / "tape")
+    assert report.notes[1:] == [
+        "blocks 0 to 22 of partition 0 are left out, each of the 20 blocks there: it is encrypted and no key is set",
+        "blocks 30 to 58 of partition 0 are left out, each of the 25 blocks there: it is encrypted and no key is set",
+    ]
+    assert (report.blocks, report.filemarks, report.left_out, report.undecrypted) == (5, 10, 45, 45)
 
 
 def test_an_existing_destination_is_not_overwritten(make: Make, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """verify finds every damage and nothing else; salvage saves everything else and says what it could not."""
 
 import errno
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from datamover.engine import storage_fault
 from tests.unit.cartridge.conftest import contents
+from tests.unit.cartridge.format_reader import manifest_entries, records
 from vlib_images.cartridge import Cartridge
 from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
 from vlib_images.errors import CartridgeInUse, NotACartridge
@@ -132,6 +134,48 @@ def test_a_missing_tail_ends_the_check(make: Make, tmp_path: Path) -> None:
     for segment in (tmp_path / "T00001L8" / "p0").glob("*.seg"):
         segment.unlink()
     assert [d.count for d in verify(tmp_path / "T00001L8").damages] == [1]
+
+
+def encrypted_records(directory: Path) -> list[tuple[int, int, bytes, bytes]]:
+    """Of partition 0, by the independent reader."""
+    found = []
+    for row in manifest_entries((directory / "p0" / "manifest").read_bytes()):
+        log = (directory / "p0" / f"{row[0]:08d}.seg").read_bytes()
+        found += [
+            (r.form, r.logical_length, r.extension, r.payload) for r in records(log, row[7], row[3]) if r.form & 2
+        ]
+    return found
+
+
+def test_encrypted_blocks_are_saved_as_they_are_without_a_key(make: Make, tmp_path: Path) -> None:
+    rng = random.Random(5)
+    with make(limits=LIMITS) as cartridge:
+        for number in range(40):
+            how = Encryption(KEY, rng.randbytes(number), rng.randbytes(number % 33), raw_read_disabled=number % 2 == 1)
+            cartridge.encoder = Encoder(1 if number % 3 else None, how)
+            cartridge.write_block(b"text " * 300)
+    before = encrypted_records(tmp_path / "T00001L8")
+    assert len(before) == 40
+    damage_block(tmp_path / "T00001L8", 1, 3)
+    assert verify(tmp_path / "T00001L8").damages == [Damage(0, 3, 1, WRONG)]
+    assert [damage.first_block for damage in salvage(tmp_path / "T00001L8", tmp_path / "new").lost] == [3]
+    assert encrypted_records(tmp_path / "new") == before[:3] + before[4:]
+    with Cartridge.open(tmp_path / "new") as saved:
+        assert saved.encrypted_blocks(0) == (0, None)
+
+
+def test_verify_without_a_key_finds_every_flipped_bit_of_an_encrypted_block(make: Make, tmp_path: Path) -> None:
+    with make() as cartridge:
+        cartridge.encoder = Encoder(None, Encryption(KEY, b"a-kad", b"u-kad"))
+        cartridge.write_blocks(bytes(3 * 100), 100)
+    path = tmp_path / "T00001L8" / "p0" / "00000001.seg"
+    (tmp_path / "T00001L8" / "p0" / "00000001.idx").unlink()
+    whole = path.read_bytes()
+    length = 32 + whole[128 + 6] * 8 + 116
+    begin = 128 + length + -length % 8  # the second record
+    for at in range(begin, begin + length):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        assert [(damage.first_block, damage.count) for damage in verify(tmp_path / "T00001L8").damages] == [(1, 1)], at
 
 
 def test_verify_changes_nothing(make: Make, tmp_path: Path) -> None:
