@@ -113,11 +113,11 @@ class Partition:
                 tail.append_encoded(*row)
         except OSError as error:
             raise self._failed(error, "writing a block") from error
-        if block.form & Form.ENCRYPTED:
-            entry = self.segments.entries[-1]
-            note_encrypted(entry, tail, self.end - entry.first_object)
         self.room_bytes -= size
         self.end += 1
+        if block.form & Form.ENCRYPTED:
+            entry = self.segments.entries[-1]
+            note_encrypted(entry, tail, self.end - 1 - entry.first_object)
 
     def append_many(self, data: Buffer, block_length: int, count: int) -> None:
         """Equal blocks. Raises as append() does; blocks_written tells how many were written before."""
