@@ -28,8 +28,12 @@ int storage_writev(const struct storage_file *file, struct iovec *parts, int cou
 int storage_allocate(const struct storage_file *file, uint64_t offset, uint64_t length);
 int storage_truncate(const struct storage_file *file, uint64_t length);
 int storage_sync(const struct storage_file *file);
-void storage_start_writeback(const struct storage_file *file, uint64_t offset, uint64_t length);
 int storage_size(const struct storage_file *file, uint64_t *length);
+
+/* ---- writeback.c: hints to the disk ------------------------------------------------------------------------------ */
+
+/* Asks for these bytes of the file to be written to the disk soon. False: too much is waiting, ask again later. */
+bool writeback_start(const struct storage_file *file, uint64_t offset, uint64_t length);
 
 /* ---- segment_record.c: the record header ------------------------------------------------------------------------- */
 

@@ -55,10 +55,9 @@ static int write_out(struct segment *segment, const void *data, size_t length)
 	}
 	segment->flushed += segment->buffered + length;
 	segment->buffered = 0;
-	if (segment->flushed - segment->written_back >= WRITEBACK_BYTES) {
-		storage_start_writeback(&segment->file, segment->written_back, segment->flushed - segment->written_back);
+	length = segment->flushed - segment->written_back;
+	if (length >= WRITEBACK_BYTES && writeback_start(&segment->file, segment->written_back, length))
 		segment->written_back = segment->flushed;
-	}
 	return 0;
 }
 

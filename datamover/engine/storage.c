@@ -256,12 +256,6 @@ int storage_sync(const struct storage_file *file)
 	return 0;
 }
 
-/* A hint, so that a later sync finds little to do; promises nothing, so errors are left to that sync. */
-void storage_start_writeback(const struct storage_file *file, uint64_t offset, uint64_t length)
-{
-	(void)sync_file_range(file->fd, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE);
-}
-
 int storage_size(const struct storage_file *file, uint64_t *length)
 {
 	struct stat status;
