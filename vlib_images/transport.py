@@ -72,6 +72,7 @@ class ReadBlocksResult(NamedTuple):
     length: int = 0
 
 
+_BLOCK: Final = ReadKind.BLOCK
 _FILEMARK: Final = ReadResult(ReadKind.FILEMARK)
 _END_OF_DATA: Final = ReadResult(ReadKind.END_OF_DATA)
 
@@ -308,7 +309,7 @@ class Transport:
         else:
             raise self._problem(NotEncrypted, position, "it is not encrypted")
         self.usage.read_some(1, length, stored_length)
-        return ReadResult(ReadKind.BLOCK, length + PROTECTION_BYTES if protection else length)
+        return ReadResult(_BLOCK, length + PROTECTION_BYTES if protection else length)
 
     def read_blocks(self, into: Buffer, block_length: int, count: int, protection: int = 0) -> ReadBlocksResult:
         """Read up to `count` blocks of exactly block_length bytes, one behind the other in `into`.

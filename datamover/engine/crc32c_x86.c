@@ -1,8 +1,9 @@
 /* CRC32C with the instructions of x86-64.
  *
  * Two forms. SSE4.2's crc32 instruction has a latency of three cycles and a throughput of one, so three streams run side
- * by side and carry-less multiplication joins them. With AVX-512 and VPCLMULQDQ the data are folded, 256 bytes at a
- * time, by carry-less multiplication alone: twice as fast again (45 GB/s against 24 over 256 KiB).
+ * by side and carry-less multiplication joins them. With AVX-512 and VPCLMULQDQ most of the data are folded, 256 bytes
+ * at a time, by carry-less multiplication, while crc32, which other units of the processor carry out, takes three streams
+ * of the rest in the gaps (over 256 KiB on Zen 4: 75 GB/s; folding alone 58, three streams alone 24).
  */
 #include "engine.h"
 
@@ -15,11 +16,16 @@
 
 #define STREAM_LONG 1024u		/* bytes of one of the three streams, for long data ... */
 #define STREAM_SHORT 128u		/* ... and for what that leaves */
+#define MIXED_ROUNDS 64u		/* a mixed stretch: 256 bytes a round folded, and 24 in each of three streams */
+#define MIXED_FOLDED (256u * MIXED_ROUNDS)
+#define MIXED_STREAM (24u * MIXED_ROUNDS)
+#define MIXED_BYTES (MIXED_FOLDED + 3 * MIXED_STREAM)
+#define CACHE_LINE 64u
 
 /* x^(8 n - 33): what shifts a CRC by n bytes when crc32 reduces the product. 33 = the 32 bits that crc32 itself
  * multiplies by, and the one by which a product of reflected numbers is off. */
-struct stream_constants { uint32_t shift_two, shift_one; };
-static struct stream_constants constants_long, constants_short;
+struct stream_constants { uint32_t shift_three, shift_two, shift_one; };
+static struct stream_constants constants_long, constants_short, constants_mixed;
 
 /* For folding a 128-bit lane forward by D bits: x^(D + 31) for its low half, the higher powers, x^(D - 33) for the
  * other. */
@@ -28,6 +34,7 @@ static struct fold_constants fold_128, fold_512, fold_2048;
 
 static void make_stream_constants(struct stream_constants *c, uint64_t stream)
 {
+	c->shift_three = crc32c_x_power(3 * stream * 8 - 33);
 	c->shift_two = crc32c_x_power(2 * stream * 8 - 33);
 	c->shift_one = crc32c_x_power(stream * 8 - 33);
 }
@@ -116,13 +123,56 @@ AVX512 static uint32_t reduce(__m512i lanes)
 				       (uint64_t)_mm_extract_epi64(lane, 1));
 }
 
+/* MIXED_BYTES bytes, of which the first part is folded and the rest goes through crc32. */
+AVX512 static uint32_t update_mixed(uint32_t state, const unsigned char *p)
+{
+	const unsigned char *q = p + MIXED_FOLDED, *end = q;
+	const struct stream_constants *shift = &constants_mixed;
+	__m512i near = broadcast(&fold_512), far = broadcast(&fold_2048);
+	__m512i a, b, c, d;
+	uint64_t folded, first = 0, second = 0, third = 0;
+
+#define STREAMS_STEP(at)                                                                                               \
+	first = _mm_crc32_u64(first, load_64(q + (at)));                                                               \
+	second = _mm_crc32_u64(second, load_64(q + MIXED_STREAM + (at)));                                              \
+	third = _mm_crc32_u64(third, load_64(q + 2 * MIXED_STREAM + (at)))
+
+	a = _mm512_xor_si512(_mm512_load_si512(p), _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)state)));
+	b = _mm512_load_si512(p + 64);
+	c = _mm512_load_si512(p + 128);
+	d = _mm512_load_si512(p + 192);
+	STREAMS_STEP(0);
+	STREAMS_STEP(8);
+	STREAMS_STEP(16);
+	for (p += 256, q += 24; p < end; p += 256, q += 24) {
+		a = fold(a, far, _mm512_load_si512(p));
+		STREAMS_STEP(0);
+		b = fold(b, far, _mm512_load_si512(p + 64));
+		STREAMS_STEP(8);
+		c = fold(c, far, _mm512_load_si512(p + 128));
+		STREAMS_STEP(16);
+		d = fold(d, far, _mm512_load_si512(p + 192));
+	}
+#undef STREAMS_STEP
+	folded = reduce(fold(fold(fold(a, near, b), near, c), near, d));
+	folded = shifted(folded, shift->shift_three) ^ shifted(first, shift->shift_two) ^ shifted(second, shift->shift_one);
+	return (uint32_t)(_mm_crc32_u64(0, folded) ^ third);
+}
+
 AVX512 static uint32_t update_avx512(uint32_t state, const unsigned char *p, size_t length)
 {
 	__m512i a, b, c, d, near = broadcast(&fold_512), far = broadcast(&fold_2048);
 
+	if (length >= MIXED_BYTES + CACHE_LINE) {
+		size_t head = -(uintptr_t)p % CACHE_LINE; /* loads that cross cache lines cost twice */
+
+		state = update_serial(state, p, head);
+		for (p += head, length -= head; length >= MIXED_BYTES; p += MIXED_BYTES, length -= MIXED_BYTES)
+			state = update_mixed(state, p);
+	}
 	if (length < 256)
 		return update_sse42(state, p, length);
-	a = _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_castsi128_si512(_mm_cvtsi32_si128((int)state)));
+	a = _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)state)));
 	b = _mm512_loadu_si512(p + 64);
 	c = _mm512_loadu_si512(p + 128);
 	d = _mm512_loadu_si512(p + 192);
@@ -150,6 +200,7 @@ static bool have_avx512(void)
 	make_fold_constants(&fold_128, 128);
 	make_fold_constants(&fold_512, 512);
 	make_fold_constants(&fold_2048, 2048);
+	make_stream_constants(&constants_mixed, MIXED_STREAM);
 	/* Both compilers' checks include that the system saves the registers. */
 	return have_sse42() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
 	       __builtin_cpu_supports("vpclmulqdq");

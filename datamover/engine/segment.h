@@ -34,6 +34,8 @@ int storage_size(const struct storage_file *file, uint64_t *length);
 
 /* Asks for these bytes of the file to be written to the disk soon. False: too much is waiting, ask again later. */
 bool writeback_start(const struct storage_file *file, uint64_t offset, uint64_t length);
+/* Takes back what was asked for; when it returns, nothing uses the file's descriptor. storage_close() calls it. */
+void writeback_forget(const struct storage_file *file);
 
 /* ---- segment_record.c: the record header ------------------------------------------------------------------------- */
 

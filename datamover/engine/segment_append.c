@@ -7,7 +7,7 @@
 #define BUFFER_BYTES (1u << 20)            /* small records gather here */
 #define CHUNK_BYTES (256u << 10)           /* writes end on multiples: the page cache then works in large folios */
 #define DIRECT_BYTES (64u << 10)           /* payload from here on is written without another copy, up to a chunk's end */
-#define WRITEBACK_BYTES (8u << 20)         /* dirty bytes after which writeback is started */
+#define WRITEBACK_BYTES (32u << 20)        /* dirty bytes after which writeback is asked for */
 #define ALLOCATE_MIN_BYTES (1u << 20)      /* space is claimed ahead in steps that grow with the segment */
 #define ALLOCATE_MAX_BYTES (32u << 20)
 #define ALLOCATE_SLACK_BYTES (64u << 10)   /* sync marks and the trailer */

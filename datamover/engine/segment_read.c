@@ -7,7 +7,7 @@
 #define WINDOW_BYTES (256u << 10)   /* read-ahead for small blocks */
 #define WINDOW_MIN_BYTES (8u << 10)
 #define WINDOWED_BYTES (32u << 10)  /* records up to here are served from the window */
-#define PIECE_BYTES (256u << 10)    /* large blocks: read and checked piece by piece while the bytes are in the cache */
+#define PIECE_BYTES (1u << 20)      /* large blocks: read and checked piece by piece while the bytes are in the cache */
 
 /* A record as found: its header, and `available` of its bytes at `data` (from the header on). */
 struct found {
@@ -148,12 +148,14 @@ static int stream_payload(struct segment *segment, uint64_t offset, size_t lengt
 		segment->window_length = 0;
 	}
 	while (done < length) {
-		size_t piece = length - done < PIECE_BYTES ? length - done : PIECE_BYTES;
+		size_t taken = done < room ? room - done : WINDOW_BYTES, piece = length - done;
 		unsigned char *to = done < room ? into + done : segment->window;
 		ssize_t got;
 
-		if (done < room && piece > room - done)
-			piece = room - done;
+		if (piece > taken)
+			piece = taken;
+		if (piece > PIECE_BYTES)
+			piece = PIECE_BYTES;
 		got = storage_read(&segment->file, to, piece, offset + done);
 		if (got < 0)
 			return damage((int)got);

@@ -126,8 +126,10 @@ int storage_open(struct storage_file *file, const char *path, int flags)
 
 void storage_close(struct storage_file *file)
 {
-	if (file->fd >= 0)
+	if (file->fd >= 0) {
+		writeback_forget(file);
 		close(file->fd); /* after a sync, or of data that nobody promised: there is nothing left to report */
+	}
 	free(file->path);
 	file->fd = -1;
 	file->path = NULL;
