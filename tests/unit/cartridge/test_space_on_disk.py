@@ -1,5 +1,6 @@
 """Space on disk follows what is on the tape: the bounds that FORMAT.md states."""
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,17 @@ def test_what_is_gone_gives_its_space_back(make: Make, tmp_path: Path, how: str)
         else:
             cartridge.format([1 << 30])
     assert on_disk(tmp_path / "T00001L8") <= 2 * FILES_BYTES
+
+
+def test_early_writeback_keeps_no_deleted_segment_open(make: Make, tmp_path: Path) -> None:
+    """A descriptor left in the queue would hold the blocks of what was erased: a full disk could not be erased."""
+    with make() as cartridge:
+        for _ in range(3):
+            cartridge.write_blocks(bytes(1 << 26), 1 << 20)
+            cartridge.rewind()
+            cartridge.erase()
+            open_files = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+            assert [name for name in open_files if str(tmp_path) in name and name.endswith("(deleted)")] == []
 
 
 def test_many_small_files_do_not_make_many_segments(make: Make, tmp_path: Path) -> None:
