@@ -5,7 +5,8 @@
 Both sides write into the page cache from one warm buffer and read from the page cache into one warm buffer. The rounds
 alternate; the medians are shown, in GB/s. "durable" counts until the data is on the disk: pwrite and fdatasync beside
 append and synchronize. "checked" is pread and the engine's CRC32C of what it read: what reading in two passes can reach
-at most. """
+at most.
+"""
 
 import argparse
 import os

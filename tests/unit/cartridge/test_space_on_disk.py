@@ -1,6 +1,5 @@
 """Space on disk follows what is on the tape: the bounds that FORMAT.md states."""
 
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +65,7 @@ def test_early_writeback_keeps_no_deleted_segment_open(make: Make, tmp_path: Pat
             cartridge.write_blocks(bytes(1 << 26), 1 << 20)
             cartridge.rewind()
             cartridge.erase()
-            open_files = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+            open_files = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
             assert [name for name in open_files if str(tmp_path) in name and name.endswith("(deleted)")] == []
 
 
