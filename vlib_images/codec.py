@@ -42,6 +42,7 @@ class Tag(IntEnum):
     UNAUTHENTICATED_DATA = 3
     FLAGS = 4
     ORIGIN = 5
+    KAD_FORMAT = 6
 
 
 RAW_READ_DISABLED: Final = 1
@@ -105,12 +106,14 @@ class EncryptionKey:
 
 @dataclass(frozen=True, slots=True)
 class Encryption:
-    """How to encrypt. authenticated_data: A-KAD, 0 to 60 bytes; unauthenticated_data: U-KAD, 0 to 32 bytes."""
+    """How to encrypt. authenticated_data: A-KAD, 0 to 60 bytes; unauthenticated_data: U-KAD, 0 to 32 bytes; kad_format:
+    what the owner of the key says that they are (SSC-5, KAD FORMAT)."""
 
     key: EncryptionKey
     authenticated_data: bytes = b""
     unauthenticated_data: bytes = b""
     raw_read_disabled: bool = False
+    kad_format: int = 0
 
     def __post_init__(self) -> None:
         if len(self.authenticated_data) > A_KAD_BYTES_MAX or len(self.unauthenticated_data) > U_KAD_BYTES_MAX:
@@ -177,6 +180,7 @@ class EncryptionStatus:
     unauthenticated_data: bytes = b""
     raw_read_disabled: bool = False
     origin: Origin = Origin.ENCRYPT
+    kad_format: int = 0
 
 
 # ---- extension -------------------------------------------------------------------------------------------------------
@@ -206,6 +210,7 @@ def encryption_status(form: int, extension: bytes) -> EncryptionStatus:
         elements.get(Tag.UNAUTHENTICATED_DATA, b""),
         bool(elements.get(Tag.FLAGS, b"\0")[0] & RAW_READ_DISABLED),
         Origin.EXTERNAL if Tag.ORIGIN in elements else Origin.ENCRYPT,
+        elements.get(Tag.KAD_FORMAT, b"\0")[0],
     )
 
 
@@ -247,6 +252,7 @@ class Encoder:
             Tag.AUTHENTICATED_DATA: encryption.authenticated_data,
             Tag.UNAUTHENTICATED_DATA: encryption.unauthenticated_data,
             Tag.FLAGS: bytes([RAW_READ_DISABLED]) if encryption.raw_read_disabled else b"",
+            Tag.KAD_FORMAT: bytes([encryption.kad_format]) if encryption.kad_format else b"",
         }
         associated = _associated_data(form, length, {tag: value for tag, value in elements.items() if value})
         sealed = encryption.key.cipher.encrypt(elements[Tag.NONCE], payload, associated)

@@ -31,6 +31,7 @@ class ParameterSet:
     authenticated_data: bytes = b""
     unauthenticated_data: bytes = b""
     metadata: bytes = b""
+    kad_format: int = 0
     check_origin: CheckOrigin = CheckOrigin.VENDOR_SPECIFIC
     raw_read_disabled: bool = False
     clear_on_demount: bool = False
@@ -51,7 +52,9 @@ class ParameterSet:
     def encoder(self, compression_level: int | None) -> Encoder:
         """How the cartridge is to write, in ENCRYPT mode."""
         assert self.key is not None
-        how = Encryption(self.key, self.authenticated_data, self.unauthenticated_data, self.raw_read_disabled)
+        how = Encryption(
+            self.key, self.authenticated_data, self.unauthenticated_data, self.raw_read_disabled, self.kad_format
+        )
         return Encoder(compression_level, how)
 
     def wipe(self) -> None:

@@ -13,6 +13,7 @@ from scsi_targets.t10.fields import Field, TooShort
 from scsi_targets.t10.sense import CheckCondition
 from scsi_targets.t10.ssc_encryption import (
     ALGORITHM_INDEX,
+    KAD_FORMATS,
     PLAIN_TEXT_KEY,
     CheckOrigin,
     EncryptionMode,
@@ -69,6 +70,7 @@ def _check_controls(page: Page) -> None:
     )
     _require(not page.supplemental_decryption_key, Page.supplemental_decryption_key)
     _require(page.encryption_mode in tuple(EncryptionMode), Page.encryption_mode)
+    _require(page.kad_format in KAD_FORMATS, Page.kad_format)
     _require(page.decryption_mode < len(DECRYPTION_MODES), Page.decryption_mode)
     if page.encryption_mode or page.decryption_mode:
         _require(page.algorithm_index == ALGORITHM_INDEX, Page.algorithm_index)
@@ -90,6 +92,7 @@ def _parameters(page: Page, data: memoryview) -> ParameterSet:
         authenticated_data=kads.get(KadType.AUTHENTICATED, b""),
         unauthenticated_data=kads.get(KadType.UNAUTHENTICATED, b""),
         metadata=kads.get(KadType.METADATA, b""),
+        kad_format=page.kad_format,
         check_origin=CheckOrigin(page.check_external_encryption_mode),
         raw_read_disabled=page.raw_decryption_mode_control == RAW_DISABLED,
         clear_on_demount=bool(page.clear_key_on_demount),

@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 RANDOM_BYTES = 32
 DECRYPTING = (DecryptionMode.DECRYPT, DecryptionMode.MIXED)
-VALID_FOR_WRITING_HERE = 2
+NO_POSITION, NOT_VALID_HERE, VALID_FOR_WRITING_HERE = 0, 1, 2  # AVFCLP (SSC-4 8.5.2.4)
 
 
 class EncryptionCommands(TapeCompression):
@@ -121,10 +121,13 @@ class EncryptionCommands(TapeCompression):
 
     def capabilities(self, nexus: Nexus) -> bytes:
         """Data Encryption Capabilities page, one algorithm."""
-        usable = self.medium is not None
+        if self.medium is None:
+            here = NO_POSITION
+        else:
+            here = VALID_FOR_WRITING_HERE if self.write_protection() is None else NOT_VALID_HERE
         algorithm = pages.AlgorithmDescriptor.encode(
-            valid_for_mounted_volume=usable,
-            valid_for_position=VALID_FOR_WRITING_HERE if usable and self.write_protection() is None else 0,
+            valid_for_mounted_volume=self.medium is not None,
+            valid_for_position=here,
             maximum_unauthenticated_length=U_KAD_BYTES_MAX,
             maximum_authenticated_length=A_KAD_BYTES_MAX,
             key_length=KEY_BYTES,
@@ -160,6 +163,7 @@ class EncryptionCommands(TapeCompression):
             volume_contains_encrypted_blocks=self._volume_is_encrypted(),
             check_external_encryption_mode=given.check_origin,
             raw_decryption_mode_disabled=given.raw_read_disabled,
+            kad_format=given.kad_format,
         )
         return head + kads
 
@@ -185,6 +189,7 @@ class EncryptionCommands(TapeCompression):
             algorithm_index=pages.ALGORITHM_INDEX if found.encrypted else 0,
             written_in_external_mode=found.origin is Origin.EXTERNAL,
             raw_decryption_mode_disabled=found.raw_read_disabled,
+            kad_format=found.kad_format,
         )
         return head + kads
 

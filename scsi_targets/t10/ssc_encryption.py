@@ -27,6 +27,7 @@ SET_DATA_ENCRYPTION = 0x0010  # of SECURITY PROTOCOL OUT
 AES_256_GCM = 0x00010014  # SECURITY ALGORITHM CODE (SPC-5 table 135): AES-GCM with an authentication tag of 16 bytes
 ALGORITHM_INDEX = 1
 PLAIN_TEXT_KEY = 0x00  # KEY FORMAT
+KAD_FORMATS = (0, 1, 2)  # KAD FORMAT: unspecified, binary key name, ASCII key name
 
 
 class Scope(IntEnum):
@@ -89,6 +90,7 @@ class AlgorithmDescriptor(Structure, length=24):
     encrypt_capable = Bits(4, 1, 2, default=2)
     valid_for_position = Bits(5, 7, 2)  # AVFCLP, 10b: valid for writing here
     nonce_capability = Bits(5, 5, 2, default=1)  # the device server makes the nonces
+    kad_format_capable = Bits(5, 3, 1, default=1)  # KADF_C
     tells_encrypted_volumes = Bits(5, 2, 1, default=1)  # VCELB_C
     maximum_unauthenticated_length = Bits(6, 7, 16)
     maximum_authenticated_length = Bits(8, 7, 16)
@@ -134,10 +136,11 @@ class StatusPage(Structure, length=24):
     decryption_mode = Bits(6, 7, 8)
     algorithm_index = Bits(7, 7, 8)
     key_instance_counter = Bits(8, 7, 32)
-    parameters_control = Bits(12, 6, 3, default=1)  # by initiators alone
+    parameters_control = Bits(12, 6, 3, default=1)  # by applications: no external control has them to itself
     volume_contains_encrypted_blocks = Bits(12, 3, 1)  # VCELB
     check_external_encryption_mode = Bits(12, 2, 2)  # CEEMS
     raw_decryption_mode_disabled = Bits(12, 0, 1)  # RDMD
+    kad_format = Bits(13, 7, 8)
 
 
 class NextBlockStatusPage(Structure, length=16):
@@ -151,6 +154,7 @@ class NextBlockStatusPage(Structure, length=16):
     algorithm_index = Bits(13, 7, 8)
     written_in_external_mode = Bits(14, 1, 1)  # EMES
     raw_decryption_mode_disabled = Bits(14, 0, 1)  # RDMDS
+    kad_format = Bits(15, 7, 8)
 
 
 class SetDataEncryptionPage(Structure, length=20):
@@ -170,7 +174,7 @@ class SetDataEncryptionPage(Structure, length=20):
     decryption_mode = Bits(7, 7, 8)
     algorithm_index = Bits(8, 7, 8)
     key_format = Bits(9, 7, 8)
-    kad_format = Bits(10, 7, 8)  # ignored: KADF_C is zero
+    kad_format = Bits(10, 7, 8)
     key_length = Bits(18, 7, 16)
 
 

@@ -42,9 +42,11 @@ def kad(kind, data):
     return struct.pack(">BBH", kind, 0, len(data)) + data
 
 
-def set_page(encryption=ENCRYPT, decryption=DECRYPT, key=KEY, *, scope=ALL, lock=0, flags=0x40, index=1, kads=b""):
-    body = bytes([scope << 5 | lock, flags, encryption, decryption, index]) + bytes(9) + struct.pack(">H", len(key))
-    body += key + kads
+def set_page(
+    encryption=ENCRYPT, decryption=DECRYPT, key=KEY, *, scope=ALL, lock=0, flags=0x40, index=1, kads=b"", kad_format=0
+):
+    body = bytes([scope << 5 | lock, flags, encryption, decryption, index, 0, kad_format]) + bytes(7)
+    body += struct.pack(">H", len(key)) + key + kads
     return struct.pack(">HH", 0x0010, len(body)) + body
 
 
@@ -104,10 +106,19 @@ def test_capabilities_tell_stenc_what_it_looks_for(drive):
     algorithm = page[20:]
     assert algorithm[:4] == bytes([1, 0, 0, 20])
     assert algorithm[4] == 0x80 | 0x30 | 2 << 2 | 2  # valid, authenticated, decrypts and encrypts
-    assert algorithm[5] == 0x80 | 1 << 4 | 4  # valid for writing here, makes the nonces, tells encrypted volumes
+    assert algorithm[5] == 0x80 | 1 << 4 | 8 | 4  # valid for writing here, makes the nonces, KADF_C, VCELB_C
     assert struct.unpack(">HHH", algorithm[6:12]) == (32, 60, 32)
     assert algorithm[12] == 3 << 6 | 2 << 4 | 5 << 1 | 1
     assert algorithm[20:] == bytes([0, 1, 0, 0x14])
+
+
+def test_the_algorithm_is_not_valid_where_nothing_can_be_written(drive):
+    drive.medium.write_protected = True
+    assert data_of(spin(drive, 0x10))[24:26] == bytes([0x80 | 0x3A, 0x40 | 0x1C])
+    drive.medium.write_protected = False
+    bare = make_drive()
+    assert data_of(spin(bare, 0x10))[24:26] == bytes([0x3A, 0x1C])
+    bare.close()
 
 
 def test_what_is_not_there_is_refused(drive):
@@ -156,6 +167,34 @@ def test_the_flow_of_stenc(drive, tmp_path):
     assert block[20:] == name
     assert sense_of(read(drive, len(TEXT))) == (7, 0x74, 0x01)
     assert position(drive) == (0, 0)
+
+
+def test_the_flow_of_bareos(drive):
+    """scsicrypto-sd and bscrypto: MIXED, no flags, no key-associated data; the volume's status decides."""
+    good(write(drive, b"clear"))
+    good(set_encryption(drive, ENCRYPT, MIXED, flags=0))
+    assert status(drive)[4:13] == bytes([0x42, 2, 3, 1, 0, 0, 0, 1, 0x10])  # application managed
+    good(write(drive, TEXT))
+    assert status(drive)[12] == 0x18  # and encrypted blocks are on the volume
+    rewind(drive)
+    assert next_block(drive)[12:16] == bytes([3, 0, 0, 0])
+    assert moved(read(drive, 5)) == b"clear"
+    assert next_block(drive)[12:16] == bytes([5, 1, 0, 0])
+    assert moved(read(drive, len(TEXT))) == TEXT
+    good(set_encryption(drive, DISABLE, DISABLE, bytes(32), flags=0))
+    assert not drive.encryption.any
+    good(send(drive, ssc.Space6.encode(code=0, count=-1 & 0xFFFFFF)))
+    assert next_block(drive)[12:16] == bytes([6, 1, 0, 0])
+
+
+@pytest.mark.parametrize("kad_format", [0, 1, 2])
+def test_the_format_of_key_associated_data_is_kept_with_the_block(drive, kad_format):
+    good(set_encryption(drive, kads=kad(0, b"September key"), kad_format=kad_format))
+    assert status(drive)[13] == kad_format
+    good(write(drive, TEXT))
+    good(off(drive))
+    rewind(drive)
+    assert next_block(drive)[15] == kad_format
 
 
 def test_nothing_secret_in_any_file(drive, tmp_path, capsys):
@@ -367,7 +406,7 @@ def test_compressed_before_it_is_encrypted(drive):
         set_page(kads=kad(0, bytes(33))), set_page(kads=kad(1, bytes(61))), set_page(kads=kad(2, bytes(12))),
         set_page(kads=kad(3, bytes(64))), set_page(kads=kad(1, b"a") + kad(0, b"u")),
         set_page(kads=kad(0, b"u") + kad(0, b"u")), set_page(kads=kad(0, b"u")[:3]), b"\0\x11" + set_page()[2:],
-        set_page(flags=0x42), set_page(flags=0x41),
+        set_page(flags=0x42), set_page(flags=0x41), set_page(kad_format=3),
     ],
 )  # fmt: skip
 def test_bad_fields_change_nothing(drive, page):
