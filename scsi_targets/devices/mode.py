@@ -83,6 +83,10 @@ class ModePages:
         """A nexus is lost, and its own values with it."""
         self._own.pop(nexus, None)
 
+    def disown(self, page: type[ModePage], nexus: Nexus) -> None:
+        """A nexus has the values of a new one again."""
+        self._own.get(nexus, {}).pop((page.page, page.subpage), None)
+
     def _current_of(self, nexus: Nexus | None) -> dict[tuple[int, int], bytes]:
         own = self._own.get(nexus) if nexus is not None else None
         return self._current | own if own else self._current

@@ -52,6 +52,8 @@ class ProtectionModes(TapeModes):
 
     def _apply_protection(self) -> None:
         pages = self.mode.own(ControlDataProtectionPage).items()
+        for nexus in [nexus for nexus, page in pages if not page.method]:  # then LBP_W and LBP_R show zero as well
+            self.mode.disown(ControlDataProtectionPage, nexus)
         self.protecting_writes = {nexus: page.method for nexus, page in pages if page.method and page.protect_writes}
         self.protecting_reads = {nexus: page.method for nexus, page in pages if page.method and page.protect_reads}
 

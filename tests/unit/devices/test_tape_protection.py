@@ -35,6 +35,7 @@ from tests.unit.devices.test_tape_compression import compress
 from tests.unit.devices.test_tape_encryption import set_encryption
 from tests.unit.devices.test_tape_mode import mode_sense_10, page_of
 from tests.unit.devices.test_tape_verify import verify
+from vlib_images.cartridge import Cartridge
 
 GUARD_CHECK_FAILED = (4, 0x10, 0x01)
 BLOCK = random.Random(1).randbytes(1000)
@@ -118,6 +119,7 @@ def test_what_mode_select_refuses_and_where(drive, raw, byte):
 def test_method_zero_turns_it_off_whatever_the_rest_says(drive):
     protect(drive, CRC32C)
     protect(drive, 0, writes=1, reads=1, length=4)
+    assert page_of(drive, 0x0A, 0xF0)[4:] == bytes(28)
     good(write(drive, BLOCK))
     assert read_all(drive) == [BLOCK]
 
@@ -371,6 +373,62 @@ def test_compressed_and_encrypted_blocks(drive, writing, reading):
     for text in texts:
         assert moved(good(read(drive, len(text) + EXTRA))) == sealed(text, reading)
     assert read_all(drive) == texts
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_raw_blocks_travel_protected_too(drive, method):
+    """RAW decryption and EXTERNAL encryption: the protection is that of what travels, the encrypted block."""
+    good(set_encryption(drive))
+    good(write(drive, BLOCK))
+    rewind(drive)
+    good(set_encryption(drive, 0, 1, b"", flags=0x40))
+    protect(drive, method)
+    raw = moved(read(drive, 4096, suppress_incorrect_length=1))
+    assert raw == sealed(raw[:-4], method)
+    assert BLOCK[:50] not in raw
+    good(set_encryption(drive, 1, 1, b"", flags=0x40))
+    assert sense_of(write(drive, flipped(raw, 3000))) == GUARD_CHECK_FAILED
+    good(write(drive, raw))
+    rewind(drive)
+    assert moved(good(read(drive, len(raw)))) == raw
+    again = moved(read(drive, 4096, suppress_incorrect_length=1))  # says also that it came encrypted
+    assert again == sealed(again[:-4], method)
+    good(set_encryption(drive))
+    rewind(drive)
+    for _ in range(2):
+        assert moved(good(read(drive, len(BLOCK) + EXTRA))) == sealed(BLOCK, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("compressing", [False, True])
+def test_a_block_that_is_damaged_on_the_medium(drive, method, compressing):
+    """It is the medium's error, with or without protection, and no protection information is made for it."""
+    good(compress(drive, compressing))
+    blocks = [bytes([n + 1]) * 20_000 if compressing else random.Random(n).randbytes(20_000) for n in range(3)]
+    protect(drive, method)
+    for data in blocks:
+        good(write(drive, sealed(data, method)))
+    good(filemarks(drive))
+    cartridge = drive.unload()
+    cartridge.close()
+    with Cartridge.open(cartridge.directory, read_only=True) as readable:
+        offset = readable._partitions[0].segments.at(1)[0].describe(1)[5]
+    segment = next((cartridge.directory / "p0").glob("*.seg"))
+    raw = bytearray(segment.read_bytes())
+    raw[offset + 40] ^= 1
+    segment.write_bytes(raw)
+    drive.load(Cartridge.open(cartridge.directory))
+    quiet(drive)
+    assert moved(good(read(drive, 20_004))) == sealed(blocks[0], method)
+    response = read(drive, 20_004)
+    assert stream_sense(response) == (0, 3, 0x11, 0x00, 20_004)
+    assert moved(response) == b""
+    assert moved(good(read(drive, 20_004))) == sealed(blocks[2], method)
+    good(set_block_length(drive, 20_004))
+    rewind(drive)
+    response = read(drive, 3, fixed=1)
+    assert stream_sense(response) == (0, 3, 0x11, 0x00, 2)
+    assert moved(response) == sealed(blocks[0], method)
 
 
 def test_reads_and_writes_are_switched_apart(drive):
