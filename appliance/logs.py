@@ -24,7 +24,7 @@ def configure(settings: LoggingSettings) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
-            *(_json() if as_json else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]),
+            *(_json() if as_json else [_console()]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_names: structlog.WriteLogger(cast(TextIO, _StandardError())),
@@ -40,6 +40,11 @@ class _StandardError:
 
     def flush(self) -> None:
         sys.stderr.flush()
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    """Tracebacks without local variables, which structlog would show: they may be keys and blocks of tapes."""
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
 
 def _json() -> list[Any]:

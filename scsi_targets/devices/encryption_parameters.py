@@ -45,6 +45,11 @@ class ParameterSet:
         return self.encryption_mode is EncryptionMode.DISABLE and self.decryption_mode is DecryptionMode.DISABLE
 
     @property
+    def decrypting(self) -> bool:
+        """Whether encrypted blocks are decrypted with the key."""
+        return self.decryption_mode in (DecryptionMode.DECRYPT, DecryptionMode.MIXED)
+
+    @property
     def decryption(self) -> Decryption:
         """How the cartridge is to read."""
         return Decryption(self.decryption_mode, self.key, REFUSED.get(self.check_origin))

@@ -23,7 +23,6 @@ from vlib_images.codec import (
     KEY_BYTES,
     U_KAD_BYTES_MAX,
     Decryption,
-    DecryptionMode,
     EncryptionStatus,
     Origin,
 )
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 RANDOM_BYTES = 32
-DECRYPTING = (DecryptionMode.DECRYPT, DecryptionMode.MIXED)
 NO_POSITION, NOT_VALID_HERE, VALID_FOR_WRITING_HERE = 0, 1, 2  # AVFCLP (SSC-4 8.5.2.4)
 
 
@@ -178,8 +176,12 @@ class EncryptionCommands(TapeCompression):
     def next_block_status(self, nexus: Nexus) -> bytes:
         """Next Block Encryption Status page: of the block at the position."""
         self.check_ready()
-        status, found = self._next_block(self.encryption.of(nexus))
-        authenticated = pages.AUTHENTICATED if status is NextBlock.DECRYPTABLE else pages.NOT_ATTEMPTED
+        given = self.encryption.of(nexus)
+        status, found = self._next_block(given)
+        if status is NextBlock.DECRYPTABLE:
+            authenticated = pages.AUTHENTICATED
+        else:
+            authenticated = pages.NOT_AUTHENTIC if given.decrypting else pages.NOT_ATTEMPTED
         kads = pages.encode_kad(KadType.UNAUTHENTICATED, found.unauthenticated_data, pages.NOT_COVERED)
         kads += pages.encode_kad(KadType.AUTHENTICATED, found.authenticated_data, authenticated)
         head = pages.NextBlockStatusPage.encode(
@@ -203,7 +205,7 @@ class EncryptionCommands(TapeCompression):
                 return NextBlock.NOT_A_BLOCK, nothing
             if not found.encrypted:
                 return NextBlock.NOT_ENCRYPTED, nothing
-            able = given.key is not None and given.decryption_mode in DECRYPTING and medium.can_decrypt_next(given.key)
+            able = given.key is not None and given.decrypting and medium.can_decrypt_next(given.key)
         except (DamagedBlock, StorageError) as error:  # an error reading the next block: the READ will report it
             log.info("the next block's encryption cannot be told", reason=str(error))
             return NextBlock.UNKNOWN_NOW, nothing
@@ -238,17 +240,11 @@ class EncryptionCommands(TapeCompression):
         request = parse_set_data_encryption(data[:length])
         new = request.parameters
         try:
-            if new.clear_on_demount and self.medium is None:
-                raise CheckCondition(
-                    sense.INVALID_FIELD_IN_PARAMETER_LIST, pages.SetDataEncryptionPage.clear_key_on_demount
-                )
-            if (new.clear_on_preempt or new.clear_on_loss) and not self._holds_reservation(nexus):
-                field = pages.SetDataEncryptionPage.clear_key_on_reservation_preempt
-                raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, field)
-        except CheckCondition:
+            self._check_conditions(new, nexus)
+            concerns_others = self.encryption.establish(new, nexus, lock=request.lock)
+        except BaseException:
             new.wipe()
             raise
-        concerns_others = self.encryption.establish(new, nexus, lock=request.lock)
         self._parameters_changed()
         if concerns_others:
             sharing = self.encryption.users_of(self.encryption.shared_or_defaults, self.nexuses)
@@ -261,6 +257,16 @@ class EncryptionCommands(TapeCompression):
             encryption=new.encryption_mode.name,
             decryption=new.decryption_mode.name,
         )
+
+    def _check_conditions(self, new: ParameterSet, nexus: Nexus) -> None:
+        """When a key is to be cleared by something that cannot happen now, it is refused (SSC-4 8.5.3.2)."""
+        if new.clear_on_demount and self.medium is None:
+            raise CheckCondition(
+                sense.INVALID_FIELD_IN_PARAMETER_LIST, pages.SetDataEncryptionPage.clear_key_on_demount
+            )
+        if (new.clear_on_preempt or new.clear_on_loss) and not self._holds_reservation(nexus):
+            field = pages.SetDataEncryptionPage.clear_key_on_reservation_preempt
+            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, field)
 
     # ---- events --------------------------------------------------------------------------------------------------
 

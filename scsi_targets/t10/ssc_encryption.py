@@ -74,7 +74,7 @@ class KadType(IntEnum):
 
 
 # AUTHENTICATED of a key-associated data descriptor (SSC-4 table 196).
-NOT_COVERED, NOT_ATTEMPTED, AUTHENTICATED = 1, 2, 3
+NOT_COVERED, NOT_ATTEMPTED, AUTHENTICATED, NOT_AUTHENTIC = 1, 2, 3, 4
 
 
 class AlgorithmDescriptor(Structure, length=24):

@@ -256,6 +256,19 @@ def test_another_key(drive):
     assert moved(read(drive, len(TEXT))) == TEXT
 
 
+def test_whether_authenticated_data_was_authenticated(drive):
+    kads = kad(0, b"u") + kad(1, b"a")
+    good(set_encryption(drive, kads=kads))
+    assert status(drive)[24:] == bytes([0, 1, 0, 1]) + b"u" + bytes([1, 2, 0, 1]) + b"a"
+    good(write(drive, TEXT))
+    rewind(drive)
+    assert next_block(drive)[16:] == bytes([0, 1, 0, 1]) + b"u" + bytes([1, 3, 0, 1]) + b"a"
+    good(set_encryption(drive, key=OTHER_KEY))
+    assert next_block(drive)[16:] == bytes([0, 1, 0, 1]) + b"u" + bytes([1, 4, 0, 1]) + b"a"
+    good(off(drive))
+    assert next_block(drive)[16:] == bytes([0, 1, 0, 1]) + b"u" + bytes([1, 2, 0, 1]) + b"a"
+
+
 def test_mixed_reads_both_kinds_and_decrypt_only_one(drive):
     good(write(drive, b"in clear"))
     good(set_encryption(drive))
