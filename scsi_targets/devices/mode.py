@@ -61,7 +61,8 @@ class ModePages:
         self._saved = dict(self._default)
         for name, raw in (saved or {}).items():
             page, subpage = (int(part, 16) for part in name.split("/"))
-            if (page, subpage) in self._saved and len(bytes.fromhex(raw)) == len(self._saved[page, subpage]):
+            known = self._classes.get((page, subpage))
+            if known is not None and known.savable and len(bytes.fromhex(raw)) == known.length:
                 self._saved[page, subpage] = bytes.fromhex(raw)
         self._current = dict(self._saved)
         # Of pages whose policy is per I_T nexus: the current values of each that has set any (SPC-5 7.8.13).

@@ -81,14 +81,17 @@ class TransferCommands(TapeBase):
     def write_protected_blocks(self, data: Buffer, block_length: int, method: int, residual: int) -> SenseCode | None:
         """Writes blocks of `block_length` bytes that end in protection information; returns and raises as write_block()
         does. `residual`: what INFORMATION says when none is written: bytes of one variable block, or blocks."""
-        medium = self.loaded
+        medium, allowed = self.loaded, self.overwrite_allowed_at
+        before = medium.position
         if self._watch_writes:
             self._check_append(medium)
         if self.buffered_from is None:
-            self.buffered_from = medium.position
+            self.buffered_from = before
         try:
             medium.write_protected_blocks(data, block_length, method)
         except errors.CartridgeError as error:
+            if medium.position == before:  # nothing was written: the same block may come again
+                self.overwrite_allowed_at = allowed
             raise self.write_failure(error, residual - getattr(error, "blocks_written", 0)) from error
         return self._after_write(medium) if self._watch_writes or medium.early_warning else None
 

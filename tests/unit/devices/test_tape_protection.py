@@ -33,7 +33,7 @@ from tests.unit.devices.tape_support import (
 )
 from tests.unit.devices.test_tape_compression import compress
 from tests.unit.devices.test_tape_encryption import set_encryption
-from tests.unit.devices.test_tape_mode import mode_sense_10, page_of
+from tests.unit.devices.test_tape_mode import allow_overwrite, append_only, mode_sense_10, page_of
 from tests.unit.devices.test_tape_verify import verify
 from vlib_images.cartridge import Cartridge
 
@@ -169,8 +169,9 @@ def test_it_is_not_saved(drive):
     data = bytes([0, 0, 0, 0x10, 0, 0, 0, 0]) + page(CRC32C)
     cdb = spc.ModeSelect10.encode(page_format=1, save_pages=1, parameter_list_length=len(data))
     good(send(drive, cdb, data=data))
+    drive.store.put("/mode", {"0a/f0": page(0).hex()})  # as versions kept it that had no method
     again = make_drive(store=drive.store, state_key=drive.state_key)
-    assert page_of(again, 0x0A, 0xF0)[4] == 0
+    assert page_of(again, 0x0A, 0xF0)[4:] == bytes(28)
     again.close()
 
 
@@ -270,6 +271,22 @@ def test_a_damaged_block_over_old_data_destroys_nothing(drive):
     assert sense_of(write(drive, bytes(104))) == GUARD_CHECK_FAILED
     assert position(drive) == (0, 1)
     assert read_all(drive) == [bytes([n]) * 100 for n in range(4)]
+
+
+def test_a_damaged_block_does_not_use_up_allow_overwrite(drive):
+    for n in range(3):
+        good(write(drive, bytes([n]) * 100))
+    good(append_only(drive))
+    protect(drive, CRC32C)
+    good(send(drive, bytes([0x2B, 0, 0, 0, 0, 0, 1, 0, 0, 0])))
+    whole = sealed(BLOCK, CRC32C)
+    assert sense_of(write(drive, whole)) == (7, 0x30, 0x0C)
+    good(allow_overwrite(drive, 0, 1))
+    assert sense_of(write(drive, flipped(whole, 5))) == GUARD_CHECK_FAILED
+    good(write(drive, whole))
+    rewind(drive)
+    assert sense_of(write(drive, whole)) == (7, 0x30, 0x0C)
+    assert read_all(drive) == [bytes(100), BLOCK]
 
 
 def test_less_data_than_the_cdb_says(drive):

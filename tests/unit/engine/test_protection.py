@@ -1,6 +1,7 @@
 """Protection information as it stands behind a block: which CRC, and in which order its bytes come."""
 
 import random
+from pathlib import Path
 
 import crcmod.predefined
 import pytest
@@ -9,7 +10,11 @@ from datamover.engine import (
     PROTECTION_BYTES,
     PROTECTION_CRC32C,
     PROTECTION_REED_SOLOMON,
+    READ_ENCODED,
+    READ_END,
+    READ_FILEMARK,
     ProtectionMismatch,
+    Segment,
     crc32c,
     protection_check,
     protection_information,
@@ -77,3 +82,98 @@ def test_no_other_method(method: int) -> None:
 def test_there_must_be_a_block(length: int) -> None:
     with pytest.raises(ValueError, match="no block"):
         protection_check(bytes(length), PROTECTION_CRC32C)
+
+
+# ---- segments --------------------------------------------------------------------------------------------------------
+
+
+BLOCKS = [random.Random(n).randbytes(60) for n in range(5)]
+
+
+def travelling(method: int = PROTECTION_CRC32C) -> bytes:
+    return b"".join(block + expected(block, method) for block in BLOCKS)
+
+
+@pytest.fixture
+def segment(tmp_path: Path) -> Segment:
+    return Segment.create(str(tmp_path / "segment"), bytes(128), 1 << 20, 100)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_segment_keeps_the_block_and_its_crc(segment: Segment, method: int) -> None:
+    assert segment.append_protected(b"xyz" + travelling(method), 3, 60, 5, method) == 5
+    for number, block in enumerate(BLOCKS):
+        into = bytearray(64)
+        assert segment.read(number, into) == 60
+        assert into == block + bytes(4)
+        kind, form, logical_length, stored_length, logical_crc, _, extension = segment.describe(number)
+        assert (kind, form, logical_length, stored_length, extension) == (1, 0, 60, 60, b"")
+        assert logical_crc == castagnoli(block)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bad", range(5))
+def test_a_segment_stops_before_a_damaged_block_and_says_so_when_it_comes_first(
+    segment: Segment, method: int, bad: int
+) -> None:
+    data = bytearray(travelling(method))
+    data[64 * bad + 63] ^= 0x80
+    if bad:
+        assert segment.append_protected(data, 0, 60, 5, method) == bad
+    with pytest.raises(ProtectionMismatch):
+        segment.append_protected(data, 64 * bad, 60, 5 - bad, method)
+    assert segment.objects == bad
+    assert segment.append_protected(data, 0, 60, 0, method) == 0
+
+
+def test_a_full_segment_takes_no_more(tmp_path: Path) -> None:
+    segment = Segment.create(str(tmp_path / "segment"), bytes(128), 1 << 20, 3)
+    assert segment.append_protected(travelling(), 0, 60, 5, PROTECTION_CRC32C) == 3
+    assert segment.append_protected(travelling(), 64 * 3, 60, 2, PROTECTION_CRC32C) == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_reading_many_of_a_segment(segment: Segment, method: int) -> None:
+    segment.append_many(b"".join(BLOCKS), 0, 60, 5)
+    segment.append_filemarks(1)
+    into = bytearray(3 + 64 * 8)
+    assert segment.read_many_protected(0, into, 3, 60, 8, method) == (5, READ_FILEMARK)
+    assert into[3 : 3 + 64 * 5] == travelling(method)
+    assert segment.read_many_protected(1, into, 0, 59, 8, method) == (0, 60)
+    assert segment.read_many_protected(6, into, 0, 60, 8, method) == (0, READ_END)
+    assert segment.read_protected(5, into, method) == READ_FILEMARK
+
+
+def test_a_block_in_another_form_is_left_to_the_caller(segment: Segment) -> None:
+    segment.append_encoded(b"stored", 60, 0, 1, b"")
+    into = bytearray(64)
+    assert segment.read_protected(0, into, PROTECTION_CRC32C) == READ_ENCODED
+    assert segment.read_many_protected(0, into, 0, 60, 1, PROTECTION_CRC32C) == (0, READ_ENCODED)
+    assert into == bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("offset", "block_length", "count"), [(0, 60, 6), (1, 60, 5), (-1, 60, 1), (321, 60, 0), (0, 61, 5)]
+)
+def test_a_buffer_that_does_not_hold_so_many(segment: Segment, offset: int, block_length: int, count: int) -> None:
+    with pytest.raises(ValueError, match="does not hold that many blocks"):
+        segment.append_protected(travelling(), offset, block_length, count, PROTECTION_CRC32C)
+    with pytest.raises(ValueError, match="does not hold that many blocks"):
+        segment.read_many_protected(0, bytearray(320), offset, block_length, count, PROTECTION_CRC32C)
+    assert segment.objects == 0
+
+
+def test_a_segment_knows_the_methods_and_its_objects(segment: Segment) -> None:
+    into = bytearray(64)
+    for method in (0, 3):
+        with pytest.raises(ValueError, match="no logical block protection method"):
+            segment.append_protected(travelling(), 0, 60, 5, method)
+        with pytest.raises(ValueError, match="no logical block protection method"):
+            segment.read_protected(0, into, method)
+        with pytest.raises(ValueError, match="no logical block protection method"):
+            segment.read_many_protected(0, into, 0, 60, 1, method)
+    with pytest.raises(IndexError):
+        segment.read_protected(0, into, PROTECTION_CRC32C)
+    segment.close()
+    with pytest.raises(ValueError, match="closed"):
+        segment.append_protected(travelling(), 0, 60, 5, PROTECTION_CRC32C)
