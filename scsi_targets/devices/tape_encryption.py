@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from scsi_targets.devices.dispatch import READS, handles
+from scsi_targets.devices.dispatch import READS, Row, handles
 from scsi_targets.devices.encryption_parameters import DECRYPTION_MODES, EncryptionParameters, ParameterSet
 from scsi_targets.devices.encryption_request import parse_set_data_encryption
 from scsi_targets.devices.parameter_data import reply
@@ -226,13 +226,15 @@ class EncryptionCommands(TapeCompression):
         if cdb.security_protocol_specific != pages.SET_DATA_ENCRYPTION:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.SecurityProtocolOut.security_protocol_specific)
         if cdb.transfer_length:
-            data = task.data()
-            try:
-                self._set_data_encryption(data, cdb.transfer_length, task.nexus)
-            finally:
-                if not data.readonly:  # the buffer goes back to a pool: the key must not lie there
-                    data[:] = bytes(len(data))
+            self._set_data_encryption(task.data(), cdb.transfer_length, task.nexus)
         return Response(data_length=cdb.transfer_length)
+
+    def _perform(self, row: Row, task: Task) -> Response | None:
+        try:
+            return super()._perform(row, task)
+        finally:
+            if row.command is spc.SecurityProtocolOut:
+                _wipe(task.data())
 
     def _set_data_encryption(self, data: memoryview, length: int, nexus: Nexus) -> None:
         if len(data) < length:
@@ -320,6 +322,12 @@ class EncryptionCommands(TapeCompression):
         if self.encryption.any:
             self.encryption.clear()
             self._parameters_changed()
+
+
+def _wipe(data: memoryview) -> None:
+    """A key may be in it, whether the command took it or not, and the buffer goes back to a pool."""
+    if not data.readonly:
+        data[:] = bytes(len(data))
 
 
 def _page(code: int, body: bytes) -> bytes:

@@ -14,6 +14,8 @@ TAPE_DATA_ENCRYPTION = 0x20
 SUPPORTED_SECURITY_PROTOCOLS = 0x0000
 CERTIFICATE_DATA = 0x0001
 
+# Not among them: 0022h, which belongs to key managers beside the drive (EXTDECC), and 0031h, to keys that come wrapped
+# (KEY FORMAT 02h). Neither is claimed.
 IN_SUPPORT = 0x0000
 OUT_SUPPORT = 0x0001
 CAPABILITIES = 0x0010

@@ -80,10 +80,13 @@ STEPS = (
     Step("rewind", "mt -f $TAPE0 rewind"),
     shown("nothing set"),
     stenc("index 0", "-e on -k /tmp/a.key -a 0", status=1),
+    Step("short key", "echo zxcvbnm | stenc -g 128 -k /tmp/short.key >/dev/null"),
+    stenc("a key of 128 bits", "-e on -k /tmp/short.key", status=1),
     stenc("on", "-e on -k /tmp/a.key"),
     write("encrypted", 1),
     Step("to file 1", at_file(1)),
     shown("on, at an encrypted block"),
+    Step("through st", "stenc -f $TAPE0 --detail"),
     same("read with the key", 1),
     refused("clear text while decrypting", 0),
     stenc("off", "-e off"),
@@ -115,8 +118,14 @@ STEPS = (
     Step("raw reading", f"{at_file(3)} && dd if=$TAPE0 bs=256k count=1 2>/dev/null | tee /tmp/raw | head -c 7"),
     Step("raw is not clear", f"grep -qaF '{TREE}' /tmp/raw", 1),
     Step("where it is encrypted", "sg_logs -p 0x17 $TAPE0_SG | grep -A 4 'first encrypted'"),
-    stenc("on again", "-e on -k /tmp/a.key"),
+    # As somebody at a terminal types it: twice, and yes.
+    Step("typed", "head -1 /tmp/a.key >/tmp/typed; cat /tmp/typed /tmp/typed >/tmp/twice; echo y >>/tmp/twice"),
+    stenc("on again", "-e on -kd 'typed in' </tmp/twice"),
+    shown("typed in"),
     same("read at last", 3),
+    Step("into the other drive", "mtx -f $CHANGER unload 1 0 && mtx -f $CHANGER load 1 1 && mt -f $TAPE1 status"),
+    Step("to file 1 there", "mt -f $TAPE1 fsf 1"),
+    Step("in the other drive", "stenc -f $TAPE1_SG --detail"),
 )  # fmt: skip
 
 
@@ -144,7 +153,15 @@ def check_what_stenc_said(done: GuestRun) -> None:
     assert (on["Drive Input"], on["Encryption Algorithm"]) == ("Encrypting", "1")
     assert on["Drive Key Desc.(uKAD)"] == "September key"
     assert (on["Volume Encryption"], on["Volume Algorithm"]) == ("Encrypted and able to decrypt", "1")
-    for name, drive in (("off, at an encrypted block", "off"), ("another key, at an encrypted block", "on")):
+    assert details(done["through st"]) == on
+    assert re.search(r"ASC: +0x26", done["a key of 128 bits"])
+    assert details(done["typed in"])["Drive Key Desc.(uKAD)"] == "typed in"
+    assert details(done["in the other drive"])["Drive Encryption"] == "off"
+    for name, drive in (
+        ("off, at an encrypted block", "off"),
+        ("another key, at an encrypted block", "on"),
+        ("in the other drive", "off"),
+    ):
         page = details(done[name])
         assert page["Drive Encryption"] == drive
         assert page["Volume Encryption"] == "Encrypted, but unable to decrypt due to invalid key."

@@ -232,9 +232,17 @@ def test_the_key_is_wiped_from_the_buffer_it_came_in_and_from_memory(drive):
 
 
 def test_a_refused_page_is_wiped_too(drive):
-    buffer = bytearray(set_page(index=2))
-    assert spout(drive, buffer).status == 2
-    assert buffer == bytes(len(buffer))
+    def refused(status, page=None, **kwargs):
+        buffer = bytearray(set_page() if page is None else page)
+        assert spout(drive, buffer, **kwargs).status == status
+        assert buffer == bytes(len(buffer))
+
+    refused(2, set_page(index=2))
+    refused(2, protocol=0x21)
+    good(set_encryption(drive, nexus=BETA))
+    refused(2)  # with the unit attention that this gave
+    good(send(drive, spc.Reserve6.encode()))
+    refused(0x18, nexus=BETA)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
