@@ -68,7 +68,8 @@ class ProtectionModes(TapeModes):
 
     def extended_inquiry_data(self, task: Task) -> bytes:
         # SPT 001b: a sequential-access device with logical block protection (SPC-5 7.8.8)
-        return vpd.ExtendedInquiryData.encode(supported_protection_types=0b001)[4:]
+        page = vpd.ExtendedInquiryData(bytes(4) + super().extended_inquiry_data(task))
+        return page.replace(supported_protection_types=0b001)[4:]
 
     @vpd_page(0x87)
     def mode_page_policy(self, task: Task) -> bytes:
