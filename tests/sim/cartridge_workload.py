@@ -12,6 +12,7 @@ from typing import Any
 
 from vlib_images.cartridge import Cartridge
 from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.encrypted_blocks import EncryptedBlocks
 from vlib_images.errors import EndOfPartition
 from vlib_images.segments import Limits
 
@@ -171,15 +172,27 @@ def describe(number: int, state: State, history: list[State]) -> str:
 
 
 def read_all(cartridge: Cartridge) -> list[State]:
-    """Every object of every partition; raises what reading raises."""
+    """Every object of every partition; raises what reading raises. The cartridge must know where it is encrypted."""
     cartridge.decryption = Decryption(DecryptionMode.MIXED, EncryptionKey(KEY))
     into = bytearray(1 << 17)
     found: list[State] = []
     for number in range(cartridge.partition_count):
         cartridge.locate_block(number, 0)
         objects: list[bytes | None] = []
+        encrypted: list[bool | None] = []
         for _ in range(cartridge.end_of_data(number)):
+            status = cartridge.next_block_status()
+            encrypted.append(None if status is None else status.encrypted)
             result = cartridge.read_block(into)
             objects.append(bytes(into[: result.length]) if result.kind.name == "BLOCK" else None)
         found.append(tuple(objects))
+        assert cartridge.encrypted_blocks(number) == where_encrypted(encrypted), encrypted
     return found
+
+
+def where_encrypted(objects: list[bool | None]) -> EncryptedBlocks:
+    """From what each object is; a filemark is None."""
+    if True not in objects:
+        return EncryptedBlocks(None, None)
+    first = objects.index(True)
+    return EncryptedBlocks(first, objects.index(False, first) if False in objects[first:] else None)
