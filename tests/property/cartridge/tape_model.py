@@ -8,7 +8,16 @@ RECORD_HEADER = 32
 
 @dataclass
 class ModelPartition:
+    """past: every state since the last promise, the present one last: what a crash may leave."""
+
     objects: list[bytes | None] = field(default_factory=list)
+    past: list[tuple[bytes | None, ...]] = field(default_factory=lambda: [()])
+
+    def remember(self) -> None:
+        self.past.append(tuple(self.objects))
+
+    def promise(self) -> None:
+        self.past = [tuple(self.objects)]
 
 
 @dataclass
@@ -16,20 +25,48 @@ class TapeModel:
     """Positions count objects; a filemark is None. Results are plain tuples."""
 
     partitions: list[ModelPartition]
+    worm: bool = False
+    append_only: bool = False
     partition: int = 0
     position: int = 0
+
+    @property
+    def may_write(self) -> bool:
+        """Write-once and append-only media let filemarks at the very end be overwritten, and nothing else."""
+        behind = self.objects[self.position :]
+        return not (self.worm or self.append_only) or all(value is None for value in behind)
+
+    @property
+    def may_format(self) -> bool:
+        return not (self.worm or self.append_only) or not any(part.objects for part in self.partitions)
+
+    def format(self, count: int) -> None:
+        self.partitions = [ModelPartition() for _ in range(count)]
+        self.partition = self.position = 0
+
+    def promise(self) -> None:
+        for partition in self.partitions:
+            partition.promise()
 
     @property
     def objects(self) -> list[bytes | None]:
         return self.partitions[self.partition].objects
 
     def write(self, *objects: bytes | None) -> None:
-        del self.objects[self.position :]
-        self.objects.extend(objects)
+        self.truncate()
+        for value in objects:
+            self.objects.append(value)
+            self.partitions[self.partition].remember()
         self.position = len(self.objects)
 
-    def erase(self) -> None:
+    def truncate(self) -> None:
+        """What any write does first, one that then has no room too."""
         del self.objects[self.position :]
+        self.partitions[self.partition].remember()
+
+    def erase(self) -> None:
+        self.truncate()
+        self.partitions[self.partition].promise()
 
     def read(self) -> tuple[str, bytes]:
         if self.position == len(self.objects):
