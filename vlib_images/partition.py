@@ -403,6 +403,13 @@ class Partition:
         except (SegmentDamaged, OSError) as error:
             raise self._failed(as_os_error(error), "looking for a filemark") from error
 
+    def filemark_run(self, number: int, wanted: int, backwards: bool) -> int | None:
+        """See SegmentList.filemark_run(). Raises StorageError."""
+        try:
+            return self.segments.filemark_run(number, wanted, backwards=backwards)
+        except (SegmentDamaged, OSError) as error:
+            raise self._failed(as_os_error(error), "looking for filemarks") from error
+
     def filemarks_before(self, position: int) -> int:
         """How many filemarks come before an object or the end. Raises StorageError."""
         try:

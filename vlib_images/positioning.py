@@ -27,12 +27,14 @@ class SpaceResult:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What there is to move over. filemark(n): the object that is filemark n; before(p): filemarks before object p."""
+    """What there is to move over. filemark(n): the object that is filemark n; before(p): filemarks before object p;
+    run(n, wanted, backwards): the last of so many filemarks in a row from filemark n on, None when there are none."""
 
     end: int
     filemarks: int
     filemark: Callable[[int], int]
     before: Callable[[int], int]
+    run: Callable[[int, int, bool], int | None]
 
 
 def space_blocks(track: Track, position: int, count: int) -> tuple[int, SpaceResult]:
@@ -75,16 +77,11 @@ def space_sequential_filemarks(track: Track, position: int, count: int) -> tuple
     """
     if count == 0:
         return position, SpaceResult(0)
-    step, wanted = (1, count) if count > 0 else (-1, -count)
-    number = track.before(position) - (count < 0)
-    run, previous = 0, None
-    while 0 <= number < track.filemarks:
-        mark = track.filemark(number)
-        run = run + 1 if previous is not None and mark == previous + step else 1
-        if run == wanted:
-            return (mark + 1 if count > 0 else mark), SpaceResult(wanted)
-        previous = mark
-        number += step
+    backwards, wanted = count < 0, abs(count)
+    number = track.before(position) - backwards
+    last = track.run(number, wanted, backwards) if 0 <= number < track.filemarks else None
+    if last is not None:
+        return (last if backwards else last + 1), SpaceResult(wanted)
     if count > 0:
         return track.end, SpaceResult(0, Stop.END_OF_DATA)
     return 0, SpaceResult(0, Stop.BEGINNING_OF_PARTITION)

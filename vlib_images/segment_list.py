@@ -75,3 +75,21 @@ class SegmentList:
             holder -= 1
         entry = self.entries[holder]
         return entry.first_object + self.segment(holder).filemark(number - entry.first_filemark)
+
+    def filemark_run(self, number: int, wanted: int, *, backwards: bool) -> int | None:
+        """From the n-th filemark on, the object that is the last of `wanted` filemarks in a row; None: there is no such
+        run. Raises OSError, SegmentDamaged."""
+        self.refresh()
+        at = bisect_right(self.entries, number, key=lambda entry: entry.first_filemark) - 1
+        last, length = 0, 0
+        while 0 <= at < len(self.entries):
+            entry = self.entries[at]
+            if entry.filemarks:
+                start = min(max(number - entry.first_filemark, 0), entry.filemarks - 1)
+                base = entry.first_object
+                last, length = self.segment(at).filemark_run(start, last - base, length, wanted, backwards)
+                last += base
+                if length == wanted:
+                    return last
+            at += -1 if backwards else 1
+        return None

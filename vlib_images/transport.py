@@ -153,7 +153,9 @@ class Transport:
 
     def _track(self) -> Track:
         partition = self._partition
-        return Track(partition.end, partition.filemarks, partition.filemark, partition.filemarks_before)
+        return Track(
+            partition.end, partition.filemarks, partition.filemark, partition.filemarks_before, partition.filemark_run
+        )
 
     def _move(self, target: tuple[int, SpaceResult]) -> SpaceResult:
         self._position, result = target

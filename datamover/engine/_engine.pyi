@@ -386,6 +386,11 @@ class Segment:
     def filemark(self, number: int, /) -> int:
         """The object that is the filemark with this number, from 0."""
 
+    def filemark_run(self, number: int, previous: int, length: int, wanted: int, backwards: bool, /) -> tuple[int, int]:
+        """Looks for `wanted` filemarks in a row, from filemark `number` on: (last object of the run, its length) where
+        it is found or the segment ends. previous and length: the same of the segment before, the object relative to
+        this segment; length 0: there is none."""
+
     def cut_point(self, object: int, /) -> tuple[int, int, int]:
         """What a cut at this object would leave: (bytes of log, filemarks, live bytes of log)."""
 

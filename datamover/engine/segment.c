@@ -407,6 +407,7 @@ static PyMethodDef segment_methods[] = {
 	{ "describe", segment_py_describe, METH_VARARGS, "An object's header." },
 	{ "filemarks_before", segment_py_filemarks_before, METH_VARARGS, "How many filemarks come before an object." },
 	{ "filemark", segment_py_filemark, METH_VARARGS, "The object that is the n-th filemark." },
+	{ "filemark_run", segment_py_filemark_run, METH_VARARGS, "Looks for filemarks in a row." },
 	{ "cut_point", segment_py_cut_point, METH_VARARGS, "What a cut at an object would leave." },
 	{ "checkpoint", segment_py_checkpoint, METH_NOARGS, "The index, encoded." },
 	{ "flush", py_flush, METH_NOARGS, "Hand everything to the file system." },

@@ -166,6 +166,8 @@ int index_reserve(struct segment *segment, enum table_kind kind, uint32_t more);
 void index_push(struct segment *segment, enum table_kind kind, uint32_t entry);
 int index_get(struct segment *segment, enum table_kind kind, uint32_t position, uint32_t *entry);
 int index_filemarks_before(struct segment *segment, uint32_t object, uint32_t *filemarks);
+int index_filemark_run(struct segment *segment, uint32_t number, bool backwards, uint64_t wanted, int64_t *previous,
+		       uint64_t *length);
 uint64_t index_dead_bytes(const struct segment *segment);
 int index_truncate(struct segment *segment, uint32_t object, uint64_t log_end, uint32_t *filemarks);
 /* Where a cut at `object` would end the log, and what would be left: filemarks, and live bytes of log. */
@@ -260,6 +262,7 @@ PyObject *segment_py_verify(PyObject *self, PyObject *args);
 PyObject *segment_py_describe(PyObject *self, PyObject *args);
 PyObject *segment_py_filemarks_before(PyObject *self, PyObject *args);
 PyObject *segment_py_filemark(PyObject *self, PyObject *args);
+PyObject *segment_py_filemark_run(PyObject *self, PyObject *args);
 PyObject *segment_py_cut_point(PyObject *self, PyObject *args);
 PyObject *segment_py_checkpoint(PyObject *self, PyObject *unused);
 

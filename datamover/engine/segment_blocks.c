@@ -304,6 +304,25 @@ PyObject *segment_py_filemark(PyObject *self, PyObject *args)
 	return rc ? segment_fail(segment, rc, 0) : PyLong_FromUnsignedLong(object);
 }
 
+PyObject *segment_py_filemark_run(PyObject *self, PyObject *args)
+{
+	struct segment *segment = (struct segment *)self;
+	unsigned int number;
+	long long previous;
+	unsigned long long length, wanted;
+	int backwards, rc;
+	int64_t at;
+	uint64_t run;
+
+	if (!PyArg_ParseTuple(args, "ILKKp:filemark_run", &number, &previous, &length, &wanted, &backwards) ||
+	    !segment_enter(segment))
+		return NULL;
+	at = previous;
+	run = length;
+	WITHOUT_GIL(segment, rc = index_filemark_run(segment, number, backwards, wanted, &at, &run));
+	return rc ? segment_fail(segment, rc, 0) : Py_BuildValue("(LK)", (long long)at, (unsigned long long)run);
+}
+
 PyObject *segment_py_cut_point(PyObject *self, PyObject *args)
 {
 	struct segment *segment = (struct segment *)self;

@@ -336,3 +336,22 @@ int index_filemarks_before(struct segment *segment, uint32_t object, uint32_t *f
 	*filemarks = low;
 	return 0;
 }
+
+/* Counts filemarks in a row, from filemark `number` on, until `wanted` are found or the segment has no more. *previous
+ * and *length carry the run over from the segment before: its last object, relative to this segment, and how long. */
+int index_filemark_run(struct segment *segment, uint32_t number, bool backwards, uint64_t wanted, int64_t *previous,
+		       uint64_t *length)
+{
+	int64_t step = backwards ? -1 : 1;
+
+	for (; number < segment->tables[TABLE_FILEMARKS].count && *length < wanted; number += (uint32_t)step) {
+		uint32_t object;
+		int rc = index_get(segment, TABLE_FILEMARKS, number, &object);
+
+		if (rc)
+			return rc;
+		*length = *length && object == *previous + step ? *length + 1 : 1;
+		*previous = object;
+	}
+	return 0;
+}

@@ -54,7 +54,8 @@ class Plan:
 def draw_operation(rng: random.Random, serial: int, partitions: int) -> Event:
     """One operation with its parameters; `place` is a fraction of the partition to go to before overwriting."""
     kind = rng.choices(
-        ["blocks", "fixed", "filemarks", "sync", "overwrite", "erase", "partition"], [40, 10, 12, 14, 14, 4, 8]
+        ["blocks", "fixed", "filemarks", "sync", "overwrite", "erase", "partition", "format"],
+        [40, 10, 12, 14, 14, 4, 8, 2],
     )[0]
     return {
         "event": "begin",
@@ -64,6 +65,7 @@ def draw_operation(rng: random.Random, serial: int, partitions: int) -> Event:
         "length": rng.choice(LENGTHS),
         "place": rng.choice([0.0, rng.random(), 1 - rng.random() / 10]),
         "partition": rng.randrange(partitions),
+        "partitions": rng.randint(1, 4),
         "long": rng.random() < 0.3,
         "form": rng.choice([0, 0, 1, 2, 3]),
     }
@@ -75,6 +77,9 @@ def perform(cartridge: Cartridge, operation: Event, tell: Callable[[Event], None
     partition, _ = cartridge.position
     end = cartridge.end_of_data(partition)
     kind, count = operation["kind"], operation["count"]
+    if kind == "format":
+        _format(cartridge, operation, tell)
+        return
     if kind in ("overwrite", "erase"):
         position = int(operation["place"] * (end + 1))
         if cartridge.worm:
@@ -94,6 +99,13 @@ def perform(cartridge: Cartridge, operation: Event, tell: Callable[[Event], None
         tell({"event": "promise", "in": None})
     elif kind == "erase":
         tell({"event": "promise", "in": partition})
+
+
+def _format(cartridge: Cartridge, operation: Event, tell: Callable[[Event], None]) -> None:
+    if not cartridge.worm:
+        tell(operation)
+        cartridge.format([cartridge.capacity_bytes // operation["partitions"]] * operation["partitions"])
+        tell({**operation, "event": "formatted"})
 
 
 def _execute(cartridge: Cartridge, operation: Event, kind: str, count: int) -> None:
@@ -116,11 +128,19 @@ class Oracle:
 
     def __init__(self, partitions: int) -> None:
         self.states: list[list[State]] = [[()] for _ in range(partitions)]
+        self.formatting: int | None = None  # a format to so many partitions has begun and may have happened
 
     def follow(self, event: Event) -> None:
         if event["event"] == "promise":
             self.promise(event["in"])
+        if event["event"] == "formatted":
+            self.formatted(event["partitions"])
         if event["event"] != "begin" or event["kind"] == "sync":
+            return
+        if event["kind"] == "format":
+            self.formatting = event["partitions"]
+            for history in self.states:
+                history.append(())
             return
         history = self.states[event["in"]]
         state = history[-1][: event["position"]]
@@ -148,8 +168,17 @@ class Oracle:
             if partition in (None, number):
                 del history[:-1]
 
+    def formatted(self, partitions: int) -> None:
+        """The medium has so many partitions now, and all are empty."""
+        self.states = [[()] for _ in range(partitions)]
+        self.formatting = None
+
     def check(self, found: list[State]) -> None:
         """Raises AssertionError unless every partition is in an allowed state; that state becomes the present one."""
+        if self.formatting == len(found) and not any(found):
+            self.formatted(len(found))
+        self.formatting = None
+        assert len(found) == len(self.states), f"{len(found)} partitions, not {len(self.states)}"
         for number, state in enumerate(found):
             history = self.states[number]
             assert state in history, describe(number, state, history)

@@ -45,7 +45,7 @@ class Recording:
     def _run(self, rng: random.Random) -> None:
         with Cartridge.open(self.root, limits=self.plan.limits) as cartridge:
             for serial in range(0, OPERATIONS * 100, 100):
-                perform(cartridge, draw_operation(rng, serial, self.plan.partitions), self._tell)
+                perform(cartridge, draw_operation(rng, serial, cartridge.partition_count), self._tell)
 
     def _tell(self, event: Event) -> None:
         self.journal.append((self.trace.stat().st_size, event))
@@ -73,9 +73,9 @@ def check_recovery(disk: Disk, oracle: Oracle, plan: Plan, directory: Path, rng:
         assert all(report.damaged_blocks == 0 for report in cartridge.recovery)
         oracle.promise()
         for serial in range(10**6, 10**6 + 500, 100):
-            perform(cartridge, draw_operation(rng, serial, plan.partitions), oracle.follow)
-        for number in range(plan.partitions):
-            oracle.check_latest(number, read_all(cartridge)[number])
+            perform(cartridge, draw_operation(rng, serial, cartridge.partition_count), oracle.follow)
+        for number, state in enumerate(read_all(cartridge)):
+            oracle.check_latest(number, state)
     with Cartridge.open(directory, limits=plan.limits) as cartridge:
         assert all(report.clean for report in cartridge.recovery)
         for number, state in enumerate(read_all(cartridge)):

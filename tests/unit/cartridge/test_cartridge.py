@@ -1,6 +1,7 @@
 """What a cartridge promises, one promise a test."""
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 from tests.unit.cartridge.conftest import contents
 from vlib_images.cartridge import Cartridge
+from vlib_images.codec import Encoder, Encryption, EncryptionKey
 from vlib_images.documents import read_document, write_document
 from vlib_images.errors import (
     CartridgeInUse,
@@ -237,3 +239,15 @@ def test_counts_of_an_older_version_are_read(make: Make, tmp_path: Path) -> None
     write_document(path, content)
     with Cartridge.open(tmp_path / "T00001L8") as cartridge:
         assert cartridge.settle_usage().written == 7
+
+
+@pytest.mark.parametrize("encoder", [None, Encoder(1), Encoder(None, Encryption(EncryptionKey(bytes(32))))])
+def test_the_end_of_the_capacity_says_how_many_blocks_were_written(make: Make, encoder: Encoder | None) -> None:
+    with make(capacity_bytes=100_000) as cartridge:
+        cartridge.encoder = encoder
+        data = random.Random(1).randbytes(200 * 1000)
+        with pytest.raises(EndOfPartition) as stopped:
+            cartridge.write_blocks(data, 1000)
+        written = stopped.value.blocks_written
+        assert 80 < written < 100
+        assert cartridge.position == (0, written) == (0, cartridge.end_of_data(0))

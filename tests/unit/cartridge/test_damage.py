@@ -14,6 +14,7 @@ import pytest
 
 from datamover.engine import crc32c
 from vlib_images.cartridge import Cartridge
+from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
 from vlib_images.errors import CartridgeDamaged, CartridgeError, DamagedBlock, NotACartridge
 from vlib_images.medium import MEDIA
 from vlib_images.segments import Limits
@@ -148,7 +149,7 @@ def test_a_missing_unsealed_segment_is_told(original: tuple[Path, State], tmp_pa
         Cartridge.open(tmp_path / "T", limits=LIMITS)
 
 
-@pytest.mark.parametrize("name", ["cartridge.json", "mam.json", "p0/manifest"])
+@pytest.mark.parametrize("name", ["cartridge.json", "mam.json", "usage.json", "p0/manifest"])
 def test_a_flipped_bit_in_a_describing_file_is_told(name: str, original: tuple[Path, State], tmp_path: Path) -> None:
     directory = original[0]
     shutil.copytree(directory, tmp_path / "T")
@@ -230,3 +231,47 @@ def test_documents_that_are_json_of_another_shape(content: str, original: tuple[
     (tmp_path / "T" / "cartridge.json").write_text(body)
     with pytest.raises(CartridgeDamaged, match=r"cartridge\.json"):
         Cartridge.open(tmp_path / "T")
+
+
+@pytest.mark.parametrize("form", ["compressed", "encrypted", "both"])
+def test_a_flipped_bit_in_an_encoded_block(form: str, tmp_path: Path) -> None:
+    """Header, extension, payload, padding, tag: that block is damaged, no other, and nothing wrong is read."""
+    encryption = None if form == "compressed" else Encryption(EncryptionKey(bytes(32)), b"a-kad", b"u-kad")
+    expected: State = [bytes(range(200)) * 2, b"x" * 1000, b"odd" * 7]
+    with Cartridge.create(tmp_path / "T", barcode="T00001L8", medium=MEDIA["LTO-8"]) as cartridge:
+        cartridge.encoder = Encoder(None if form == "encrypted" else 1, encryption)
+        for block in expected:
+            assert block is not None
+            cartridge.write_block(block)
+    segment = tmp_path / "T" / "p0" / "00000001.seg"
+    whole = segment.read_bytes()
+    for offset in range(0, len(whole), 1 if STRIDE == 1 else 7):
+        flip(segment, offset, offset % 8)
+        found: State = []
+        with Cartridge.open(tmp_path / "T", read_only=True) as cartridge:
+            cartridge.decryption = Decryption(DecryptionMode.MIXED, EncryptionKey(bytes(32)))
+            into = bytearray(2000)
+            for _ in range(cartridge.end_of_data(0)):
+                try:
+                    found.append(bytes(into[: cartridge.read_block(into).length]))
+                except DamagedBlock:
+                    found.append(DAMAGED)
+        segment.write_bytes(whole)
+        assert len(found) == len(expected), offset
+        assert all(a in (b, DAMAGED) for a, b in zip(found, expected, strict=True)), offset
+        assert found.count(DAMAGED) <= 1, offset
+
+
+@pytest.mark.parametrize("name", ["cartridge.json", "mam.json", "usage.json", "p0/manifest", "lock"])
+def test_a_shortened_describing_file_is_told(name: str, original: tuple[Path, State], tmp_path: Path) -> None:
+    """What only describes the use of the cartridge is no reason to keep its data from anyone."""
+    shutil.copytree(original[0], tmp_path / "T")
+    whole = (tmp_path / "T" / name).read_bytes()
+    for length in [*range(0, max(1, len(whole) - 1), STRIDE), max(0, len(whole) - 2)]:
+        shorten(tmp_path / "T" / name, length)
+        if name in ("cartridge.json", "p0/manifest"):
+            with pytest.raises((CartridgeDamaged, NotACartridge)):
+                Cartridge.open(tmp_path / "T", read_only=True)
+        else:
+            assert read_what_reads(tmp_path / "T") == original[1]
+        (tmp_path / "T" / name).write_bytes(whole)
