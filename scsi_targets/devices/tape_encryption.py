@@ -46,6 +46,10 @@ class EncryptionCommands(TapeCompression):
         self._in_force: ParameterSet | None = None  # None: the medium has to be told
         super().__init__(*args, **kwargs)
 
+    @property
+    def encryption_parameters_present(self) -> bool:
+        return bool(self.encryption.sets())
+
     # ---- transfers -----------------------------------------------------------------------------------------------
 
     def prepare_transfer(self, nexus: Nexus, *, writing: bool) -> None:

@@ -44,6 +44,7 @@ class VeryHighFrequencyData(Structure, length=4):
     medium_threaded = Bits(1, 1, 1)
     mounted = Bits(1, 0, 1)
     activity = Bits(2, 7, 8)
+    encryption_parameters_present = Bits(3, 4, 1)  # EPP
     tape_alert_flags_changed = Bits(3, 0, 1)
 
 
@@ -104,6 +105,7 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeCompression):
             medium_seated=loaded or self.load_state is LoadState.HELD,
             medium_threaded=loaded,
             mounted=loaded,
+            encryption_parameters_present=self.encryption_parameters_present,
             tape_alert_flags_changed=bool(self.tape_alert_bits()),
         )
         return [LogParameter(0x0000, data)]

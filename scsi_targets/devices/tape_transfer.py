@@ -39,6 +39,11 @@ class TransferCommands(TapeBase):
         self.encryption_watched = False  # data encryption parameters were set: prepare_transfer() has something to do
         super().__init__(*args, **kwargs)
 
+    @property
+    def encryption_parameters_present(self) -> bool:
+        """Whether somebody has set data encryption parameters."""
+        return False
+
     def watch_writes(self) -> None:
         """To be called when one of the rules above changes: decides whether writing has more to do than to write."""
         self._watch_writes = bool(self.buffered_mode == 0 or self.append_only or self.programmable_early_warning_bytes)

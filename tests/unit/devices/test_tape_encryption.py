@@ -358,6 +358,17 @@ def test_the_medium_tells_what_was_written_in_external_mode(drive):
     assert again[-len(TEXT) - 16 :] == raw[-len(TEXT) - 16 :]  # the same ciphertext and tag
 
 
+def test_the_library_sees_that_parameters_are_there(drive):
+    def present():
+        return parameters(drive, 0x11)[0][3] >> 4 & 1  # EPP
+
+    assert not present()
+    good(set_encryption(drive, scope=LOCAL))
+    assert present()
+    good(off(drive))
+    assert not present()
+
+
 # ---- where a volume is encrypted -------------------------------------------------------------------------------------
 
 
