@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.property.cartridge.tape_model import RECORD_HEADER, ModelPartition, TapeModel
+from tests.sim.cartridge_workload import where_encrypted
 from vlib_images.cartridge import Cartridge, ReadKind
 from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
 from vlib_images.errors import EndOfPartition, WormViolation
@@ -234,10 +235,14 @@ class CartridgeMachine(RuleBasedStateMachine):
         for number in range(self.cartridge.partition_count):
             self.cartridge.locate_block(number, 0)
             objects: list[bytes | None] = []
+            encrypted: list[bool | None] = []
             while not self.cartridge.at_eod:
+                status = self.cartridge.next_block_status()
+                encrypted.append(None if status is None else status.encrypted)
                 result = self.cartridge.read_block(self.into)
                 objects.append(bytes(self.into[: result.length]) if result.kind is ReadKind.BLOCK else None)
             found.append(tuple(objects))
+            assert self.cartridge.encrypted_blocks(number) == where_encrypted(encrypted)
         return found
 
     @invariant()
