@@ -37,8 +37,12 @@ def numbered_on(barcode: str, count: int) -> list[str]:
 
 
 def medium_of(barcode: str, name: str | None, worm: bool) -> MediumType:
-    """The kind of medium an operator asked for, or that the barcode's end says. Raises OperatorError USAGE."""
-    medium = MEDIA.get(name) if name else medium_for_barcode(barcode)
+    """The kind of medium an operator asked for, or that the barcode's end says. Raises OperatorError USAGE; also for a
+    standard label that says another generation, which would lead people and robots astray."""
+    labelled = medium_for_barcode(barcode)
+    medium = MEDIA.get(name) if name else labelled
+    if medium and labelled and medium.name.removesuffix(" WORM") != labelled.name.removesuffix(" WORM"):
+        raise OperatorError(Failure.USAGE, f"barcode {barcode} is a label of {labelled.name}, not of {medium.name}")
     if medium is None:
         kinds = ", ".join(MEDIA)
         what = f"there is no medium {name!r}" if name else f"barcode {barcode} does not say what medium it is"

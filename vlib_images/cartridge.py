@@ -295,7 +295,7 @@ class Cartridge(ProtectedTransport):
 
     @property
     def early_warning_bytes(self) -> int:
-        """How far before the end of a partition early warning begins."""
+        """How far before the end of a partition early warning begins. A format sets it to what suits the partitions."""
         return self._identity.early_warning_bytes
 
     @early_warning_bytes.setter
@@ -356,7 +356,10 @@ class Cartridge(ProtectedTransport):
             raise WriteProtected(f"cartridge {self.barcode} is write protected")
         if (self.worm or self.append_only) and any(partition.end for partition in self._partitions):
             raise WormViolation(f"cartridge {self.barcode} has data and cannot be formatted")
-        identity = self._identity.with_partitions(tuple(partition_bytes))
+        identity = replace(
+            self._identity.with_partitions(tuple(partition_bytes)),
+            early_warning_bytes=default_early_warning(min(partition_bytes)),
+        )
         self._count_change()
         try:
             self._format(identity)

@@ -16,8 +16,8 @@ LIMIT_PARTITIONS: Final = 4
 
 def default_early_warning(capacity_bytes: int) -> int:
     """How far before the end of a partition early warning begins: about the distance of a real LTO drive on a full-size
-    cartridge, and enough for trailer labels on a tiny one."""
-    return min(capacity_bytes // 50, 1 << 30)
+    cartridge, and on a tiny one enough for what hosts have under way and for trailer labels."""
+    return min(max(capacity_bytes // 50, 4 << 20), capacity_bytes // 4, 1 << 30)
 
 
 @dataclass(frozen=True, slots=True)

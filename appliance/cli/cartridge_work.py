@@ -70,6 +70,8 @@ def recover(
         request(config, "cartridge.adopt", barcode=new_barcode)
         lines = [str(report), *(f"lost: {damage}" for damage in report.lost), *(f"note: {n}" for n in report.notes)]
         show(asdict(report), as_json, lambda _: typer.echo("\n".join(lines)))
+        if report.lost:  # so that `recover ... && delete ...` does not delete what may be needed again
+            raise typer.Exit(Failure.REFUSED.exit_status)
 
 
 def import_(

@@ -72,9 +72,10 @@ def test_verify_names_the_damage_and_fails(damaged: Path) -> None:
 
 
 def test_recover_saves_the_rest_on_a_new_cartridge(damaged: Path) -> None:
-    said = output("cartridge", "recover", "A00001L6", "A00009L6", TAPEBAY_CONFIG=str(damaged))
-    assert "4 blocks and 1 filemarks saved, 1 lost" in said
-    assert "lost: partition 0, block 2" in said
+    done = tapebay("cartridge", "recover", "A00001L6", "A00009L6", TAPEBAY_CONFIG=str(damaged))
+    assert done.exit_code == 1
+    assert "4 blocks and 1 filemarks saved, 1 lost" in done.stdout
+    assert "lost: partition 0, block 2" in done.stdout
     saved = blocks_of(damaged, "A00009L6")
     assert [block for block in saved if block in BLOCKS] == [b for b in BLOCKS if b is not BLOCKS[2]]
     assert places(damaged) == {"A00001L6": "slot:1", "A00009L6": "shelf"}
@@ -153,7 +154,8 @@ def test_verify_and_recover_need_no_key(encrypted: Path, tmp_path: Path) -> None
     raw = bytearray(segment.read_bytes())
     raw[raw.rindex(BLOCKS[1])] ^= 1
     segment.write_bytes(raw)
-    output("cartridge", "recover", "A00001L6", "A00009L6", TAPEBAY_CONFIG=str(encrypted))
+    recovered = tapebay("cartridge", "recover", "A00001L6", "A00009L6", TAPEBAY_CONFIG=str(encrypted))
+    assert recovered.exit_code == 1  # a block was lost
     with Cartridge.open(encrypted / "cartridges" / "A00009L6") as saved:
         saved.decryption = Decryption(DecryptionMode.DECRYPT, EncryptionKey(KEY))
         into = bytearray(6)

@@ -91,7 +91,10 @@ def test_numbering_on() -> None:
 def test_the_barcode_tells_the_medium() -> None:
     assert medium_of("A00001L9", None, False).name == "LTO-9"
     assert medium_of("A00001LW", None, False).name == "LTO-6 WORM"
-    assert medium_of("A00001L9", "LTO-5", True).name == "LTO-5 WORM"
+    assert medium_of("A00001", "LTO-5", True).name == "LTO-5 WORM"
+    assert medium_of("A00001L5", "LTO-5", True).name == "LTO-5 WORM"
+    with pytest.raises(OperatorError, match="A00001L9 is a label of LTO-9, not of LTO-5"):
+        medium_of("A00001L9", "LTO-5", False)
 
 
 def test_write_protection(settings: Settings) -> None:

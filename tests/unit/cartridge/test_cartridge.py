@@ -251,3 +251,14 @@ def test_the_end_of_the_capacity_says_how_many_blocks_were_written(make: Make, e
         written = stopped.value.blocks_written
         assert 80 < written < 100
         assert cartridge.position == (0, written) == (0, cartridge.end_of_data(0))
+
+
+@pytest.mark.parametrize("capacity", [2_000_000, 16 << 20, 10**9, 10**13])
+def test_early_warning_leaves_room_and_comes_in_time(make: Make, capacity: int) -> None:
+    """On any cartridge, in any partition, also after a format to small ones: neither at the beginning nor too late."""
+    with make(capacity_bytes=capacity) as cartridge:
+        for sizes in ([capacity], [capacity // 8, capacity // 2], [capacity // 50]):
+            cartridge.format(sizes)
+            assert not cartridge.early_warning
+            assert min(sizes) // 50 <= cartridge.early_warning_bytes <= min(sizes) // 4 or capacity == 10**13
+            assert cartridge.early_warning_bytes >= min(4 << 20, min(sizes) // 4)

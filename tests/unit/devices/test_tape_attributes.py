@@ -67,7 +67,9 @@ def test_what_the_medium_is(drive, tmp_path):
     drives.close()
 
 
-def test_usage_is_counted(drive):
+def test_usage_is_counted(tmp_path):
+    drives = loaded_drive(tmp_path, capacity_bytes=1 << 30)
+    drive = next(drives)
     for _ in range(3):
         good(write(drive, bytes(1 << 20)))
     rewind(drive)
@@ -85,6 +87,7 @@ def test_usage_is_counted(drive):
     assert len(history) == 90
     fields = [int.from_bytes(history[at : at + 6], "big") for at in range(0, 90, 6)]
     assert fields == [0, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0]
+    drives.close()
 
 
 # What sg_read_attr lists of a real LTO-6 cartridge, and SPC-5's usage histories. id: length in bytes.
