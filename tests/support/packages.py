@@ -28,6 +28,7 @@ _EVIDENCE = {
     "dmsetup": "dmsetup",
     "fio": "fio",
     "stenc": "stenc",
+    "bacula-sd": "btape",
     "tgt": "tgtd",
     "tshark": "tshark",
     "qemu-utils": "qemu-img",
