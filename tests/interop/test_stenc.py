@@ -129,9 +129,10 @@ STEPS = (
 )  # fmt: skip
 
 
+@pytest.mark.timeout(240)
 def test_stenc_manages_the_keys_of_a_drive(appliance: Appliance) -> None:
     packages.require("stenc", "sg3-utils", "mt-st", "mtx")
-    done = run_in_guest(appliance, STEPS, allowed=REFUSALS)
+    done = run_in_guest(appliance, STEPS, allowed=REFUSALS, timeout_seconds=200)
     check_what_stenc_said(done)
     check_what_the_kernel_said(done)
     keys = [done[name].splitlines()[0] for name in ("first key", "second key")]

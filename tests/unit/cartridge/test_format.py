@@ -9,10 +9,11 @@ import pytest
 
 from tests.unit.cartridge.conftest import contents
 from tests.unit.cartridge.format_reader import document, read_partition
+from vlib_images import encrypted_blocks
 from vlib_images.cartridge import Cartridge
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey, EncryptionStatus
+from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey, EncryptionStatus, Origin
 from vlib_images.documents import write_document
-from vlib_images.errors import CartridgeDamaged, NotACartridge
+from vlib_images.errors import CartridgeDamaged, NotACartridge, RawReadRefused
 from vlib_images.segments import Limits
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "cartridge-v1"
@@ -77,6 +78,47 @@ def test_the_golden_image_by_an_independent_reader() -> None:
     uuid = bytes.fromhex(identity["uuid"])
     found = [read_partition(GOLDEN / f"p{number}", uuid, number, KEY) for number in range(2)]
     assert found == GOLDEN_CONTENTS
+
+
+ENCRYPTION_GOLDEN = GOLDEN.with_name("cartridge-v1-encryption")
+ENCRYPTION_CONTENTS: State = [
+    b"in clear", None, b"named by ASCII", b"not to be read raw " * 50, None, b"to be copied", b"to be copied",
+    b"in clear again", None,
+]  # fmt: skip
+ENCRYPTION_STATUSES = [
+    EncryptionStatus(False),
+    None,
+    EncryptionStatus(True, b"golden a-kad", b"golden key name", kad_format=2),
+    EncryptionStatus(True, raw_read_disabled=True),
+    None,
+    EncryptionStatus(True, b"\x01\x02", kad_format=1),
+    EncryptionStatus(True, b"\x01\x02", origin=Origin.EXTERNAL, kad_format=1),
+    EncryptionStatus(False),
+    None,
+]
+
+
+def test_the_golden_image_with_all_that_encryption_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ENCRYPTION_GOLDEN, tmp_path / "T")
+    monkeypatch.setattr(encrypted_blocks, "_look_up", lambda *_: pytest.fail("the log was searched"))
+    with Cartridge.open(tmp_path / "T", read_only=True) as cartridge:
+        cartridge.decryption = Decryption(DecryptionMode.MIXED, EncryptionKey(KEY))
+        assert contents(cartridge) == ENCRYPTION_CONTENTS
+        statuses = []
+        for number in range(9):
+            cartridge.locate_block(0, number)
+            statuses.append(cartridge.next_block_status())
+        assert statuses == ENCRYPTION_STATUSES
+        assert cartridge.encrypted_blocks(0) == (2, 7)
+        cartridge.decryption = Decryption(DecryptionMode.RAW)
+        cartridge.locate_block(0, 3)
+        with pytest.raises(RawReadRefused):
+            cartridge.read_block(bytearray(4096))
+
+
+def test_the_golden_image_of_encryption_by_an_independent_reader() -> None:
+    uuid = bytes.fromhex(document(ENCRYPTION_GOLDEN / "cartridge.json")["uuid"])
+    assert read_partition(ENCRYPTION_GOLDEN / "p0", uuid, 0, KEY) == ENCRYPTION_CONTENTS
 
 
 @pytest.mark.parametrize("seed", range(8))
