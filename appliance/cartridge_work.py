@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from appliance.cartridges import medium_of
+from appliance.cartridges import INCOMING, medium_of, owned
 from appliance.config import Settings
 from appliance.failures import Failure, OperatorError
 from appliance.operations import translated
@@ -21,8 +21,6 @@ from vlib_images.salvage import SalvageReport
 from vlib_images.verify import VerifyReport
 
 Progress = Callable[[int, int], None]
-
-_INCOMING = ".incoming-"
 
 
 def verify_cartridge(settings: Settings, barcode: str, progress: Progress) -> VerifyReport:
@@ -171,11 +169,16 @@ def _incoming(settings: Settings, barcode: str) -> Iterator[Path]:
         )
     if final.exists():
         raise OperatorError(Failure.REFUSED, f"there is a cartridge {barcode} already; give another barcode")
-    unfinished = settings.library.cartridges / f"{_INCOMING}{barcode}"
-    shutil.rmtree(unfinished, ignore_errors=True)  # what a killed run left
-    try:
-        yield unfinished
-        unfinished.rename(final)
-        sync_directory(final.parent)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = settings.library.cartridges / f"{INCOMING}{barcode}"
+    unfinished.mkdir(exist_ok=True)
+    with owned(unfinished) as ours:
+        if not ours:
+            raise OperatorError(Failure.REFUSED, f"{barcode} is being made by another command just now")
+        try:
+            for left in unfinished.iterdir():  # by a killed run
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield unfinished
+            unfinished.rename(final)
+            sync_directory(final.parent)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)

@@ -4,9 +4,13 @@ What the inventory knows and what lies in the directory may differ after a crash
 in. reconcile() settles it: the directory decides which cartridges there are, the inventory decides where they are.
 """
 
+import fcntl
+import os
 import re
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from vlib_images.errors import CartridgeError
 from vlib_images.inventory import BARCODE, Inventory
 from vlib_images.medium import MEDIA, MediumType, medium_for_barcode
 
+INCOMING = ".incoming-"  # a cartridge that a command of its own makes, which owns the directory meanwhile
 _DELETED = ".deleted-"
 _UNFINISHED = ".new-"
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>[A-Z][A-Z0-9]|)")
@@ -130,6 +135,11 @@ class CartridgeStore:
         lines = []
         for unfinished in self._directory.glob(f"{_UNFINISHED}*"):
             _remove(unfinished)
+        for unfinished in self._directory.glob(f"{INCOMING}*"):
+            with owned(unfinished) as ours:
+                if ours:
+                    _remove(unfinished)
+                    lines.append(f"removed the unfinished cartridge {unfinished.name.removeprefix(INCOMING)}")
         for doomed in self._directory.glob(f"{_DELETED}*"):
             barcode = doomed.name.removeprefix(_DELETED)
             self._finish_deleting(barcode, inventory)
@@ -146,6 +156,22 @@ class CartridgeStore:
         if barcode in inventory.barcodes() and not (self._directory / barcode).exists():
             inventory.discard(barcode)
         _remove(self._directory / f"{_DELETED}{barcode}")
+
+
+@contextmanager
+def owned(directory: Path) -> Iterator[bool]:
+    """Own a directory while the block runs; yields False where another process owns it. The end of a process gives up
+    what it owned. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

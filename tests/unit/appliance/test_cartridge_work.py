@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.cartridges import INCOMING, owned
 from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.test_cli import as_json, output, tapebay
 from tests.unit.cartridge.test_interchange import mhvtl
@@ -170,6 +171,26 @@ def test_a_running_daemon_takes_an_imported_cartridge_in(served: Path, tmp_path:
     output("cartridge", "import", "A00002L6", tape, "--format", "simh", TAPEBAY_CONFIG=str(served))
     assert places(served)["A00002L6"] == "shelf"
     assert "A00002L6: shelf -> slot:2" in output("move", "A00002L6", "slot:2", TAPEBAY_CONFIG=str(served))
+
+
+def test_what_a_killed_import_left_goes_and_a_running_one_stays(library: Path, tmp_path: Path) -> None:
+    tape = tmp_path / "tape.tap"
+    output("cartridge", "export", "A00001L6", tape, "--format", "simh", TAPEBAY_CONFIG=str(library))
+    killed, running = (library / "cartridges" / f"{INCOMING}{barcode}" for barcode in ("A00002L6", "A00003L6"))
+    for directory in (killed, running):
+        (directory / "p0").mkdir(parents=True)
+        (directory / "p0" / "00000001.seg").write_bytes(b"half")
+    with owned(running) as ours:
+        assert ours
+        refused = tapebay("cartridge", "import", "A00003L6", tape, "--format", "simh", TAPEBAY_CONFIG=str(library))
+        assert refused.exit_code == 1
+        assert "just now" in refused.stderr
+        output("cartridge", "list", TAPEBAY_CONFIG=str(library))
+        assert not killed.exists()
+        assert (running / "p0" / "00000001.seg").exists()
+    output("cartridge", "import", "A00003L6", tape, "--format", "simh", TAPEBAY_CONFIG=str(library))
+    assert blocks_of(library, "A00003L6") == [*BLOCKS, b""]
+    assert not running.exists()
 
 
 @pytest.mark.parametrize(
