@@ -122,8 +122,8 @@ def export_tape(
     """Make a tape of another program from one partition; `destination` must not exist. Blocks come out as a drive would
     read them, so encrypted ones need the key to be set. What cannot be read is left out, and the notes say so.
 
-    Raises OSError, and then there is no half a tape in `destination`. KeyError: no such format. ValueError: it cannot
-    be exported. InvalidPartition.
+    Raises OSError; there never is half a tape in `destination`. KeyError: no such format. ValueError: it cannot be
+    exported. InvalidPartition.
     """
     writer = FORMATS[format_name].writer
     if writer is None:
@@ -136,11 +136,13 @@ def export_tape(
     if destination.exists():
         raise FileExistsError(f"{destination} exists already")
     left_out = LeftOut()
+    unfinished = destination.with_name(f".{destination.name}.unfinished")
+    _discard(unfinished)  # what a killed run left
     try:
-        writer(destination, _objects(cartridge, report, left_out, progress), notes)
-    except BaseException:
-        _discard(destination)
-        raise
+        writer(unfinished, _objects(cartridge, report, left_out, progress), notes)
+        unfinished.rename(destination)
+    finally:
+        _discard(unfinished)
     report.left_out = sum(run.count for run in left_out.runs)
     report.notes = [*notes, *map(str, left_out.runs)]
     return report

@@ -357,6 +357,7 @@ def test_a_source_cut_off_anywhere_is_refused_or_ends(make: Make, tmp_path: Path
 @pytest.mark.parametrize("name", BOTH_WAYS)
 def test_an_export_that_fails_leaves_nothing(make: Make, tmp_path: Path, name: str) -> None:
     def fail(report: InterchangeReport) -> None:
+        assert not (tmp_path / "t").exists()
         if report.blocks == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -364,4 +365,4 @@ def test_an_export_that_fails_leaves_nothing(make: Make, tmp_path: Path, name: s
         write(cartridge, TAPE)
         with pytest.raises(OSError, match="No space"):
             export_tape(name, cartridge, tmp_path / "t", progress=fail)
-    assert not (tmp_path / "t").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["T00001L8"]
