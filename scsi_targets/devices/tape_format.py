@@ -27,6 +27,7 @@ class FormatCommands(TapeModes):
     @handles(ssc.Erase6, medium=REQUIRED, writes=True, slow=True, timeout_seconds=3600)
     def erase_6(self, cdb: ssc.Erase6, task: Task) -> None:
         self.synchronize(deferred=True)
+        self._check_append(self.loaded)
         self.loaded.erase(long=bool(cdb.long))
         self.on_moved()
 
@@ -47,6 +48,9 @@ class FormatCommands(TapeModes):
         self._reshape(task, sizes)
 
     def _reshape(self, task: Task, sizes: list[int]) -> None:
+        allowed, self.format_allowed = self.format_allowed, False
+        if self.append_only and not allowed and has_data(self.loaded):  # SSC-4 4.2.20
+            raise CheckCondition(sense.WORM_MEDIUM_OVERWRITE_ATTEMPTED)
         self.loaded.format(sizes)
         self.buffered_from = None  # what was not yet durable is gone with the rest
         with self.lock:
@@ -83,14 +87,20 @@ class FormatCommands(TapeModes):
         if not self.append_only:
             raise CheckCondition(sense.COMMAND_SEQUENCE_ERROR)
         where = (cdb.partition, cdb.logical_object_identifier)
+        self.format_allowed = cdb.allow_overwrite == ssc.OVERWRITE_FORMAT
         if cdb.allow_overwrite == ssc.OVERWRITE_DISABLED:
             self.overwrite_allowed_at = None
         elif cdb.allow_overwrite == ssc.OVERWRITE_CURRENT_POSITION:
             if where != self.loaded.position:
                 raise CheckCondition(sense.POSITION_NOT_AS_EXPECTED)
             self.overwrite_allowed_at = where
-        else:
+        elif not self.format_allowed:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.AllowOverwrite.allow_overwrite)
+
+
+def has_data(medium: Cartridge) -> bool:
+    """Whether there is a block or filemark in any partition."""
+    return any(medium.end_of_data(number) for number in range(medium.partition_count))
 
 
 def formatted_capacity(medium: Cartridge) -> int:

@@ -185,7 +185,7 @@ class TapeModes(TransferCommands):
         super().on_unloaded()
         # An application that forgets append-only mode must not lock the next cartridge's user out.
         self.mode.update(DeviceConfigurationExtensionPage, write_mode=0)
-        self.overwrite_allowed_at = None
+        self.overwrite_allowed_at, self.format_allowed = None, False
         self.apply_mode_pages()
 
     def on_reset(self) -> None:

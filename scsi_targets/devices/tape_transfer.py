@@ -31,6 +31,7 @@ class TransferCommands(TapeBase):
         self.synchronize_at_early_warning = True
         self.programmable_early_warning_bytes = 0
         self.overwrite_allowed_at: tuple[int, int] | None = None  # ALLOW OVERWRITE: (partition, block)
+        self.format_allowed = False  # ALLOW OVERWRITE
         self._warned = False  # PROGRAMMABLE EARLY WARNING is reported once until the position moves
         self._watch_writes = False
         # Logical block protection of each I_T nexus that has it on: the method (SSC-5 4.2.27).

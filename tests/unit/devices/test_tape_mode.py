@@ -2,7 +2,7 @@
 
 import pytest
 
-from scsi_targets.t10 import spc
+from scsi_targets.t10 import spc, ssc
 from tests.unit.devices.support import BETA, data_of, send, sense_of
 from tests.unit.devices.tape_support import (
     END_OF_MEDIUM,
@@ -14,6 +14,7 @@ from tests.unit.devices.tape_support import (
     quiet,
     read,
     rewind,
+    send_slow,
     set_block_length,
     space,
     stream_sense,
@@ -252,6 +253,36 @@ def test_allow_overwrite_opens_one_position_once(drive):
     rewind(drive)
     assert sense_of(write(drive, b"x")) == (7, 0x30, 0x0C)
     assert sense_of(allow_overwrite(drive, 0, 0, how=3)) == (5, 0x24, 0)
+
+
+DESTRUCTIVE = {
+    "erase": ssc.Erase6.encode(),
+    "long erase": ssc.Erase6.encode(long=1),
+    "format": ssc.FormatMedium.encode(),
+    "set capacity": ssc.SetCapacity.encode(capacity_proportion_value=0x8000),
+}
+
+
+@pytest.mark.parametrize("name", DESTRUCTIVE)
+def test_append_only_mode_refuses_what_destroys(drive, name):
+    good(write(drive, b"kept"))
+    good(append_only(drive))
+    rewind(drive)
+    assert sense_of(send_slow(drive, DESTRUCTIVE[name])) == (7, 0x30, 0x0C)
+    assert moved(read(drive, 4)) == b"kept"
+    good(send_slow(drive, ssc.Erase6.encode()))  # at the end of data nothing is lost
+    rewind(drive)
+    good(allow_overwrite(drive, 0, 0, how=1 if "erase" in name else 2))
+    good(send_slow(drive, DESTRUCTIVE[name]))
+    assert drive.medium.end_of_data(0) == 0
+    good(write(drive, b"new"))
+    rewind(drive)
+    assert sense_of(send_slow(drive, DESTRUCTIVE[name])) == (7, 0x30, 0x0C)  # once
+
+
+def test_append_only_mode_lets_an_empty_medium_be_formatted(drive):
+    good(append_only(drive))
+    good(send_slow(drive, ssc.FormatMedium.encode()))
 
 
 def test_append_only_mode_ends_with_the_mount(drive):
