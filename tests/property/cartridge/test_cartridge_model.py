@@ -35,7 +35,8 @@ def encoder(form: int) -> Encoder | None:
 
 
 def content(seed: int, length: int) -> bytes:
-    return bytes((seed * 7 + index * 31 + length) & 0xFF for index in range(length))
+    period = bytes((seed * 7 + index * 31 + length) & 0xFF for index in range(256))
+    return (period * (length // 256 + 1))[:length]
 
 
 class CartridgeMachine(RuleBasedStateMachine):
