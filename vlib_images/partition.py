@@ -122,18 +122,22 @@ class Partition:
     def append_many(self, data: Buffer, block_length: int, count: int) -> None:
         """Equal blocks. Raises as append() does; blocks_written tells how many were written before."""
         size = record_bytes(block_length)
-        fits = min(count, self.room_bytes // size)
+        fits = self._how_many_fit(count, size)
         self._append_each(
             fits, size, lambda tail, done: tail.append_many(data, done * block_length, block_length, fits - done)
         )
         if fits < count:
             raise EndOfPartition(f"partition {self.number} is full", fits)
 
+    def _how_many_fit(self, count: int, size: int) -> int:
+        # What filemarks and sync marks took beyond the capacity leaves room below 0.
+        return min(count, max(0, self.room_bytes) // size)
+
     def append_protected(self, data: Buffer, block_length: int, count: int, method: int) -> None:
         """Equal blocks, each with protection information behind its block_length bytes, which is checked and not kept.
         Raises as append_many() does, and ProtectionFailed at the first block that it does not fit."""
         size = record_bytes(block_length)
-        fits, before = min(count, self.room_bytes // size), self.end
+        fits, before = self._how_many_fit(count, size), self.end
         slot = block_length + PROTECTION_BYTES
         try:
             self._append_each(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from datamover.engine import PROTECTION_CRC32C
 from tests.unit.cartridge.conftest import contents
 from vlib_images.cartridge import Cartridge
 from vlib_images.codec import Encoder, Encryption, EncryptionKey
@@ -164,6 +165,21 @@ def test_fixed_blocks_stop_at_the_end_with_their_count(make: Make) -> None:
             cartridge.write_blocks(bytes(1024 * 150), 1024)
         assert stopped.value.blocks_written == 100 == cartridge.end_of_data(0)
         assert cartridge.position == (0, 100)
+
+
+def test_where_filemarks_took_more_than_the_capacity_no_block_is_written(make: Make) -> None:
+    with make(capacity_bytes=32 * 1024) as cartridge:
+        with pytest.raises(EndOfPartition):
+            cartridge.write_filemarks(1 << 20)
+        end = cartridge.position
+        for write in (
+            lambda: cartridge.write_blocks(bytes(4 * 512), 512),
+            lambda: cartridge.write_protected_blocks(bytes(4 * 512), 512, PROTECTION_CRC32C),
+        ):
+            with pytest.raises(EndOfPartition) as stopped:
+                write()
+            assert stopped.value.blocks_written == 0
+        assert cartridge.position == end
 
 
 def test_filemarks_end_too(make: Make) -> None:
