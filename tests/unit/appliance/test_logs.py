@@ -15,7 +15,7 @@ from appliance import logs
 from appliance.config import LoggingSettings
 from scsi_targets.devices.encryption_parameters import EncryptionParameters
 from tests.unit.devices.tape_support import loaded_drive, write
-from tests.unit.devices.test_tape_encryption import set_encryption
+from tests.unit.devices.encryption_support import set_encryption
 
 logs.configure(LoggingSettings(level="debug", format={{format!r}}))
 with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ from scsi_targets.devices.tape import TapeDrive
 from scsi_targets.t10 import spc, ssc
 from scsi_targets.t10.ssc_pages import CRC32C, REED_SOLOMON_CRC
 from tests.unit.devices.copy_support import Site, block_to_stream, content
+from tests.unit.devices.encryption_support import set_encryption
 from tests.unit.devices.protection_support import EXTRA, METHODS, flipped, page, protect, sealed, select, unprotect
 from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
 from tests.unit.devices.tape_support import (
@@ -32,7 +33,6 @@ from tests.unit.devices.tape_support import (
     write_fixed,
 )
 from tests.unit.devices.test_tape_compression import compress
-from tests.unit.devices.test_tape_encryption import set_encryption
 from tests.unit.devices.test_tape_mode import allow_overwrite, append_only, mode_sense_10, page_of
 from tests.unit.devices.test_tape_verify import verify
 from vlib_images.cartridge import Cartridge
