@@ -129,10 +129,6 @@ class Partition:
         if fits < count:
             raise EndOfPartition(f"partition {self.number} is full", fits)
 
-    def _how_many_fit(self, count: int, size: int) -> int:
-        # What filemarks and sync marks took beyond the capacity leaves room below 0.
-        return min(count, max(0, self.room_bytes) // size)
-
     def append_protected(self, data: Buffer, block_length: int, count: int, method: int) -> None:
         """Equal blocks, each with protection information behind its block_length bytes, which is checked and not kept.
         Raises as append_many() does, and ProtectionFailed at the first block that it does not fit."""
@@ -151,12 +147,16 @@ class Partition:
 
     def append_filemarks(self, count: int) -> None:
         """Raises as append_many() does."""
-        fits = min(count, max(0, (self.room_bytes + FILEMARK_RESERVE_BYTES) // RECORD_HEADER_BYTES))
+        fits = self._how_many_fit(count, RECORD_HEADER_BYTES, FILEMARK_RESERVE_BYTES)
         self._append_each(
             fits, RECORD_HEADER_BYTES, lambda tail, done: tail.append_filemarks(fits - done), filemarks=True
         )
         if fits < count:
             raise EndOfPartition(f"partition {self.number} is full", fits)
+
+    def _how_many_fit(self, count: int, size: int, reserve_bytes: int = 0) -> int:
+        # What filemarks and sync marks took beyond the capacity leaves room below 0.
+        return min(count, max(0, self.room_bytes + reserve_bytes) // size)
 
     def _append_each(
         self, count: int, size: int, append: Callable[[Segment, int], int], *, filemarks: bool = False

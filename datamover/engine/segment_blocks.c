@@ -160,10 +160,11 @@ PyObject *segment_py_read(PyObject *self, PyObject *const *args, Py_ssize_t coun
 	return rc ? segment_fail(segment, rc, (uint32_t)object) : PyLong_FromLongLong(result);
 }
 
-/* Reads blocks of exactly block_length; *result says what the first object that was none is. */
-static int read_many(struct segment *segment, uint32_t object, char *into, size_t block_length, uint32_t count,
-		     uint32_t *done, int64_t *result)
+int segment_read_many(struct segment *segment, uint32_t object, char *into, size_t block_length, uint32_t count,
+		      int method, uint32_t *done, int64_t *result)
 {
+	size_t slot = block_length + (method ? PROTECTION_BYTES : 0);
+
 	for (*done = 0, *result = (int64_t)block_length; *done < count; (*done)++) {
 		int rc;
 
@@ -171,7 +172,11 @@ static int read_many(struct segment *segment, uint32_t object, char *into, size_
 			*result = READ_END;
 			return 0;
 		}
-		rc = segment_read(segment, object + *done, into + *done * block_length, block_length, result);
+		if (method)
+			rc = segment_read_protected(segment, object + *done, into + *done * slot, slot,
+						    (enum protection_method)method, result);
+		else
+			rc = segment_read(segment, object + *done, into + *done * slot, slot, result);
 		if (rc == SEGMENT_DAMAGED)
 			*result = READ_DAMAGED;
 		else if (rc)
@@ -198,8 +203,8 @@ PyObject *segment_py_read_many(PyObject *self, PyObject *args)
 		if (!PyErr_Occurred())
 			PyErr_SetString(PyExc_ValueError, "the buffer does not hold that many blocks");
 	} else if (segment_enter(segment)) {
-		WITHOUT_GIL(segment, rc = read_many(segment, object, (char *)into.buf + offset, (size_t)block_length, count,
-						    &done, &result));
+		WITHOUT_GIL(segment, rc = segment_read_many(segment, object, (char *)into.buf + offset,
+							    (size_t)block_length, count, 0, &done, &result));
 	}
 	PyBuffer_Release(&into);
 	if (PyErr_Occurred())

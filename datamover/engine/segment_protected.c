@@ -51,9 +51,8 @@ PyObject *segment_py_append_protected(PyObject *self, PyObject *args)
 	return NULL;
 }
 
-/* One object as segment_read() gives it, and behind a block as much of its protection information as `room` holds. */
-static int read_protected(struct segment *segment, uint32_t object, char *into, size_t room,
-			  enum protection_method method, int64_t *result)
+int segment_read_protected(struct segment *segment, uint32_t object, char *into, size_t room,
+			   enum protection_method method, int64_t *result)
 {
 	unsigned char information[PROTECTION_BYTES];
 	struct record record;
@@ -82,36 +81,12 @@ PyObject *segment_py_read_protected(PyObject *self, PyObject *args)
 	if (!PyArg_ParseTuple(args, "Iw*i:read_protected", &object, &into, &method))
 		return NULL;
 	if (engine_protection_known(method) && segment_has_object(segment, object, false) && segment_enter(segment))
-		WITHOUT_GIL(segment, rc = read_protected(segment, object, into.buf, (size_t)into.len,
-							 (enum protection_method)method, &result));
+		WITHOUT_GIL(segment, rc = segment_read_protected(segment, object, into.buf, (size_t)into.len,
+								 (enum protection_method)method, &result));
 	PyBuffer_Release(&into);
 	if (PyErr_Occurred())
 		return NULL;
 	return rc ? segment_fail(segment, rc, object) : PyLong_FromLongLong(result);
-}
-
-/* Reads blocks of exactly block_length; *result says what the first object that was none is. */
-static int read_many(struct segment *segment, uint32_t object, char *into, size_t block_length, uint32_t count,
-		     enum protection_method method, uint32_t *done, int64_t *result)
-{
-	size_t slot = block_length + PROTECTION_BYTES;
-
-	for (*done = 0, *result = (int64_t)block_length; *done < count; (*done)++) {
-		int rc;
-
-		if (object + *done >= segment->tables[TABLE_OBJECTS].count) {
-			*result = READ_END;
-			return 0;
-		}
-		rc = read_protected(segment, object + *done, into + *done * slot, slot, method, result);
-		if (rc == SEGMENT_DAMAGED)
-			*result = READ_DAMAGED;
-		else if (rc)
-			return rc;
-		if (*result != (int64_t)block_length)
-			return 0;
-	}
-	return 0;
 }
 
 PyObject *segment_py_read_many_protected(PyObject *self, PyObject *args)
@@ -131,8 +106,8 @@ PyObject *segment_py_read_many_protected(PyObject *self, PyObject *args)
 		   (Py_ssize_t)count > (into.len - offset) / (block_length + (Py_ssize_t)PROTECTION_BYTES)) {
 		PyErr_SetString(PyExc_ValueError, "the buffer does not hold that many blocks");
 	} else if (segment_enter(segment)) {
-		WITHOUT_GIL(segment, rc = read_many(segment, object, (char *)into.buf + offset, (size_t)block_length, count,
-						    (enum protection_method)method, &done, &result));
+		WITHOUT_GIL(segment, rc = segment_read_many(segment, object, (char *)into.buf + offset,
+							    (size_t)block_length, count, method, &done, &result));
 	}
 	PyBuffer_Release(&into);
 	if (PyErr_Occurred())

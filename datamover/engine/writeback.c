@@ -13,7 +13,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
-#include <unistd.h>
 
 #define DELAY_NANOSECONDS 250000000L
 #define REQUESTS_MAX 32u
