@@ -24,8 +24,9 @@ setup(
     ext_modules=[
         Extension(
             "datamover.engine._engine",
-            sources=sorted(str(path) for path in ENGINE.glob("*.c")),
-            depends=sorted(str(path) for path in ENGINE.glob("*.h")),
+            sources=sorted(str(path) for path in ENGINE.rglob("*.c")),
+            depends=sorted(str(path) for path in ENGINE.rglob("*.h")),
+            include_dirs=[str(ENGINE)],
             define_macros=[("Py_LIMITED_API", LIMITED_API), ("_GNU_SOURCE", "1")],
             extra_compile_args=compile_args,
             extra_link_args=link_args,

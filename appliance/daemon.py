@@ -8,15 +8,17 @@ from pathlib import Path
 
 import structlog
 
-from appliance import config_file, control, logs
-from appliance.config import Settings
-from appliance.control_server import ControlServer
+from appliance import logs
+from appliance.control import client as control
+from appliance.control.server import ControlServer
 from appliance.failures import Failure, OperatorError
-from appliance.library import Library
-from appliance.live_operations import LiveOperations
-from appliance.lock import LibraryLock
+from appliance.library.library import Library
+from appliance.library.lock import LibraryLock
 from appliance.notify import notify
-from appliance.operations import translated
+from appliance.operations.live_operations import LiveOperations
+from appliance.operations.offline_operations import translated
+from appliance.settings import config_file
+from appliance.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from appliance.config import LoggingSettings
+from appliance.settings.settings import LoggingSettings
 
 
 def configure_for_commands() -> None:

@@ -80,7 +80,7 @@ def delete(barcode: Barcode, yes: YesOption = False, config: ConfigOption = None
 
 
 def _list(cartridges: list[dict[str, Any]]) -> None:
-    from appliance.units import format_size
+    from appliance.settings.units import format_size
 
     table(
         ["barcode", "place", "medium", ">capacity", ">written", "remarks"],
@@ -100,7 +100,7 @@ def _list(cartridges: list[dict[str, Any]]) -> None:
 
 
 def _show(cartridge: dict[str, Any]) -> None:
-    from appliance.units import format_size
+    from appliance.settings.units import format_size
 
     for name, value in cartridge.items():
         label = name.removesuffix("_bytes").replace("_", " ")

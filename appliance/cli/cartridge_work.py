@@ -11,7 +11,7 @@ from appliance.cli.render import progress_bar
 from appliance.failures import Failure
 
 if TYPE_CHECKING:
-    from appliance.config import Settings
+    from appliance.settings.settings import Settings
 
 Barcode = Annotated[str, typer.Argument(metavar="BARCODE", help="For example A00001L6.")]
 MediumOption = Annotated[
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _settings(config: Path | None) -> "Settings":
-    from appliance import config_file
+    from appliance.settings import config_file
 
     return config_file.load(config_file.find(config))
 
@@ -42,7 +42,7 @@ def _settings(config: Path | None) -> "Settings":
 def verify(barcode: Barcode, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Read and check every block of a cartridge. It may be in a drive, and in use."""
     with reporting(as_json):
-        from appliance import cartridge_work
+        from appliance.operations import cartridge_work
 
         settings = _settings(config)
         with progress_bar(f"Verifying {barcode}", not as_json) as progress:
@@ -62,7 +62,7 @@ def recover(
 ) -> None:
     """Copy what reads of a damaged cartridge to a new one, on the shelf, and say what was lost."""
     with reporting(as_json):
-        from appliance import cartridge_work
+        from appliance.operations import cartridge_work
 
         settings = _settings(config)
         with progress_bar(f"Saving {barcode}", not as_json) as progress:
@@ -85,7 +85,7 @@ def import_(
 ) -> None:
     """Make a new cartridge, on the shelf, of another program's tape."""
     with reporting(as_json):
-        from appliance import cartridge_work
+        from appliance.operations import cartridge_work
 
         settings = _settings(config)
         with progress_bar(f"Importing {file}", not as_json) as progress:
@@ -108,7 +108,7 @@ def export(
 ) -> None:
     """Write a cartridge, which must not be in a drive, in another program's format. Status 1: blocks were left out."""
     with reporting(as_json):
-        from appliance import cartridge_work
+        from appliance.operations import cartridge_work
 
         settings = _settings(config)
         with progress_bar(f"Exporting {barcode}", not as_json) as progress:
@@ -121,7 +121,7 @@ def export(
 
 
 def _copied(what: str, report: dict[str, Any]) -> None:
-    from appliance.units import format_size
+    from appliance.settings.units import format_size
 
     size = format_size(report["bytes_copied"])
     typer.echo(f"{what}: {report['blocks']} blocks, {report['filemarks']} filemarks, {size}")

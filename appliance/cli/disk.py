@@ -22,7 +22,8 @@ def create(
 ) -> None:
     """Make a sparse disk image and add it to tapebay.toml. A running daemon serves it after its next start."""
     with reporting(as_json):
-        from appliance import config_file, disks
+        from appliance.library import disks
+        from appliance.settings import config_file
 
         path = config_file.find(config)
         made = disks.create(path, name, size, block_size=block_size, removable=removable, read_only=read_only)
@@ -39,7 +40,8 @@ def import_(
 ) -> None:
     """Make a disk from an image of another format and add it to tapebay.toml. Needs qemu-img."""
     with reporting(as_json):
-        from appliance import config_file, disks
+        from appliance.library import disks
+        from appliance.settings import config_file
 
         path = config_file.find(config)
         made = disks.import_disk(path, name, file, block_size=block_size)
@@ -58,7 +60,8 @@ def export(
 ) -> None:
     """Write a disk to an image of another format, while the daemon does not run. Needs qemu-img."""
     with reporting(as_json):
-        from appliance import config_file, disks
+        from appliance.library import disks
+        from appliance.settings import config_file
 
         settings = config_file.load(config_file.find(config))
         made = disks.export_disk(settings, name, file, image_format or file.suffix.removeprefix("."))
@@ -74,9 +77,11 @@ def grow(
 ) -> None:
     """Make a disk larger, in tapebay.toml and, when a daemon serves it, at once: initiators are told."""
     with reporting(as_json):
-        from appliance import config_file, control, disks
+        from appliance.control import client as control
         from appliance.failures import Failure, OperatorError
-        from appliance.units import parse_size
+        from appliance.library import disks
+        from appliance.settings import config_file
+        from appliance.settings.units import parse_size
 
         path = config_file.find(config)
         grown = disks.grow(path, name, size)
@@ -94,13 +99,14 @@ def grow(
 def list_(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List the disks of tapebay.toml and their images."""
     with reporting(as_json):
-        from appliance import config_file, disks
+        from appliance.library import disks
+        from appliance.settings import config_file
 
         show(disks.describe(config_file.load(config_file.find(config))), as_json, _list)
 
 
 def _size(length_bytes: int | None) -> str:
-    from appliance.units import format_size
+    from appliance.settings.units import format_size
 
     return "missing" if length_bytes is None else format_size(length_bytes)
 

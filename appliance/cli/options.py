@@ -25,7 +25,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 @contextmanager
 def reporting(as_json: bool = False) -> Iterator[None]:
     """Errors that an operator can do something about end the command with one clear message and their exit status."""
-    from appliance.config_file import ConfigError
+    from appliance.settings.config_file import ConfigError
 
     try:
         yield
@@ -50,7 +50,8 @@ def _fail(failure: Failure, message: str, as_json: bool) -> None:
 
 def request(config: Path | None, method: str, progress: Progress = lambda done, total: None, **params: Any) -> Any:
     """Ask the library's daemon; where none runs and the method does not need one, do it here. Raises as both do."""
-    from appliance import config_file, control
+    from appliance.control import client as control
+    from appliance.settings import config_file
 
     settings = config_file.load(config_file.find(config))
     try:
@@ -58,7 +59,7 @@ def request(config: Path | None, method: str, progress: Progress = lambda done, 
     except OperatorError as error:
         if error.failure is not Failure.NOT_RUNNING or not method.startswith("cartridge."):
             raise
-    from appliance import offline
+    from appliance.operations import offline
 
     return offline.request(settings, method, params, progress)
 

@@ -37,7 +37,7 @@ def init(
 ) -> None:
     """Make a library: DIR/tapebay.toml with every setting explained, and what belongs to it."""
     with reporting(as_json):
-        from appliance import setup
+        from appliance.operations import setup
 
         plan = setup.plan(
             directory,
@@ -63,7 +63,9 @@ def serve(
 ) -> None:
     """Serve the library until SIGTERM or SIGINT. The last start-up line of the log says that it is ready, and where."""
     with reporting():
-        from appliance import config_file, daemon, setup
+        from appliance import daemon
+        from appliance.operations import setup
+        from appliance.settings import config_file
 
         if init:
             setup.create_default(config_file.wanted(config))
@@ -85,7 +87,8 @@ def health(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def stop(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Stop the running daemon: sessions are logged out, everything is flushed; cartridges stay where they are."""
     with reporting(as_json):
-        from appliance import config_file, daemon
+        from appliance import daemon
+        from appliance.settings import config_file
 
         daemon.stop(config_file.load(config_file.find(config)))
         show({"stopped": True}, as_json, lambda _: typer.echo("stopped"))
@@ -94,7 +97,7 @@ def stop(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Check tapebay.toml; every error is reported."""
     with reporting(as_json):
-        from appliance import config_file
+        from appliance.settings import config_file
 
         path = config_file.find(config)
         config_file.load(path)
@@ -103,8 +106,8 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 def models(as_json: JsonOption = False) -> None:
     """List the libraries and drives that can be presented."""
-    from scsi_targets.devices.changer_models import MODELS
-    from scsi_targets.devices.drive_models import DRIVE_MODELS
+    from scsi_targets.devices.changer.models import MODELS
+    from scsi_targets.devices.tape.models import DRIVE_MODELS
 
     known = {"changer": sorted(MODELS), "drive": sorted(DRIVE_MODELS)}
     show(known, as_json, lambda _: table(["kind", "model"], [(kind, name) for kind in known for name in known[kind]]))
@@ -123,7 +126,7 @@ def demo(
     another is chosen and said.
     """
     with reporting(as_json):
-        from appliance import demo as demonstration
+        from appliance.demo import demo as demonstration
 
         with render.progress_bar("Copying and checking", not as_json) as progress:
             report = demonstration.run(directory, portal, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from scsi_targets.devices.target import Target
+from scsi_targets.devices.unit.target import Target
 
 
 class DirectoryError(Exception):

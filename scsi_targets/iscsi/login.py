@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from scsi_targets.devices.target import Target
+from scsi_targets.devices.unit.target import Target
 from scsi_targets.iscsi import directory as who
 from scsi_targets.iscsi.chap import KEYS as CHAP_KEYS
 from scsi_targets.iscsi.chap import ChapError, ChapTarget

@@ -8,9 +8,9 @@ from itertools import count
 from typing import Any
 
 from datamover import engine
-from scsi_targets.devices.logical_unit import sense_data
-from scsi_targets.devices.target import Target
-from scsi_targets.devices.task import CHECK_CONDITION, TASK_SET_FULL, Nexus, Response, Task
+from scsi_targets.devices.unit.logical_unit import sense_data
+from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.task import CHECK_CONDITION, TASK_SET_FULL, Nexus, Response, Task
 from scsi_targets.iscsi.discovery import TextExchange, TextRejected
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import LoginResult

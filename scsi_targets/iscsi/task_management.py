@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from datamover import engine
-from scsi_targets.devices.target import Target
-from scsi_targets.devices.task import Nexus
+from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.iscsi.lun import decode_lun, encode_lun
 from scsi_targets.iscsi.pdu import TaskFunction, TaskManagementRequest, TaskResponse
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from datamover.engine import crc32c
-from vlib_images.cartridge import Cartridge
-from vlib_images.medium import MEDIA
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.medium import MEDIA
 
 SIZES = (512, 10240, 65536, 262144, 1048576)
 
@@ -123,7 +123,7 @@ def measure(directory: Path, size: int, total: int, rounds: int) -> None:
 MANY = """
 import random, sys, time
 from pathlib import Path
-from vlib_images.cartridge import Cartridge
+from vlib_images.cartridge.cartridge import Cartridge
 
 def peak():  # not ru_maxrss, which begins with the parent's
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import structlog
 
-from scsi_targets.devices.drive_models import drive_model
-from scsi_targets.devices.tape import TapeDrive
-from scsi_targets.devices.target import Target
+from scsi_targets.devices.tape.models import drive_model
+from scsi_targets.devices.tape.tape_drive import TapeDrive
+from scsi_targets.devices.unit.target import Target
 from scsi_targets.t10 import copy_descriptors as copy
-from tests.unit.devices.copy_support import block_to_stream, extended_copy, stream_to_block
-from tests.unit.devices.disk import make_disk
+from tests.unit.devices.copying.support import block_to_stream, extended_copy, stream_to_block
+from tests.unit.devices.disk.support import make_disk
 from tests.unit.devices.support import ALPHA, TARGET
-from tests.unit.devices.tape_support import make_cartridge
+from tests.unit.devices.tape.support import make_cartridge
 
 MEBIBYTE = 1 << 20
 

@@ -11,7 +11,7 @@ from scsi_targets.iscsi.server import Server
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import ssc
 from tests.support import packages
-from tests.unit.devices.copy_support import BLOCKS, Site, block_to_stream
+from tests.unit.devices.copying.support import BLOCKS, Site, block_to_stream
 from tests.unit.devices.support import TARGET
 from tests.unit.iscsi.support import Directory
 

@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "../../datamover/engine/connection.h"
+#include "connection/connection.h"
 
 #define KEPT_MAX 64
 
@@ -165,7 +165,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 }
 
 /* The pool's constructor is Python's, so its file is part of this one. */
-#include "../../datamover/engine/buffer.c"
+#include "buffer.c"
 
 static struct buffer_pool *make_pool(void)
 {

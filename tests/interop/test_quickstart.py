@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from appliance import setup
 from appliance.cli.app import app
+from appliance.operations import setup
 from tests.interop import guest
 from tests.interop.guest import Step
 from tests.support import packages

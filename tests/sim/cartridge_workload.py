@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vlib_images.cartridge import Cartridge
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
-from vlib_images.encrypted_blocks import EncryptedBlocks
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.encrypted_blocks import EncryptedBlocks
+from vlib_images.cartridge.segments import Limits
 from vlib_images.errors import EndOfPartition
-from vlib_images.segments import Limits
 
 Event = dict[str, Any]
 State = tuple[bytes | None, ...]

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.sim.cartridge_workload import Event, Plan, draw_operation, perform
-from vlib_images.cartridge import Cartridge
+from vlib_images.cartridge.cartridge import Cartridge
 
 
 def main(directory: Path, seed: int) -> None:

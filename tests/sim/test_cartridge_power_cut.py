@@ -14,8 +14,8 @@ import pytest
 from datamover.engine import storage_trace
 from tests.sim.cartridge_workload import Event, Oracle, Plan, draw_operation, perform, read_all
 from tests.sim.storage_replay import Disk, Step, killed, power_cut, read_trace
-from vlib_images.cartridge import Cartridge
-from vlib_images.medium import MEDIA
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.medium import MEDIA
 
 SEEDS = int(os.environ.get("TAPEBAY_CRASH_SEEDS", "12"))
 CRASHES_PER_SEED = 40

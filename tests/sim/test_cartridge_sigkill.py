@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.sim.cartridge_workload import Oracle, Plan, read_all
-from vlib_images.cartridge import Cartridge
-from vlib_images.medium import MEDIA
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.medium import MEDIA
 
 KILLS = int(os.environ.get("TAPEBAY_KILLS", "12"))
 OBJECTS_MAX = 3000

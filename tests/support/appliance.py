@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from appliance import config_file, control
-from appliance.library_files import LibraryFiles
+from appliance.control import client as control
+from appliance.library.files import LibraryFiles
+from appliance.settings import config_file
 
 GUEST_SEES_HOST_AS = "10.0.2.2"
 TARGET_NAME = "iqn.2026-11.io.tapebay:under-test"

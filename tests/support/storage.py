@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from vlib_images.disk import DiskImage
-from vlib_images.fiemap import FS_IOC_FIEMAP
+from vlib_images.disk.fiemap import FS_IOC_FIEMAP
+from vlib_images.disk.raw import DiskImage
 
 
 def needs_fiemap(image: DiskImage) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from vlib_images.cartridge import Cartridge, ReadKind
+from vlib_images.cartridge.cartridge import Cartridge, ReadKind
+from vlib_images.cartridge.identity import LIMIT_PARTITIONS
 from vlib_images.errors import DamagedBlock, EncryptionProblem
-from vlib_images.identity import LIMIT_PARTITIONS
 from vlib_images.interchange.awstape import read_awstape, write_awstape
 from vlib_images.interchange.common import BLOCK_BYTES_MAX, InterchangeError, LeftOut, Notes, Reader, TapeObject, Writer
 from vlib_images.interchange.directory import read_directory, write_directory

@@ -13,12 +13,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.property.cartridge.tape_model import RECORD_HEADER, ModelPartition, TapeModel
 from tests.sim.cartridge_workload import where_encrypted
-from vlib_images.cartridge import Cartridge, ReadKind
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.cartridge import Cartridge, ReadKind
+from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.medium import MEDIA
+from vlib_images.cartridge.partition import FILEMARK_RESERVE_BYTES, record_bytes
+from vlib_images.cartridge.segments import Limits
 from vlib_images.errors import EndOfPartition, WormViolation
-from vlib_images.medium import MEDIA
-from vlib_images.partition import FILEMARK_RESERVE_BYTES, record_bytes
-from vlib_images.segments import Limits
 
 # Tiny segments, so that a few operations seal, chain and cut them.
 LIMITS = Limits(segment_bytes=8192, segment_objects=16)

@@ -5,10 +5,10 @@ import struct
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scsi_targets.devices.encryption_request import parse_set_data_encryption
+from scsi_targets.devices.tape.encryption_request import parse_set_data_encryption
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition
-from vlib_images.codec import EncryptionKey
+from vlib_images.cartridge.codec import EncryptionKey
 
 KEY = bytes(range(1, 33))
 KADS = st.lists(st.tuples(st.integers(0, 4), st.binary(max_size=70)), max_size=4)

@@ -9,10 +9,10 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scsi_targets.devices.tape import TapeDrive
+from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.t10 import ssc
 from tests.unit.devices.support import send
-from tests.unit.devices.tape_support import (
+from tests.unit.devices.tape.support import (
     END_OF_MEDIUM,
     FILEMARK,
     INCORRECT_LENGTH,

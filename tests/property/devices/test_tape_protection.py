@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from scsi_targets.t10 import ssc
 from tests.property.devices.test_tape import fresh_drive
-from tests.unit.devices.encryption_support import set_encryption
-from tests.unit.devices.protection_support import EXTRA, METHODS, flipped, protect, sealed
 from tests.unit.devices.support import send, sense_of
-from tests.unit.devices.tape_support import good, moved, position, read, rewind, set_block_length, stream_sense, write
-from tests.unit.devices.test_tape_compression import compress
+from tests.unit.devices.tape.encryption_support import set_encryption
+from tests.unit.devices.tape.protection_support import EXTRA, METHODS, flipped, protect, sealed
+from tests.unit.devices.tape.support import good, moved, position, read, rewind, set_block_length, stream_sense, write
+from tests.unit.devices.tape.test_compression import compress
 
 NONE = 0
 WAYS = st.sampled_from([NONE, *METHODS])

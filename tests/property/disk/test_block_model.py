@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from scsi_targets.t10 import sbc, sbc_pages
-from tests.unit.devices.disk import make_disk, read
+from tests.unit.devices.disk.support import make_disk, read
 from tests.unit.devices.support import data_of, send, sense_of
 
 BLOCKS, BLOCK = 64, 512

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from appliance import control
+from appliance.control import client as control
 
 ROOT = Path(__file__).resolve().parents[3]
 WAIT_SECONDS = 60.0

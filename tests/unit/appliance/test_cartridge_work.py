@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from appliance.cartridges import INCOMING, owned
+from appliance.library.cartridges import INCOMING, owned
 from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.test_cli import as_json, output, tapebay
 from tests.unit.cartridge.test_interchange import mhvtl
-from vlib_images.cartridge import Cartridge
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
 
 BLOCKS = [bytes([number]) * 1000 * (number + 1) for number in range(5)]
 

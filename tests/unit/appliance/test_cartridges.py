@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from appliance import config_file, offline, setup
-from appliance.cartridges import medium_of, numbered_on
-from appliance.config import Settings
 from appliance.failures import Failure, OperatorError
-from appliance.library_files import LibraryFiles
-from appliance.operations import Operations, translated
-from vlib_images.cartridge import Cartridge
+from appliance.library.cartridges import medium_of, numbered_on
+from appliance.library.files import LibraryFiles
+from appliance.operations import offline, setup
+from appliance.operations.offline_operations import Operations, translated
+from appliance.settings import config_file
+from appliance.settings.settings import Settings
+from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.errors import WriteProtected
-from vlib_images.inventory import ElementType
+from vlib_images.library.inventory import ElementType
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from appliance import config_file
-from appliance.config import Settings
-from appliance.config_file import ConfigError
-from appliance.template import Plan, render
+from appliance.settings import config_file
+from appliance.settings.config_file import ConfigError
+from appliance.settings.settings import Settings
+from appliance.settings.template import Plan, render
 
 IQN = "iqn.2026-11.io.tapebay:test"
 MINIMAL = f'[[portals]]\nlisten = "127.0.0.1:0"\n[[targets]]\niqn = "{IQN}"\n'

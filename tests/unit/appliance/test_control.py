@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from appliance.control import LIMIT_LINE_BYTES, call
-from appliance.control_server import LIMIT_CONNECTIONS, ControlServer
+from appliance.control.client import LIMIT_LINE_BYTES, call
+from appliance.control.server import LIMIT_CONNECTIONS, ControlServer
 from appliance.failures import Failure, OperatorError
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance import config_file, offline, setup
 from appliance.failures import Failure, OperatorError
-from appliance.library_files import LibraryFiles
-from appliance.operations import Operations
+from appliance.library.files import LibraryFiles
+from appliance.operations import offline, setup
+from appliance.operations.offline_operations import Operations
+from appliance.settings import config_file
 from tests.unit.appliance.daemon_process import Daemon
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from appliance import demo
 from appliance.cli.app import app
+from appliance.demo import demo
 from appliance.failures import OperatorError
-from appliance.units import Address
+from appliance.settings.units import Address
 from tests.support.packages import require
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import demo_disk
+from appliance.operations import demo_disk
 from tests.support.packages import require
 
 

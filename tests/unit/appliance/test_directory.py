@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance import config_file
-from appliance.directory import Directory
-from scsi_targets.devices.target import Target
+from appliance.access.directory import Directory
+from appliance.settings import config_file
+from scsi_targets.devices.unit.target import Target
 from scsi_targets.iscsi.directory import ChapCredentials, Forbidden, NotFound
 
 ONE, TWO = "iqn.2026-11.io.tapebay:one", "iqn.2026-11.io.tapebay:two"

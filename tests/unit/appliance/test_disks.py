@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance import config_file, disks
-from appliance.config_file import ConfigError
 from appliance.failures import OperatorError
-from appliance.template import Plan, render
+from appliance.library import disks
+from appliance.settings import config_file
+from appliance.settings.config_file import ConfigError
+from appliance.settings.template import Plan, render
 from tests.support import packages
 
 

@@ -8,8 +8,8 @@ import typer
 from pydantic import BaseModel
 
 from appliance.cli.app import app
-from appliance.config import Settings
 from appliance.failures import Failure
+from appliance.settings.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

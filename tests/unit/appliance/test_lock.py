@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from appliance.failures import Failure, OperatorError
-from appliance.lock import LibraryLock
+from appliance.library.lock import LibraryLock
 
 
 def test_the_second_is_told_who_holds_the_library(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ SCRIPT = f"""
 import tempfile
 from pathlib import Path
 from appliance import logs
-from appliance.config import LoggingSettings
-from scsi_targets.devices.encryption_parameters import EncryptionParameters
-from tests.unit.devices.tape_support import loaded_drive, write
-from tests.unit.devices.encryption_support import set_encryption
+from appliance.settings.settings import LoggingSettings
+from scsi_targets.devices.tape.encryption_parameters import EncryptionParameters
+from tests.unit.devices.tape.support import loaded_drive, write
+from tests.unit.devices.tape.encryption_support import set_encryption
 
 logs.configure(LoggingSettings(level="debug", format={{format!r}}))
 with tempfile.TemporaryDirectory() as folder:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from appliance.failures import Failure, OperatorError
-from appliance.places import format_place, parse_place
-from vlib_images.inventory import Inventory, Layout
-from vlib_images.state import StateStore
+from appliance.operations.places import format_place, parse_place
+from vlib_images.library.inventory import Inventory, Layout
+from vlib_images.library.state import StateStore
 
 LAYOUT = Layout(range(1, 2), range(4096, 4116), range(16, 18), range(256, 258))
 DRIVES = {"lto-a": 256, "lto-b": 257}

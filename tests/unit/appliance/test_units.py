@@ -2,7 +2,7 @@
 
 import pytest
 
-from appliance.units import format_size, parse_address, parse_size
+from appliance.settings.units import format_size, parse_address, parse_size
 
 
 @pytest.mark.parametrize(

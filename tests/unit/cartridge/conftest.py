@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from datamover.engine import storage_faults_clear
-from vlib_images.cartridge import Cartridge
-from vlib_images.medium import MEDIA
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.medium import MEDIA
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.unit.cartridge.conftest import contents
-from vlib_images.cartridge import Cartridge
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.medium import MEDIA
+from vlib_images.cartridge.segments import Limits
 from vlib_images.errors import CartridgeError, NoSpace
-from vlib_images.medium import MEDIA
-from vlib_images.segments import Limits
 
 LIMITS = Limits(segment_bytes=256 << 10, disk_low_bytes=512 << 10)
 

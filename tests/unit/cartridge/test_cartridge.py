@@ -11,8 +11,9 @@ import pytest
 
 from datamover.engine import PROTECTION_CRC32C
 from tests.unit.cartridge.conftest import contents
-from vlib_images.cartridge import Cartridge
-from vlib_images.codec import Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.codec import Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.medium import MEDIA
 from vlib_images.documents import read_document, write_document
 from vlib_images.errors import (
     CartridgeInUse,
@@ -22,7 +23,6 @@ from vlib_images.errors import (
     WormViolation,
     WriteProtected,
 )
-from vlib_images.medium import MEDIA
 
 Make = Callable[..., Cartridge]
 
@@ -228,7 +228,7 @@ def test_usage_counts_over_life_and_mounts(make: Make, tmp_path: Path) -> None:
 
 
 def test_a_crash_loses_little_of_the_counts(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlib_images.cartridge.STORE_EVERY_BYTES", 1 << 20)
+    monkeypatch.setattr("vlib_images.cartridge.cartridge.STORE_EVERY_BYTES", 1 << 20)
     cartridge = make(partitions=2)
     for partition in (0, 1, 1):
         cartridge.locate_block(partition, cartridge.end_of_data(partition))

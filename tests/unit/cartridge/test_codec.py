@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from vlib_images import codec
-from vlib_images.cartridge import Cartridge
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey, EncryptionStatus, Origin
+from vlib_images.cartridge import codec
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.codec import (
+    Decryption,
+    DecryptionMode,
+    Encoder,
+    Encryption,
+    EncryptionKey,
+    EncryptionStatus,
+    Origin,
+)
 from vlib_images.errors import DamagedBlock, KeyMissing, KeyWrong, NotEncrypted, NotRawBlock, RawReadRefused
 
 Make = Callable[..., Cartridge]

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from datamover.engine import crc32c
-from vlib_images.cartridge import Cartridge
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.medium import MEDIA
+from vlib_images.cartridge.segments import Limits
 from vlib_images.errors import CartridgeDamaged, CartridgeError, DamagedBlock, NotACartridge
-from vlib_images.medium import MEDIA
-from vlib_images.segments import Limits
 
 LIMITS = Limits(segment_bytes=4096, segment_objects=1000)
 State = list[bytes | None]

@@ -9,12 +9,12 @@ import pytest
 
 from tests.unit.cartridge.format_reader import crc32c, manifest_entries
 from tests.unit.cartridge.test_format import GOLDEN, KEY
-from vlib_images import encrypted_blocks
-from vlib_images.cartridge import Cartridge
-from vlib_images.codec import Encoder, Encryption, EncryptionKey
-from vlib_images.encrypted_blocks import EncryptedBlocks
-from vlib_images.segments import Limits
-from vlib_images.verify import verify
+from vlib_images.cartridge import encrypted_blocks
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.codec import Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.encrypted_blocks import EncryptedBlocks
+from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.verify import verify
 
 Make = Callable[..., Cartridge]
 SECRET = Encoder(None, Encryption(EncryptionKey(KEY)))

@@ -9,12 +9,20 @@ import pytest
 
 from tests.unit.cartridge.conftest import contents
 from tests.unit.cartridge.format_reader import document, read_partition
-from vlib_images import encrypted_blocks
-from vlib_images.cartridge import Cartridge
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey, EncryptionStatus, Origin
+from vlib_images.cartridge import encrypted_blocks
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.codec import (
+    Decryption,
+    DecryptionMode,
+    Encoder,
+    Encryption,
+    EncryptionKey,
+    EncryptionStatus,
+    Origin,
+)
+from vlib_images.cartridge.segments import Limits
 from vlib_images.documents import write_document
 from vlib_images.errors import CartridgeDamaged, NotACartridge, RawReadRefused
-from vlib_images.segments import Limits
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "cartridge-v1"
 KEY = bytes(range(32))

@@ -19,8 +19,8 @@ from tests.support import packages
 from tests.support.scsi import REWIND, Device, write_6, write_filemarks
 from tests.support.tgt import TgtTarget
 from tests.unit.cartridge.conftest import contents
-from vlib_images.cartridge import Cartridge
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
 from vlib_images.interchange import FORMATS, InterchangeError, InterchangeReport, export_tape, import_tape
 from vlib_images.interchange.common import Notes
 from vlib_images.interchange.mhvtl import DATA, ENCRYPTED, FILEMARK, HAS_CRC, INDEX_BYTES, LZO, ZLIB

@@ -13,10 +13,10 @@ from datamover.engine import (
 )
 from tests.unit.cartridge.conftest import contents
 from tests.unit.engine.test_protection import expected
-from vlib_images.cartridge import Cartridge, ReadKind
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.cartridge import Cartridge, ReadKind
+from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.segments import Limits
 from vlib_images.errors import EndOfPartition, ProtectionFailed
-from vlib_images.segments import Limits
 
 Make = Callable[..., Cartridge]
 METHODS = PROTECTION_REED_SOLOMON, PROTECTION_CRC32C

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vlib_images.cartridge import Cartridge
-from vlib_images.partition import SEGMENT_DEAD_BYTES, TRUNCATE_DEAD_BYTES
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.partition import SEGMENT_DEAD_BYTES, TRUNCATE_DEAD_BYTES
 
 Make = Callable[..., Cartridge]
 FILES_BYTES = 64 << 10  # documents, manifest and their spares

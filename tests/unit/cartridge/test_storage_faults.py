@@ -10,9 +10,9 @@ import pytest
 
 from datamover.engine import storage_fault, storage_faults_clear
 from tests.unit.cartridge.conftest import contents
-from vlib_images.cartridge import Cartridge
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.segments import Limits
 from vlib_images.errors import CartridgeError, DamagedBlock, NoSpace, StorageError
-from vlib_images.segments import Limits
 
 Make = Callable[..., Cartridge]
 SMALL = Limits(segment_bytes=8192, segment_objects=1000)

@@ -11,14 +11,14 @@ import pytest
 from datamover.engine import storage_fault
 from tests.unit.cartridge.conftest import contents
 from tests.unit.cartridge.format_reader import manifest_entries, records
-from vlib_images.cartridge import Cartridge
-from vlib_images.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.mam import Attribute, Format
+from vlib_images.cartridge.medium import MEDIA
+from vlib_images.cartridge.salvage import salvage
+from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.verify import Damage, Progress, verify
 from vlib_images.errors import CartridgeInUse, NotACartridge
-from vlib_images.mam import Attribute, Format
-from vlib_images.medium import MEDIA
-from vlib_images.salvage import salvage
-from vlib_images.segments import Limits
-from vlib_images.verify import Damage, Progress, verify
 
 Make = Callable[..., Cartridge]
 KEY = EncryptionKey(bytes(32))

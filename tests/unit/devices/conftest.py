@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.unit.devices.disk import make_disk
-from tests.unit.devices.tape_support import loaded_drive
+from tests.unit.devices.disk.support import make_disk
+from tests.unit.devices.tape.support import loaded_drive
 
 
 @pytest.fixture

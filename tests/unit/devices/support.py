@@ -2,8 +2,8 @@
 
 from queue import SimpleQueue
 
-from scsi_targets.devices.logical_unit import LogicalUnit
-from scsi_targets.devices.task import Nexus, Response, Task
+from scsi_targets.devices.unit.logical_unit import LogicalUnit
+from scsi_targets.devices.unit.task import Nexus, Response, Task
 
 TARGET = "iqn.2026-11.test:target"
 ALPHA = Nexus("iqn.2026-11.test:alpha", bytes(6), TARGET)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vlib_images.disk import DiskImage, DiskInUse, Provisioning
+from vlib_images.disk.raw import DiskImage, DiskInUse, Provisioning
 
 SIZE = 8 << 20
 

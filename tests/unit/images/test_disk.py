@@ -5,8 +5,8 @@ import os
 import pytest
 
 from tests.support.storage import needs_fiemap
-from vlib_images import fallocate
-from vlib_images.disk import DiskImage, DiskInUse, NotADisk, Provisioning
+from vlib_images.disk import fallocate
+from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk, Provisioning
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from tests.support import packages
-from vlib_images import disk_convert
-from vlib_images.disk import DiskImage, DiskInUse
+from vlib_images.disk import convert as disk_convert
+from vlib_images.disk.raw import DiskImage, DiskInUse
 
 SIZE = 4 << 20
 

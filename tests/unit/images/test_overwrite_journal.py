@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from vlib_images.disk import MAX_ATOMIC_BYTES, DiskImage, NotADisk
+from vlib_images.disk.raw import MAX_ATOMIC_BYTES, DiskImage, NotADisk
 
 OLD, NEW = b"old-" * 2048, b"new+" * 2048
 

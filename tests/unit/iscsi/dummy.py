@@ -4,11 +4,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from scsi_targets.devices.device import Device
-from scsi_targets.devices.dispatch import handles
-from scsi_targets.devices.identity import Identity
-from scsi_targets.devices.target import Target
-from scsi_targets.devices.task import Response, Task
+from scsi_targets.devices.unit.device import Device
+from scsi_targets.devices.unit.dispatch import handles
+from scsi_targets.devices.unit.identity import Identity
+from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.iscsi.directory import Portal
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server

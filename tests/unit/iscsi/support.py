@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from scsi_targets.devices.target import Target
+from scsi_targets.devices.unit.target import Target
 from scsi_targets.iscsi.directory import ChapCredentials, DirectoryError, Forbidden, NotFound, Portal
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import Login, LoginRefused, LoginResult

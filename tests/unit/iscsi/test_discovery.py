@@ -2,7 +2,7 @@
 
 import pytest
 
-from scsi_targets.devices.target import Target
+from scsi_targets.devices.unit.target import Target
 from scsi_targets.iscsi.directory import Portal
 from scsi_targets.iscsi.discovery import SendTargets, TextExchange, TextRejected, format_address
 from scsi_targets.iscsi.keys import Phase

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vlib_images.inventory import (
+from vlib_images.library.inventory import (
     BadBarcode,
     BarcodeExists,
     ElementEmpty,
@@ -16,7 +16,7 @@ from vlib_images.inventory import (
     NoSuchCartridge,
     NoSuchElement,
 )
-from vlib_images.state import StateStore
+from vlib_images.library.state import StateStore
 
 IBM = Layout(transport=range(1, 2), storage=range(4096, 4100), import_export=range(16, 18), drives=range(256, 258))
 HP = Layout(transport=range(1), storage=range(1001, 1005), import_export=range(101, 103), drives=range(1, 3))
@@ -186,7 +186,7 @@ def test_a_failed_write_moves_nothing(inventory: Inventory, directory: Path, mon
 
     before = places(inventory)
     with monkeypatch.context() as patch:
-        patch.setattr("vlib_images.state.write_atomically", full)
+        patch.setattr("vlib_images.library.state.write_atomically", full)
         with pytest.raises(OSError, match="No space"):
             inventory.move(4096, 256)
     assert places(inventory) == before == places(Inventory(StateStore(directory), IBM))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vlib_images.inventory import Inventory, Layout
-from vlib_images.state import StateStore
+from vlib_images.library.inventory import Inventory, Layout
+from vlib_images.library.state import StateStore
 
 LAYOUT = Layout(range(1, 2), range(4096, 4108), range(16, 18), range(256, 258))
 CARTRIDGES = [f"A{number:05}L6" for number in range(8)]
@@ -19,8 +19,8 @@ CARTRIDGES = [f"A{number:05}L6" for number in range(8)]
 MOVER = """
 import json, os, random, sys
 from pathlib import Path
-from vlib_images.inventory import ElementEmpty, ElementFull, Inventory, Layout
-from vlib_images.state import StateStore
+from vlib_images.library.inventory import ElementEmpty, ElementFull, Inventory, Layout
+from vlib_images.library.state import StateStore
 
 layout = Layout(range(1, 2), range(4096, 4108), range(16, 18), range(256, 258))
 inventory = Inventory(StateStore(Path(sys.argv[1])), layout)

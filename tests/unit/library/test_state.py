@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vlib_images import atomic
-from vlib_images.state import JsonValue, StateDamaged, StateStore
+from vlib_images.library.state import JsonValue, StateDamaged, StateStore
 
 
 @pytest.fixture

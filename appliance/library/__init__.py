@@ -1,0 +1,1 @@
+"""From settings and files to devices that are served."""

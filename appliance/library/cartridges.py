@@ -1,0 +1,211 @@
+"""The cartridges of a library on disk: making, opening, describing and deleting them.
+
+What the inventory knows and what lies in the directory may differ after a crash, or because somebody copied a cartridge
+in. reconcile() settles it: the directory decides which cartridges there are, the inventory decides where they are.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from appliance.failures import Failure, OperatorError
+from scsi_targets.devices.tape.base import CleaningCartridge, Loadable
+from vlib_images.atomic import sync_directory
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.medium import MEDIA, MediumType, medium_for_barcode
+from vlib_images.errors import CartridgeError
+from vlib_images.library.inventory import BARCODE, Inventory
+
+INCOMING = ".incoming-"  # a cartridge that a command of its own makes, which owns the directory meanwhile
+_DELETED = ".deleted-"
+_UNFINISHED = ".new-"
+_NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>[A-Z][A-Z0-9]|)")
+
+
+def numbered_on(barcode: str, count: int) -> list[str]:
+    """`count` barcodes from `barcode` on: A00001L6, A00002L6, ... Raises OperatorError USAGE when they run out."""
+    if count == 1:
+        return [barcode]
+    match = _NUMBERED.fullmatch(barcode)
+    if match is None:
+        raise OperatorError(Failure.USAGE, f"{barcode} has no number to count on from; make cartridges one by one")
+    digits, first = len(match["number"]), int(match["number"])
+    if len(str(first + count - 1)) > digits:
+        raise OperatorError(Failure.USAGE, f"{count} barcodes from {barcode} on do not fit its {digits} digits")
+    return [f"{match['prefix']}{number:0{digits}}{match['suffix']}" for number in range(first, first + count)]
+
+
+def medium_of(barcode: str, name: str | None, worm: bool) -> MediumType:
+    """The kind of medium an operator asked for, or that the barcode's end says. Raises OperatorError USAGE; also for a
+    standard label that says another generation, which would lead people and robots astray."""
+    labelled = medium_for_barcode(barcode)
+    medium = MEDIA.get(name) if name else labelled
+    if medium and labelled and medium.name.removesuffix(" WORM") != labelled.name.removesuffix(" WORM"):
+        raise OperatorError(Failure.USAGE, f"barcode {barcode} is a label of {labelled.name}, not of {medium.name}")
+    if medium is None:
+        kinds = ", ".join(MEDIA)
+        what = f"there is no medium {name!r}" if name else f"barcode {barcode} does not say what medium it is"
+        raise OperatorError(Failure.USAGE, f"{what}; give one with --medium: {kinds}")
+    return MEDIA.get(f"{medium.name} WORM", medium) if worm else medium
+
+
+class CartridgeStore:
+    """The directory of the cartridges of one library. Thread-safe.
+
+    It remembers what open() gave out and is not closed yet, so that a loaded cartridge can be described too.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._opened: dict[str, Cartridge] = {}
+
+    def create(self, barcode: str, medium: MediumType, capacity_bytes: int | None) -> None:
+        """A new, empty cartridge, made whole or not at all; None: what the medium holds.
+
+        Raises OperatorError REFUSED when its directory is there, OSError, CartridgeError.
+        """
+        path = self._directory / barcode
+        if path.exists():
+            raise OperatorError(Failure.REFUSED, f"{path} exists already")
+        unfinished = self._directory / f"{_UNFINISHED}{barcode}"
+        _remove(unfinished)
+        if medium.cleaning:
+            unfinished.mkdir()
+        else:
+            Cartridge.create(unfinished, barcode=barcode, medium=medium, capacity_bytes=capacity_bytes).close()
+        unfinished.rename(path)
+        sync_directory(self._directory)
+
+    def open(self, barcode: str) -> Loadable:
+        """Open a cartridge, for a drive. Raises CartridgeError, OSError."""
+        if _is_cleaning(barcode):
+            return CleaningCartridge(barcode)
+        with self._lock:
+            cartridge = self._opened[barcode] = Cartridge.open(self._directory / barcode)
+            return cartridge
+
+    def has(self, barcode: str) -> bool:
+        """Whether there is a directory of that name."""
+        return (self._directory / barcode).is_dir()
+
+    def describe(self, barcode: str) -> dict[str, Any]:
+        """What `cartridge list` and `show` tell of a cartridge; `problem` is None, or why it cannot be read."""
+        if _is_cleaning(barcode):
+            return _facts(barcode, medium="Cleaning")
+        with self._lock:
+            opened = self._opened.get(barcode)
+            if opened is not None and not opened.closed:
+                return _describe(opened)
+            try:
+                cartridge = Cartridge.open(self._directory / barcode, read_only=True)
+            except (CartridgeError, OSError) as error:
+                return _facts(barcode, problem=str(error))
+            try:
+                return _describe(cartridge)
+            finally:
+                cartridge.close()
+
+    def protect(self, barcode: str, protected: bool) -> None:
+        """Set the write-protect tab of a cartridge that is in no drive. Raises CartridgeError, OSError."""
+        with self._lock, Cartridge.open(self._directory / barcode) as cartridge:
+            cartridge.write_protected = protected
+
+    def delete(self, barcode: str, inventory: Inventory) -> None:
+        """Delete a cartridge that is not open, and its place in the inventory. Once its directory is renamed it is
+        deleted, whatever happens: reconcile() finishes what a crash interrupts. Raises OSError, InventoryError."""
+        path = self._directory / barcode
+        if path.exists():
+            path.rename(self._directory / f"{_DELETED}{barcode}")
+            sync_directory(self._directory)
+        self._finish_deleting(barcode, inventory)
+
+    def reconcile(self, inventory: Inventory) -> list[str]:
+        """Settle the differences and say, a line each, what was done or is wrong.
+
+        A cartridge that the inventory does not know goes to the shelf. One whose directory is gone keeps its place: it
+        may be on a file system that is not mounted.
+        """
+        lines = []
+        for unfinished in self._directory.glob(f"{_UNFINISHED}*"):
+            _remove(unfinished)
+        for unfinished in self._directory.glob(f"{INCOMING}*"):
+            with owned(unfinished) as ours:
+                if ours:
+                    _remove(unfinished)
+                    lines.append(f"removed the unfinished cartridge {unfinished.name.removeprefix(INCOMING)}")
+        for doomed in self._directory.glob(f"{_DELETED}*"):
+            barcode = doomed.name.removeprefix(_DELETED)
+            self._finish_deleting(barcode, inventory)
+            lines.append(f"finished deleting cartridge {barcode}")
+        there = {path.name for path in self._directory.iterdir() if BARCODE.fullmatch(path.name)}
+        known = set(inventory.barcodes())
+        for barcode in sorted(there - known):
+            inventory.add(barcode)
+            lines.append(f"found cartridge {barcode}, put it on the shelf")
+        lines += [f"cartridge {barcode} has no directory in {self._directory}" for barcode in sorted(known - there)]
+        return lines
+
+    def _finish_deleting(self, barcode: str, inventory: Inventory) -> None:
+        if barcode in inventory.barcodes() and not (self._directory / barcode).exists():
+            inventory.discard(barcode)
+        _remove(self._directory / f"{_DELETED}{barcode}")
+
+
+@contextmanager
+def owned(directory: Path) -> Iterator[bool]:
+    """Own a directory while the block runs; yields False where another process owns it. The end of a process gives up
+    what it owned. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _is_cleaning(barcode: str) -> bool:
+    medium = medium_for_barcode(barcode)
+    return medium is not None and medium.cleaning
+
+
+def _describe(cartridge: Cartridge) -> dict[str, Any]:
+    return _facts(
+        cartridge.barcode,
+        medium=cartridge.medium.name,
+        capacity_bytes=cartridge.capacity_bytes,
+        used_bytes=sum(cartridge.used_bytes(number) for number in range(cartridge.partition_count)),
+        partitions=cartridge.partition_count,
+        worm=cartridge.worm,
+        write_protected=cartridge.write_protected,
+    )
+
+
+def _facts(
+    barcode: str,
+    *,
+    medium: str | None = None,
+    capacity_bytes: int = 0,
+    used_bytes: int = 0,
+    partitions: int = 0,
+    worm: bool = False,
+    write_protected: bool = False,
+    problem: str | None = None,
+) -> dict[str, Any]:
+    """The same keys for every cartridge, whatever its state."""
+    return dict(locals())

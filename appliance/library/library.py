@@ -1,0 +1,162 @@
+"""A library that is served: from settings and files to logical units, targets and the iSCSI server."""
+
+from typing import Self
+
+import structlog
+
+from appliance.access.directory import Directory
+from appliance.failures import Failure, OperatorError
+from appliance.library import disks
+from appliance.library.files import LibraryFiles
+from appliance.settings.settings import CHANGER, DiskSettings, Settings
+from appliance.settings.units import Address
+from scsi_targets.devices.changer.media_changer import MediaChanger
+from scsi_targets.devices.changer.models import find_model
+from scsi_targets.devices.copying.manager import CopyManager
+from scsi_targets.devices.disk.block_device import BlockDevice
+from scsi_targets.devices.tape.base import Loadable
+from scsi_targets.devices.tape.models import drive_model
+from scsi_targets.devices.tape.tape_drive import TapeDrive
+from scsi_targets.devices.unit.device import Device
+from scsi_targets.devices.unit.identity import Identity
+from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.task import Nexus
+from scsi_targets.iscsi.limits import Limits
+from scsi_targets.iscsi.server import Server
+from vlib_images.errors import CartridgeError
+from vlib_images.library.state import StateDamaged
+
+log = structlog.get_logger(__name__)
+
+DEVICES = "devices"  # the namespace of the state store that logical units keep theirs in
+DISK_NAMES = ("TAPEBAY", "VIRTUAL DISK", "0100")  # vendor, product, revision
+
+
+def limits_of(settings: Settings) -> Limits:
+    """iSCSI's limits for the [limits] section."""
+    section = settings.limits
+    return Limits(
+        sessions=section.sessions,
+        pool_bytes=section.buffer_memory,
+        buffer_budget_bytes=section.connection_memory,
+        command_window=section.command_window,
+        login_timeout_seconds=section.login_seconds,
+        send_timeout_seconds=section.send_seconds,
+    )
+
+
+class Library:
+    """The logical units and targets of one library, and their server. open() it, start(), stop(), close()."""
+
+    def __init__(self, settings: Settings, files: LibraryFiles) -> None:
+        self.settings = settings
+        self.files = files
+        self.bound: list[str] = []
+        self._state = files.store.namespace(DEVICES)
+        self.drives = self._make_drives()
+        self.changer = self._make_changer()
+        for drive in self.drives.values():
+            drive.automation_serial_number = self.changer.identity.serial_number
+        self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives, **self._make_disks()}
+        targets = {
+            section.iqn: Target(
+                section.iqn,
+                {lun: self.units[name] for lun, name in settings.lun_map(section).items()},
+                portal_group_tags=[portal.group for portal in settings.portals],
+            )
+            for section in settings.targets
+        }
+        self.directory = Directory(settings, targets)
+        for unit in self.units.values():
+            if isinstance(unit, CopyManager):
+                unit.copy_units = self._copy_units
+        self.server = Server(self.directory, self.directory.all_portals, limits_of(settings))
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Raises OperatorError (in use, no library, damaged state, a disk that does not fit), OSError."""
+        files = LibraryFiles.open(settings)
+        try:
+            return cls(settings, files)
+        except StateDamaged as error:
+            files.close()
+            raise OperatorError(Failure.REFUSED, str(error)) from error
+        except BaseException:
+            files.close()
+            raise
+
+    def start(self) -> list[str]:
+        """Serve; returns the addresses listened on, in the order of the configured portals. Raises OperatorError."""
+        try:
+            self.bound = [str(Address(*address)) for address in self.server.start()]
+        except OSError as error:
+            portals = ", ".join(str(portal.listen) for portal in self.settings.portals)
+            raise OperatorError(Failure.REFUSED, f"cannot listen on {portals}: {error.strerror}") from error
+        return self.bound
+
+    def stop(self) -> None:
+        """Log every session out and close what is left of them."""
+        self.server.stop()
+
+    def close(self) -> None:
+        """Flush everything and let go of it. Cartridges stay in their drives. What fails is logged."""
+        for name, unit in self.units.items():
+            _close(unit, name)
+        for name, drive in self.drives.items():
+            if drive.cartridge is not None:
+                _close(drive.cartridge, f"cartridge in {name}")
+        self.files.close()
+
+    def _copy_units(self, nexus: Nexus) -> list[CopyManager]:
+        """What an initiator may copy between: the disks and drives of every target it may log in to, and no others."""
+        targets = self.directory.targets_of(nexus.initiator_name)
+        units = {id(unit): unit for target in targets for unit in target.logical_units.values()}
+        return [unit for unit in units.values() if isinstance(unit, CopyManager)]
+
+    def _make_drives(self) -> dict[str, TapeDrive]:
+        return {
+            section.name: TapeDrive(
+                drive_model(section.model),
+                self.files.serial_number(section.name, section.serial),
+                store=self._state,
+                state_key=section.name,
+                compression=section.compression,
+                compression_level=section.compression_level,
+            )
+            for section in self.settings.drives
+        }
+
+    def _make_changer(self) -> MediaChanger:
+        addresses = self.files.inventory.layout.drives
+        return MediaChanger(
+            find_model(self.settings.changer.model),
+            self.files.serial_number(CHANGER, self.settings.changer.serial),
+            self.files.inventory,
+            dict(zip(addresses, self.drives.values(), strict=True)),
+            self.files.cartridges.open,
+            store=self._state,
+            state_key=CHANGER,
+        )
+
+    def _make_disks(self) -> dict[str, BlockDevice]:
+        return {section.name: self._make_disk(section) for section in self.settings.disks}
+
+    def _make_disk(self, section: DiskSettings) -> BlockDevice:
+        return BlockDevice(
+            Identity(*DISK_NAMES, self.files.serial_number(section.name, section.serial)),
+            disks.open_image(section, self.settings.image_of(section)),
+            block_length=section.block_size,
+            physical_block_length=section.physical_block_size,
+            removable=section.removable,
+            read_zeros=section.read_zeros,
+            erase_bytes_per_second=section.erase_rate,
+            store=self._state,
+            state_key=section.name,
+        )
+
+
+def _close(closing: Device | Loadable, name: str) -> None:
+    try:
+        closing.close()
+    except (CartridgeError, OSError) as error:
+        log.error("closing failed; what was not synchronized may be lost", what=name, reason=str(error))

@@ -1,0 +1,180 @@
+"""What an operator may do to a library that is being served: all of Operations, and what needs devices."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from appliance import __version__
+from appliance.failures import Failure, OperatorError
+from appliance.library.library import Library
+from appliance.operations.offline_operations import Operations
+from appliance.operations.places import SHELF, format_place
+from scsi_targets.devices.disk.block_device import BlockDevice
+from scsi_targets.t10.sense import CheckCondition
+from vlib_images.library.inventory import Element, ElementType
+
+log = structlog.get_logger(__name__)
+
+
+class LiveOperations(Operations):
+    """The methods of the control socket. `config` is the file that the library was made from."""
+
+    def __init__(self, library: Library, config: Path) -> None:
+        super().__init__(library.files, library.changer)
+        self._library = library
+        self._config = config
+        self._started = time.time()
+
+    def handlers(self) -> dict[str, Callable[..., Any]]:
+        return {
+            **super().handlers(),
+            "status": self.status,
+            "health": self.health,
+            "load": self.load,
+            "unload": self.unload,
+            "move": self.move,
+            "disk.grow": self.disk_grow,
+            "shutdown": self.shutdown,
+        }
+
+    def health(self) -> dict[str, Any]:
+        """Answered at all, it says that the daemon lives; it fails when the portals are no longer served."""
+        return {"portals": self._library.bound, "sessions": len(self._library.server.sessions())}
+
+    def shutdown(self) -> None:
+        """Stop as SIGTERM does, after this has been answered."""
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def load(self, cartridge: str, drive: str) -> dict[str, str]:
+        """Load a cartridge, given by barcode or place, into a drive."""
+        element = self._place(drive)
+        if element is None or element.type is not ElementType.DRIVE:
+            raise OperatorError(Failure.USAGE, f"{drive} is not a drive")
+        return self.move(cartridge, drive)
+
+    def unload(self, drive: str, to: str | None = None) -> dict[str, str]:
+        """Take the cartridge out of a drive: to `to`, or the slot it came from, or the first free one."""
+        element = self._place(drive)
+        if element is None or element.type is not ElementType.DRIVE:
+            raise OperatorError(Failure.USAGE, f"{drive} is not a drive")
+        if element.barcode is None:
+            raise OperatorError(Failure.REFUSED, f"{drive} is empty")
+        return self.move(element.barcode, to or format_place(self._home_of(element)))
+
+    def _home_of(self, drive: Element) -> Element:
+        source = None if drive.source is None else self._inventory.element(drive.source)
+        home = source if source and source.barcode is None else self._inventory.first_empty(ElementType.STORAGE)
+        if home is None:
+            raise OperatorError(Failure.REFUSED, "no slot is free; say where to put the cartridge")
+        return home
+
+    def move(self, cartridge: str, to: str) -> dict[str, str]:
+        """Move a cartridge, given by barcode or place, to a place; the shelf is a place too."""
+        source = self._source(cartridge)
+        destination = self._place(to)
+        if destination is not None and destination.barcode is not None and destination != source:
+            raise OperatorError(Failure.REFUSED, f"{to} holds cartridge {destination.barcode}")
+        match source, destination:
+            case None, None:
+                raise OperatorError(Failure.REFUSED, f"cartridge {cartridge} is on the shelf already")
+            case None, Element():
+                barcode = cartridge
+                self._mover.insert(barcode, destination.address)
+            case Element(), None:
+                barcode = self._mover.remove(source.address)
+            case Element(), Element():
+                barcode = self._mover.move(source.address, destination.address)
+        moved = {"barcode": barcode, "from": format_place(source), "to": format_place(destination)}
+        log.info("cartridge moved by the operator", **moved)
+        return moved
+
+    def disk_grow(self, name: str, size_bytes: int) -> dict[str, Any]:
+        """Lengthen the image of a served disk; initiators are told that its capacity has changed."""
+        disk = self._library.units.get(name)
+        if not isinstance(disk, BlockDevice):
+            raise OperatorError(Failure.NOT_FOUND, f"there is no disk {name} in the running library")
+        try:
+            disk.grow(size_bytes)
+        except (ValueError, CheckCondition) as error:
+            raise OperatorError(Failure.REFUSED, f"disk {name} cannot grow now: {error}") from error
+        return {"name": name, "size_bytes": size_bytes}
+
+    def _source(self, cartridge: str) -> Element | None:
+        """Where a cartridge is, by barcode or by place; None: the shelf, and then it is a barcode."""
+        if cartridge in self._inventory.barcodes():
+            return self._inventory.find(cartridge)
+        if ":" not in cartridge and not cartridge.isdecimal() and cartridge not in self._drives:
+            raise OperatorError(Failure.NOT_FOUND, f"there is no cartridge {cartridge}; see: tapebay cartridge list")
+        return self._place(cartridge)
+
+    def status(self) -> dict[str, Any]:
+        """Everything `tapebay status` shows."""
+        settings = self._library.settings
+        return {
+            "library": settings.library.name,
+            "version": __version__,
+            "pid": os.getpid(),
+            "config": str(self._config),
+            "uptime_seconds": round(time.time() - self._started, 1),
+            "portals": self._portals(),
+            "targets": [
+                {"iqn": target.iqn, "luns": {str(lun): name for lun, name in settings.lun_map(target).items()}}
+                for target in settings.targets
+            ],
+            "devices": self._devices(),
+            "elements": [self._element(element) for element in self._inventory.elements()],
+            SHELF: self._inventory.shelf(),
+            "sessions": self._sessions(),
+        }
+
+    def _portals(self) -> list[dict[str, Any]]:
+        portals = self._library.directory.all_portals
+        return [
+            {"listen": bound, "advertised": portal.advertised, "group": portal.portal_group_tag}
+            for bound, portal in zip(self._library.bound, portals, strict=True)
+        ]
+
+    def _devices(self) -> list[dict[str, Any]]:
+        holds = {name: self._inventory.element(address).barcode for name, address in self._drives.items()}
+        return [
+            {
+                "name": name,
+                "type": type(unit).__name__,
+                "model": f"{unit.identity.vendor} {unit.identity.product}",
+                "serial": unit.identity.serial_number,
+                "holds": holds.get(name),
+            }
+            for name, unit in self._library.units.items()
+        ]
+
+    def _element(self, element: Element) -> dict[str, Any]:
+        source = None if element.source is None else format_place(self._inventory.element(element.source))
+        return {
+            "place": format_place(element),
+            "address": element.address,
+            "barcode": element.barcode,
+            "source": source,
+        }
+
+    def _sessions(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "initiator": record.initiator_name,
+                "target": record.target_name or "(discovery)",
+                "address": record.peer,
+                "state": record.state,
+                "authentication": record.authentication,
+                "header_digest": record.header_digest,
+                "data_digest": record.data_digest,
+                "since": record.since,
+                "commands": record.commands,
+                "bytes_in": record.bytes_in,
+                "bytes_out": record.bytes_out,
+            }
+            for record in self._library.server.sessions()
+        ]

@@ -1,0 +1,74 @@
+"""Making a library: its directory, the annotated tapebay.toml, and the demonstration's cartridges and disk."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from appliance import logs
+from appliance.failures import Failure, OperatorError
+from appliance.library.files import LibraryFiles
+from appliance.operations import demo_disk
+from appliance.operations.offline import finish
+from appliance.operations.offline_operations import Operations, translated
+from appliance.settings import config_file
+from appliance.settings.settings import Settings
+from appliance.settings.template import Plan, render
+from appliance.settings.units import parse_size
+from vlib_images.atomic import write_atomically
+
+DEFAULT_PORTAL = "0.0.0.0:3260"
+DEMO_DISK = "demo"
+DEMO_DISK_SIZE = "256 MiB"
+DEMO_CARTRIDGES = 4
+DEMO_FIRST_BARCODE = "A00001L6"
+
+Progress = Callable[[int, int], None]
+
+
+def plan(directory: Path, *, name: str | None = None, demo: bool = False, **choices: Any) -> Plan:
+    """A Plan for `directory`; choices are Plan's, None means the default."""
+    chosen = {key: value for key, value in choices.items() if value is not None}
+    if demo:
+        chosen["disks"] = [(DEMO_DISK, DEMO_DISK_SIZE)]
+    return Plan(name=name or _name_of(directory), demo=demo, **chosen)
+
+
+def _name_of(directory: Path) -> str:
+    """The directory's name as a library's: lower case, what an IQN cannot hold left out."""
+    name = re.sub(r"[^a-z0-9-]+", "-", directory.absolute().name.lower()).strip("-")[:32]
+    return name if re.match(r"[a-z]", name) else f"tapebay-{name}".rstrip("-")
+
+
+def create(directory: Path, plan: Plan, progress: Progress = lambda done, total: None) -> Path:
+    """Make the library and return the path of its tapebay.toml, which is written last: without it there is no library.
+
+    Raises OperatorError REFUSED when there is one already, ConfigError when the plan makes no valid one, OSError.
+    """
+    path = directory.absolute() / config_file.FILE_NAME
+    if path.exists():
+        raise OperatorError(Failure.REFUSED, f"{path} exists already; serve it, or choose another directory")
+    text = render(plan)
+    settings = config_file.parse(path, text)
+    logs.configure_for_commands()
+    directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+    with LibraryFiles.create(settings) as files:
+        if plan.demo:
+            _add_demo(settings, files, progress)
+    write_atomically(path, text.encode())
+    return path
+
+
+def _add_demo(settings: Settings, files: LibraryFiles, progress: Progress) -> None:
+    known = set(files.inventory.barcodes())
+    if DEMO_FIRST_BARCODE not in known:  # an interrupted init may have made them
+        with translated():
+            finish(Operations(files).cartridge_create(DEMO_FIRST_BARCODE, count=DEMO_CARTRIDGES))
+    (disk,) = settings.disks
+    demo_disk.create(settings.image_of(disk), parse_size(DEMO_DISK_SIZE), progress)
+
+
+def create_default(path: Path) -> None:
+    """Make a library at `path` where there is none: for the first start of a container. Raises as create() does."""
+    if not path.exists():
+        create(path.parent, plan(path.parent, portal=DEFAULT_PORTAL))

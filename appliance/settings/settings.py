@@ -1,0 +1,267 @@
+"""The settings of one library, as tapebay.toml gives them: what each may be, and what they mean together.
+
+docs/configuration.md explains them to operators; appliance/template.py writes the annotated file.
+"""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    model_validator,
+)
+
+from appliance.settings.units import Address, parse_address, parse_size
+from scsi_targets.devices.changer.models import find_model
+from scsi_targets.devices.tape.models import drive_model
+
+ISCSI_NAME = re.compile(r"(iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[^\s]+)?|eui\.[0-9a-f]{16}|naa\.([0-9a-f]{16}|[0-9a-f]{32}))")
+DEVICE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+SERIAL = re.compile(r"[A-Z0-9]{6,32}")
+
+CHANGER = "changer"
+
+
+def _address(value: object) -> object:
+    return parse_address(value) if isinstance(value, str) else value
+
+
+def _listen(value: Address) -> Address:
+    try:
+        ipaddress.ip_address(value.host.partition("%")[0])
+    except ValueError:
+        raise ValueError(f"{value.host!r} is not an IP address; listen on an address of this machine") from None
+    return value
+
+
+def _changer_model(value: str) -> str:
+    try:
+        find_model(value)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
+    return value
+
+
+def _drive_model(value: str) -> str:
+    drive_model(value)
+    return value
+
+
+def _size(value: object) -> object:
+    return parse_size(value) if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+def _iscsi_name(value: str) -> str:
+    """RFC 7143 4.2.7: lower case, at most 223 bytes, iqn., eui. or naa. form."""
+    if len(value.encode()) > 223 or not ISCSI_NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not an iSCSI name; write for example iqn.2026-11.io.tapebay:library")
+    return value
+
+
+def _device_name(value: str) -> str:
+    if not DEVICE_NAME.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not a device name: a lower-case letter, then letters, digits, '-' or '_', 32 at most"
+        )
+    return value
+
+
+def _serial(value: str) -> str:
+    if not SERIAL.fullmatch(value):
+        raise ValueError(f"{value!r} is not a serial number: 6 to 32 upper-case letters and digits")
+    return value
+
+
+AddressSetting = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]
+SizeSetting = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+IscsiName = Annotated[str, AfterValidator(_iscsi_name)]
+DeviceName = Annotated[str, AfterValidator(_device_name)]
+Serial = Annotated[str, AfterValidator(_serial)]
+Lun = Annotated[int, Field(ge=0, le=16383)]  # SAM-5 4.7.4: the peripheral and flat addressing methods
+ChapName = Annotated[str, Field(min_length=1, max_length=255)]
+ChapSecret = Annotated[SecretStr, Field(min_length=12, max_length=255)]
+
+
+class Section(BaseModel):
+    """What every section has in common: an unknown setting is an error, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LibrarySettings(Section):
+    name: DeviceName = "tapebay"
+    cartridges: Path = Path("cartridges")
+    disks: Path = Path("disks")
+    state: Path = Path("state")
+    control_socket: Path = Path("tapebay.sock")
+
+
+class PortalSettings(Section):
+    listen: Annotated[AddressSetting, AfterValidator(_listen)]
+    advertise: AddressSetting | None = None
+    group: Annotated[int, Field(ge=0, le=65535)] = 1
+
+
+class TargetSettings(Section):
+    iqn: IscsiName
+    initiators: list[str] = ["*"]
+    luns: dict[Lun, DeviceName] | None = None
+
+
+class ChangerSettings(Section):
+    model: Annotated[str, AfterValidator(_changer_model)] = "IBM 3573-TL"
+    serial: Serial | None = None
+    slots: Annotated[int, Field(ge=1, le=10000)] = 20
+    import_export: Annotated[int, Field(ge=0, le=1000)] = 2
+
+
+class DriveSettings(Section):
+    name: DeviceName
+    model: Annotated[str, AfterValidator(_drive_model)] = "IBM ULT3580-TD6"
+    serial: Serial | None = None
+    compression: bool = False
+    compression_level: Annotated[int, Field(ge=1, le=19)] = 1
+
+
+class DiskSettings(Section):
+    name: DeviceName
+    size: SizeSetting | None = None
+    image: Path | None = None
+    block_size: Literal[512, 4096] = 512
+    physical_block_size: Literal[512, 4096] | None = None
+    read_only: bool = False
+    removable: bool = False
+    read_zeros: bool = True
+    erase_rate: SizeSetting | None = None
+    serial: Serial | None = None
+    lun: Lun | None = None
+
+    @model_validator(mode="after")
+    def _whole_blocks(self) -> "DiskSettings":
+        if self.size is not None and self.size % self.block_size:
+            raise ValueError(f"size {self.size} is not a multiple of block_size {self.block_size}")
+        if self.physical_block_size is not None and self.physical_block_size < self.block_size:
+            raise ValueError(
+                f"physical_block_size {self.physical_block_size} is less than block_size {self.block_size}"
+            )
+        return self
+
+
+class ChapAccount(Section):
+    """Who must prove what: the initiator's user and secret, and with mutual_* the target's."""
+
+    initiator: str = "*"
+    target: str = "*"
+    user: ChapName
+    secret: ChapSecret
+    mutual_user: ChapName | None = None
+    mutual_secret: ChapSecret | None = None
+
+    @model_validator(mode="after")
+    def _mutual_pair(self) -> "ChapAccount":
+        if (self.mutual_user is None) != (self.mutual_secret is None):
+            raise ValueError("mutual CHAP needs both mutual_user and mutual_secret")
+        if self.mutual_secret == self.secret:  # RFC 7143 12.1.3: a target that reuses it can be made to answer itself
+            raise ValueError("mutual_secret must differ from secret")
+        return self
+
+
+class ChapSettings(Section):
+    discovery: bool = False
+    accounts: list[ChapAccount] = []
+
+
+class LimitsSettings(Section):
+    sessions: Annotated[int, Field(ge=1, le=10000)] = 256
+    buffer_memory: Annotated[SizeSetting, Field(ge=32 << 20)] = 512 << 20
+    connection_memory: Annotated[SizeSetting, Field(ge=1 << 20)] = 64 << 20
+    command_window: Annotated[int, Field(ge=1, le=4096)] = 128
+    login_seconds: Annotated[float, Field(gt=0, le=600)] = 15.0
+    send_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+
+
+class LoggingSettings(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class Settings(Section):
+    """A whole tapebay.toml. `directory` is where the file lies; relative paths start there."""
+
+    library: LibrarySettings = LibrarySettings()
+    portals: Annotated[list[PortalSettings], Field(min_length=1)]
+    targets: Annotated[list[TargetSettings], Field(min_length=1)]
+    changer: ChangerSettings = ChangerSettings()
+    drives: list[DriveSettings] = []
+    disks: list[DiskSettings] = []
+    chap: ChapSettings = ChapSettings()
+    limits: LimitsSettings = LimitsSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+    def device_names(self) -> list[str]:
+        """The changer, the drives, the disks: the order of their default LUNs."""
+        return [CHANGER, *(drive.name for drive in self.drives), *(disk.name for disk in self.disks)]
+
+    def image_of(self, disk: DiskSettings) -> Path:
+        """Where a disk's image lies."""
+        return disk.image or self.library.disks / f"{disk.name}.img"
+
+    def lun_map(self, target: TargetSettings) -> dict[int, str]:
+        """LUN to device name: as the target says; or the changer at 0, the drives from 1, then the disks.
+
+        A disk's own `lun` comes first, the others fill the free numbers in that order.
+        """
+        if target.luns is not None:
+            return dict(target.luns)
+        chosen = {disk.name: disk.lun for disk in self.disks if disk.lun is not None}
+        luns = {lun: name for name, lun in chosen.items()}
+        free = (lun for lun in range(16384) if lun not in luns)
+        luns.update({next(free): name for name in self.device_names() if name not in chosen})
+        return dict(sorted(luns.items()))
+
+    @model_validator(mode="after")
+    def _together(self) -> "Settings":
+        problems = [*_repeated(self), *_luns(self)]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def _repeated(settings: Settings) -> list[str]:
+    devices: list[ChangerSettings | DriveSettings | DiskSettings]
+    devices = [settings.changer, *settings.drives, *settings.disks]
+    lists: dict[str, list[Any]] = {
+        "device name": settings.device_names(),
+        "target iqn": [target.iqn for target in settings.targets],
+        "portal": [str(portal.listen) for portal in settings.portals if portal.listen.port],
+        "serial": [device.serial for device in devices if device.serial is not None],
+        "LUN": [disk.lun for disk in settings.disks if disk.lun is not None],
+    }
+    return [
+        f"{what} {value!r} is given {values.count(value)} times; each must be different"
+        for what, values in lists.items()
+        for value in sorted({value for value in values if values.count(value) > 1})
+    ]
+
+
+def _luns(settings: Settings) -> list[str]:
+    known = set(settings.device_names())
+    problems = []
+    for target in settings.targets:
+        names = list((target.luns or {}).values())
+        problems += [
+            f"target {target.iqn}: there is no device {name!r}; the library has {', '.join(sorted(known))}"
+            for name in names
+            if name not in known
+        ]
+        if len(names) != len(set(names)):
+            problems.append(f"target {target.iqn}: a device has two LUNs; give each device one")
+    return problems

@@ -1,0 +1,154 @@
+"""The annotated tapebay.toml that `tapebay init` writes: every setting with what it does and what it may be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from appliance.settings.settings import ChangerSettings, DriveSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a new library is made of. portal: HOST:PORT; disks: (name, size as text); demo: with cartridges and data."""
+
+    name: str
+    portal: str
+    advertise: str | None = None
+    drives: int = 2
+    drive_model: str = DriveSettings.model_fields["model"].default
+    changer_model: str = ChangerSettings.model_fields["model"].default
+    slots: int = ChangerSettings.model_fields["slots"].default
+    import_export: int = ChangerSettings.model_fields["import_export"].default
+    disks: Sequence[tuple[str, str]] = ()
+    demo: bool = False
+
+    @property
+    def iqn(self) -> str:
+        return f"iqn.2026-11.io.tapebay:{self.name}"
+
+
+def render(plan: Plan) -> str:
+    """The file's text; it reads back as the plan says, everything else at its default."""
+    return "\n".join(
+        [_library(plan), _portals(plan), _target(plan), _changer(plan), _drives(plan), _disks(plan), _REST]
+    )
+
+
+def _library(plan: Plan) -> str:
+    return f"""\
+# A Tapebay library. `tapebay serve --config THIS-FILE` serves it; changes take effect at the next start.
+# Relative paths start at the directory of this file. Sizes: "256 MiB", "2.5 TB" or a number of bytes.
+# A line that begins with '#' shows a setting with its default, or an example.
+
+[library]
+name = "{plan.name}"                 # shown by `tapebay status`
+# cartridges = "cartridges"          # a directory for each cartridge, named by its barcode
+# disks = "disks"                    # disk images that [[disks]] does not place elsewhere
+# state = "state"                    # where cartridges are, reservations, saved mode pages, serial numbers
+# control_socket = "tapebay.sock"    # how the command line reaches the daemon; mode 0660, so its group may operate
+"""
+
+
+def _portals(plan: Plan) -> str:
+    advertise = f'advertise = "{plan.advertise}"' if plan.advertise else '# advertise = "192.0.2.10:3260"'
+    return f"""\
+# Where initiators connect; one [[portals]] for each address, "0.0.0.0" for all of IPv4, "[::]" for all of IPv6.
+[[portals]]
+listen = "{plan.portal}"
+{advertise}    # what discovery answers when initiators reach this portal by another address (NAT, container)
+# group = 1                            # portal group tag, 0 to 65535
+"""
+
+
+def _target(plan: Plan) -> str:
+    return f"""\
+# What initiators log in to. Without `luns` it holds the changer at LUN 0, the drives from 1, then the disks.
+[[targets]]
+iqn = "{plan.iqn}"
+# initiators = ["*"]                   # who sees it: iSCSI names, '*' and '?' match any characters
+# luns = {{ 0 = "changer", 1 = "drive0" }}
+"""
+
+
+def _changer(plan: Plan) -> str:
+    return f"""\
+# The robot and its slots. The model fixes the names in INQUIRY data and the element addresses.
+[changer]
+model = "{plan.changer_model}"
+slots = {plan.slots}
+import_export = {plan.import_export}
+# serial = "TBL0000001"                # 6 to 32 of A-Z and 0-9; by default made from the library's own identity
+"""
+
+
+def _drives(plan: Plan) -> str:
+    heading = "# The tape drives, in the order of their element addresses.\n"
+    return heading + "\n".join(
+        f"""\
+[[drives]]
+name = "drive{index}"
+model = "{plan.drive_model}"
+# serial = "TBD000000{index}"
+# compression = false                  # until an initiator decides (`mt compression 1`)
+# compression_level = 1                # of zstd, 1 to 19: smaller and slower
+"""
+        for index in range(plan.drives)
+    )
+
+
+def _disks(plan: Plan) -> str:
+    heading = "# Disks. `tapebay disk create` makes an image and adds its section at the end of this file.\n"
+    if not plan.disks:
+        return heading + "\n".join(f"# {line}".rstrip() for line in disk_section("demo", "256 MiB").splitlines()) + "\n"
+    return heading + "\n".join(disk_section(name, size) for name, size in plan.disks)
+
+
+def disk_section(
+    name: str, size: str, *, block_size: int = 512, read_only: bool = False, removable: bool = False
+) -> str:
+    """One [[disks]] section; settings at their defaults are shown as comments."""
+
+    def setting(name: str, value: object, default: object) -> str:
+        return f"{'# ' if value == default else ''}{name} = {str(value).lower()}"
+
+    return f"""\
+[[disks]]
+name = "{name}"
+size = "{size}"
+# image = "disks/{name}.img"
+{setting("block_size", block_size, 512)}                     # 512 or 4096
+# physical_block_size = 4096           # what initiators align to; by default block_size
+{setting("read_only", read_only, False)}
+{setting("removable", removable, False)}                    # initiators may eject it
+# read_zeros = true                    # unmapped blocks read as zeros; false promises nothing
+# erase_rate = "200 MiB"               # SANITIZE and FORMAT UNIT write no more in a second
+# serial = "TBK0000001"
+# lun = 9                              # fixed LUN; by default the next free one
+"""
+
+
+_REST = """\
+# Who may log in. Without accounts anyone whom `initiators` names may; with accounts, only who has one.
+# Use secrets of 12 to 16 characters: Microsoft's initiator takes no others.
+[chap]
+# discovery = false                    # ask for CHAP in discovery sessions too
+#
+# [[chap.accounts]]
+# initiator = "*"                      # for which initiators and targets; the first account that matches counts
+# target = "*"
+# user = "backup"
+# secret = "at-least-12-chars"
+# mutual_user = "tapebay"              # with these two, the target proves itself as well
+# mutual_secret = "another-secret"
+
+[limits]
+# sessions = 256                       # more are refused at login
+# buffer_memory = "512 MiB"            # for the payload of all commands together
+# connection_memory = "64 MiB"         # ... and of one connection
+# command_window = 128                 # commands that one session may have outstanding
+# login_seconds = 15.0                 # a login that takes longer is closed
+# send_seconds = 60.0                  # so is a session that does not read what it asked for
+
+[logging]
+# level = "info"                       # debug, info, warning or error
+# format = "auto"                      # auto: console on a terminal, else json
+"""

@@ -1,0 +1,1 @@
+"""The copy manager: EXTENDED COPY (SPC)."""

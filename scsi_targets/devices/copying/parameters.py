@@ -1,0 +1,121 @@
+"""EXTENDED COPY parameter lists: everything that is checked before anything is copied (SPC-5 5.17.7.3, 6.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scsi_targets.devices.copying import limits
+from scsi_targets.t10 import copy_descriptors as copy
+from scsi_targets.t10 import sense, vpd
+from scsi_targets.t10.copy_descriptors import IdentificationDescriptor, ParameterListHeader, SegmentDescriptor
+from scsi_targets.t10.fields import Field
+from scsi_targets.t10.sense import CheckCondition, SenseCode
+
+MAXIMUM_DESIGNATOR_BYTES = 20
+RESERVED_USAGE = 0b01
+LONGEST_SEGMENT = max(kind.length for kind in SegmentDescriptor.types.values())
+
+
+def invalid(
+    offset: int, field: Field | None = None, code: SenseCode = sense.INVALID_FIELD_IN_PARAMETER_LIST
+) -> CheckCondition:
+    """ILLEGAL REQUEST that points into the parameter list: at `field` of the descriptor that begins at `offset`."""
+    return CheckCondition(code, offset + (field.byte if field is not None else 0), field_in_cdb=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """A parameter list that is well formed. cscds and segments are in their order, with the offset of each segment in
+    the list; inline_data is a view of the Data-Out."""
+
+    header: ParameterListHeader
+    cscds: list[IdentificationDescriptor]
+    segments: list[tuple[int, SegmentDescriptor]]
+    inline_data: memoryview
+
+    @property
+    def remembered(self) -> bool:
+        """Whether the list identifier is one (LIST ID USAGE)."""
+        return self.header.list_id_usage != copy.NO_LIST_IDENTIFIER
+
+
+def cscd_offset(index: int) -> int:
+    """Where a CSCD descriptor begins in the parameter list."""
+    return ParameterListHeader.length + index * copy.CSCD_DESCRIPTOR_LENGTH
+
+
+def parse(data: memoryview, types: limits.SegmentTypes = SegmentDescriptor.types) -> Parameters:
+    """Takes a parameter list apart; `types`: the segment descriptors that are supported. Raises CheckCondition."""
+    if len(data) < ParameterListHeader.length:
+        raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
+    header = ParameterListHeader.decode(data)
+    _check_header(header, len(data))
+    segments_at = ParameterListHeader.length + header.cscd_descriptor_list_length
+    inline_at = segments_at + header.segment_descriptor_list_length
+    return Parameters(
+        header,
+        _cscds(bytes(data[ParameterListHeader.length : segments_at])),
+        _segments(bytes(data[segments_at:inline_at]), segments_at, types),
+        data[inline_at : inline_at + header.inline_data_length],
+    )
+
+
+def _check_header(header: ParameterListHeader, available: int) -> None:
+    if header.list_id_usage == RESERVED_USAGE:
+        raise invalid(0, ParameterListHeader.list_id_usage)
+    if header.list_id_usage == copy.NO_LIST_IDENTIFIER and header.list_identifier:
+        raise invalid(0, ParameterListHeader.list_identifier)
+    descriptors = header.cscd_descriptor_list_length + header.segment_descriptor_list_length
+    if descriptors > limits.MAXIMUM_DESCRIPTOR_LIST_BYTES:  # that comes before what the list consists of
+        raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
+    if header.cscd_descriptor_list_length > limits.MAXIMUM_CSCD_DESCRIPTORS * copy.CSCD_DESCRIPTOR_LENGTH:
+        field = ParameterListHeader.cscd_descriptor_list_length
+        raise invalid(0, field, sense.TOO_MANY_TARGET_DESCRIPTORS)
+    if header.inline_data_length > limits.MAXIMUM_INLINE_BYTES:
+        raise invalid(0, ParameterListHeader.inline_data_length, sense.INLINE_DATA_LENGTH_EXCEEDED)
+    if ParameterListHeader.length + descriptors + header.inline_data_length > available:
+        raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
+    if header.cscd_descriptor_list_length % copy.CSCD_DESCRIPTOR_LENGTH:
+        raise invalid(0, ParameterListHeader.cscd_descriptor_list_length)
+
+
+def _cscds(data: bytes) -> list[IdentificationDescriptor]:
+    return [
+        _cscd(data[at:], ParameterListHeader.length + at) for at in range(0, len(data), copy.CSCD_DESCRIPTOR_LENGTH)
+    ]
+
+
+def _cscd(data: bytes, offset: int) -> IdentificationDescriptor:
+    found = IdentificationDescriptor.decode(data)
+    if found.descriptor_type_code != copy.IDENTIFICATION_DESCRIPTOR:
+        raise invalid(offset, None, sense.UNSUPPORTED_TARGET_DESCRIPTOR_TYPE)
+    if found.association:  # only logical units can be copied from and to
+        raise invalid(offset, IdentificationDescriptor.association)
+    if not 0 < found.designator_length <= MAXIMUM_DESIGNATOR_BYTES:
+        raise invalid(offset, IdentificationDescriptor.designator_length)
+    if found.peripheral_device_type == vpd.SEQUENTIAL_ACCESS and bool(found.fixed) != bool(found.block_length):
+        raise invalid(offset, IdentificationDescriptor.block_length)  # SPC-5 table 138
+    return found
+
+
+def _segments(data: bytes, offset: int, types: limits.SegmentTypes) -> list[tuple[int, SegmentDescriptor]]:
+    found: list[tuple[int, SegmentDescriptor]] = []
+    at = 0
+    while at < len(data):
+        if len(found) == limits.MAXIMUM_SEGMENT_DESCRIPTORS:
+            raise invalid(offset + at, None, sense.TOO_MANY_SEGMENT_DESCRIPTORS)
+        segment = _segment(data[at : at + LONGEST_SEGMENT], offset + at, types)
+        found.append((offset + at, segment))
+        at += segment.length
+    return found
+
+
+def _segment(data: bytes, offset: int, types: limits.SegmentTypes) -> SegmentDescriptor:
+    kind = types.get(data[0])
+    if kind is None:
+        raise invalid(offset, None, sense.UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE)
+    if int.from_bytes(data[2:4], "big") != kind.length - 4:
+        raise invalid(offset + 2)
+    if len(data) < kind.length:
+        raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
+    return kind.decode(data)

@@ -1,0 +1,125 @@
+"""What a copy manager remembers of its copies, for RECEIVE COPY RESULTS (SPC-5 6.23 to 6.25)."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from datamover.copy_progress import Progress
+from scsi_targets.devices.unit.task import Nexus
+from scsi_targets.t10 import copy_descriptors as copy
+from scsi_targets.t10 import sense
+from scsi_targets.t10.fields import Field
+from scsi_targets.t10.sense import CheckCondition
+
+# Finished copies that one logical unit remembers; the oldest is forgotten for one more.
+MAXIMUM_RECORDS = 64
+# How long an initiator should wait before it asks again.
+STATUS_UPDATE_DELAY_MS = 1000
+NO_MORE_UPDATES = 0xFFFFFFFE
+IN_PROGRESS, COMPLETED, COMPLETED_WITH_ERRORS = 0x00, 0x01, 0x02
+IN_PROGRESS_FOREGROUND = 0x11
+
+
+@dataclass(eq=False)
+class CopyRecord:
+    """One copy. status: of the EXTENDED COPY command, None while it runs; `sense_data` came with it."""
+
+    progress: Progress = field(default_factory=Progress)
+    cancelled: bool = False
+    status: int | None = None
+    sense_data: bytes = b""
+    status_reported: bool = False
+    details_reported: bool = False
+
+    def copy_status(self) -> bytes:
+        """RECEIVE COPY STATUS(LID1) parameter data."""
+        units, count = _scaled(self.progress.bytes_written, 32)
+        return copy.CopyStatus.encode(
+            copy_command_status=self._code(IN_PROGRESS),
+            segments_processed=self.progress.segments,
+            transfer_count_units=units,
+            transfer_count=count,
+        )
+
+    def copy_status_lid4(self) -> bytes:
+        """RECEIVE COPY STATUS(LID4) parameter data."""
+        padded = self.sense_data.ljust((len(self.sense_data) + 3) // 4 * 4, b"\0")
+        units, count = _scaled(self.progress.bytes_written, 64)
+        header = copy.CopyStatusLid4.encode(
+            available_data=copy.CopyStatusLid4.length - 4 + len(padded),
+            copy_operation_status=self._code(IN_PROGRESS_FOREGROUND),
+            operation_counter=self.progress.operations & 0xFFFF,
+            estimated_status_update_delay=STATUS_UPDATE_DELAY_MS if self.status is None else NO_MORE_UPDATES,
+            completion_status=self.status or 0,
+            sense_data_field_length=len(padded),
+            sense_data_length=len(self.sense_data),
+            transfer_count_units=units,
+            transfer_count=count,
+            segments_processed=self.progress.segments,
+        )
+        return header + padded
+
+    def _code(self, in_progress: int) -> int:
+        if self.status is None:
+            return in_progress
+        return COMPLETED_WITH_ERRORS if self.status else COMPLETED
+
+    def failure_details(self) -> bytes:
+        """RECEIVE COPY FAILURE DETAILS(LID1) parameter data; only a zero AVAILABLE DATA when nothing failed."""
+        if not self.sense_data or self.status is None:
+            return bytes(4)
+        header = copy.FailureDetails.encode(
+            available_data=copy.FailureDetails.length - 4 + len(self.sense_data),
+            extended_copy_command_status=self.status,
+            sense_data_length=len(self.sense_data),
+        )
+        return header + self.sense_data
+
+
+class CopyRecords:
+    """By I_T nexus and list identifier. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._records: dict[tuple[Nexus, int], CopyRecord] = {}
+
+    def begin(self, nexus: Nexus, list_identifier: int) -> CopyRecord:
+        """A new copy takes the place of a finished one with its identifier; CheckCondition when that one still runs."""
+        key = (nexus, list_identifier)
+        with self._lock:
+            if key in self._records and self._records[key].status is None:
+                raise CheckCondition(sense.OPERATION_IN_PROGRESS._replace(key=sense.ILLEGAL_REQUEST))  # SPC-5 5.17.4.2
+            self._records.pop(key, None)
+            finished = [other for other, record in self._records.items() if record.status is not None]
+            if len(finished) >= MAXIMUM_RECORDS:
+                del self._records[finished[0]]
+            return self._records.setdefault(key, CopyRecord())
+
+    def find(self, nexus: Nexus, list_identifier: int, field_: Field) -> CopyRecord:
+        """The copy with that identifier; CheckCondition (INVALID FIELD IN CDB) when there is none."""
+        with self._lock:
+            record = self._records.get((nexus, list_identifier))
+        if record is None:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field_)
+        return record
+
+    def forget(self, nexus: Nexus, list_identifier: int | None = None) -> None:
+        """One copy of a nexus, or all of them."""
+        with self._lock:
+            for key in [k for k in self._records if k[0] == nexus and list_identifier in (None, k[1])]:
+                del self._records[key]
+
+    def clear(self) -> None:
+        """A reset."""
+        with self._lock:
+            self._records.clear()
+
+
+def _scaled(count: int, bits: int) -> tuple[int, int]:
+    """TRANSFER COUNT UNITS (00h bytes, 01h KiB, 02h MiB ...) and the count in them, the finest that fits."""
+    units = 0
+    while count >> bits:
+        count >>= 10
+        units += 1
+    return units, count

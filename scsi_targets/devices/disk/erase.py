@@ -1,0 +1,238 @@
+"""FORMAT UNIT and SANITIZE (SBC-4 5.4, 5.30, 4.11, 4.33)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from scsi_targets.devices.disk.base import BlockUnit
+from scsi_targets.devices.disk.erasure import Erasure, Kind, Plan
+from scsi_targets.devices.unit.dispatch import CONFLICTS, REQUIRED, Row, handles
+from scsi_targets.devices.unit.parameter_data import parameter_list
+from scsi_targets.devices.unit.task import Response, Task
+from scsi_targets.t10 import sbc, sbc_pages, sense
+from scsi_targets.t10.fields import Field
+from scsi_targets.t10.sense import CheckCondition
+from vlib_images.disk.raw import DiskImage
+
+log = structlog.get_logger(__name__)
+
+ERASE_TIMEOUT_SECONDS = 24 * 3600
+RECOVERY = (sbc.SanitizeCommand, sbc.FormatUnit)  # what a disk takes whose erasure has failed
+
+
+class BlockErase(BlockUnit):
+    """`erasure` is the one that runs; `failure` the plan of one that failed and bars the medium.
+
+    erase_bytes_per_second: how fast erasures may write, so that other disks of the same store are not starved; None:
+    as fast as it goes."""
+
+    def __init__(self, *args: Any, erase_bytes_per_second: int | None = None, **kwargs: Any) -> None:
+        self.erasure: Erasure | None = None
+        self.failure: Plan | None = None
+        self._erase_bytes_per_second = erase_bytes_per_second
+        super().__init__(*args, **kwargs)
+        self._resume()
+
+    def _resume(self) -> None:
+        state = self.store.get(f"{self.state_key}/erasure")
+        if state is None:
+            return
+        plan = Plan.from_state(state)
+        if plan.failed:
+            self.failure = plan
+            self.update_access()
+        elif self.image is not None:
+            log.info("an erasure that was interrupted begins again", disk=self.state_key, kind=plan.kind.value)
+            self._start(plan, self.image)
+
+    # ---- ready or not ----------------------------------------------------------------------------------------------
+
+    def not_ready(self) -> CheckCondition | None:
+        if (erasure := self.erasure) is not None:
+            formatting = erasure.plan.kind is Kind.FORMAT
+            code = sense.FORMAT_IN_PROGRESS if formatting else sense.SANITIZE_IN_PROGRESS
+            return CheckCondition(code, progress=erasure.progress)
+        if self.failure is not None:
+            return CheckCondition(_failure_code(self.failure))
+        return super().not_ready()
+
+    def update_access(self) -> None:
+        self.accessible = self.loaded and self.erasure is None and self.failure is None
+
+    def check_medium(self, row: Row) -> None:
+        if not self.accessible and self.erasure is None and self.loaded and issubclass(row.command, RECOVERY):
+            return
+        super().check_medium(row)
+
+    def start_stop_unit(self, cdb: sbc.StartStopUnit, task: Task) -> None:
+        if self.erasure is not None:
+            self.check_ready()
+        super().start_stop_unit(cdb, task)
+
+    def remove(self) -> DiskImage | None:
+        if self.erasure is not None:
+            raise ValueError("the medium is being erased")
+        return super().remove()
+
+    def close(self) -> None:
+        """Stops an erasure, which the next start of the appliance takes up again, and closes the image."""
+        if (erasure := self.erasure) is not None:
+            erasure.stop()
+        super().close()
+
+    # ---- running ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, plan: Plan, task: Task, *, immediate: bool, moved: int) -> Response:
+        assert self.image is not None  # or check_medium() had refused
+        self.failure = None
+        self.store.put(f"{self.state_key}/erasure", plan.to_state())
+        erasure = self._start(plan, self.image)
+        if immediate:
+            return Response(data_length=moved)
+        return self.defer(task, lambda: self._await(erasure, moved))
+
+    def _start(self, plan: Plan, image: DiskImage) -> Erasure:
+        erasure = Erasure(plan, image, bytes_per_second=self._erase_bytes_per_second, ended=self._ended)
+        with self.gate.alone:  # what others are reading and writing ends first; then they find no medium
+            self.erasure = erasure
+            self.update_access()
+        erasure.start()
+        return erasure
+
+    def _await(self, erasure: Erasure, moved: int) -> Response:
+        erasure.finished.wait()
+        if self.failure is not None:
+            raise CheckCondition(_failure_code(self.failure), transferred=moved)
+        return Response(data_length=moved)
+
+    def _ended(self, error: Exception | None) -> None:
+        assert self.erasure is not None
+        plan = self.erasure.plan
+        state = None
+        if error is not None:
+            log.error("an erasure failed", disk=self.state_key, kind=plan.kind.value, reason=str(error))
+            self.failure = Plan.from_state(plan.to_state() | {"failed": True})
+            state = self.failure.to_state()
+        self.store.put(f"{self.state_key}/erasure", state)
+        self.erasure = None
+        self.update_access()
+
+    # ---- FORMAT UNIT -----------------------------------------------------------------------------------------------
+
+    @handles(sbc.FormatUnit, medium=REQUIRED, writes=True, reservation=CONFLICTS, timeout_seconds=ERASE_TIMEOUT_SECONDS)
+    def format_unit(self, cdb: sbc.FormatUnit, task: Task) -> Response:
+        if cdb.format_protection_information:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, sbc.FormatUnit.format_protection_information)
+        if not cdb.format_data:
+            return self._begin(Plan(Kind.FORMAT), task, immediate=False, moved=0)
+        data = bytes(task.data())
+        header_class = sbc_pages.LongFormatParameterListHeader if cdb.long_list else sbc_pages.FormatParameterListHeader
+        if len(data) < header_class.length:
+            raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR, transferred=len(data))
+        header = header_class(data[: header_class.length])
+        if not header.format_options_valid:  # then the other options must be zero (SBC-4 5.4.2.2)
+            for field in (
+                header_class.disable_primary,
+                header_class.disable_certification,
+                header_class.stop_format,
+                header_class.initialization_pattern,
+            ):
+                _refuse_parameter(bool(getattr(header, field.name)), field, len(data))
+        # There is no primary, no certified and no grown defect list: only an empty list can be honoured.
+        for field in (header_class.protection_fields_usage, header_class.defect_list_length):
+            _refuse_parameter(bool(getattr(header, field.name)), field, len(data))
+        block = self._format_pattern(data, header_class.length) if header.initialization_pattern else b""
+        plan = Plan(Kind.FORMAT, pattern=block if any(block) else b"")
+        return self._begin(plan, task, immediate=bool(header.immediate), moved=len(data))
+
+    def _format_pattern(self, data: bytes, at: int) -> bytes:
+        """The logical block that an initialization pattern descriptor at `at` describes (SBC-4 5.4.3.3)."""
+        kind = sbc_pages.InitializationPatternDescriptor
+        if len(data) < at + kind.length:
+            raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR, transferred=len(data))
+        descriptor = kind.decode(data[at:])
+        length = descriptor.initialization_pattern_length
+        if descriptor.initialization_pattern_type == 0 and length == 0:
+            return bytes(self.block_length)  # the default pattern, which is ours to choose
+        wrong = descriptor.initialization_pattern_type != 1 or not 0 < length <= self.block_length
+        if wrong or len(data) < at + kind.length + length:
+            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, at + 1, transferred=len(data))
+        return _repeat(data[at + kind.length :][:length], self.block_length)
+
+    # ---- SANITIZE --------------------------------------------------------------------------------------------------
+
+    @handles(sbc.SanitizeOverwrite, medium=REQUIRED, writes=True, timeout_seconds=ERASE_TIMEOUT_SECONDS)
+    def sanitize_overwrite(self, cdb: sbc.SanitizeOverwrite, task: Task) -> Response:
+        _refuse_reserved(cdb)
+        header, field = sbc_pages.OverwriteParameterList, sbc.SanitizeCommand.parameter_list_length
+        if not header.length < cdb.parameter_list_length <= header.length + self.block_length:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
+        data = parameter_list(task, cdb.parameter_list_length, field)
+        given = header(data[: header.length])
+        length = given.initialization_pattern_length
+        _refuse_parameter(bool(given.test), header.test, len(data))
+        _refuse_parameter(not given.overwrite_count, header.overwrite_count, len(data))
+        wrong = not 0 < length <= self.block_length or header.length + length > len(data)
+        _refuse_parameter(wrong, header.initialization_pattern_length, len(data))
+        plan = Plan(
+            Kind.OVERWRITE,
+            pattern=_repeat(data[header.length : header.length + length], self.block_length),
+            passes=given.overwrite_count,
+            invert=bool(given.invert),
+            unrestricted_exit=bool(cdb.allow_unrestricted_sanitize_exit),
+        )
+        return self._begin(plan, task, immediate=bool(cdb.immediate), moved=len(data))
+
+    @handles(sbc.SanitizeBlockErase, medium=REQUIRED, writes=True, timeout_seconds=ERASE_TIMEOUT_SECONDS)
+    def sanitize_block_erase(self, cdb: sbc.SanitizeBlockErase, task: Task) -> Response:
+        return self._sanitize(Kind.BLOCK_ERASE, cdb, task)
+
+    @handles(sbc.SanitizeCryptographicErase, medium=REQUIRED, writes=True, timeout_seconds=ERASE_TIMEOUT_SECONDS)
+    def sanitize_cryptographic_erase(self, cdb: sbc.SanitizeCryptographicErase, task: Task) -> Response:
+        return self._sanitize(Kind.CRYPTOGRAPHIC_ERASE, cdb, task)
+
+    def _sanitize(self, kind: Kind, cdb: sbc.SanitizeCommand, task: Task) -> Response:
+        _refuse_reserved(cdb)
+        _refuse_parameter_list(cdb)
+        plan = Plan(kind, unrestricted_exit=bool(cdb.allow_unrestricted_sanitize_exit))
+        return self._begin(plan, task, immediate=bool(cdb.immediate), moved=0)
+
+    @handles(sbc.SanitizeExitFailureMode, medium=REQUIRED)
+    def sanitize_exit_failure_mode(self, cdb: sbc.SanitizeExitFailureMode, task: Task) -> None:
+        _refuse_reserved(cdb)
+        _refuse_parameter_list(cdb)
+        if self.failure is None:
+            return
+        if not self.failure.unrestricted_exit:  # only another sanitize operation ends it (SBC-4 4.11.4)
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB)
+        self.store.put(f"{self.state_key}/erasure", None)
+        self.failure = None
+        self.update_access()
+
+
+def _failure_code(plan: Plan) -> sense.SenseCode:
+    return sense.FORMAT_COMMAND_FAILED if plan.kind is Kind.FORMAT else sense.SANITIZE_COMMAND_FAILED
+
+
+def _refuse_reserved(cdb: sbc.SanitizeCommand) -> None:
+    # A command that destroys everything is carried out only when nothing about it is unclear.
+    reserved = ~int.from_bytes(type(cdb).usage_mask(), "big") & ((1 << 8 * (cdb.length - 1)) - 1) << 8
+    if int.from_bytes(cdb.raw[: cdb.length], "big") & reserved:
+        raise CheckCondition(sense.INVALID_FIELD_IN_CDB)
+
+
+def _refuse_parameter_list(cdb: sbc.SanitizeCommand) -> None:
+    if cdb.parameter_list_length:
+        raise CheckCondition(sense.INVALID_FIELD_IN_CDB, sbc.SanitizeCommand.parameter_list_length)
+
+
+def _refuse_parameter(wrong: bool, field: Field, moved: int) -> None:
+    if wrong:
+        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, field, transferred=moved)
+
+
+def _repeat(pattern: bytes, length: int) -> bytes:
+    """One logical block that begins with the pattern and repeats it."""
+    return (pattern * (length // len(pattern) + 1))[:length]

@@ -1,0 +1,91 @@
+"""What a disk has done since it was started: log pages 19h and 2Fh (SPC-5 7.3.9, 7.3.11), and figures for operators."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from scsi_targets.devices.disk.storage import BlockStorage
+from scsi_targets.devices.unit.log_commands import log_page
+from scsi_targets.t10.fields import Bits, Structure
+from scsi_targets.t10.log_pages import LogParameter
+
+GENERAL_STATISTICS, INFORMATIONAL_EXCEPTIONS = 0x19, 0x2F
+MICROSECOND_EXPONENT = -6
+NO_TEMPERATURE = 0xFF
+
+
+class GeneralStatistics(Structure, length=64):
+    """General access statistics and performance log parameter (SPC-5 table 305), without its header."""
+
+    read_commands = Bits(0, 7, 64)
+    write_commands = Bits(8, 7, 64)
+    logical_blocks_received = Bits(16, 7, 64)
+    logical_blocks_transmitted = Bits(24, 7, 64)
+    read_processing_intervals = Bits(32, 7, 64)
+    write_processing_intervals = Bits(40, 7, 64)
+    weighted_commands = Bits(48, 7, 64)
+    weighted_processing = Bits(56, 7, 64)
+
+
+class Traffic:
+    """Counts commands, bytes and the time they took. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        with self._lock:
+            self.read_commands = self.read_bytes = self.read_nanoseconds = 0
+            self.write_commands = self.written_bytes = self.write_nanoseconds = 0
+
+    def was_read(self, length: int, began_nanoseconds: int) -> None:
+        """A command that began then has read `length` bytes."""
+        took = time.monotonic_ns() - began_nanoseconds
+        with self._lock:
+            self.read_commands += 1
+            self.read_bytes += length
+            self.read_nanoseconds += took
+
+    def was_written(self, length: int, began_nanoseconds: int) -> None:
+        """A command that began then has written `length` bytes."""
+        took = time.monotonic_ns() - began_nanoseconds
+        with self._lock:
+            self.write_commands += 1
+            self.written_bytes += length
+            self.write_nanoseconds += took
+
+
+class BlockStatistics(BlockStorage):
+    """`traffic` counts what READ and WRITE commands move."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.traffic = Traffic()
+        super().__init__(*args, **kwargs)
+
+    @log_page(GENERAL_STATISTICS)
+    def general_statistics_log_page(self) -> list[LogParameter]:
+        """General Statistics and Performance, with the Time Interval that its intervals are counted in."""
+        traffic = self.traffic
+        figures = GeneralStatistics.encode(
+            read_commands=traffic.read_commands,
+            write_commands=traffic.write_commands,
+            logical_blocks_received=traffic.written_bytes // self.block_length,
+            logical_blocks_transmitted=traffic.read_bytes // self.block_length,
+            read_processing_intervals=traffic.read_nanoseconds // 1000,
+            write_processing_intervals=traffic.write_nanoseconds // 1000,
+        )
+        microsecond = MICROSECOND_EXPONENT.to_bytes(4, "big", signed=True) + (1).to_bytes(4, "big")
+        return [LogParameter(0x0001, figures), LogParameter(0x0003, microsecond)]
+
+    @log_page(INFORMATIONAL_EXCEPTIONS)
+    def informational_exceptions_log_page(self) -> list[LogParameter]:
+        """Informational Exceptions: none, and no temperature."""
+        return [LogParameter(0x0000, bytes([0, 0, NO_TEMPERATURE]))]
+
+    def reset_log_page(self, page: int, subpage: int) -> None:
+        super().reset_log_page(page, subpage)
+        if page == GENERAL_STATISTICS:
+            self.traffic.reset()

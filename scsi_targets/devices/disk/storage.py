@@ -1,0 +1,194 @@
+"""What every command of a disk stands on: the image, its blocks, when they may be touched, what their errors mean."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, ClassVar
+
+from datamover.engine import LIMIT_TRANSFER_BYTES
+from scsi_targets.devices.unit.device import Device
+from scsi_targets.devices.unit.dispatch import Row
+from scsi_targets.devices.unit.identity import Identity
+from scsi_targets.devices.unit.readers_writer_lock import ReadersWriterLock
+from scsi_targets.devices.unit.task import Task
+from scsi_targets.t10 import sbc, sense, vpd
+from scsi_targets.t10.fields import Command, Field
+from scsi_targets.t10.sense import CheckCondition
+from vlib_images.disk.raw import DiskImage
+
+BLOCK_LENGTHS = (512, 4096)
+SYNCHRONIZING = (sbc.SynchronizeCache10, sbc.SynchronizeCache16, sbc.StartStopUnit)
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class BlockStorage(Device):
+    """A disk's medium, without commands.
+
+    image: the medium that is in the device, loaded; None: a removable disk without one. The device closes it.
+    block_length: 512 or 4096 bytes; physical_block_length: what READ CAPACITY(16) says of the physical blocks, a power
+    of two times the block length. read_only: write protected even if the image could be written. read_zeros: what LBPRZ
+    promises of unmapped blocks; without that promise WRITE SAME with UNMAP unmaps whatever its Data-Out. store and
+    state_key as for every logical unit. Raises ValueError for lengths that do not fit together.
+    """
+
+    device_type: ClassVar[int] = vpd.DIRECT_ACCESS
+    version_descriptors = (vpd.SAM_5, vpd.SPC_4, vpd.SBC_3, vpd.ISCSI)
+
+    def __init__(
+        self,
+        identity: Identity,
+        image: DiskImage | None,
+        *,
+        block_length: int = 512,
+        physical_block_length: int | None = None,
+        removable: bool = False,
+        read_only: bool = False,
+        read_zeros: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        physical = physical_block_length or block_length
+        if block_length not in BLOCK_LENGTHS or physical % block_length or (physical // block_length).bit_count() != 1:
+            raise ValueError(f"no disk has logical blocks of {block_length} bytes and physical ones of {physical}")
+        if image is None and not removable:
+            raise ValueError("a disk that is not removable needs its image")
+        if image is not None and image.size_bytes < block_length:
+            raise ValueError(f"{image.path} is shorter than one block of {block_length} bytes")
+        self.image = image
+        self.block_length = block_length
+        self.physical_block_length = physical
+        self.removable = removable
+        self.read_only = read_only
+        self.read_zeros = read_zeros
+        self.loaded = image is not None
+        self.accessible = self.loaded  # whether commands and copies may touch the medium now
+        self.gate = ReadersWriterLock()
+        self.software_write_protect = False  # SWP of the Control mode page
+        self.writeback_cache = True  # WCE of the Caching mode page
+        super().__init__(identity, **kwargs)
+        self.offer_commands()
+
+    # ---- the medium ------------------------------------------------------------------------------------------------
+
+    @property
+    def medium(self) -> DiskImage:
+        """The loaded image; raises CheckCondition while it must not be touched."""
+        if self.image is None or not self.accessible:
+            raise self.not_ready() or CheckCondition(sense.MEDIUM_NOT_PRESENT)
+        return self.image
+
+    def not_ready(self) -> CheckCondition | None:
+        """Why the medium cannot be accessed now; None when it can."""
+        return None if self.loaded else CheckCondition(sense.MEDIUM_NOT_PRESENT)
+
+    def update_access(self) -> None:
+        """Called when something that `accessible` depends on has changed."""
+        self.accessible = self.loaded
+
+    @property
+    def capacity(self) -> int:
+        """Number of logical blocks of the loaded medium; raises CheckCondition when there is none."""
+        return self.medium.size_bytes // self.block_length
+
+    @property
+    def thin(self) -> bool:
+        """Whether the disk gives back space (logical block provisioning management, LBPME)."""
+        return self.image is not None and self.image.can_deallocate
+
+    def offer_commands(self) -> None:
+        """Withdraws the commands that the image in the device cannot carry out."""
+        withdrawn: set[int] = set()
+        if self.image is not None and not self.image.read_only:
+            if not self.thin:
+                withdrawn.add(sbc.Unmap.opcode)
+            if not self.image.max_atomic_bytes:
+                withdrawn.add(sbc.WriteAtomic16.opcode)
+        self.rows = {opcode: row for opcode, row in type(self).rows.items() if opcode not in withdrawn}
+
+    @property
+    def write_protected(self) -> bool:
+        """WP of the mode parameter header: by the image, the configuration or SWP."""
+        return self._protected or self.software_write_protect
+
+    @property
+    def _protected(self) -> bool:
+        return self.read_only or (self.image is not None and self.image.read_only)
+
+    def check_writable(self, row: Row) -> None:
+        if self._protected:
+            raise CheckCondition(sense.WRITE_PROTECTED)
+        if self.software_write_protect:
+            raise CheckCondition(sense.SOFTWARE_WRITE_PROTECTED)
+
+    def on_reset(self) -> None:
+        super().on_reset()
+        with self.gate.alone:
+            pass  # what other connections' threads had begun is over when the reset is answered
+
+    def self_test(self) -> None:
+        super().self_test()
+        if self.image is not None:
+            try:
+                self.image.synchronize()
+            except OSError as error:
+                raise CheckCondition(sense.LOGICAL_UNIT_FAILED_SELF_TEST) from error
+
+    def close(self) -> None:
+        """Ends the worker, makes what was written durable and closes the image."""
+        super().close()
+        with self.gate.alone:
+            image, self.image, self.loaded = self.image, None, False
+            self.update_access()
+        if image is not None:
+            if not image.read_only:
+                image.synchronize()
+            image.close()
+
+    # ---- what the handlers share -----------------------------------------------------------------------------------
+
+    def span(self, cdb: Command, address: int, count: int) -> tuple[int, int]:
+        """(offset, length) in bytes of `count` blocks from `address`; raises CheckCondition when they are not all on
+        the medium. A range of no blocks must begin on it too (SBC-4 5.17)."""
+        capacity = self.capacity
+        if address >= capacity or count > capacity - address:
+            raise CheckCondition(sense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, _field(cdb, "logical_block_address"))
+        return address * self.block_length, count * self.block_length
+
+    def transfer_span(self, cdb: Command, address: int, count: int) -> tuple[int, int]:
+        """As span(), for a command that moves those blocks: MAXIMUM TRANSFER LENGTH holds (SBC-4 6.6.4)."""
+        offset, length = self.span(cdb, address, count)
+        if length > LIMIT_TRANSFER_BYTES:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, _field(cdb, "transfer_length", "verification_length"))
+        return offset, length
+
+    @staticmethod
+    def refuse_protection_information(cdb: Any) -> None:
+        """The disk is formatted without protection information (P_TYPE 0), so RDPROTECT and its kin must be zero."""
+        if cdb.protect:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, type(cdb).protect)
+
+    def whole_blocks(self, task: Task, length: int) -> memoryview:
+        """The Data-Out of a command that takes `length` bytes. An initiator may send less (RFC 7143 11.4.5.1: the rest
+        is the residual overflow), but no part of a block: that raises CheckCondition."""
+        data = task.data()[:length]
+        if len(data) % self.block_length:
+            raise CheckCondition(sense.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT, transferred=length)
+        return data
+
+    def exact_data(self, task: Task, length: int) -> memoryview:
+        """The Data-Out of a command that makes sense only with all of it: neither less nor more than `length` bytes."""
+        data = task.data()
+        if len(data) != length:
+            raise CheckCondition(sense.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT, transferred=length)
+        return data
+
+    def storage_failure(self, row: Row, error: Exception) -> CheckCondition | None:
+        if not isinstance(error, OSError):
+            return None
+        if error.errno in NO_SPACE:
+            return CheckCondition(sense.SPACE_ALLOCATION_FAILED_WRITE_PROTECT)  # SBC-4 4.7.3.6
+        writes = row.writes or row.command in SYNCHRONIZING
+        return CheckCondition(sense.WRITE_ERROR if writes else sense.UNRECOVERED_READ_ERROR)
+
+
+def _field(cdb: Command, *names: str) -> Field | None:
+    return next((field for name in names if (field := type(cdb).fields.get(name))), None)

@@ -1,0 +1,1 @@
+"""Tape drives (SSC)."""

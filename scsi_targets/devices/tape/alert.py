@@ -1,0 +1,110 @@
+"""TapeAlert: log pages 2Eh and 12h, VPD page B2h (SSC-3 8.2.3, 4.2.17; the flags' numbers are those of table A.1)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from scsi_targets.devices.tape.base import CleaningCartridge, TapeBase
+from scsi_targets.devices.unit.dispatch import ALLOWED, handles
+from scsi_targets.devices.unit.log_commands import log_page
+from scsi_targets.devices.unit.primary import vpd_page
+from scsi_targets.t10 import sense, spc
+from scsi_targets.t10.log_pages import LogParameter
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.unit.task import Nexus, Response, Task
+    from scsi_targets.t10.sense import SenseCode
+
+TAPE_ALERT_PAGE, RESPONSE_PAGE = 0x2E, 0x12
+FLAGS = 64
+
+
+class Alert(IntEnum):
+    """The flags that this drive can set."""
+
+    HARD_ERROR = 3
+    MEDIA = 4
+    READ_FAILURE = 5
+    WRITE_FAILURE = 6
+    WRITE_PROTECT = 9
+    NO_REMOVAL = 10
+    CLEANING_MEDIA = 11
+    WORM_OVERWRITE_ATTEMPTED = 60
+
+
+class TapeAlertPages(TapeBase):
+    """A flag is set when its condition occurs, and cleared for a nexus that has read it, for all with the next load."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._alerts: set[Alert] = set()
+        self._alerts_read: dict[Nexus, set[Alert]] = {}
+        self._asking: Nexus | None = None
+        super().__init__(*args, **kwargs)
+
+    def alert(self, *flags: Alert) -> None:
+        """Sets flags, for every nexus anew."""
+        self._alerts.update(flags)
+        for read in self._alerts_read.values():
+            read.difference_update(flags)
+
+    def tape_alert_bits(self) -> int:
+        return sum(1 << (FLAGS - flag) for flag in self._alerts)
+
+    @handles(spc.LogSense, reservation=ALLOWED)
+    def log_sense(self, cdb: spc.LogSense, task: Task) -> Response:
+        self._asking = task.nexus
+        response = super().log_sense(cdb, task)
+        if (cdb.page_code, cdb.subpage_code) == (TAPE_ALERT_PAGE, 0):
+            self._alerts_read.setdefault(task.nexus, set()).update(self._alerts)  # SSC-3 8.2.3: read is cleared
+        return response
+
+    @log_page(TAPE_ALERT_PAGE)
+    def tape_alert_page(self) -> list[LogParameter]:
+        """64 parameters of one byte each."""
+        read = self._alerts_read.get(self._asking, set()) if self._asking is not None else set()
+        active = self._alerts - read
+        return [LogParameter(flag, bytes([flag in active]), 0x40) for flag in range(1, FLAGS + 1)]
+
+    @log_page(RESPONSE_PAGE)
+    def tape_alert_response_page(self) -> list[LogParameter]:
+        """The same flags as one number; reading it clears nothing (ADC-3 6.1.3)."""
+        return [LogParameter(0, self.tape_alert_bits().to_bytes(8, "big"))]
+
+    @vpd_page(0xB2)
+    def tape_alert_supported_flags(self, task: Task) -> bytes:
+        """TapeAlert Supported Flags VPD page (SSC-3 8.4.4)."""
+        return sum(1 << (FLAGS - flag) for flag in Alert).to_bytes(8, "big")
+
+    # ---- events --------------------------------------------------------------------------------------------------
+
+    def on_loaded(self) -> None:
+        super().on_loaded()
+        self._alerts.clear()
+        self._alerts_read.clear()
+
+    def on_nexus_lost(self, nexus: Nexus) -> None:
+        super().on_nexus_lost(nexus)
+        self._alerts_read.pop(nexus, None)
+
+    def on_read_error(self) -> None:
+        super().on_read_error()
+        self.alert(Alert.HARD_ERROR, Alert.MEDIA, Alert.READ_FAILURE)
+
+    def on_write_error(self) -> None:
+        super().on_write_error()
+        self.alert(Alert.HARD_ERROR, Alert.WRITE_FAILURE)
+
+    def on_write_refused(self, code: SenseCode) -> None:
+        super().on_write_refused(code)
+        worm = code == sense.WORM_MEDIUM_OVERWRITE_ATTEMPTED
+        self.alert(Alert.WORM_OVERWRITE_ATTEMPTED if worm else Alert.WRITE_PROTECT)
+
+    def on_removal_refused(self) -> None:
+        super().on_removal_refused()
+        self.alert(Alert.NO_REMOVAL)
+
+    def on_cleaned(self) -> None:
+        super().on_cleaned()
+        if isinstance(self.cartridge, CleaningCartridge):
+            self.alert(Alert.CLEANING_MEDIA)

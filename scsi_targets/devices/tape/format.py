@@ -1,0 +1,139 @@
+"""Commands that destroy data or shape the medium: ERASE, FORMAT MEDIUM, SET CAPACITY, ALLOW OVERWRITE (SSC-3 6.2, 7.1,
+7.10; SSC-4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scsi_targets.devices.tape.mode import TapeModes
+from scsi_targets.devices.tape.models import DENSITIES
+from scsi_targets.devices.unit.dispatch import REQUIRED, handles
+from scsi_targets.t10 import sense, ssc
+from scsi_targets.t10.sense import CheckCondition
+from scsi_targets.t10.ssc_pages import MediumPartitionPage
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.unit.mode import SelectedPage
+    from scsi_targets.devices.unit.task import Task
+    from vlib_images.cartridge.cartridge import Cartridge
+
+REST_OF_THE_MEDIUM = 0xFFFF  # a partition size
+WRAPS_PER_PARTITION = 2  # at least
+
+
+class FormatCommands(TapeModes):
+    """IMMED is honoured by ending sooner: none of these takes long here, so GOOD says that it is done."""
+
+    @handles(ssc.Erase6, medium=REQUIRED, writes=True, slow=True, timeout_seconds=3600)
+    def erase_6(self, cdb: ssc.Erase6, task: Task) -> None:
+        self.synchronize(deferred=True)
+        self._check_append(self.loaded)
+        self.loaded.erase(long=bool(cdb.long))
+        self.on_moved()
+
+    # ---- FORMAT MEDIUM -------------------------------------------------------------------------------------------
+
+    @handles(ssc.FormatMedium, medium=REQUIRED, writes=True, slow=True, timeout_seconds=3600)
+    def format_medium(self, cdb: ssc.FormatMedium, task: Task) -> None:
+        if cdb.transfer_length:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.FormatMedium.transfer_length)
+        if cdb.format > ssc.FORMAT_DEFAULT_THEN_PARTITION:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.FormatMedium.format)
+        medium = self._at_beginning()
+        sizes = [formatted_capacity(medium)]
+        if cdb.format != ssc.FORMAT_DEFAULT:
+            sizes = partition_sizes(self.mode.current(self.partition_page), medium)
+        if len(sizes) > 1 and medium.worm:
+            raise CheckCondition(sense.CANNOT_FORMAT_MEDIUM_INCOMPATIBLE_MEDIUM)
+        self._reshape(task, sizes)
+
+    def _reshape(self, task: Task, sizes: list[int]) -> None:
+        allowed, self.format_allowed = self.format_allowed, False
+        if self.append_only and not allowed and has_data(self.loaded):  # SSC-4 4.2.20
+            raise CheckCondition(sense.WORM_MEDIUM_OVERWRITE_ATTEMPTED)
+        self.loaded.format(sizes)
+        self.buffered_from = None  # what was not yet durable is gone with the rest
+        with self.lock:
+            self.show_partitions()
+            self.on_moved()
+            self.tell_others(task.nexus, sense.MODE_PARAMETERS_CHANGED)
+
+    def _at_beginning(self) -> Cartridge:
+        if self.loaded.position != (0, 0):
+            raise CheckCondition(sense.POSITION_PAST_BEGINNING_OF_MEDIUM)  # SSC-3 7.1
+        return self.loaded
+
+    def check_mode_pages(self, pages: list[SelectedPage]) -> None:
+        super().check_mode_pages(pages)
+        for page, raw, _ in pages:
+            if page is self.partition_page:
+                check_partition_page(self.partition_page(raw))
+                if self.medium is not None:
+                    partition_sizes(self.partition_page(raw), self.medium)
+
+    # ---- capacity and overwriting --------------------------------------------------------------------------------
+
+    @handles(ssc.SetCapacity, medium=REQUIRED, writes=True, slow=True, timeout_seconds=3600)
+    def set_capacity(self, cdb: ssc.SetCapacity, task: Task) -> None:
+        # SSC-3 7.10: a single partition of this proportion; all data is lost, FFFFh gives the whole medium back
+        proportion = cdb.capacity_proportion_value
+        if not proportion:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.SetCapacity.capacity_proportion_value)
+        medium = self._at_beginning()
+        self._reshape(task, [medium.capacity_bytes * proportion // 0xFFFF])
+
+    @handles(ssc.AllowOverwrite, medium=REQUIRED)
+    def allow_overwrite(self, cdb: ssc.AllowOverwrite, task: Task) -> None:
+        if not self.append_only:
+            raise CheckCondition(sense.COMMAND_SEQUENCE_ERROR)
+        where = (cdb.partition, cdb.logical_object_identifier)
+        self.format_allowed = cdb.allow_overwrite == ssc.OVERWRITE_FORMAT
+        if cdb.allow_overwrite == ssc.OVERWRITE_DISABLED:
+            self.overwrite_allowed_at = None
+        elif cdb.allow_overwrite == ssc.OVERWRITE_CURRENT_POSITION:
+            if where != self.loaded.position:
+                raise CheckCondition(sense.POSITION_NOT_AS_EXPECTED)
+            self.overwrite_allowed_at = where
+        elif not self.format_allowed:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.AllowOverwrite.allow_overwrite)
+
+
+def has_data(medium: Cartridge) -> bool:
+    """Whether there is a block or filemark in any partition."""
+    return any(medium.end_of_data(number) for number in range(medium.partition_count))
+
+
+def formatted_capacity(medium: Cartridge) -> int:
+    """What SET CAPACITY has left of the medium, in bytes."""
+    return sum(medium.partition_capacity_bytes(number) for number in range(medium.partition_count))
+
+
+def check_partition_page(page: MediumPartitionPage) -> None:
+    """Raises CheckCondition when the page asks for more partitions than there can be, or in two ways at once."""
+    if page.additional_partitions_defined > page.maximum_additional_partitions:
+        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
+    ways = page.fixed_data_partitions + page.select_data_partitions + page.initiator_defined_partitions
+    if ways > 1:
+        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
+
+
+def partition_sizes(page: MediumPartitionPage, medium: Cartridge) -> list[int]:
+    """The partitions that the page asks for, in bytes, each at least as long as a real medium could make it.
+
+    Raises CheckCondition: they do not fit the medium."""
+    capacity = formatted_capacity(medium)
+    smallest = capacity * WRAPS_PER_PARTITION // DENSITIES[medium.medium.density_code].wraps
+    if page.fixed_data_partitions:
+        return [capacity - smallest, smallest]
+    count = page.additional_partitions_defined + 1
+    if not page.initiator_defined_partitions:
+        return [capacity // count + capacity % count] + [capacity // count] * (count - 1)
+    asked = page.partition_sizes[:count]
+    sizes = [0 if size == REST_OF_THE_MEDIUM else max(size * page.unit_bytes, smallest) for size in asked]
+    rests = asked.count(REST_OF_THE_MEDIUM)
+    left = capacity - sum(sizes)
+    if rests > 1 or left < smallest * rests:
+        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
+    if rests:
+        sizes[asked.index(REST_OF_THE_MEDIUM)] = left
+    return sizes

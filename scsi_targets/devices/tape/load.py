@@ -1,0 +1,150 @@
+"""The cartridge comes and goes: LOAD UNLOAD, PREVENT ALLOW MEDIUM REMOVAL, and the robot's hand (SSC-3 7.2, 7.4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from scsi_targets.devices.tape.base import MEDIUM_ACCESS_SECONDS, LoadState, TapeBase
+from scsi_targets.devices.unit.dispatch import handles
+from scsi_targets.t10 import sense, spc, ssc
+from scsi_targets.t10.sense import CheckCondition
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.medium import can_read
+from vlib_images.errors import CartridgeError
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.tape.base import Loadable
+    from scsi_targets.devices.unit.task import Nexus, Task
+
+log = structlog.get_logger(__name__)
+
+# How long the robot waits for a slow command (a long erase) to end before it gives up.
+ROBOT_PATIENCE_SECONDS = 60.0
+
+
+class LoadCommands(TapeBase):
+    """For the media changer and the CLI: load(), unload(), `accessible`, `removal_prevented`, `load_state`."""
+
+    # ---- the robot's side ----------------------------------------------------------------------------------------
+
+    @property
+    def accessible(self) -> bool:
+        """ACCESS of READ ELEMENT STATUS: an empty drive can be given a cartridge, an unloaded one taken from it
+        (SMC-3 6.10.3)."""
+        return self.load_state in (LoadState.EMPTY, LoadState.EJECTED)
+
+    def accepts(self, cartridge: Loadable) -> bool:
+        """Whether the cartridge can be put into this drive: one that its generation reads, or a cleaning cartridge."""
+        return not isinstance(cartridge, Cartridge) or can_read(self.model.generation, cartridge.medium)
+
+    def load(self, cartridge: Loadable) -> None:
+        """Puts a cartridge into the drive and makes it ready; every nexus learns of it (28/00). A cleaning cartridge
+        cleans and waits to be taken out again.
+
+        Raises CheckCondition, with the cartridge still the caller's: MEDIUM DESTINATION ELEMENT FULL, or INCOMPATIBLE
+        MEDIUM INSTALLED for one that this generation cannot read."""
+        with self.lock:
+            if self.cartridge is not None:
+                raise CheckCondition(sense.MEDIUM_DESTINATION_ELEMENT_FULL)
+            if not self.accepts(cartridge):
+                raise CheckCondition(sense.INCOMPATIBLE_MEDIUM)
+            self.cartridge = cartridge
+            if isinstance(cartridge, Cartridge):
+                self._make_ready(cartridge, told=None)
+            else:
+                self.load_state = LoadState.EJECTED
+                self.on_cleaned()
+        log.info("cartridge loaded", drive=self.identity.serial_number, barcode=cartridge.barcode)
+
+    def unload(self) -> Loadable:
+        """Takes the cartridge out, unloading it first when it is still loaded, and hands it to the caller, who closes
+        or moves it.
+
+        Raises CheckCondition, with the cartridge still in the drive: MEDIUM SOURCE ELEMENT EMPTY, MEDIUM REMOVAL
+        PREVENTED, or the write error of blocks that could not be made durable (then a second unload() succeeds)."""
+        if not self.occupy(ROBOT_PATIENCE_SECONDS):
+            raise CheckCondition(sense.MEDIUM_REMOVAL_PREVENTED)
+        try:
+            with self.lock:
+                cartridge = self.cartridge
+                if cartridge is None:
+                    raise CheckCondition(sense.MEDIUM_SOURCE_ELEMENT_EMPTY)
+                self._refuse_prevented_removal()
+                self._leave_ready(LoadState.EJECTED)
+                self.cartridge, self.load_state = None, LoadState.EMPTY
+        finally:
+            self.vacate()
+        log.info("cartridge unloaded", drive=self.identity.serial_number, barcode=cartridge.barcode)
+        return cartridge
+
+    # ---- LOAD UNLOAD ---------------------------------------------------------------------------------------------
+
+    @handles(ssc.LoadUnload, timeout_seconds=MEDIUM_ACCESS_SECONDS)
+    def load_unload(self, cdb: ssc.LoadUnload, task: Task) -> None:
+        if cdb.load and cdb.end_of_tape:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.LoadUnload.end_of_tape)
+        if cdb.load:
+            self._load_command(task.nexus, hold=bool(cdb.hold))
+        elif self.cartridge is not None:
+            self._unload_command(hold=bool(cdb.hold))
+
+    def _load_command(self, nexus: Nexus, *, hold: bool) -> None:
+        cartridge = self.cartridge
+        if not isinstance(cartridge, Cartridge):
+            raise CheckCondition(self.not_ready_code())
+        if hold:
+            self._leave_ready(LoadState.HELD)
+        elif self.medium is None:
+            self._make_ready(cartridge, told=nexus)
+        else:  # loaded already: the position goes to the beginning of partition 0 (SSC-3 7.2)
+            self.synchronize(deferred=True)
+            self.medium.locate_block(0, 0)
+            self.on_moved()
+
+    def _unload_command(self, *, hold: bool) -> None:
+        if not hold:
+            self._refuse_prevented_removal()
+        self._leave_ready(LoadState.HELD if hold else LoadState.EJECTED)
+
+    def _refuse_prevented_removal(self) -> None:
+        if self.removal_prevented:
+            self.on_removal_refused()
+            raise CheckCondition(sense.MEDIUM_REMOVAL_PREVENTED)
+
+    def _make_ready(self, cartridge: Cartridge, told: Nexus | None) -> None:
+        try:
+            cartridge.loaded(self.identity.vendor, self.identity.serial_number)
+        except CartridgeError as error:  # what is on it can be read all the same
+            log.warning("a load could not be counted", barcode=cartridge.barcode, reason=str(error))
+        self.medium, self.load_state = cartridge, LoadState.LOADED
+        self.on_loaded()
+        self.on_moved()
+        self.tell_others(told, sense.NOT_READY_TO_READY_CHANGE)
+
+    def _leave_ready(self, state: LoadState) -> None:
+        if self.medium is not None:
+            self.synchronize(deferred=True)
+            self.on_unloaded()
+            self.medium = None
+        self.load_state = state
+
+    # ---- PREVENT ALLOW MEDIUM REMOVAL ----------------------------------------------------------------------------
+
+    @handles(spc.PreventAllowMediumRemoval)
+    def prevent_allow_medium_removal(self, cdb: spc.PreventAllowMediumRemoval, task: Task) -> None:
+        if cdb.prevent > 1:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.PreventAllowMediumRemoval.prevent)
+        if cdb.prevent:
+            self._preventing.add(task.nexus)
+        else:
+            self._preventing.discard(task.nexus)
+
+    def on_nexus_lost(self, nexus: Nexus) -> None:
+        super().on_nexus_lost(nexus)
+        self._preventing.discard(nexus)
+
+    def on_reset(self) -> None:
+        super().on_reset()
+        self._preventing.clear()

@@ -1,0 +1,195 @@
+"""Mode parameters of the tape drive: block descriptor, device-specific parameter, pages (SSC-3 8.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scsi_targets.devices.tape.base import MAXIMUM_BLOCK_LENGTH
+from scsi_targets.devices.tape.transfer import TransferCommands
+from scsi_targets.devices.unit.mode import CHANGEABLE, DEFAULT, ModePages, SelectedPage
+from scsi_targets.t10 import sense
+from scsi_targets.t10.mode_pages import (
+    ControlModePage,
+    DisconnectReconnectModePage,
+    InformationalExceptionsModePage,
+    ModePage,
+)
+from scsi_targets.t10.sense import CheckCondition
+from scsi_targets.t10.ssc_pages import (
+    WRITE_MODE_APPEND_ONLY,
+    BlockDescriptor,
+    ControlDataProtectionPage,
+    ControlExtensionPage,
+    DataCompressionPage,
+    DeviceConfigurationExtensionPage,
+    DeviceConfigurationPage,
+    DeviceSpecificParameter,
+    MediumConfigurationPage,
+    MediumPartitionPage2,
+    MediumPartitionPage4,
+    ProtocolSpecificLogicalUnitPage,
+    ProtocolSpecificPortPage,
+    ReadWriteErrorRecoveryPage,
+)
+
+MEGABYTE = 1_000_000
+DEFAULT_DENSITY, NO_CHANGE_OF_DENSITY = 0x00, 0x7F  # MODE SELECT (SSC-3 8.3.1)
+BUFFERED_MODES = (0, 1)
+HP_WORM_MEDIUM = 0x01
+
+_PAGES: list[type[ModePage]] = [
+    ReadWriteErrorRecoveryPage,
+    DisconnectReconnectModePage,
+    ControlModePage,
+    ControlExtensionPage,
+    ControlDataProtectionPage,
+    DataCompressionPage,
+    DeviceConfigurationPage,
+    DeviceConfigurationExtensionPage,
+    ProtocolSpecificLogicalUnitPage,
+    ProtocolSpecificPortPage,
+    InformationalExceptionsModePage,
+    MediumConfigurationPage,
+]
+
+
+class TapeModes(TransferCommands):
+    """What MODE SENSE shows follows the medium; what MODE SELECT sets governs reading and writing."""
+
+    @property
+    def partition_page(self) -> type[MediumPartitionPage2] | type[MediumPartitionPage4]:
+        """The Medium Partition page of this generation."""
+        return MediumPartitionPage2 if self.model.native_medium.maximum_partitions == 2 else MediumPartitionPage4
+
+    def make_mode_pages(self, saved: dict[str, str]) -> ModePages:
+        return ModePages([*_PAGES, self.partition_page], self.mode_page_defaults(), saved)
+
+    def mode_page_defaults(self) -> dict[type[ModePage], dict[str, Any]]:
+        """Default values that depend on the model or the configuration."""
+        return {self.partition_page: {"maximum_additional_partitions": self.model.native_medium.maximum_partitions - 1}}
+
+    # ---- header and block descriptor -----------------------------------------------------------------------------
+
+    def medium_type(self) -> int:
+        """IBM's and Quantum's codes tell the generation (88h: LTO-8, 8Ch: LTO-8 WORM); HP's tell WORM only."""
+        if self.medium is None:
+            return 0
+        if not self.model.medium_type_tells_generation:
+            return HP_WORM_MEDIUM if self.medium.worm else 0
+        code = self.medium.medium.medium_type
+        return code | 0x04 if self.medium.worm else code
+
+    def device_specific_parameter(self) -> int:
+        raw = DeviceSpecificParameter.encode(
+            write_protected=self.write_protection() is not None, buffered_mode=self.buffered_mode
+        )
+        return raw[0]
+
+    def block_descriptor(self, page_control: int) -> bytes:
+        if page_control == CHANGEABLE:
+            return BlockDescriptor.encode(density_code=0xFF, block_length=0xFFFFFF)
+        length = 0 if page_control == DEFAULT else self.block_length
+        return BlockDescriptor.encode(density_code=self.density_code, block_length=length)
+
+    @property
+    def density_code(self) -> int:
+        """The loaded medium's density; 0 without one."""
+        return self.medium.medium.density_code if self.medium is not None else 0
+
+    def check_mode_select(self, header: dict[str, int], descriptor: bytes, offset: int) -> None:
+        parameter = DeviceSpecificParameter(bytes([header["device_specific"]]))
+        at = 2 if "long_lba" not in header else 3
+        if parameter.buffered_mode not in BUFFERED_MODES or parameter.speed:
+            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, at)
+        if descriptor:
+            wanted = BlockDescriptor(descriptor)
+            if not self._takes_density(wanted.density_code):
+                raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset)
+            if wanted.number_of_blocks:
+                raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + 1)
+            if wanted.block_length > MAXIMUM_BLOCK_LENGTH:
+                raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + 5)
+
+    def _takes_density(self, code: int) -> bool:
+        # A medium has one density and cannot be given another; without a medium, any that the drive knows will do.
+        if code in (DEFAULT_DENSITY, NO_CHANGE_OF_DENSITY):
+            return True
+        if self.medium is not None:
+            return code == self.density_code
+        return any(code == medium.density_code for medium in self.model.media)
+
+    def apply_mode_select(self, header: dict[str, int], descriptor: bytes) -> bool:
+        before = self.buffered_mode, self.block_length
+        self.buffered_mode = DeviceSpecificParameter(bytes([header["device_specific"]])).buffered_mode
+        if descriptor:
+            self.block_length = BlockDescriptor(descriptor).block_length
+        self.watch_writes()
+        return before != (self.buffered_mode, self.block_length)
+
+    # ---- pages ---------------------------------------------------------------------------------------------------
+
+    def check_mode_pages(self, pages: list[SelectedPage]) -> None:
+        super().check_mode_pages(pages)
+        for page, raw, _ in pages:
+            if page is DeviceConfigurationExtensionPage:
+                mode = DeviceConfigurationExtensionPage(raw).write_mode
+                if mode > WRITE_MODE_APPEND_ONLY:
+                    raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
+
+    def mode_pages_changed(self, changed: set[type[ModePage]]) -> None:
+        super().mode_pages_changed(changed)
+        self.apply_mode_pages()
+
+    def apply_mode_pages(self) -> None:
+        """Takes over from the pages what governs writing."""
+        configuration = self.mode.current(DeviceConfigurationPage)
+        extension = self.mode.current(DeviceConfigurationExtensionPage)
+        self.synchronize_at_early_warning = bool(configuration.synchronize_at_early_warning)
+        self.software_write_protected = bool(configuration.software_write_protection)
+        self.append_only = extension.write_mode == WRITE_MODE_APPEND_ONLY
+        self.programmable_early_warning_bytes = extension.programmable_early_warning_size * MEGABYTE
+        self.watch_writes()
+
+    def refresh_mode_pages(self) -> None:
+        super().refresh_mode_pages()
+        worm = self.medium is not None and self.medium.worm
+        partition = self.medium.position[0] if self.medium is not None else 0
+        self.mode.update(DeviceConfigurationPage, active_partition=partition)
+        self.mode.update(MediumConfigurationPage, worm_mode=worm, worm_mode_filemarks_restrictions=3 if worm else 0)
+
+    def show_partitions(self) -> None:
+        """The Medium Partition page tells the medium's partitions; MODE SELECT overwrites it for FORMAT MEDIUM."""
+        page, medium = self.partition_page, self.medium
+        if medium is None:
+            self.mode.update(page, **page(self.mode.encode([(page.page, page.subpage)], DEFAULT)).values())
+            return
+        unit = 9 if medium.capacity_bytes > 0xFFFE * MEGABYTE else 6
+        sizes = [medium.partition_capacity_bytes(n) // 10**unit for n in range(medium.partition_count)]
+        values: dict[str, Any] = {f"partition_size_{n}": size for n, size in enumerate(sizes)}
+        values |= {f"partition_size_{n}": 0 for n in range(len(sizes), self.model.native_medium.maximum_partitions)}
+        self.mode.update(
+            page,
+            maximum_additional_partitions=medium.medium.maximum_partitions - 1,
+            additional_partitions_defined=medium.partition_count - 1,
+            fixed_data_partitions=0, select_data_partitions=0, initiator_defined_partitions=0,
+            partition_size_unit_of_measure=3, partition_units=unit, **values,
+        )  # fmt: skip
+
+    # ---- events --------------------------------------------------------------------------------------------------
+
+    def on_loaded(self) -> None:
+        super().on_loaded()
+        self.show_partitions()
+
+    def on_unloaded(self) -> None:
+        super().on_unloaded()
+        # An application that forgets append-only mode must not lock the next cartridge's user out.
+        self.mode.update(DeviceConfigurationExtensionPage, write_mode=0)
+        self.overwrite_allowed_at, self.format_allowed = None, False
+        self.apply_mode_pages()
+
+    def on_reset(self) -> None:
+        super().on_reset()
+        self.block_length, self.buffered_mode = 0, 1
+        self.apply_mode_pages()
+        self.show_partitions()

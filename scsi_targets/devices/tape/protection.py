@@ -1,0 +1,90 @@
+"""Logical block protection (SSC-5 4.2.27): each block between this drive and an initiator carries a CRC behind it.
+
+An I_T nexus turns it on for itself, by the Control Data Protection mode page. Lengths on that nexus (TRANSFER LENGTH,
+the fixed block length, what READ and VERIFY report) count the protection information; on the medium, and to every
+other nexus, the block is as it was without. Copy managers never carry it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scsi_targets.devices.tape.mode import TapeModes
+from scsi_targets.devices.unit.primary import vpd_page
+from scsi_targets.t10 import sense, vpd
+from scsi_targets.t10.sense import CheckCondition
+from scsi_targets.t10.ssc_pages import (
+    PROTECTION_INFORMATION_LENGTH,
+    ControlDataProtectionPage,
+    LogicalBlockProtectionMethodDescriptor,
+)
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.unit.mode import SelectedPage
+    from scsi_targets.devices.unit.task import Nexus, Task
+
+ALL_OTHER_PAGES, ALL_SUBPAGES = 0x3F, 0xFF
+
+
+class ProtectionModes(TapeModes):
+    """The switch, and what INQUIRY tells of it; TransferCommands and VerifyCommands ask which method is on."""
+
+    def check_mode_pages(self, pages: list[SelectedPage]) -> None:
+        super().check_mode_pages(pages)
+        for selected in pages:
+            if selected.page is ControlDataProtectionPage:
+                self._check_protection(ControlDataProtectionPage(selected.raw), selected.offset)
+
+    def _check_protection(self, page: ControlDataProtectionPage, offset: int) -> None:
+        if not page.method:  # off, whatever the other fields say
+            return
+        if page.method not in self.model.block_protection_methods:
+            field = ControlDataProtectionPage.method
+        elif page.information_length != PROTECTION_INFORMATION_LENGTH:
+            field = ControlDataProtectionPage.information_length
+        else:
+            return
+        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + field.byte)
+
+    def apply_mode_pages(self) -> None:
+        super().apply_mode_pages()
+        self._apply_protection()
+
+    def _apply_protection(self) -> None:
+        pages = self.mode.own(ControlDataProtectionPage).items()
+        for nexus in [nexus for nexus, page in pages if not page.method]:  # then LBP_W and LBP_R show zero as well
+            self.mode.disown(ControlDataProtectionPage, nexus)
+        self.protecting_writes = {nexus: page.method for nexus, page in pages if page.method and page.protect_writes}
+        self.protecting_reads = {nexus: page.method for nexus, page in pages if page.method and page.protect_reads}
+
+    def on_nexus_lost(self, nexus: Nexus) -> None:
+        super().on_nexus_lost(nexus)
+        self._apply_protection()
+
+    # ---- INQUIRY -------------------------------------------------------------------------------------------------
+
+    def standard_inquiry_data(self) -> bytes:
+        return vpd.StandardInquiryData(super().standard_inquiry_data()).replace(protect=1)
+
+    def extended_inquiry_data(self, task: Task) -> bytes:
+        # SPT 001b: a sequential-access device with logical block protection (SPC-5 7.8.8)
+        page = vpd.ExtendedInquiryData(bytes(4) + super().extended_inquiry_data(task))
+        return page.replace(supported_protection_types=0b001)[4:]
+
+    @vpd_page(0x87)
+    def mode_page_policy(self, task: Task) -> bytes:
+        """Mode Page Policy (SPC-5 7.8.13): one page is each nexus's own, all others are shared."""
+        page = ControlDataProtectionPage
+        return vpd.ModePagePolicyDescriptor.encode(
+            page_code=page.page, subpage_code=page.subpage, policy=vpd.PER_I_T_NEXUS_POLICY
+        ) + vpd.ModePagePolicyDescriptor.encode(
+            page_code=ALL_OTHER_PAGES, subpage_code=ALL_SUBPAGES, policy=vpd.SHARED_POLICY
+        )
+
+    @vpd_page(0xB5)
+    def logical_block_protection(self, task: Task) -> bytes:
+        """Logical Block Protection (SSC-5 8.5): the methods of this model."""
+        return bytes(4) + b"".join(
+            LogicalBlockProtectionMethodDescriptor.encode(method=method)
+            for method in self.model.block_protection_methods
+        )

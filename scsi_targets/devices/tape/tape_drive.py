@@ -1,0 +1,26 @@
+"""The tape drive: every concern together."""
+
+from __future__ import annotations
+
+from scsi_targets.devices.copying.manager import TapeCopyManager
+from scsi_targets.devices.tape.attributes import AttributeCommands
+from scsi_targets.devices.tape.density import DensityCommands
+from scsi_targets.devices.tape.diagnostics import DiagnosticCommands
+from scsi_targets.devices.tape.encryption import EncryptionCommands
+from scsi_targets.devices.tape.format import FormatCommands
+from scsi_targets.devices.tape.load import LoadCommands
+from scsi_targets.devices.tape.position import PositionCommands
+from scsi_targets.devices.tape.protection import ProtectionModes
+from scsi_targets.devices.tape.verify import VerifyCommands
+from scsi_targets.devices.tape.volume_log import VolumeLogPages
+from scsi_targets.devices.tape.vpd import TapeVpdPages
+
+
+class TapeDrive(
+    VolumeLogPages, LoadCommands, PositionCommands, VerifyCommands, FormatCommands, DensityCommands, AttributeCommands,
+    DiagnosticCommands, EncryptionCommands, ProtectionModes, TapeVpdPages, TapeCopyManager,
+):  # fmt: skip
+    """A sequential-access device: `TapeDrive(drive_model("IBM ULT3580-TD8"), serial, store=, state_key=)`.
+
+    load() and unload() are the robot's hands; commands come by execute(). write_block(), write_blocks(),
+    write_filemarks() and the cartridge itself are there for the copy manager."""

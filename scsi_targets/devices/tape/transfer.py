@@ -1,0 +1,282 @@
+"""Blocks between initiator and medium: READ(6), WRITE(6), WRITE FILEMARKS(6), VERIFY(6) (SSC-3 6.4, 6.7 to 6.9).
+
+The hot path. Payload goes from the task's Data-Out to the cartridge and from the cartridge into a buffer of the task's
+pool, one engine call for each command, never copied here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from datamover.engine import LIMIT_TRANSFER_BYTES, PROTECTION_BYTES
+from scsi_targets.devices.tape.base import MEDIUM_ACCESS_SECONDS, READ_ERRORS, TapeBase
+from scsi_targets.devices.unit.dispatch import READS, REQUIRED, handles
+from scsi_targets.devices.unit.task import Nexus, Response, Task
+from scsi_targets.t10 import sense, ssc
+from scsi_targets.t10.sense import CheckCondition, SenseCode
+from vlib_images import errors
+from vlib_images.cartridge.cartridge import Cartridge, ReadKind
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class TransferCommands(TapeBase):
+    """Reading and writing at the position, by CDB and (for the copy manager) without."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.block_length = 0  # of fixed-block transfers, from the mode parameter block descriptor; 0: variable only
+        self.buffered_mode = 1
+        self.append_only = False
+        self.synchronize_at_early_warning = True
+        self.programmable_early_warning_bytes = 0
+        self.overwrite_allowed_at: tuple[int, int] | None = None  # ALLOW OVERWRITE: (partition, block)
+        self.format_allowed = False  # ALLOW OVERWRITE
+        self._warned = False  # PROGRAMMABLE EARLY WARNING is reported once until the position moves
+        self._watch_writes = False
+        # Logical block protection of each I_T nexus that has it on: the method (SSC-5 4.2.27).
+        self.protecting_writes: dict[Nexus, int] = {}
+        self.protecting_reads: dict[Nexus, int] = {}
+        self.encryption_watched = False  # data encryption parameters were set: prepare_transfer() has something to do
+        super().__init__(*args, **kwargs)
+
+    @property
+    def encryption_parameters_present(self) -> bool:
+        """Whether somebody has set data encryption parameters."""
+        return False
+
+    def watch_writes(self) -> None:
+        """To be called when one of the rules above changes: decides whether writing has more to do than to write."""
+        self._watch_writes = bool(self.buffered_mode == 0 or self.append_only or self.programmable_early_warning_bytes)
+
+    def prepare_transfer(self, nexus: Nexus, *, writing: bool) -> None:
+        """Brings the data encryption parameters of a nexus into effect. Raises CheckCondition: it must not write."""
+
+    # ---- without CDBs --------------------------------------------------------------------------------------------
+
+    def write_block(self, data: Buffer) -> SenseCode | None:
+        """Writes one block at the position.
+
+        Returns EARLY_WARNING or PROGRAMMABLE_EARLY_WARNING when the block was written and the initiator must be told,
+        otherwise None. Raises CheckCondition: nothing was written."""
+        medium = self.loaded
+        if self._watch_writes:
+            self._check_append(medium)
+        if self.buffered_from is None:
+            self.buffered_from = medium.position
+        try:
+            medium.write_block(data)
+        except errors.CartridgeError as error:
+            raise self.write_failure(error, memoryview(data).nbytes) from error
+        return self._after_write(medium) if self._watch_writes or medium.early_warning else None
+
+    def write_blocks(self, data: Buffer, block_length: int, count: int) -> SenseCode | None:
+        """Writes `count` blocks of `block_length` bytes; returns and raises as write_block() does. INFORMATION of a
+        CheckCondition is the number of blocks that were not written."""
+        medium = self.loaded
+        if self._watch_writes:
+            self._check_append(medium)
+        if self.buffered_from is None:
+            self.buffered_from = medium.position
+        try:
+            medium.write_blocks(data, block_length)
+        except errors.CartridgeError as error:
+            raise self.write_failure(error, count - getattr(error, "blocks_written", 0)) from error
+        return self._after_write(medium) if self._watch_writes or medium.early_warning else None
+
+    def write_protected_blocks(self, data: Buffer, block_length: int, method: int, residual: int) -> SenseCode | None:
+        """Writes blocks of `block_length` bytes that end in protection information; returns and raises as write_block()
+        does. `residual`: what INFORMATION says when none is written: bytes of one variable block, or blocks."""
+        medium, allowed = self.loaded, self.overwrite_allowed_at
+        before = medium.position
+        if self._watch_writes:
+            self._check_append(medium)
+        if self.buffered_from is None:
+            self.buffered_from = before
+        try:
+            medium.write_protected_blocks(data, block_length, method)
+        except errors.CartridgeError as error:
+            if medium.position == before:  # nothing was written: the same block may come again
+                self.overwrite_allowed_at = allowed
+            raise self.write_failure(error, residual - getattr(error, "blocks_written", 0)) from error
+        return self._after_write(medium) if self._watch_writes or medium.early_warning else None
+
+    def write_filemarks(self, count: int, *, immediate: bool) -> SenseCode | None:
+        """Writes filemarks; without `immediate` everything is durable when it returns. Returns and raises as
+        write_block() does."""
+        medium = self.loaded
+        if count:
+            self.require_writable()
+            self._check_append(medium)
+            self.buffered_from = self.buffered_from or medium.position
+            try:
+                medium.write_filemarks(count)
+            except errors.CartridgeError as error:
+                raise self.write_failure(error, count - getattr(error, "blocks_written", 0)) from error
+        if not immediate:
+            self.synchronize(deferred=False)
+        return self._after_write(medium) if count else None
+
+    def _check_append(self, medium: Cartridge) -> None:
+        # Append-only mode (SSC-4 4.2.20): only at end of data, or where ALLOW OVERWRITE has said.
+        if not self.append_only or medium.at_eod:
+            return
+        allowed, self.overwrite_allowed_at = self.overwrite_allowed_at, None
+        if allowed != medium.position:
+            raise CheckCondition(sense.WORM_MEDIUM_OVERWRITE_ATTEMPTED)
+
+    def _after_write(self, medium: Cartridge) -> SenseCode | None:
+        early = medium.early_warning
+        if self.buffered_mode == 0 or (early and self.synchronize_at_early_warning):
+            self.synchronize(deferred=False)
+        if early:
+            return sense.EARLY_WARNING
+        if self.in_programmable_zone(medium) and not self._warned:
+            self._warned = True
+            return sense.PROGRAMMABLE_EARLY_WARNING
+        return None
+
+    def in_programmable_zone(self, medium: Cartridge) -> bool:
+        """Whether the position is at or behind programmable early warning (SSC-4 4.2.8)."""
+        size = self.programmable_early_warning_bytes
+        if not size or not medium.at_eod:
+            return False
+        return medium.remaining_bytes(medium.position[0]) <= medium.early_warning_bytes + size
+
+    def on_moved(self) -> None:
+        super().on_moved()
+        self._warned = False
+
+    # ---- WRITE ---------------------------------------------------------------------------------------------------
+
+    @handles(ssc.Write6, medium=REQUIRED, writes=True, timeout_seconds=MEDIUM_ACCESS_SECONDS)
+    def write_6(self, cdb: ssc.Write6, task: Task) -> Response | None:
+        length = cdb.transfer_length
+        if not length:
+            return None  # SSC-3 6.8: no data, no error, the position stays
+        if self.encryption_watched:
+            self.prepare_transfer(task.nexus, writing=True)
+        if self.protecting_writes and (method := self.protecting_writes.get(task.nexus)):
+            warning, length = self._write_protected(cdb, task, method)
+        elif not cdb.fixed:
+            warning = self.write_block(self._data_out(task, length))
+        else:
+            block_length = self._fixed_block_length(ssc.Write6.fixed)
+            count, length = length, length * block_length
+            warning = self.write_blocks(self._data_out(task, length), block_length, count)
+        if warning is not None:
+            raise CheckCondition(warning, information=0, end_of_medium=True, transferred=length)
+        return Response(data_length=length)
+
+    def _write_protected(self, cdb: ssc.Write6, task: Task, method: int) -> tuple[SenseCode | None, int]:
+        """Returns the warning, and how many bytes were moved."""
+        count = residual = cdb.transfer_length
+        if cdb.fixed:
+            block_length = self._fixed_block_length(ssc.Write6.fixed, PROTECTION_BYTES)
+        else:
+            count, block_length = 1, cdb.transfer_length
+            if block_length <= PROTECTION_BYTES:  # no block is left
+                raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Write6.transfer_length)
+        length = count * block_length
+        return self.write_protected_blocks(self._data_out(task, length), block_length, method, residual), length
+
+    def _fixed_block_length(self, fixed: Any, protection_length: int = 0) -> int:
+        if self.block_length <= protection_length:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, fixed)
+        return self.block_length
+
+    @staticmethod
+    def _data_out(task: Task, length: int) -> memoryview:
+        # An initiator that sends less than the CDB says must not get a shorter block on its tape.
+        data = task.data()
+        if len(data) < length:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Write6.transfer_length)
+        return data if len(data) == length else data[:length]
+
+    @handles(ssc.WriteFilemarks6, medium=REQUIRED, timeout_seconds=MEDIUM_ACCESS_SECONDS)
+    def write_filemarks_6(self, cdb: ssc.WriteFilemarks6, task: Task) -> None:
+        if cdb.write_setmarks:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.WriteFilemarks6.write_setmarks)
+        warning = self.write_filemarks(cdb.filemark_count, immediate=bool(cdb.immediate))
+        if warning is not None:
+            raise CheckCondition(warning, information=0, end_of_medium=True)
+
+    # ---- READ ----------------------------------------------------------------------------------------------------
+
+    @handles(ssc.Read6, medium=REQUIRED, reservation=READS, timeout_seconds=MEDIUM_ACCESS_SECONDS)
+    def read_6(self, cdb: ssc.Read6, task: Task) -> Response | None:
+        length = cdb.transfer_length
+        if self.encryption_watched:
+            self.prepare_transfer(task.nexus, writing=False)
+        method = self.protecting_reads.get(task.nexus, 0) if self.protecting_reads else 0
+        if cdb.fixed:
+            if cdb.suppress_incorrect_length:
+                raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Read6.suppress_incorrect_length)
+            block_length = self._fixed_block_length(ssc.Read6.fixed, PROTECTION_BYTES if method else 0)
+            return self._read_fixed(task, block_length, length, method)
+        return self._read_variable(task, length, bool(cdb.suppress_incorrect_length), method) if length else None
+
+    # With a method of logical block protection, `length` and `block_length` count the protection information.
+
+    def _read_variable(self, task: Task, length: int, suppress: bool, method: int) -> Response:
+        medium = self.loaded
+        buffer = task.pool.acquire(min(length, task.data_in_limit))
+        try:
+            result = medium.read_block(buffer, method)
+        except READ_ERRORS as error:
+            raise self.read_failure(error, length) from error
+        if result.kind is not ReadKind.BLOCK:
+            raise self.read_stopped(result.kind, length)
+        actual = result.length
+        if actual == length:
+            return Response(data_in=buffer, data_length=length)
+        moved = min(actual, length)
+        data = memoryview(buffer)[:moved]
+        if suppress and (actual < length or not self.block_length):
+            return Response(data_in=data, data_length=moved)
+        raise CheckCondition(
+            sense.INCORRECT_LENGTH, information=length - actual, incorrect_length=True, data_in=data, transferred=moved
+        )
+
+    def _read_fixed(self, task: Task, block_length: int, count: int, method: int) -> Response | None:
+        if not count:
+            return None
+        if count * block_length > LIMIT_TRANSFER_BYTES:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Read6.transfer_length)
+        medium = self.loaded
+        buffer = task.pool.acquire(count * block_length)
+        try:
+            result = medium.read_blocks(buffer, block_length, count, method)
+        except READ_ERRORS as error:
+            blocks_read = getattr(error, "blocks_read", 0)
+            raise _with_data(
+                self.read_failure(error, count - blocks_read), buffer, blocks_read * block_length
+            ) from error
+        if result.blocks == count:
+            return Response(data_in=buffer, data_length=count * block_length)
+        failure = self.read_stopped(result.stopped_by, count - result.blocks)
+        raise _with_data(failure, buffer, result.blocks * block_length)
+
+    def read_stopped(self, by: ReadKind | None, residual: int) -> CheckCondition:
+        """What a transfer reports when something else than a block of the right length came next."""
+        if by is ReadKind.FILEMARK:
+            return filemark_detected(residual)
+        if by is ReadKind.END_OF_DATA:
+            return self.end_of_data_detected(residual)
+        return CheckCondition(sense.INCORRECT_LENGTH, information=residual, incorrect_length=True)
+
+    def end_of_data_detected(self, residual: int | None) -> CheckCondition:
+        """BLANK CHECK; with EOM when the end of data lies behind early warning (SSC-3 6.4)."""
+        early = self.loaded.early_warning
+        return CheckCondition(sense.END_OF_DATA_DETECTED, information=residual, end_of_medium=early)
+
+
+def filemark_detected(residual: int) -> CheckCondition:
+    """A filemark came `residual` bytes or blocks too early."""
+    return CheckCondition(sense.FILEMARK_DETECTED, information=residual, filemark=True)
+
+
+def _with_data(failure: CheckCondition, buffer: Buffer, length: int) -> CheckCondition:
+    """The same failure, with the blocks that were read before it."""
+    failure.data_in, failure.transferred = memoryview(buffer)[:length], length
+    return failure

@@ -1,0 +1,121 @@
+"""What the drive counts: over its life (kept in the state store) and for the cartridge that is or was loaded."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from scsi_targets.devices.tape.base import TapeBase
+
+if TYPE_CHECKING:
+    from vlib_images.cartridge.cartridge import Cartridge
+
+
+@dataclass(slots=True)
+class DriveLife:
+    """Counts over the drive's life. A crash loses what was counted since the last load or unload."""
+
+    loads: int = 0
+    cleanings: int = 0
+    power_cycles: int = 0
+    power_on_seconds: float = 0.0
+    hard_write_errors: int = 0
+    hard_read_errors: int = 0
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any] | None) -> DriveLife:
+        """As asdict() gave it; what is missing or unknown is zero."""
+        known = {name: value for name, value in (state or {}).items() if name in cls.__slots__}
+        return cls(**known)
+
+
+class Amounts(NamedTuple):
+    """Bytes between initiator and medium: written and read as initiators see them, stored and
+    fetched as they lie on the medium."""
+
+    written: int = 0
+    stored: int = 0
+    read: int = 0
+    fetched: int = 0
+
+    @classmethod
+    def of(cls, cartridge: Cartridge) -> Amounts:
+        """Over the cartridge's life."""
+        usage = cartridge.usage
+        return cls(usage.bytes_written, usage.stored_bytes_written, usage.bytes_read, usage.stored_bytes_read)
+
+    def since(self, base: Amounts) -> Amounts:
+        """What was added to `base`."""
+        return Amounts(*(now - then for now, then in zip(self, base, strict=True)))
+
+
+class UsageCounts(TapeBase):
+    """`life` counts for ever; amounts() and the errors of the mount since the load or the last LOG SELECT reset."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._powered_on = time.monotonic()
+        self._base = Amounts()
+        self._last = Amounts()  # of the last mount, when there is no medium
+        self.mount_write_errors = 0
+        self.mount_read_errors = 0
+        self.loads_since_reset = 0
+        super().__init__(*args, **kwargs)
+        self.life = DriveLife.from_state(self.store.get(self._life_key))
+        self.life.power_cycles += 1
+
+    @property
+    def _life_key(self) -> str:
+        return f"{self.state_key}/life"
+
+    def power_on_seconds(self) -> float:
+        """Over the drive's life."""
+        return self.life.power_on_seconds + time.monotonic() - self._powered_on
+
+    def save_life(self) -> None:
+        """Keeps the counts; durable when it returns."""
+        state = asdict(self.life) | {"power_on_seconds": self.power_on_seconds()}
+        self.store.put(self._life_key, state)
+
+    def amounts(self) -> Amounts:
+        """Of this mount, or of the last one when nothing is loaded."""
+        return Amounts.of(self.medium).since(self._base) if self.medium is not None else self._last
+
+    def reset_amounts(self) -> None:
+        """LOG SELECT with PCR, and every load."""
+        self._base = Amounts.of(self.medium) if self.medium is not None else Amounts()
+        self._last = Amounts()
+        self.mount_write_errors = self.mount_read_errors = 0
+
+    # ---- events --------------------------------------------------------------------------------------------------
+
+    def on_loaded(self) -> None:
+        super().on_loaded()
+        self.reset_amounts()
+        self.life.loads += 1
+        self.loads_since_reset += 1
+        self.save_life()
+
+    def on_unloaded(self) -> None:
+        super().on_unloaded()
+        self._last = self.amounts()
+        self.save_life()
+
+    def on_cleaned(self) -> None:
+        super().on_cleaned()
+        self.life.cleanings += 1
+        self.save_life()
+
+    def on_write_error(self) -> None:
+        super().on_write_error()
+        self.life.hard_write_errors += 1
+        self.mount_write_errors += 1
+
+    def on_read_error(self) -> None:
+        super().on_read_error()
+        self.life.hard_read_errors += 1
+        self.mount_read_errors += 1
+
+    def close(self) -> None:
+        super().close()
+        self.save_life()

@@ -1,0 +1,1 @@
+"""What every logical unit is: dispatch, queue, attentions, reservations, mode, log, identity."""

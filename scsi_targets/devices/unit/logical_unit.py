@@ -1,0 +1,401 @@
+"""The base of every logical unit: dispatch, legality, unit attentions, reservations, and the one worker.
+
+Concurrency. `lock` guards the state of one logical unit and is held while a quick command runs, so quick commands of
+one logical unit exclude one another. A command whose row says `slow` runs on the worker thread without the lock; until
+it ends, every other command queues behind it in order, except those whose row says `while_busy`. A row that says
+`concurrent` is checked under the lock and runs outside it. A handler that sees from its CDB that it will take long may
+defer() the rest of its work to a thread of its own, and nothing waits for that.
+
+Lock order, for whoever needs two: media changer, then tape drives by element address, then disks. Nothing takes a
+logical unit's lock while holding a connection's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+
+from datamover.engine import PoolExhausted
+from scsi_targets.devices.unit import task as status
+from scsi_targets.devices.unit.dispatch import (
+    Medium,
+    ReservationRule,
+    Row,
+    RowTable,
+    UnitAttentionRule,
+    all_rows,
+    collect_rows,
+    find_row,
+)
+from scsi_targets.devices.unit.reservations import Conflict, Reservations
+from scsi_targets.devices.unit.task import Nexus, Response, Task
+from scsi_targets.t10 import sense
+from scsi_targets.t10.fields import Bits
+from scsi_targets.t10.sense import CheckCondition, Sense, SenseCode
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.unit.target import Target
+
+log = structlog.get_logger(__name__)
+
+# A queue behind a slow command longer than this answers TASK SET FULL.
+MAX_QUEUED_TASKS = 1024
+# Tasks that run on threads of their own at one time; one more answers TASK SET FULL.
+MAX_DEFERRED_TASKS = 16
+# Unit attentions kept for one nexus; the list holds each condition at most once.
+MAX_UNIT_ATTENTIONS = 16
+
+# What defer() returns and its caller passes on: task.complete() will end the task.
+DEFERRED: Final = Response(status=-1)
+
+OPERATION_CODE = Bits(0, 7, 8)
+SERVICE_ACTION = Bits(1, 4, 5)
+NACA_BIT = 2
+
+
+class StateStore(Protocol):
+    """Where a logical unit keeps what survives power loss. Values are JSON; put() is durable when it returns."""
+
+    def get(self, key: str, /) -> Any: ...
+    def put(self, key: str, value: Any, /) -> None: ...
+
+
+class MemoryStore:
+    """A StateStore that forgets: for tests, and for logical units that are made anew at each start."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+
+    def get(self, key: str, /) -> Any:
+        return self._values.get(key)
+
+    def put(self, key: str, value: Any, /) -> None:
+        self._values[key] = value
+
+
+class LogicalUnit:
+    """Dispatch and the rules common to all devices. `state_key` names this logical unit in the store."""
+
+    rows: RowTable = {}  # of the class; a device may have fewer of its own
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.rows = collect_rows(cls)
+
+    def __init__(self, *, store: StateStore | None = None, state_key: str = "") -> None:
+        self.lock = threading.RLock()
+        self.store: StateStore = store if store is not None else MemoryStore()
+        self.state_key = state_key
+        self.reservations = Reservations.from_state(self.store.get(f"{state_key}/reservations"))
+        self.descriptor_sense = False  # D_SENSE of the control mode page
+        self.nexuses: set[Nexus] = set()
+        self.targets: list[Target] = []  # the targets that show this logical unit
+        self._unit_attentions: dict[Nexus, list[SenseCode]] = {}
+        self._seen: set[Nexus] = set()
+        self._queue: deque[tuple[Row, Task]] = deque()
+        self._pending = 0  # tasks queued or running on the worker
+        self._running: Task | None = None
+        self._deferred: dict[Task, threading.Thread] = {}
+        self._occupants = 0  # others (copy managers, the changer) that hold this one or wait for it
+        self._held = False  # one of them holds it
+        self._idle = threading.Condition(self.lock)
+        self._worker: threading.Thread | None = None
+        self._closing = False
+        self._methods = {row.method: getattr(self, row.method) for row in all_rows(self.rows)}
+
+    # ---- execution -----------------------------------------------------------------------------------------------
+
+    def execute(self, task: Task) -> Response | None:
+        """Runs a command now and returns its response, or queues it for the worker and returns None: then
+        task.complete(response) is called later, unless the task is aborted."""
+        row = find_row(self.rows, task.cdb)
+        if row is None:
+            return self._respond(task, CheckCondition(*self._unsupported(task.cdb)))
+        with self.lock:
+            if (row.slow or self._pending) and not row.while_busy:
+                return self._enqueue(row, task)
+            if not row.concurrent:
+                return self._perform(row, task)
+            refusal = self._check(row, task)
+        return refusal if refusal is not None else self._handle(row, task)
+
+    def _unsupported(self, cdb: bytes) -> tuple[SenseCode, Bits]:
+        if isinstance(self.rows.get(cdb[0]), dict):
+            return sense.INVALID_FIELD_IN_CDB, SERVICE_ACTION
+        return sense.INVALID_COMMAND_OPERATION_CODE, OPERATION_CODE
+
+    def _perform(self, row: Row, task: Task) -> Response | None:
+        """Checks and handles; a slow or concurrent handler runs outside the lock."""
+        with self.lock:
+            refusal = self._check(row, task)
+            if refusal is not None or not (row.slow or row.concurrent):
+                return refusal if refusal is not None else self._handle(row, task)
+        return self._handle(row, task)
+
+    def _check(self, row: Row, task: Task) -> Response | None:
+        """The row's legality, in SAM-5's order: unit attention, reservation, field checks, medium, write protection."""
+        try:
+            if row.unit_attention is UnitAttentionRule.REPORTS and (code := self.take_unit_attention(task.nexus)):
+                raise CheckCondition(code)
+            if self.reservations.legacy_holder is not None or self.reservations.type is not None:
+                self.reservations.check(task.nexus, row.reservation)
+            if task.cdb[row.command.length - 1] & 1 << NACA_BIT:
+                raise CheckCondition(sense.INVALID_FIELD_IN_CDB, Bits(row.command.length - 1, NACA_BIT, 1))
+            if row.medium is Medium.REQUIRED:
+                self.check_medium(row)
+            if row.writes:
+                self.check_writable(row)
+        except (CheckCondition, Conflict) as refusal:
+            return self._respond(task, refusal)
+        return None
+
+    def _handle(self, row: Row, task: Task) -> Response | None:
+        cdb = row.command(task.cdb)
+        try:
+            response: Response | None = self._methods[row.method](cdb, task)
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends one command, never the connection
+            return self._failure(row, task, error)
+        if response is None:  # all that the CDB announced was taken
+            return Response(data_length=getattr(cdb, "parameter_list_length", 0))
+        return None if response is DEFERRED else response
+
+    def _failure(self, row: Row, task: Task, error: Exception) -> Response:
+        """The response to a command whose handler raised `error`."""
+        if isinstance(error, CheckCondition | Conflict):
+            return self._respond(task, error)
+        if isinstance(error, PoolExhausted):
+            return Response(status.TASK_SET_FULL)
+        refusal = self.storage_failure(row, error)
+        if refusal is not None:
+            log.error("storage failed", command=row.command.__name__, lun=task.lun, reason=str(error))
+            return self._respond(task, refusal)
+        log.error("command failed inside the target", command=row.command.__name__, lun=task.lun,
+                  cdb=task.cdb.hex(), exc_info=error)  # fmt: skip
+        return self._respond(task, CheckCondition(sense.INTERNAL_TARGET_FAILURE))
+
+    def _respond(self, task: Task, refusal: CheckCondition | Conflict) -> Response:
+        if isinstance(refusal, Conflict):
+            return Response(status.RESERVATION_CONFLICT)
+        data_in: Any = refusal.data_in
+        return Response(
+            status.CHECK_CONDITION, refusal.sense.encode(self.descriptor_sense), data_in, refusal.transferred
+        )
+
+    # ---- hooks of the devices ------------------------------------------------------------------------------------
+
+    def check_medium(self, row: Row) -> None:
+        """Raises CheckCondition when there is no usable medium. Devices with removable media override it."""
+
+    def check_writable(self, row: Row) -> None:
+        """Raises CheckCondition when the medium must not be written."""
+
+    def storage_failure(self, row: Row, error: Exception) -> CheckCondition | None:
+        """What an exception of the device's storage means in SCSI; None when it is not one of the storage's."""
+        return None
+
+    def on_reset(self) -> None:
+        """A logical unit reset: a device drops what does not survive it (prevent medium removal, mode pages, ...)."""
+
+    def on_nexus_lost(self, nexus: Nexus) -> None:
+        """A nexus went away: a device drops what that nexus held."""
+
+    # ---- the worker ----------------------------------------------------------------------------------------------
+
+    def _enqueue(self, row: Row, task: Task) -> Response | None:
+        if len(self._queue) >= MAX_QUEUED_TASKS or self._closing:
+            return Response(status.TASK_SET_FULL)
+        self._queue.append((row, task))
+        self._pending += 1
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._work, name=f"worker {self.state_key}", daemon=True)
+            self._worker.start()
+        self._idle.notify_all()
+        return None
+
+    def _work(self) -> None:
+        while True:
+            with self.lock:
+                while not self._queue or self._occupants:
+                    if self._closing:
+                        return
+                    self._idle.wait()
+                row, task = self._queue.popleft()
+                self._running = task
+            if not task.aborted:
+                response = self._perform(row, task)
+                if response is not None:
+                    self._finish(task, response)
+            with self.lock:
+                self._running = None
+                self._pending -= 1
+                self._idle.notify_all()
+
+    @staticmethod
+    def _finish(task: Task, response: Response) -> None:
+        if task.aborted:
+            return
+        try:
+            task.complete(response)
+        except Exception as error:  # noqa: BLE001 - the session is gone; the worker serves the others
+            log.info("response could not be delivered", lun=task.lun, reason=str(error))
+
+    def defer(self, task: Task, work: Callable[[], Response | None]) -> Response:
+        """Runs `work` on a thread of its own, without the lock, and ends the task with what it returns or raises. Other
+        commands go on meanwhile; work that takes long looks at task.aborted. A handler returns defer()'s result."""
+        row = find_row(self.rows, task.cdb)
+        assert row is not None  # a handler runs because there is a row
+        thread = threading.Thread(target=self._work_deferred, args=(row, task, work), daemon=True)
+        with self.lock:
+            if len(self._deferred) >= MAX_DEFERRED_TASKS or self._closing:
+                return Response(status.TASK_SET_FULL)
+            self._deferred[task] = thread
+        thread.start()
+        return DEFERRED
+
+    def _work_deferred(self, row: Row, task: Task, work: Callable[[], Response | None]) -> None:
+        try:
+            response = work() or Response()
+        except Exception as error:  # noqa: BLE001 - as in _handle
+            response = self._failure(row, task, error)
+        with self.lock:
+            del self._deferred[task]
+            self._idle.notify_all()
+        self._finish(task, response)
+
+    def occupy(self, timeout_seconds: float) -> bool:
+        """Holds this logical unit for a copy manager that runs on another one: commands queue up as behind a slow
+        command. False when it did not fall idle in time. vacate() ends it."""
+        with self.lock:
+            self._occupants += 1
+            self._pending += 1
+            if self._idle.wait_for(lambda: not (self._running or self._deferred or self._held), timeout_seconds):
+                self._held = True
+                return True
+            self._leave()
+            return False
+
+    def vacate(self) -> None:
+        """Ends what occupy() began."""
+        with self.lock:
+            self._held = False
+            self._leave()
+
+    def _leave(self) -> None:
+        with self.lock:
+            self._occupants -= 1
+            self._pending -= 1
+            if self._queue and self._worker is None:
+                self._worker = threading.Thread(target=self._work, name=f"worker {self.state_key}", daemon=True)
+                self._worker.start()
+            self._idle.notify_all()
+
+    def close(self) -> None:
+        """Ends the worker after the command it runs; queued commands are aborted."""
+        with self.lock:
+            self._closing = True
+            self._abort_tasks(lambda task: True)
+            self._idle.notify_all()
+            threads = [self._worker, *self._deferred.values()]
+        for thread in threads:
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
+
+    # ---- task management -----------------------------------------------------------------------------------------
+
+    def abort_task(self, nexus: Nexus, tag: int) -> bool:
+        """ABORT TASK: True when the task was in this task set."""
+        with self.lock:
+            return bool(self._abort_tasks(lambda t: t.nexus == nexus and t.tag == tag))
+
+    def abort_task_set(self, nexus: Nexus) -> None:
+        """ABORT TASK SET: every task of that nexus."""
+        with self.lock:
+            self._abort_tasks(lambda t: t.nexus == nexus)
+
+    def clear_task_set(self, nexus: Nexus) -> None:
+        """CLEAR TASK SET: every task; the other nexuses are told (SAM-5 7.4, TST 000b)."""
+        with self.lock:
+            others = {t.nexus for t in self._abort_tasks(lambda t: True)} - {nexus}
+            self.establish_unit_attention(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, others)
+
+    def reset(self, *, code: SenseCode = sense.BUS_DEVICE_RESET_FUNCTION_OCCURRED) -> None:
+        """LOGICAL UNIT RESET (SAM-5 6.3.3): tasks aborted, RESERVE freed, a unit attention for every nexus."""
+        with self.lock:
+            self._abort_tasks(lambda t: True)
+            self.reservations.reset()
+            self.on_reset()
+            self._unit_attentions.clear()
+            self.establish_unit_attention(code, self.nexuses)
+
+    def _abort_tasks(self, which: Any) -> list[Task]:
+        hit = [task for _, task in self._queue if which(task)]
+        kept = [(row, task) for row, task in self._queue if not which(task)]
+        self._pending -= len(self._queue) - len(kept)
+        self._queue = deque(kept)
+        if self._running is not None and which(self._running) and not self._running.aborted:
+            hit.append(self._running)
+        hit += [task for task in self._deferred if which(task) and not task.aborted]
+        for task in hit:
+            task.abort()
+        return hit
+
+    # ---- nexuses and unit attentions -----------------------------------------------------------------------------
+
+    def nexus_established(self, nexus: Nexus) -> None:
+        """Login. The initiator port learns of the power on, or of the loss of its last nexus (SAM-5 6.3)."""
+        with self.lock:
+            code = sense.I_T_NEXUS_LOSS_OCCURRED if nexus in self._seen else sense.POWER_ON_OCCURRED
+            self._seen.add(nexus)
+            self.nexuses.discard(nexus)
+            self.nexuses.add(nexus)
+            self.establish_unit_attention(code, [nexus])
+
+    def nexus_lost(self, nexus: Nexus) -> None:
+        """Logout, connection loss, session reinstatement: its tasks end, its RESERVE is freed."""
+        with self.lock:
+            self._abort_tasks(lambda t: t.nexus == nexus)
+            self.reservations.nexus_lost(nexus)
+            self.nexuses.discard(nexus)
+            self._unit_attentions.pop(nexus, None)
+            self.on_nexus_lost(nexus)
+
+    def establish_unit_attention(self, code: SenseCode, nexuses: Iterable[Nexus]) -> None:
+        """Queues a unit attention condition for each nexus, once (SAM-5 5.14.2)."""
+        with self.lock:
+            for nexus in nexuses:
+                waiting = self._unit_attentions.setdefault(nexus, [])
+                if code not in waiting and len(waiting) < MAX_UNIT_ATTENTIONS:
+                    waiting.append(code)
+
+    def tell_others(self, nexus: Nexus | None, code: SenseCode) -> None:
+        """A unit attention for every nexus but this one."""
+        self.establish_unit_attention(code, [n for n in self.nexuses if n != nexus])
+
+    def take_unit_attention(self, nexus: Nexus) -> SenseCode | None:
+        """The oldest pending unit attention, which is thereby cleared."""
+        if not self._unit_attentions:
+            return None
+        waiting = self._unit_attentions.get(nexus)
+        if not waiting:
+            return None
+        code = waiting.pop(0)
+        if not waiting:
+            del self._unit_attentions[nexus]
+        return code
+
+    def check_reservation(self, nexus: Nexus, rule: ReservationRule) -> None:
+        """For handlers whose behaviour under a reservation depends on the CDB; raises Conflict."""
+        self.reservations.check(nexus, rule)
+
+    def save_reservations(self) -> None:
+        """Keeps what APTPL asks to keep; durable when it returns."""
+        self.store.put(f"{self.state_key}/reservations", self.reservations.to_state())
+
+
+def sense_data(code: SenseCode, *, descriptor_format: bool = False) -> bytes:
+    """Sense data that says nothing but the code."""
+    return Sense(code).encode(descriptor_format)

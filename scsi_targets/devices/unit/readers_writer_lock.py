@@ -1,0 +1,60 @@
+"""Who may touch a disk's data at one time."""
+
+from __future__ import annotations
+
+import threading
+
+
+class ReadersWriterLock:
+    """Many at once (`with gate.shared`), or one alone (`with gate.alone`); who waits to be alone goes first.
+
+    Reads and writes share the gate. A command that must be a single uninterrupted action (SBC-4 4.26 for COMPARE AND
+    WRITE, ORWRITE; 4.29 for atomic writes) takes it alone. Whoever is inside takes no logical unit's lock.
+    """
+
+    def __init__(self) -> None:
+        self.shared = _Shared(self)
+        self.alone = _Alone(self)
+        self.changed = threading.Condition(threading.Lock())
+        self.sharing = 0
+        self.occupied = False
+        self.waiting = 0
+
+
+class _Shared:
+    def __init__(self, gate: ReadersWriterLock) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        gate = self._gate
+        with gate.changed:
+            while gate.occupied or gate.waiting:
+                gate.changed.wait()
+            gate.sharing += 1
+
+    def __exit__(self, *_: object) -> None:
+        gate = self._gate
+        with gate.changed:
+            gate.sharing -= 1
+            if gate.waiting and not gate.sharing:
+                gate.changed.notify_all()
+
+
+class _Alone:
+    def __init__(self, gate: ReadersWriterLock) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        gate = self._gate
+        with gate.changed:
+            gate.waiting += 1
+            while gate.occupied or gate.sharing:
+                gate.changed.wait()
+            gate.waiting -= 1
+            gate.occupied = True
+
+    def __exit__(self, *_: object) -> None:
+        gate = self._gate
+        with gate.changed:
+            gate.occupied = False
+            gate.changed.notify_all()

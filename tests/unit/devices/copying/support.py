@@ -1,0 +1,130 @@
+"""A disk and two tape drives in one target, and EXTENDED COPY to them."""
+
+from pathlib import Path
+
+from scsi_targets.devices.tape.models import drive_model
+from scsi_targets.devices.tape.tape_drive import TapeDrive
+from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.task import Nexus, Response
+from scsi_targets.t10 import copy_descriptors as copy
+from tests.unit.devices.disk.support import make_disk
+from tests.unit.devices.support import ALPHA, BETA, TARGET, data_of, send
+from tests.unit.devices.tape.support import make_cartridge
+
+BLOCKS = 4096  # of 512 bytes
+
+
+def content(length: int, seed: int = 1) -> bytes:
+    """Bytes that differ everywhere."""
+    return b"".join(((seed << 32) + n).to_bytes(8, "big") for n in range(length // 8 + 1))[:length]
+
+
+class Site:
+    """`disk` (LUN 0) with content on it, `tape` (LUN 1) and `other` (LUN 2), each with an empty cartridge."""
+
+    def __init__(self, directory: Path) -> None:
+        self.disk = make_disk(directory, blocks=BLOCKS)
+        self.tape, self.other = (TapeDrive(drive_model("IBM ULT3580-TD8"), f"TB0000000{n}") for n in (1, 2))
+        self.cartridges = [
+            make_cartridge(directory, f"TAP00{n}L8", capacity_bytes=40_000_000, early_warning_bytes=2_000_000)
+            for n in (1, 2)
+        ]
+        for drive, cartridge in zip((self.tape, self.other), self.cartridges, strict=True):
+            drive.load(cartridge)
+        self.units = [self.disk, self.tape, self.other]
+        self.target = Target(TARGET, dict(enumerate(self.units)))
+        for unit in self.units:
+            unit.copy_units = lambda nexus: self.units
+            unit.tape_patience_seconds = 0.05
+        for nexus in (ALPHA, BETA):
+            self.target.nexus_established(nexus)
+            for unit in self.units:
+                while unit.take_unit_attention(nexus):
+                    pass
+        self.disk_data = content(BLOCKS * 512)
+        self.disk.medium.write(self.disk_data, 0)
+
+    def close(self) -> None:
+        for unit in self.units:
+            unit.close()
+        for cartridge in self.cartridges:
+            cartridge.close()
+
+    def disk_descriptor(self, **fields) -> bytes:
+        return copy.identification_descriptor(
+            self.disk.identity.naa, **{"device_type": 0, "block_length": 512} | fields
+        )
+
+    def tape_descriptor(self, drive: TapeDrive | None = None, **fields) -> bytes:
+        naa = (drive or self.tape).identity.naa
+        return copy.identification_descriptor(naa, **{"device_type": 1} | fields)
+
+    @property
+    def descriptors(self) -> list[bytes]:
+        """0: the disk, 1: the tape."""
+        return [self.disk_descriptor(), self.tape_descriptor()]
+
+    def copy(
+        self, *segments: bytes, cscds: list[bytes] | None = None, inline: bytes = b"", unit=None, **other
+    ) -> Response:
+        """EXTENDED COPY to the disk, or to `unit`."""
+        nexus = other.pop("nexus", ALPHA)
+        data = copy.parameter_list(cscds or self.descriptors, segments, inline, **other)
+        return extended_copy(unit or self.disk, data, nexus)
+
+    def written(self, drive: TapeDrive | None = None) -> list[bytes | None]:
+        """What is on a tape: blocks, None for a filemark."""
+        return blocks_of((drive or self.tape).loaded)
+
+    def fill(self, blocks: list[bytes | None], drive: TapeDrive | None = None) -> None:
+        """Puts blocks and filemarks on a tape and rewinds it."""
+        cartridge = (drive or self.tape).loaded
+        for block in blocks:
+            if block is None:
+                cartridge.write_filemarks(1)
+            else:
+                cartridge.write_block(block)
+        cartridge.rewind()
+
+
+def extended_copy(unit, data: bytes, nexus: Nexus = ALPHA) -> Response:
+    return send(unit, copy.ExtendedCopyLid1.encode(parameter_list_length=len(data)), data=data, nexus=nexus)
+
+
+def blocks_of(cartridge) -> list[bytes | None]:
+    partition, position = cartridge.position
+    cartridge.locate_block(partition, 0)
+    found: list[bytes | None] = []
+    into = bytearray(1 << 20)
+    while not cartridge.at_eod:
+        result = cartridge.read_block(into)
+        found.append(None if result.kind.name == "FILEMARK" else bytes(into[: result.length]))
+    cartridge.locate_block(partition, position)
+    return found
+
+
+def block_to_stream(length: int, number: int, address: int = 0, **fields) -> bytes:
+    return copy.BlockToStream.encode(
+        source=0, destination=1, stream_device_transfer_length=length, number_of_blocks=number,
+        logical_block_address=address, **fields,
+    )  # fmt: skip
+
+
+def stream_to_block(length: int, number: int, address: int = 0, **fields) -> bytes:
+    return copy.StreamToBlock.encode(
+        **{"source": 1, "destination": 0} | fields,
+        stream_device_transfer_length=length,
+        number_of_blocks=number,
+        logical_block_address=address,
+    )
+
+
+def receive(unit, command, *, nexus=ALPHA, **fields) -> Response:
+    """One of the RECEIVE COPY commands."""
+    return send(unit, command.encode(**{"allocation_length": 4096} | fields), nexus=nexus)
+
+
+def copy_status(unit, list_identifier: int = 0, nexus=ALPHA) -> copy.CopyStatus:
+    data = data_of(receive(unit, copy.ReceiveCopyStatusLid1, list_identifier=list_identifier, nexus=nexus))
+    assert len(data) == 12
+    return copy.CopyStatus.decode(data)

@@ -1,0 +1,271 @@
+"""LOAD UNLOAD, PREVENT ALLOW MEDIUM REMOVAL and the robot's hands (SSC-3 7.2, 7.4)."""
+
+import threading
+
+import pytest
+
+from scsi_targets.devices.tape.base import CleaningCartridge, LoadState
+from scsi_targets.devices.unit.task import Task
+from scsi_targets.t10 import spc, ssc
+from scsi_targets.t10.sense import CheckCondition
+from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
+from tests.unit.devices.tape.support import (
+    good,
+    make_cartridge,
+    make_drive,
+    moved,
+    position,
+    quiet,
+    read,
+    write,
+)
+
+TEST_UNIT_READY = bytes(6)
+
+
+def ready(drive, nexus=ALPHA):
+    response = send(drive, TEST_UNIT_READY, nexus=nexus)
+    return sense_of(response) if response.status else None
+
+
+def prevent(drive, value=1, nexus=ALPHA):
+    return send(drive, spc.PreventAllowMediumRemoval.encode(prevent=value), nexus=nexus)
+
+
+def refusal(call, *arguments):
+    with pytest.raises(CheckCondition) as caught:
+        call(*arguments)
+    return tuple(caught.value.sense.code)
+
+
+@pytest.fixture
+def empty():
+    drive = make_drive()
+    yield drive
+    drive.close()
+
+
+@pytest.fixture
+def cartridge(tmp_path):
+    cartridge = make_cartridge(tmp_path, capacity_bytes=1_000_000)
+    yield cartridge
+    cartridge.close()
+
+
+# ---- the robot's hands ---------------------------------------------------------------------------------------------
+
+
+def test_an_empty_drive_is_not_ready(empty):
+    assert ready(empty) == (2, 0x3A, 0)
+    assert empty.accessible
+    assert empty.load_state is LoadState.EMPTY
+    for cdb in (ssc.Rewind.encode(), ssc.Read6.encode(transfer_length=1), ssc.ReadPositionShort.encode()):
+        assert sense_of(send(empty, cdb)) == (2, 0x3A, 0)
+
+
+def test_load_tells_every_nexus(empty, cartridge):
+    empty.load(cartridge)
+    assert ready(empty) == (6, 0x28, 0)
+    assert ready(empty, BETA) == (6, 0x28, 0)
+    assert ready(empty) is None
+    assert ready(empty, BETA) is None
+    assert not empty.accessible
+    assert cartridge.usage.loads == 1
+    assert cartridge.usage.mounts[0].drive_serial == "TB00000001"
+
+
+def test_a_second_cartridge_does_not_fit(empty, cartridge, tmp_path):
+    empty.load(cartridge)
+    with make_cartridge(tmp_path, "TAP002L8") as other:
+        assert refusal(empty.load, other) == (5, 0x3B, 0x0D)
+
+
+def test_unload_hands_over_what_was_written(empty, cartridge):
+    empty.load(cartridge)
+    quiet(empty)
+    good(write(empty, b"kept"))
+    assert empty.unload() is cartridge
+    assert empty.load_state is LoadState.EMPTY
+    assert ready(empty) == (2, 0x3A, 0)
+    assert refusal(empty.unload) == (5, 0x3B, 0x0E)
+    empty.load(cartridge)
+    quiet(empty)
+    assert position(empty) == (0, 0)
+    assert moved(read(empty, 4)) == b"kept"
+    empty.unload()
+
+
+@pytest.mark.parametrize(
+    ("model", "medium", "accepted", "writable"),
+    [
+        ("IBM ULT3580-TD5", "LTO-5", True, True), ("IBM ULT3580-TD5", "LTO-6", False, False),
+        ("IBM ULT3580-TD6", "LTO-5", True, True), ("HP Ultrium 6-SCSI", "LTO-6", True, True),
+        ("IBM ULTRIUM-TD7", "LTO-5", True, False), ("IBM ULTRIUM-TD7", "LTO-6", True, True),
+        ("IBM ULT3580-HH8", "LTO-6", False, False), ("IBM ULT3580-HH8", "LTO-7", True, True),
+        ("IBM ULT3580-TD8", "LTO-5", False, False), ("QUANTUM ULTRIUM-HH9", "LTO-8", True, True),
+        ("HPE Ultrium 9-SCSI", "LTO-7", False, False), ("IBM ULT3580-TD8", "LTO-8 WORM", True, True),
+    ],
+)  # fmt: skip
+def test_generations(tmp_path, model, medium, accepted, writable):
+    drive = make_drive(model)
+    with make_cartridge(tmp_path, medium=medium, capacity_bytes=1_000_000) as cartridge:
+        assert drive.accepts(cartridge) is accepted
+        if not accepted:
+            assert refusal(drive.load, cartridge) == (2, 0x30, 0x00)
+            assert drive.load_state is LoadState.EMPTY
+        else:
+            drive.load(cartridge)
+            quiet(drive)
+            response = write(drive, b"x")
+            assert (response.status == 0) is writable
+            if not writable:
+                assert sense_of(response) == (7, 0x30, 0x05)
+            drive.unload()
+    drive.close()
+
+
+def test_a_cleaning_cartridge_cleans_and_waits_to_be_taken_out(empty):
+    cleaner = CleaningCartridge("CLN001L8")
+    assert empty.accepts(cleaner)
+    empty.load(cleaner)
+    assert ready(empty) == (2, 0x30, 0x03)
+    assert sense_of(send(empty, ssc.LoadUnload.encode(load=1))) == (2, 0x30, 0x03)
+    assert empty.accessible
+    assert empty.life.cleanings == 1
+    assert empty.unload() is cleaner
+    assert ready(empty) == (2, 0x3A, 0)
+
+
+# ---- LOAD UNLOAD ---------------------------------------------------------------------------------------------------
+
+
+def test_unload_by_a_host_leaves_the_cartridge_for_the_robot(drive):
+    good(send(drive, ssc.LoadUnload.encode()))
+    assert ready(drive) == (2, 0x3A, 0)
+    assert drive.accessible
+    assert drive.load_state is LoadState.EJECTED
+    assert drive.cartridge is not None
+    good(send(drive, ssc.LoadUnload.encode()))  # once more does nothing
+    cartridge = drive.unload()
+    drive.load(cartridge)
+
+
+def test_load_by_a_host_tells_the_others(drive):
+    good(write(drive, b"abc"))
+    good(send(drive, ssc.LoadUnload.encode()))
+    good(send(drive, ssc.LoadUnload.encode(load=1)))
+    assert ready(drive) is None
+    assert ready(drive, BETA) == (6, 0x28, 0)
+    assert moved(read(drive, 3)) == b"abc"
+
+
+def test_load_of_a_loaded_medium_goes_to_the_beginning(drive):
+    good(write(drive, b"abc"))
+    good(send(drive, ssc.LoadUnload.encode(load=1)))
+    assert position(drive) == (0, 0)
+    assert ready(drive, BETA) is None
+
+
+def test_hold(drive):
+    good(send(drive, ssc.LoadUnload.encode(hold=1)))
+    assert ready(drive) == (2, 0x04, 0x02)
+    assert not drive.accessible
+    good(send(drive, ssc.LoadUnload.encode(load=1)))
+    assert ready(drive) is None
+    good(send(drive, ssc.LoadUnload.encode(load=1, hold=1)))
+    assert ready(drive) == (2, 0x04, 0x02)
+    good(send(drive, ssc.LoadUnload.encode(load=1)))
+
+
+def test_load_without_a_cartridge(empty):
+    assert sense_of(send(empty, ssc.LoadUnload.encode(load=1))) == (2, 0x3A, 0)
+    good(send(empty, ssc.LoadUnload.encode()))
+
+
+def test_end_of_tape_with_load_is_refused(drive):
+    response = send(drive, ssc.LoadUnload.encode(load=1, end_of_tape=1))
+    assert sense_of(response) == (5, 0x24, 0)
+    assert response.sense[15:18] == bytes([0xCA, 0, 4])
+
+
+# ---- PREVENT ALLOW MEDIUM REMOVAL ----------------------------------------------------------------------------------
+
+
+def test_prevented_removal_is_refused_to_host_and_robot(drive):
+    good(prevent(drive))
+    assert drive.removal_prevented
+    assert sense_of(send(drive, ssc.LoadUnload.encode())) == (5, 0x53, 0x02)
+    assert sense_of(send(drive, ssc.LoadUnload.encode(), nexus=BETA)) == (5, 0x53, 0x02)
+    assert refusal(drive.unload) == (5, 0x53, 0x02)
+    assert ready(drive) is None  # the cartridge is still ready
+    good(prevent(drive, 0))
+    drive.load(drive.unload())
+
+
+def test_each_nexus_prevents_for_itself(drive):
+    good(prevent(drive))
+    good(prevent(drive, nexus=BETA))
+    good(prevent(drive, 0))
+    assert drive.removal_prevented
+    drive.nexus_lost(BETA)
+    assert not drive.removal_prevented
+    good(prevent(drive))
+    drive.reset()
+    assert not drive.removal_prevented
+
+
+@pytest.mark.parametrize("value", [2, 3])
+def test_obsolete_prevent_values_are_refused(drive, value):
+    assert sense_of(prevent(drive, value)) == (5, 0x24, 0)
+
+
+# ---- races ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_robot_waits_for_a_slow_command(drive, monkeypatch):
+    """Load and unload raced between changer and drive elsewhere."""
+    started, go, done = threading.Event(), threading.Event(), threading.Event()
+    real = drive.medium.erase
+
+    def slow_erase(long=False):
+        started.set()
+        assert go.wait(30)
+        real(long)
+
+    monkeypatch.setattr(drive.medium, "erase", slow_erase)
+    erase = Task(ALPHA, 0, ssc.Erase6.encode(long=1).ljust(16, b"\0"), complete=lambda response: done.set())
+    assert drive.execute(erase) is None
+    assert started.wait(30)
+    taken = []
+    robot = threading.Thread(target=lambda: taken.append(drive.unload()))
+    robot.start()
+    assert drive.medium is not None
+    assert not done.is_set()
+    data = data_of(send(drive, spc.RequestSense.encode(allocation_length=18)))
+    assert (data[2], data[12], data[13]) == (0, 0x00, 0x16)  # operation in progress
+    go.set()
+    robot.join(30)
+    assert done.is_set()
+    assert taken == [taken[0]]
+    assert drive.medium is None
+    monkeypatch.undo()
+    drive.load(taken[0])
+
+
+def test_two_robots_take_the_cartridge_once(drive):
+    outcomes = []
+
+    def take():
+        try:
+            outcomes.append(drive.unload())
+        except CheckCondition as error:
+            outcomes.append(tuple(error.sense.code))
+
+    hands = [threading.Thread(target=take) for _ in range(2)]
+    for hand in hands:
+        hand.start()
+    for hand in hands:
+        hand.join(30)
+    assert (5, 0x3B, 0x0E) in outcomes
+    cartridge = next(outcome for outcome in outcomes if not isinstance(outcome, tuple))
+    drive.load(cartridge)

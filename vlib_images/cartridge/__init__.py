@@ -1,0 +1,1 @@
+"""One cartridge on disk: its block log, its memory, its checks. FORMAT.md has the bytes."""

@@ -1,0 +1,78 @@
+"""What a cartridge is, apart from its data: cartridge.json. FORMAT.md, "cartridge.json"."""
+
+import uuid as uuids
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from vlib_images.cartridge.medium import MEDIA, MediumType
+from vlib_images.documents import read_document, write_document
+from vlib_images.errors import CartridgeDamaged, InvalidPartition, NotACartridge
+
+FORMAT_VERSION: Final = 1
+FILE: Final = "cartridge.json"
+LIMIT_PARTITIONS: Final = 4
+
+
+def default_early_warning(capacity_bytes: int) -> int:
+    """How far before the end of a partition early warning begins: about the distance of a real LTO drive on a full-size
+    cartridge, and on a tiny one enough for what hosts have under way and for trailer labels."""
+    return min(max(capacity_bytes // 50, 4 << 20), capacity_bytes // 4, 1 << 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """uuid: 32 hexadecimal digits. partition_bytes: the capacity of each partition, in bytes."""
+
+    uuid: str
+    barcode: str
+    medium: str
+    capacity_bytes: int
+    partition_bytes: tuple[int, ...]
+    early_warning_bytes: int
+    worm: bool
+    append_only: bool
+    write_protected: bool
+    created: str
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def uuid_bytes(self) -> bytes:
+        return uuids.UUID(self.uuid).bytes
+
+    @property
+    def medium_type(self) -> MediumType:
+        return MEDIA[self.medium]
+
+    def with_partitions(self, sizes: tuple[int, ...]) -> "Identity":
+        """Raises InvalidPartition unless the sizes fit the cartridge and its medium allows that many."""
+        most = min(LIMIT_PARTITIONS, self.medium_type.maximum_partitions)
+        if not 1 <= len(sizes) <= most:
+            raise InvalidPartition(f"a cartridge of type {self.medium} has 1 to {most} partitions, not {len(sizes)}")
+        if min(sizes) <= 0 or sum(sizes) > self.capacity_bytes:
+            raise InvalidPartition(f"partitions of {sizes} bytes do not fit {self.capacity_bytes} bytes of capacity")
+        return replace(self, partition_bytes=sizes)
+
+    def write(self, directory: Path) -> None:
+        """Durable when it returns. Raises OSError."""
+        write_document(directory / FILE, asdict(self))
+
+    @classmethod
+    def read(cls, directory: Path) -> "Identity":
+        """Raises NotACartridge, CartridgeDamaged, OSError."""
+        try:
+            content = read_document(directory / FILE)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotACartridge(f"{directory} is no cartridge: it has no {FILE}") from error
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise NotACartridge(
+                f"{directory} has format version {version}; this Tapebay knows version {FORMAT_VERSION}"
+            )
+        try:
+            identity = cls(**{**content, "partition_bytes": tuple(content["partition_bytes"])})
+        except (TypeError, KeyError) as error:
+            raise CartridgeDamaged(f"{directory / FILE} lacks something: {error}") from error
+        if identity.medium not in MEDIA:
+            raise NotACartridge(f"{directory} is of a medium type that this Tapebay does not know: {identity.medium}")
+        return identity

@@ -1,0 +1,430 @@
+"""The medium under the head: the position, moving, writing and reading over the partitions of a cartridge.
+
+Object numbers count blocks and filemarks from 0 at the beginning of each partition.
+"""
+
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+from typing_extensions import Buffer
+
+from datamover.engine import (
+    PROTECTION_BYTES,
+    PROTECTION_CRC32C,
+    READ_ENCODED,
+    READ_END,
+    READ_FILEMARK,
+    protection_information,
+)
+from vlib_images.cartridge import codec, positioning
+from vlib_images.cartridge.codec import (
+    Decryption,
+    DecryptionMode,
+    Encoder,
+    EncryptionKey,
+    EncryptionStatus,
+    Form,
+    Scratch,
+    StoredBlock,
+)
+from vlib_images.cartridge.encrypted_blocks import EncryptedBlocks, find_encrypted
+from vlib_images.cartridge.partition import Partition
+from vlib_images.cartridge.positioning import SpaceResult, Stop, Track
+from vlib_images.cartridge.usage import PartitionUsage, Usage
+from vlib_images.errors import (
+    DamagedBlock,
+    EncryptionProblem,
+    InvalidPartition,
+    KeyMissing,
+    KeyWrong,
+    NotEncrypted,
+    NotRawBlock,
+    OriginRefused,
+    RawReadRefused,
+    WriteStopped,
+)
+
+SPACE_LOOKUP_BYTES: Final = 16 << 20
+"""How much is written between two looks at the free space of the disk."""
+
+
+class ReadKind(Enum):
+    """What a read met."""
+
+    BLOCK = auto()
+    FILEMARK = auto()
+    END_OF_DATA = auto()
+
+
+class ReadResult(NamedTuple):
+    """length: the block's true length in bytes, which may be more than was asked for (0 unless kind is BLOCK)."""
+
+    kind: ReadKind
+    length: int = 0
+
+
+class ReadBlocksResult(NamedTuple):
+    """blocks: whole blocks of exactly the wanted length that were read. stopped_by: None when all were; BLOCK when the
+    next block has another length, which is `length` (the position is behind it, as it is behind a filemark)."""
+
+    blocks: int
+    stopped_by: ReadKind | None = None
+    length: int = 0
+
+
+_BLOCK: Final = ReadKind.BLOCK
+_FILEMARK: Final = ReadResult(ReadKind.FILEMARK)
+_END_OF_DATA: Final = ReadResult(ReadKind.END_OF_DATA)
+
+
+class Transport:
+    """Base of Cartridge, which opens the partitions and decides what may be written.
+
+    encoder: compresses and encrypts what is written; None: neither. external: what is written was encrypted before, and
+    read raw (EXTERNAL encryption mode).
+    """
+
+    usage: Usage
+    early_warning_bytes: int
+
+    def __init__(self) -> None:
+        self.encoder: Encoder | None = None
+        self.external = False
+        self._partitions: list[Partition] = []
+        self._decryption = Decryption()
+        self._reads_plain = True
+        self._scratch = Scratch()
+        self._space_looked_up_at = -SPACE_LOOKUP_BYTES
+        self._space_is_low = False
+
+    # ---- position ---------------------------------------------------------------------------------------------------
+
+    def _enter(self, partition: int, position: int) -> None:
+        self._partition = self._partitions[partition]
+        self._position = position
+
+    def settle_usage(self) -> PartitionUsage:
+        """Brings the counts of the current partition up to date and returns them."""
+        return self.usage.settle(self._partition.number)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(partition, logical object number of what would be read next)."""
+        return self._partition.number, self._position
+
+    @property
+    def file_number(self) -> int:
+        """Filemarks between the beginning of the partition and the position."""
+        return self._track().before(self._position)
+
+    @property
+    def at_bop(self) -> bool:
+        return self._position == 0
+
+    @property
+    def at_eod(self) -> bool:
+        return self._position == self._partition.end
+
+    @property
+    def early_warning(self) -> bool:
+        """The position is at or past early warning, or the disk under the library is nearly full; only writing gets
+        there."""
+        room = self._partition.room_bytes
+        return self.at_eod and (room <= self.early_warning_bytes or self._disk_is_low(room))
+
+    def _disk_is_low(self, room: int) -> bool:
+        """Whether the disk under the library is nearly full; looked up anew each time some more was written."""
+        if abs(room - self._space_looked_up_at) >= SPACE_LOOKUP_BYTES:
+            self._space_looked_up_at = room
+            store = self._partition.store
+            try:
+                self._space_is_low = store.free_bytes() < store.limits.disk_low_bytes
+            except OSError:  # a disk that does not even say how full it is deserves a warning
+                self._space_is_low = True
+        return self._space_is_low
+
+    def end_of_data(self, partition: int) -> int:
+        """The number of logical objects of a partition."""
+        return self._partitions[partition].end
+
+    def encrypted_blocks(self, partition: int) -> EncryptedBlocks | None:
+        """Where a partition is encrypted; None when that is not known."""
+        return find_encrypted(self._partitions[partition].segments)
+
+    def _track(self) -> Track:
+        partition = self._partition
+        return Track(
+            partition.end, partition.filemarks, partition.filemark, partition.filemarks_before, partition.filemark_run
+        )
+
+    def _move(self, target: tuple[int, SpaceResult]) -> SpaceResult:
+        self._position, result = target
+        return result
+
+    def rewind(self) -> None:
+        """To the beginning of the current partition."""
+        self._position = 0
+
+    def space_blocks(self, count: int) -> SpaceResult:
+        """Over blocks; negative: backwards. Raises StorageError."""
+        return self._move(positioning.space_blocks(self._track(), self._position, count))
+
+    def space_filemarks(self, count: int) -> SpaceResult:
+        """Over filemarks; negative: backwards. Raises StorageError."""
+        return self._move(positioning.space_filemarks(self._track(), self._position, count))
+
+    def space_sequential_filemarks(self, count: int) -> SpaceResult:
+        """To so many filemarks in a row; negative: backwards. Raises StorageError."""
+        return self._move(positioning.space_sequential_filemarks(self._track(), self._position, count))
+
+    def space_end_of_data(self) -> SpaceResult:
+        """To the end of data of the current partition."""
+        self._position = self._partition.end
+        return SpaceResult(0)
+
+    def locate_block(self, partition: int, block: int) -> SpaceResult:
+        """To a logical object; END_OF_DATA when there are not that many. Raises InvalidPartition."""
+        self._change_partition(partition)
+        self._position = min(block, self._partition.end)
+        return SpaceResult(self._position, Stop.NONE if self._position == block else Stop.END_OF_DATA)
+
+    def locate_file(self, partition: int, file: int) -> SpaceResult:
+        """To the beginning of a file. Raises InvalidPartition, StorageError."""
+        self._change_partition(partition)
+        return self._move(positioning.locate_file(self._track(), file))
+
+    def _change_partition(self, partition: int) -> None:
+        if not 0 <= partition < len(self._partitions):
+            raise InvalidPartition(f"the cartridge has no partition {partition}")
+        if partition != self._partition.number:
+            self.settle_usage()
+            self.usage.settle(partition).entered += 1
+        self._enter(partition, 0)
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    def _prepare_write(self, *, physically: bool = False) -> None:
+        """What is behind the position goes. Raises WriteProtected, WormViolation, NoSpace, StorageError."""
+        raise NotImplementedError
+
+    def write_block(self, data: Buffer) -> None:
+        """Write one block of 1 to 2**24 - 1 bytes at the position. What was behind the position is gone.
+
+        Raises WriteProtected, WormViolation, EndOfPartition, NoSpace, StorageError; NotRawBlock with `external`.
+        """
+        self._prepare_write()
+        length = memoryview(data).nbytes
+        if self.encoder is None and not self.external:
+            self._partition.append(data, length)
+            stored_length = length
+        else:
+            length, stored_length = self._write_encoded(data, length)
+        self._position += 1
+        self.usage.wrote(1, length, stored_length)
+
+    def _write_encoded(self, data: Buffer, length: int) -> tuple[int, int]:
+        """Returns the block's length and what is stored of it."""
+        block = self._encode(data)
+        if block is None:
+            self._partition.append(data, length)
+            return length, length
+        self._partition.append_stored(block)
+        return block.logical_length, len(block.payload)
+
+    def _encode(self, data: Buffer, crc: int | None = None) -> StoredBlock | None:
+        """None: the block is stored as it is."""
+        if self.external:
+            return self._raw_block(data)
+        return self.encoder.encode(data, crc) if self.encoder is not None else None
+
+    def write_stored(self, block: StoredBlock) -> None:
+        """Write a block as another cartridge stores it. Raises as write_block() does."""
+        self._prepare_write()
+        self._partition.append_stored(block)
+        self._position += 1
+        self.usage.wrote(1, block.logical_length, len(block.payload))
+
+    @staticmethod
+    def _raw_block(data: Buffer) -> StoredBlock:
+        try:
+            return codec.from_raw(data)
+        except codec.UndecodableBlock as error:
+            raise NotRawBlock(str(error)) from error
+
+    def write_blocks(self, data: Buffer, block_length: int) -> int:
+        """Write a buffer as blocks of block_length bytes; returns how many. Raises as write_block() does, and
+        ValueError when the buffer is no multiple; the error's blocks_written says how many blocks are written."""
+        count, rest = divmod(memoryview(data).nbytes, block_length)
+        if rest:
+            raise ValueError(f"the buffer is no multiple of {block_length} bytes")
+        if self.encoder is not None or self.external:
+            return self._write_each(memoryview(data), block_length, count)
+        self._prepare_write()
+        before = self._partition.end
+        try:
+            self._partition.append_many(data, block_length, count)
+        finally:
+            written = self._partition.end - before
+            self._position += written
+            self.usage.wrote(written, written * block_length, written * block_length)
+        return count
+
+    def _write_each(self, data: memoryview, block_length: int, count: int) -> int:
+        for number in range(count):
+            try:
+                self.write_block(data[number * block_length : (number + 1) * block_length])
+            except WriteStopped as error:
+                error.blocks_written = number
+                raise
+        return count
+
+    def write_filemarks(self, count: int) -> None:
+        """Write filemarks at the position; durable after synchronize(). Raises as write_blocks() does."""
+        if not count:
+            return
+        self._prepare_write()
+        try:
+            self._partition.append_filemarks(count)
+        finally:
+            self._position = self._partition.end
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def read_block(self, into: Buffer, protection: int = 0) -> ReadResult:
+        """Read the object at the position into a writable buffer, as much of it as fits, and move behind it.
+
+        protection: a method of logical block protection; then a block ends in protection information, which its length
+        counts.
+        Raises DamagedBlock (the position is behind it), EncryptionProblem (the position stays), StorageError.
+        """
+        partition, position = self._partition, self._position
+        if position >= partition.end:
+            return _END_OF_DATA
+        self._position = position + 1
+        length = partition.read(position, into, protection)
+        if length == READ_FILEMARK:
+            return _FILEMARK
+        if length == READ_ENCODED:
+            length, stored_length = self._read_encoded(position, into, protection)
+        elif self._reads_plain:
+            stored_length = length
+        else:
+            raise self._problem(NotEncrypted, position, "it is not encrypted")
+        self.usage.read_some(1, length, stored_length)
+        return ReadResult(_BLOCK, length + PROTECTION_BYTES if protection else length)
+
+    def read_blocks(self, into: Buffer, block_length: int, count: int, protection: int = 0) -> ReadBlocksResult:
+        """Read up to `count` blocks of exactly block_length bytes, one behind the other in `into`.
+
+        protection: as in read_block(); block_length counts the protection information.
+        Raises DamagedBlock with blocks_read (the position is behind the damaged one), EncryptionProblem with
+        blocks_read (the position is before that block), StorageError.
+        """
+        if not self._reads_plain:
+            return self._read_each(memoryview(into), block_length, count, 0, protection)
+        extra = PROTECTION_BYTES if protection else 0
+        length = block_length - extra
+        try:
+            blocks, result = self._partition.read_many(self._position, into, length, count, protection)
+        except DamagedBlock as error:
+            self._position += error.blocks_read + 1
+            raise
+        self._position += blocks
+        self.usage.read_some(blocks, blocks * length, blocks * length)
+        if blocks == count:
+            return ReadBlocksResult(blocks)
+        if result == READ_ENCODED:
+            return self._read_each(memoryview(into), block_length, count, blocks, protection)
+        if result == READ_END:
+            return ReadBlocksResult(blocks, ReadKind.END_OF_DATA)
+        self._position += 1
+        if result == READ_FILEMARK:
+            return ReadBlocksResult(blocks, ReadKind.FILEMARK)
+        return ReadBlocksResult(blocks, ReadKind.BLOCK, result + extra)
+
+    def _read_each(
+        self, into: memoryview, block_length: int, count: int, done: int, protection: int
+    ) -> ReadBlocksResult:
+        while done < count:
+            try:
+                result = self.read_block(into[done * block_length : (done + 1) * block_length], protection)
+            except (DamagedBlock, EncryptionProblem) as error:
+                error.blocks_read = done
+                raise
+            if result.kind is not ReadKind.BLOCK or result.length != block_length:
+                return ReadBlocksResult(done, result.kind, result.length)
+            done += 1
+        return ReadBlocksResult(done)
+
+    # ---- blocks in another form ---------------------------------------------------------------------------------
+
+    @property
+    def decryption(self) -> Decryption:
+        """How encrypted blocks are read; DISABLE at first."""
+        return self._decryption
+
+    @decryption.setter
+    def decryption(self, value: Decryption) -> None:
+        self._decryption = value
+        self._reads_plain = value.reads_plain
+
+    def _problem(self, kind: type[EncryptionProblem], position: int, reason: str) -> EncryptionProblem:
+        """The position stays before the block that cannot be given out (SSC-5 4.2.24)."""
+        self._position = position
+        return kind(self._partition.number, position, reason)
+
+    def _read_encoded(self, position: int, into: Buffer, protection: int) -> tuple[int, int]:
+        """Returns the block's length and what is stored of it."""
+        block = self._partition.read_stored(position, self._scratch)
+        try:
+            content = self._decode(block, position)
+        except codec.UndecodableBlock as error:
+            raise DamagedBlock(self._partition.number, position, str(error)) from error
+        view = memoryview(into)
+        moved = min(view.nbytes, len(content))
+        view[:moved] = content[:moved]
+        if protection and moved < view.nbytes:
+            information = self._protect(block, content, protection)[: view.nbytes - moved]
+            view[moved : moved + len(information)] = information
+        return len(content), len(block.payload)
+
+    @staticmethod
+    def _protect(block: StoredBlock, content: bytes | memoryview, method: int) -> bytes:
+        if method == PROTECTION_CRC32C and not block.form & Form.ENCRYPTED:
+            return block.logical_crc.to_bytes(PROTECTION_BYTES, "little")  # the initiator's own, where it sent one
+        return protection_information(content, method)
+
+    def _decode(self, block: StoredBlock, position: int) -> bytes | memoryview:
+        if not block.form & Form.ENCRYPTED:
+            if not self._reads_plain:
+                raise self._problem(NotEncrypted, position, "it is not encrypted")
+            return codec.decompress(block)
+        mode, key = self._decryption.mode, self._decryption.key
+        if mode is DecryptionMode.DISABLE or (key is None and mode is not DecryptionMode.RAW):
+            raise self._problem(KeyMissing, position, "it is encrypted and no key is set")
+        status = codec.encryption_status(block.form, block.extension)
+        if status.origin is self._decryption.refused:
+            raise self._problem(OriginRefused, position, f"it was written in {status.origin.name} mode")
+        if key is None or mode is DecryptionMode.RAW:
+            if status.raw_read_disabled:
+                raise self._problem(RawReadRefused, position, "it may not be read raw")
+            return codec.to_raw(block)
+        try:
+            return codec.decompress(codec.decrypt(block, key))
+        except codec.WrongKey as error:
+            raise self._problem(KeyWrong, position, "it is encrypted with another key") from error
+
+    def next_block_status(self) -> EncryptionStatus | None:
+        """What is known of the block at the position without its key; None at a filemark or the end of data."""
+        if self.at_eod:
+            return None
+        header = self._partition.header(self._position)
+        return None if header is None else codec.encryption_status(header[0], header[3])
+
+    def can_decrypt_next(self, key: EncryptionKey) -> bool:
+        """Whether the block at the position is encrypted with this key. Raises DamagedBlock, StorageError."""
+        block = self._partition.read_stored(self._position, self._scratch)
+        try:
+            return bool(block.form & Form.ENCRYPTED) and bool(codec.decrypt(block, key))
+        except codec.WrongKey:
+            return False

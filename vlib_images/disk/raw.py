@@ -1,0 +1,281 @@
+"""Disk images: raw sparse files, image files that were there before, and block devices.
+
+Nothing but the disk's bytes is in an image, so any tool can read it: no header, no format of ours. All offsets and
+lengths are bytes. Reads and writes may run in any number of threads at once; whoever needs more than what pread(2) and
+pwrite(2) promise must exclude the others.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from vlib_images.atomic import sync_directory
+from vlib_images.disk import fallocate, fiemap
+from vlib_images.disk.journal import OverwriteJournal
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# Bytes written in one call when a range is filled: enough to keep a disk busy, little enough to stop soon after.
+FILL_CHUNK_BYTES = 1 << 20
+# The most that write_atomic() takes: it is written twice.
+MAX_ATOMIC_BYTES = 1 << 20
+
+
+class DiskInUse(Exception):
+    """Another process, or another disk of this one, has the image open; str() names it."""
+
+
+class NotADisk(Exception):
+    """The path cannot be served as a disk; str() says why and what to do."""
+
+
+class Provisioning(Enum):
+    """What is behind a range of an image (SBC-4 4.7.4 names these states)."""
+
+    MAPPED = "mapped"  # holds data
+    DEALLOCATED = "deallocated"  # holds no data, takes no space, reads as zeros
+    ANCHORED = "anchored"  # holds no data, has its space, reads as zeros
+
+
+class Extent(NamedTuple):
+    """A range of an image and what is behind it."""
+
+    offset: int
+    length: int
+    state: Provisioning
+
+
+class DiskImage:
+    """An open image. Make one with create() or open()."""
+
+    def __init__(self, path: Path, descriptor: int, *, read_only: bool) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._descriptor = descriptor
+        self._lost: OSError | None = None  # why synchronize() failed
+        status = os.fstat(descriptor)
+        self.is_block_device = stat.S_ISBLK(status.st_mode)
+        self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+        self.allocation_unit = max(512, status.st_blksize)
+        # A block device has no place beside it that is sure to be there again at the next start.
+        journal = path.with_name(f".{path.name}.overwrite")
+        self._journal = None if self.is_block_device else OverwriteJournal(journal, self._write_durable)
+        # A hole behind the end of a file changes nothing, so it shows what the file system can do. A block device
+        # answers the same call by discarding, or by writing zeros where it cannot.
+        self.can_deallocate = not read_only and (
+            self.is_block_device
+            or fallocate.try_fallocate(
+                descriptor, fallocate.PUNCH_HOLE | fallocate.KEEP_SIZE, self.size_bytes, self.allocation_unit
+            )
+        )
+
+    @classmethod
+    def create(cls, path: Path, size_bytes: int) -> "DiskImage":
+        """A new sparse image of zeros; its name is durable when this returns. Raises OSError (FileExistsError)."""
+        if size_bytes <= 0:
+            raise ValueError(f"a disk of {size_bytes} bytes")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            os.ftruncate(descriptor, size_bytes)
+            os.fsync(descriptor)
+            sync_directory(path.parent)
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> "DiskImage":
+        """An image file or block device, locked against every other opener (read-only ones may share).
+
+        Raises DiskInUse, NotADisk, OSError."""
+        flags = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+                raise NotADisk(f"{path} is neither a file nor a block device")
+            _lock(descriptor, path, shared=read_only)
+            image = cls(path, descriptor, read_only=read_only)
+            if image.size_bytes == 0:
+                raise NotADisk(f"{path} is empty; give it the disk's size first")
+            image._finish_overwrite()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return image
+
+    def _finish_overwrite(self) -> None:
+        if self._journal is None:
+            return
+        if not self.read_only:
+            self._journal.recover()
+        elif self._journal.pending() is not None:
+            raise NotADisk(
+                f"{self.path} has an overwrite that a crash interrupted; open it once for writing to finish it"
+            )
+
+    def close(self) -> None:
+        """Gives the image up. What was not synchronised is left to the operating system."""
+        if self._descriptor >= 0:
+            if self._journal is not None:
+                self._journal.close()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def fileno(self) -> int:
+        """The file descriptor: byte N of the disk is byte N of the file."""
+        return self._descriptor
+
+    # ---- data ------------------------------------------------------------------------------------------------------
+
+    def read_into(self, buffer: "Buffer", offset: int) -> None:
+        """Fills the whole buffer from `offset`. Raises OSError; EIO when the image ends before the buffer is full."""
+        done = os.preadv(self._descriptor, [buffer], offset)
+        view = memoryview(buffer)
+        if done == view.nbytes:
+            return
+        view = view.cast("B")
+        while done < view.nbytes:
+            count = os.preadv(self._descriptor, [view[done:]], offset + done)
+            if count == 0:
+                raise OSError(errno.EIO, "the image is shorter than the disk", str(self.path))
+            done += count
+
+    def write(self, buffer: "Buffer", offset: int, *, durable: bool = False) -> None:
+        """Writes the whole buffer at `offset`; `durable`: it is on stable storage when this returns. Raises OSError."""
+        flags = os.RWF_DSYNC if durable else 0
+        done = os.pwritev(self._descriptor, [buffer], offset, flags)
+        view = memoryview(buffer)
+        if done == view.nbytes:
+            return
+        view = view.cast("B")
+        while done < view.nbytes:
+            done += os.pwritev(self._descriptor, [view[done:]], offset + done, flags)
+
+    def _write_durable(self, buffer: "Buffer", offset: int) -> None:
+        self.write(buffer, offset, durable=True)
+
+    @property
+    def max_atomic_bytes(self) -> int:
+        """The most that write_atomic() takes; 0: this storage cannot."""
+        return 0 if self._journal is None or self.read_only else MAX_ATOMIC_BYTES
+
+    def write_atomic(self, buffer: "Buffer", offset: int) -> None:
+        """Writes the whole buffer at `offset`, durable when it returns: a power cut before leaves all of it or nothing.
+        Nothing else may touch the range meanwhile. At most max_atomic_bytes. Raises OSError."""
+        if self._journal is None:
+            raise OSError(errno.EOPNOTSUPP, "atomic writes need an image file", str(self.path))
+        self._journal.overwrite(buffer, offset)
+
+    def synchronize(self) -> None:
+        """Everything written before is on stable storage when this returns. Raises OSError, and from then on always:
+        Linux forgets what it could not write, so no later success would mean that nothing is missing."""
+        if self._lost is None:
+            try:
+                os.fdatasync(self._descriptor)
+            except OSError as error:
+                self._lost = error
+        if self._lost is not None:
+            raise OSError(self._lost.errno, "what was written is lost", str(self.path)) from self._lost
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """Starts reading a range into memory and does not wait. Raises OSError."""
+        os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+
+    # ---- ranges without payload ------------------------------------------------------------------------------------
+
+    def deallocate(self, offset: int, length: int) -> None:
+        """Makes a range read as zeros and gives back what space it can. Raises OSError."""
+        mode = fallocate.PUNCH_HOLE | fallocate.KEEP_SIZE
+        if length and not fallocate.try_fallocate(self._descriptor, mode, offset, length):
+            self.fill(bytes(512), offset, length)
+
+    def anchor(self, offset: int, length: int) -> None:
+        """Makes a range read as zeros with its space reserved for it. Raises OSError (ENOSPC)."""
+        # Not ZERO_RANGE: ext4 writes zeros for short ranges instead of marking them unwritten. And what is still in the
+        # page cache would be told from the reserved space by nobody (SEEK_DATA), so it is written first.
+        self.synchronize()
+        self.deallocate(offset, length)
+        if length and not fallocate.try_fallocate(self._descriptor, fallocate.KEEP_SIZE, offset, length):
+            self.fill(bytes(512), offset, length)
+
+    def fill(self, pattern: bytes, offset: int, length: int) -> None:
+        """Writes `pattern` over and over; `length` is a multiple of its length. Raises OSError."""
+        chunk = memoryview(pattern * max(1, min(length, FILL_CHUNK_BYTES) // len(pattern)))
+        for at, count in fill_steps(offset, length, len(pattern)):
+            self.write(chunk[:count], at)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """What is behind a range, in order and without gaps. Raises OSError."""
+        end = min(offset + length, self.size_bytes)
+        while offset < end:
+            data = self._seek(offset, os.SEEK_DATA, end)
+            if data > offset:
+                yield from self._holes(offset, data)
+            hole = self._seek(data, os.SEEK_HOLE, end)
+            if hole > data:
+                yield Extent(data, hole - data, Provisioning.MAPPED)
+            offset = hole
+
+    def _seek(self, offset: int, whence: int, end: int) -> int:
+        if offset >= end:
+            return end
+        try:
+            return min(os.lseek(self._descriptor, offset, whence), end)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data behind `offset`
+                return end
+            if error.errno == errno.EINVAL:  # this storage cannot tell: all of it is data
+                return offset if whence == os.SEEK_DATA else end
+            raise
+
+    def _holes(self, start: int, end: int) -> Iterator[Extent]:
+        """A range without data, divided into what has its space (unwritten extents) and what has none."""
+        for offset, length in fiemap.unwritten(self._descriptor, start, end):
+            if offset > start:
+                yield Extent(start, offset - start, Provisioning.DEALLOCATED)
+            yield Extent(offset, length, Provisioning.ANCHORED)
+            start = offset + length
+        if start < end:
+            yield Extent(start, end - start, Provisioning.DEALLOCATED)
+
+    # ---- size ------------------------------------------------------------------------------------------------------
+
+    def grow(self, size_bytes: int) -> None:
+        """Lengthens an image file with zeros, durable when this returns. ValueError: it is not longer, or a block
+        device, whose size is not ours to change (see refresh_size). Raises OSError."""
+        if self.is_block_device or size_bytes < self.size_bytes:
+            raise ValueError(f"{self.path} cannot become {size_bytes} bytes: it has {self.size_bytes}")
+        os.ftruncate(self._descriptor, size_bytes)
+        os.fsync(self._descriptor)
+        self.size_bytes = size_bytes
+
+    def refresh_size(self) -> bool:
+        """Takes over the size the file or block device has now; True when it has changed."""
+        size_bytes = os.lseek(self._descriptor, 0, os.SEEK_END)
+        changed = size_bytes != self.size_bytes
+        self.size_bytes = size_bytes
+        return changed
+
+
+def fill_steps(offset: int, length: int, unit: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) pieces of a range for writing it step by step: multiples of `unit`, about FILL_CHUNK_BYTES."""
+    step = max(unit, FILL_CHUNK_BYTES // unit * unit)
+    for at in range(offset, offset + length, step):
+        yield at, min(step, offset + length - at)
+
+
+def _lock(descriptor: int, path: Path, *, shared: bool) -> None:
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DiskInUse(f"{path} is in use by another process or another disk of this library") from None

@@ -1,0 +1,1 @@
+"""What a library remembers: where cartridges are, state, identity."""
