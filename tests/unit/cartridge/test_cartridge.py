@@ -66,7 +66,8 @@ def test_two_handles_in_one_process_are_refused(make: Make, tmp_path: Path) -> N
 
 def test_two_processes_are_refused(make: Make, tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib; from vlib_images.cartridge.cartridge import Cartridge; Cartridge.open(pathlib.Path(sys.argv[1]))"
+        "import sys, pathlib; from vlib_images.cartridge.cartridge import Cartridge; "
+        "Cartridge.open(pathlib.Path(sys.argv[1]))"
     )
     with make():
         run = subprocess.run([sys.executable, "-c", program, tmp_path / "T00001L8"], capture_output=True, check=False)
