@@ -48,13 +48,17 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A row of SPC-5's tables. length: exact for device and medium attributes, the most for host text."""
+    """A row of SPC-5's tables. length: in bytes, exactly; with `variable` the most."""
 
     identifier: int
     name: str
     format: Format
     length: int
     variable: bool = False
+
+    def takes_length(self, length: int) -> bool:
+        """Whether a value may have so many bytes; none at all deletes the attribute (SPC-5 6.48)."""
+        return length in (0, self.length) or (self.variable and length < self.length)
 
 
 def _rows(*rows: tuple[int, str, Format, int] | tuple[int, str, Format, int, bool]) -> dict[int, Definition]:
@@ -184,7 +188,7 @@ class MamStore:
             raise MamError(f"attribute {attribute.identifier:04X}h cannot be written")
         if attribute.format != row.format and attribute.identifier in HOST:
             raise MamError(f"attribute {attribute.identifier:04X}h has format {row.format.name}")
-        if len(attribute.value) > row.length:
+        if len(attribute.value) > row.length:  # shorter ones were taken by older versions and go on being copied
             raise MamError(f"attribute {attribute.identifier:04X}h has at most {row.length} bytes")
 
     @property

@@ -84,6 +84,28 @@ class Partition:
         """How much of the capacity is used."""
         return self.capacity_bytes - self.room_bytes
 
+    def ends_within(self, position: int, distance_bytes: int) -> bool:
+        """Whether no more than so much of the capacity lies between an object, or the end of data, and the end of the
+        partition. It looks at no more segments than that distance covers."""
+        room_bytes = self.room_bytes
+        if position >= self.end:
+            return room_bytes <= distance_bytes
+        self.segments.refresh()
+        for number in reversed(range(self.segments.number_of(position), len(self.segments.entries))):
+            if room_bytes > distance_bytes:
+                return False
+            entry = self.segments.entries[number]
+            room_bytes += entry.used_bytes
+        return room_bytes - self._used_before(number, position - entry.first_object) <= distance_bytes
+
+    def _used_before(self, number: int, relative: int) -> int:
+        """What a segment uses of the capacity before one of its objects."""
+        entry = self.segments.entries[number]
+        try:
+            return self.segments.segment(number).cut_point(relative)[2]
+        except (SegmentDamaged, OSError):  # nobody asks this to learn of damage: reading will tell
+            return entry.used_bytes * relative // entry.objects
+
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     def append(self, data: Buffer, length: int) -> None:

@@ -127,10 +127,18 @@ class Transport:
 
     @property
     def early_warning(self) -> bool:
-        """The position is at or past early warning, or the disk under the library is nearly full; only writing gets
-        there."""
+        """What was written last ended at or past early warning, or the disk under the library is nearly full."""
         room = self._partition.room_bytes
         return self.at_eod and (room <= self.early_warning_bytes or self._disk_is_low(room))
+
+    def ends_within(self, distance_bytes: int) -> bool:
+        """Whether no more than so much of the capacity lies between the position and the end of the partition."""
+        return self._partition.ends_within(self._position, distance_bytes)
+
+    @property
+    def past_early_warning(self) -> bool:
+        """The position, however it was reached, is at or past early warning."""
+        return self.ends_within(self.early_warning_bytes) or self.early_warning
 
     def _disk_is_low(self, room: int) -> bool:
         """Whether the disk under the library is nearly full; looked up anew each time some more was written."""

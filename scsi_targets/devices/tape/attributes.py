@@ -104,15 +104,18 @@ class AttributeCommands(TapeBase):
 
     @staticmethod
     def _check_attributes(attributes: list[tuple[int, MamAttribute]]) -> None:
+        """Raises CheckCondition, which points at the field, before anything is changed (SPC-5 6.48): no attribute that
+        an initiator may write, not in ascending order, its format or its length another than SPC-5 7.4.2.4 says."""
         previous = -1
         for offset, attribute in attributes:
             row = host_definition(attribute.identifier)
             at = LIST_HEADER_BYTES + offset
             if row is None or attribute.identifier <= previous:
                 raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, at)
-            if attribute.identifier in HOST and attribute.format != row.format:
+            wrong_format = attribute.identifier in HOST and attribute.format != row.format
+            if wrong_format or attribute.format not in set(Format) or attribute.read_only:
                 raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, at + 2)
-            if len(attribute.value) > row.length:
+            if not row.takes_length(len(attribute.value)):
                 raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, at + 3)
             previous = attribute.identifier
 

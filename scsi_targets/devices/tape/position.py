@@ -200,7 +200,7 @@ class PositionCommands(TransferCommands):
         medium = self.loaded
         return {
             "beginning_of_partition": medium.position[1] == 0,
-            "end_of_partition": medium.early_warning,
+            "end_of_partition": medium.past_early_warning,
             "beyond_programmable_early_warning": self.in_programmable_zone(medium),
         }
 

@@ -137,11 +137,9 @@ class TransferCommands(TapeBase):
         return None
 
     def in_programmable_zone(self, medium: Cartridge) -> bool:
-        """Whether the position is at or behind programmable early warning (SSC-4 4.2.8)."""
+        """Whether the position is at or past programmable early warning, however it was reached (SSC-4 4.2.8)."""
         size = self.programmable_early_warning_bytes
-        if not size or not medium.at_eod:
-            return False
-        return medium.remaining_bytes(medium.position[0]) <= medium.early_warning_bytes + size
+        return bool(size) and (medium.ends_within(medium.early_warning_bytes + size) or medium.early_warning)
 
     def on_moved(self) -> None:
         super().on_moved()

@@ -196,9 +196,24 @@ def test_an_attribute_that_is_not_there(drive):
 
 
 def test_length_zero_deletes(drive):
-    good(write_attributes(drive, (0x0801, ASCII, b"app")))
+    good(write_attributes(drive, (0x0801, ASCII, b"app".ljust(32))))
     good(write_attributes(drive, (0x0801, ASCII, b"")))
     assert 0x0801 not in values(drive)
+
+
+# Host attributes of one length only (SPC-5 table 7.4.2.4): identifier, format, bytes.
+FIXED = [
+    (0x0800, ASCII, 8), (0x0801, ASCII, 32), (0x0802, ASCII, 8), (0x0803, TEXT, 160), (0x0804, ASCII, 12),
+    (0x0805, BINARY, 1), (0x0806, ASCII, 32), (0x0807, TEXT, 80), (0x0808, TEXT, 160), (0x0809, ASCII, 16),
+    (0x080A, BINARY, 1), (0x080B, ASCII, 16), (0x0820, BINARY, 36), (0x0821, BINARY, 36),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("identifier", "kind", "length"), FIXED)
+def test_each_host_attribute_has_its_length(drive, identifier, kind, length):
+    value = bytes(range(0x41, 0x41 + 36))[:length].ljust(length, b" ")
+    good(write_attributes(drive, (identifier, kind, value)))
+    assert values(drive, identifier)[identifier].value == value
 
 
 @pytest.mark.parametrize(
@@ -207,9 +222,18 @@ def test_length_zero_deletes(drive):
         ([(0x0000, BINARY, bytes(8))], 4),  # a device's
         ([(0x0401, ASCII, b"serial")], 4),  # a medium's
         ([(0x0700, BINARY, b"x")], 4),  # nobody's
-        ([(0x0801, BINARY, b"x")], 4 + 2),  # wrong format
+        ([(0x0801, BINARY, bytes(32))], 4 + 2),  # wrong format
+        ([(0x0803, ASCII, bytes(160))], 4 + 2),
+        ([(0x1400, 3, b"x")], 4 + 2),  # a reserved format, of an attribute that may have any other
+        ([(0x0805, 0x80 | BINARY, b"\0")], 4 + 2),  # READ ONLY is not an initiator's to set
         ([(0x0800, ASCII, bytes(9))], 4 + 3),  # too long
-        ([(0x0801, ASCII, b"a"), (0x0800, ASCII, b"b")], 4 + 6),  # descending
+        ([(0x1400, BINARY, bytes(1025))], 4 + 3),
+        ([(0x080C, BINARY, bytes(1024))], 4 + 3),
+        *[([(identifier, kind, bytes(length - 1))], 4 + 3) for identifier, kind, length in FIXED if length > 1],
+        *[([(identifier, kind, bytes(length + 1))], 4 + 3) for identifier, kind, length in FIXED],
+        ([(0x0800, ASCII, bytes(8)), (0x0805, BINARY, bytes(2))], 4 + 13 + 3),  # the second one
+        ([(0x0801, ASCII, bytes(32)), (0x0800, ASCII, bytes(8))], 4 + 37),  # descending
+        ([(0x0800, ASCII, bytes(8)), (0x0800, ASCII, bytes(8))], 4 + 13),  # twice
     ],
 )
 def test_what_cannot_be_written_changes_nothing(drive, attributes, pointer):
@@ -237,7 +261,7 @@ def test_the_memory_is_finite(drive):
 
 
 def test_lists(drive):
-    good(write_attributes(drive, (0x0803, TEXT, b"label")))
+    good(write_attributes(drive, (0x0803, TEXT, b"label".ljust(160, b"\0"))))
     data = data_of(send(drive, ssc.ReadAttributeList.encode(allocation_length=65535)))
     listed = [int.from_bytes(data[at : at + 2], "big") for at in range(4, len(data), 2)]
     assert listed == list(values(drive))

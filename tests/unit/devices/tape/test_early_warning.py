@@ -11,6 +11,7 @@ from tests.unit.devices.tape.support import (
     loaded_drive,
     moved,
     position,
+    quiet,
     read,
     rewind,
     set_block_length,
@@ -19,6 +20,7 @@ from tests.unit.devices.tape.support import (
     write,
     write_fixed,
 )
+from vlib_images.cartridge.segments import Limits
 
 CAPACITY, EARLY = 200_000, 60_000
 BLOCK = 10_000
@@ -130,4 +132,71 @@ def test_programmable_early_warning_is_told_once(tmp_path):
     assert stream_sense(write(drive, b"p"))[3] == 0x07  # moved out and in again
     _, response = fill(drive, b"p" * 100_000)
     assert stream_sense(response) == (END_OF_MEDIUM, 0, 0x00, 0x02, 0)
+    drives.close()
+
+
+# ---- READ POSITION between early warning and the end ----------------------------------------------------------------
+
+END_OF_PARTITION, BEYOND_PROGRAMMABLE = 0x40, 0x01  # the same bits of byte 0 in all forms
+FORMS = (ssc.ReadPositionShort, ssc.ReadPositionLong, ssc.ReadPositionExtended)
+
+
+def zones(drive):
+    """(EOP, BPEW), which every form of READ POSITION tells alike."""
+    found = {data_of(send(drive, form.encode(**length)))[0] & (END_OF_PARTITION | BEYOND_PROGRAMMABLE)
+             for form, length in zip(FORMS, ({}, {}, {"allocation_length": 32}), strict=True)}  # fmt: skip
+    assert len(found) == 1, found
+    flags = found.pop()
+    return bool(flags & END_OF_PARTITION), bool(flags & BEYOND_PROGRAMMABLE)
+
+
+def fill_and_note(drive, lengths):
+    """Writes until nothing fits: for each position behind a block or filemark, (EOP, BPEW) as the write told it."""
+    told, programmable = {0: (False, False)}, False
+    for number in range(10_000):
+        length = lengths[number % len(lengths)]
+        response = write(drive, b"z" * length) if length else filemarks(drive)
+        code = None
+        if response.status:
+            _, key, _, code, _ = stream_sense(response)
+            if key == 0xD:
+                return told
+        programmable = programmable or code is not None  # PROGRAMMABLE EARLY WARNING is told once
+        told[position(drive)[1]] = (code == 0x02, programmable)
+    raise AssertionError("the medium has no end")
+
+
+@pytest.mark.parametrize("segment_bytes", [256 << 20, 300_000], ids=["one segment", "many"])
+@pytest.mark.parametrize("lengths", [(70_000,), (50_000, 0, 3, 120_000)], ids=["equal", "mixed"])
+def test_read_position_tells_where_the_warnings_were(tmp_path, lengths, segment_bytes):
+    limits = Limits(segment_bytes=segment_bytes, disk_low_bytes=0)
+    drives = loaded_drive(tmp_path, capacity_bytes=3_000_000, early_warning_bytes=500_000, limits=limits)
+    drive = next(drives)
+    good(select_extension(drive, warning_megabytes=1))
+    told = fill_and_note(drive, lengths)
+    assert {(False, False), (False, True), (True, True)} == set(told.values())
+    for block in (*told, *reversed(told)):
+        good(send(drive, ssc.Locate10.encode(logical_object_identifier=block)))
+        assert (block, zones(drive)) == (block, told[block])
+    rewind(drive)
+    for block, expected in told.items():  # reading, and spacing back, comes by the same places
+        assert zones(drive) == expected, block
+        read(drive, 1)
+    good(send(drive, ssc.Locate10.encode(logical_object_identifier=len(told) - 2)))
+    assert zones(drive) == told[len(told) - 2]
+    drives.close()
+
+
+def test_zones_of_a_partition_after_unload_and_load(tmp_path):
+    drives = loaded_drive(tmp_path, capacity_bytes=6_000_000, early_warning_bytes=500_000, partitions=2)
+    drive = next(drives)
+    good(send(drive, ssc.Locate10.encode(change_partition=1, partition=1)))
+    told = fill_and_note(drive, (100_000,))
+    drive.load(drive.unload())
+    quiet(drive)
+    for block, (early, _) in told.items():
+        good(send(drive, ssc.Locate10.encode(change_partition=1, partition=1, logical_object_identifier=block)))
+        assert zones(drive) == (early, False), block  # without PEWS there is no programmable zone
+    good(send(drive, ssc.Locate10.encode(change_partition=1, partition=0)))
+    assert zones(drive) == (False, False)
     drives.close()
