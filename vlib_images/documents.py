@@ -1,13 +1,27 @@
 """Small JSON files that know whether they are whole: {"crc32c": "hex", "content": {...}}. FORMAT.md, "Documents"."""
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from datamover.engine import crc32c, storage_replace
 from vlib_images.errors import CartridgeDamaged
 
 Document = dict[str, Any]
+
+DOCUMENT_BYTES_MAX: Final = 16 << 20
+"""Longer than any document of ours."""
+
+
+def read_bounded(path: Path, most_bytes: int) -> bytes:
+    """A whole file that describes something. Raises CartridgeDamaged, and reads nothing, when it is longer than such a
+    file can be; OSError."""
+    with path.open("rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        if length > most_bytes:
+            raise CartridgeDamaged(f"{path} has {length} bytes, more than the {most_bytes} that it can have")
+        return file.read(most_bytes)
 
 
 def _canonical(content: Document) -> bytes:
@@ -23,7 +37,7 @@ def write_document(path: Path, content: Document) -> None:
 def read_document(path: Path) -> Document:
     """Raises CartridgeDamaged when the content does not match its checksum, OSError."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bounded(path, DOCUMENT_BYTES_MAX))
         content: Document = document["content"]
         whole = document["crc32c"] == f"{crc32c(_canonical(content)):08x}"
     except (ValueError, KeyError, TypeError, RecursionError) as error:

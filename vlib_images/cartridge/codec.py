@@ -49,6 +49,9 @@ RAW_READ_DISABLED: Final = 1
 """FLAGS bit: whoever wrote the block forbade reading it without decryption (SSC-5 RDMC)."""
 
 EXTENSION_BYTES_MAX: Final = 255 * 8
+BLOCK_BYTES_MAX: Final = (1 << 24) - 1
+SIZE_UNKNOWN: Final = -1
+"""What zstandard.frame_content_size() says of a frame that does not tell its size."""
 
 
 class Origin(Enum):
@@ -276,18 +279,28 @@ def decrypt(block: StoredBlock, key: EncryptionKey) -> StoredBlock:
 
 
 def decompress(block: StoredBlock) -> bytes | memoryview:
-    """The block as the initiator wrote it, from a block that is not encrypted. Raises UndecodableBlock."""
+    """The block as the initiator wrote it, from a block that is not encrypted. Makes no more bytes than the record says,
+    and no more than a block can have. Raises UndecodableBlock."""
     payload = block.payload
     if block.form & ~Form.COMPRESSED:
         raise UndecodableBlock(f"a block of form {int(block.form)}, which this version does not know")
     if block.form & Form.COMPRESSED:
-        try:
-            payload = zstandard.ZstdDecompressor().decompress(payload, max_output_size=block.logical_length)
-        except zstandard.ZstdError as error:
-            raise UndecodableBlock(f"a compressed block does not decompress: {error}") from error
+        payload = _decompress(payload, block.logical_length)
     if len(payload) != block.logical_length:
         raise UndecodableBlock("a block does not have the length that its header says")
     return payload
+
+
+def _decompress(payload: bytes | memoryview, length: int) -> bytes:
+    if not 1 <= length <= BLOCK_BYTES_MAX:
+        raise UndecodableBlock(f"a compressed block of {length} bytes, which no block has")
+    try:
+        # A frame that says its size is given that much memory, whatever max_output_size is (RFC 8878 3.1.1.1.4).
+        if zstandard.frame_content_size(payload) not in (length, SIZE_UNKNOWN):
+            raise UndecodableBlock("a compressed block does not have the length that its header says")
+        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=length)
+    except zstandard.ZstdError as error:
+        raise UndecodableBlock(f"a compressed block does not decompress: {error}") from error
 
 
 # ---- raw form --------------------------------------------------------------------------------------------------------
@@ -309,7 +322,7 @@ def from_raw(raw: Buffer) -> StoredBlock:
     at = RAW.size + units * 8
     if magic != RAW_MAGIC or not form & Form.ENCRYPTED or form > 3 or view.nbytes != at + stored_length:
         raise UndecodableBlock("not a raw block that Tapebay has read")
-    if not 1 <= logical_length < 1 << 24:
+    if not 1 <= logical_length <= BLOCK_BYTES_MAX:
         raise UndecodableBlock("a raw block of an impossible length")
     elements = _decode_extension(bytes(view[RAW.size : at])) | {Tag.ORIGIN: Origin.EXTERNAL.value}
     extension = _encode_extension(elements)

@@ -24,6 +24,9 @@ class EntryFlag(IntFlag):
 NO_FLAGS: Final = EntryFlag(0)
 NO_OBJECT: Final = 0xFFFFFFFE
 """More than any segment has objects."""
+SEGMENT_OBJECTS_MAX: Final = 1 << 24
+SEGMENT_BYTES_MAX: Final = 16 << 30
+"""What one segment can have: its tables say places in 31 bits, in units of 8 bytes."""
 
 
 @dataclass(slots=True)
@@ -131,6 +134,8 @@ class Manifest:
     def _entry(row: tuple[int, ...]) -> Entry:
         segment_id, first_object, first_filemark, data_bytes, used_bytes, *rest = row
         objects, filemarks, seed, dead_entries, flags, epoch, first_encrypted, encrypted_end = rest
+        if not filemarks <= objects <= SEGMENT_OBJECTS_MAX or max(data_bytes, used_bytes) > SEGMENT_BYTES_MAX:
+            raise CartridgeDamaged(f"the manifest gives segment {segment_id} more than a segment can have")
         return Entry(
             segment_id=segment_id,
             seed=seed,

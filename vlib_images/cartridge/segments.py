@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from datamover.engine import Segment, crc32c, storage_replace, storage_sync_directory, storage_unlink
-from vlib_images.cartridge.manifest import NO_OBJECT, Entry, EntryFlag, Manifest
+from vlib_images.cartridge.manifest import NO_OBJECT, SEGMENT_OBJECTS_MAX, Entry, EntryFlag, Manifest
+from vlib_images.documents import read_bounded
+from vlib_images.errors import CartridgeDamaged
 
 MAGIC: Final = b"TAPEBAYS"
 VERSION: Final = 1
@@ -19,6 +21,9 @@ HEADER: Final = struct.Struct("<8sII16sIIQQQQ16sQ28sI")
 MANIFEST: Final = "manifest"
 NAME: Final = re.compile(r"(?P<id>\d{8,})\.(seg|idx)", re.ASCII)
 OPEN_SEGMENTS: Final = 16
+MANIFEST_BYTES_MAX: Final = 256 << 20
+CHECKPOINT_BYTES_MAX: Final = 16 * SEGMENT_OBJECTS_MAX
+"""Longer than the lists of any cartridge are: millions of segments, each object and filemark of a segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class SegmentStore:
 
     def read_manifest(self) -> Manifest:
         """Raises CartridgeDamaged, OSError."""
-        return Manifest.decode((self.directory / MANIFEST).read_bytes())
+        return Manifest.decode(read_bounded(self.directory / MANIFEST, MANIFEST_BYTES_MAX))
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Durable when it returns, and so is every name in the directory."""
@@ -143,8 +148,8 @@ class SegmentStore:
     def recover(self, entry: Entry, writable: bool) -> Segment:
         """A segment that may be unsealed, from its checkpoint and its log."""
         try:
-            index = self.index_path(entry.segment_id).read_bytes()
-        except FileNotFoundError:
+            index = read_bounded(self.index_path(entry.segment_id), CHECKPOINT_BYTES_MAX)
+        except (FileNotFoundError, CartridgeDamaged):  # the log says the same
             index = b""
         return Segment.recover(
             str(self.path(entry.segment_id)),

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from vlib_images.documents import read_bounded
+from vlib_images.errors import CartridgeDamaged
 from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, read_exactly
 
 INDEX: Final = "blocks.json"
+INDEX_BYTES_MAX: Final = 1 << 30
 
 
 def write_directory(destination: Path, objects: Iterator[TapeObject], notes: Notes) -> None:
@@ -43,9 +46,9 @@ def read_directory(source: Path, partition: int, notes: Notes) -> Iterator[TapeO
     if partition:
         return
     try:
-        files = json.loads((source / INDEX).read_text())["files"]
+        files = json.loads(read_bounded(source / INDEX, INDEX_BYTES_MAX))["files"]
         rows = [(str(row["name"]), [(int(length), int(count)) for length, count in row["blocks"]]) for row in files]
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (CartridgeDamaged, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InterchangeError(f"{source / INDEX} does not say how the files are cut into blocks: {error}") from error
     for number, (name, runs) in enumerate(rows):
         if number:
