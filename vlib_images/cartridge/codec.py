@@ -279,8 +279,8 @@ def decrypt(block: StoredBlock, key: EncryptionKey) -> StoredBlock:
 
 
 def decompress(block: StoredBlock) -> bytes | memoryview:
-    """The block as the initiator wrote it, from a block that is not encrypted. Makes no more bytes than the record says,
-    and no more than a block can have. Raises UndecodableBlock."""
+    """The block as the initiator wrote it, from a block that is not encrypted: no more bytes than the record says, and
+    than a block can have. Raises UndecodableBlock."""
     payload = block.payload
     if block.form & ~Form.COMPRESSED:
         raise UndecodableBlock(f"a block of form {int(block.form)}, which this version does not know")
