@@ -189,7 +189,7 @@ def test_format_refuses_what_it_does_not_know(drive, fields, byte):
 
 
 def test_format_tells_the_others_and_keeps_the_attributes(drive):
-    attribute = bytes([8, 6, 1, 0, 8]) + b"TAP001L8"
+    attribute = bytes([8, 6, 1, 0, 32]) + b"TAP001L8".ljust(32)
     cdb = bytes([0x8D, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4 + len(attribute), 0, 0])
     good(send(drive, cdb, data=len(attribute).to_bytes(4, "big") + attribute))
     good(format_medium(drive))
