@@ -97,11 +97,13 @@ class InformationalExceptionsModePage(ModePage, page=0x1C, length=12):
 
     performance = Bits(2, 7, 1)
     enable_background_function = Bits(2, 5, 1)
-    enable_warning = Bits(2, 4, 1, changeable=True)
-    disable_exception_control = Bits(2, 3, 1, default=1, changeable=True)
+    enable_warning = Bits(2, 4, 1)
+    disable_exception_control = Bits(
+        2, 3, 1, default=1
+    )  # there is no prediction of failures to report: TapeAlert tells
     test = Bits(2, 2, 1)
     log_errors = Bits(2, 0, 1)
-    method_of_reporting = Bits(3, 3, 4, default=0, changeable=True)
+    method_of_reporting = Bits(3, 3, 4)
     interval_timer = Bits(4, 7, 32)
     report_count = Bits(8, 7, 32)
 

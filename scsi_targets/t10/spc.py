@@ -121,6 +121,13 @@ class SendDiagnostic(Command, opcode=0x1D, length=6):
     parameter_list_length = Bits(3, 7, 16)
 
 
+class DiagnosticPageHeader(Structure, length=4):
+    """What every diagnostic page begins with (SPC-5 7.2.1)."""
+
+    page_code = Bits(0, 7, 8)
+    page_length = Bits(2, 7, 16)
+
+
 class PreventAllowMediumRemoval(Command, opcode=0x1E, length=6):
     """PREVENT ALLOW MEDIUM REMOVAL, SBC-4 5.15, SSC-5, SMC-3 6.7."""
 

@@ -19,7 +19,7 @@ from scsi_targets.devices.changer.search import VolumeTagSearch
 from scsi_targets.devices.changer.statistics import ChangerStatistics
 from scsi_targets.devices.changer.status import ElementStatus, element_status, select
 from scsi_targets.devices.unit.device import Device
-from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, PERSISTENT_ALLOWED, READS, ReservationRule, handles
+from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, handles
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.log_commands import log_page
 from scsi_targets.devices.unit.logical_unit import StateStore
@@ -148,7 +148,7 @@ class MediaChanger(Device):
     @handles(smc.ReadElementStatus, reservation=ALLOWED)
     def read_element_status(self, cdb: smc.ReadElementStatus, task: Task) -> Response:
         if not cdb.current_data or cdb.device_identifier:
-            self.check_reservation(task.nexus, READS)
+            self.check_reservation(task.nexus, CONFLICTS)
         _check_type(cdb.element_type_code, smc.ReadElementStatus.element_type_code)
         chosen = select(
             self.inventory.elements(), cdb.element_type_code, cdb.starting_element_address, cdb.number_of_elements
@@ -168,7 +168,7 @@ class MediaChanger(Device):
         template = parameter_list(task, cdb.parameter_list_length, field, minimum=smc.VolumeTagTemplate.length)
         self._search.start(task.nexus, cdb, template)
 
-    @handles(smc.RequestVolumeElementAddress, reservation=READS)
+    @handles(smc.RequestVolumeElementAddress)
     def request_volume_element_address(self, cdb: smc.RequestVolumeElementAddress, task: Task) -> Response:
         _check_type(cdb.element_type_code, smc.RequestVolumeElementAddress.element_type_code)
         action, found = self._search.find(task.nexus, self.inventory.elements())
@@ -265,8 +265,8 @@ class MediaChanger(Device):
 
     @handles(spc.PreventAllowMediumRemoval, reservation=ALLOWED)
     def prevent_allow_medium_removal(self, cdb: spc.PreventAllowMediumRemoval, task: Task) -> None:
-        rule: ReservationRule = CONFLICTS if cdb.prevent else PERSISTENT_ALLOWED  # SMC-3 table 8
-        self.check_reservation(task.nexus, rule)
+        if cdb.prevent:
+            self.check_reservation(task.nexus, CONFLICTS)  # allowing is allowed (SMC-3 table 8)
         if cdb.prevent > 1:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.PreventAllowMediumRemoval.prevent)
         if cdb.prevent:

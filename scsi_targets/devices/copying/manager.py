@@ -164,7 +164,7 @@ class CopyManager(PrimaryCommands):
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
         record.cancelled = True
 
-    @handles(copy.ReceiveCopyStatusLid1, reservation=PERSISTENT_ALLOWED, while_busy=True)
+    @handles(copy.ReceiveCopyStatusLid1, reservation=CONFLICTS, while_busy=True)
     def receive_copy_status_lid1(self, cdb: copy.ReceiveCopyStatusLid1, task: Task) -> Response:
         field = copy.ReceiveCopyStatusLid1.list_identifier
         record = self._copies.find(task.nexus, cdb.list_identifier, field)
@@ -176,12 +176,12 @@ class CopyManager(PrimaryCommands):
         self._drop_if_told(task.nexus, cdb.list_identifier, record)
         return response
 
-    @handles(copy.ReceiveCopyStatusLid4, reservation=PERSISTENT_ALLOWED, while_busy=True)
+    @handles(copy.ReceiveCopyStatusLid4, reservation=CONFLICTS, while_busy=True)
     def receive_copy_status_lid4(self, cdb: copy.ReceiveCopyStatusLid4, task: Task) -> Response:
         record = self._copies.find(task.nexus, cdb.list_identifier, copy.ReceiveCopyStatusLid4.list_identifier)
         return reply(record.copy_status_lid4(), cdb.allocation_length)
 
-    @handles(copy.ReceiveCopyFailureDetailsLid1, reservation=PERSISTENT_ALLOWED, while_busy=True)
+    @handles(copy.ReceiveCopyFailureDetailsLid1, reservation=CONFLICTS, while_busy=True)
     def receive_copy_failure_details(self, cdb: copy.ReceiveCopyFailureDetailsLid1, task: Task) -> Response:
         field = copy.ReceiveCopyFailureDetailsLid1.list_identifier
         record = self._copies.find(task.nexus, cdb.list_identifier, field)
@@ -193,7 +193,7 @@ class CopyManager(PrimaryCommands):
         self._drop_if_told(task.nexus, cdb.list_identifier, record)
         return reply(details, cdb.allocation_length)
 
-    @handles(copy.ReceiveCopyOperatingParameters, reservation=PERSISTENT_ALLOWED, while_busy=True)
+    @handles(copy.ReceiveCopyOperatingParameters, reservation=CONFLICTS, while_busy=True)
     def receive_copy_operating_parameters(self, cdb: copy.ReceiveCopyOperatingParameters, task: Task) -> Response:
         return reply(copy_limits.operating_parameters(self.segment_types), cdb.allocation_length)
 

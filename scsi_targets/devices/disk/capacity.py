@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
+
 from datamover.engine import LIMIT_TRANSFER_BYTES
 from scsi_targets.devices.disk.storage import BlockStorage
 from scsi_targets.devices.unit.dispatch import ALLOWED, READS, REQUIRED, handles
-from scsi_targets.devices.unit.mode import CHANGEABLE, ModePages
+from scsi_targets.devices.unit.mode import CHANGEABLE, ModePages, SelectedPage
 from scsi_targets.devices.unit.parameter_data import reply
 from scsi_targets.devices.unit.primary import vpd_page
 from scsi_targets.devices.unit.task import Response, Task
@@ -19,6 +21,8 @@ from scsi_targets.t10.mode_pages import (
     ModePage,
 )
 from scsi_targets.t10.sense import CheckCondition
+
+log = structlog.get_logger(__name__)
 
 NON_ROTATING = 1
 THIN_PROVISIONED = 2
@@ -142,10 +146,27 @@ class BlockCapacity(BlockStorage):
     def apply_mode_pages(self) -> None:
         super().apply_mode_pages()
         self.software_write_protect = bool(self.mode.current(ControlModePage).software_write_protect)
-        cached = bool(self.mode.current(sbc_pages.CachingModePage).writeback_cache_enable)
-        if self.writeback_cache and not cached and self.image is not None:
-            self.image.synchronize()  # what is cached now is written before anybody relies on WCE = 0 (SBC-4 6.5.6)
-        self.writeback_cache = cached
+        self.writeback_cache = bool(self.mode.current(sbc_pages.CachingModePage).writeback_cache_enable)
+
+    def prepare_mode_pages(self, pages: list[SelectedPage]) -> None:
+        super().prepare_mode_pages(pages)
+        for page, raw, _ in pages:
+            if page is sbc_pages.CachingModePage and not sbc_pages.CachingModePage(raw).writeback_cache_enable:
+                self._end_caching()
+
+    def on_reset(self) -> None:
+        cached = self.writeback_cache
+        super().on_reset()
+        if cached and not self.writeback_cache:
+            try:
+                self._end_caching()
+            except OSError as error:  # a reset has no status to tell it with; the next command that writes will
+                log.error("the cache could not be written at a reset", disk=self.state_key, reason=str(error))
+
+    def _end_caching(self) -> None:
+        """What is cached now is written before anybody relies on WCE = 0 (SBC-4 6.5.6)."""
+        if self.image is not None:
+            self.image.synchronize()
 
     def device_specific_parameter(self) -> int:
         return sbc_pages.DeviceSpecificParameter.encode(write_protect=self.write_protected, dpo_and_fua=True)[0]

@@ -11,13 +11,15 @@ from scsi_targets.devices.unit.dispatch import Row
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.readers_writer_lock import ReadersWriterLock
 from scsi_targets.devices.unit.task import Task
-from scsi_targets.t10 import sbc, sense, vpd
+from scsi_targets.t10 import sbc, sense, spc, vpd
 from scsi_targets.t10.fields import Command, Field
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.raw import DiskImage
 
 BLOCK_LENGTHS = (512, 4096)
-SYNCHRONIZING = (sbc.SynchronizeCache10, sbc.SynchronizeCache16, sbc.StartStopUnit)
+SYNCHRONIZING = (
+    sbc.SynchronizeCache10, sbc.SynchronizeCache16, sbc.StartStopUnit, spc.ModeSelect6, spc.ModeSelect10,
+)  # fmt: skip
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 

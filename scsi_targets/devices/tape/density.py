@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from scsi_targets.devices.tape.base import MAXIMUM_BLOCK_LENGTH, MINIMUM_BLOCK_LENGTH
 from scsi_targets.devices.tape.models import DENSITIES, MEGABYTE
 from scsi_targets.devices.tape.transfer import TransferCommands
-from scsi_targets.devices.unit.dispatch import PERSISTENT_ALLOWED, READS, REQUIRED, handles
+from scsi_targets.devices.unit.dispatch import ALLOWED, REQUIRED, handles
 from scsi_targets.devices.unit.parameter_data import reply
 from scsi_targets.t10 import ssc
 from scsi_targets.t10.ssc_pages import (
@@ -31,7 +31,7 @@ MAXIMUM_OBJECT_IDENTIFIER = (1 << 64) - 1
 class DensityCommands(TransferCommands):
     """Answers that come from tables of data."""
 
-    @handles(ssc.ReadBlockLimits, reservation=PERSISTENT_ALLOWED)
+    @handles(ssc.ReadBlockLimits, reservation=ALLOWED)
     def read_block_limits(self, cdb: ssc.ReadBlockLimits, task: Task) -> Response:
         if cdb.maximum_logical_object_identifier:
             data = MaximumLogicalObjectIdentifier.encode(maximum_logical_object_identifier=MAXIMUM_OBJECT_IDENTIFIER)
@@ -44,7 +44,7 @@ class DensityCommands(TransferCommands):
             )
         return reply(data, len(data))
 
-    @handles(ssc.ReportDensitySupport, reservation=PERSISTENT_ALLOWED)
+    @handles(ssc.ReportDensitySupport, reservation=ALLOWED)
     def report_density_support(self, cdb: ssc.ReportDensitySupport, task: Task) -> Response:
         media = [self.loaded.medium] if cdb.media else list(self.model.media)
         describe = self._medium_descriptor if cdb.medium_type else self._density_descriptor
@@ -86,7 +86,7 @@ class DensityCommands(TransferCommands):
             description=medium.name,
         )
 
-    @handles(ssc.ReadMediaSerialNumber, medium=REQUIRED, reservation=READS)
+    @handles(ssc.ReadMediaSerialNumber, medium=REQUIRED, reservation=ALLOWED)
     def read_media_serial_number(self, cdb: ssc.ReadMediaSerialNumber, task: Task) -> Response:
         serial = self.loaded.uuid.encode("ascii")
         return reply(len(serial).to_bytes(4, "big") + serial, cdb.allocation_length)

@@ -282,29 +282,19 @@ class EncryptionCommands(TapeCompression):
             return True
         return held.type is not None and held.type.registrants and nexus in held.registrations
 
-    def _reservations_changed(self, *, preempted: bool = False) -> None:
+    def on_reservations_changed(self, *, preempted: bool) -> None:
+        super().on_reservations_changed(preempted=preempted)
+
         def lost(each: ParameterSet) -> bool:
             flagged = each.clear_on_loss or (preempted and each.clear_on_preempt)
             return flagged and each.owner is not None and not self._holds_reservation(each.owner)
 
         self._drop(lost, tell=True)
 
-    def save_reservations(self) -> None:
-        super().save_reservations()
-        self._reservations_changed()
-
-    def preempt(self, cdb: spc.PersistentReserveOutCommand, task: Task) -> None:
-        super().preempt(cdb, task)
-        self._reservations_changed(preempted=True)
-
-    def release(self, cdb: spc.Release6 | spc.Release10, task: Task) -> None:
-        super().release(cdb, task)
-        self._reservations_changed()
-
     def on_nexus_lost(self, nexus: Nexus) -> None:
         super().on_nexus_lost(nexus)
         if self.encryption.any:
-            self._reservations_changed()
+            self.on_reservations_changed(preempted=False)
             self.encryption.nexus_lost(nexus)
             self._parameters_changed()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from scsi_targets.devices.tape.base import MEDIUM_ACCESS_SECONDS, LoadState, TapeBase
-from scsi_targets.devices.unit.dispatch import handles
+from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, handles
 from scsi_targets.t10 import sense, spc, ssc
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.cartridge.cartridge import Cartridge
@@ -132,8 +132,10 @@ class LoadCommands(TapeBase):
 
     # ---- PREVENT ALLOW MEDIUM REMOVAL ----------------------------------------------------------------------------
 
-    @handles(spc.PreventAllowMediumRemoval)
+    @handles(spc.PreventAllowMediumRemoval, reservation=ALLOWED)
     def prevent_allow_medium_removal(self, cdb: spc.PreventAllowMediumRemoval, task: Task) -> None:
+        if cdb.prevent:
+            self.check_reservation(task.nexus, CONFLICTS)  # allowing is allowed (SSC-3 table 10)
         if cdb.prevent > 1:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.PreventAllowMediumRemoval.prevent)
         if cdb.prevent:

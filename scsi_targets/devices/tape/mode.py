@@ -136,12 +136,9 @@ class TapeModes(TransferCommands):
                 if mode > WRITE_MODE_APPEND_ONLY:
                     raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
 
-    def mode_pages_changed(self, changed: set[type[ModePage]]) -> None:
-        super().mode_pages_changed(changed)
-        self.apply_mode_pages()
-
     def apply_mode_pages(self) -> None:
         """Takes over from the pages what governs writing."""
+        super().apply_mode_pages()
         configuration = self.mode.current(DeviceConfigurationPage)
         extension = self.mode.current(DeviceConfigurationExtensionPage)
         self.synchronize_at_early_warning = bool(configuration.synchronize_at_early_warning)
@@ -189,7 +186,6 @@ class TapeModes(TransferCommands):
         self.apply_mode_pages()
 
     def on_reset(self) -> None:
-        super().on_reset()
         self.block_length, self.buffered_mode = 0, 1
-        self.apply_mode_pages()
+        super().on_reset()
         self.show_partitions()

@@ -63,8 +63,8 @@ class ProtectionModes(TapeModes):
 
     # ---- INQUIRY -------------------------------------------------------------------------------------------------
 
-    def standard_inquiry_data(self) -> bytes:
-        return vpd.StandardInquiryData(super().standard_inquiry_data()).replace(protect=1)
+    def standard_inquiry_data(self, task: Task) -> bytes:
+        return vpd.StandardInquiryData(super().standard_inquiry_data(task)).replace(protect=1)
 
     def extended_inquiry_data(self, task: Task) -> bytes:
         # SPT 001b: a sequential-access device with logical block protection (SPC-5 7.8.8)

@@ -27,7 +27,9 @@ class Medium(Enum):
 
 
 class ReservationRule(Enum):
-    """What a command does when another I_T nexus holds a reservation (SPC-2 5.5.1 and SPC-5 5.14.1)."""
+    """What a command does when another I_T nexus holds a reservation: the columns of the standards' tables of commands
+    allowed in the presence of reservations (SPC-2 table 9 for RESERVE, SPC-4 5.12.1 and the tables of SBC-3, SSC-3 and
+    SMC-3 for persistent ones). tests/unit/devices/unit/test_reservation_rules.py has them row by row."""
 
     CONFLICTS = 0  # conflicts with RESERVE and with every persistent type
     READS = 1  # conflicts with RESERVE and Exclusive Access; allowed under Write Exclusive

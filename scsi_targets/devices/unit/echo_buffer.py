@@ -1,10 +1,10 @@
-"""READ BUFFER and WRITE BUFFER (the echo buffer), RECEIVE DIAGNOSTIC RESULTS (SPC-5 6.18, 6.49, 6.28)."""
+"""READ BUFFER and WRITE BUFFER: the echo buffer (SPC-5 6.18, 6.49)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from scsi_targets.devices.unit.dispatch import CONFLICTS, handles
+from scsi_targets.devices.unit.dispatch import CONFLICTS, READS, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.primary import PrimaryCommands
 from scsi_targets.devices.unit.task import Nexus, Response, Task
@@ -32,7 +32,7 @@ class EchoBuffer(PrimaryCommands):
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
         self._echo[task.nexus] = parameter_list(task, cdb.parameter_list_length, field)
 
-    @handles(spc.ReadBuffer, reservation=CONFLICTS)
+    @handles(spc.ReadBuffer, reservation=READS)
     def read_buffer(self, cdb: spc.ReadBuffer, task: Task) -> Response:
         if cdb.mode == ECHO:
             if task.nexus not in self._echo:
@@ -44,12 +44,6 @@ class EchoBuffer(PrimaryCommands):
         if cdb.mode == DESCRIPTOR:
             return reply(bytes(4), cdb.allocation_length)  # OFFSET BOUNDARY and BUFFER CAPACITY 0: no such buffer
         raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.ReadBuffer.mode)
-
-    @handles(spc.ReceiveDiagnosticResults, reservation=CONFLICTS)
-    def receive_diagnostic_results(self, cdb: spc.ReceiveDiagnosticResults, task: Task) -> Response:
-        if cdb.page_code_valid and cdb.page_code:
-            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.ReceiveDiagnosticResults.page_code)
-        return reply(bytes([0, 0, 0, 1, 0]), cdb.allocation_length)  # Supported Diagnostic Pages: this one
 
     def on_nexus_lost(self, nexus: Nexus) -> None:
         super().on_nexus_lost(nexus)

@@ -12,9 +12,11 @@ logical unit's lock while holding a connection's.
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -94,8 +96,7 @@ class LogicalUnit:
         self.descriptor_sense = False  # D_SENSE of the control mode page
         self.nexuses: set[Nexus] = set()
         self.targets: list[Target] = []  # the targets that show this logical unit
-        self._unit_attentions: dict[Nexus, list[SenseCode]] = {}
-        self._seen: set[Nexus] = set()
+        self._unit_attentions: dict[Nexus, list[SenseCode]] = {}  # only of nexuses that are logged in
         self._queue: deque[tuple[Row, Task]] = deque()
         self._pending = 0  # tasks queued or running on the worker
         self._running: Task | None = None
@@ -137,12 +138,16 @@ class LogicalUnit:
         return self._handle(row, task)
 
     def _check(self, row: Row, task: Task) -> Response | None:
-        """The row's legality, in SAM-5's order: unit attention, reservation, field checks, medium, write protection."""
+        """The row's legality, in SAM-5's order (5.3.3): a unit attention for a reset, the reservation, other unit
+        attentions, field checks, medium, write protection. What a reservation conflict goes before stays pending."""
         try:
-            if row.unit_attention is UnitAttentionRule.REPORTS and (code := self.take_unit_attention(task.nexus)):
-                raise CheckCondition(code)
+            waiting = self._unit_attentions.get(task.nexus) if row.unit_attention is UnitAttentionRule.REPORTS else None
+            if waiting and waiting[0].asc == sense.RESET_ASC:
+                raise CheckCondition(self._take(task.nexus, waiting))
             if self.reservations.legacy_holder is not None or self.reservations.type is not None:
                 self.reservations.check(task.nexus, row.reservation)
+            if waiting:
+                raise CheckCondition(self._take(task.nexus, waiting))
             if task.cdb[row.command.length - 1] & 1 << NACA_BIT:
                 raise CheckCondition(sense.INVALID_FIELD_IN_CDB, Bits(row.command.length - 1, NACA_BIT, 1))
             if row.medium is Medium.REQUIRED:
@@ -202,6 +207,9 @@ class LogicalUnit:
 
     def on_nexus_lost(self, nexus: Nexus) -> None:
         """A nexus went away: a device drops what that nexus held."""
+
+    def on_reservations_changed(self, *, preempted: bool) -> None:
+        """Somebody may have lost a reservation; `preempted`: another nexus took it away."""
 
     # ---- the worker ----------------------------------------------------------------------------------------------
 
@@ -346,13 +354,12 @@ class LogicalUnit:
     # ---- nexuses and unit attentions -----------------------------------------------------------------------------
 
     def nexus_established(self, nexus: Nexus) -> None:
-        """Login. The initiator port learns of the power on, or of the loss of its last nexus (SAM-5 6.3)."""
+        """Login. The initiator port learns that what its nexus held is gone: 29/00, whether the unit was powered on or
+        an earlier nexus was lost (SAM-5 6.2 allows the less specific code; docs/scsi.md says why it serves better)."""
         with self.lock:
-            code = sense.I_T_NEXUS_LOSS_OCCURRED if nexus in self._seen else sense.POWER_ON_OCCURRED
-            self._seen.add(nexus)
-            self.nexuses.discard(nexus)
+            self.nexuses.discard(nexus)  # the nexus of a new login carries a new session_id
             self.nexuses.add(nexus)
-            self.establish_unit_attention(code, [nexus])
+            self.establish_unit_attention(sense.POWER_ON_OCCURRED, [nexus])
 
     def nexus_lost(self, nexus: Nexus) -> None:
         """Logout, connection loss, session reinstatement: its tasks end, its RESERVE is freed."""
@@ -364,36 +371,63 @@ class LogicalUnit:
             self.on_nexus_lost(nexus)
 
     def establish_unit_attention(self, code: SenseCode, nexuses: Iterable[Nexus]) -> None:
-        """Queues a unit attention condition for each nexus, once (SAM-5 5.14.2)."""
+        """Queues a unit attention condition for each of these nexuses that is logged in, once (SAM-5 5.14.2); one for a
+        reset goes before the others. A nexus that is not logged in learns everything by 29/00 when it comes."""
         with self.lock:
-            for nexus in nexuses:
+            for nexus in self.nexuses.intersection(nexuses):
                 waiting = self._unit_attentions.setdefault(nexus, [])
-                if code not in waiting and len(waiting) < MAX_UNIT_ATTENTIONS:
-                    waiting.append(code)
+                if code in waiting or len(waiting) >= MAX_UNIT_ATTENTIONS:
+                    continue
+                waiting.insert(0 if code.asc == sense.RESET_ASC else len(waiting), code)
 
     def tell_others(self, nexus: Nexus | None, code: SenseCode) -> None:
         """A unit attention for every nexus but this one."""
         self.establish_unit_attention(code, [n for n in self.nexuses if n != nexus])
 
     def take_unit_attention(self, nexus: Nexus) -> SenseCode | None:
-        """The oldest pending unit attention, which is thereby cleared."""
-        if not self._unit_attentions:
-            return None
+        """The first pending unit attention, which is thereby cleared."""
         waiting = self._unit_attentions.get(nexus)
-        if not waiting:
-            return None
+        return self._take(nexus, waiting) if waiting else None
+
+    def _take(self, nexus: Nexus, waiting: list[SenseCode]) -> SenseCode:
         code = waiting.pop(0)
         if not waiting:
             del self._unit_attentions[nexus]
         return code
 
+    def clear_unit_attention(self, nexus: Nexus, code: SenseCode) -> None:
+        """Drops one pending condition, when a command has told what it was about (REPORT LUNS: SPC-5 6.33)."""
+        waiting = self._unit_attentions.get(nexus)
+        if waiting and code in waiting:
+            waiting.remove(code)
+
     def check_reservation(self, nexus: Nexus, rule: ReservationRule) -> None:
         """For handlers whose behaviour under a reservation depends on the CDB; raises Conflict."""
         self.reservations.check(nexus, rule)
 
-    def save_reservations(self) -> None:
-        """Keeps what APTPL asks to keep; durable when it returns."""
-        self.store.put(f"{self.state_key}/reservations", self.reservations.to_state())
+    @contextmanager
+    def changed_reservations(self, *, preempts: bool = False) -> Iterator[Reservations]:
+        """A copy of the reservations for the caller to change. It takes their place when what APTPL asks to keep is
+        durable, and never when the caller or the store raises. Without APTPL nothing is written."""
+        after = self.reservations.copy()
+        yield after
+        if (state := after.to_state()) != self.reservations.to_state():
+            self.keep("reservations", state)
+        self.reservations = after
+        self.on_reservations_changed(preempted=preempts)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Puts a value into the store under this unit's key; durable when it returns. A command keeps first and changes
+        afterwards, so that one that failed has changed nothing.
+
+        Raises CheckCondition: INSUFFICIENT RESOURCES when the state's file system is full, INTERNAL TARGET FAILURE when
+        it cannot be written otherwise."""
+        try:
+            self.store.put(f"{self.state_key}/{name}", value)
+        except OSError as error:
+            log.error("state could not be kept", unit=self.state_key, name=name, reason=str(error))
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise CheckCondition(sense.INSUFFICIENT_RESOURCES if full else sense.INTERNAL_TARGET_FAILURE) from error
 
 
 def sense_data(code: SenseCode, *, descriptor_format: bool = False) -> bytes:

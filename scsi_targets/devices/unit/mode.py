@@ -10,6 +10,8 @@ from scsi_targets.t10.mode_pages import ModePage
 from scsi_targets.t10.sense import CheckCondition
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from scsi_targets.devices.unit.task import Nexus
 
 ALL_PAGES = 0x3F
@@ -107,9 +109,11 @@ class ModePages:
         self._current = dict(self._saved)
         self._own.clear()
 
-    def saved_state(self) -> dict[str, str]:
-        """The saved values that differ from the defaults, as JSON keeps them."""
-        return {f"{p:02x}/{s:02x}": raw.hex() for (p, s), raw in self._saved.items() if raw != self._default[p, s]}
+    def saved_state(self, pages: Iterable[SelectedPage] = ()) -> dict[str, str]:
+        """The saved values that differ from the defaults, as JSON keeps them; with `pages`, as after saving them."""
+        new = {(page.page, page.subpage): raw for page, raw, _ in pages if page.savable}
+        saved = (self._saved | new).items()
+        return {f"{p:02x}/{s:02x}": raw.hex() for (p, s), raw in saved if raw != self._default[p, s]}
 
     # ---- MODE SENSE ------------------------------------------------------------------------------------------------
 

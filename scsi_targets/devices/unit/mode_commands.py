@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scsi_targets.devices.unit.dispatch import CONFLICTS, handles
+from scsi_targets.devices.unit.dispatch import CONFLICTS, READS, handles
 from scsi_targets.devices.unit.mode import (
     CHANGEABLE,
     ModePages,
@@ -16,7 +16,7 @@ from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.primary import PrimaryCommands
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense, spc
-from scsi_targets.t10.mode_pages import ControlModePage, ModePage
+from scsi_targets.t10.mode_pages import ControlModePage
 from scsi_targets.t10.sense import CheckCondition
 
 BLOCK_DESCRIPTOR_LENGTH = 8
@@ -28,16 +28,16 @@ class ModeCommands(PrimaryCommands):
 
     def __init__(self, *args: Any, mode_pages: ModePages | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.mode = mode_pages if mode_pages is not None else self.make_mode_pages(self.store.get(self._mode_key) or {})
+        self.mode = (
+            mode_pages
+            if mode_pages is not None
+            else self.make_mode_pages(self.store.get(f"{self.state_key}/mode") or {})
+        )
         self.apply_mode_pages()
 
     def make_mode_pages(self, saved: dict[str, str]) -> ModePages:
         """The device's pages, with the values that were saved. Called once, from the constructor."""
         return ModePages([ControlModePage], saved=saved)
-
-    @property
-    def _mode_key(self) -> str:
-        return f"{self.state_key}/mode"
 
     # ---- hooks ---------------------------------------------------------------------------------------------------
 
@@ -64,12 +64,12 @@ class ModeCommands(PrimaryCommands):
     def check_mode_pages(self, pages: list[SelectedPage]) -> None:
         """Checks values the masks cannot: raises CheckCondition, changes nothing."""
 
+    def prepare_mode_pages(self, pages: list[SelectedPage]) -> None:
+        """Does what must have succeeded before these pages become current, and may raise."""
+
     def apply_mode_select(self, header: dict[str, int], descriptor: bytes) -> bool:
         """Takes over header and descriptor, already checked; True when something changed."""
         return False
-
-    def mode_pages_changed(self, changed: set[type[ModePage]]) -> None:
-        """Pages whose current values MODE SELECT changed."""
 
     def apply_mode_pages(self) -> None:
         """Brings current values into effect, however they came: at the start, by MODE SELECT, by a reset."""
@@ -81,7 +81,7 @@ class ModeCommands(PrimaryCommands):
 
     # ---- MODE SENSE ----------------------------------------------------------------------------------------------
 
-    @handles(spc.ModeSense6, reservation=CONFLICTS)
+    @handles(spc.ModeSense6, reservation=READS)
     def mode_sense_6(self, cdb: spc.ModeSense6, task: Task) -> Response:
         pages = self._sense_pages(cdb, task.nexus)
         descriptor = b"" if cdb.disable_block_descriptors else self.block_descriptor(cdb.page_control)
@@ -96,7 +96,7 @@ class ModeCommands(PrimaryCommands):
         )
         return reply(header + descriptor + pages, cdb.allocation_length)
 
-    @handles(spc.ModeSense10, reservation=CONFLICTS)
+    @handles(spc.ModeSense10, reservation=READS)
     def mode_sense_10(self, cdb: spc.ModeSense10, task: Task) -> Response:
         pages = self._sense_pages(cdb, task.nexus)
         descriptor, long_lba = b"", False
@@ -172,13 +172,14 @@ class ModeCommands(PrimaryCommands):
         pages: list[SelectedPage],
         save: bool,
     ) -> None:
-        changed = self.mode.apply(pages, save, nexus)
+        # What can fail comes first, so that a command that failed has changed nothing.
+        self.prepare_mode_pages(pages)
         if save:
-            self.store.put(self._mode_key, self.mode.saved_state())
+            self.keep("mode", self.mode.saved_state(pages))
+        changed = self.mode.apply(pages, save, nexus)
         other = self.apply_mode_select(header, descriptor)
         if changed:
             self.apply_mode_pages()
-            self.mode_pages_changed(changed)
         if other or any(not page.per_nexus for page in changed):
             self.tell_others(nexus, sense.MODE_PARAMETERS_CHANGED)
 

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from scsi_targets.devices.unit import task as status
-from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, IGNORES, PERSISTENT_ALLOWED, Row, all_rows, handles
+from scsi_targets.devices.unit.dispatch import (
+    ALLOWED,
+    CONFLICTS,
+    IGNORES,
+    PERSISTENT_ALLOWED,
+    READS,
+    Row,
+    all_rows,
+    handles,
+)
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
@@ -19,9 +28,21 @@ from scsi_targets.t10.sense import CheckCondition, Sense
 if TYPE_CHECKING:
     from scsi_targets.devices.unit.target import Target
 
+# SELECT REPORT of REPORT LUNS (SPC-5 table 238): whether it selects logical units such as ours. There are no well known
+# ones (01h), no administrative ones (10h) and therefore no subsidiary ones (12h).
+SELECTED_LOGICAL_UNITS = {
+    0x00: True,  # all but well known logical units
+    0x01: False,  # well known logical units
+    0x02: True,  # all
+    0x10: False,  # administrative logical units
+    0x11: True,  # administrative logical units and those that are in no conglomerate
+    0x12: False,  # the subsidiary logical units of the addressed administrative one
+}
+
 VpdBody = Callable[[Any, Task], bytes]
 
-DEFAULT_SELF_TEST = 0
+# SELF-TEST CODE: the default self-test, background and foreground ones, aborting a background one (SPC-5 table 221).
+SELF_TESTS = frozenset({0, 1, 2, 4, 5, 6})
 
 
 def vpd_page(page_code: int) -> Callable[[VpdBody], VpdBody]:
@@ -41,6 +62,7 @@ class PrimaryCommands(LogicalUnit):
     removable: bool = False
     third_party_copy: ClassVar[bool] = False
     version_descriptors: ClassVar[tuple[int, ...]] = (vpd.SAM_5, vpd.SPC_4, vpd.ISCSI)
+    diagnostic_pages: ClassVar[frozenset[int]] = frozenset({0x00})  # that SEND DIAGNOSTIC takes
     vpd_pages: ClassVar[dict[int, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -84,20 +106,21 @@ class PrimaryCommands(LogicalUnit):
         if not cdb.enable_vital_product_data:
             if cdb.page_code:
                 raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.Inquiry.page_code)
-            return reply(self.standard_inquiry_data(), cdb.allocation_length)
+            return reply(self.standard_inquiry_data(task), cdb.allocation_length)
         method = self.vpd_pages.get(cdb.page_code)
         if method is None:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.Inquiry.page_code)
         body = getattr(self, method)(task)
         return reply(vpd.vpd_page(self.device_type, cdb.page_code, body), cdb.allocation_length)
 
-    def standard_inquiry_data(self) -> bytes:
+    def standard_inquiry_data(self, task: Task) -> bytes:
         """The 96 bytes of standard INQUIRY data."""
         versions = b"".join(v.to_bytes(2, "big") for v in self.version_descriptors)
         return vpd.StandardInquiryData.encode(
             peripheral_device_type=self.device_type,
             removable_medium=self.removable,
             third_party_copy=self.third_party_copy,
+            multiple_ports=len(self.target_ports(task)) > 1,
             vendor_identification=self.identity.vendor,
             product_identification=self.identity.product,
             product_revision_level=self.identity.revision,
@@ -142,11 +165,19 @@ class PrimaryCommands(LogicalUnit):
     @handles(spc.ReportLuns, reservation=ALLOWED, unit_attention=IGNORES, while_busy=True)
     def report_luns(self, cdb: spc.ReportLuns, task: Task) -> Response:
         target = self._target(task)
-        return report_luns(sorted(target.logical_units) if target else [task.lun], cdb)
+        response = report_luns(sorted(target.logical_units) if target else [task.lun], cdb)
+        self.clear_unit_attention(task.nexus, sense.REPORTED_LUNS_DATA_HAS_CHANGED)
+        return response
 
     def _target(self, task: Task) -> Target | None:
         """The target that the task came through."""
         return next((t for t in self.targets if t.name == task.nexus.target_name), None)
+
+    def target_ports(self, task: Task) -> list[int]:
+        """The target portal group tags of the target that the task came through. Each is a target port and its tag the
+        relative target port identifier."""
+        target = self._target(task)
+        return target.portal_group_tags if target else [task.nexus.portal_group_tag]
 
     # ---- target ports --------------------------------------------------------------------------------------------
 
@@ -156,13 +187,12 @@ class PrimaryCommands(LogicalUnit):
         length_only, extended = 0, 1  # PARAMETER DATA FORMAT
         if cdb.parameter_data_format not in (length_only, extended):
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.ReportTargetPortGroups.parameter_data_format)
-        target = self._target(task)
         groups = b"".join(
             spc.TargetPortGroupDescriptor.encode(
                 active_optimized_supported=1, target_port_group=tag, target_port_count=1
             )
             + tag.to_bytes(4, "big")
-            for tag in (target.portal_group_tags if target else [task.nexus.portal_group_tag])
+            for tag in self.target_ports(task)
         )
         header = bytes([0x10, 0, 0, 0]) if cdb.parameter_data_format == extended else b""
         body = header + groups
@@ -174,13 +204,15 @@ class PrimaryCommands(LogicalUnit):
     @handles(spc.Reserve10)
     def reserve(self, cdb: spc.Reserve6 | spc.Reserve10, task: Task) -> None:
         self._refuse_third_party(cdb)
-        self.reservations.reserve(task.nexus)
+        with self.changed_reservations() as after:
+            after.reserve(task.nexus)
 
     @handles(spc.Release6, reservation=ALLOWED)
     @handles(spc.Release10, reservation=ALLOWED)
     def release(self, cdb: spc.Release6 | spc.Release10, task: Task) -> None:
         self._refuse_third_party(cdb)
-        self.reservations.release(task.nexus)
+        with self.changed_reservations() as after:
+            after.release(task.nexus)
 
     @staticmethod
     def _refuse_third_party(cdb: spc.Reserve6 | spc.Reserve10 | spc.Release6 | spc.Release10) -> None:
@@ -193,11 +225,40 @@ class PrimaryCommands(LogicalUnit):
 
     @handles(spc.SendDiagnostic, reservation=CONFLICTS)
     def send_diagnostic(self, cdb: spc.SendDiagnostic, task: Task) -> None:
-        if cdb.parameter_list_length:
-            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.SendDiagnostic.parameter_list_length)
-        if cdb.self_test_code not in (DEFAULT_SELF_TEST, 1, 2, 4, 5, 6):
+        if cdb.self_test_code not in SELF_TESTS or (cdb.self_test and cdb.self_test_code):
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.SendDiagnostic.self_test_code)
-        self.self_test()
+        if cdb.parameter_list_length:
+            self._take_diagnostic_page(cdb, task)
+        else:
+            self.self_test()
+
+    def _take_diagnostic_page(self, cdb: spc.SendDiagnostic, task: Task) -> None:
+        field = spc.SendDiagnostic.parameter_list_length
+        if cdb.self_test or cdb.self_test_code:  # then there must be no parameter list (SPC-5 6.42)
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
+        if not cdb.page_format:  # vendor-specific parameters, of which there are none
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.SendDiagnostic.page_format)
+        data = parameter_list(task, cdb.parameter_list_length, field, minimum=spc.DiagnosticPageHeader.length)
+        header = spc.DiagnosticPageHeader.decode(data)
+        if header.page_code not in self.diagnostic_pages:
+            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, spc.DiagnosticPageHeader.page_code)
+        if len(data) != spc.DiagnosticPageHeader.length + header.page_length:
+            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, spc.DiagnosticPageHeader.page_length)
+        self.take_diagnostic_page(header.page_code, data[spc.DiagnosticPageHeader.length :])
+
+    def take_diagnostic_page(self, page_code: int, body: bytes) -> None:
+        """SEND DIAGNOSTIC with one of `diagnostic_pages`. Raises CheckCondition. Page 00h only selects what RECEIVE
+        DIAGNOSTIC RESULTS returns, which is page 00h in any case (SPC-5 7.2.13)."""
+        if body:
+            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, spc.DiagnosticPageHeader.page_length)
+
+    @handles(spc.ReceiveDiagnosticResults, reservation=READS)
+    def receive_diagnostic_results(self, cdb: spc.ReceiveDiagnosticResults, task: Task) -> Response:
+        if cdb.page_code_valid and cdb.page_code:
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.ReceiveDiagnosticResults.page_code)
+        listed = bytes(sorted(self.diagnostic_pages))
+        header = spc.DiagnosticPageHeader.encode(page_code=0, page_length=len(listed))
+        return reply(header + listed, cdb.allocation_length)
 
     def self_test(self) -> None:
         """A device's self-test: raises CheckCondition (HARDWARE ERROR) when its storage cannot be reached."""
@@ -219,7 +280,7 @@ class PrimaryCommands(LogicalUnit):
 
     # ---- what is supported ---------------------------------------------------------------------------------------
 
-    @handles(spc.ReportSupportedOperationCodes, reservation=PERSISTENT_ALLOWED)
+    @handles(spc.ReportSupportedOperationCodes, reservation=READS)
     def report_supported_operation_codes(self, cdb: spc.ReportSupportedOperationCodes, task: Task) -> Response:
         timeouts = bool(cdb.return_commands_timeout_descriptor)
         if cdb.reporting_options == 0:
@@ -242,7 +303,7 @@ class PrimaryCommands(LogicalUnit):
             return found.get(cdb.requested_service_action)
         return found if option != 3 or cdb.requested_service_action == 0 else None
 
-    @handles(spc.ReportSupportedTaskManagementFunctions, reservation=PERSISTENT_ALLOWED)
+    @handles(spc.ReportSupportedTaskManagementFunctions, reservation=READS)
     def report_supported_task_management_functions(
         self, cdb: spc.ReportSupportedTaskManagementFunctions, task: Task
     ) -> Response:
@@ -275,10 +336,9 @@ def _one_command(row: Row | None, timeouts: bool) -> bytes:
 
 def report_luns(luns: list[int], cdb: spc.ReportLuns) -> Response:
     """REPORT LUNS data for these LUNs (SPC-5 6.33)."""
-    if cdb.select_report not in (0x00, 0x01, 0x02, 0x10, 0x11, 0x12):
+    if cdb.select_report not in SELECTED_LOGICAL_UNITS:
         raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.ReportLuns.select_report)
-    # There are no well known and no administrative logical units.
-    shown = luns if cdb.select_report in (0x00, 0x02) else []
+    shown = luns if SELECTED_LOGICAL_UNITS[cdb.select_report] else []
     entries = b"".join(encode_lun(lun) for lun in shown)
     return reply(len(entries).to_bytes(4, "big") + bytes(4) + entries, cdb.allocation_length)
 

@@ -6,7 +6,7 @@ told (unit attentions); refusals are raised as Conflict or ValueError.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -43,24 +43,32 @@ class ReservationType(IntEnum):
         return self >= 7
 
 
-@dataclass
-class Registration:
-    """One registered I_T nexus."""
+# A registration costs memory and, with APTPL, disk: a peer cannot make it grow without bound.
+MAX_REGISTRATIONS = 256
 
-    key: int
-    relative_target_port: int = 1
+
+class TooManyRegistrations(Exception):
+    """There is no room for one more registration (INSUFFICIENT REGISTRATION RESOURCES)."""
+
+
+class ReleaseTypeMismatch(Exception):
+    """A release names another type than the reservation has (INVALID RELEASE OF PERSISTENT RESERVATION)."""
 
 
 @dataclass
 class Reservations:
-    """Who holds the logical unit, and who is registered with it."""
+    """Who holds the logical unit, and who is registered with it: nexus to reservation key."""
 
     legacy_holder: Nexus | None = None
-    registrations: dict[Nexus, Registration] = field(default_factory=dict)
+    registrations: dict[Nexus, int] = field(default_factory=dict)
     generation: int = 0
     holder: Nexus | None = None  # for the all-registrants types: any of them, kept only to know there is a reservation
     type: ReservationType | None = None
     aptpl: bool = False
+
+    def copy(self) -> Reservations:
+        """The same state, to be changed while this one stays."""
+        return replace(self, registrations=dict(self.registrations))
 
     # ---- access ------------------------------------------------------------------------------------------------
 
@@ -106,16 +114,14 @@ class Reservations:
     def register(
         self, nexus: Nexus, reservation_key: int, new_key: int, *, ignore_existing: bool, aptpl: bool
     ) -> set[Nexus]:
-        """REGISTER and REGISTER AND IGNORE EXISTING KEY. Returns the nexuses to tell RESERVATIONS RELEASED."""
+        """REGISTER and REGISTER AND IGNORE EXISTING KEY. Returns the nexuses to tell RESERVATIONS RELEASED. Raises
+        TooManyRegistrations."""
         known = self.registrations.get(nexus)
-        if not ignore_existing and reservation_key != (known.key if known else 0):
+        if not ignore_existing and reservation_key != (known or 0):
             raise Conflict
         tell: set[Nexus] = set()
         if new_key:
-            if known is None:
-                self.registrations[nexus] = Registration(new_key)
-            else:
-                known.key = new_key
+            self._add(nexus, new_key)
         elif known is not None:
             tell = self._unregister(nexus)
         elif not ignore_existing:
@@ -123,6 +129,11 @@ class Reservations:
         self.aptpl = aptpl
         self.generation += 1
         return tell
+
+    def _add(self, nexus: Nexus, key: int) -> None:
+        if nexus not in self.registrations and len(self.registrations) >= MAX_REGISTRATIONS:
+            raise TooManyRegistrations
+        self.registrations[nexus] = key
 
     def _unregister(self, nexus: Nexus) -> set[Nexus]:
         was_holder = self.is_holder(nexus)
@@ -145,13 +156,13 @@ class Reservations:
             return
         self.holder, self.type = nexus, type_
 
-    def release_persistent(self, nexus: Nexus, reservation_key: int, type_: int) -> set[Nexus] | None:
-        """RELEASE service action. Returns the nexuses to tell; None when the type does not match (INVALID RELEASE)."""
+    def release_persistent(self, nexus: Nexus, reservation_key: int, type_: int) -> set[Nexus]:
+        """RELEASE service action. Returns the nexuses to tell. Raises ReleaseTypeMismatch."""
         self._check_registered(nexus, reservation_key)
         if self.type is None or not self.is_holder(nexus):
             return set()
         if self.type != type_:
-            return None
+            raise ReleaseTypeMismatch
         tell = set(self.registrations) - {nexus} if self.type.registrants else set()
         self.holder = self.type = None
         return tell
@@ -180,8 +191,8 @@ class Reservations:
             removed = set(self.registrations) - {nexus}
             takes_over = True
         else:
-            removed = {n for n, r in self.registrations.items() if r.key == victim_key}
-            holder_hit = self.holder is not None and self.registrations[self.holder].key == victim_key
+            removed = {n for n, key in self.registrations.items() if key == victim_key}
+            holder_hit = self.holder is not None and self.registrations[self.holder] == victim_key
             takes_over = self.type is not None and not all_registrants and holder_hit
             if not removed:
                 raise Conflict
@@ -205,13 +216,14 @@ class Reservations:
     def register_and_move(
         self, nexus: Nexus, reservation_key: int, new_key: int, to: Nexus, unregister: bool, aptpl: bool
     ) -> None:
-        """REGISTER AND MOVE: the reservation goes to another nexus (SPC-5 5.14.8). ValueError: illegal request."""
+        """REGISTER AND MOVE: the reservation goes to another nexus (SPC-5 5.14.8). ValueError: illegal request;
+        TooManyRegistrations."""
         self._check_registered(nexus, reservation_key)
         if self.type is None or not self.is_holder(nexus):
             raise Conflict
         if self.type.all_registrants or new_key == 0 or to == nexus:
             raise ValueError("an all-registrants reservation, key zero or the holder itself cannot be moved to")
-        self.registrations[to] = Registration(new_key)
+        self._add(to, new_key)
         self.holder = to
         if unregister:
             del self.registrations[nexus]
@@ -219,8 +231,7 @@ class Reservations:
         self.generation += 1
 
     def _check_registered(self, nexus: Nexus, reservation_key: int) -> None:
-        known = self.registrations.get(nexus)
-        if known is None or known.key != reservation_key:
+        if self.registrations.get(nexus) != reservation_key:
             raise Conflict
 
     # ---- events --------------------------------------------------------------------------------------------------
@@ -234,14 +245,6 @@ class Reservations:
         """Logical unit reset, target reset: RESERVE is freed, persistent reservations stay."""
         self.legacy_holder = None
 
-    def power_loss(self) -> None:
-        """Power cycle: everything goes but what APTPL keeps; the generation starts again at zero."""
-        self.legacy_holder = None
-        self.generation = 0
-        if not self.aptpl:
-            self.registrations.clear()
-            self.holder = self.type = None
-
     # ---- persistence (APTPL) -------------------------------------------------------------------------------------
 
     def to_state(self) -> dict[str, Any] | None:
@@ -253,9 +256,9 @@ class Reservations:
             "registrations": [
                 {
                     "initiator_name": n.initiator_name, "isid": n.isid.hex(), "target_name": n.target_name,
-                    "portal_group_tag": n.portal_group_tag, "key": r.key, "holder": n == self.holder,
+                    "portal_group_tag": n.portal_group_tag, "key": key, "holder": n == self.holder,
                 }
-                for n, r in self.registrations.items()
+                for n, key in self.registrations.items()
             ],
         }  # fmt: skip
 
@@ -270,8 +273,11 @@ class Reservations:
             nexus = Nexus(
                 row["initiator_name"], bytes.fromhex(row["isid"]), row["target_name"], row["portal_group_tag"]
             )
-            self.registrations[nexus] = Registration(row["key"])
+            if not nexus.possible:  # versions before 0.2 registered whatever REGISTER AND MOVE named
+                continue
+            self.registrations[nexus] = row["key"]
             if row["holder"]:
                 self.holder = nexus
-        self.type = ReservationType(state["type"]) if state["type"] is not None else None
+        if state["type"] is not None and self.holder is not None:
+            self.type = ReservationType(state["type"])
         return self

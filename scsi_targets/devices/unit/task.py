@@ -18,6 +18,9 @@ TASK_SET_FULL = 0x28
 ACA_ACTIVE = 0x30
 TASK_ABORTED = 0x40
 
+MAX_NAME_BYTES = 223
+ISID_BYTES = 6
+
 
 @dataclass(frozen=True, slots=True)
 class Nexus:
@@ -28,6 +31,12 @@ class Nexus:
     target_name: str
     portal_group_tag: int = 1
     session_id: int = field(default=0, compare=False)  # differs between logins; the nexus is the same
+
+    @property
+    def possible(self) -> bool:
+        """Whether any initiator port can have this name: an iSCSI name is at most 223 bytes long (RFC 7143 4.2.7.1) and
+        an ISID has 6 (RFC 7143 11.12.5)."""
+        return 0 < len(self.initiator_name.encode()) <= MAX_NAME_BYTES and len(self.isid) == ISID_BYTES
 
     @property
     def initiator_port(self) -> str:

@@ -115,7 +115,7 @@ def test_reinstatement_ends_the_old_session_first(served: Served, log: Log) -> N
         with pytest.raises(HungUp):
             old.receive()
         new.send(new.command(0, TEST_UNIT_READY))
-        assert sense_of(new.receive()) == (6, 0x29, 0x07)  # I_T nexus loss
+        assert sense_of(new.receive()) == (6, 0x29, 0x00)  # RESERVE and mode pages are gone
         new.send(new.command(0, STORE))
         good(new.receive())  # and the reservation went with the old nexus
         assert len(served.server.sessions()) == 1

@@ -1,0 +1,172 @@
+"""What initiators can make a logical unit keep: counted, checked, and gone with the nexus."""
+
+import pytest
+
+from scsi_targets.devices.unit.device import Device
+from scsi_targets.devices.unit.identity import Identity
+from scsi_targets.devices.unit.reservations import MAX_REGISTRATIONS, Reservations
+from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.task import MAX_NAME_BYTES, Nexus
+from scsi_targets.t10 import sense, spc
+from tests.unit.devices.support import ALPHA, BETA, TARGET, data_of, send, sense_of
+
+GAMMA = "iqn.2026-11.test:gamma"
+ISID = "00023d000001"
+
+
+class Sample(Device):
+    device_type = 0
+
+
+@pytest.fixture
+def unit():
+    device = Sample(Identity("TAPEBAY", "SAMPLE", "0001", "S1"))
+    target = Target(TARGET, {0: device}, portal_group_tags=(1, 2))
+    for nexus in (ALPHA, BETA):
+        target.nexus_established(nexus)
+        send(device, bytes(6), nexus=nexus)
+    yield device
+    device.close()
+
+
+def out(unit, action, key=0, action_key=0, type_=0, aptpl=0, nexus=ALPHA):
+    data = key.to_bytes(8, "big") + action_key.to_bytes(8, "big") + bytes(4) + bytes([aptpl, 0, 0, 0])
+    return send(unit, bytes([0x5F, action, type_, 0, 0, 0, 0, 0, 24, 0]), nexus=nexus, data=data)
+
+
+def transport_id(name: bytes, *, first: int = 0x45) -> bytes:
+    padded = (name + b"\0").ljust((len(name) + 4) // 4 * 4, b"\0")
+    return bytes([first, 0]) + (len(padded) & 0xFFFF).to_bytes(2, "big") + padded
+
+
+def move(unit, to: bytes, *, key=1, new_key=7, port=1, unregister=0, aptpl=0, length=None):
+    data = key.to_bytes(8, "big") + new_key.to_bytes(8, "big") + bytes([0, unregister << 1 | aptpl])
+    data += port.to_bytes(2, "big") + (len(to) if length is None else length).to_bytes(4, "big") + to
+    cdb = spc.RegisterAndMove.encode(parameter_list_length=len(data))
+    return send(unit, cdb, data=data)
+
+
+def hold(unit) -> None:
+    """ALPHA registers key 1 and reserves."""
+    assert out(unit, 0, action_key=1).status == 0
+    assert out(unit, 1, key=1, type_=3).status == 0
+
+
+def full_status(unit) -> bytes:
+    return data_of(send(unit, spc.ReadFullStatus.encode(allocation_length=0xFFFF)))
+
+
+def test_register_and_move_to_a_port_that_has_not_logged_in(unit):
+    hold(unit)
+    name = f"{GAMMA},i,0x{ISID}".encode()
+    assert move(unit, transport_id(name), port=2).status == 0
+    assert name in full_status(unit)
+    assert unit.reservations.holder == Nexus(GAMMA, bytes.fromhex(ISID), TARGET, 2)
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        transport_id(b"x" * 12_000_000 + b",i,0x" + ISID.encode()),
+        transport_id(b"x" * (MAX_NAME_BYTES + 1) + b",i,0x" + ISID.encode()),
+        transport_id(b",i,0x" + ISID.encode()),
+        transport_id(f"{GAMMA},i,0x{ISID}00".encode()),
+        transport_id(f"{GAMMA},i,0x{ISID[2:]}".encode()),
+        transport_id(f"{GAMMA},i,0x00 23d00001".encode()),
+        transport_id(f"{GAMMA},i,0x".encode()),
+        transport_id(GAMMA.encode()),
+        transport_id(b"\xff\xfe" + f"{GAMMA},i,0x{ISID}".encode()),
+        transport_id(f"{GAMMA},i,0x{ISID}".encode(), first=0x05),
+        transport_id(f"{GAMMA},i,0x{ISID}".encode(), first=0x46),
+        transport_id(f"{GAMMA},i,0x{ISID}".encode()) + bytes(4),
+        transport_id(f"{GAMMA},i,0x{ISID}".encode())[:-4],
+        transport_id(f"{GAMMA},i,0x{ISID}".encode()).replace(b"\0\0", b"\0x"),
+        b"",
+    ],
+    ids=lambda to: f"{len(to)}-{to[:1].hex()}-{to[4:12].hex()}",
+)  # fmt: skip
+def test_a_transport_id_that_names_no_initiator_port_is_refused(unit, to):
+    hold(unit)
+    before = full_status(unit)
+    key, asc, _ = sense_of(move(unit, to, aptpl=1))
+    assert (key, asc) in ((5, 0x26), (5, 0x1A))
+    assert full_status(unit) == before
+    assert unit.store.get("/reservations") is None
+
+
+def test_the_longest_name_is_taken(unit):
+    hold(unit)
+    name = b"i" * MAX_NAME_BYTES + f",i,0x{ISID}".encode()
+    assert move(unit, transport_id(name)).status == 0
+    assert name in full_status(unit)
+
+
+@pytest.mark.parametrize("port", [0, 3, 0xFFFF])
+def test_register_and_move_through_a_port_that_the_target_does_not_have(unit, port):
+    hold(unit)
+    response = move(unit, transport_id(f"{GAMMA},i,0x{ISID}".encode()), port=port)
+    assert sense_of(response) == (5, 0x26, 0)
+    assert response.sense[16:18] == (18).to_bytes(2, "big")
+
+
+def test_a_length_that_disagrees(unit):
+    hold(unit)
+    to = transport_id(f"{GAMMA},i,0x{ISID}".encode())
+    assert sense_of(move(unit, to, length=len(to) + 4)) == (5, 0x1A, 0)
+    assert sense_of(move(unit, to, length=len(to) - 4)) == (5, 0x1A, 0)
+
+
+def test_registrations_are_counted_however_they_are_made(unit):
+    hold(unit)
+    for number in range(MAX_REGISTRATIONS - 1):
+        nexus = Nexus(GAMMA, number.to_bytes(6, "big"), TARGET)
+        assert out(unit, 0, action_key=2, nexus=nexus).status == 0
+    one_more = Nexus(GAMMA, bytes(5) + b"\xff", TARGET, 2)
+    assert sense_of(out(unit, 0, action_key=2, nexus=one_more)) == (5, 0x55, 4)
+    assert sense_of(out(unit, 6, action_key=2, nexus=one_more)) == (5, 0x55, 4)
+    to = transport_id(f"{GAMMA},i,0x{ISID}".encode())
+    assert sense_of(move(unit, to, port=2)) == (5, 0x55, 4)
+    assert unit.reservations.holder == ALPHA
+    assert len(full_status(unit)) > 8 + MAX_REGISTRATIONS * 24
+
+
+def test_nothing_is_kept_for_a_nexus_that_is_not_logged_in(unit):
+    for number in range(50):
+        hold(unit)
+        port = Nexus(GAMMA, number.to_bytes(6, "big"), TARGET)
+        assert move(unit, transport_id(port.initiator_port.encode()), new_key=9).status == 0
+        assert out(unit, 4, key=1, action_key=9, type_=3).status == 0
+        assert out(unit, 3, key=1).status == 0
+    assert set(unit._unit_attentions) <= {ALPHA, BETA}
+    assert not unit.reservations.registrations
+
+
+def test_logins_leave_nothing_behind(unit):
+    unit.nexus_lost(BETA)
+    sizes = {name: len(value) for name, value in vars(unit).items() if isinstance(value, dict | set | list)}
+    for number in range(100):
+        nexus = Nexus(GAMMA, number.to_bytes(6, "big"), TARGET)
+        unit.nexus_established(nexus)
+        unit.tell_others(None, sense.MODE_PARAMETERS_CHANGED)
+        unit.nexus_lost(nexus)
+    send(unit, bytes(6))
+    assert {n: len(v) for n, v in vars(unit).items() if isinstance(v, dict | set | list)} == sizes
+
+
+def test_an_impossible_registration_of_an_old_state_is_forgotten():
+    state = {
+        "type": 3,
+        "registrations": [
+            {
+                "initiator_name": "x" * 4096, "isid": "", "target_name": TARGET, "portal_group_tag": 1, "key": 7,
+                "holder": True,
+            },
+            {
+                "initiator_name": GAMMA, "isid": ISID, "target_name": TARGET, "portal_group_tag": 1, "key": 8,
+                "holder": False,
+            },
+        ],
+    }  # fmt: skip
+    read = Reservations.from_state(state)
+    assert list(read.registrations.values()) == [8]
+    assert (read.holder, read.type) == (None, None)
