@@ -14,11 +14,11 @@ from typing import IO, Final, Self
 import structlog
 
 from datamover.engine import storage_sync_directory
-from vlib_images.cartridge.identity import Identity, default_early_warning
+from vlib_images.cartridge.identity import LIMIT_PARTITIONS, Identity, default_early_warning
 from vlib_images.cartridge.mam import MamStore
 from vlib_images.cartridge.medium import MediumType
 from vlib_images.cartridge.protected import ProtectedTransport
-from vlib_images.cartridge.recovery import RecoveryReport, create_partition, open_partition
+from vlib_images.cartridge.recovery import RecoveryReport, create_partition, open_partition, remove_partition
 from vlib_images.cartridge.segments import Limits, SegmentStore
 from vlib_images.cartridge.transport import ReadBlocksResult, ReadKind, ReadResult
 from vlib_images.cartridge.usage import STORE_EVERY_BYTES, Usage
@@ -160,14 +160,27 @@ class Cartridge(ProtectedTransport):
         return SegmentStore(directory / f"p{number}", identity.uuid_bytes, number, limits, identity.worm)
 
     def _open_partitions(self) -> None:
-        for number, capacity in enumerate(self._identity.partition_bytes):
-            store = self._store(self.directory, self._identity, number, self._limits)
-            partition, report = open_partition(store, capacity, writable=not self.read_only)
-            self._partitions.append(partition)
-            self.recovery.append(report)
+        if not self.read_only:
+            self._forget_partitions()
+        opened = [
+            open_partition(
+                self._store(self.directory, self._identity, number, self._limits), capacity, writable=not self.read_only
+            )
+            for number, capacity in enumerate(self._identity.partition_bytes)
+        ]
+        self._partitions = [partition for partition, _ in opened]
+        self.recovery = [report for _, report in opened]
+        for report in self.recovery:
             if not report.clean:
                 log.warning("cartridge recovered", barcode=self.barcode, report=str(report))
         self._enter(0, 0)
+
+    def _forget_partitions(self) -> None:
+        """What a format with fewer partitions left, now that cartridge.json says so."""
+        for number in range(len(self._identity.partition_bytes), LIMIT_PARTITIONS):
+            store = self._store(self.directory, self._identity, number, self._limits)
+            if store.directory.is_dir() and not remove_partition(store):
+                log.warning("cartridge.json knows nothing of a partition that has data", directory=str(store.directory))
 
     def close(self) -> None:
         """Synchronize, leave a checkpoint so that opening is quick, let go of the lock.
@@ -369,18 +382,17 @@ class Cartridge(ProtectedTransport):
     def _format(self, identity: Identity) -> None:
         """Data goes first: a crash on the way leaves the old partitions, empty or not, and then the new ones."""
         for partition in self._partitions:
-            partition.truncate(0)
-            partition.close()
-            partition.release()
+            partition.empty()
+        self._enter(0, 0)
         for number in range(len(self._partitions), len(identity.partition_bytes)):
             store = self._store(self.directory, identity, number, self._limits)
             create_partition(store.directory, identity.uuid_bytes, number, store)
         storage_sync_directory(str(self.directory))
         self._change_identity(identity)
+        for partition in self._partitions:
+            partition.release()
+        self._open_partitions()
         self.mam.reset(len(identity.partition_bytes))
         self.settle_usage()
         self.usage.formatted()
-        self._partitions.clear()
-        self.recovery.clear()
-        self._open_partitions()
         self._store_usage()

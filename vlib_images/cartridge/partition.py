@@ -344,6 +344,21 @@ class Partition:
         finally:
             self._recount()
 
+    def empty(self) -> None:
+        """Drop every object, and every file that held one, whatever the partition knows of it. Durable.
+
+        Raises NoSpace, StorageError."""
+        if self.failure:
+            raise self.failure
+        try:
+            if self.segments.entries:
+                self._cut(0, 0)
+            self.store.delete(self.store.stored_ids())
+        except OSError as error:
+            raise self._failed(error, "emptying") from error
+        finally:
+            self._recount()
+
     def only_filemarks_from(self, position: int) -> bool:
         """Whether nothing but filemarks lies from `position` to the end."""
         return self.filemarks - self.filemarks_before(position) == self.end - position

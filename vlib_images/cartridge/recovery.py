@@ -157,6 +157,23 @@ class _Recovery:
 
 
 def create_partition(directory: Path, cartridge_uuid: bytes, number: int, store: SegmentStore) -> None:
-    """The files of an empty partition, durable."""
-    directory.mkdir(exist_ok=True)  # an interrupted FORMAT may have left it
+    """The files of an empty partition, durable. What an interrupted FORMAT MEDIUM left there goes."""
+    directory.mkdir(exist_ok=True)
+    store.delete(store.stored_ids())
     store.write_manifest(Manifest(cartridge_uuid, number, worm=store.worm))
+
+
+def remove_partition(store: SegmentStore) -> bool:
+    """The files of a partition that its cartridge has no more; False, and nothing is done, when it has blocks all the
+    same: then cartridge.json may be what is wrong. Raises OSError."""
+    try:
+        if any(entry.objects for entry in store.read_manifest().entries):
+            return False
+    except FileNotFoundError:
+        if store.stored_ids():
+            return False
+    except CartridgeDamaged:
+        return False
+    store.delete(store.stored_ids())
+    store.remove()
+    return True

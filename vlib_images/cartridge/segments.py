@@ -1,6 +1,7 @@
 """The files of one partition on disk: segments, their checkpoints, the manifest. The seam for other kinds of storage:
 sealed segments never change, and everything else is a small file that is replaced whole."""
 
+import contextlib
 import os
 import re
 import struct
@@ -215,6 +216,14 @@ class SegmentStore:
             self._unlink(self.index_path(segment_id))
         if segment_ids:
             storage_sync_directory(str(self.directory))
+
+    def remove(self) -> None:
+        """Delete the manifest and the directory, which stays when somebody else has a file there."""
+        for name in (MANIFEST, f".{MANIFEST}.new"):
+            self._unlink(self.directory / name)
+        with contextlib.suppress(OSError):
+            self.directory.rmdir()
+        storage_sync_directory(str(self.directory.parent))
 
     @staticmethod
     def _unlink(path: Path) -> None:
