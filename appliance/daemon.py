@@ -18,30 +18,36 @@ from appliance.notify import notify
 from appliance.operations.live_operations import LiveOperations
 from appliance.operations.offline_operations import translated
 from appliance.settings import config_file
+from appliance.settings.advice import advice_on
 from appliance.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 60.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal it was started from is gone
 
 
 def serve(path: Path) -> None:
-    """Serve the library of `path` until SIGTERM or SIGINT. Raises ConfigError, OperatorError, OSError at start-up."""
+    """Serve the library of `path` until SIGTERM, SIGINT or SIGHUP.
+
+    Raises ConfigError, OperatorError, OSError at start-up.
+    """
     settings = config_file.with_advertised_address(config_file.load(path))
     logs.configure(settings.logging)
     # A core dump would put the keys of encrypted cartridges on a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Blocked before any thread starts, so that the signal waits for sigwait() below and no thread is interrupted.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    stopping = tuple(number for number in _SIGNALS if number != signal.SIGHUP or not under_nohup)
+    signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
     library = Library.open(settings)
     try:
-        _serve(path, library)
+        _serve(path, library, stopping)
     finally:
         library.close()
 
 
-def _serve(path: Path, library: Library) -> None:
+def _serve(path: Path, library: Library, stopping: tuple[signal.Signals, ...]) -> None:
     operations = LiveOperations(library, path)
     socket_path = library.settings.library.control_socket
     control_server = ControlServer(socket_path, operations.handlers(), translated)
@@ -50,9 +56,11 @@ def _serve(path: Path, library: Library) -> None:
     try:
         notify("READY=1")
         iqns = [target.iqn for target in library.settings.targets]
+        for line in advice_on(library.settings):
+            log.warning(line)
         log.info("ready", portals=bound, targets=iqns, control=str(socket_path), pid=os.getpid())
-        received = signal.sigwait(_SIGNALS)
-        _let_a_second_signal_kill()
+        received = signal.sigwait(stopping)
+        _let_a_second_signal_kill(stopping)
         log.info("stopping", signal=signal.Signals(received).name)
         notify("STOPPING=1")
     finally:
@@ -61,10 +69,10 @@ def _serve(path: Path, library: Library) -> None:
     log.info("stopped")
 
 
-def _let_a_second_signal_kill() -> None:
-    for number in _SIGNALS:
+def _let_a_second_signal_kill(stopping: tuple[signal.Signals, ...]) -> None:
+    for number in stopping:
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping)
 
 
 def stop(settings: Settings) -> None:

@@ -1,6 +1,9 @@
 """What goes wrong for an operator: a code for programs, a message for people, an exit status for scripts."""
 
+import errno
+import os
 from enum import Enum
+from pathlib import Path
 
 
 class Failure(Enum):
@@ -29,3 +32,38 @@ class OperatorError(Exception):
     def __init__(self, failure: Failure, message: str) -> None:
         super().__init__(message)
         self.failure = failure
+
+
+def explained(error: OSError) -> str:
+    """What the operating system refused: with whom it refused it, where that is the reason, and what to do."""
+    if error.filename is None or not isinstance(error.filename, str | bytes | os.PathLike):
+        return error.strerror or str(error)
+    path = Path(os.fsdecode(error.filename))
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return not_permitted(path)
+    words = {errno.ENOSPC: "its file system is full", errno.EROFS: "its file system is mounted read-only"}
+    return f"{path}: {words.get(error.errno or 0, error.strerror)}"
+
+
+def not_permitted(path: Path) -> str:
+    """Why this process may not work on `path`, and what to do."""
+    asked = path
+    while not _exists(path) and path != path.parent:
+        path = path.parent
+    user, group = os.geteuid(), os.getegid()
+    who = f"this process, which is user {user}, group {group}, may not use {path}"
+    try:
+        status = path.stat()
+    except OSError:
+        return f"{who}, nor look at it; run it as the library's owner"
+    whose = f"user {status.st_uid}, group {status.st_gid}, mode {status.st_mode & 0o777:03o}"
+    if path not in (asked, asked.parent):  # too far above for its owner to be changed
+        return f"{who} ({whose}), so it cannot get to {asked}"
+    return f"{who} ({whose}); as root: chown -R {user}:{group} {path}, or run it as that user"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return False

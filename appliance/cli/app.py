@@ -1,5 +1,7 @@
 """The commands and their help."""
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -43,4 +45,7 @@ app.add_typer(disk.app, name="disk")
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # a path whose bytes are not UTF-8 is printed as it is
     app(prog_name="tapebay")

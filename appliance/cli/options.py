@@ -9,12 +9,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from appliance.failures import Failure, OperatorError
+from appliance.failures import Failure, OperatorError, explained
 
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", envvar="TAPEBAY_CONFIG", metavar="FILE", help="tapebay.toml or its directory [default: ./]"
+        "--config",
+        "-c",
+        envvar="TAPEBAY_CONFIG",
+        metavar="FILE",
+        readable=False,  # what cannot be read is said by config_file, with what to do
+        help="tapebay.toml or its directory \\[default: ./]",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -37,7 +42,7 @@ def reporting(as_json: bool = False) -> Iterator[None]:
         sys.stderr.close()
         raise typer.Exit(Failure.REFUSED.exit_status) from None
     except OSError as error:
-        _fail(Failure.REFUSED, str(error), as_json)
+        _fail(Failure.REFUSED, explained(error), as_json)
 
 
 def _fail(failure: Failure, message: str, as_json: bool) -> None:

@@ -26,7 +26,9 @@ def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is not there.")],
     portal: Portal = "0.0.0.0:3260",
     advertise: Advertise = None,
-    name: Annotated[str | None, typer.Option(help="The library's name, part of its IQN [default: DIR's name].")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The library's name, part of its IQN \\[default: DIR's name].")
+    ] = None,
     drives: Annotated[int, typer.Option(min=0, max=64)] = 2,
     slots: Annotated[int, typer.Option(min=1, max=10000)] = 20,
     import_export: Annotated[int, typer.Option(min=0, max=1000)] = 2,
@@ -95,13 +97,24 @@ def stop(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Check tapebay.toml; every error is reported."""
+    """Check tapebay.toml and all that serving it needs: devices, ports, images, permissions. Every error is reported.
+
+    Warnings are about what is valid and can never work, or may not be meant.
+    """
     with reporting(as_json):
+        from appliance.library import check as library_check
         from appliance.settings import config_file
+        from appliance.settings.advice import advice_on
 
         path = config_file.find(config)
-        config_file.load(path)
-        show({"config": str(path), "valid": True}, as_json, lambda _: typer.echo(f"{path} is valid"))
+        settings = config_file.with_advertised_address(config_file.load(path))
+        problems = library_check.problems_of(settings)
+        if problems:
+            raise config_file.ConfigError(path, problems)
+        warnings = advice_on(settings)
+        lines = [*(f"warning: {line}" for line in warnings), f"{path} is valid"]
+        report = {"config": str(path), "valid": True, "warnings": warnings}
+        show(report, as_json, lambda _: typer.echo("\n".join(lines)))
 
 
 def models(as_json: JsonOption = False) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import uuid
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -11,8 +12,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import CartridgeStore
 from appliance.library.lock import LibraryLock
 from appliance.settings.settings import Settings
-from scsi_targets.devices.changer.models import find_model
-from vlib_images.library.inventory import Inventory, InventoryError, Layout
+from vlib_images.library.inventory import Inventory, InventoryError
 from vlib_images.library.state import StateDamaged, StateStore
 
 log = structlog.get_logger(__name__)
@@ -21,11 +21,9 @@ IDENTITY = "identity"
 LIBRARY_ID = "library_id"
 
 
-def layout_of(settings: Settings) -> Layout:
-    """The element addresses that the configured model gives its elements."""
-    changer = settings.changer
-    model = find_model(changer.model)
-    return model.layout(slots=changer.slots, import_export=changer.import_export, drives=len(settings.drives))
+def missing_directories(settings: Settings) -> list[Path]:
+    """Which of the two directories that make a library are not there. Raises OSError."""
+    return [path for path in (settings.library.state, settings.library.cartridges) if not path.is_dir()]
 
 
 class LibraryFiles:
@@ -35,7 +33,7 @@ class LibraryFiles:
         self.settings = settings
         self._lock = lock
         self.store = StateStore(settings.library.state)
-        self.inventory = Inventory(self.store, layout_of(settings))
+        self.inventory = Inventory(self.store, settings.layout())
         self.cartridges = CartridgeStore(settings.library.cartridges)
         for barcode in self.inventory.evicted:
             log.warning("the element of a cartridge is gone; it is on the shelf now", barcode=barcode)
@@ -54,9 +52,12 @@ class LibraryFiles:
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Raises OperatorError: IN_USE, CONFIGURATION (no library), REFUSED (damaged state); OSError."""
-        missing = [path for path in (settings.library.state, settings.library.cartridges) if not path.is_dir()]
+        missing = missing_directories(settings)
         if missing:
-            message = f"there is no library: {missing[0]} is missing; make one with tapebay init, or mount its volume"
+            message = (
+                f"there is no library: {missing[0]} is missing; mount its volume, or make a new, empty library of this "
+                "tapebay.toml: tapebay serve --init"
+            )
             raise OperatorError(Failure.CONFIGURATION, message)
         lock = LibraryLock(settings.library.state / "lock")
         try:

@@ -1,5 +1,7 @@
 """A library that is served: from settings and files to logical units, targets and the iSCSI server."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Self
 
 import structlog
@@ -23,6 +25,7 @@ from scsi_targets.devices.unit.target import Target
 from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
+from vlib_images.disk.raw import DiskImage
 from vlib_images.errors import CartridgeError
 from vlib_images.library.state import StateDamaged
 
@@ -30,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 DEVICES = "devices"  # the namespace of the state store that logical units keep theirs in
 DISK_NAMES = ("TAPEBAY", "VIRTUAL DISK", "0100")  # vendor, product, revision
+
+OpenImage = Callable[[DiskSettings, Path], DiskImage]
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -48,8 +53,9 @@ def limits_of(settings: Settings) -> Limits:
 class Library:
     """The logical units and targets of one library, and their server. open() it, start(), stop(), close()."""
 
-    def __init__(self, settings: Settings, files: LibraryFiles) -> None:
-        self.settings = settings
+    def __init__(self, files: LibraryFiles, open_image: OpenImage) -> None:
+        self.settings = settings = files.settings
+        self._open_image = open_image
         self.files = files
         self.bound: list[str] = []
         self._state = files.store.namespace(DEVICES)
@@ -75,9 +81,13 @@ class Library:
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Raises OperatorError (in use, no library, damaged state, a disk that does not fit), OSError."""
-        files = LibraryFiles.open(settings)
+        return cls.build(LibraryFiles.open(settings))
+
+    @classmethod
+    def build(cls, files: LibraryFiles, open_image: OpenImage = disks.open_image) -> Self:
+        """Of open files, which it closes in the end, also when it raises as open() does."""
         try:
-            return cls(settings, files)
+            return cls(files, open_image)
         except StateDamaged as error:
             files.close()
             raise OperatorError(Failure.REFUSED, str(error)) from error
@@ -144,7 +154,7 @@ class Library:
     def _make_disk(self, section: DiskSettings) -> BlockDevice:
         return BlockDevice(
             Identity(*DISK_NAMES, self.files.serial_number(section.name, section.serial)),
-            disks.open_image(section, self.settings.image_of(section)),
+            self._open_image(section, self.settings.image_of(section)),
             block_length=section.block_size,
             physical_block_length=section.physical_block_size,
             removable=section.removable,

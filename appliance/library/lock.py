@@ -10,9 +10,11 @@ from appliance.failures import Failure, OperatorError
 class LibraryLock:
     """Holds the library until release(). The file stays; who reads it finds the holder's process id in it."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises OperatorError IN_USE when another process holds the library."""
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        """create: make the file where there is none. Raises OperatorError IN_USE when another process holds the
+        library, OSError."""
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        self._descriptor = os.open(path, flags, 0o640)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,7 +7,7 @@ from typing import Any
 
 from appliance import logs
 from appliance.failures import Failure, OperatorError
-from appliance.library.files import LibraryFiles
+from appliance.library.files import LibraryFiles, missing_directories
 from appliance.operations import demo_disk
 from appliance.operations.offline import finish
 from appliance.operations.offline_operations import Operations, translated
@@ -47,7 +47,10 @@ def create(directory: Path, plan: Plan, progress: Progress = lambda done, total:
     """
     path = directory.absolute() / config_file.FILE_NAME
     if path.exists():
-        raise OperatorError(Failure.REFUSED, f"{path} exists already; serve it, or choose another directory")
+        message = (
+            f"{path} exists already; serve it (tapebay serve --init --config {directory}), or name another directory"
+        )
+        raise OperatorError(Failure.REFUSED, message)
     text = render(plan)
     settings = config_file.parse(path, text)
     logs.configure_for_commands()
@@ -69,6 +72,11 @@ def _add_demo(settings: Settings, files: LibraryFiles, progress: Progress) -> No
 
 
 def create_default(path: Path) -> None:
-    """Make a library at `path` where there is none: for the first start of a container. Raises as create() does."""
+    """Make a library at `path` where there is none: for the first start of a container. An operator's own tapebay.toml
+    is used as it is. Raises as create() does."""
     if not path.exists():
         create(path.parent, plan(path.parent, portal=DEFAULT_PORTAL))
+        return
+    settings = config_file.load(path)
+    if len(missing_directories(settings)) == 2:  # with one of them, the other's volume may be missing: nothing is made
+        LibraryFiles.create(settings).close()

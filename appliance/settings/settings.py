@@ -22,6 +22,7 @@ from pydantic import (
 from appliance.settings.units import Address, parse_address, parse_size
 from scsi_targets.devices.changer.models import find_model
 from scsi_targets.devices.tape.models import drive_model
+from vlib_images.library.inventory import Layout
 
 ISCSI_NAME = re.compile(r"(iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[^\s]+)?|eui\.[0-9a-f]{16}|naa\.([0-9a-f]{16}|[0-9a-f]{32}))")
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -60,7 +61,9 @@ def _size(value: object) -> object:
 
 
 def _iscsi_name(value: str) -> str:
-    """RFC 7143 4.2.7: lower case, at most 223 bytes, iqn., eui. or naa. form."""
+    """RFC 7143 4.2.7: at most 223 bytes, iqn., eui. or naa. form. Capitals mean the same and are folded, as in what
+    an initiator sends (RFC 3722: names are compared in lower case)."""
+    value = value.lower()
     if len(value.encode()) > 223 or not ISCSI_NAME.fullmatch(value):
         raise ValueError(f"{value!r} is not an iSCSI name; write for example iqn.2026-11.io.tapebay:library")
     return value
@@ -227,9 +230,15 @@ class Settings(Section):
         luns.update({next(free): name for name in self.device_names() if name not in chosen})
         return dict(sorted(luns.items()))
 
+    def layout(self) -> Layout:
+        """The element addresses that the configured model gives its elements. Raises ValueError: too many."""
+        changer = self.changer
+        model = find_model(changer.model)
+        return model.layout(slots=changer.slots, import_export=changer.import_export, drives=len(self.drives))
+
     @model_validator(mode="after")
     def _together(self) -> "Settings":
-        problems = [*_repeated(self), *_luns(self)]
+        problems = [*_repeated(self), *_luns(self), *_elements(self)]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -250,6 +259,15 @@ def _repeated(settings: Settings) -> list[str]:
         for what, values in lists.items()
         for value in sorted({value for value in values if values.count(value) > 1})
     ]
+
+
+def _elements(settings: Settings) -> list[str]:
+    """What the model's element addresses have no room for."""
+    try:
+        settings.layout()
+    except ValueError as error:
+        return [f"changer: {error}"]
+    return []
 
 
 def _luns(settings: Settings) -> list[str]:

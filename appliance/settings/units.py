@@ -3,13 +3,11 @@
 import re
 from typing import NamedTuple
 
-_UNITS = {
-    "": 1,
-    "b": 1,
-    **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)},
-    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)},
-}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+from pydantic import ByteSize, TypeAdapter
+
+_SIZE = re.compile(r"\d*\.?\d+\s*(?:[kmgtpe]i?)?b?", re.IGNORECASE | re.ASCII)
+_BYTES = TypeAdapter(ByteSize)
+_LIMIT_BYTES = 1 << 63  # off_t
 
 
 class Address(NamedTuple):
@@ -23,23 +21,37 @@ class Address(NamedTuple):
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes of "256 MiB", "1.5 TB", "4096" or 4096. Raises ValueError that says what a size looks like."""
-    match = _SIZE.fullmatch(str(text).strip())
-    if match is None or match[2].lower() not in _UNITS:
+    """Bytes of "256 MiB", "1.5 TB", "10G" (decimal, as "10 GB"), "4096" or 4096. Raises ValueError that says what a
+    size looks like."""
+    written = str(text).strip()
+    if not _SIZE.fullmatch(written):  # pydantic's own pattern takes the beginning of "1,5 GB" and of bits
         raise ValueError(f'{text!r} is not a size; write for example "256 MiB", "2.5 TB" or a number of bytes')
-    whole = float(match[1]) if "." in match[1] else int(match[1])
-    return int(whole * _UNITS[match[2].lower()])
+    length_bytes = int(_BYTES.validate_python(f"{written}B" if written[-1] in "iI" else written))
+    if length_bytes >= _LIMIT_BYTES:
+        raise ValueError(f"{text!r} is more than any file can hold; the most is just below 8 EiB")
+    return length_bytes
+
+
+def parse_size_of_at_least(text: str | int, floor_bytes: int) -> int:
+    """As parse_size(); raises ValueError also for a size below `floor_bytes`, which is more likely a forgotten unit."""
+    length_bytes = parse_size(text)
+    if length_bytes < floor_bytes:
+        raise ValueError(
+            f"{text!r} is {format_size(length_bytes)}; the least is {format_size(floor_bytes)}, so write a unit, for "
+            'example "10 GiB"'
+        )
+    return length_bytes
 
 
 def format_size(length_bytes: int) -> str:
     """A size for people, with one decimal at most: decimal units where they say it exactly ("2.5 TB", as a cartridge's
     capacity is printed on it), else binary ones ("256 MiB")."""
     for base, suffix in ((1024, "iB"), (1000, "B")):
-        for power, letter in enumerate("KMGT", start=1):
+        for power, letter in enumerate("KMGTPE", start=1):
             tenths, rest = divmod(length_bytes * 10, base**power)
             if not rest and 10 <= tenths < base * 10:
                 return f"{_tenths(tenths)} {letter}{suffix}"
-    for power, letter in ((4, "T"), (3, "G"), (2, "M"), (1, "K")):
+    for power, letter in ((6, "E"), (5, "P"), (4, "T"), (3, "G"), (2, "M"), (1, "K")):
         if length_bytes >= 1024**power:
             return f"{_tenths(length_bytes * 10 // 1024**power)} {letter}iB"
     return f"{length_bytes} B"

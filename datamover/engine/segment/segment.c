@@ -108,7 +108,7 @@ static void segment_dealloc(PyObject *self)
 static PyObject *py_create(PyObject *type, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "path", "header", "limit_bytes", "limit_objects", NULL };
-	const char *path;
+	PyObject *path = NULL;
 	Py_buffer header;
 	unsigned long long limit_bytes;
 	unsigned int limit_objects;
@@ -117,10 +117,10 @@ static PyObject *py_create(PyObject *type, PyObject *args, PyObject *keywords)
 	int rc;
 
 	(void)type;
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "sy*KI:create", names, &path, &header, &limit_bytes,
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&y*KI:create", names, PyUnicode_FSConverter, &path, &header, &limit_bytes,
 					 &limit_objects))
 		return NULL;
-	segment = header.len == SEGMENT_HEADER_BYTES ? new_segment(path, O_RDWR | O_CREAT | O_EXCL) : NULL;
+	segment = header.len == SEGMENT_HEADER_BYTES ? new_segment(PyBytes_AsString(path), O_RDWR | O_CREAT | O_EXCL) : NULL;
 	if (segment) {
 		segment->writable = segment->resident = segment->allocates = true;
 		segment->limit_bytes = limit_bytes;
@@ -137,23 +137,25 @@ static PyObject *py_create(PyObject *type, PyObject *args, PyObject *keywords)
 		PyErr_Format(PyExc_ValueError, "a segment header has %d bytes", SEGMENT_HEADER_BYTES);
 	}
 	PyBuffer_Release(&header);
+	Py_DECREF(path);
 	return (PyObject *)segment;
 }
 
 static PyObject *py_open_sealed(PyObject *type, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "path", "seed", "data_bytes", "objects", "filemarks", "dead", "writable", NULL };
-	const char *path;
+	PyObject *path = NULL;
 	unsigned int seed, objects, filemarks, dead;
 	unsigned long long data_bytes;
 	int writable = 0;
 	struct segment *segment;
 
 	(void)type;
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "sIKIII|p:open_sealed", names, &path, &seed, &data_bytes, &objects,
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&IKIII|p:open_sealed", names, PyUnicode_FSConverter, &path, &seed, &data_bytes, &objects,
 					 &filemarks, &dead, &writable))
 		return NULL;
-	segment = new_segment(path, writable ? O_RDWR : O_RDONLY);
+	segment = new_segment(PyBytes_AsString(path), writable ? O_RDWR : O_RDONLY);
+	Py_DECREF(path);
 	if (!segment)
 		return NULL;
 	segment->sealed = true;
@@ -211,7 +213,7 @@ static PyObject *py_recover(PyObject *type, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "path", "seed", "limit_bytes", "limit_objects", "writable", "index", "promised_bytes",
 				 "promised_objects", "promised_filemarks", "promised_epoch", NULL };
-	const char *path;
+	PyObject *path = NULL;
 	unsigned int seed, limit_objects;
 	unsigned long long limit_bytes;
 	int writable, rc;
@@ -220,11 +222,12 @@ static PyObject *py_recover(PyObject *type, PyObject *args, PyObject *keywords)
 	struct segment *segment;
 
 	(void)type;
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "sIKIpy*KIII:recover", names, &path, &seed, &limit_bytes,
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&IKIpy*KIII:recover", names, PyUnicode_FSConverter, &path, &seed, &limit_bytes,
 					 &limit_objects, &writable, &index, &promise.bytes, &promise.objects,
 					 &promise.filemarks, &promise.epoch))
 		return NULL;
-	segment = new_segment(path, writable ? O_RDWR : O_RDONLY);
+	segment = new_segment(PyBytes_AsString(path), writable ? O_RDWR : O_RDONLY);
+	Py_DECREF(path);
 	if (segment) {
 		segment->seed = seed;
 		segment->limit_bytes = limit_bytes;

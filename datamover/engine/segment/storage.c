@@ -386,17 +386,20 @@ static PyObject *os_error(int rc, const char *path)
 
 static PyObject *py_replace(PyObject *self, PyObject *args)
 {
-	const char *directory, *name;
+	PyObject *directory = NULL;
+	const char *directory_name, *name;
 	Py_buffer data;
 	int spare = 0, rc;
 
 	(void)self;
-	if (!PyArg_ParseTuple(args, "ssy*|p:storage_replace", &directory, &name, &data, &spare))
+	if (!PyArg_ParseTuple(args, "O&sy*|p:storage_replace", PyUnicode_FSConverter, &directory, &name, &data, &spare))
 		return NULL;
+	directory_name = PyBytes_AsString(directory);
 	Py_BEGIN_ALLOW_THREADS
-	rc = replace_file(directory, name, data.buf, (size_t)data.len, spare);
+	rc = replace_file(directory_name, name, data.buf, (size_t)data.len, spare);
 	Py_END_ALLOW_THREADS
 	PyBuffer_Release(&data);
+	Py_DECREF(directory);
 	if (rc)
 		return os_error(rc, name);
 	Py_RETURN_NONE;
@@ -404,29 +407,34 @@ static PyObject *py_replace(PyObject *self, PyObject *args)
 
 static PyObject *call_with_path(PyObject *args, const char *format, int (*function)(const char *))
 {
-	const char *path;
+	PyObject *path = NULL, *error = NULL;
+	const char *name;
 	int rc;
 
-	if (!PyArg_ParseTuple(args, format, &path))
+	if (!PyArg_ParseTuple(args, format, PyUnicode_FSConverter, &path))
 		return NULL;
+	name = PyBytes_AsString(path);
 	Py_BEGIN_ALLOW_THREADS
-	rc = function(path);
+	rc = function(name);
 	Py_END_ALLOW_THREADS
 	if (rc)
-		return os_error(rc, path);
+		error = os_error(rc, name);
+	Py_DECREF(path);
+	if (rc)
+		return error;
 	Py_RETURN_NONE;
 }
 
 static PyObject *py_unlink(PyObject *self, PyObject *args)
 {
 	(void)self;
-	return call_with_path(args, "s:storage_unlink", unlink_file);
+	return call_with_path(args, "O&:storage_unlink", unlink_file);
 }
 
 static PyObject *py_sync_directory(PyObject *self, PyObject *args)
 {
 	(void)self;
-	return call_with_path(args, "s:storage_sync_directory", sync_directory);
+	return call_with_path(args, "O&:storage_sync_directory", sync_directory);
 }
 
 static int operation_by_name(const char *name)

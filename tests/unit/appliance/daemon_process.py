@@ -18,12 +18,12 @@ WAIT_SECONDS = 60.0
 class Daemon:
     """Starts on construction; wait_ready() before use, stop() or kill() at the end. `log` grows as it speaks."""
 
-    def __init__(self, directory: Path, **environment: str) -> None:
+    def __init__(self, directory: Path, *options: str, **environment: str) -> None:
         self.directory = directory
         self.log: list[dict[str, Any]] = []
         self._ready = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "appliance", "serve", "--config", str(directory)],
+            [sys.executable, "-P", "-m", "appliance", "serve", "--config", str(directory), *options],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
@@ -34,7 +34,9 @@ class Daemon:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.log.append(json.loads(line) if line.startswith(b"{") else {"event": line.decode()})
+            self.log.append(
+                json.loads(line) if line.startswith(b"{") else {"event": line.decode(errors="surrogateescape")}
+            )
             if self.log[-1]["event"] == "ready":
                 self._ready.set()
         self._ready.set()

@@ -69,7 +69,11 @@ def test_completion_in_a_process_of_its_own() -> None:
 
 def test_init_writes_a_library_and_does_not_overwrite_it(library: Path) -> None:
     assert sorted(path.name for path in library.iterdir()) == ["cartridges", "disks", "state", "tapebay.toml"]
-    assert as_json("check", "--config", library) == {"config": str(library / "tapebay.toml"), "valid": True}
+    assert as_json("check", "--config", library) == {
+        "config": str(library / "tapebay.toml"),
+        "valid": True,
+        "warnings": [],
+    }
     before = (library / "tapebay.toml").read_text()
     again = tapebay("init", library)
     assert again.exit_code == 1

@@ -73,11 +73,11 @@ def test_every_error_is_reported_at_once(tmp_path: Path) -> None:
         "library.nam: there is no such setting; did you mean 'name'?",
         "portals[1].listen: '0.0.0.0' is not an address",
         "targets[1].iqn: 'bad' is not an iSCSI name",
-        "changer.slots: input should be greater than or equal to 1, not 0",
+        "changer.slots: must be at least 1, not 0",
         "drives[1].name: is missing",
         "drives[1].serial: 'small' is not a serial number",
         "disks[1].size: '256 MBs' is not a size",
-        "logging.level: input should be 'debug', 'info', 'warning' or 'error', not 'verbose'",
+        "logging.level: must be 'debug', 'info', 'warning' or 'error', not 'verbose'",
         "elsewhere: there is no such setting; known here: library, portals",
     ]
     assert len(found) == len(expected)
@@ -110,6 +110,48 @@ def test_what_does_not_fit_together(tmp_path: Path, text: str, said: str) -> Non
     assert len(found) == 1
     assert said in found[0]
     assert "x-secret" not in found[0]
+
+
+WRONG_TYPES = """
+    library = 3
+    portals = "0.0.0.0:3260"
+    [[targets]]
+    iqn = 7
+    initiators = "all"
+    luns = { x = 3 }
+    [changer]
+    slots = "many"
+    import_export = 1.5
+    model = 1
+    [[drives]]
+    name = true
+    compression = "on please"
+    [[disks]]
+    name = "d"
+    image = 5
+    size = [1]
+    lun = 99999
+    [limits]
+    login_seconds = 0
+    send_seconds = nan
+    sessions = 99999999999999999999999999
+    [[chap.accounts]]
+    user = ""
+    secret = 5
+    [logging]
+    format = 2024-01-01
+"""
+
+
+def test_what_is_wrong_is_said_in_our_own_words(tmp_path: Path) -> None:
+    found = problems(tmp_path, WRONG_TYPES)
+    assert len(found) > 15
+    for line in found:
+        assert not re.search(r"[Ii]nput should|pydantic|validation|valid (dict|list|string|integer)|datetime", line), (
+            line
+        )
+        assert re.match(r"[a-z_.\[\]0-9]+: must ", line), line
+    assert "chap.accounts[1].secret: must be text, in quotes, not this" in found
 
 
 def test_secrets_are_not_shown(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""What would keep a library from being served: everything that `serve` builds is built, and what it needs is tried.
+
+Nothing of the library changes. Devices are built in a scratch directory, images are opened for reading, ports are bound
+and given back.
+"""
+
+import errno
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from appliance import logs
+from appliance.failures import Failure, OperatorError, explained, not_permitted
+from appliance.library.files import LibraryFiles
+from appliance.library.library import Library
+from appliance.library.lock import LibraryLock
+from appliance.settings.settings import DiskSettings, PortalSettings, Settings
+from appliance.settings.units import format_size
+from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
+
+SCRATCH_IMAGE_BYTES = 1 << 20
+
+
+def problems_of(settings: Settings) -> list[str]:
+    """A line for each thing that keeps this library from being served as it is configured."""
+    logs.configure_for_commands()
+    served = _is_served(settings)
+    return [
+        *_directories(settings),
+        *_images(settings),
+        *([] if served else _ports(settings)),  # they are the daemon's, which has them open
+        *_built(settings),
+    ]
+
+
+def _is_served(settings: Settings) -> bool:
+    try:
+        LibraryLock(settings.library.state / "lock", create=False).release()
+    except OperatorError as error:
+        return error.failure is Failure.IN_USE
+    except OSError:  # no library yet, or one that _directories() says more about
+        return False
+    return False
+
+
+def _directories(settings: Settings) -> Iterator[str]:
+    paths = settings.library
+    for directory in dict.fromkeys((paths.state, paths.cartridges, paths.disks, paths.control_socket.parent)):
+        present = directory
+        while not _exists(present) and present != present.parent:
+            present = present.parent  # the first start makes what is missing below it
+        if not present.is_dir():
+            yield f"{directory}: {present} is not a directory"
+        elif not os.access(present, os.R_OK | os.W_OK | os.X_OK):
+            yield f"{directory}: {not_permitted(present)}"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
+
+
+def _images(settings: Settings) -> Iterator[str]:
+    for disk in settings.disks:
+        path = settings.image_of(disk)
+        try:
+            with closing(DiskImage.open(path, read_only=True)) as image:
+                if disk.size is not None and image.size_bytes > disk.size:
+                    yield (
+                        f"disk {disk.name}: {path} has {format_size(image.size_bytes)}, more than its size "
+                        f"{format_size(disk.size)} says; correct size, or leave it out"
+                    )
+            if not disk.read_only and not os.access(path, os.W_OK):
+                yield f"disk {disk.name}: {path} cannot be written by this process; set read_only, or change its owner"
+        except DiskInUse:
+            continue  # by the daemon, or a program that serve names
+        except FileNotFoundError:
+            if disk.size is None:
+                yield f"disk {disk.name}: there is no {path}; give its size, so that it can be made"
+        except NotADisk as error:
+            yield f"disk {disk.name}: {error}"
+        except OSError as error:
+            yield f"disk {disk.name}: {explained(error)}"
+
+
+def _ports(settings: Settings) -> Iterator[str]:
+    held: list[socket.socket] = []  # until all are tried: two portals may want one port
+    try:
+        for portal in settings.portals:
+            try:
+                held.append(_bound(portal))
+            except OSError as error:
+                yield f"portal {portal.listen}: {_why_not(error)}"
+    finally:
+        for one in held:
+            one.close()
+
+
+def _bound(portal: PortalSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in portal.listen.host else socket.AF_INET
+    return socket.create_server(tuple(portal.listen), family=family, backlog=1)
+
+
+def _why_not(error: OSError) -> str:
+    words = {
+        errno.EADDRINUSE: "another program listens there; stop it, or choose another port",
+        errno.EADDRNOTAVAIL: "no network interface of this machine has that address",
+        errno.EACCES: "ports below 1024 are root's; choose another, for example 3260",
+    }
+    return words.get(error.errno or 0, str(error.strerror))
+
+
+def _built(settings: Settings) -> Iterator[str]:
+    """What the devices, the targets and the server themselves refuse."""
+    with tempfile.TemporaryDirectory(prefix="tapebay-check-") as scratch:
+        library = settings.library.model_copy(
+            update={name: Path(scratch) / name for name in ("state", "cartridges", "disks", "control_socket")}
+        )
+        elsewhere = settings.model_copy(update={"library": library})
+        try:
+            Library.build(LibraryFiles.create(elsewhere), _scratch_image(Path(scratch))).close()
+        except (OperatorError, ValueError, KeyError) as error:
+            yield str(error)
+
+
+def _scratch_image(scratch: Path) -> Callable[[DiskSettings, Path], DiskImage]:
+    return lambda disk, _path: DiskImage.create(scratch / disk.name, SCRATCH_IMAGE_BYTES)

@@ -1,0 +1,91 @@
+"""What a valid configuration says that can never work, or that its operator may not have meant."""
+
+import ipaddress
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from appliance.settings.settings import ChapAccount, Settings, TargetSettings
+
+
+def advice_on(settings: Settings) -> list[str]:
+    """A line for each such thing; `tapebay check` prints them and the daemon logs them at its start."""
+    return [*_open_to_the_network(settings), *_accounts(settings), *_locked_out(settings), *_out_of_sight(settings)]
+
+
+def _open_to_the_network(settings: Settings) -> Iterator[str]:
+    if settings.chap.accounts:
+        return
+    for portal in settings.portals:
+        if not ipaddress.ip_address(portal.listen.host.partition("%")[0]).is_loopback:
+            yield (
+                f"portal {portal.listen} is open to the network without login: whoever reaches it may read and write "
+                "everything; add [[chap.accounts]], as an initiator's name can be chosen freely"
+            )
+
+
+def _accounts(settings: Settings) -> Iterator[str]:
+    accounts = settings.chap.accounts
+    for number, account in enumerate(accounts, start=1):
+        earlier = next((n for n, one in enumerate(accounts[: number - 1], start=1) if _hides(one, account)), None)
+        if earlier:
+            yield (
+                f"chap.accounts[{number}] (user {account.user!r}) is never asked for: chap.accounts[{earlier}] matches "
+                "the same initiators and targets first; put the narrower account first, or give each its own pattern"
+            )
+        if not any(_matches(target.iqn, account.target) for target in settings.targets):
+            yield f"chap.accounts[{number}] (user {account.user!r}) is of no use: no target matches {account.target!r}"
+
+
+def _hides(earlier: ChapAccount, later: ChapAccount) -> bool:
+    return _covers(earlier.initiator, later.initiator) and _covers(earlier.target, later.target)
+
+
+def _locked_out(settings: Settings) -> Iterator[str]:
+    for target in settings.targets:
+        if not target.initiators:
+            yield f"target {target.iqn} has no initiators: nobody sees it"
+        accounts = [account for account in settings.chap.accounts if _matches(target.iqn, account.target)]
+        if not settings.chap.accounts:
+            continue
+        for pattern in target.initiators:
+            if not any(_overlap(pattern, account.initiator) for account in accounts):
+                yield (
+                    f"target {target.iqn}: no initiator {pattern!r} can log in, as none of [[chap.accounts]] is for "
+                    "it; with accounts, only who has one may"
+                )
+
+
+def _out_of_sight(settings: Settings) -> Iterator[str]:
+    seen = {name for target in settings.targets for name in _luns(settings, target)}
+    for name in settings.device_names():
+        if name not in seen:
+            yield f"{name} is in no target's luns: no initiator sees it"
+
+
+def _luns(settings: Settings, target: TargetSettings) -> list[str]:
+    return list(settings.lun_map(target).values())
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern.lower())
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Whether every name that `narrow` matches is matched by `wide`: tried with the least and with more than any '?'
+    of `wide` could stand for."""
+    return all(_matches(narrow.lower().replace("*", filling), wide) for filling in ("", "\0\1\2"))
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether some name matches both patterns."""
+    return (
+        _matches(one.lower().replace("*", ""), other)
+        or _matches(other.lower().replace("*", ""), one)
+        or ("*" in one and "*" in other and _beginnings_agree(one, other))
+    )
+
+
+def _beginnings_agree(one: str, other: str) -> bool:
+    first, second = (pattern.lower().partition("*")[0] for pattern in (one, other))
+    length = min(len(first), len(second))
+    return fnmatchcase(first[:length], second[:length]) or fnmatchcase(second[:length], first[:length])
