@@ -20,11 +20,12 @@ RUN apt-get update \
 	&& rm -rf /var/lib/apt/lists/* \
 	&& groupadd --system --gid 3260 tapebay \
 	&& useradd --system --uid 3260 --gid 3260 --home-dir /var/lib/tapebay --shell /usr/sbin/nologin tapebay \
-	&& install -d -o tapebay -g tapebay -m 0750 /var/lib/tapebay
+	&& install -d -o tapebay -g root -m 0770 /var/lib/tapebay
 COPY --from=build /opt/tapebay /opt/tapebay
 ENV PATH=/opt/tapebay/bin:$PATH \
 	PYTHONUNBUFFERED=1 \
 	TAPEBAY_CONFIG=/var/lib/tapebay/tapebay.toml
+# The group of a user whom the platform chooses is root's (OpenShift); with another user, give it a directory of its own.
 USER 3260:3260
 VOLUME /var/lib/tapebay
 EXPOSE 3260

@@ -2,15 +2,41 @@
 
 import io
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from appliance import __version__
 from appliance.cli import cartridge, cartridge_work, disk, robot, service
+from appliance.cli.options import complain
+from appliance.failures import Failure
+
+# click's, wherever this typer keeps it.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+class Commands(TyperGroup):
+    """`tapebay`: with --json, a command line that cannot be understood is said in JSON too."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        given = args[0] if args else options.pop("args", None)
+        arguments = list(sys.argv[1:] if given is None else given)
+        if "--json" not in arguments or not options.get("standalone_mode", True):
+            return super().main(arguments, **options)
+        try:
+            status = super().main(arguments, **{**options, "standalone_mode": False})
+        except _UsageError as error:
+            complain(Failure.USAGE, error.format_message(), as_json=True)  # type: ignore[attr-defined]
+            status = Failure.USAGE.exit_status
+        except typer.Abort:  # at a question
+            status = Failure.REFUSED.exit_status
+        sys.exit(status or 0)
+
 
 app = typer.Typer(
     name="tapebay",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

@@ -45,11 +45,16 @@ def reporting(as_json: bool = False) -> Iterator[None]:
         _fail(Failure.REFUSED, explained(error), as_json)
 
 
-def _fail(failure: Failure, message: str, as_json: bool) -> None:
+def complain(failure: Failure, message: str, as_json: bool) -> None:
+    """One error on standard error: for people, or for programs."""
     if as_json:
         typer.echo(json.dumps({"error": {"code": failure.code, "message": message}}), err=True)
     else:
         typer.echo("\n".join(f"tapebay: {line}" for line in message.splitlines()), err=True)
+
+
+def _fail(failure: Failure, message: str, as_json: bool) -> None:
+    complain(failure, message, as_json)
     raise typer.Exit(failure.exit_status)
 
 

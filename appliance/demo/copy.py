@@ -53,7 +53,7 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where things are: LUNs, and the element addresses of the cartridge and the drive (equal: it is loaded)."""
+    """Where things are: LUNs, and the element addresses of the cartridge's slot and of the drive, which is empty."""
 
     changer_lun: int
     drive_lun: int
@@ -63,7 +63,10 @@ class Place:
 
 
 def run(session: Session, place: Place, progress: Progress) -> Copied:
-    """Load the cartridge, copy the disk to it, read both back. Raises CommandFailed, InitiatorError."""
+    """Load the cartridge, copy the disk to it, read both back, put the cartridge back.
+
+    Raises CommandFailed, InitiatorError.
+    """
     initiator = Initiator(session, place)
     initiator.load()
     size = initiator.disk_bytes()
@@ -81,6 +84,7 @@ def run(session: Session, place: Place, progress: Progress) -> Copied:
         tape = initiator.hash_of_tape(size)
     with timed("read the disk over iSCSI"):
         disk = initiator.hash_of_disk(size)
+    initiator.unload()
     return Copied(steps, disk_sha256=disk, tape_sha256=tape)
 
 
@@ -94,14 +98,20 @@ class Initiator:
     def load(self) -> None:
         """The cartridge is in the drive, ready and rewound; the drive reads and writes variable blocks."""
         place = self._place
-        if place.cartridge_address != place.drive_address:
-            source, destination = place.cartridge_address, place.drive_address
-            cdb = smc.MoveMedium.encode(source_element_address=source, destination_element_address=destination)
-            self._run(place.changer_lun, cdb)
+        self._move(place.cartridge_address, place.drive_address)
         self._run(place.drive_lun, ssc.LoadUnload.encode(load=1))
         descriptor = bytes([0, 0, 0x10, 8]) + bytes(8)  # buffered mode, density 0 (the medium's), block length 0
         cdb = spc.ModeSelect6.encode(page_format=1, parameter_list_length=len(descriptor))
         self._run(place.drive_lun, cdb, descriptor)
+
+    def unload(self) -> None:
+        """The cartridge is back where it came from."""
+        self._run(self._place.drive_lun, ssc.LoadUnload.encode(load=0))
+        self._move(self._place.drive_address, self._place.cartridge_address)
+
+    def _move(self, source: int, destination: int) -> None:
+        cdb = smc.MoveMedium.encode(source_element_address=source, destination_element_address=destination)
+        self._run(self._place.changer_lun, cdb)
 
     def disk_bytes(self) -> int:
         """The disk's size."""

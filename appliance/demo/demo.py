@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from appliance.control import client as control
+from appliance.demo import cartridges, spawn
 from appliance.demo import copy as demo_copy
-from appliance.demo import spawn
 from appliance.demo.copy import CommandFailed, Copied, Place
 from appliance.failures import Failure, OperatorError
 from appliance.operations import setup
-from appliance.operations.setup import DEMO_DISK, DEMO_FIRST_BARCODE
+from appliance.operations.setup import DEMO_DISK
 from appliance.settings import config_file
 from appliance.settings.settings import CHANGER, Settings
 from appliance.settings.units import Address, format_size, parse_address
@@ -36,9 +36,13 @@ def run(directory: Path, portal: str, progress: Progress) -> dict[str, Any]:
         raise OperatorError(Failure.REFUSED, message)
     started = spawn.ensure_served(path, settings)
     notes.append("Started the library." if started else "The library was running already.")
-    status = control.call(settings.library.control_socket, "status")
-    copied = _copy(settings, status, progress)
-    return _report(path, status, copied, notes)
+    socket_path = settings.library.control_socket
+    barcode = cartridges.choose(settings, control.call(socket_path, "status"))
+    if not (settings.library.cartridges / barcode).exists():
+        control.call(socket_path, "cartridge.create", barcode=barcode)
+    status = control.call(socket_path, "status")
+    copied = _copy(settings, status, barcode, progress)
+    return _report(path, status, barcode, copied, notes)
 
 
 def _make(directory: Path, portal: str, progress: Progress) -> list[str]:
@@ -82,15 +86,15 @@ def local_address(listen: str) -> Address:
     return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)
 
 
-def _copy(settings: Settings, status: dict[str, Any], progress: Progress) -> Copied:
+def _copy(settings: Settings, status: dict[str, Any], barcode: str, progress: Progress) -> Copied:
     target = status["targets"][0]
     lun = {name: int(number) for number, name in target["luns"].items()}
-    source, drive, name = _choose(settings, status)
+    drive, name = _free_drive(settings, status)
     place = Place(
         changer_lun=lun[CHANGER],
         drive_lun=lun[name],
         disk_lun=lun[DEMO_DISK],
-        cartridge_address=source,
+        cartridge_address=next(row["address"] for row in status["elements"] if row["barcode"] == barcode),
         drive_address=drive,
     )
     portal = str(local_address(status["portals"][0]["listen"]))
@@ -107,27 +111,22 @@ def _copy(settings: Settings, status: dict[str, Any], progress: Progress) -> Cop
     return copied
 
 
-def _choose(settings: Settings, status: dict[str, Any]) -> tuple[int, int, str]:
-    """Element addresses of the cartridge and of the drive to use, and that drive's name."""
-    names = [drive.name for drive in settings.drives]
+def _free_drive(settings: Settings, status: dict[str, Any]) -> tuple[int, str]:
+    """The element address of the first empty drive, and the drive's name."""
     drives = [row for row in status["elements"] if row["place"].startswith("drive:")]
-    where = next((row for row in status["elements"] if row["barcode"] == DEMO_FIRST_BARCODE), None)
-    if where is None:
-        message = f"cartridge {DEMO_FIRST_BARCODE} is not in the library; tapebay move it from the shelf to a slot"
-        raise OperatorError(Failure.REFUSED, message)
-    for name, drive in zip(names, drives, strict=True):
-        if drive is where or (where not in drives and drive["barcode"] is None):
-            return where["address"], drive["address"], name
+    for section, drive in zip(settings.drives, drives, strict=True):
+        if drive["barcode"] is None:
+            return drive["address"], section.name
     raise OperatorError(Failure.REFUSED, "every drive is loaded; empty one: tapebay unload drive:0")
 
 
-def _report(path: Path, status: dict[str, Any], copied: Copied, notes: list[str]) -> dict[str, Any]:
+def _report(path: Path, status: dict[str, Any], barcode: str, copied: Copied, notes: list[str]) -> dict[str, Any]:
     target = status["targets"][0]["iqn"]
     portal = status["portals"][0]["advertised"] or str(local_address(status["portals"][0]["listen"]))
     size = copied.steps[0].bytes
     return {
         "notes": notes,
-        "title": f"Disk {DEMO_DISK} ({format_size(size)}) copied to cartridge {DEMO_FIRST_BARCODE} by EXTENDED COPY",
+        "title": f"Disk {DEMO_DISK} ({format_size(size)}) copied to cartridge {barcode} by EXTENDED COPY",
         "steps": [
             {
                 "name": step.name,
@@ -138,6 +137,7 @@ def _report(path: Path, status: dict[str, Any], copied: Copied, notes: list[str]
             for step in copied.steps
         ],
         "sha256": copied.tape_sha256,
+        "barcode": barcode,
         "equal": True,
         "config": str(path),
         "portal": portal,
@@ -147,30 +147,39 @@ def _report(path: Path, status: dict[str, Any], copied: Copied, notes: list[str]
             f"Disk and tape are equal: SHA-256 {copied.tape_sha256}.",
             "No byte of the copy crossed the initiator: it sent the commands, the library moved the data.",
             "",
-            *_try_it(path, status["pid"], portal, target),
+            *_try_it(path, status, portal),
         ],
     }
 
 
-def _try_it(path: Path, pid: int, portal: str, target: str) -> list[str]:
+def _try_it(path: Path, status: dict[str, Any], portal: str) -> list[str]:
     program = Path(sys.argv[0])
     tapebay = shlex.quote(str(program)) if program.name != "__main__.py" else f"{sys.executable} -m appliance"
     config = f"--config {shlex.quote(str(path.parent))}"
+    target = status["targets"][0]["iqn"]
+    serial = {device["name"]: device["serial"] for device in status["devices"]}
+    first_drive = next(name for name in status["targets"][0]["luns"].values() if name not in (CHANGER, DEMO_DISK))
     return [
-        f"The library keeps running: process {pid}, log {path.parent / spawn.LOG_FILE}.",
-        "With your own initiator, as root:",
+        f"The library keeps running: process {status['pid']}, log {path.parent / spawn.LOG_FILE}.",
+        "With your own initiator, as root (devices are found by serial number: another drive may be /dev/nst0):",
         "",
         f"  iscsiadm -m discovery -t sendtargets -p {portal}",
         f"  iscsiadm -m node -T {target} -p {portal} --login",
         "  lsscsi -g",
-        """  CHANGER=$(lsscsi -g | awk '$2 == "mediumx" { print $NF; exit }')""",
-        """  TAPE=$(lsscsi | awk '$2 == "tape" { sub("/st", "/nst", $NF); print $NF; exit }')""",
-        "  mt -f $TAPE status",
+        f"  CHANGER=/dev/$({found_by_serial('scsi_generic/sg*', serial[CHANGER])})",
+        f"  TAPE=/dev/$({found_by_serial('scsi_tape/nst*[0-9]', serial[first_drive])})",
+        "  mtx -f $CHANGER load 1 0        # slot 1 into the first drive",
         "  mtx -f $CHANGER status",
-        "  mtx -f $CHANGER load 2 1        # slot 2 into the second drive",
+        "  mt -f $TAPE status",
+        "  tar -cf $TAPE -b 512 /etc/hostname",
         "  sg_inq $CHANGER",
         f"  iscsiadm -m node -T {target} -p {portal} --logout",
         "",
         f"Look at it: {tapebay} status {config}",
         f"Stop it:    {tapebay} stop {config}",
     ]
+
+
+def found_by_serial(kind: str, serial: str) -> str:
+    """A shell command that prints the name of the device of that class and serial number; Linux keeps VPD page 80h."""
+    return f"grep -las {serial} /sys/class/{kind}/device/vpd_pg80 | cut -d/ -f5"

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from appliance.failures import Failure, OperatorError
 from scsi_targets.devices.tape.base import CleaningCartridge, Loadable
 from vlib_images.atomic import sync_directory
@@ -22,7 +24,10 @@ from vlib_images.cartridge.medium import MEDIA, MediumType, medium_for_barcode
 from vlib_images.errors import CartridgeError
 from vlib_images.library.inventory import BARCODE, Inventory
 
+log = structlog.get_logger(__name__)
+
 INCOMING = ".incoming-"  # a cartridge that a command of its own makes, which owns the directory meanwhile
+LEAST_CAPACITY_BYTES = 1 << 20
 _DELETED = ".deleted-"
 _UNFINISHED = ".new-"
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>[A-Z][A-Z0-9]|)")
@@ -127,7 +132,7 @@ class CartridgeStore:
         self._finish_deleting(barcode, inventory)
 
     def reconcile(self, inventory: Inventory) -> list[str]:
-        """Settle the differences and say, a line each, what was done or is wrong.
+        """Settle the differences and say, a line each, what an operator has to know.
 
         A cartridge that the inventory does not know goes to the shelf. One whose directory is gone keeps its place: it
         may be on a file system that is not mounted.
@@ -148,7 +153,7 @@ class CartridgeStore:
         known = set(inventory.barcodes())
         for barcode in sorted(there - known):
             inventory.add(barcode)
-            lines.append(f"found cartridge {barcode}, put it on the shelf")
+            log.info("found a cartridge, put it on the shelf", barcode=barcode)  # somebody copied or imported it
         lines += [f"cartridge {barcode} has no directory in {self._directory}" for barcode in sorted(known - there)]
         return lines
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import INCOMING, medium_of, owned
-from appliance.operations.offline_operations import translated
+from appliance.operations.offline_operations import capacity_of, translated
 from appliance.settings.settings import Settings
-from appliance.settings.units import parse_size
 from vlib_images import interchange
 from vlib_images.atomic import sync_directory
 from vlib_images.cartridge import salvage, verify
@@ -57,10 +56,7 @@ def import_cartridge(
     """Make a cartridge of another program's tape. Raises OperatorError."""
     kind = medium_of(barcode, medium, False)
     _format(format_name, "import")
-    try:
-        size = None if capacity is None else parse_size(capacity)
-    except ValueError as error:
-        raise OperatorError(Failure.USAGE, f"--capacity: {error}") from error
+    size = capacity_of(capacity)
     total = _size(source)
     with (
         _refusing(f"{source} as {format_name}"),

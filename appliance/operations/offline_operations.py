@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import structlog
 
 from appliance.failures import Failure, OperatorError
-from appliance.library.cartridges import medium_of, numbered_on
+from appliance.library.cartridges import LEAST_CAPACITY_BYTES, medium_of, numbered_on
 from appliance.library.files import LibraryFiles
 from appliance.operations.places import SHELF, format_place, parse_place
-from appliance.settings.units import parse_size
+from appliance.settings.units import parse_size_of_at_least
 from scsi_targets.devices.changer.robot import RobotError
 from vlib_images.errors import CartridgeError
 from vlib_images.library.inventory import (
@@ -88,7 +88,7 @@ class Operations:
     ) -> Generator[Progress, None, list[dict[str, Any]]]:
         """New cartridges in the first free slots, or at `place` (one cartridge, or any number on the shelf)."""
         barcodes = numbered_on(barcode, count)
-        capacity_bytes = None if capacity is None else _size(capacity)
+        capacity_bytes = capacity_of(capacity)
         media = [medium_of(new, medium, worm) for new in barcodes]
         with self._lock:
             places = self._places_for(barcodes, place)
@@ -167,8 +167,9 @@ class Operations:
         return parse_place(self._inventory, self._drives, text)
 
 
-def _size(text: str) -> int:
+def capacity_of(text: str | None) -> int | None:
+    """What --capacity says in bytes; None: what the medium holds. Raises OperatorError USAGE."""
     try:
-        return parse_size(text)
+        return None if text is None else parse_size_of_at_least(text, LEAST_CAPACITY_BYTES)
     except ValueError as error:
-        raise OperatorError(Failure.USAGE, str(error)) from None
+        raise OperatorError(Failure.USAGE, f"--capacity: {error}") from None

@@ -191,3 +191,34 @@ def test_a_served_disk_grows_at_once(library: Path) -> None:
     assert as_json("disk", "grow", "data", "3 MiB", "--config", library)["name"] == "data"
     (shown,) = as_json("disk", "list", "--config", library)
     assert shown["size_bytes"] == 3 << 20  # the image follows at the next start
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("load", "A00001L6", "--bogus"),
+        ("load",),
+        ("nonsense",),
+        ("cartridge",),
+        ("cartridge", "nonsense"),
+        ("cartridge", "create", "A00001L6", "--count", "many"),
+        ("cartridge", "import", "A00001L6", "/no/such/file", "--format", "simh"),
+        ("cartridge", "create", "A00001L6", "--count", "0"),
+    ],
+)
+def test_usage_errors_are_json_for_programs(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = run_process(*arguments, "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert json.loads(done.stderr)["error"]["code"] == "usage"
+    assert json.loads(done.stderr)["error"]["message"]
+
+
+def test_help_names_defaults_that_are_no_values() -> None:
+    assert "[default: DIR's name]" in " ".join(output("init", "--help").split())
+    assert "[default: ./]" in " ".join(output("status", "--help").split())
+
+
+def run_process(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "TAPEBAY_CONFIG": ""}
+    command = [sys.executable, "-P", "-m", "appliance", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

@@ -14,7 +14,10 @@ from appliance.cli.app import app
 from appliance.demo import demo
 from appliance.failures import OperatorError
 from appliance.settings.units import Address
+from datamover.initiator import Session
+from scsi_targets.t10 import ssc
 from tests.support.packages import require
+from vlib_images.cartridge.cartridge import Cartridge
 
 
 def run(*arguments: object) -> Any:
@@ -48,14 +51,16 @@ def test_a_disk_is_copied_and_compared_and_the_library_stays(directory: Path, po
     assert report["sha256"] == hashlib.sha256(image).hexdigest()
     assert [step["bytes"] for step in report["steps"]] == [256 << 20] * 3
     assert all(step["megabytes_per_second"] > 0 for step in report["steps"])
-    cartridge = json.loads(run("cartridge", "show", "A00001L6", "--json", "--config", directory).stdout)
-    assert cartridge["place"] == "drive:0"
+    cartridge = show(directory, "DEMO01L6")
+    assert cartridge["place"].startswith("slot:")
     assert cartridge["used_bytes"] >= 256 << 20
+    assert show(directory, "A00001L6")["used_bytes"] == 0
 
-    # A second run finds everything there, the cartridge in the drive, and does the same again.
+    # A second run finds everything there and does the same again.
     again = demonstrate(directory, port)
     assert again["notes"] == ["The library was running already."]
-    assert (again["pid"], again["sha256"]) == (report["pid"], report["sha256"])
+    for same in ("pid", "sha256", "barcode"):
+        assert again[same] == report[same]
 
     text = run("demo", directory).stdout
     for line in (
@@ -68,19 +73,56 @@ def test_a_disk_is_copied_and_compared_and_the_library_stays(directory: Path, po
         assert line in text
 
 
-def test_a_cartridge_in_the_other_drive_is_used_there(directory: Path, port: int) -> None:
+def test_no_data_of_anybody_is_overwritten(directory: Path, port: int) -> None:
+    """Whatever was written since, wherever: the demonstration finds a cartridge that holds nothing else."""
+    require("libiscsi7")
+    first = demonstrate(directory, port)
+    kept = {}
+    for number, barcode in enumerate(["A00001L6", first["barcode"]]):
+        assert run("load", barcode, f"drive:{number}", "--config", directory).exit_code == 0
+        kept[barcode] = f"somebody's data on {barcode}".encode()
+        append(first, lun=1 + number, data=kept[barcode])
+        assert run("unload", f"drive:{number}", "--config", directory).exit_code == 0
+    second = demonstrate(directory, port)
+    assert (first["barcode"], second["barcode"]) == ("DEMO01L6", "DEMO02L6")
+    assert demonstrate(directory, port)["barcode"] == "DEMO02L6"
+    assert run("stop", "--config", directory).exit_code == 0
+    for barcode, data in kept.items():
+        with Cartridge.open(directory / "cartridges" / barcode, read_only=True) as cartridge:
+            cartridge.space_end_of_data()
+            cartridge.space_blocks(-1)
+            buffer = bytearray(100)
+            assert buffer[: cartridge.read_block(buffer).length] == data
+
+
+def append(report: Any, lun: int, data: bytes) -> None:
+    """Write a block at the end of the data of the tape at `lun`, as an initiator."""
+    with Session(report["portal"], report["target"]) as session:
+        for cdb, out in [
+            (ssc.Space6.encode(code=3), None),
+            (ssc.Write6.encode(transfer_length=len(data)), data),
+            (ssc.WriteFilemarks6.encode(), None),
+        ]:
+            while (result := session.command(lun, cdb, out)).status:
+                assert result.sense[2] & 0x0F == 6, result.sense.hex()  # what happened before, said once
+
+
+def test_an_empty_drive_is_used_and_a_loaded_one_left_alone(directory: Path, port: int) -> None:
     require("libiscsi7")
     demonstrate(directory, port)
-    assert run("load", "A00001L6", "drive:1", "--config", directory).exit_code == 0
-    assert run("load", "A00002L6", "drive:0", "--config", directory).exit_code == 0
+    assert run("load", "A00001L6", "drive:0", "--config", directory).exit_code == 0
     assert demonstrate(directory, port)["equal"]
-    assert run("unload", "drive:1", "--config", directory).exit_code == 0
+    assert show(directory, "A00001L6")["place"] == "drive:0"
     assert run("load", "A00003L6", "drive:1", "--config", directory).exit_code == 0
     refused = run("demo", directory)
     assert (refused.exit_code, refused.stderr) == (
         1,
         "tapebay: every drive is loaded; empty one: tapebay unload drive:0\n",
     )
+
+
+def show(directory: Path, barcode: str) -> Any:
+    return json.loads(run("cartridge", "show", barcode, "--json", "--config", directory).stdout)
 
 
 def test_another_library_is_left_alone(directory: Path) -> None:
