@@ -1,33 +1,24 @@
-"""Replacing a whole file so that a crash leaves either the old content or the new, never a mixture."""
+"""Replacing a whole file so that a crash leaves either the old content or the new, never a mixture.
 
-import os
+The engine does it, so that tests can make any step of it fail and record all of them.
+"""
+
 from pathlib import Path
+
+from datamover.engine import storage_replace, storage_sync_directory
 
 
 def sync_directory(directory: Path) -> None:
     """Make the names in `directory` durable. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    storage_sync_directory(str(directory))
 
 
-def write_atomically(path: Path, content: bytes, mode: int = 0o640) -> None:
+def write_atomically(path: Path, content: bytes, mode: int | None = None) -> None:
     """Replace `path` by `content`, durable when this returns. Raises OSError, and then `path` is as it was.
 
-    The temporary name is fixed, so a crash leaves at most one stray file, which the next call overwrites. Callers
-    see to it that one file has one writer at a time.
+    mode: the file's permissions; None: what the umask leaves of 0640. The directory may be reached through links, which
+    are the operator's; the name itself is replaced, never what a link of that name leads to. The temporary name is
+    fixed, so a crash leaves at most one stray file, which the next call overwrites. Callers see to it that one file has
+    one writer at a time.
     """
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+    storage_replace(str(path.parent.resolve()), path.name, content, False, -1 if mode is None else mode)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from datamover.engine import crc32c, storage_replace
 from vlib_images.errors import CartridgeDamaged
+from vlib_images.plain_files import open_plain
 
 Document = dict[str, Any]
 
@@ -17,7 +18,7 @@ DOCUMENT_BYTES_MAX: Final = 16 << 20
 def read_bounded(path: Path, most_bytes: int) -> bytes:
     """A whole file that describes something. Raises CartridgeDamaged, and reads nothing, when it is longer than such a
     file can be; OSError."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         length = os.fstat(file.fileno()).st_size
         if length > most_bytes:
             raise CartridgeDamaged(f"{path} has {length} bytes, more than the {most_bytes} that it can have")

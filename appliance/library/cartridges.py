@@ -10,7 +10,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.medium import MEDIA, MediumType, medium_for_barcode
 from vlib_images.errors import CartridgeError
 from vlib_images.library.inventory import BARCODE, Inventory
+from vlib_images.plain_files import is_folder
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +78,7 @@ class CartridgeStore:
         Raises OperatorError REFUSED when its directory is there, OSError, CartridgeError.
         """
         path = self._directory / barcode
-        if path.exists():
+        if os.path.lexists(path):
             raise OperatorError(Failure.REFUSED, f"{path} exists already")
         unfinished = self._directory / f"{_UNFINISHED}{barcode}"
         _remove(unfinished)
@@ -97,8 +98,8 @@ class CartridgeStore:
             return cartridge
 
     def has(self, barcode: str) -> bool:
-        """Whether there is a directory of that name."""
-        return (self._directory / barcode).is_dir()
+        """Whether there is a directory of that name; a link to one is none."""
+        return is_folder(self._directory / barcode)
 
     def describe(self, barcode: str) -> dict[str, Any]:
         """What `cartridge list` and `show` tell of a cartridge; `problem` is None, or why it cannot be read."""
@@ -126,7 +127,7 @@ class CartridgeStore:
         """Delete a cartridge that is not open, and its place in the inventory. Once its directory is renamed it is
         deleted, whatever happens: reconcile() finishes what a crash interrupts. Raises OSError, InventoryError."""
         path = self._directory / barcode
-        if path.exists():
+        if os.path.lexists(path):
             path.rename(self._directory / f"{_DELETED}{barcode}")
             sync_directory(self._directory)
         self._finish_deleting(barcode, inventory)
@@ -141,7 +142,7 @@ class CartridgeStore:
         for unfinished in self._directory.glob(f"{_UNFINISHED}*"):
             _remove(unfinished)
         for unfinished in self._directory.glob(f"{INCOMING}*"):
-            with owned(unfinished) as ours:
+            with owned(unfinished) if is_folder(unfinished) else nullcontext(True) as ours:
                 if ours:
                     _remove(unfinished)
                     lines.append(f"removed the unfinished cartridge {unfinished.name.removeprefix(INCOMING)}")
@@ -149,8 +150,14 @@ class CartridgeStore:
             barcode = doomed.name.removeprefix(_DELETED)
             self._finish_deleting(barcode, inventory)
             lines.append(f"finished deleting cartridge {barcode}")
-        there = {path.name for path in self._directory.iterdir() if BARCODE.fullmatch(path.name)}
+        named = {path for path in self._directory.iterdir() if BARCODE.fullmatch(path.name)}
+        there = {path.name for path in named if is_folder(path)}
         known = set(inventory.barcodes())
+        lines += [
+            f"{path} is not taken for a cartridge: it is {'a link' if path.is_symlink() else 'no directory'}"
+            for path in sorted(named)
+            if path.name not in there
+        ]
         for barcode in sorted(there - known):
             inventory.add(barcode)
             log.info("found a cartridge, put it on the shelf", barcode=barcode)  # somebody copied or imported it
@@ -158,7 +165,7 @@ class CartridgeStore:
         return lines
 
     def _finish_deleting(self, barcode: str, inventory: Inventory) -> None:
-        if barcode in inventory.barcodes() and not (self._directory / barcode).exists():
+        if barcode in inventory.barcodes() and not os.path.lexists(self._directory / barcode):
             inventory.discard(barcode)
         _remove(self._directory / f"{_DELETED}{barcode}")
 
@@ -167,7 +174,7 @@ class CartridgeStore:
 def owned(directory: Path) -> Iterator[bool]:
     """Own a directory while the block runs; yields False where another process owns it. The end of a process gives up
     what it owned. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,8 +187,11 @@ def owned(directory: Path) -> Iterator[bool]:
 
 
 def _remove(path: Path) -> None:
-    if path.exists():
+    """A directory with what is in it; of anything else only the name. Raises OSError."""
+    if is_folder(path):
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_cleaning(barcode: str) -> bool:

@@ -1,7 +1,9 @@
 """One process for each library: a lock file that the kernel frees when its holder ends, however it ends."""
 
+import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from appliance.failures import Failure, OperatorError
@@ -12,9 +14,8 @@ class LibraryLock:
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         """create: make the file where there is none. Raises OperatorError IN_USE when another process holds the
-        library, OSError."""
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        self._descriptor = os.open(path, flags, 0o640)
+        library, REFUSED when it is no plain file; OSError."""
+        self._descriptor = _open(path, create=create)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -27,3 +28,19 @@ class LibraryLock:
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+
+def _open(path: Path, *, create: bool) -> int:
+    """The process id is written into it, so it must be a file of this directory alone: no link, no second name."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    try:
+        descriptor = os.open(path, flags, 0o640)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise OperatorError(Failure.REFUSED, f"{path} is no plain file; remove it") from None
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise OperatorError(Failure.REFUSED, f"{path} is no plain file with this one name; remove it")
+    return descriptor

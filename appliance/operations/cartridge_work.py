@@ -1,6 +1,7 @@
 """What the command line does with a cartridge's files itself: checking, saving, importing and exporting take long and
 need no device. A new cartridge appears whole or not at all, on the shelf."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from vlib_images.cartridge.salvage import SalvageReport
 from vlib_images.cartridge.verify import VerifyReport
 from vlib_images.interchange import FORMATS, InterchangeError, InterchangeReport
 from vlib_images.library.inventory import BARCODE
+from vlib_images.plain_files import is_folder
 
 Progress = Callable[[int, int], None]
 
@@ -111,7 +113,7 @@ def export_cartridge(
 
 def _size(source: Path) -> int:
     files = source.iterdir() if source.is_dir() else [source]
-    return sum(path.stat().st_size for path in files if path.is_file())
+    return sum(path.stat().st_size for path in files if path.is_file() and (path == source or not path.is_symlink()))
 
 
 @contextmanager
@@ -151,7 +153,7 @@ def _refusing(what: str) -> Iterator[None]:
 
 def _directory(settings: Settings, barcode: str) -> Path:
     path = settings.library.cartridges / barcode
-    if not BARCODE.fullmatch(barcode) or not path.is_dir():
+    if not BARCODE.fullmatch(barcode) or not is_folder(path):
         raise OperatorError(Failure.NOT_FOUND, f"there is no cartridge {barcode} in {settings.library.cartridges}")
     return path
 
@@ -164,7 +166,7 @@ def _incoming(settings: Settings, barcode: str) -> Iterator[Path]:
         raise OperatorError(
             Failure.USAGE, f"{barcode!r} is no barcode: capital letters and digits, for example A00001L6"
         )
-    if final.exists():
+    if os.path.lexists(final):
         raise OperatorError(Failure.REFUSED, f"there is a cartridge {barcode} already; give another barcode")
     unfinished = settings.library.cartridges / f"{INCOMING}{barcode}"
     unfinished.mkdir(exist_ok=True)
@@ -173,7 +175,7 @@ def _incoming(settings: Settings, barcode: str) -> Iterator[Path]:
             raise OperatorError(Failure.REFUSED, f"{barcode} is being made by another command just now")
         try:
             for left in unfinished.iterdir():  # by a killed run
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+                shutil.rmtree(left) if is_folder(left) else left.unlink()
             yield unfinished
             unfinished.rename(final)
             sync_directory(final.parent)

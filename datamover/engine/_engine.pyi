@@ -446,10 +446,12 @@ class Segment:
     @property
     def sealed(self) -> bool: ...
 
-def storage_replace(directory: str, name: str, data: Buffer, spare: bool = False, /) -> None:
-    """Replace a small file, durably: a crash leaves the old one or the new one. OSError.
+def storage_replace(directory: str, name: str, data: Buffer, spare: bool = False, mode: int = -1, /) -> None:
+    """Replace a small file, durably: a crash leaves the old one or the new one. OSError; ELOOP where `directory` itself
+    is a symbolic link. What lies under the temporary name, .NAME.new, and is no file of this name alone stays as it is.
 
     spare: keep the blocks of what was replaced for the next time, so that it works on a full disk too.
+    mode: permissions of the file; -1: what the umask leaves of 0640.
     """
 
 def storage_unlink(path: str, /) -> None:

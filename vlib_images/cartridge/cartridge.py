@@ -30,6 +30,7 @@ from vlib_images.errors import (
     WriteProtected,
     storage_failure,
 )
+from vlib_images.plain_files import open_plain
 
 __all__ = ["Cartridge", "ReadBlocksResult", "ReadKind", "ReadResult"]
 
@@ -117,7 +118,7 @@ class Cartridge(ProtectedTransport):
             create_partition(store.directory, identity.uuid_bytes, number, store)
         MamStore.create(directory, len(identity.partition_bytes))
         Usage().write(directory)
-        (directory / LOCK).touch()
+        (directory / LOCK).open("xb").close()
         identity.write(directory)
         storage_sync_directory(str(directory.parent))
 
@@ -145,7 +146,7 @@ class Cartridge(ProtectedTransport):
     @staticmethod
     def _take_lock(directory: Path, *, shared: bool) -> IO[bytes]:
         try:
-            lock = (directory / LOCK).open("rb")
+            lock = open_plain(directory / LOCK, only_name=not shared)
         except FileNotFoundError as error:
             raise NotACartridge(f"{directory} has no file {LOCK}") from error
         try:

@@ -71,8 +71,22 @@ class Identity:
             )
         try:
             identity = cls(**{**content, "partition_bytes": tuple(content["partition_bytes"])})
-        except (TypeError, KeyError) as error:
+            identity._check()
+        except (TypeError, KeyError, ValueError) as error:
             raise CartridgeDamaged(f"{directory / FILE} lacks something: {error}") from error
         if identity.medium not in MEDIA:
             raise NotACartridge(f"{directory} is of a medium type that this Tapebay does not know: {identity.medium}")
         return identity
+
+    def _check(self) -> None:
+        """Raises ValueError where a value is none that create() or a format makes: somebody else wrote the file."""
+        if any(type(text) is not str for text in (self.uuid, self.barcode, self.medium, self.created)):
+            raise ValueError("a text is none")
+        uuids.UUID(self.uuid)
+        sizes = (self.capacity_bytes, self.early_warning_bytes, *self.partition_bytes)
+        if not 1 <= len(self.partition_bytes) <= LIMIT_PARTITIONS:
+            raise ValueError(f"{len(self.partition_bytes)} partitions")
+        if any(type(size) is not int or not 0 <= size < 1 << 63 for size in sizes):
+            raise ValueError("a size is no number of bytes")
+        if any(type(flag) is not bool for flag in (self.worm, self.append_only, self.write_protected)):
+            raise ValueError("a flag is neither true nor false")

@@ -127,7 +127,7 @@ class MamStore:
         content = read_document(directory / FILE)
         try:
             return cls(directory, [cls._decode(rows) for rows in content["partitions"]])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CartridgeDamaged(f"{directory / FILE} is not understood: {error}") from error
 
     @staticmethod

@@ -7,6 +7,7 @@ end of what was found so far had overwritten the rest: it cuts it off.
 from datamover.engine import Segment
 from vlib_images.cartridge.manifest import Entry, EntryFlag, Manifest
 from vlib_images.cartridge.segments import SegmentHeader, SegmentStore
+from vlib_images.plain_files import is_folder
 
 
 def rebuild_manifest(store: SegmentStore) -> tuple[Manifest, list[str]]:
@@ -14,7 +15,7 @@ def rebuild_manifest(store: SegmentStore) -> tuple[Manifest, list[str]]:
     entries: list[Entry] = []
     problems: list[str] = []
     last_id = 0
-    if not store.directory.is_dir():
+    if not is_folder(store.directory):
         return Manifest(store.cartridge_uuid, store.partition, worm=store.worm), [f"{store.directory} is missing"]
     for segment_id in filter(lambda number: store.path(number).exists(), store.stored_ids()):
         last_id = segment_id

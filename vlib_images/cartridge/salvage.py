@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.cartridge import LOCK, Cartridge
 from vlib_images.cartridge.codec import Scratch
 from vlib_images.cartridge.identity import Identity
 from vlib_images.cartridge.mam import MamStore
@@ -21,6 +21,7 @@ from vlib_images.cartridge.recovery import open_partition, partition_from
 from vlib_images.cartridge.segments import Limits, SegmentStore
 from vlib_images.cartridge.verify import Damage, Progress
 from vlib_images.errors import CartridgeDamaged, CartridgeInUse, DamagedBlock, NotACartridge, StorageError
+from vlib_images.plain_files import is_folder, open_plain
 
 
 @dataclass(slots=True)
@@ -89,11 +90,12 @@ def salvage(
 @contextmanager
 def _locked(source: Path) -> Iterator[None]:
     """Nobody writes to the cartridge meanwhile. A cartridge without its lock file can be in nobody's use."""
-    path = source / "lock"
-    if not path.exists():
+    try:
+        opened = open_plain(source / LOCK)
+    except FileNotFoundError:
         yield
         return
-    with path.open("rb") as lock:
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -112,7 +114,7 @@ def _identity(source: Path, barcode: str | None, medium: MediumType | None) -> t
 
 def _guess_identity(source: Path, barcode: str, medium: MediumType) -> Identity:
     """From the headers of the segments, which name their cartridge."""
-    count = len([path for path in source.glob("p[0-3]") if path.is_dir()])
+    count = len([path for path in source.glob("p[0-3]") if is_folder(path)])
     for number in range(count):
         store = SegmentStore(source / f"p{number}", bytes(16), number, Limits(), worm=False)
         for segment_id in store.stored_ids():

@@ -15,6 +15,7 @@ from datamover.engine import Segment, crc32c, storage_replace, storage_sync_dire
 from vlib_images.cartridge.manifest import NO_OBJECT, SEGMENT_OBJECTS_MAX, Entry, EntryFlag, Manifest
 from vlib_images.documents import read_bounded
 from vlib_images.errors import CartridgeDamaged
+from vlib_images.plain_files import open_plain
 
 MAGIC: Final = b"TAPEBAYS"
 VERSION: Final = 1
@@ -141,7 +142,7 @@ class SegmentStore:
     def read_header(self, segment_id: int) -> SegmentHeader | None:
         """None when there is no such segment or its header does not verify."""
         try:
-            with self.path(segment_id).open("rb") as file:
+            with open_plain(self.path(segment_id)) as file:
                 return SegmentHeader.decode(file.read(HEADER.size))
         except FileNotFoundError:
             return None
@@ -234,7 +235,7 @@ class SegmentStore:
 
     def require(self, segment_id: int) -> None:
         """Raises FileNotFoundError unless the segment has a name in the directory, OSError."""
-        self.path(segment_id).stat()
+        self.path(segment_id).lstat()
 
     def free_bytes(self) -> int:
         """Free space of the file system. Raises OSError."""

@@ -142,6 +142,17 @@ class Usage:
         try:
             mounts = [Mount(**mount) for mount in content.pop("mounts")]
             partitions = [PartitionUsage(**row) for row in content.pop("partitions", [])]
-            return cls(**content, mounts=mounts, partitions=partitions)
-        except (KeyError, TypeError) as error:
+            usage = cls(**content, mounts=mounts, partitions=partitions)
+            _check_counts(usage, *usage.mounts, *usage.partitions)
+            return usage
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CartridgeDamaged(f"{directory / FILE} is not understood: {error}") from error
+
+
+def _check_counts(*records: Usage | Mount | PartitionUsage) -> None:
+    """Raises ValueError where a counter is none."""
+    for record in records:
+        for name, value in asdict(record).items():
+            kind = str if name.startswith("drive_") else list if name in ("mounts", "partitions") else int
+            if type(value) is not kind:
+                raise ValueError(f"{name} is {value!r}")

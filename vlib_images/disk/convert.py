@@ -4,16 +4,21 @@ Tapebay serves raw images only. A conversion makes a new file under a temporary 
 whole and durable, so a failure leaves nothing behind.
 """
 
+import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vlib_images.atomic import sync_directory
+from vlib_images.disk.foreign import FORMATS_WITH_NAMES, TakesFromElsewhere, check_references
 from vlib_images.disk.raw import DiskImage
+from vlib_images.plain_files import is_folder
 
 PROGRAM = "qemu-img"
 PACKAGE = "qemu-utils"  # of Debian and its kin
@@ -44,11 +49,6 @@ def import_image(source: Path, destination: Path, *, progress: Progress | None =
     FileExistsError, OSError.
     """
     found = _information(source)
-    for name in _references(found):
-        if Path(source.parent, name).resolve().parent != source.resolve().parent or name == found.get(
-            "backing-filename"
-        ):
-            raise ConversionFailed(f"{source} takes content from {name}; flatten it first ({PROGRAM} convert)")
     size = int(found["virtual-size"])
     if size == 0:
         raise ConversionFailed(f"{source} is an empty disk")
@@ -73,35 +73,49 @@ def export_image(source: Path, destination: Path, image_format: str, *, progress
 
 
 def _information(source: Path) -> dict[str, Any]:
-    source.stat()  # FileNotFoundError in our own words
-    output = _run(["info", "--output=json", _file_argument(source)])
-    information: dict[str, Any] = json.loads(output)
-    return information
-
-
-def _references(information: dict[str, Any]) -> Iterator[str]:
-    """The other files that an image names."""
-    for key in ("backing-filename", "full-backing-filename"):
-        if key in information:
-            yield information["backing-filename"]
-    specific = information.get("format-specific", {}).get("data", {})
-    if "data-file" in specific:
-        yield specific["data-file"]
-    for extent in specific.get("extents", []):
-        yield extent["filename"]
+    """What qemu-img knows of an image that takes nothing from elsewhere. Its own bytes are asked first, since qemu-img
+    opens what the image names; qemu-img's answer must agree."""
+    try:
+        known = check_references(source)
+    except TakesFromElsewhere as error:
+        raise ConversionFailed(f"{source} takes content from {error}; flatten it first ({PROGRAM} convert)") from None
+    pinned = [] if known is None else ["-f", known]
+    found: dict[str, Any] = json.loads(_run(["info", "--output=json", *pinned, _file_argument(source)]))
+    specific = found.get("format-specific", {}).get("data", {})
+    if (
+        (known is None and found["format"] in FORMATS_WITH_NAMES)
+        or "backing-filename" in found
+        or "data-file" in specific
+    ):
+        raise ConversionFailed(f"{source} takes content from other files; flatten it first ({PROGRAM} convert)")
+    return found
 
 
 def _convert(options: list[str], source: Path, destination: Path, progress: Progress | None) -> None:
-    if destination.exists():
-        raise FileExistsError(f"{destination} exists")
-    partial = destination.with_name(f".{destination.name}.partial")
-    try:
+    if os.path.lexists(destination):
+        raise FileExistsError(errno.EEXIST, "it exists already", str(destination))
+    with _workshop(destination) as folder:
+        partial = folder / "image"
         _run(["convert", "-p", *options, _file_argument(source), _file_argument(partial)], progress)
         _synchronize(partial)
         os.link(partial, destination)  # unlike a rename, it never replaces what came there meanwhile
-    finally:
-        partial.unlink(missing_ok=True)
     sync_directory(destination.parent)
+
+
+@contextmanager
+def _workshop(destination: Path) -> Iterator[Path]:
+    """An empty folder beside `destination` that nobody else writes in; qemu-img would follow a link of the name it is
+    told to make. It goes in the end, and what a killed run left of it goes first."""
+    folder = destination.with_name(f".{destination.name}.partial")
+    if is_folder(folder):
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _file_argument(path: Path) -> str:

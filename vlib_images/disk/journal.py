@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from datamover.engine import crc32c
 from vlib_images.atomic import sync_directory
+from vlib_images.plain_files import read_plain
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -28,16 +29,19 @@ WriteInPlace = Callable[["Buffer", int], None]  # durable when it returns
 class OverwriteJournal:
     """The journal of one file. One overwrite at a time: the caller sees to it."""
 
-    def __init__(self, path: Path, write: WriteInPlace) -> None:
-        """Nothing is opened yet. write(data, offset): writes to the file itself, durable when it returns."""
+    def __init__(self, path: Path, write: WriteInPlace, length_max: int) -> None:
+        """Nothing is opened yet. write(data, offset): writes to the file itself, durable when it returns. length_max:
+        the longest overwrite, in bytes."""
         self._path = path
+        self._length_max = length_max
         self._write = write
         self._descriptor = -1
 
     def pending(self) -> tuple[memoryview, int] | None:
-        """(data, offset) of an overwrite that a crash interrupted, None when there is none. Raises OSError."""
+        """(data, offset) of an overwrite that a crash interrupted, None when there is none. Raises OSError,
+        also where the journal is no plain file or longer than any of ours."""
         try:
-            return _decode(self._path.read_bytes())
+            return _decode(read_plain(self._path, HEADER_BYTES + self._length_max))
         except FileNotFoundError:
             return None
 
@@ -53,7 +57,8 @@ class OverwriteJournal:
     def overwrite(self, data: "Buffer", offset: int) -> None:
         """Raises OSError; the range is then as it was, or as it will be when the journal is recovered."""
         if self._descriptor < 0:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._path.unlink(missing_ok=True)  # whatever came there since recover(): nothing of ours
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             sync_directory(self._path.parent)
         header = _encode(data, offset)
         written = os.pwritev(self._descriptor, [header, data], 0, os.RWF_DSYNC)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vlib_images.atomic import sync_directory
 from vlib_images.disk import fallocate, fiemap
+from vlib_images.disk.holders import device_holders, file_holders
 from vlib_images.disk.journal import OverwriteJournal
 
 if TYPE_CHECKING:
@@ -64,8 +65,10 @@ class DiskImage:
         self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
         self.allocation_unit = max(512, status.st_blksize)
         # A block device has no place beside it that is sure to be there again at the next start.
-        journal = path.with_name(f".{path.name}.overwrite")
-        self._journal = None if self.is_block_device else OverwriteJournal(journal, self._write_durable)
+        journal = path.parent.resolve() / f".{path.name}.overwrite"
+        self._journal = (
+            None if self.is_block_device else OverwriteJournal(journal, self._write_durable, MAX_ATOMIC_BYTES)
+        )
         # A hole behind the end of a file changes nothing, so it shows what the file system can do. A block device
         # answers the same call by discarding, or by writing zeros where it cannot.
         self.can_deallocate = not read_only and (
@@ -94,15 +97,12 @@ class DiskImage:
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> "DiskImage":
-        """An image file or block device, locked against every other opener (read-only ones may share).
+        """An image file or block device, locked against every other opener (readers of an image file may share it) and
+        against this machine: what it has mounted or uses otherwise is refused.
 
         Raises DiskInUse, NotADisk, OSError."""
-        flags = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(path, flags)
+        descriptor = _open(path, os.O_RDONLY if read_only else os.O_RDWR)
         try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
-                raise NotADisk(f"{path} is neither a file nor a block device")
             _lock(descriptor, path, shared=read_only)
             image = cls(path, descriptor, read_only=read_only)
             if image.size_bytes == 0:
@@ -114,14 +114,20 @@ class DiskImage:
         return image
 
     def _finish_overwrite(self) -> None:
-        if self._journal is None:
-            return
-        if not self.read_only:
+        record = None if self._journal is None else self._journal.pending()
+        if record is not None:
+            data, offset = record
+            if self.read_only:
+                raise NotADisk(
+                    f"{self.path} has an overwrite that a crash interrupted; open it once for writing to finish it"
+                )
+            if offset + len(data) > self.size_bytes:
+                raise NotADisk(
+                    f"{self.path} has {self.size_bytes} bytes, and the overwrite that a crash interrupted ends at "
+                    f"{offset + len(data)}: the image was cut, or .{self.path.name}.overwrite belongs to another"
+                )
+        if self._journal is not None and not self.read_only:
             self._journal.recover()
-        elif self._journal.pending() is not None:
-            raise NotADisk(
-                f"{self.path} has an overwrite that a crash interrupted; open it once for writing to finish it"
-            )
 
     def close(self) -> None:
         """Gives the image up. What was not synchronised is left to the operating system."""
@@ -272,6 +278,33 @@ def fill_steps(offset: int, length: int, unit: int) -> Iterator[tuple[int, int]]
     step = max(unit, FILL_CHUNK_BYTES // unit * unit)
     for at in range(offset, offset + length, step):
         yield at, min(step, offset + length - at)
+
+
+def _open(path: Path, access: int) -> int:
+    """O_EXCL keeps a block device that the kernel has in use, or will be asked to use, from being opened twice."""
+    status = path.stat()
+    exclusive = os.O_EXCL if stat.S_ISBLK(status.st_mode) else 0
+    if not exclusive and access == os.O_RDWR:
+        _refuse(path, file_holders(path))
+    try:
+        descriptor = os.open(path, access | exclusive | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        _refuse(path, device_holders(status.st_rdev) or ["opened by another program, or mounted in another container"])
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISBLK(mode) if exclusive else stat.S_ISREG(mode)):
+        os.close(descriptor)
+        raise NotADisk(f"{path} is neither a file nor a block device")
+    return descriptor
+
+
+def _refuse(path: Path, holders: list[str]) -> None:
+    if holders:
+        raise DiskInUse(
+            f"{path} is in use by this machine: {'; '.join(holders)}. Serving it too would destroy its data"
+        )
 
 
 def _lock(descriptor: int, path: Path, *, shared: bool) -> None:

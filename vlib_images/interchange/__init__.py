@@ -1,5 +1,6 @@
 """Tapes of other programs: import into a cartridge, export from one. Each says exactly what it cannot keep."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from vlib_images.interchange.directory import read_directory, write_directory
 from vlib_images.interchange.mhvtl import partition_files, read_mhvtl
 from vlib_images.interchange.simh import read_simh, write_e11, write_simh
 from vlib_images.interchange.tgt import read_tgt
+from vlib_images.plain_files import is_folder
 
 __all__ = [
     "FORMATS",
@@ -133,7 +135,7 @@ def export_tape(
     notes.add("attributes in the medium auxiliary memory, capacity and barcode are not kept")
     if cartridge.partition_count > 1:
         notes.add(f"only partition {partition} of {cartridge.partition_count} is exported")
-    if destination.exists():
+    if os.path.lexists(destination):
         raise FileExistsError(f"{destination} exists already")
     left_out = LeftOut()
     unfinished = destination.with_name(f".{destination.name}.unfinished")
@@ -149,7 +151,7 @@ def export_tape(
 
 
 def _discard(unfinished: Path) -> None:
-    if unfinished.is_dir():
+    if is_folder(unfinished):
         shutil.rmtree(unfinished, ignore_errors=True)
     else:
         unfinished.unlink(missing_ok=True)

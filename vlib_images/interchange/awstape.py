@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, read_exactly
+from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, open_source, read_exactly
 
 HEADER: Final = struct.Struct("<HHBB")
 BEGINS: Final = 0x80
@@ -23,7 +23,7 @@ def read_awstape(source: Path, partition: int, notes: Notes) -> Iterator[TapeObj
     if partition:
         return
     parts: list[bytes] = []
-    with source.open("rb") as file:
+    with open_source(source) as file:
         for where, flags, data in _chunks(file, source):
             if flags & TAPE_MARK:
                 if parts or data:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from vlib_images.plain_files import open_named, open_plain
+
 TapeObject = bytes | memoryview | None
 """A block, or None for a filemark. A view is valid until the next object is asked for."""
 
@@ -73,6 +75,27 @@ Reader = Callable[[Path, int, Notes], Iterator[TapeObject]]
 
 Writer = Callable[[Path, Iterator[TapeObject], Notes], None]
 """writer(destination, objects, notes): makes the file or directory, which must not exist. Raises OSError."""
+
+
+def open_source(source: Path) -> BinaryIO:
+    """The file that an operator named. Raises InterchangeError for a pipe, device or directory; FileNotFoundError."""
+    return _open(source, open_named, missing=FileNotFoundError)
+
+
+def open_part(path: Path) -> BinaryIO:
+    """A file of a directory to be imported, and of no other place: a link could lead anywhere, a pipe never ends.
+    Raises InterchangeError."""
+    return _open(path.parent.resolve() / path.name, lambda plain: open_plain(plain, only_name=True))
+
+
+def _open(path: Path, opener: Callable[[Path], BinaryIO], missing: type[OSError] | tuple[()] = ()) -> BinaryIO:
+    try:
+        return opener(path)
+    except missing:
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InterchangeError(f"{path} cannot be read: {reason}") from error
 
 
 def read_exactly(file: BinaryIO, length: int, what: str) -> bytes:

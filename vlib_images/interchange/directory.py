@@ -4,15 +4,11 @@ filemark; a tape that ends with one ends with an empty file.
 """
 
 import json
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
-from vlib_images.documents import read_bounded
-from vlib_images.errors import CartridgeDamaged
-from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, read_exactly
+from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, open_part, read_exactly
 
 INDEX: Final = "blocks.json"
 INDEX_BYTES_MAX: Final = 1 << 30
@@ -46,9 +42,9 @@ def read_directory(source: Path, partition: int, notes: Notes) -> Iterator[TapeO
     if partition:
         return
     try:
-        files = json.loads(read_bounded(source / INDEX, INDEX_BYTES_MAX))["files"]
+        files = json.loads(_index(source / INDEX))["files"]
         rows = [(str(row["name"]), [(int(length), int(count)) for length, count in row["blocks"]]) for row in files]
-    except (CartridgeDamaged, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InterchangeError(f"{source / INDEX} does not say how the files are cut into blocks: {error}") from error
     for number, (name, runs) in enumerate(rows):
         if number:
@@ -58,27 +54,19 @@ def read_directory(source: Path, partition: int, notes: Notes) -> Iterator[TapeO
         yield from _blocks(source / name, runs)
 
 
+def _index(path: Path) -> bytes:
+    with open_part(path) as file:
+        content = file.read(INDEX_BYTES_MAX + 1)
+    if len(content) > INDEX_BYTES_MAX:
+        raise InterchangeError(f"{path} has more than {INDEX_BYTES_MAX} bytes")
+    return content
+
+
 def _blocks(path: Path, runs: list[tuple[int, int]]) -> Iterator[TapeObject]:
-    with _open(path) as file:
+    with open_part(path) as file:
         for length, count in runs:
             check_length(length, str(path))
             for _ in range(count):
                 yield read_exactly(file, length, "a block")
         if file.read(1):
             raise InterchangeError(f"{path} is longer than {INDEX} says")
-
-
-def _open(path: Path) -> BinaryIO:
-    """A plain file of the directory itself: a link could lead anywhere, and a pipe never ends."""
-    try:
-        file = open(path, "rb", opener=_no_link)  # noqa: SIM115 - the caller closes it
-    except (OSError, ValueError) as error:
-        raise InterchangeError(f"{path} cannot be read: {error}") from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise InterchangeError(f"{path} is no file")
-    return file
-
-
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

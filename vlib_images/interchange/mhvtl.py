@@ -4,6 +4,7 @@ filemark (indx), and the filemarks' numbers (meta). Older versions have one part
 Numbers are in the order of the machine that wrote them, little endian in practice.
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from datamover.engine import crc32c, lzo_decompress
-from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, read_exactly
+from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, open_part, read_exactly
 
 INDEX_BYTES: Final = 512
 INDEX: Final = struct.Struct("<qIIIIII")  # data offset, type, flags, number, length, stored length, CRC32C
@@ -29,7 +30,7 @@ def partition_files(source: Path, partition: int) -> tuple[Path, Path] | None:
     """(data, indx) of a partition, None when there is none."""
     names = [(f"data.{partition}", f"indx.{partition}")] + ([("data", "indx")] if partition == 0 else [])
     for data, index in names:
-        if (source / data).is_file() and (source / index).is_file():
+        if os.path.lexists(source / data) and os.path.lexists(source / index):
             return source / data, source / index
     return None
 
@@ -44,9 +45,9 @@ def read_mhvtl(source: Path, partition: int, notes: Notes) -> Iterator[TapeObjec
     if partition == 0:
         notes.add("attributes in the medium auxiliary memory (file mam) are not imported")
     data_path, index_path = files
-    if index_path.stat().st_size % INDEX_BYTES:
-        raise InterchangeError(f"{index_path} does not consist of entries of {INDEX_BYTES} bytes")
-    with data_path.open("rb") as data, index_path.open("rb") as index:
+    with open_part(data_path) as data, open_part(index_path) as index:
+        if os.fstat(index.fileno()).st_size % INDEX_BYTES:
+            raise InterchangeError(f"{index_path} does not consist of entries of {INDEX_BYTES} bytes")
         number = 0
         while entry := index.read(INDEX_BYTES):
             offset, kind, flags, said, length, stored, crc = INDEX.unpack_from(entry)

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, read_exactly
+from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, open_source, read_exactly
 
 TAPE_MARK: Final = 0
 END_OF_MEDIUM: Final = 0xFFFFFFFF
@@ -24,7 +24,7 @@ def read_simh(source: Path, partition: int, notes: Notes) -> Iterator[TapeObject
     """Both kinds: which it is shows at the first record of odd length."""
     if partition:
         return
-    with source.open("rb") as file:
+    with open_source(source) as file:
         padded: bool | None = None
         while word := file.read(4):
             where = f"{source}, offset {file.tell() - len(word)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from datamover.engine import crc32c
-from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, read_exactly
+from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, open_source, read_exactly
 
 HEADER: Final = struct.Struct(">IIIQQQQ")  # stored length, length, type, number, previous, this, next
 HEADER_BYTES: Final = 48
@@ -25,7 +25,7 @@ def read_tgt(source: Path, partition: int, notes: Notes) -> Iterator[TapeObject]
     if partition:
         return
     notes.add("attributes in the medium auxiliary memory of the image are not imported")
-    with source.open("rb") as file:
+    with open_source(source) as file:
         kind, _, at = _header(file, 0)
         if kind != BEGINNING_OF_TAPE:
             raise InterchangeError(f"{source} is no tape image of tgt: it does not begin with a beginning of tape")

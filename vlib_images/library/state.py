@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from datamover.engine import crc32c
 from vlib_images.atomic import sync_directory, write_atomically
+from vlib_images.plain_files import read_plain
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -115,7 +116,7 @@ def _encode(data: dict[str, JsonValue]) -> bytes:
 
 def _read(path: Path) -> dict[str, JsonValue]:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_plain(path.parent.resolve() / path.name))
     except FileNotFoundError:
         return {}
     except ValueError as error:  # not JSON, or not UTF-8

@@ -44,10 +44,8 @@ PyObject *segment_fail(const struct segment *segment, int rc, uint32_t object)
 
 	if (rc == -ENOMEM)
 		return PyErr_NoMemory();
-	if (rc != SEGMENT_DAMAGED) {
-		errno = -rc;
-		return PyErr_SetFromErrnoWithFilename(PyExc_OSError, segment->file.path);
-	}
+	if (rc != SEGMENT_DAMAGED)
+		return storage_os_error(rc, segment->file.path);
 	number = PyLong_FromUnsignedLong(object);
 	if (number) {
 		PyErr_SetObject(damaged_error, number);
@@ -73,17 +71,22 @@ bool segment_has_object(const struct segment *segment, unsigned long object, boo
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
-static struct segment *new_segment(const char *path, int flags)
+/* Takes over the reference to `path`, which PyUnicode_FSConverter made. */
+static struct segment *new_segment(PyObject *path, int flags)
 {
 	struct segment *segment = PyObject_New(struct segment, segment_type);
+	const char *name = PyBytes_AsString(path);
 	int rc;
 
-	if (!segment)
+	if (!segment) {
+		Py_DECREF(path);
 		return NULL;
+	}
 	memset((char *)segment + sizeof(PyObject), 0, sizeof(*segment) - sizeof(PyObject));
 	Py_BEGIN_ALLOW_THREADS
-	rc = storage_open(&segment->file, path, flags);
+	rc = storage_open(&segment->file, name, flags);
 	Py_END_ALLOW_THREADS
+	Py_DECREF(path);
 	if (rc) {
 		segment_fail(segment, rc, 0);
 		Py_DECREF(segment);
@@ -108,7 +111,7 @@ static void segment_dealloc(PyObject *self)
 static PyObject *py_create(PyObject *type, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "path", "header", "limit_bytes", "limit_objects", NULL };
-	PyObject *path = NULL;
+	PyObject *path;
 	Py_buffer header;
 	unsigned long long limit_bytes;
 	unsigned int limit_objects;
@@ -117,10 +120,16 @@ static PyObject *py_create(PyObject *type, PyObject *args, PyObject *keywords)
 	int rc;
 
 	(void)type;
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&y*KI:create", names, PyUnicode_FSConverter, &path, &header, &limit_bytes,
-					 &limit_objects))
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&y*KI:create", names, PyUnicode_FSConverter, &path, &header,
+					 &limit_bytes, &limit_objects))
 		return NULL;
-	segment = header.len == SEGMENT_HEADER_BYTES ? new_segment(PyBytes_AsString(path), O_RDWR | O_CREAT | O_EXCL) : NULL;
+	if (header.len != SEGMENT_HEADER_BYTES) {
+		PyErr_Format(PyExc_ValueError, "a segment header has %d bytes", SEGMENT_HEADER_BYTES);
+		PyBuffer_Release(&header);
+		Py_DECREF(path);
+		return NULL;
+	}
+	segment = new_segment(path, O_RDWR | O_CREAT | O_EXCL);
 	if (segment) {
 		segment->writable = segment->resident = segment->allocates = true;
 		segment->limit_bytes = limit_bytes;
@@ -133,29 +142,25 @@ static PyObject *py_create(PyObject *type, PyObject *args, PyObject *keywords)
 			segment_fail(segment, rc, 0);
 			Py_CLEAR(segment);
 		}
-	} else if (!PyErr_Occurred()) {
-		PyErr_Format(PyExc_ValueError, "a segment header has %d bytes", SEGMENT_HEADER_BYTES);
 	}
 	PyBuffer_Release(&header);
-	Py_DECREF(path);
 	return (PyObject *)segment;
 }
 
 static PyObject *py_open_sealed(PyObject *type, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "path", "seed", "data_bytes", "objects", "filemarks", "dead", "writable", NULL };
-	PyObject *path = NULL;
+	PyObject *path;
 	unsigned int seed, objects, filemarks, dead;
 	unsigned long long data_bytes;
 	int writable = 0;
 	struct segment *segment;
 
 	(void)type;
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&IKIII|p:open_sealed", names, PyUnicode_FSConverter, &path, &seed, &data_bytes, &objects,
-					 &filemarks, &dead, &writable))
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&IKIII|p:open_sealed", names, PyUnicode_FSConverter, &path, &seed,
+					 &data_bytes, &objects, &filemarks, &dead, &writable))
 		return NULL;
-	segment = new_segment(PyBytes_AsString(path), writable ? O_RDWR : O_RDONLY);
-	Py_DECREF(path);
+	segment = new_segment(path, writable ? O_RDWR : O_RDONLY);
 	if (!segment)
 		return NULL;
 	segment->sealed = true;
@@ -213,7 +218,7 @@ static PyObject *py_recover(PyObject *type, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "path", "seed", "limit_bytes", "limit_objects", "writable", "index", "promised_bytes",
 				 "promised_objects", "promised_filemarks", "promised_epoch", NULL };
-	PyObject *path = NULL;
+	PyObject *path;
 	unsigned int seed, limit_objects;
 	unsigned long long limit_bytes;
 	int writable, rc;
@@ -222,12 +227,11 @@ static PyObject *py_recover(PyObject *type, PyObject *args, PyObject *keywords)
 	struct segment *segment;
 
 	(void)type;
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&IKIpy*KIII:recover", names, PyUnicode_FSConverter, &path, &seed, &limit_bytes,
-					 &limit_objects, &writable, &index, &promise.bytes, &promise.objects,
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&IKIpy*KIII:recover", names, PyUnicode_FSConverter, &path, &seed,
+					 &limit_bytes, &limit_objects, &writable, &index, &promise.bytes, &promise.objects,
 					 &promise.filemarks, &promise.epoch))
 		return NULL;
-	segment = new_segment(PyBytes_AsString(path), writable ? O_RDWR : O_RDONLY);
-	Py_DECREF(path);
+	segment = new_segment(path, writable ? O_RDWR : O_RDONLY);
 	if (segment) {
 		segment->seed = seed;
 		segment->limit_bytes = limit_bytes;

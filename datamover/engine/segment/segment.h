@@ -20,6 +20,8 @@ struct storage_file {
 };
 
 /* All return 0 (or a count) or a negative errno. None needs the GIL. */
+/* Only a regular file of its own folder: -ELOOP, -ENXIO or -EMLINK for a link, a pipe or device, and, to be written, for
+ * a file that has other names. */
 int storage_open(struct storage_file *file, const char *path, int flags);
 void storage_close(struct storage_file *file);
 ssize_t storage_read(const struct storage_file *file, void *data, size_t length, uint64_t offset);
@@ -29,6 +31,8 @@ int storage_allocate(const struct storage_file *file, uint64_t offset, uint64_t 
 int storage_truncate(const struct storage_file *file, uint64_t length);
 int storage_sync(const struct storage_file *file);
 int storage_size(const struct storage_file *file, uint64_t *length);
+/* With the GIL: sets the OSError of a negative errno; returns NULL. */
+PyObject *storage_os_error(int rc, const char *path);
 
 /* ---- writeback.c: hints to the disk ------------------------------------------------------------------------------ */
 

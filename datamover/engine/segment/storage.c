@@ -106,22 +106,104 @@ static void trace(enum operation operation, const char *path, uint64_t offset, c
 
 /* ---- files ----------------------------------------------------------------------------------------------------- */
 
+/* A folder is opened by its own name, and a file in it by its own: neither may be a link, so that nothing outside is
+ * reached through a cartridge that somebody made elsewhere. What leads to the folder is the operator's. */
+static int open_directory(const char *directory)
+{
+	struct stat status;
+	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd >= 0)
+		return fd;
+	return errno == ENOTDIR && !lstat(directory, &status) && S_ISLNK(status.st_mode) ? -ELOOP : -errno;
+}
+
+/* The folder of `path` as a descriptor, and the name in it. */
+static int open_parent(const char *path, const char **name)
+{
+	const char *slash = strrchr(path, '/');
+	char directory[PATH_MAX];
+
+	*name = slash ? slash + 1 : path;
+	if (!slash)
+		return open_directory(".");
+	if (slash - path >= PATH_MAX)
+		return -ENAMETOOLONG;
+	memcpy(directory, path, (size_t)(slash - path));
+	directory[slash - path] = '\0';
+	return open_directory(slash == path ? "/" : directory);
+}
+
+/* -ELOOP: a link. -ENXIO: no regular file; it is not waited for. -EMLINK: it has other names, through which what is
+ * written would show elsewhere. */
+static int open_own_file(int directory, const char *name, int flags)
+{
+	int fd = openat(directory, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0640), error = 0;
+	struct stat status;
+
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &status) < 0)
+		error = errno;
+	else if (!S_ISREG(status.st_mode))
+		error = ENXIO;
+	else if ((flags & O_ACCMODE) != O_RDONLY && status.st_nlink > 1)
+		error = EMLINK;
+	if (error)
+		close(fd);
+	return error ? -error : fd;
+}
+
+static int open_in(struct storage_file *file, int directory, const char *name, int flags)
+{
+	int fd = open_own_file(directory, name, flags);
+
+	if (fd < 0)
+		return fd;
+	file->fd = fd;
+	if (flags & O_CREAT)
+		trace(OP_OPEN, file->path, 0, NULL, 0);
+	return 0;
+}
+
+/* The file is closed as yet; storage_close() it whatever follows. */
+static int prepare(struct storage_file *file, const char *path)
+{
+	*file = (struct storage_file){ -1, strdup(path) };
+	return file->path ? -fault_due(OP_OPEN, path, NULL) : -ENOMEM;
+}
+
 int storage_open(struct storage_file *file, const char *path, int flags)
 {
-	int error = fault_due(OP_OPEN, path, NULL);
+	const char *name;
+	int rc = prepare(file, path), directory;
 
-	file->fd = -1;
-	file->path = strdup(path);
-	if (!file->path)
-		return -ENOMEM;
-	if (error)
-		return -error;
-	file->fd = open(path, flags | O_CLOEXEC, 0640);
-	if (file->fd < 0)
-		return -errno;
-	if (flags & O_CREAT)
-		trace(OP_OPEN, path, 0, NULL, 0);
-	return 0;
+	if (rc)
+		return rc;
+	directory = open_parent(path, &name);
+	if (directory < 0)
+		return directory;
+	rc = open_in(file, directory, name, flags);
+	close(directory);
+	return rc;
+}
+
+PyObject *storage_os_error(int rc, const char *path)
+{
+	const char *reason = rc == -ELOOP  ? "it is a symbolic link, which Tapebay does not follow here; put the file itself there" :
+			     rc == -EMLINK ? "it has other names (hard links), and they would change with it; copy it (cp -a, not cp -al)" :
+			     rc == -ENXIO  ? "it is no regular file" :
+					     NULL;
+	PyObject *arguments;
+
+	errno = -rc;
+	if (!reason)
+		return PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
+	arguments = Py_BuildValue("isN", -rc, reason, PyUnicode_DecodeFSDefault(path));
+	if (arguments)
+		PyErr_SetObject(PyExc_OSError, arguments);
+	Py_XDECREF(arguments);
+	return NULL;
 }
 
 void storage_close(struct storage_file *file)
@@ -287,51 +369,81 @@ static int sync_directory(const char *directory)
 	return -error;
 }
 
-static int rename_file(const char *from, const char *to)
+static int rename_in(int directory, const char *from, const char *to, const char *path, const char *from_path)
 {
-	struct iovec target = { (void *)to, strlen(to) };
-	int error = fault_due(OP_RENAME, to, NULL);
+	struct iovec target = { (void *)path, strlen(path) };
+	int error = fault_due(OP_RENAME, path, NULL);
 
 	if (error)
 		return -error;
-	if (rename(from, to) < 0)
+	if (renameat(directory, from, directory, to) < 0)
 		return -errno;
-	trace(OP_RENAME, from, 0, &target, 1);
+	trace(OP_RENAME, from_path, 0, &target, 1);
 	return 0;
 }
 
 static int unlink_file(const char *path)
 {
-	int error = fault_due(OP_UNLINK, path, NULL);
+	const char *name;
+	int error = fault_due(OP_UNLINK, path, NULL), directory;
 
 	if (error)
 		return -error;
-	if (unlink(path) < 0)
-		return -errno;
-	trace(OP_UNLINK, path, 0, NULL, 0);
-	return 0;
+	directory = open_parent(path, &name);
+	if (directory < 0)
+		return directory;
+	if (unlinkat(directory, name, 0) < 0)
+		error = errno;
+	close(directory);
+	if (!error)
+		trace(OP_UNLINK, path, 0, NULL, 0);
+	return -error;
 }
 
 /* Both names change at once, or neither. -ENOENT: there is no `to` yet. */
-static int exchange_files(const char *from, const char *to)
+static int exchange_in(int directory, const char *from, const char *to, const char *path, const char *from_path)
 {
-	struct iovec target = { (void *)to, strlen(to) };
-	int error = fault_due(OP_EXCHANGE, to, NULL);
+	struct iovec target = { (void *)path, strlen(path) };
+	int error = fault_due(OP_EXCHANGE, path, NULL);
 
 	if (error)
 		return -error;
-	if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) < 0)
+	if (renameat2(directory, from, directory, to, RENAME_EXCHANGE) < 0)
 		return -errno;
-	trace(OP_EXCHANGE, from, 0, &target, 1);
+	trace(OP_EXCHANGE, from_path, 0, &target, 1);
 	return 0;
 }
 
-static int write_whole(const char *path, const void *data, size_t length)
+/* A small file that is to be replaced: its folder, its names, and the temporary one's. */
+struct replacement {
+	int directory;
+	const char *folder, *name, *temporary;
+	char path[PATH_MAX], temporary_path[PATH_MAX];
+};
+
+/* What lies under the temporary name and is not a file of ours alone (a link, a pipe, another name of some file) is
+ * left as it is: only its name goes. */
+static int open_temporary(struct storage_file *file, const struct replacement *replacement)
+{
+	int rc = prepare(file, replacement->temporary_path);
+
+	if (!rc)
+		rc = open_in(file, replacement->directory, replacement->temporary, O_WRONLY | O_CREAT);
+	if (rc != -ELOOP && rc != -EMLINK && rc != -ENXIO)
+		return rc;
+	if (unlinkat(replacement->directory, replacement->temporary, 0) < 0 && errno != ENOENT)
+		return -errno;
+	return open_in(file, replacement->directory, replacement->temporary, O_WRONLY | O_CREAT | O_EXCL);
+}
+
+static int write_whole(const struct replacement *replacement, const void *data, size_t length, int mode)
 {
 	struct iovec part = { (void *)data, length };
 	struct storage_file file;
-	int rc = storage_open(&file, path, O_WRONLY | O_CREAT);
+	int rc = open_temporary(&file, replacement);
 
+	if (!rc && mode >= 0 && fchmod(file.fd, (mode_t)mode) < 0)
+		rc = -errno;
 	if (!rc)
 		rc = storage_writev(&file, &part, 1, 0);
 	if (!rc)
@@ -344,85 +456,89 @@ static int write_whole(const char *path, const void *data, size_t length)
 
 /* With `spare`, what was replaced stays under the temporary name, and its blocks take the next content: so a full disk
  * does not keep anyone from erasing. Where the file system cannot exchange names, nothing is spared. */
-static int put_in_place(const char *temporary, const char *path, bool spare)
+static int put_in_place(const struct replacement *r, bool spare)
 {
-	int rc = spare ? exchange_files(temporary, path) : -ENOENT;
+	int rc = spare ? exchange_in(r->directory, r->temporary, r->name, r->path, r->temporary_path) : -ENOENT;
 
 	if (rc == -ENOENT || rc == -EINVAL || rc == -ENOSYS || rc == -EOPNOTSUPP)
-		rc = rename_file(temporary, path);
+		rc = rename_in(r->directory, r->temporary, r->name, r->path, r->temporary_path);
 	return rc;
 }
 
-static int replace_file(const char *directory, const char *name, const void *data, size_t length, bool spare)
+static int replace_in(const struct replacement *r, const void *data, size_t length, bool spare, int mode)
 {
-	char temporary[PATH_MAX], path[PATH_MAX];
+	struct stat status;
 	int rc = 0;
 
-	if (snprintf(temporary, PATH_MAX, "%s/.%s.new", directory, name) >= PATH_MAX ||
-	    snprintf(path, PATH_MAX, "%s/%s", directory, name) >= PATH_MAX)
-		return -ENAMETOOLONG;
 	/* A process that was killed may have exchanged the names without making that durable: until it is, the spare
 	 * is what a power cut would bring back, and must not be written to. */
-	if (!access(temporary, F_OK))
-		rc = sync_directory(directory);
+	if (!fstatat(r->directory, r->temporary, &status, AT_SYMLINK_NOFOLLOW))
+		rc = sync_directory(r->folder);
 	if (!rc)
-		rc = write_whole(temporary, data, length);
+		rc = write_whole(r, data, length, mode);
 	if (!rc)
-		rc = put_in_place(temporary, path, spare);
+		rc = put_in_place(r, spare);
 	if (!rc)
-		rc = sync_directory(directory);
+		rc = sync_directory(r->folder);
 	if (rc)
-		unlink(temporary); /* nobody knows which content it has on the medium */
+		unlinkat(r->directory, r->temporary, 0); /* nobody knows which content it has on the medium */
+	return rc;
+}
+
+static int replace_file(const char *folder, const char *name, const void *data, size_t length, bool spare, int mode)
+{
+	struct replacement replacement = { .folder = folder, .name = name };
+	int rc;
+
+	if (snprintf(replacement.temporary_path, PATH_MAX, "%s/.%s.new", folder, name) >= PATH_MAX ||
+	    snprintf(replacement.path, PATH_MAX, "%s/%s", folder, name) >= PATH_MAX)
+		return -ENAMETOOLONG;
+	replacement.temporary = replacement.temporary_path + strlen(folder) + 1;
+	replacement.directory = open_directory(folder);
+	if (replacement.directory < 0)
+		return replacement.directory;
+	rc = replace_in(&replacement, data, length, spare, mode);
+	close(replacement.directory);
 	return rc;
 }
 
 /* ---- Python ------------------------------------------------------------------------------------------------------ */
 
-static PyObject *os_error(int rc, const char *path)
-{
-	errno = -rc;
-	return PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
-}
-
 static PyObject *py_replace(PyObject *self, PyObject *args)
 {
-	PyObject *directory = NULL;
-	const char *directory_name, *name;
+	PyObject *directory, *name;
 	Py_buffer data;
-	int spare = 0, rc;
+	int spare = 0, mode = -1, rc;
 
 	(void)self;
-	if (!PyArg_ParseTuple(args, "O&sy*|p:storage_replace", PyUnicode_FSConverter, &directory, &name, &data, &spare))
+	if (!PyArg_ParseTuple(args, "O&O&y*|pi:storage_replace", PyUnicode_FSConverter, &directory, PyUnicode_FSConverter,
+			      &name, &data, &spare, &mode))
 		return NULL;
-	directory_name = PyBytes_AsString(directory);
 	Py_BEGIN_ALLOW_THREADS
-	rc = replace_file(directory_name, name, data.buf, (size_t)data.len, spare);
+	rc = replace_file(PyBytes_AsString(directory), PyBytes_AsString(name), data.buf, (size_t)data.len, spare, mode);
 	Py_END_ALLOW_THREADS
 	PyBuffer_Release(&data);
-	Py_DECREF(directory);
 	if (rc)
-		return os_error(rc, name);
-	Py_RETURN_NONE;
+		storage_os_error(rc, PyBytes_AsString(name));
+	Py_DECREF(directory);
+	Py_DECREF(name);
+	return rc ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *call_with_path(PyObject *args, const char *format, int (*function)(const char *))
 {
-	PyObject *path = NULL, *error = NULL;
-	const char *name;
+	PyObject *path;
 	int rc;
 
 	if (!PyArg_ParseTuple(args, format, PyUnicode_FSConverter, &path))
 		return NULL;
-	name = PyBytes_AsString(path);
 	Py_BEGIN_ALLOW_THREADS
-	rc = function(name);
+	rc = function(PyBytes_AsString(path));
 	Py_END_ALLOW_THREADS
 	if (rc)
-		error = os_error(rc, name);
+		storage_os_error(rc, PyBytes_AsString(path));
 	Py_DECREF(path);
-	if (rc)
-		return error;
-	Py_RETURN_NONE;
+	return rc ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *py_unlink(PyObject *self, PyObject *args)
@@ -508,7 +624,7 @@ static PyObject *py_trace(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
 	{ "storage_replace", py_replace, METH_VARARGS,
-	  "storage_replace(directory, name, data, spare=False): replace a small file; a crash leaves the old or the new." },
+	  "storage_replace(directory, name, data, spare=False, mode=-1): replace a small file; a crash leaves the old or the new." },
 	{ "storage_unlink", py_unlink, METH_VARARGS, "storage_unlink(path): delete a file." },
 	{ "storage_sync_directory", py_sync_directory, METH_VARARGS,
 	  "storage_sync_directory(path): make the names in a directory durable." },

@@ -1,10 +1,14 @@
 """A block device as a disk image: a loop device over a file."""
 
+import os
+import stat
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from vlib_images.disk import holders
 from vlib_images.disk.raw import DiskImage, DiskInUse, Provisioning
 
 SIZE = 8 << 20
@@ -77,3 +81,101 @@ def test_a_device_that_grew_is_noticed(image, device):
     losetup("--set-capacity", device[0])
     assert image.refresh_size()
     assert image.size_bytes == 2 * SIZE
+
+
+def run(*command) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"{command[0]}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def refused(path, words):
+    for read_only in (False, True):
+        with pytest.raises(DiskInUse, match=words):
+            DiskImage.open(Path(path), read_only=read_only)
+
+
+def test_a_mounted_device_is_refused_and_said_where(device, tmp_path):
+    run("mkfs.ext4", "-q", device[0])
+    where = tmp_path / "mount point"
+    where.mkdir()
+    run("mount", device[0], where)
+    try:
+        refused(device[0], f"is mounted on {where}")
+    finally:
+        subprocess.run(["umount", where], check=True)
+    DiskImage.open(Path(device[0])).close()
+
+
+def test_a_disk_with_a_mounted_partition_is_refused(tmp_path):
+    backing = tmp_path / "backing"
+    with backing.open("wb") as file:
+        file.truncate(SIZE)
+    with backing.open("r+b") as file:  # a master boot record with one Linux partition
+        file.write(bytes(446) + struct.pack("<8sII", b"\0\0\0\0\x83\0\0\0", 2048, 4096) + bytes(48) + b"\x55\xaa")
+    path = losetup("--find", "--show", "--partscan", backing)
+    try:
+        partition = Path(f"/sys/class/block/{Path(path).name}p1/dev")
+        if not partition.exists():
+            pytest.skip("this kernel reads no partition tables of loop devices")
+        numbers = partition.read_text().split(":")
+        node = tmp_path / "partition"
+        os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(*map(int, numbers)))
+        run("mkfs.ext4", "-q", node)
+        where = tmp_path / "m"
+        where.mkdir()
+        run("mount", node, where)
+        try:
+            refused(path, f"{Path(path).name}p1 is mounted on {where}")
+        finally:
+            subprocess.run(["umount", where], check=True)
+    finally:
+        losetup("--detach", path)
+
+
+def test_swap_is_refused(device):
+    run("mkswap", device[0])
+    run("swapon", device[0])
+    try:
+        refused(device[0], "used as swap")
+    finally:
+        subprocess.run(["swapoff", device[0]], check=True)
+
+
+def test_a_device_that_another_program_opened_for_itself_is_refused(device):
+    descriptor = os.open(device[0], os.O_RDONLY | os.O_EXCL)
+    try:
+        refused(device[0], "opened by another program, or mounted in another container")
+    finally:
+        os.close(descriptor)
+
+
+def test_the_file_behind_a_loop_device_is_refused(device):
+    with pytest.raises(DiskInUse, match=f"attached to {device[0]}"):
+        DiskImage.open(device[1])
+    DiskImage.open(device[1], read_only=True).close()
+
+
+def test_who_has_a_device_is_told_from_proc_and_sys(tmp_path, monkeypatch):
+    """LVM and RAID, which the test machine need not have."""
+    disk = tmp_path / "sys/devices/sdz"
+    for holder, entry, text in (("dm-7", "dm/name", "vg-data\n"), ("md0", "md/level", "raid1\n")):
+        made = disk / "sdz1/holders" / holder / entry
+        made.parent.mkdir(parents=True)
+        made.write_text(text)
+    (disk / "sdz1/partition").write_text("1\n")
+    (disk / "sdz1/dev").write_text("8:17\n")
+    block = tmp_path / "sys/dev/block"
+    block.mkdir(parents=True)
+    (block / "8:16").symlink_to(disk)
+    (block / "8:17").symlink_to(disk / "sdz1")
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/mountinfo").write_text("36 35 8:17 / /mnt/two\\040words rw - ext4 /dev/sdz1 rw\n")
+    monkeypatch.setattr(holders, "SYS", tmp_path / "sys")
+    monkeypatch.setattr(holders, "PROC", tmp_path)
+    assert holders.device_holders(os.makedev(8, 16)) == [
+        "/dev/sdz1 is mounted on /mnt/two words",
+        "/dev/sdz1 is part of /dev/dm-7 (vg-data)",
+        "/dev/sdz1 is part of /dev/md0 (RAID)",
+    ]

@@ -1,12 +1,13 @@
 """The state store: what was stored is there after reopening, and damage is told from content."""
 
+import errno
 import json
 import threading
 from pathlib import Path
 
 import pytest
 
-from vlib_images import atomic
+from datamover.engine import storage_fault, storage_faults_clear
 from vlib_images.library.state import JsonValue, StateDamaged, StateStore
 
 
@@ -101,17 +102,14 @@ def test_a_file_that_is_not_ours_says_what_is_wrong(
     assert path.read_bytes() == content
 
 
-def test_a_failed_write_leaves_the_old_state(
-    store: StateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_state(store: StateStore, tmp_path: Path) -> None:
     store.put("serials", "drive0", "A")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(atomic.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        store.put("serials", "drive0", "B")
+    storage_fault("sync", errno.ENOSPC, path=".serials.json.new")
+    try:
+        with pytest.raises(OSError, match="No space"):
+            store.put("serials", "drive0", "B")
+    finally:
+        storage_faults_clear()
     assert store.get("serials", "drive0") == "A"
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["serials.json"]
 
