@@ -4,6 +4,7 @@ filemark; a tape that ends with one ends with an empty file.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -56,10 +57,10 @@ def read_directory(source: Path, partition: int, notes: Notes) -> Iterator[TapeO
 
 def _index(path: Path) -> bytes:
     with open_part(path) as file:
-        content = file.read(INDEX_BYTES_MAX + 1)
-    if len(content) > INDEX_BYTES_MAX:
-        raise InterchangeError(f"{path} has more than {INDEX_BYTES_MAX} bytes")
-    return content
+        length = os.fstat(file.fileno()).st_size
+        if length > INDEX_BYTES_MAX:
+            raise InterchangeError(f"{path} has {length} bytes, more than the {INDEX_BYTES_MAX} that it can have")
+        return file.read(INDEX_BYTES_MAX)
 
 
 def _blocks(path: Path, runs: list[tuple[int, int]]) -> Iterator[TapeObject]:
