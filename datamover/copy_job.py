@@ -40,6 +40,11 @@ class Rests(NamedTuple):
     source: Rest = Rest.FAIL
     sink: Rest = Rest.FAIL
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything may be left for later segments."""
+        return Rest.KEEP in self
+
 
 EXACT = Rests()
 
@@ -155,7 +160,7 @@ class CopyJob:
 
     def _segment(self, segment: Segment) -> None:
         source, sink = segment.source, segment.sink
-        if source is not None and (not source.read_ahead or source.device in self._writer.devices):
+        if source is not None and self._must_drain(source):
             self._emit()
             self._writer.drain()
         if segment.length_of_sink or self._assembly is None or self._assembly.sink is not sink:
@@ -169,6 +174,13 @@ class CopyJob:
         self._take(segment, taken)
         self._settle_source(segment.rests.source)
         self._settle_sink(segment)
+
+    def _must_drain(self, source: Source) -> bool:
+        """Whether what earlier segments wrote must be on its device before a source is read: what has been handed to
+        the writer, and what is still being assembled."""
+        assembly = self._assembly
+        assembled = assembly is not None and assembly.sink is not None and assembly.sink.device is source.device
+        return not source.read_ahead or assembled or source.device in self._writer.devices
 
     def _plan(self, segment: Segment) -> None:
         if segment.sink is None or self._assembly is None:

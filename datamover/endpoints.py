@@ -51,13 +51,14 @@ class Disk(Protocol):
 
 
 class Tape(Protocol):
-    """Blocks in order at a position that moves on."""
+    """Blocks in order at a position that moves on. `fixed`: one transfer is several blocks, and what stops it is told
+    in blocks; otherwise each block is a transfer, and told in bytes."""
 
-    def read_blocks(self, into: Buffer, block_length: int, /) -> int:
+    def read_blocks(self, into: Buffer, block_length: int, fixed: bool, /) -> int:
         """Reads blocks of exactly `block_length` bytes until the buffer is full and returns the bytes read. When it is
         not full, what stopped it is raised, with `transferred` bytes read before."""
 
-    def write_blocks(self, data: Buffer, block_length: int, /) -> None:
+    def write_blocks(self, data: Buffer, block_length: int, fixed: bool, /) -> None:
         """Writes the buffer as blocks; raises what stopped it, with `transferred` bytes written before."""
 
 
@@ -97,17 +98,18 @@ class TapeBlocks:
         self.device: object = tape
         self.granularity = transfer_length
         self._tape = tape
+        self._fixed = block_length is not None
         self._block_length = block_length or transfer_length
 
     def read(self, into: memoryview, /) -> None:
         try:
-            self._tape.read_blocks(into, self._block_length)
+            self._tape.read_blocks(into, self._block_length, self._fixed)
         except Exception as error:
             raise TransferFailed(f"reading the tape: {error}", getattr(error, "transferred", 0)) from error
 
     def write(self, data: memoryview, /) -> None:
         try:
-            self._tape.write_blocks(data, self._block_length)
+            self._tape.write_blocks(data, self._block_length, self._fixed)
         except Exception as error:
             raise TransferFailed(f"writing the tape: {error}", getattr(error, "transferred", 0)) from error
 
@@ -125,3 +127,23 @@ class InlineBytes:
     def read(self, into: memoryview, /) -> None:
         into[:] = self._data[: len(into)]
         self._data = self._data[len(into) :]
+
+
+class NoDevice(Exception):
+    """A transfer with the null device."""
+
+
+class NullDevice:
+    """Nobody: good for as long as nothing has to be moved."""
+
+    read_ahead = True
+
+    def __init__(self, granularity: int) -> None:
+        self.granularity = granularity
+        self.device: object = self
+
+    def read(self, into: memoryview, /) -> None:
+        raise TransferFailed("there is no device to read") from NoDevice()
+
+    def write(self, data: memoryview, /) -> None:
+        raise TransferFailed("there is no device to write") from NoDevice()

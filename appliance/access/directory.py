@@ -30,10 +30,6 @@ class Directory:
     def target_names(self, initiator_name: str) -> list[str]:
         return [iqn for iqn, section in self._sections.items() if _admits(section, initiator_name)]
 
-    def targets_of(self, initiator_name: str) -> list[Target]:
-        """The targets that an initiator may log in to."""
-        return [self._targets[iqn] for iqn in self.target_names(initiator_name)]
-
     def portals(self, target_name: str) -> list[Portal]:
         self._section(target_name)
         return self.all_portals

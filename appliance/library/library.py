@@ -14,7 +14,6 @@ from appliance.settings.settings import CHANGER, DiskSettings, Settings
 from appliance.settings.units import Address
 from scsi_targets.devices.changer.media_changer import MediaChanger
 from scsi_targets.devices.changer.models import find_model
-from scsi_targets.devices.copying.manager import CopyManager
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.tape.base import Loadable
 from scsi_targets.devices.tape.models import drive_model
@@ -22,7 +21,6 @@ from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.target import Target
-from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from vlib_images.disk.raw import DiskImage
@@ -73,9 +71,6 @@ class Library:
             for section in settings.targets
         }
         self.directory = Directory(settings, targets)
-        for unit in self.units.values():
-            if isinstance(unit, CopyManager):
-                unit.copy_units = self._copy_units
         self.server = Server(self.directory, self.directory.all_portals, limits_of(settings))
 
     @classmethod
@@ -116,12 +111,6 @@ class Library:
             if drive.cartridge is not None:
                 _close(drive.cartridge, f"cartridge in {name}")
         self.files.close()
-
-    def _copy_units(self, nexus: Nexus) -> list[CopyManager]:
-        """What an initiator may copy between: the disks and drives of every target it may log in to, and no others."""
-        targets = self.directory.targets_of(nexus.initiator_name)
-        units = {id(unit): unit for target in targets for unit in target.logical_units.values()}
-        return [unit for unit in units.values() if isinstance(unit, CopyManager)]
 
     def _make_drives(self) -> dict[str, TapeDrive]:
         return {

@@ -82,21 +82,37 @@ class ParameterListHeader(Structure, length=16):
     inline_data_length = Bits(12, 7, 32)
 
 
-class IdentificationDescriptor(Structure, length=CSCD_DESCRIPTOR_LENGTH):
-    """Identification Descriptor CSCD descriptor (SPC-5 table 140) with its device type specific parameters: for disks
-    PAD and DISK BLOCK LENGTH (table 136), for tapes also FIXED, and the length is STREAM BLOCK LENGTH (table 137)."""
+class CscdDescriptor(Structure, length=CSCD_DESCRIPTOR_LENGTH):
+    """A CSCD descriptor (SPC-5 table 133) with its device type specific parameters: for disks PAD and DISK BLOCK LENGTH
+    (table 136), for tapes also FIXED, and the length is STREAM BLOCK LENGTH (table 137). `code=` comes with the class
+    statement; encode() fills it in.
 
-    descriptor_type_code = Bits(0, 7, 8, default=IDENTIFICATION_DESCRIPTOR)
+    null: a device that no command can be sent to, for segments that only settle residue."""
+
+    type_code: ClassVar[int]
+    types: ClassVar[dict[int, type[CscdDescriptor]]] = {}
+    null = Bits(1, 5, 1)
     peripheral_device_type = Bits(1, 4, 5)
+    pad = Bits(28, 2, 1)
+    fixed = Bits(28, 0, 1)
+    block_length = Bits(29, 7, 24)
+
+    def __init_subclass__(cls, *, code: int, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.type_code = code
+        cls.constant = code << 8 * (CSCD_DESCRIPTOR_LENGTH - 1)
+        cls.types[code] = cls
+
+
+class IdentificationDescriptor(CscdDescriptor, code=IDENTIFICATION_DESCRIPTOR):
+    """Identification Descriptor CSCD descriptor (SPC-5 table 140): a designator of the Device Identification page."""
+
     relative_initiator_port_identifier = Bits(2, 7, 16)
     code_set = Bits(4, 3, 4)
     association = Bits(5, 5, 2)
     designator_type = Bits(5, 3, 4)
     designator_length = Bits(7, 7, 8)
     designator = Octets(8, 20)
-    pad = Bits(28, 2, 1)
-    fixed = Bits(28, 0, 1)
-    block_length = Bits(29, 7, 24)
 
 
 class SegmentDescriptor(Structure):
@@ -219,6 +235,7 @@ def identification_descriptor(
     code_set: int = 1,
     pad: bool = False,
     fixed: bool = False,
+    null: bool = False,
 ) -> bytes:
     """A CSCD descriptor for the logical unit whose Device Identification VPD page has this designator (by default NAA).
 
@@ -231,6 +248,7 @@ def identification_descriptor(
         designator=designator,
         pad=pad,
         fixed=fixed,
+        null=null,
         block_length=block_length,
     )
 

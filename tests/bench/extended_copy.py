@@ -41,7 +41,6 @@ class Bench:
         units = [self.disk, self.tape]
         Target(TARGET, dict(enumerate(units))).nexus_established(ALPHA)
         for unit in units:
-            unit.copy_units = lambda nexus: units
             while unit.take_unit_attention(ALPHA):
                 pass
 

@@ -5,11 +5,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from datamover.initiator import InitiatorError, Session, TaskManagementResponse
+from appliance.library.files import LibraryFiles
+from appliance.library.library import Library
+from appliance.settings import config_file
+from datamover.initiator import Credentials, InitiatorError, Session, TaskManagementResponse
 from scsi_targets.iscsi.directory import Portal
 from scsi_targets.iscsi.server import Server
 from scsi_targets.t10 import copy_descriptors as copy
-from scsi_targets.t10 import ssc
+from scsi_targets.t10 import sbc, spc, ssc
 from tests.support import packages
 from tests.unit.devices.copying.support import BLOCKS, Site, block_to_stream
 from tests.unit.devices.support import TARGET
@@ -102,3 +105,103 @@ def test_the_disk_serves_others_while_it_is_copied_and_the_copy_can_be_aborted(s
         site.tape.vacate()
         assert alpha.command(TAPE, ssc.Rewind.encode()).status == 0
     assert b"".join(site.written()) == site.disk_data[: 1 << 20]
+
+
+def test_a_reset_of_the_tape_aborts_the_copy_that_the_disk_runs(site, server, monkeypatch):
+    go, standing = threading.Event(), threading.Event()
+    write_blocks = site.tape.write_blocks
+
+    def stand(*args):
+        standing.set()
+        assert go.wait(30)
+        return write_blocks(*args)
+
+    monkeypatch.setattr(site.tape, "write_blocks", stand)
+    with session(server) as alpha, session(server, "beta") as beta:
+        command = alpha.submit(DISK, *order(site, block_to_stream(4096, BLOCKS)))
+        alpha.ping()
+        assert standing.wait(30)
+        assert beta.logical_unit_reset(TAPE) is TaskManagementResponse.FUNCTION_COMPLETE
+        go.set()
+        result = alpha.wait(command)
+    assert (result.status, result.sense[2] & 0x0F, bytes(result.sense[12:14])) == (2, 0xA, b"\x0d\x01")
+    forwarded = result.sense[result.sense[9] + 1 :]
+    assert (forwarded[2] & 0x0F, bytes(forwarded[12:14])) == (6, b"\x29\x03")
+    assert len(b"".join(site.written())) < len(site.disk_data)
+
+
+# ---- accounts ------------------------------------------------------------------------------------------------------
+
+TARGETS = {name: f"iqn.2026-11.test:{name}" for name in "ab"}
+SETTINGS = """
+[library]
+name = "accounts"
+[changer]
+slots = 4
+[[portals]]
+listen = "127.0.0.1:0"
+[[targets]]
+iqn = "iqn.2026-11.test:a"
+luns = { 0 = "drive0", 1 = "mine" }
+[[targets]]
+iqn = "iqn.2026-11.test:b"
+luns = { 0 = "theirs" }
+[[drives]]
+name = "drive0"
+[[disks]]
+name = "mine"
+size = "1 MiB"
+[[disks]]
+name = "theirs"
+size = "1 MiB"
+[[chap.accounts]]
+initiator = "*"
+target = "*:a"
+user = "user-of-a"
+secret = "secret-of-aaaaa"
+[[chap.accounts]]
+initiator = "*"
+target = "*:b"
+user = "user-of-b"
+secret = "secret-of-bbbbb"
+"""
+
+
+@pytest.fixture
+def library(tmp_path):
+    packages.require("libiscsi7")
+    (tmp_path / "tapebay.toml").write_text(SETTINGS)
+    settings = config_file.load(tmp_path / "tapebay.toml")
+    LibraryFiles.create(settings).close()
+    library = Library.open(settings)
+    yield library
+    library.stop()
+    library.close()
+
+
+def test_an_account_cannot_copy_what_it_could_not_log_in_to(library):
+    """It is refused at target b, logs in to a, and names b's disk by its NAA designator."""
+    (portal,) = library.start()
+    account = {"credentials": Credentials("user-of-a", "secret-of-aaaaa")}
+    with pytest.raises(InitiatorError):
+        Session(portal, TARGETS["b"], **account)
+    secret = library.units["theirs"]
+    secret.medium.write(b"secret" * 64, 0)
+    with Session(portal, TARGETS["a"], **account) as alpha:
+        while alpha.command(1, spc.TestUnitReady.encode()).status:
+            pass
+        theirs, mine = (
+            copy.identification_descriptor(library.units[name].identity.naa, device_type=0)
+            for name in ("theirs", "mine")
+        )
+        out = copy.BlockToBlock.encode(source=0, destination=1, number_of_blocks=8)
+        over = copy.BlockToBlock.encode(source=1, destination=0, number_of_blocks=8)
+        for segment in (out, over, copy.VerifyCscd.encode(source=0)):
+            data = copy.parameter_list([theirs, mine], [segment])
+            result = alpha.command(1, copy.ExtendedCopyLid1.encode(parameter_list_length=len(data)), data)
+            assert (result.sense[2] & 0x0F, bytes(result.sense[12:14])) == (0xA, b"\x0d\x02")
+        block = alpha.command(1, sbc.Read10.encode(transfer_length=1), data_in_length=512)
+        assert bytes(block.data) == bytes(512)
+    read = bytearray(6 * 64)
+    secret.medium.read_into(read, 0)
+    assert read == b"secret" * 64

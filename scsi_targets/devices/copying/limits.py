@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from datamover.engine import LIMIT_TRANSFER_BYTES
+from scsi_targets.devices.copying.cscds import NAMERS
 from scsi_targets.devices.unit.dispatch import RowTable
 from scsi_targets.devices.unit.logical_unit import MAX_DEFERRED_TASKS
 from scsi_targets.t10 import copy_descriptors as copy
@@ -26,7 +27,7 @@ CSCD_DESCRIPTOR_IDS = (copy.THIS_LOGICAL_UNIT,)
 
 
 def _descriptor_types(segments: SegmentTypes) -> bytes:
-    return bytes(sorted({*segments, copy.IDENTIFICATION_DESCRIPTOR}))
+    return bytes(sorted({*segments, *NAMERS}))
 
 
 def operating_parameters(segments: SegmentTypes) -> bytes:

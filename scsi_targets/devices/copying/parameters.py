@@ -5,22 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scsi_targets.devices.copying import limits
+from scsi_targets.devices.copying.cscds import Described, describe
+from scsi_targets.devices.copying.refusals import invalid
 from scsi_targets.t10 import copy_descriptors as copy
-from scsi_targets.t10 import sense, vpd
-from scsi_targets.t10.copy_descriptors import IdentificationDescriptor, ParameterListHeader, SegmentDescriptor
-from scsi_targets.t10.fields import Field
-from scsi_targets.t10.sense import CheckCondition, SenseCode
+from scsi_targets.t10 import sense
+from scsi_targets.t10.copy_descriptors import ParameterListHeader, SegmentDescriptor
+from scsi_targets.t10.sense import CheckCondition
 
-MAXIMUM_DESIGNATOR_BYTES = 20
 RESERVED_USAGE = 0b01
 LONGEST_SEGMENT = max(kind.length for kind in SegmentDescriptor.types.values())
-
-
-def invalid(
-    offset: int, field: Field | None = None, code: SenseCode = sense.INVALID_FIELD_IN_PARAMETER_LIST
-) -> CheckCondition:
-    """ILLEGAL REQUEST that points into the parameter list: at `field` of the descriptor that begins at `offset`."""
-    return CheckCondition(code, offset + (field.byte if field is not None else 0), field_in_cdb=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +22,7 @@ class Parameters:
     the list; inline_data is a view of the Data-Out."""
 
     header: ParameterListHeader
-    cscds: list[IdentificationDescriptor]
+    cscds: list[Described]
     segments: list[tuple[int, SegmentDescriptor]]
     inline_data: memoryview
 
@@ -37,11 +30,6 @@ class Parameters:
     def remembered(self) -> bool:
         """Whether the list identifier is one (LIST ID USAGE)."""
         return self.header.list_id_usage != copy.NO_LIST_IDENTIFIER
-
-
-def cscd_offset(index: int) -> int:
-    """Where a CSCD descriptor begins in the parameter list."""
-    return ParameterListHeader.length + index * copy.CSCD_DESCRIPTOR_LENGTH
 
 
 def parse(data: memoryview, types: limits.SegmentTypes = SegmentDescriptor.types) -> Parameters:
@@ -79,23 +67,9 @@ def _check_header(header: ParameterListHeader, available: int) -> None:
         raise invalid(0, ParameterListHeader.cscd_descriptor_list_length)
 
 
-def _cscds(data: bytes) -> list[IdentificationDescriptor]:
-    return [
-        _cscd(data[at:], ParameterListHeader.length + at) for at in range(0, len(data), copy.CSCD_DESCRIPTOR_LENGTH)
-    ]
-
-
-def _cscd(data: bytes, offset: int) -> IdentificationDescriptor:
-    found = IdentificationDescriptor.decode(data)
-    if found.descriptor_type_code != copy.IDENTIFICATION_DESCRIPTOR:
-        raise invalid(offset, None, sense.UNSUPPORTED_TARGET_DESCRIPTOR_TYPE)
-    if found.association:  # only logical units can be copied from and to
-        raise invalid(offset, IdentificationDescriptor.association)
-    if not 0 < found.designator_length <= MAXIMUM_DESIGNATOR_BYTES:
-        raise invalid(offset, IdentificationDescriptor.designator_length)
-    if found.peripheral_device_type == vpd.SEQUENTIAL_ACCESS and bool(found.fixed) != bool(found.block_length):
-        raise invalid(offset, IdentificationDescriptor.block_length)  # SPC-5 table 138
-    return found
+def _cscds(data: bytes) -> list[Described]:
+    starts = range(0, len(data), copy.CSCD_DESCRIPTOR_LENGTH)
+    return [describe(data[at:], ParameterListHeader.length + at) for at in starts]
 
 
 def _segments(data: bytes, offset: int, types: limits.SegmentTypes) -> list[tuple[int, SegmentDescriptor]]:

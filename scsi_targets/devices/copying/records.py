@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from datamover.copy_progress import Progress
-from scsi_targets.devices.unit.task import Nexus
+from scsi_targets.devices.unit.task import Nexus, Response
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
 from scsi_targets.t10.fields import Field
@@ -31,6 +32,18 @@ class CopyRecord:
     sense_data: bytes = b""
     status_reported: bool = False
     details_reported: bool = False
+    cancelling: Callable[[], None] | None = None
+
+    def cancel(self) -> None:
+        """Has the copy stop."""
+        self.cancelled = True
+        if self.cancelling is not None:
+            self.cancelling()
+
+    def end(self, response: Response) -> Response:
+        """The copy has ended with that response, which is returned."""
+        self.sense_data, self.status, self.cancelling = response.sense, response.status, None
+        return response
 
     def copy_status(self) -> bytes:
         """RECEIVE COPY STATUS(LID1) parameter data."""
@@ -84,8 +97,11 @@ class CopyRecords:
         self._lock = threading.Lock()
         self._records: dict[tuple[Nexus, int], CopyRecord] = {}
 
-    def begin(self, nexus: Nexus, list_identifier: int) -> CopyRecord:
-        """A new copy takes the place of a finished one with its identifier; CheckCondition when that one still runs."""
+    def begin(self, nexus: Nexus, list_identifier: int | None) -> CopyRecord:
+        """A new copy takes the place of a finished one with its identifier; CheckCondition when that one still runs.
+        None: the copy is not remembered."""
+        if list_identifier is None:
+            return CopyRecord()
         key = (nexus, list_identifier)
         with self._lock:
             if key in self._records and self._records[key].status is None:
@@ -108,6 +124,12 @@ class CopyRecords:
         """One copy of a nexus, or all of them."""
         with self._lock:
             for key in [k for k in self._records if k[0] == nexus and list_identifier in (None, k[1])]:
+                del self._records[key]
+
+    def drop(self, record: CopyRecord) -> None:
+        """A copy that has not come to be."""
+        with self._lock:
+            for key in [k for k, known in self._records.items() if known is record]:
                 del self._records[key]
 
     def clear(self) -> None:

@@ -12,6 +12,7 @@ from scsi_targets.devices.tape.models import DriveModel
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.dispatch import Row
 from scsi_targets.devices.unit.identity import Identity
+from scsi_targets.devices.unit.task import Task
 from scsi_targets.t10 import sense, vpd
 from scsi_targets.t10.sense import CheckCondition, Sense, SenseCode
 from vlib_images import errors
@@ -144,7 +145,7 @@ class TapeBase(Device):
 
     def current_sense(self) -> Sense:
         """REQUEST SENSE while a slow command runs says so; LTFS asks that way after a long erase."""
-        return Sense(sense.OPERATION_IN_PROGRESS) if self._running is not None else super().current_sense()
+        return Sense(sense.OPERATION_IN_PROGRESS) if isinstance(self._running, Task) else super().current_sense()
 
     # ---- durability ----------------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class DensityCommands(TransferCommands):
             description=medium.name,
         )
 
-    @handles(ssc.ReadMediaSerialNumber, medium=REQUIRED, reservation=ALLOWED)
+    @handles(ssc.ReadMediaSerialNumber, medium=REQUIRED, reservation=ALLOWED, exclusive=False)
     def read_media_serial_number(self, cdb: ssc.ReadMediaSerialNumber, task: Task) -> Response:
         serial = self.loaded.uuid.encode("ascii")
         return reply(len(serial).to_bytes(4, "big") + serial, cdb.allocation_length)

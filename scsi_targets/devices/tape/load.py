@@ -81,7 +81,7 @@ class LoadCommands(TapeBase):
 
     # ---- LOAD UNLOAD ---------------------------------------------------------------------------------------------
 
-    @handles(ssc.LoadUnload, timeout_seconds=MEDIUM_ACCESS_SECONDS)
+    @handles(ssc.LoadUnload, exclusive=True, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def load_unload(self, cdb: ssc.LoadUnload, task: Task) -> None:
         if cdb.load and cdb.end_of_tape:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.LoadUnload.end_of_tape)

@@ -120,7 +120,7 @@ class PositionCommands(TransferCommands):
     def locate_10(self, cdb: ssc.Locate10, task: Task) -> None:
         # BT: this drive's device-specific addresses are its logical object identifiers.
         partition = self._partition(cdb.change_partition, cdb.partition, ssc.Locate10.partition)
-        self._locate(ssc.DESTINATION_OBJECT, partition, cdb.logical_object_identifier)
+        self.locate(ssc.DESTINATION_OBJECT, partition, cdb.logical_object_identifier)
 
     @handles(ssc.Locate16, medium=REQUIRED, reservation=READS, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def locate_16(self, cdb: ssc.Locate16, task: Task) -> None:
@@ -131,7 +131,7 @@ class PositionCommands(TransferCommands):
         ):  # fmt: skip
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Locate16.destination_type)
         partition = self._partition(cdb.change_partition, cdb.partition, ssc.Locate16.partition)
-        self._locate(cdb.destination_type, partition, cdb.logical_identifier)
+        self.locate(cdb.destination_type, partition, cdb.logical_identifier)
 
     def _partition(self, change: int, partition: int, field: Field) -> int:
         if not change:
@@ -140,7 +140,8 @@ class PositionCommands(TransferCommands):
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
         return partition
 
-    def _locate(self, destination: int, partition: int, identifier: int) -> None:
+    def locate(self, destination: int, partition: int, identifier: int) -> None:
+        """LOCATE. Raises CheckCondition."""
         medium = self.loaded
         self.synchronize(deferred=True)
         if destination == ssc.DESTINATION_END_OF_DATA:
@@ -157,8 +158,8 @@ class PositionCommands(TransferCommands):
 
     # ---- READ POSITION -------------------------------------------------------------------------------------------
 
-    @handles(ssc.ReadPositionShort, medium=REQUIRED, reservation=READS)
-    @handles(ssc.ReadPositionShortVendor, medium=REQUIRED, reservation=READS)
+    @handles(ssc.ReadPositionShort, medium=REQUIRED, reservation=READS, exclusive=False)
+    @handles(ssc.ReadPositionShortVendor, medium=REQUIRED, reservation=READS, exclusive=False)
     def read_position_short(self, cdb: ssc.ReadPositionShort, task: Task) -> Response:
         # SSC-3 7.6.1: the short and long forms take no allocation length
         partition, block = self.loaded.position
@@ -168,7 +169,7 @@ class PositionCommands(TransferCommands):
             data = ShortPosition.encode(**self._buffered(), **self._flags())
         return reply(data, len(data))
 
-    @handles(ssc.ReadPositionLong, medium=REQUIRED, reservation=READS)
+    @handles(ssc.ReadPositionLong, medium=REQUIRED, reservation=READS, exclusive=False)
     def read_position_long(self, cdb: ssc.ReadPositionLong, task: Task) -> Response:
         partition, block = self.loaded.position
         data = LongPosition.encode(
@@ -179,7 +180,7 @@ class PositionCommands(TransferCommands):
         )
         return reply(data, len(data))
 
-    @handles(ssc.ReadPositionExtended, medium=REQUIRED, reservation=READS)
+    @handles(ssc.ReadPositionExtended, medium=REQUIRED, reservation=READS, exclusive=False)
     def read_position_extended(self, cdb: ssc.ReadPositionExtended, task: Task) -> Response:
         return reply(ExtendedPosition.encode(**self._buffered(), **self._flags()), cdb.allocation_length)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from scsi_targets.devices.copying.manager import TapeCopyManager
+from scsi_targets.devices.copying.manager import CopyManager
 from scsi_targets.devices.tape.attributes import AttributeCommands
+from scsi_targets.devices.tape.copy_access import TapeDriveAccess
 from scsi_targets.devices.tape.density import DensityCommands
 from scsi_targets.devices.tape.diagnostics import DiagnosticCommands
 from scsi_targets.devices.tape.encryption import EncryptionCommands
@@ -14,13 +15,16 @@ from scsi_targets.devices.tape.protection import ProtectionModes
 from scsi_targets.devices.tape.verify import VerifyCommands
 from scsi_targets.devices.tape.volume_log import VolumeLogPages
 from scsi_targets.devices.tape.vpd import TapeVpdPages
+from scsi_targets.devices.unit.task import Task
 
 
 class TapeDrive(
     VolumeLogPages, LoadCommands, PositionCommands, VerifyCommands, FormatCommands, DensityCommands, AttributeCommands,
-    DiagnosticCommands, EncryptionCommands, ProtectionModes, TapeVpdPages, TapeCopyManager,
+    DiagnosticCommands, EncryptionCommands, ProtectionModes, TapeVpdPages, CopyManager,
 ):  # fmt: skip
     """A sequential-access device: `TapeDrive(drive_model("IBM ULT3580-TD8"), serial, store=, state_key=)`.
 
-    load() and unload() are the robot's hands; commands come by execute(). write_block(), write_blocks(),
-    write_filemarks() and the cartridge itself are there for the copy manager."""
+    load() and unload() are the robot's hands; commands come by execute(), copies by copy_access()."""
+
+    def copy_access(self, task: Task) -> TapeDriveAccess:
+        return TapeDriveAccess(self, task)

@@ -73,16 +73,17 @@ class TransferCommands(TapeBase):
     def write_blocks(self, data: Buffer, block_length: int, count: int) -> SenseCode | None:
         """Writes `count` blocks of `block_length` bytes; returns and raises as write_block() does. INFORMATION of a
         CheckCondition is the number of blocks that were not written."""
-        medium = self.loaded
-        if self._watch_writes:
-            self._check_append(medium)
-        if self.buffered_from is None:
-            self.buffered_from = medium.position
-        try:
-            medium.write_blocks(data, block_length)
-        except errors.CartridgeError as error:
-            raise self.write_failure(error, count - getattr(error, "blocks_written", 0)) from error
-        return self._after_write(medium) if self._watch_writes or medium.early_warning else None
+        with self.lock:  # a copy comes without it
+            medium = self.loaded
+            if self._watch_writes:
+                self._check_append(medium)
+            if self.buffered_from is None:
+                self.buffered_from = medium.position
+            try:
+                medium.write_blocks(data, block_length)
+            except errors.CartridgeError as error:
+                raise self.write_failure(error, count - getattr(error, "blocks_written", 0)) from error
+            return self._after_write(medium) if self._watch_writes or medium.early_warning else None
 
     def write_protected_blocks(self, data: Buffer, block_length: int, method: int, residual: int) -> SenseCode | None:
         """Writes blocks of `block_length` bytes that end in protection information; returns and raises as write_block()

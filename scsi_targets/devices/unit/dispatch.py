@@ -65,6 +65,7 @@ class Row:
     slow: bool  # may take long: runs on the logical unit's worker, so that the connection goes on
     while_busy: bool  # runs at once even while a slow command does
     concurrent: bool  # the handler runs outside the logical unit's lock (disk reads and writes)
+    exclusive: bool  # needs the medium for itself: queues while a copy has it
     timeout_seconds: int  # recommended command timeout reported to initiators
 
 
@@ -82,13 +83,17 @@ def handles(
     slow: bool = False,
     while_busy: bool = False,
     concurrent: bool = False,
+    exclusive: bool | None = None,
     timeout_seconds: int = 60,
 ) -> Callable[[Handler], Handler]:
-    """Marks a method as the handler of a command. May be stacked when one method serves several CDBs."""
+    """Marks a method as the handler of a command. May be stacked when one method serves several CDBs.
+
+    exclusive: by default what needs the medium or is slow."""
+    alone = exclusive if exclusive is not None else slow or medium is Medium.REQUIRED
 
     def mark(method: Handler) -> Handler:
         name = getattr(method, "__name__", "")
-        row = Row(command, name, medium, writes, reservation, unit_attention, slow, while_busy, concurrent,
+        row = Row(command, name, medium, writes, reservation, unit_attention, slow, while_busy, concurrent, alone,
                   timeout_seconds)  # fmt: skip
         method.__dict__.setdefault("_rows", []).append(row)
         return method
@@ -128,6 +133,12 @@ def find_row(table: RowTable, cdb: bytes) -> Row | None:
         action = next(iter(found.values())).command.service_action_of(cdb)
         return found.get(action)
     return found
+
+
+def row_of(table: RowTable, command: type[Command]) -> Row:
+    """The row of a command that the device supports; KeyError when it does not."""
+    found = table[command.opcode]
+    return found if isinstance(found, Row) else found[command.service_action or 0]
 
 
 def all_rows(table: RowTable) -> list[Row]:

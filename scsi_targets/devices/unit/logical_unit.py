@@ -4,7 +4,8 @@ Concurrency. `lock` guards the state of one logical unit and is held while a qui
 one logical unit exclude one another. A command whose row says `slow` runs on the worker thread without the lock; until
 it ends, every other command queues behind it in order, except those whose row says `while_busy`. A row that says
 `concurrent` is checked under the lock and runs outside it. A handler that sees from its CDB that it will take long may
-defer() the rest of its work to a thread of its own, and nothing waits for that.
+defer() the rest of its work to a thread of its own, and nothing waits for that. A guest that wants the unit for itself
+queues like a command; while a copy's guest has it, only commands whose row says `exclusive` queue behind it.
 
 Lock order, for whoever needs two: media changer, then tape drives by element address, then disks. Nothing takes a
 logical unit's lock while holding a connection's.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -33,6 +34,7 @@ from scsi_targets.devices.unit.dispatch import (
     collect_rows,
     find_row,
 )
+from scsi_targets.devices.unit.guest import Guest
 from scsi_targets.devices.unit.reservations import Conflict, Reservations
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense
@@ -97,12 +99,10 @@ class LogicalUnit:
         self.nexuses: set[Nexus] = set()
         self.targets: list[Target] = []  # the targets that show this logical unit
         self._unit_attentions: dict[Nexus, list[SenseCode]] = {}  # only of nexuses that are logged in
-        self._queue: deque[tuple[Row, Task]] = deque()
-        self._pending = 0  # tasks queued or running on the worker
-        self._running: Task | None = None
+        self._queue: deque[tuple[Row, Task] | Guest] = deque()
+        self._running: Task | Guest | None = None  # what the rest of the queue waits for
         self._deferred: dict[Task, threading.Thread] = {}
-        self._occupants = 0  # others (copy managers, the changer) that hold this one or wait for it
-        self._held = False  # one of them holds it
+        self._guests: list[Guest] = []
         self._idle = threading.Condition(self.lock)
         self._worker: threading.Thread | None = None
         self._closing = False
@@ -117,12 +117,20 @@ class LogicalUnit:
         if row is None:
             return self._respond(task, CheckCondition(*self._unsupported(task.cdb)))
         with self.lock:
-            if (row.slow or self._pending) and not row.while_busy:
+            if (row.slow or self._running is not None or self._queue) and self._must_wait(row):
                 return self._enqueue(row, task)
             if not row.concurrent:
                 return self._perform(row, task)
             refusal = self._check(row, task)
         return refusal if refusal is not None else self._handle(row, task)
+
+    def _must_wait(self, row: Row) -> bool:
+        """Whether a command queues, when there is something to queue behind or its row says slow."""
+        if row.while_busy:
+            return False
+        running = self._running
+        copying = isinstance(running, Guest) and running.nexus is not None
+        return row.exclusive if copying else True
 
     def _unsupported(self, cdb: bytes) -> tuple[SenseCode, Bits]:
         if isinstance(self.rows.get(cdb[0]), dict):
@@ -157,6 +165,15 @@ class LogicalUnit:
         except (CheckCondition, Conflict) as refusal:
             return self._respond(task, refusal)
         return None
+
+    def admit(self, row: Row, nexus: Nexus) -> None:
+        """The row's legality for what a nexus has done without sending the command: a copy. Raises CheckCondition,
+        Conflict."""
+        self.reservations.check(nexus, row.reservation)
+        if row.medium is Medium.REQUIRED:
+            self.check_medium(row)
+        if row.writes:
+            self.check_writable(row)
 
     def _handle(self, row: Row, task: Task) -> Response | None:
         cdb = row.command(task.cdb)
@@ -217,30 +234,43 @@ class LogicalUnit:
         if len(self._queue) >= MAX_QUEUED_TASKS or self._closing:
             return Response(status.TASK_SET_FULL)
         self._queue.append((row, task))
-        self._pending += 1
-        if self._worker is None:
-            self._worker = threading.Thread(target=self._work, name=f"worker {self.state_key}", daemon=True)
-            self._worker.start()
-        self._idle.notify_all()
+        self._advance()
         return None
 
+    def _advance(self) -> None:
+        """After the queue or what runs has changed: a guest whose turn it is gets it, a command gets the worker."""
+        if self._running is None and self._queue:
+            if isinstance(first := self._queue[0], Guest):
+                self._queue.popleft()
+                self._running = first
+                first.grant()
+            elif self._worker is None:
+                self._worker = threading.Thread(target=self._work, name=f"worker {self.state_key}", daemon=True)
+                self._worker.start()
+        self._idle.notify_all()
+
     def _work(self) -> None:
-        while True:
-            with self.lock:
-                while not self._queue or self._occupants:
-                    if self._closing:
-                        return
-                    self._idle.wait()
-                row, task = self._queue.popleft()
-                self._running = task
+        while (found := self._next()) is not None:
+            row, task = found
             if not task.aborted:
                 response = self._perform(row, task)
                 if response is not None:
                     self._finish(task, response)
             with self.lock:
                 self._running = None
-                self._pending -= 1
-                self._idle.notify_all()
+                self._advance()
+
+    def _next(self) -> tuple[Row, Task] | None:
+        """Waits for a command that is the worker's; None: the unit is closing."""
+        with self.lock:
+            while self._running is not None or not self._queue or isinstance(self._queue[0], Guest):
+                if self._closing:
+                    return None
+                self._idle.wait()
+            found = self._queue.popleft()
+            assert not isinstance(found, Guest)
+            self._running = found[1]
+            return found
 
     @staticmethod
     def _finish(task: Task, response: Response) -> None:
@@ -274,38 +304,59 @@ class LogicalUnit:
             self._idle.notify_all()
         self._finish(task, response)
 
-    def occupy(self, timeout_seconds: float) -> bool:
-        """Holds this logical unit for a copy manager that runs on another one: commands queue up as behind a slow
-        command. False when it did not fall idle in time. vacate() ends it."""
+    # ---- guests --------------------------------------------------------------------------------------------------
+
+    def welcome(self, guest: Guest) -> None:
+        """A guest begins. One that waits for its turn queues up; dismiss() ends it."""
         with self.lock:
-            self._occupants += 1
-            self._pending += 1
-            if self._idle.wait_for(lambda: not (self._running or self._deferred or self._held), timeout_seconds):
-                self._held = True
+            self._guests.append(guest)
+            if self._closing:
+                guest.clear(sense.LOGICAL_UNIT_NOT_SUPPORTED)
+            elif guest.waits:
+                self._queue.append(guest)
+                self._advance()
+
+    def dismiss(self, guest: Guest) -> None:
+        """Ends what welcome() began, if something else has not done so."""
+        with self.lock:
+            if guest in self._guests:
+                self._guests.remove(guest)
+            if guest in self._queue:
+                self._queue.remove(guest)
+            if self._running is guest:
+                self._running = None
+            self._advance()
+
+    def _clear_guests(self, code: SenseCode, of: Container[Nexus | None] | None = None) -> None:
+        """Aborts what copy managers have under way here: all of them, or those that work for some nexuses."""
+        for guest in [g for g in self._guests if g.nexus is not None and (of is None or g.nexus in of)]:
+            guest.clear(code)
+            if not guest.active:
+                self.dismiss(guest)
+
+    def occupy(self, timeout_seconds: float) -> bool:
+        """Takes this logical unit for the robot: commands queue up as behind a slow command. False when it did not fall
+        idle in time. vacate() ends it."""
+        robot = Guest(self, None, waits=True)
+        with self.lock:
+            self.welcome(robot)
+            if self._idle.wait_for(lambda: robot.granted, timeout_seconds):
                 return True
-            self._leave()
+            self.dismiss(robot)
             return False
 
     def vacate(self) -> None:
         """Ends what occupy() began."""
         with self.lock:
-            self._held = False
-            self._leave()
-
-    def _leave(self) -> None:
-        with self.lock:
-            self._occupants -= 1
-            self._pending -= 1
-            if self._queue and self._worker is None:
-                self._worker = threading.Thread(target=self._work, name=f"worker {self.state_key}", daemon=True)
-                self._worker.start()
-            self._idle.notify_all()
+            if isinstance(self._running, Guest):
+                self.dismiss(self._running)
 
     def close(self) -> None:
         """Ends the worker after the command it runs; queued commands are aborted."""
         with self.lock:
             self._closing = True
             self._abort_tasks(lambda task: True)
+            self._clear_guests(sense.LOGICAL_UNIT_NOT_SUPPORTED)
             self._idle.notify_all()
             threads = [self._worker, *self._deferred.values()]
         for thread in threads:
@@ -328,27 +379,29 @@ class LogicalUnit:
         """CLEAR TASK SET: every task; the other nexuses are told (SAM-5 7.4, TST 000b)."""
         with self.lock:
             others = {t.nexus for t in self._abort_tasks(lambda t: True)} - {nexus}
+            self._clear_guests(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
             self.establish_unit_attention(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, others)
 
     def reset(self, *, code: SenseCode = sense.BUS_DEVICE_RESET_FUNCTION_OCCURRED) -> None:
         """LOGICAL UNIT RESET (SAM-5 6.3.3): tasks aborted, RESERVE freed, a unit attention for every nexus."""
         with self.lock:
             self._abort_tasks(lambda t: True)
+            self._clear_guests(code)
             self.reservations.reset()
             self.on_reset()
             self._unit_attentions.clear()
             self.establish_unit_attention(code, self.nexuses)
 
-    def _abort_tasks(self, which: Any) -> list[Task]:
-        hit = [task for _, task in self._queue if which(task)]
-        kept = [(row, task) for row, task in self._queue if not which(task)]
-        self._pending -= len(self._queue) - len(kept)
-        self._queue = deque(kept)
-        if self._running is not None and which(self._running) and not self._running.aborted:
-            hit.append(self._running)
+    def _abort_tasks(self, which: Callable[[Task], bool]) -> list[Task]:
+        hit = [entry[1] for entry in self._queue if not isinstance(entry, Guest) and which(entry[1])]
+        ended = set(hit)
+        self._queue = deque(entry for entry in self._queue if isinstance(entry, Guest) or entry[1] not in ended)
+        if isinstance(running := self._running, Task) and which(running) and not running.aborted:
+            hit.append(running)
         hit += [task for task in self._deferred if which(task) and not task.aborted]
         for task in hit:
             task.abort()
+        self._advance()
         return hit
 
     # ---- nexuses and unit attentions -----------------------------------------------------------------------------

@@ -148,6 +148,7 @@ class PersistentReserveCommands(PrimaryCommands):
             )
         if (cdb.raw[1] & 0x1F) == spc.PreemptAndAbort.service_action:
             self._abort_tasks(lambda t: t.nexus in removed)
+            self._clear_guests(sense.REGISTRATIONS_PREEMPTED, removed)
             self.establish_unit_attention(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, removed)
         self.establish_unit_attention(sense.REGISTRATIONS_PREEMPTED, removed)
         self.establish_unit_attention(sense.RESERVATIONS_RELEASED, released)

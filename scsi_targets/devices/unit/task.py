@@ -103,3 +103,14 @@ class Task:
             self.aborted = True
             if self.on_abort is not None:
                 self.on_abort()
+
+    def when_aborted(self, call: Callable[[], None]) -> None:
+        """Has `call` called when the task is aborted, after what iSCSI does then."""
+        before = self.on_abort
+
+        def both() -> None:
+            if before is not None:
+                before()
+            call()
+
+        self.on_abort = both

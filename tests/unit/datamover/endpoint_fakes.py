@@ -46,7 +46,7 @@ class MemoryTape:
         self.gate: threading.Event | None = None
         self.writing = threading.Event()
 
-    def read_blocks(self, into, block_length: int) -> int:
+    def read_blocks(self, into, block_length: int, fixed: bool = False) -> int:
         view = memoryview(into)
         assert len(view) % block_length == 0
         for done in range(0, len(view), block_length):
@@ -59,7 +59,7 @@ class MemoryTape:
             view[done : done + block_length] = block
         return len(view)
 
-    def write_blocks(self, data, block_length: int) -> None:
+    def write_blocks(self, data, block_length: int, fixed: bool = False) -> None:
         view = memoryview(data)
         assert len(view) % block_length == 0
         self.writing.set()

@@ -1,11 +1,12 @@
 """A disk and two tape drives in one target, and EXTENDED COPY to them."""
 
+import threading
 from pathlib import Path
 
 from scsi_targets.devices.tape.models import drive_model
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.devices.unit.target import Target
-from scsi_targets.devices.unit.task import Nexus, Response
+from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import copy_descriptors as copy
 from tests.unit.devices.disk.support import make_disk
 from tests.unit.devices.support import ALPHA, BETA, TARGET, data_of, send
@@ -23,6 +24,7 @@ class Site:
     """`disk` (LUN 0) with content on it, `tape` (LUN 1) and `other` (LUN 2), each with an empty cartridge."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.disk = make_disk(directory, blocks=BLOCKS)
         self.tape, self.other = (TapeDrive(drive_model("IBM ULT3580-TD8"), f"TB0000000{n}") for n in (1, 2))
         self.cartridges = [
@@ -33,9 +35,6 @@ class Site:
             drive.load(cartridge)
         self.units = [self.disk, self.tape, self.other]
         self.target = Target(TARGET, dict(enumerate(self.units)))
-        for unit in self.units:
-            unit.copy_units = lambda nexus: self.units
-            unit.tape_patience_seconds = 0.05
         for nexus in (ALPHA, BETA):
             self.target.nexus_established(nexus)
             for unit in self.units:
@@ -43,6 +42,12 @@ class Site:
                     pass
         self.disk_data = content(BLOCKS * 512)
         self.disk.medium.write(self.disk_data, 0)
+
+    def add(self, unit) -> None:
+        """One more logical unit."""
+        self.target.logical_units[len(self.units)] = unit
+        self.units.append(unit)
+        unit.targets.append(self.target)
 
     def close(self) -> None:
         for unit in self.units:
@@ -128,3 +133,28 @@ def copy_status(unit, list_identifier: int = 0, nexus=ALPHA) -> copy.CopyStatus:
     data = data_of(receive(unit, copy.ReceiveCopyStatusLid1, list_identifier=list_identifier, nexus=nexus))
     assert len(data) == 12
     return copy.CopyStatus.decode(data)
+
+
+class Running:
+    """A copy of the whole disk that stands still in its first write until `go` is set."""
+
+    def __init__(self, site, unit, monkeypatch, segments=None):
+        self.go, self.standing = threading.Event(), threading.Event()
+        self.answers, self.done = [], threading.Event()
+        write_blocks = site.tape.write_blocks
+
+        def stand(*args):
+            self.standing.set()
+            assert self.go.wait(30)
+            return write_blocks(*args)
+
+        monkeypatch.setattr(site.tape, "write_blocks", stand)
+        data = copy.parameter_list(site.descriptors, segments or [block_to_stream(4096, BLOCKS)], list_identifier=5)
+        cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(data))
+        self.task = Task(ALPHA, 0, cdb, tag=77, data_out=data, complete=self.complete)
+        assert unit.execute(self.task) is None
+        assert self.standing.wait(30)
+
+    def complete(self, response):
+        self.answers.append(response)
+        self.done.set()

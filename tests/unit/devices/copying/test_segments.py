@@ -84,7 +84,7 @@ def test_tape_to_disk(site):
 
 def test_disk_to_disk_counts_in_source_or_destination_blocks(site, tmp_path):
     big = make_disk(tmp_path, name="big", block_length=4096, blocks=64)
-    site.units.append(big)
+    site.add(big)
     cscds = [site.disk_descriptor(), copy.identification_descriptor(big.identity.naa, device_type=0)]
     common = {"source": 0, "destination": 1}
     forward = copy.BlockToBlock.encode(**common, number_of_blocks=16, source_logical_block_address=8,
@@ -97,8 +97,6 @@ def test_disk_to_disk_counts_in_source_or_destination_blocks(site, tmp_path):
     assert read[8192:16384] == site.disk_data[4096:12288]
     assert read[40960:49152] == site.disk_data[:8192]
     assert sum(map(bool, read[:8192])) == 0
-    big.close()
-    site.units.remove(big)
 
 
 def test_tape_to_tape_with_another_block_length(site):

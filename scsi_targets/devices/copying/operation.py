@@ -1,0 +1,124 @@
+"""One EXTENDED COPY from its arrival to its end: its place in the queues of the tape drives, the job, and how it failed
+(SPC-5 5.17.7.4)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from datamover.copy_job import CopyJob
+from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Side, Tally
+from datamover.endpoints import NoDevice
+from scsi_targets.devices.copying.access import Access, Copyable
+from scsi_targets.devices.copying.plan import Planner, unreachable
+from scsi_targets.devices.copying.records import CopyRecord
+from scsi_targets.t10 import sense
+from scsi_targets.t10.sense import CheckCondition, ForwardedSense
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.copying.parameters import Parameters
+    from scsi_targets.devices.unit.task import Task
+
+log = structlog.get_logger(__name__)
+
+# Held while a copy takes its places in the queues of all its drives: so two copies are in the same order in every
+# queue, and none waits for one that waits for it. Taken before the lock of any logical unit.
+_arrivals = threading.Lock()
+
+
+class Operation:
+    """Made on arrival, which raises CheckCondition for what is wrong with the parameter list; then begin(), run() on a
+    thread that may take long, end().
+
+    units: what the initiator may copy between. own: the logical unit that processes the command."""
+
+    def __init__(
+        self, parameters: Parameters, task: Task, units: Iterable[Copyable], own: Copyable, record: CopyRecord
+    ) -> None:
+        self._task = task
+        self._record = record
+        self._planner = Planner(parameters, task, units, own)
+        self._changed = threading.Condition()
+        try:
+            self._steps = self._planner.steps()
+            self._accesses = list(self._planner.accesses.values())
+        except CopyFailed as failed:
+            raise self._report(failed) from failed
+
+    def begin(self) -> None:
+        """Takes its place with every logical unit that takes part."""
+        self._record.cancelling = self._wake
+        self._task.when_aborted(self._wake)
+        with _arrivals:
+            for access in self._accesses:
+                access.begin(self._wake)
+
+    def end(self) -> None:
+        """The logical units are free of it."""
+        for access in self._accesses:
+            access.end()
+
+    def run(self) -> None:
+        """The whole of it. Raises CheckCondition."""
+        progress = self._record.progress
+        try:
+            self._await_turn()
+            CopyJob(self._steps, progress=progress, cancelled=self._stopped).run()
+        except CopyFailed as failed:
+            raise self._report(failed) from failed
+        except CopyCancelled:
+            log.info("copy stopped", written_bytes=progress.bytes_written)
+            raise CheckCondition(sense.COPY_CLEARED_BY_DEVICE_SERVER) from None
+        log.info("copy done", segments=len(self._steps), written_bytes=progress.bytes_written,
+                 crc32c=f"{progress.crc32c:08x}")  # fmt: skip
+
+    # ---- waiting ---------------------------------------------------------------------------------------------------
+
+    def _stopped(self) -> bool:
+        return self._task.aborted or self._record.cancelled
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _await_turn(self) -> None:
+        """Until every drive is free for this copy: they serve copies and commands in the order of their arrival."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped() or self._cleared() or all(a.granted for a in self._accesses))
+        if self._stopped():
+            raise CopyCancelled
+        if (access := self._cleared()) is not None and access.cleared is not None:
+            raise CopyFailed(*self._planner.first_use(access), CheckCondition(access.cleared), Tally())
+
+    def _cleared(self) -> Access | None:
+        return next((access for access in self._accesses if access.cleared is not None), None)
+
+    # ---- failures --------------------------------------------------------------------------------------------------
+
+    def _report(self, failed: CopyFailed) -> CheckCondition:
+        ends = self._planner.ends[failed.segment]
+        log.warning("copy failed", segment=failed.segment, side=failed.side.value, reason=str(failed.cause))
+        cscd = ends.of(failed.side)
+        if isinstance(failed.cause, NoDevice) and cscd is not None:
+            return unreachable(cscd, failed.segment)
+        information = None
+        if failed.written_bytes and ends.destination is not None:
+            information = failed.residual_bytes // ends.destination.counted_in
+        if isinstance(failed.cause, InexactSegment):
+            code = sense.UNEXPECTED_INEXACT_SEGMENT
+        elif cscd is None or cscd.access is None:  # inline data cannot fail, so this is a fault of ours
+            code = sense.COPY_SEGMENT_FAILED
+        else:
+            by_destination = failed.side is Side.DESTINATION
+            answer, data = cscd.access.answer_to(failed.cause, writes=by_destination)
+            return CheckCondition(
+                sense.THIRD_PARTY_DEVICE_FAILURE,
+                information=information,
+                command_specific=failed.segment,
+                segment_pointer=(cscd.offset, False, -1) if cscd.offset is not None else None,
+                forwarded=ForwardedSense(by_destination, answer, data),
+            )
+        return CheckCondition(code, information=information, command_specific=failed.segment)

@@ -1,0 +1,49 @@
+"""A disk as a copy uses it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scsi_targets.devices.copying.access import DiskAccess
+from scsi_targets.devices.copying.local import LocalAccess
+from scsi_targets.t10 import sbc, sense
+from scsi_targets.t10.sense import CheckCondition
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from scsi_targets.devices.disk.storage import BlockStorage
+    from scsi_targets.devices.unit.task import Task
+
+
+class BlockDeviceAccess(LocalAccess, DiskAccess):
+    """READ(16) and WRITE(16). The disk goes on serving others meanwhile."""
+
+    reading = sbc.Read16
+    writing = sbc.Write16
+    alone = False
+
+    def __init__(self, disk: BlockStorage, task: Task) -> None:
+        super().__init__(disk, task)
+        self._disk = disk
+        self.block_length = disk.block_length
+
+    def check_range(self, address: int, count: int, *, writes: bool) -> None:
+        if self._disk.accessible and count and address + count > self._disk.capacity:
+            field = (self.writing if writes else self.reading).logical_block_address
+            raise CheckCondition(sense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, field)
+
+    def read_into(self, buffer: Buffer, offset: int, /) -> None:
+        with self.command(self.reading), self._disk.gate.shared:
+            self._check(buffer, offset, writes=False)
+            self._disk.medium.read_into(buffer, offset)
+
+    def write(self, buffer: Buffer, offset: int, /) -> None:
+        with self.command(self.writing), self._disk.gate.shared:
+            self._check(buffer, offset, writes=True)
+            self._disk.medium.write(buffer, offset, durable=not self._disk.writeback_cache)
+
+    def _check(self, buffer: Buffer, offset: int, *, writes: bool) -> None:
+        self._guest.check()  # a reset that came since has waited for the gate
+        blocks = memoryview(buffer).nbytes // self.block_length
+        self.check_range(offset // self.block_length, blocks, writes=writes)

@@ -1,0 +1,89 @@
+"""A tape drive as a copy uses it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scsi_targets.devices.copying.access import TapeAccess
+from scsi_targets.devices.copying.local import LocalAccess
+from scsi_targets.t10 import ssc
+from scsi_targets.t10.sense import CheckCondition, SenseCode
+from vlib_images.errors import DamagedBlock, EncryptionProblem
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from scsi_targets.devices.tape.position import PositionCommands
+    from scsi_targets.devices.unit.task import Task
+
+
+class TapeDriveAccess(LocalAccess, TapeAccess):
+    """READ(6), WRITE(6), WRITE FILEMARKS(6), SPACE(6) and LOCATE(10). The copy has the medium for itself."""
+
+    reading = ssc.Read6
+    writing = ssc.Write6
+    alone = True
+
+    def __init__(self, drive: PositionCommands, task: Task) -> None:
+        super().__init__(drive, task)
+        self._drive = drive
+
+    def read_blocks(self, into: Buffer, block_length: int, fixed: bool, /) -> int:
+        drive, count = self._drive, memoryview(into).nbytes // block_length
+        with self.command(self.reading), drive.lock:
+            drive.prepare_transfer(self._task.nexus, writing=False)
+            try:
+                result = drive.loaded.read_blocks(into, block_length, count)
+            except (DamagedBlock, EncryptionProblem) as error:
+                left = count - error.blocks_read if fixed else block_length
+                raise _after(error.blocks_read * block_length, drive.read_failure(error, left)) from error
+            if result.blocks < count:
+                left = count - result.blocks if fixed else block_length - result.length
+                raise _after(result.blocks * block_length, drive.read_stopped(result.stopped_by, left))
+        return count * block_length
+
+    def write_blocks(self, data: Buffer, block_length: int, fixed: bool, /) -> None:
+        drive, length = self._drive, memoryview(data).nbytes
+        with self.command(self.writing):
+            with drive.lock:
+                drive.prepare_transfer(self._task.nexus, writing=True)
+            try:
+                warning = drive.write_blocks(data, block_length, length // block_length)
+            except CheckCondition as failure:
+                raise _write_failure(failure, length, block_length, fixed) from failure
+        if warning is not None:  # everything was written, and the initiator must be told: the copy ends here
+            raise _warned(warning, length)
+
+    def write_filemarks(self, count: int, *, immediate: bool) -> None:
+        with self.command(ssc.WriteFilemarks6), self._drive.lock:
+            warning = self._drive.write_filemarks(count, immediate=immediate)
+        if warning is not None:
+            raise _warned(warning)
+
+    def space(self, code: int, count: int) -> None:
+        with self.command(ssc.Space6), self._drive.lock:
+            self._drive.space(code, count, ssc.Space6.code)
+
+    def locate(self, logical_object_identifier: int) -> None:
+        with self.command(ssc.Locate10), self._drive.lock:
+            partition = self._drive.loaded.position[0]
+            self._drive.locate(ssc.DESTINATION_OBJECT, partition, logical_object_identifier)
+
+
+def _after(transferred: int, failure: CheckCondition) -> CheckCondition:
+    failure.transferred = transferred
+    return failure
+
+
+def _warned(warning: SenseCode, transferred: int = 0) -> CheckCondition:
+    return CheckCondition(warning, information=0, end_of_medium=True, transferred=transferred)
+
+
+def _write_failure(failure: CheckCondition, length: int, block_length: int, fixed: bool) -> CheckCondition:
+    """INFORMATION counts blocks; a variable-block write would have said how long its one block is."""
+    left = failure.sense.information
+    if left is None:
+        return failure
+    if not fixed:
+        failure.sense = failure.sense._replace(information=block_length)
+    return _after(length - left * block_length, failure)

@@ -1,0 +1,73 @@
+"""Who works on a logical unit without a session: a copy manager, which is one more initiator to it, or the robot.
+
+What a guest has under way belongs to the task set: what aborts the commands of every nexus ends it, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from scsi_targets.t10.sense import CheckCondition, SenseCode
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.unit.logical_unit import LogicalUnit
+    from scsi_targets.devices.unit.task import Nexus
+
+
+def _nobody() -> None:
+    """What a guest calls that nobody waits for."""
+
+
+class Guest:
+    """One guest of one logical unit.
+
+    nexus: on whose behalf a copy works; None for the robot, whom no task management function concerns.
+    waits: it wants the unit for itself, so it queues as a command would, and `granted` says when its turn has come;
+    commands that need the medium queue behind it then, and a copy's guest lets all others pass.
+    changed: called when it is granted or cleared, under the unit's lock: it only passes the word on.
+    """
+
+    def __init__(
+        self, unit: LogicalUnit, nexus: Nexus | None, *, waits: bool = False, changed: Callable[[], None] = _nobody
+    ) -> None:
+        self.unit = unit
+        self.nexus = nexus
+        self.waits = waits
+        self.granted = not waits
+        self.cleared: SenseCode | None = None  # what its next command would be told: its commands were aborted
+        self.active = False  # a transfer is under way
+        self.changed = changed
+
+    def grant(self) -> None:
+        """Its turn has come."""
+        self.granted = True
+        self.changed()
+
+    def clear(self, code: SenseCode) -> None:
+        """A task management function aborted what it has under way; the unit forgets it after the transfer at hand."""
+        if self.cleared is None:
+            self.cleared = code
+            self.changed()
+
+    def check(self) -> None:
+        """Raises CheckCondition: the unit attention that follows upon what cleared it."""
+        if self.cleared is not None:
+            raise CheckCondition(self.cleared)
+
+    @contextmanager
+    def transfer(self, check: Callable[[], None]) -> Iterator[None]:
+        """One command to the unit: `check` under its lock, then what is inside without it. Raises what `check` raises
+        and what clear() left; whatever aborts the guest later counts from the next transfer on."""
+        with self.unit.lock:
+            self.check()
+            check()
+            self.active = True
+        try:
+            yield
+        finally:
+            with self.unit.lock:
+                self.active = False
+                if self.cleared is not None:
+                    self.unit.dismiss(self)

@@ -1,0 +1,356 @@
+"""The copy manager as one more initiator: what others may do to a unit that takes part, and what the copy says."""
+
+import threading
+
+import pytest
+
+from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.task import Nexus, Task
+from scsi_targets.t10 import copy_descriptors as copy
+from scsi_targets.t10 import spc, ssc
+from tests.unit.devices.copying.support import BLOCKS, Running, Site, block_to_stream, copy_status, receive
+from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
+from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
+from tests.unit.devices.tape.support import good
+
+ELSEWHERE = "iqn.2026-11.test:elsewhere"
+NOT_REACHABLE = (0xA, 0x0D, 0x02)
+RESET, CLEARED, PREEMPTED = (6, 0x29, 0x03), (6, 0x2F, 0x00), (6, 0x2A, 0x05)
+
+
+@pytest.fixture
+def site(tmp_path):
+    site = Site(tmp_path)
+    yield site
+    site.close()
+
+
+# ---- whom a copy can reach -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(site):
+    """The disk is in another target only. ALPHA has a session there too; BETA has none."""
+    del site.target.logical_units[0]
+    site.disk.targets.clear()
+    target = Target(ELSEWHERE, {0: site.disk})
+    target.nexus_established(Nexus(ALPHA.initiator_name, ALPHA.isid, ELSEWHERE))
+    return site
+
+
+def segments_with_the_disk():
+    """Every type that can name it; CSCD descriptor 0 is the disk, 1 the tape."""
+    here = {"source": copy.THIS_LOGICAL_UNIT, "destination": 0}
+    yield block_to_stream(512, 1)
+    yield copy.StreamToBlock.encode(source=1, destination=0, stream_device_transfer_length=512, number_of_blocks=1)
+    yield copy.BlockToBlock.encode(source=0, destination=0, number_of_blocks=1)
+    yield copy.VerifyCscd.encode(source=0)
+    yield copy.VerifyCscd.encode(source=0, test_unit_ready=1)
+    yield copy.InlineToStream.encode(destination=0, stream_device_transfer_length=4, inline_data_number_of_bytes=4)
+    yield copy.StreamToStream.encode(
+        **here, source_stream_device_transfer_length=4, destination_stream_device_transfer_length=4, byte_count=4
+    )
+    yield copy.StreamToDiscard.encode(source=0, stream_device_transfer_length=512, number_of_bytes=512)
+    yield copy.WriteFilemarks.encode(destination=0, filemark_count=1)
+    yield copy.SpaceTape.encode(destination=0, count=1)
+    yield copy.LocateTape.encode(destination=0)
+
+
+@pytest.mark.parametrize("nexus", [ALPHA, BETA], ids=["with a session there", "without"])
+def test_only_what_the_session_shows_can_be_copied(elsewhere, nexus):
+    for segment in segments_with_the_disk():
+        response = elsewhere.copy(segment, unit=elsewhere.tape, nexus=nexus, inline=bytes(4))
+        assert sense_of(response) == NOT_REACHABLE, segment.hex()
+        assert response.sense[15:18] == bytes([0x80, 0, 16])
+    assert elsewhere.written() == []
+
+
+def test_no_designator_of_a_unit_elsewhere_is_known(elsewhere):
+    page = elsewhere.disk.device_identification(Task(ALPHA, 0, bytes(16)))
+    at, tried = 0, 0
+    while at < len(page):
+        name = page[at + 4 : at + 4 + page[at + 3]][:20]
+        wanted = copy.identification_descriptor(
+            name, device_type=0, designator_type=page[at + 1] & 0xF, code_set=page[at] & 0xF
+        )
+        response = elsewhere.copy(
+            block_to_stream(512, 1), cscds=[wanted, elsewhere.tape_descriptor()], unit=elsewhere.tape
+        )
+        assert sense_of(response) == NOT_REACHABLE
+        at, tried = at + 4 + page[at + 3], tried + 1
+    assert tried > 3
+
+
+def test_results_belong_to_the_nexus_that_asked(site):
+    good(site.copy(block_to_stream(512, 1), list_identifier=3))
+    same_name = Nexus(ALPHA.initiator_name, ALPHA.isid, ELSEWHERE)
+    for command in (copy.ReceiveCopyStatusLid1, copy.ReceiveCopyStatusLid4, copy.ReceiveCopyFailureDetailsLid1):
+        for other in (BETA, same_name):
+            assert sense_of(receive(site.disk, command, list_identifier=3, nexus=other)) == (5, 0x24, 0)
+    assert copy_status(site.disk, 3).copy_command_status == 1
+
+
+# ---- commands that are aborted -------------------------------------------------------------------------------------
+
+
+def preempt_and_abort(unit):
+    key = spc.Register.encode(parameter_list_length=24)
+    for nexus, number in ((ALPHA, 1), (BETA, 2)):
+        good(send(unit, key, nexus=nexus, data=bytes(8) + number.to_bytes(8, "big") + bytes(8)))
+    cdb = spc.PreemptAndAbort.encode(type=1, parameter_list_length=24)
+    good(send(unit, cdb, nexus=BETA, data=(2).to_bytes(8, "big") + (1).to_bytes(8, "big") + bytes(8)))
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda site: site.target.logical_unit_reset(BETA, 1), RESET),
+        (lambda site: site.target.logical_unit_reset(ALPHA, 1), RESET),
+        (lambda site: site.target.clear_task_set(BETA, 1), CLEARED),
+        (lambda site: preempt_and_abort(site.tape), PREEMPTED),
+    ],
+    ids=["reset by another", "reset by the same", "clear task set", "preempt and abort"],
+)
+@pytest.mark.parametrize("where", ["disk", "other"])
+def test_a_task_management_function_of_the_tape_aborts_the_copy(site, where, function, told, monkeypatch):
+    running = Running(site, getattr(site, where), monkeypatch)
+    function(site)
+    running.go.set()
+    assert running.done.wait(30)
+    segment, information, pointer, status, sense = failure(running.answers[0], DESTINATION)
+    assert (segment, pointer, status, code_of(sense)) == (0, bytes([0x80, 0, 48]), 2, told)
+    written = b"".join(site.written())
+    assert written == site.disk_data[: 1 << 20]  # the write that was under way
+    assert information == len(site.disk_data) - len(written)
+    assert site.tape.occupy(30)
+    site.tape.vacate()
+
+
+@pytest.mark.parametrize("where", ["tape", "other"])
+def test_a_reset_of_the_disk_aborts_the_copy_of_a_drive(site, where, monkeypatch):
+    more = [block_to_stream(4096, BLOCKS)] * 3  # than can be read before the first of it is written
+    running = Running(site, getattr(site, where), monkeypatch, more)
+    site.target.logical_unit_reset(BETA, 0)
+    running.go.set()
+    assert running.done.wait(30)
+    _, _, pointer, _, sense = failure(running.answers[0], SOURCE)
+    assert (pointer, code_of(sense)) == (bytes([0x80, 0, 16]), RESET)
+    assert len(b"".join(site.written())) < 3 * len(site.disk_data)
+
+
+@pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.parametrize("where", ["disk", "tape", "other"])
+def test_a_target_reset_ends_the_copy_without_an_answer(site, where, cold, monkeypatch):
+    running = Running(site, getattr(site, where), monkeypatch)
+    site.target.target_reset(BETA, cold)
+    running.go.set()
+    assert site.tape.occupy(30)
+    site.tape.vacate()
+    assert running.answers == []
+    assert b"".join(site.written()) == site.disk_data[: 1 << 20]
+
+
+def test_what_aborts_tasks_of_others_leaves_the_copy(site, monkeypatch):
+    """ABORT TASK SET, and PREEMPT AND ABORT of somebody else's registration."""
+    running = Running(site, site.disk, monkeypatch)
+    site.tape.abort_task_set(ALPHA)
+    site.tape.abort_task_set(BETA)
+    assert not site.tape.abort_task(ALPHA, 77)
+    key = spc.Register.encode(parameter_list_length=24)
+    gamma = Nexus("iqn.2026-11.test:gamma", bytes(6), ALPHA.target_name)
+    for nexus, number in ((ALPHA, 1), (gamma, 2)):
+        good(send(site.tape, key, nexus=nexus, data=bytes(8) + number.to_bytes(8, "big") + bytes(8)))
+    cdb = spc.PreemptAndAbort.encode(type=1, parameter_list_length=24)
+    good(send(site.tape, cdb, data=(1).to_bytes(8, "big") + (2).to_bytes(8, "big") + bytes(8)))
+    running.go.set()
+    assert running.done.wait(30)
+    good(running.answers[0])
+    assert b"".join(site.written()) == site.disk_data
+
+
+def test_a_reset_ends_a_copy_that_waits_for_its_turn(site, monkeypatch):
+    running = Running(site, site.disk, monkeypatch)
+    waiting = start(site.other, site, [block_to_stream(512, 1)], BETA)
+    site.tape.reset()
+    _, _, _, _, sense = failure(waiting.answer(), DESTINATION)
+    assert code_of(sense) == RESET
+    running.go.set()
+    assert running.done.wait(30)
+
+
+def test_a_copy_that_waits_for_its_turn_can_be_aborted(site, monkeypatch):
+    running = Running(site, site.disk, monkeypatch)
+    waiting = start(site.other, site, [block_to_stream(512, 1)], ALPHA, list_identifier=6)
+    good(send(site.other, copy.CopyOperationAbort.encode(list_identifier=6)))
+    assert sense_of(waiting.answer()) == (0xA, 0x2F, 0x02)
+    gone = start(site.other, site, [block_to_stream(512, 1)], ALPHA, list_identifier=7)
+    site.other.abort_task_set(ALPHA)
+    site.other.close()  # which waits for its threads
+    assert not gone.ended.is_set()
+    running.go.set()
+    assert running.done.wait(30)
+    good(running.answers[0])
+
+
+def test_a_drive_that_goes_away_takes_the_copy_along(site, monkeypatch):
+    running = Running(site, site.disk, monkeypatch)
+    closing = threading.Thread(target=site.tape.close)
+    closing.start()
+    closing.join(30)
+    running.go.set()
+    assert running.done.wait(30)
+    _, _, _, _, sense = failure(running.answers[0], DESTINATION)
+    assert code_of(sense) == (5, 0x25, 0)
+
+
+# ---- commands of others to a drive that takes part -----------------------------------------------------------------
+
+
+class start:
+    """An EXTENDED COPY that is not waited for."""
+
+    def __init__(self, unit, site, segments, nexus, cscds=None, **header):
+        self.ended, self.answers = threading.Event(), []
+        data = copy.parameter_list(cscds or site.descriptors, segments, **header)
+        cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(data))
+        self.task = Task(nexus, 0, cdb, data_out=data, complete=self._complete)
+        assert unit.execute(self.task) is None
+
+    def _complete(self, response):
+        self.answers.append(response)
+        self.ended.set()
+
+    def answer(self):
+        assert self.ended.wait(30)
+        return self.answers[0]
+
+
+AT_ONCE = {
+    "TEST UNIT READY": bytes(6),
+    "REQUEST SENSE": bytes([3, 0, 0, 0, 18, 0]),
+    "INQUIRY": bytes([0x12, 0, 0, 0, 96, 0]),
+    "MODE SENSE(6)": bytes([0x1A, 0, 0x3F, 0, 255, 0]),
+    "MODE SENSE(10)": bytes([0x5A, 0, 0x3F, 0, 0, 0, 0, 2, 0, 0]),
+    "LOG SENSE": bytes([0x4D, 0, 0x40 | 0x0C, 0, 0, 0, 0, 2, 0, 0]),
+    "LOG SENSE, TapeAlert": bytes([0x4D, 0, 0x40 | 0x2E, 0, 0, 0, 0, 2, 0, 0]),
+    "LOG SENSE, volume statistics": bytes([0x4D, 0, 0x40 | 0x17, 0, 0, 0, 0, 8, 0, 0]),
+    "READ POSITION": bytes([0x34, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    "READ POSITION, long": bytes([0x34, 6, 0, 0, 0, 0, 0, 0, 0, 0]),
+    "READ BLOCK LIMITS": bytes([5, 0, 0, 0, 0, 0]),
+    "REPORT DENSITY SUPPORT": bytes([0x44, 1, 0, 0, 0, 0, 0, 2, 0, 0]),
+    "READ ATTRIBUTE": bytes([0x8C, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]),
+    "READ MEDIA SERIAL NUMBER": bytes([0xAB, 1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]),
+    "PERSISTENT RESERVE IN": bytes([0x5E, 0, 0, 0, 0, 0, 0, 0, 255, 0]),
+    "REPORT LUNS": bytes([0xA0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]),
+    "REPORT TARGET PORT GROUPS": bytes([0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]),
+    "REPORT SUPPORTED OPERATION CODES": bytes([0xA3, 0x0C, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]),
+    "SECURITY PROTOCOL IN": bytes([0xA2, 0x20, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]),
+    "PREVENT MEDIUM REMOVAL": bytes([0x1E, 0, 0, 0, 1, 0]),
+    "ALLOW MEDIUM REMOVAL": bytes([0x1E, 0, 0, 0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("where", ["disk", "tape", "other"])
+def test_commands_that_need_no_medium_are_answered_at_once(site, where, monkeypatch):
+    running = Running(site, getattr(site, where), monkeypatch)
+    for nexus in (ALPHA, BETA):
+        for name, cdb in AT_ONCE.items():
+            response = site.tape.execute(Task(nexus, 1, cdb.ljust(16, b"\0"), data_in_limit=4096))
+            assert response is not None, f"{name} waits"
+            assert response.status == 0, (name, response.sense.hex())
+    sense = data_of(send(site.tape, AT_ONCE["REQUEST SENSE"]))
+    assert sense[2] & 0xF == 0
+    running.go.set()
+    assert running.done.wait(30)
+    good(running.answers[0])
+    assert b"".join(site.written()) == site.disk_data
+
+
+@pytest.mark.parametrize("where", ["disk", "tape", "other"])
+def test_commands_that_need_the_medium_wait_for_the_end_of_the_copy(site, where, monkeypatch):
+    running = Running(site, getattr(site, where), monkeypatch)
+    answers, order = [], []
+    commands = {
+        "WRITE FILEMARKS": ssc.WriteFilemarks6.encode(filemark_count=1),
+        "REWIND": ssc.Rewind.encode(),
+        "READ": ssc.Read6.encode(transfer_length=4096),
+        "SPACE": ssc.Space6.encode(code=1, count=1),
+        "LOAD UNLOAD": ssc.LoadUnload.encode(),
+    }
+    done = threading.Event()
+    for name, cdb in commands.items():
+
+        def complete(response, name=name):
+            order.append(name)
+            answers.append(response)
+            if len(order) == len(commands):
+                done.set()
+
+        task = Task(BETA, 1, cdb.ljust(16, b"\0"), data_in_limit=4096, complete=complete)
+        assert site.tape.execute(task) is None, name
+    good(send(site.tape, bytes(6), nexus=BETA))  # and they hold up nothing that need not wait
+    assert order == []
+    running.go.set()
+    assert running.done.wait(30)
+    good(running.answers[0])
+    assert done.wait(30)
+    assert order == list(commands)
+    assert [answer.status for answer in answers] == [0] * len(commands)
+    assert bytes(memoryview(answers[2].data_in)) == site.disk_data[:4096]
+
+
+def test_copies_and_commands_have_a_drive_in_the_order_of_their_arrival(site, monkeypatch):
+    running = Running(site, site.disk, monkeypatch)
+    mark = ssc.WriteFilemarks6.encode(filemark_count=1).ljust(16, b"\0")
+    waiting, marked = [], threading.Event()
+    for number in range(4):
+        unit = (site.disk, site.other, site.tape, site.disk)[number]
+        waiting.append(start(unit, site, [block_to_stream(512, 1, number)], BETA, list_identifier=number))
+        if number == 1:
+            assert site.tape.execute(Task(BETA, 1, mark, complete=lambda response: marked.set())) is None
+    assert not any(copy_.ended.is_set() for copy_ in waiting)
+    running.go.set()
+    assert running.done.wait(30)
+    for copy_ in waiting:
+        good(copy_.answer())
+    assert marked.wait(30)
+    blocks = [site.disk_data[512 * number : 512 * (number + 1)] for number in range(4)]
+    assert site.written()[BLOCKS * 512 // 4096 :] == [*blocks[:2], None, *blocks[2:]]
+
+
+def test_copies_that_want_the_same_drives_the_other_way_round(site):
+    """Many at once, between two drives in both directions: none waits for one that waits for it."""
+    cscds = [site.tape_descriptor(), site.tape_descriptor(site.other), site.disk_descriptor()]
+    copies = []
+    for number in range(8):
+        here, there = number % 2, 1 - number % 2
+        segments = [
+            copy.BlockToStream.encode(
+                source=2, destination=tape, stream_device_transfer_length=512, number_of_blocks=2,
+                logical_block_address=2 * number,
+            )
+            for tape in (here, there)
+        ]  # fmt: skip
+        copies.append(start((site.disk, site.tape)[here], site, segments, ALPHA, cscds, list_identifier=number))
+    for copy_ in copies:
+        good(copy_.answer())
+    expected = [site.disk_data[at : at + 512] for at in range(0, 8192, 512)]
+    assert site.written() == expected
+    assert site.written(site.other) == expected
+
+
+def test_one_unit_by_two_names_is_one_unit(site):
+    """What one segment has written the next one reads, whichever descriptors they use."""
+    cscds = [site.disk_descriptor()]
+    here = copy.THIS_LOGICAL_UNIT
+    segments = [
+        copy.BlockToBlock.encode(
+            source=0 if n % 2 else here, destination=here if n % 2 else 0, number_of_blocks=1,
+            source_logical_block_address=n, destination_logical_block_address=n + 1,
+        )
+        for n in range(200)
+    ]  # fmt: skip
+    good(site.copy(*segments, cscds=cscds))
+    read = bytearray(201 * 512)
+    site.disk.medium.read_into(read, 0)
+    assert read == site.disk_data[:512] * 201
