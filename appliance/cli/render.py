@@ -44,6 +44,9 @@ def status(report: dict[str, Any]) -> None:
     for target in report["targets"]:
         typer.echo(f"target {target['iqn']}")
         table(["lun", "device", "type", "model", "serial", "holds"], _devices(report, target["luns"]))
+    for device in report["devices"]:
+        if device["problem"]:
+            typer.secho(f"{device['name']} is not served: {device['problem']}", fg="red")
     table(
         ["place", ">address", "cartridge", "from"],
         [(row["place"], row["address"], row["barcode"], row["source"]) for row in report["elements"] if row["barcode"]],

@@ -1,12 +1,16 @@
 """Disks of a library: their images, and their sections in tapebay.toml."""
 
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from appliance.failures import Failure, OperatorError
+from appliance.library.files import LibraryFiles
 from appliance.settings import config_file
 from appliance.settings.settings import DiskSettings, Settings
 from appliance.settings.template import disk_section
@@ -15,6 +19,40 @@ from vlib_images.atomic import write_atomically
 from vlib_images.disk import convert as disk_convert
 from vlib_images.disk.convert import ConversionFailed, ConverterMissing, Progress
 from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
+from vlib_images.library.state import JsonValue, StateStore
+
+log = structlog.get_logger(__name__)
+
+DISKS = "disks"  # the namespace of the state store that remembers which images there were
+
+
+class Known:
+    """Which disks of a library have been there, with their sizes. A disk is remembered from its first use on."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+
+    def size_bytes(self, name: str) -> int | None:
+        """The size that the image of a disk had when it was last opened; None: it never was. Raises StateDamaged."""
+        match self._store.get(DISKS, name):
+            case {"size_bytes": int() as size_bytes}:
+                return size_bytes
+        return None
+
+    def remember(self, name: str, image: Path, size_bytes: int) -> None:
+        """That it is there now. Where that cannot be stored it is said, and the disk is served all the same."""
+        row: dict[str, JsonValue] = {"image": str(image), "size_bytes": size_bytes}
+        try:
+            if self._store.get(DISKS, name) != row:
+                self._store.put(DISKS, name, row)
+        except OSError as error:
+            log.warning("a disk could not be remembered", disk=name, reason=str(error))
+
+    def forget_others(self, names: Iterable[str]) -> None:
+        """Disks that the library no longer has: a new one of the same name is a new one. Raises OSError."""
+        gone = self._store.items(DISKS).keys() - set(names)
+        if gone:
+            self._store.update(DISKS, dict.fromkeys(gone))
 
 
 def create(
@@ -141,35 +179,76 @@ def _add(path: Path, section: str, make: Callable[[Path], None]) -> dict[str, An
     except OSError:
         image.unlink()
         raise
+    _remember(settings, disk.name, image)
     return describe(settings)[-1]
 
 
-def open_image(disk: DiskSettings, path: Path) -> DiskImage:
-    """The open image of a configured disk: made when it is missing, grown when `size` is larger than it.
-
-    Raises OperatorError CONFIGURATION when it is larger than `size` or is no disk, IN_USE when another process has it,
-    OSError.
-    """
+def _remember(settings: Settings, name: str, image: Path) -> None:
+    """From now on, not from its first start on: its file system may be gone by then. A daemon that has the library open
+    does it when it opens the disk."""
     try:
-        if disk.size is not None and not path.exists():
+        with LibraryFiles.open(settings) as files:
+            Known(files.store).remember(name, image, image.stat().st_size)
+    except OperatorError as error:
+        log.debug("a new disk is remembered when it is first served", disk=name, reason=str(error))
+
+
+def open_image(disk: DiskSettings, path: Path, known: Known | None = None) -> DiskImage:
+    """The open image of a configured disk: made when it never was there, grown when `size` is larger than it.
+
+    known: what the library remembers of its disks. An image that was there before is never made anew nor filled up:
+    that it is gone or shorter means that its file system is not mounted, or that data is lost. Raises OperatorError
+    REFUSED for that, CONFIGURATION when the image is larger than `size` or is no disk, IN_USE when another process has
+    it, OSError.
+    """
+    before = None if known is None else known.size_bytes(disk.name)
+    image = _open(disk, path, before)
+    try:
+        _refuse_cut(disk, image, before)
+        _fit(disk, image)
+    except BaseException:
+        image.close()
+        raise
+    if known is not None:
+        known.remember(disk.name, path, image.size_bytes)
+    return image
+
+
+def _open(disk: DiskSettings, path: Path, before: int | None) -> DiskImage:
+    try:
+        if before is not None and not os.path.lexists(path):
+            message = (
+                f"disk {disk.name}: its image {path} is missing; it had {format_size(before)}. Mount the file system "
+                f"it is on, or restore it; to begin with an empty disk: truncate -s {before} {path}"
+            )
+            raise OperatorError(Failure.REFUSED, message)
+        if disk.size is not None and not os.path.lexists(path):
             make_image(path, disk.size)
-        image = DiskImage.open(path, read_only=disk.read_only)
+        return DiskImage.open(path, read_only=disk.read_only)
     except DiskInUse as error:
         raise OperatorError(Failure.IN_USE, str(error)) from None
     except NotADisk as error:
         raise OperatorError(Failure.CONFIGURATION, f"disk {disk.name}: {error}") from None
     except FileNotFoundError:
         message = f"disk {disk.name}: there is no {path}; give its size, so that it can be made"
+        if path.is_symlink():
+            message = f"disk {disk.name}: {path} leads to {path.readlink()}, which is missing; mount or restore it"
         raise OperatorError(Failure.CONFIGURATION, message) from None
-    try:
-        _fit(disk, image)
-    except BaseException:
-        image.close()
-        raise
-    return image
+
+
+def _refuse_cut(disk: DiskSettings, image: DiskImage, before: int | None) -> None:
+    if before is not None and image.size_bytes < before:
+        message = (
+            f"disk {disk.name}: {image.path} has {image.size_bytes} bytes and had {before}: it was cut short. Restore "
+            f"it; to go on with zeros in place of what is lost: truncate -s {before} {image.path}"
+        )
+        raise OperatorError(Failure.REFUSED, message)
 
 
 def _fit(disk: DiskSettings, image: DiskImage) -> None:
+    if image.size_bytes < disk.block_size:
+        message = f"disk {disk.name}: {image.path} has {image.size_bytes} bytes, less than a block of {disk.block_size}"
+        raise OperatorError(Failure.CONFIGURATION, message)
     if disk.size is None or disk.size == image.size_bytes:
         return
     if disk.size < image.size_bytes or image.read_only:

@@ -1,6 +1,7 @@
 """A library that is served: from settings and files to logical units, targets and the iSCSI server."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -75,14 +76,14 @@ class Library:
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Raises OperatorError (in use, no library, damaged state, a disk that does not fit), OSError."""
+        """Raises OperatorError (in use, no library, damaged state), OSError."""
         return cls.build(LibraryFiles.open(settings))
 
     @classmethod
-    def build(cls, files: LibraryFiles, open_image: OpenImage = disks.open_image) -> Self:
+    def build(cls, files: LibraryFiles, open_image: OpenImage | None = None) -> Self:
         """Of open files, which it closes in the end, also when it raises as open() does."""
         try:
-            return cls(files, open_image)
+            return cls(files, open_image or _remembering(files))
         except StateDamaged as error:
             files.close()
             raise OperatorError(Failure.REFUSED, str(error)) from error
@@ -111,6 +112,15 @@ class Library:
             if drive.cartridge is not None:
                 _close(drive.cartridge, f"cartridge in {name}")
         self.files.close()
+
+    def grow_disk(self, name: str, size_bytes: int) -> None:
+        """Lengthen the image of a served disk and remember it. Raises KeyError: there is no disk of that name;
+        ValueError, OSError, CheckCondition as BlockDevice.grow()."""
+        disk = self.units.get(name)
+        if not isinstance(disk, BlockDevice):
+            raise KeyError(name)
+        disk.grow(size_bytes)
+        disks.Known(self.files.store).remember(name, disk.medium.path, size_bytes)
 
     def _make_drives(self) -> dict[str, TapeDrive]:
         return {
@@ -141,9 +151,17 @@ class Library:
         return {section.name: self._make_disk(section) for section in self.settings.disks}
 
     def _make_disk(self, section: DiskSettings) -> BlockDevice:
+        """Where its image cannot be opened the others are served all the same, and initiators find it not ready."""
+        image, problem = None, None
+        try:
+            image = self._open_image(section, self.settings.image_of(section))
+        except (OperatorError, OSError) as error:
+            problem = str(error)
+            log.error("a disk is not served; mend it and start again", disk=section.name, reason=problem)
         return BlockDevice(
             Identity(*DISK_NAMES, self.files.serial_number(section.name, section.serial)),
-            self._open_image(section, self.settings.image_of(section)),
+            image,
+            unavailable=problem,
             block_length=section.block_size,
             physical_block_length=section.physical_block_size,
             removable=section.removable,
@@ -152,6 +170,12 @@ class Library:
             store=self._state,
             state_key=section.name,
         )
+
+
+def _remembering(files: LibraryFiles) -> OpenImage:
+    known = disks.Known(files.store)
+    known.forget_others(disk.name for disk in files.settings.disks)
+    return partial(disks.open_image, known=known)
 
 
 def _close(closing: Device | Loadable, name: str) -> None:

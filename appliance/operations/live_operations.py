@@ -95,11 +95,10 @@ class LiveOperations(Operations):
 
     def disk_grow(self, name: str, size_bytes: int) -> dict[str, Any]:
         """Lengthen the image of a served disk; initiators are told that its capacity has changed."""
-        disk = self._library.units.get(name)
-        if not isinstance(disk, BlockDevice):
-            raise OperatorError(Failure.NOT_FOUND, f"there is no disk {name} in the running library")
         try:
-            disk.grow(size_bytes)
+            self._library.grow_disk(name, size_bytes)
+        except KeyError:
+            raise OperatorError(Failure.NOT_FOUND, f"there is no disk {name} in the running library") from None
         except (ValueError, CheckCondition) as error:
             raise OperatorError(Failure.REFUSED, f"disk {name} cannot grow now: {error}") from error
         return {"name": name, "size_bytes": size_bytes}
@@ -148,6 +147,7 @@ class LiveOperations(Operations):
                 "model": f"{unit.identity.vendor} {unit.identity.product}",
                 "serial": unit.identity.serial_number,
                 "holds": holds.get(name),
+                "problem": unit.unavailable if isinstance(unit, BlockDevice) else None,
             }
             for name, unit in self._library.units.items()
         ]

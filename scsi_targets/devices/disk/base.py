@@ -143,6 +143,7 @@ class BlockUnit(BlockStorage):
         if not self.removable or self.image is not None or image.size_bytes < self.block_length:
             raise ValueError(f"{image.path} cannot be inserted")
         with self.lock:
+            self.unavailable = None
             self.image, self.loaded, self.power = image, True, PowerCondition.ACTIVE
             self.update_access()
             self.offer_commands()

@@ -26,7 +26,9 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class BlockStorage(Device):
     """A disk's medium, without commands.
 
-    image: the medium that is in the device, loaded; None: a removable disk without one. The device closes it.
+    image: the medium that is in the device, loaded; None: a removable disk without one, or `unavailable`. The device
+    closes it. unavailable: why a disk has no image although it should, in an operator's words; then everything that
+    needs the medium is answered NOT READY, MANUAL INTERVENTION REQUIRED.
     block_length: 512 or 4096 bytes; physical_block_length: what READ CAPACITY(16) says of the physical blocks, a power
     of two times the block length. read_only: write protected even if the image could be written. read_zeros: what LBPRZ
     promises of unmapped blocks; without that promise WRITE SAME with UNMAP unmaps whatever its Data-Out. store and
@@ -41,6 +43,7 @@ class BlockStorage(Device):
         identity: Identity,
         image: DiskImage | None,
         *,
+        unavailable: str | None = None,
         block_length: int = 512,
         physical_block_length: int | None = None,
         removable: bool = False,
@@ -51,11 +54,12 @@ class BlockStorage(Device):
         physical = physical_block_length or block_length
         if block_length not in BLOCK_LENGTHS or physical % block_length or (physical // block_length).bit_count() != 1:
             raise ValueError(f"no disk has logical blocks of {block_length} bytes and physical ones of {physical}")
-        if image is None and not removable:
+        if image is None and not removable and unavailable is None:
             raise ValueError("a disk that is not removable needs its image")
         if image is not None and image.size_bytes < block_length:
             raise ValueError(f"{image.path} is shorter than one block of {block_length} bytes")
         self.image = image
+        self.unavailable = unavailable
         self.block_length = block_length
         self.physical_block_length = physical
         self.removable = removable
@@ -80,7 +84,9 @@ class BlockStorage(Device):
 
     def not_ready(self) -> CheckCondition | None:
         """Why the medium cannot be accessed now; None when it can."""
-        return None if self.loaded else CheckCondition(sense.MEDIUM_NOT_PRESENT)
+        if self.loaded:
+            return None
+        return CheckCondition(sense.MANUAL_INTERVENTION_REQUIRED if self.unavailable else sense.MEDIUM_NOT_PRESENT)
 
     def update_access(self) -> None:
         """Called when something that `accessible` depends on has changed."""
