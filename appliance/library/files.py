@@ -1,7 +1,9 @@
 """A library's files, opened by this one process: lock, state, inventory, cartridges. No device, no network."""
 
 import hashlib
+import json
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,8 +14,10 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import CartridgeStore
 from appliance.library.lock import LibraryLock
 from appliance.settings.settings import Settings
-from vlib_images.library.inventory import Inventory, InventoryError
-from vlib_images.library.state import StateDamaged, StateStore
+from vlib_images.library.database.database import FILE_NAME, Database
+from vlib_images.library.database.takeover import OLD_FILES, open_database
+from vlib_images.library.inventory import BARCODE, Inventory, InventoryError
+from vlib_images.library.state import StateDamaged, StateStore, put_document
 
 log = structlog.get_logger(__name__)
 
@@ -29,11 +33,12 @@ def missing_directories(settings: Settings) -> list[Path]:
 class LibraryFiles:
     """Made by create() or open(); close() it, or use `with`. Meanwhile no other process opens this library."""
 
-    def __init__(self, settings: Settings, lock: LibraryLock) -> None:
+    def __init__(self, settings: Settings, lock: LibraryLock, database: Database) -> None:
         self.settings = settings
         self._lock = lock
-        self.store = StateStore(settings.library.state)
-        self.inventory = Inventory(self.store, settings.layout())
+        self.database = database
+        self.store = StateStore(database)
+        self.inventory = Inventory(database, settings.layout())
         self.cartridges = CartridgeStore(settings.library.cartridges)
         for barcode in self.inventory.evicted:
             log.warning("the element of a cartridge is gone; it is on the shelf now", barcode=barcode)
@@ -43,11 +48,13 @@ class LibraryFiles:
 
     @classmethod
     def create(cls, settings: Settings) -> Self:
-        """Make the directories that are missing, then open. Raises as open() does, and OSError."""
+        """Make the directories and the database that are missing, then open. Raises as open() does.
+
+        Where there are cartridges already and no database, it is missing rather than new, and that is REFUSED."""
         paths = settings.library
         for directory in (paths.state, paths.cartridges, paths.disks):
             directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-        return cls.open(settings)
+        return cls._open(settings, new=not any(BARCODE.fullmatch(path.name) for path in paths.cartridges.iterdir()))
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -59,15 +66,24 @@ class LibraryFiles:
                 "tapebay.toml: tapebay serve --init"
             )
             raise OperatorError(Failure.CONFIGURATION, message)
-        lock = LibraryLock(settings.library.state / "lock")
-        try:
-            return cls(settings, lock)
-        except (StateDamaged, InventoryError) as error:
-            lock.release()
-            raise OperatorError(Failure.REFUSED, str(error)) from error
-        except BaseException:
-            lock.release()
-            raise
+        return cls._open(settings, new=False)
+
+    @classmethod
+    def _open(cls, settings: Settings, *, new: bool) -> Self:
+        state = settings.library.state
+        with ExitStack() as opened:
+            lock = LibraryLock(state / "lock")
+            opened.callback(lock.release)
+            try:
+                if new and not any((state / name).exists() for name in (FILE_NAME, *OLD_FILES)):
+                    _make_database(state / FILE_NAME)
+                database = open_database(state)
+                opened.callback(database.close)
+                files = cls(settings, lock, database)
+            except (StateDamaged, InventoryError) as error:
+                raise OperatorError(Failure.REFUSED, str(error)) from error
+            opened.pop_all()
+            return files
 
     def serial_number(self, name: str, configured: str | None) -> str:
         """A device's serial number: the configured one, or ten characters made from the library's identity and `name`.
@@ -77,6 +93,7 @@ class LibraryFiles:
         return configured or f"TB{hashlib.sha256(f'{self._library_id}/{name}'.encode()).hexdigest()[:8].upper()}"
 
     def close(self) -> None:
+        self.database.close()
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -90,6 +107,10 @@ class LibraryFiles:
     def _identity(self) -> str:
         found = self.store.get(IDENTITY, LIBRARY_ID)
         if not isinstance(found, str):
-            found = str(uuid.uuid4())
-            self.store.put(IDENTITY, LIBRARY_ID, found)
+            raise StateDamaged(self.database.path, "it has lost the library's identity, which serial numbers come from")
         return found
+
+
+def _make_database(path: Path) -> None:
+    with Database.being_made(path) as connection:
+        put_document(connection, IDENTITY, LIBRARY_ID, json.dumps(str(uuid.uuid4())))

@@ -1,161 +1,90 @@
 """Which cartridge is where: the elements of a library, the shelf outside it, and durable moves between them.
 
-The stored form has one record per cartridge, naming its place, so a cartridge cannot be in two places. Places are
-stored as type and index ("storage:3"), not as element addresses: a library that changes its model, and with it its
-addresses, keeps its cartridges where they were.
+It stands in the database, one row for each cartridge naming its place, so a cartridge cannot be in two places. A copy
+in memory answers every question; a change goes to the database first and then costs what it changes, whatever the
+size of the library.
 """
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 
-from vlib_images.library.state import JsonValue, StateStore
+from vlib_images.library.database import inventory_rows
+from vlib_images.library.database.batches import batches
+from vlib_images.library.database.database import Database
+from vlib_images.library.database.events import Event
+from vlib_images.library.database.fair_lock import FairLock
+from vlib_images.library.database.inventory_rows import Record
+from vlib_images.library.elements import (
+    BadBarcode,
+    BarcodeExists,
+    Element,
+    ElementEmpty,
+    ElementFull,
+    ElementType,
+    InventoryError,
+    Layout,
+    NoSuchCartridge,
+    NoSuchElement,
+    Place,
+)
 
-NAMESPACE = "inventory"
+__all__ = [
+    "BARCODE", "BadBarcode", "BarcodeExists", "Element", "ElementEmpty", "ElementFull", "ElementType", "Inventory",
+    "InventoryError", "Layout", "NoSuchCartridge", "NoSuchElement",
+]  # fmt: skip
+
 BARCODE = re.compile(r"[A-Z0-9][A-Z0-9_-]{0,31}")
 
 
-class ElementType(IntEnum):
-    """What an element is. The numbers are those of SMC-3 table 10, so that a changer needs no second table."""
-
-    TRANSPORT = 1
-    STORAGE = 2
-    IMPORT_EXPORT = 3
-    DRIVE = 4
-
-
-class InventoryError(Exception):
-    """A change that the inventory refuses; nothing has changed."""
-
-
-class NoSuchElement(InventoryError):
-    """The library has no element with that address."""
-
-
-class ElementEmpty(InventoryError):
-    """There is no cartridge in the element to move from."""
-
-
-class ElementFull(InventoryError):
-    """There is a cartridge in the element to move to."""
-
-
-class NoSuchCartridge(InventoryError):
-    """No cartridge has that barcode, or it is not where the caller said."""
-
-
-class BarcodeExists(InventoryError):
-    """A cartridge of this library, inside or on the shelf, has that barcode already."""
-
-
-class BadBarcode(InventoryError):
-    """A barcode is 1 to 32 upper-case letters, digits, '-' or '_', the first a letter or digit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The element addresses of a library, 0..65535, one range per type; the ranges do not overlap."""
-
-    transport: range
-    storage: range
-    import_export: range
-    drives: range
-
-    def __post_init__(self) -> None:
-        addresses = [address for _, elements in self.ranges() for address in elements]
-        if len(addresses) != len(set(addresses)):
-            raise ValueError("element addresses overlap")
-        if any(not 0 <= address <= 0xFFFF for address in addresses):
-            raise ValueError("element addresses are 0 to 65535")
-
-    def ranges(self) -> Iterator[tuple[ElementType, range]]:
-        yield ElementType.TRANSPORT, self.transport
-        yield ElementType.STORAGE, self.storage
-        yield ElementType.IMPORT_EXPORT, self.import_export
-        yield ElementType.DRIVE, self.drives
-
-
-@dataclass(frozen=True, slots=True)
-class Element:
-    """One element as it is now.
-
-    source: address of the storage or import/export element that the cartridge was last taken from, None if unknown.
-    placed_by_operator: the cartridge came from outside, not by the robot (SMC-3's ImpExp bit).
-    """
-
-    address: int
-    type: ElementType
-    index: int
-    barcode: str | None
-    source: int | None
-    placed_by_operator: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """A cartridge's stored record; place and source are "type:index" or None (shelf, unknown)."""
-
-    place: str | None
-    source: str | None = None
-    placed_by_operator: bool = False
-
-    @classmethod
-    def parse(cls, value: JsonValue) -> "_Record":
-        match value:
-            case {
-                "place": str() | None as place,
-                "source": str() | None as source,
-                "by_operator": bool() as by_operator,
-            }:
-                return cls(place, source, by_operator)
-        raise InventoryError(f"inventory record not understood: {value!r}")
-
-    def encode(self) -> JsonValue:
-        return {"place": self.place, "source": self.source, "by_operator": self.placed_by_operator}
-
-
 class Inventory:
-    """The elements of one library and the cartridges in and outside them. Thread-safe.
+    """The elements of one library and the cartridges in and outside them. Thread-safe; readers wait for no disk.
 
     Every change is one durable step: it has happened when the call returns, and after a crash it has happened whole or
     not at all. Changes raise InventoryError (refused) or OSError (storage failed); then nothing has changed.
     `evicted` lists the cartridges whose element the layout no longer has; opening put them on the shelf.
     """
 
-    def __init__(self, store: StateStore, layout: Layout) -> None:
-        """Raises StateDamaged, OSError, or InventoryError when the stored records contradict each other."""
-        self._store = store
-        self._lock = threading.Lock()
+    def __init__(self, database: Database, layout: Layout) -> None:
+        """Raises StateDamaged, OSError."""
+        self._database = database
         self.layout = layout
-        self._address: dict[str, int] = {}
-        self._elements: dict[int, tuple[ElementType, int, str]] = {}
-        for kind, addresses in layout.ranges():
-            for index, address in enumerate(addresses):
-                place = f"{kind.name.lower()}:{index}"
-                self._elements[address] = (kind, index, place)
-                self._address[place] = address
-        self._records = {barcode: _Record.parse(value) for barcode, value in store.items(NAMESPACE).items()}
-        self._occupant: dict[str, str] = {}
-        self._index()
+        self._changing = FairLock()  # taken before the database's turn
+        self._lock = threading.Lock()  # guards the two mappings, held for as long as memory takes
+        with database.read() as connection:
+            self._records = inventory_rows.read(connection, database.path)
+        self._occupant = {record.place: barcode for barcode, record in self._records.items() if record.place}
         self.evicted = self._evict()
 
-    def elements(self, kind: ElementType | None = None) -> list[Element]:
-        """The elements of one type, or all, in the order of the layout."""
+    # ---- questions -------------------------------------------------------------------------------------------------
+
+    def elements(self, kind: ElementType | None = None, addresses: range | None = None) -> list[Element]:
+        """The elements of one type, or all, in the order of the layout; only those of `addresses` when given, for what
+        those cost."""
         with self._lock:
-            return [self._element(address) for address, row in self._elements.items() if kind in (None, row[0])]
+            return [
+                self._element(address, (each, address - elements.start))
+                for each, elements in self.layout.ranges()
+                if kind in (None, each)
+                for address in _common(elements, addresses)
+            ]
 
     def element(self, address: int) -> Element:
         """Raises NoSuchElement."""
         with self._lock:
-            return self._element(address)
+            return self._element(address, self.layout.place_of(address))
 
     def find(self, barcode: str) -> Element | None:
         """Where a cartridge is; None: on the shelf. Raises NoSuchCartridge."""
         with self._lock:
             place = self._record(barcode).place
-            return None if place is None else self._element(self._address[place])
+            address = self.layout.address_of(place)
+            return None if place is None or address is None else self._element(address, place)
+
+    def __contains__(self, barcode: str) -> bool:
+        """Whether the library has that cartridge, inside or on the shelf."""
+        return barcode in self._records
 
     def barcodes(self) -> list[str]:
         """Every cartridge of the library, inside and on the shelf, sorted."""
@@ -169,7 +98,10 @@ class Inventory:
 
     def first_empty(self, kind: ElementType) -> Element | None:
         """The empty element of that type with the lowest index, None when all are full."""
-        return next((element for element in self.elements(kind) if element.barcode is None), None)
+        with self._lock:
+            elements = self.layout.elements_of(kind)
+            index = next((i for i in range(len(elements)) if (kind, i) not in self._occupant), None)
+            return None if index is None else self._element(elements[index], (kind, index))
 
     def check_new(self, barcode: str) -> None:
         """Whether a new cartridge may have this barcode. Raises BadBarcode, BarcodeExists."""
@@ -178,31 +110,44 @@ class Inventory:
         if barcode in self._records:
             raise BarcodeExists(f"the library has a cartridge {barcode} already")
 
+    # ---- changes ---------------------------------------------------------------------------------------------------
+
     def add(self, barcode: str, address: int | None = None) -> None:
         """A new cartridge, on the shelf or in an empty element. Raises BadBarcode, BarcodeExists, ElementFull, ..."""
-        with self._lock:
-            self.check_new(barcode)
-            place = None if address is None else self._empty_place(address)
-            self._commit({barcode: _Record(place, placed_by_operator=place is not None)})
+        with self._changing:
+            self._add([(barcode, address)])
+
+    def add_all(self, cartridges: Collection[tuple[str, int | None]]) -> Iterator[int]:
+        """New cartridges, each as add() takes one, in batches between which other changes get their turn; yields how
+        many there are after each batch. Raises as add() does, and then nothing of that batch has been added."""
+        done = 0
+        for batch in batches(list(cartridges)):
+            with self._changing:
+                self._add(batch)
+            done += len(batch)
+            yield done
 
     def discard(self, barcode: str) -> None:
         """Forget a cartridge, wherever it is. Raises NoSuchCartridge."""
-        with self._lock:
-            self._record(barcode)
-            self._commit({barcode: None})
+        with self._changing:
+            place = self._record(barcode).place
+            self._commit({barcode: None}, [Event("cartridge forgotten", barcode, {"from": _name(place)})])
 
     def insert(self, barcode: str, address: int) -> None:
         """The operator puts a cartridge from the shelf into an element. Raises NoSuchCartridge, ElementFull, ..."""
-        with self._lock:
+        with self._changing:
             if self._record(barcode).place is not None:
                 raise NoSuchCartridge(f"cartridge {barcode} is not on the shelf")
-            self._commit({barcode: _Record(self._empty_place(address), placed_by_operator=True)})
+            place = self._empty_place(address)
+            event = Event("cartridge put in", barcode, {"to": _name(place)})
+            self._commit({barcode: Record(place, placed_by_operator=True)}, [event])
 
     def remove(self, address: int) -> str:
         """The operator takes the cartridge of an element to the shelf; returns its barcode. Raises ElementEmpty, ..."""
-        with self._lock:
+        with self._changing:
             barcode = self._occupied(address)
-            self._commit({barcode: _Record(None)})
+            event = Event("cartridge taken out", barcode, {"from": _name(self.layout.place_of(address))})
+            self._commit({barcode: Record(None)}, [event])
             return barcode
 
     def move(self, source: int, destination: int) -> str:
@@ -210,10 +155,10 @@ class Inventory:
 
         Raises NoSuchElement, ElementEmpty (source), ElementFull (destination).
         """
-        with self._lock:
+        with self._changing:
             barcode = self._occupied(source)
             if source != destination:
-                self._commit({barcode: self._moved(barcode, self._empty_place(destination))})
+                self._move({barcode: self._empty_place(destination)})
             return barcode
 
     def exchange(self, source: int, first_destination: int, second_destination: int) -> tuple[str, str]:
@@ -222,72 +167,110 @@ class Inventory:
         second_destination may be source (a swap). Returns the two barcodes in that order.
         Raises NoSuchElement, ElementEmpty (source or first_destination), ElementFull (second_destination).
         """
-        with self._lock:
+        with self._changing:
             first, second = self._occupied(source), self._occupied(first_destination)
             if first == second:
                 raise ElementFull(f"element {first_destination} cannot be exchanged with itself")
-            place = self._elements[source][2] if second_destination == source else self._empty_place(second_destination)
-            self._commit(
-                {first: self._moved(first, self._elements[first_destination][2]), second: self._moved(second, place)}
-            )
+            swap = second_destination == source
+            place = self.layout.place_of(source) if swap else self._empty_place(second_destination)
+            self._move({first: self.layout.place_of(first_destination), second: place})
             return first, second
 
-    def _moved(self, barcode: str, place: str) -> _Record:
+    # ---- the parts of a change: whoever calls them holds `_changing` -----------------------------------------------
+
+    def _add(self, cartridges: Iterable[tuple[str, int | None]]) -> None:
+        changes: dict[str, Record | None] = {}
+        taken: set[Place] = set()
+        for barcode, address in cartridges:
+            self.check_new(barcode)
+            place = None if address is None else self._empty_place(address)
+            if barcode in changes:
+                raise BarcodeExists(f"cartridge {barcode} is given twice")
+            if place in taken:
+                raise ElementFull(f"element {address} is given twice")
+            changes[barcode] = Record(place, placed_by_operator=place is not None)
+            taken |= {place} if place is not None else set()
+        self._commit(
+            changes,
+            [
+                Event("cartridge added", barcode, {"to": _name(r.place)})
+                for barcode, r in changes.items()
+                if r is not None
+            ],
+        )
+
+    def _move(self, places: Mapping[str, Place]) -> None:
+        events = [
+            Event("cartridge moved", barcode, {"from": _name(self._records[barcode].place), "to": _name(place)})
+            for barcode, place in places.items()
+        ]
+        self._commit({barcode: self._moved(barcode, place) for barcode, place in places.items()}, events)
+
+    def _moved(self, barcode: str, place: Place) -> Record:
         old = self._records[barcode]
         # SMC-3 6.11: the source is the last *storage* element; a stay in a drive or in the picker does not change it.
-        from_slot = old.place is not None and not old.place.startswith(("drive:", "transport:"))
+        from_slot = old.place is not None and old.place[0] not in (ElementType.DRIVE, ElementType.TRANSPORT)
         return replace(old, place=place, source=old.place if from_slot else old.source, placed_by_operator=False)
 
-    def _element(self, address: int) -> Element:
-        kind, index, place = self._row(address)
+    def _commit(self, changes: Mapping[str, Record | None], events: Iterable[Event]) -> None:
+        """Durable first, then in memory: a failed write leaves both as they were."""
+        with self._database.change(*events) as connection:
+            inventory_rows.write(connection, changes, known=self._records.keys())
+        with self._lock:
+            for barcode in changes:
+                old = self._records.pop(barcode, None)
+                if old is not None and old.place is not None:
+                    del self._occupant[old.place]
+            for barcode, record in changes.items():
+                if record is not None:
+                    self._records[barcode] = record
+                    if record.place is not None:
+                        self._occupant[record.place] = barcode
+
+    def _evict(self) -> list[str]:
+        homeless = sorted(b for place, b in self._occupant.items() if self.layout.address_of(place) is None)
+        for batch in batches(homeless):
+            with self._changing:
+                events = [
+                    Event("cartridge put on the shelf", barcode, {"from": _name(self._records[barcode].place)})
+                    for barcode in batch
+                ]
+                self._commit(dict.fromkeys(batch, Record(None)), events)
+        return homeless
+
+    # ---- lookups in memory -----------------------------------------------------------------------------------------
+
+    def _element(self, address: int, place: Place) -> Element:
         barcode = self._occupant.get(place)
         if barcode is None:
-            return Element(address, kind, index, None, None, False)
+            return Element(address, *place, None, None, False)
         record = self._records[barcode]
-        source = None if record.source is None else self._address.get(record.source)
-        return Element(address, kind, index, barcode, source, record.placed_by_operator)
+        return Element(address, *place, barcode, self.layout.address_of(record.source), record.placed_by_operator)
 
-    def _row(self, address: int) -> tuple[ElementType, int, str]:
-        try:
-            return self._elements[address]
-        except KeyError:
-            raise NoSuchElement(f"the library has no element {address}") from None
-
-    def _record(self, barcode: str) -> _Record:
+    def _record(self, barcode: str) -> Record:
         try:
             return self._records[barcode]
         except KeyError:
             raise NoSuchCartridge(f"the library has no cartridge {barcode}") from None
 
     def _occupied(self, address: int) -> str:
-        barcode = self._occupant.get(self._row(address)[2])
+        barcode = self._occupant.get(self.layout.place_of(address))
         if barcode is None:
             raise ElementEmpty(f"element {address} is empty")
         return barcode
 
-    def _empty_place(self, address: int) -> str:
-        place = self._row(address)[2]
+    def _empty_place(self, address: int) -> Place:
+        place = self.layout.place_of(address)
         if place in self._occupant:
             raise ElementFull(f"element {address} holds cartridge {self._occupant[place]}")
         return place
 
-    def _commit(self, changes: Mapping[str, _Record | None]) -> None:
-        """Durable first, then in memory: a failed write leaves both as they were."""
-        encoded = {barcode: None if record is None else record.encode() for barcode, record in changes.items()}
-        self._store.update(NAMESPACE, encoded)
-        records = {**self._records, **changes}
-        self._records = {barcode: record for barcode, record in records.items() if record is not None}
-        self._index()
 
-    def _index(self) -> None:
-        occupant: dict[str, str] = {}
-        for barcode, record in self._records.items():
-            if record.place is not None and (other := occupant.setdefault(record.place, barcode)) != barcode:
-                raise InventoryError(f"the inventory says that {other} and {barcode} are both in {record.place}")
-        self._occupant = occupant
+def _common(elements: range, addresses: range | None) -> range:
+    if addresses is None:
+        return elements
+    return range(max(elements.start, addresses.start), min(elements.stop, addresses.stop))
 
-    def _evict(self) -> list[str]:
-        homeless = sorted(barcode for place, barcode in self._occupant.items() if place not in self._address)
-        if homeless:
-            self._commit(dict.fromkeys(homeless, _Record(None)))
-        return homeless
+
+def _name(place: Place | None) -> str:
+    return "shelf" if place is None else f"{place[0].name.lower()}:{place[1]}"

@@ -1,63 +1,59 @@
-"""Small durable facts of a library: where cartridges are, reservations, saved mode pages, serial numbers.
+"""Small durable facts of a library: reservations, saved mode pages, counters, the library's identity.
 
-One JSON document per namespace, replaced as a whole: after a crash at any moment a namespace holds either all of an
-update or nothing of it. A CRC32C over the canonical form of the data tells damage from content.
+Keys and JSON values in namespaces, in the database. A CRC32C for each tells damage from content.
 """
 
-import copy
 import json
 import re
-import threading
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
-from datamover.engine import crc32c
-from vlib_images.atomic import sync_directory, write_atomically
-from vlib_images.plain_files import read_plain
+from sqlalchemy import Connection, Row, Table, delete, insert, select, update
+
+from vlib_images.library.database import schema
+from vlib_images.library.database.database import Database
+from vlib_images.library.database.errors import StateDamaged
+from vlib_images.library.database.events import Event
+
+__all__ = ["JsonValue", "Namespace", "StateDamaged", "StateStore"]
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
-FORMAT = "tapebay-state"
-VERSION = 1
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-
-
-class StateDamaged(Exception):
-    """A state file cannot be trusted; str() names the file, what is wrong and what to do."""
-
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}. Restore the file from a backup of the library.")
-        self.path = path
+# What the last part of a key says: where it stands, and what its change is called in the audit record. Everything
+# else is counters and the like, which nobody changes on purpose.
+_AUDITED: Final = {
+    "reservations": (schema.reservations, "reservations changed"),
+    "mode": (schema.saved_mode_pages, "mode pages saved"),
+}
 
 
 class StateStore:
-    """Keys and JSON values, grouped into namespaces, kept in `directory`. Thread-safe; one process writes at a time.
+    """Keys and JSON values, grouped into namespaces. Thread-safe.
 
     What a caller gets is a copy and what it gave is copied, so nothing changes a stored value but update().
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._lock = threading.Lock()
-        self._loaded: dict[str, dict[str, JsonValue]] = {}
-
-    @classmethod
-    def create(cls, directory: Path) -> "StateStore":
-        """Make `directory` (its parent must exist) and open it. Raises OSError."""
-        directory.mkdir(mode=0o750, exist_ok=True)
-        sync_directory(directory.parent)
-        return cls(directory)
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def get(self, namespace: str, key: str) -> JsonValue:
         """The value of `key`, None when there is none. Raises StateDamaged, OSError."""
-        with self._lock:
-            return copy.deepcopy(self._namespace(namespace).get(key))
+        table = _table(key)
+        statement = select(table).where(table.c.namespace == _checked(namespace), table.c.key == key)
+        with self._database.read() as connection:
+            row = connection.execute(statement).one_or_none()
+        return None if row is None else self._value(table, row)
 
     def items(self, namespace: str) -> dict[str, JsonValue]:
         """Every key and value of `namespace`; empty when nothing was ever stored. Raises StateDamaged, OSError."""
-        with self._lock:
-            return copy.deepcopy(self._namespace(namespace))
+        _checked(namespace)
+        with self._database.read() as connection:
+            return {
+                row.key: self._value(table, row)
+                for table in schema.DOCUMENTS
+                for row in connection.execute(select(table).where(table.c.namespace == namespace))
+            }
 
     def put(self, namespace: str, key: str, value: JsonValue) -> None:
         """Set one key, durable when this returns; None deletes it. Raises as update() does."""
@@ -66,28 +62,27 @@ class StateStore:
     def update(self, namespace: str, changes: Mapping[str, JsonValue]) -> None:
         """Set several keys in one step, durable when this returns; the value None deletes its key.
 
-        Raises OSError when the storage fails, StateDamaged when what is there cannot be read, TypeError or ValueError
-        for a value that JSON does not have. In each case nothing has changed.
+        Raises OSError when the storage fails, TypeError or ValueError for a value that JSON does not have. In each case
+        nothing has changed.
         """
-        with self._lock:
-            merged = {**self._namespace(namespace), **changes}
-            data = json.loads(_canonical({key: value for key, value in merged.items() if value is not None}))
-            write_atomically(self._path(namespace), _encode(data))
-            self._loaded[namespace] = data
+        documents = {key: None if value is None else _canonical(value) for key, value in changes.items()}
+        _checked(namespace)
+        kinds = [(key, _AUDITED[kind]) for key in changes if (kind := key.rpartition("/")[2]) in _AUDITED]
+        events = [Event(action, key.rpartition("/")[0] or namespace) for key, (_, action) in kinds]
+        with self._database.change(*events) as connection:
+            for key, document in documents.items():
+                put_document(connection, namespace, key, document)
 
     def namespace(self, namespace: str) -> "Namespace":
         """One namespace as a store of its own: what a logical unit is given for its reservations and mode pages."""
         return Namespace(self, namespace)
 
-    def _namespace(self, namespace: str) -> dict[str, JsonValue]:
-        if namespace not in self._loaded:
-            self._loaded[namespace] = _read(self._path(namespace))
-        return self._loaded[namespace]
-
-    def _path(self, namespace: str) -> Path:
-        if not _NAMESPACE.fullmatch(namespace):
-            raise ValueError(f"not a namespace: {namespace!r}")
-        return self._directory / f"{namespace}.json"
+    def _value(self, table: Table, row: Row[Any]) -> JsonValue:
+        if not schema.is_sealed(table, row):
+            name = f"{row.namespace}/{row.key} in {table.name}"
+            raise StateDamaged(self._database.path, f"damaged: {name} fails its checksum")
+        value: JsonValue = json.loads(row.document)
+        return value
 
 
 class Namespace:
@@ -104,28 +99,28 @@ class Namespace:
         self._store.put(self._name, key, value)
 
 
-def _canonical(data: Mapping[str, JsonValue]) -> str:
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def put_document(connection: Connection, namespace: str, key: str, document: str | None) -> None:
+    """Set, or (None) delete, one key within a transaction; `document` is JSON."""
+    table = _table(key)
+    this = (table.c.namespace == namespace) & (table.c.key == key)
+    if document is None:
+        connection.execute(delete(table).where(this))
+        return
+    row = schema.seal(table, {"namespace": namespace, "key": key, "document": document})
+    if connection.execute(update(table).where(this).values(row)).rowcount == 0:
+        connection.execute(insert(table), [row])
 
 
-def _encode(data: dict[str, JsonValue]) -> bytes:
-    checksum = crc32c(_canonical(data).encode())
-    document = {"format": FORMAT, "version": VERSION, "crc32c": f"{checksum:08x}", "data": data}
-    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+def _table(key: str) -> Table:
+    audited = _AUDITED.get(key.rpartition("/")[2])
+    return schema.state if audited is None else audited[0]
 
 
-def _read(path: Path) -> dict[str, JsonValue]:
-    try:
-        document = json.loads(read_plain(path.parent.resolve() / path.name))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise StateDamaged(path, f"not readable as JSON ({error})") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise StateDamaged(path, "not a Tapebay state file")
-    if document.get("version") != VERSION:
-        raise StateDamaged(path, f"its version is {document.get('version')!r}, this Tapebay reads {VERSION}")
-    data = document.get("data")
-    if not isinstance(data, dict) or document.get("crc32c") != f"{crc32c(_canonical(data).encode()):08x}":
-        raise StateDamaged(path, "its checksum does not match its content (damaged, or edited by hand)")
-    return data
+def _canonical(value: JsonValue) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _checked(namespace: str) -> str:
+    if not _NAMESPACE.fullmatch(namespace):
+        raise ValueError(f"not a namespace: {namespace!r}")
+    return namespace

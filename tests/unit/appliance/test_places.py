@@ -6,8 +6,8 @@ import pytest
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations.places import format_place, parse_place
+from tests.support.database import new_database
 from vlib_images.library.inventory import Inventory, Layout
-from vlib_images.library.state import StateStore
 
 LAYOUT = Layout(range(1, 2), range(4096, 4116), range(16, 18), range(256, 258))
 DRIVES = {"lto-a": 256, "lto-b": 257}
@@ -15,7 +15,7 @@ DRIVES = {"lto-a": 256, "lto-b": 257}
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Inventory:
-    return Inventory(StateStore.create(tmp_path / "state"), LAYOUT)
+    return Inventory(new_database(tmp_path), LAYOUT)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,19 @@
 """The inventory: each cartridge in exactly one place, moves whole or not at all."""
 
+import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
+from tests.support.database import new_database, open_again
+from tests.support.full_disk import nothing_can_be_written
+from vlib_images.library.database import events, inventory_rows
+from vlib_images.library.database.errors import StateDamaged
+from vlib_images.library.database.events import acting_as
+from vlib_images.library.database.inventory_rows import Record
 from vlib_images.library.inventory import (
     BadBarcode,
     BarcodeExists,
@@ -16,21 +26,20 @@ from vlib_images.library.inventory import (
     NoSuchCartridge,
     NoSuchElement,
 )
-from vlib_images.library.state import StateStore
 
 IBM = Layout(transport=range(1, 2), storage=range(4096, 4100), import_export=range(16, 18), drives=range(256, 258))
+LARGEST = Layout(range(1, 2), storage=range(4096, 65536), import_export=range(16, 4000), drives=range(4000, 4096))
 HP = Layout(transport=range(1), storage=range(1001, 1005), import_export=range(101, 103), drives=range(1, 3))
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    StateStore.create(tmp_path / "state")
     return tmp_path / "state"
 
 
 @pytest.fixture
 def inventory(directory: Path) -> Inventory:
-    inventory = Inventory(StateStore(directory), IBM)
+    inventory = Inventory(new_database(directory), IBM)
     inventory.add("A00001L6", 4096)
     inventory.add("A00002L6", 4097)
     inventory.add("A00003L6")
@@ -49,7 +58,7 @@ def test_elements_follow_the_layout(inventory: Inventory) -> None:
 
 def test_move_sets_the_source_and_survives_reopening(inventory: Inventory, directory: Path) -> None:
     assert inventory.move(4096, 256) == "A00001L6"
-    again = Inventory(StateStore(directory), IBM)
+    again = Inventory(open_again(directory), IBM)
     drive = again.element(256)
     assert (drive.barcode, drive.source, drive.placed_by_operator) == ("A00001L6", 4096, False)
     assert again.element(4096).barcode is None
@@ -91,7 +100,7 @@ def test_exchange_in_one_step(inventory: Inventory, directory: Path) -> None:
     inventory.move(4097, 256)
     assert inventory.exchange(4096, 256, 4099) == ("A00001L6", "A00002L6")
     assert places(inventory) == {"A00001L6": 256, "A00002L6": 4099, "A00003L6": None}
-    assert places(Inventory(StateStore(directory), IBM)) == places(inventory)
+    assert places(Inventory(open_again(directory), IBM)) == places(inventory)
 
 
 def test_exchange_can_swap(inventory: Inventory) -> None:
@@ -159,7 +168,7 @@ def test_first_empty(inventory: Inventory) -> None:
 
 def test_another_model_keeps_cartridges_in_their_slots(inventory: Inventory, directory: Path) -> None:
     inventory.move(4096, 257)
-    again = Inventory(StateStore(directory), HP)
+    again = Inventory(open_again(directory), HP)
     assert places(again) == {"A00001L6": 2, "A00002L6": 1002, "A00003L6": None}
     assert again.element(2).source == 1001
     assert again.evicted == []
@@ -168,39 +177,111 @@ def test_another_model_keeps_cartridges_in_their_slots(inventory: Inventory, dir
 def test_a_smaller_library_puts_the_rest_on_the_shelf(inventory: Inventory, directory: Path) -> None:
     inventory.move(4097, 4099)
     small = Layout(IBM.transport, range(4096, 4098), IBM.import_export, IBM.drives)
-    again = Inventory(StateStore(directory), small)
+    again = Inventory(open_again(directory), small)
     assert again.evicted == ["A00002L6"]
     assert again.shelf() == ["A00002L6", "A00003L6"]
-    assert Inventory(StateStore(directory), IBM).shelf() == ["A00002L6", "A00003L6"]
+    assert Inventory(open_again(directory), IBM).shelf() == ["A00002L6", "A00003L6"]
 
 
 def test_a_source_that_is_gone_is_unknown(inventory: Inventory, directory: Path) -> None:
     inventory.move(4097, 256)
     tiny = Layout(IBM.transport, range(4096, 4097), IBM.import_export, IBM.drives)
-    assert Inventory(StateStore(directory), tiny).element(256).source is None
+    assert Inventory(open_again(directory), tiny).element(256).source is None
 
 
-def test_a_failed_write_moves_nothing(inventory: Inventory, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
+def test_a_failed_write_moves_nothing(inventory: Inventory, directory: Path) -> None:
     before = places(inventory)
-    with monkeypatch.context() as patch:
-        patch.setattr("vlib_images.library.state.write_atomically", full)
-        with pytest.raises(OSError, match="No space"):
-            inventory.move(4096, 256)
-    assert places(inventory) == before == places(Inventory(StateStore(directory), IBM))
+    with nothing_can_be_written(), pytest.raises(OSError, match=r"tapebay\.db"):
+        inventory.move(4096, 256)
+    assert places(inventory) == before == places(Inventory(open_again(directory), IBM))
+    assert inventory.move(4096, 256) == "A00001L6"
+    assert places(inventory) == places(Inventory(open_again(directory), IBM))
 
 
-def test_contradicting_records_are_refused(directory: Path) -> None:
-    store = StateStore(directory)
-    record = {"place": "storage:0", "source": None, "by_operator": False}
-    store.update("inventory", {"A00001L6": record, "A00002L6": record})  # type: ignore[dict-item]
-    with pytest.raises(InventoryError, match="both in storage:0"):
-        Inventory(store, IBM)
-    store.update("inventory", {"A00001L6": "nonsense", "A00002L6": None})
-    with pytest.raises(InventoryError, match="not understood"):
-        Inventory(store, IBM)
+def test_two_cartridges_in_one_element_cannot_be_stored(inventory: Inventory, directory: Path) -> None:
+    rows = {"A00001L6": Record((ElementType.STORAGE, 3)), "A00002L6": Record((ElementType.STORAGE, 3))}
+    database = open_again(directory)
+    with pytest.raises(IntegrityError), database.change() as connection:
+        inventory_rows.write(connection, rows, known=rows)
+    assert places(Inventory(database, IBM)) == places(inventory)
+
+
+def test_a_record_that_was_changed_by_hand_is_refused(inventory: Inventory, directory: Path) -> None:
+    connection = sqlite3.connect(directory / "tapebay.db")
+    connection.execute("UPDATE inventory SET element_index = 2 WHERE barcode = 'A00002L6'")
+    connection.commit()
+    with pytest.raises(StateDamaged, match=r"tapebay\.db: damaged: the record of cartridge 'A00002L6' .* Restore"):
+        Inventory(open_again(directory), IBM)
+
+
+def test_elements_of_a_range_cost_what_they_are(directory: Path) -> None:
+    inventory = Inventory(new_database(directory), LARGEST)
+    chosen = inventory.elements(ElementType.STORAGE, range(65_000, 65_100))
+    assert [element.address for element in chosen] == list(range(65_000, 65_100))
+    assert [element.address for element in inventory.elements(addresses=range(15, 20))] == [16, 17, 18, 19]
+    assert inventory.elements(ElementType.DRIVE, range(5000, 5005)) == []
+    assert len(inventory.elements()) == 1 + 61_440 + 3_984 + 96
+
+
+def test_any_number_of_cartridges_at_once(inventory: Inventory, directory: Path) -> None:
+    large = Inventory(open_again(directory), LARGEST)
+    new = [(f"N{number:05}L6", 5000 + number) for number in range(3000)]
+    counts = list(large.add_all(new))
+    assert counts == sorted(set(counts))
+    assert counts[-1] == 3000
+    assert "N02999L6" in large
+    assert "N03000L6" not in large
+    again = Inventory(open_again(directory), LARGEST)
+    assert places(again) == places(large)
+    assert again.element(7999).placed_by_operator
+
+
+def test_a_batch_with_a_fault_adds_nothing_of_it(inventory: Inventory, directory: Path) -> None:
+    before = places(inventory)
+    for fault, error in (("A00001L6", BarcodeExists), ("N00001L6", BarcodeExists), ("n1", BadBarcode)):
+        with pytest.raises(error):
+            list(inventory.add_all([("N00001L6", None), (fault, None)]))
+    with pytest.raises(ElementFull, match="given twice"):
+        list(inventory.add_all([("N00001L6", 4099), ("N00002L6", 4099)]))
+    assert places(inventory) == before == places(Inventory(open_again(directory), IBM))
+
+
+def test_every_change_has_its_audit_record(inventory: Inventory, directory: Path) -> None:
+    with acting_as("operator"):
+        inventory.move(4096, 256)
+        inventory.exchange(4097, 256, 4098)
+    inventory.insert("A00003L6", 16)
+    inventory.remove(16)
+    inventory.discard("A00003L6")
+    with open_again(directory).read() as connection:
+        told = [(e.actor, e.action, e.subject, e.details) for e in reversed(events.latest(connection, 100))]
+    assert told == [
+        ("library", "cartridge added", "A00001L6", {"to": "storage:0"}),
+        ("library", "cartridge added", "A00002L6", {"to": "storage:1"}),
+        ("library", "cartridge added", "A00003L6", {"to": "shelf"}),
+        ("operator", "cartridge moved", "A00001L6", {"from": "storage:0", "to": "drive:0"}),
+        ("operator", "cartridge moved", "A00002L6", {"from": "storage:1", "to": "drive:0"}),
+        ("operator", "cartridge moved", "A00001L6", {"from": "drive:0", "to": "storage:2"}),
+        ("library", "cartridge put in", "A00003L6", {"to": "import_export:0"}),
+        ("library", "cartridge taken out", "A00003L6", {"from": "import_export:0"}),
+        ("library", "cartridge forgotten", "A00003L6", {"from": "shelf"}),
+    ]
+
+
+def test_bulk_work_lets_a_move_through(inventory: Inventory, directory: Path) -> None:
+    large = Inventory(open_again(directory), LARGEST)
+    made = large.add_all([(f"N{number:05}L6", None) for number in range(10_000)])
+    next(made)
+    filling = threading.Thread(target=lambda: list(made))
+    filling.start()
+    waits = []
+    while filling.is_alive():
+        began = time.monotonic()
+        large.move(256, 257) if large.element(256).barcode else large.move(large.find("A00001L6").address, 256)
+        waits.append(time.monotonic() - began)
+    filling.join()
+    assert len(waits) > 5, "moves were kept out until the work was done"
+    assert len(large.barcodes()) == 10_003
 
 
 def test_layouts_do_not_overlap() -> None:

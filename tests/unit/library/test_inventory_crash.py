@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.database import new_database, open_again
 from vlib_images.library.inventory import Inventory, Layout
-from vlib_images.library.state import StateStore
 
 LAYOUT = Layout(range(1, 2), range(4096, 4108), range(16, 18), range(256, 258))
 CARTRIDGES = [f"A{number:05}L6" for number in range(8)]
@@ -20,10 +20,10 @@ MOVER = """
 import json, os, random, sys
 from pathlib import Path
 from vlib_images.library.inventory import ElementEmpty, ElementFull, Inventory, Layout
-from vlib_images.library.state import StateStore
+from vlib_images.library.database.database import Database
 
 layout = Layout(range(1, 2), range(4096, 4108), range(16, 18), range(256, 258))
-inventory = Inventory(StateStore(Path(sys.argv[1])), layout)
+inventory = Inventory(Database.open(Path(sys.argv[1], "tapebay.db")), layout)
 chooser = random.Random(int(sys.argv[2]))
 addresses = [element.address for element in inventory.elements()]
 
@@ -62,7 +62,7 @@ def applied(places: dict[str, int], move: list[int]) -> dict[str, int]:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_killed_process_leaves_the_state_before_or_after_its_move(tmp_path: Path, seed: int) -> None:
     directory = tmp_path / "state"
-    inventory = Inventory(StateStore.create(directory), LAYOUT)
+    inventory = Inventory(new_database(directory), LAYOUT)
     for index, barcode in enumerate(CARTRIDGES):
         inventory.add(barcode, 4096 + index)
     process = subprocess.Popen([sys.executable, "-c", MOVER, str(directory), str(seed)], stdout=subprocess.PIPE)
@@ -75,7 +75,7 @@ def test_a_killed_process_leaves_the_state_before_or_after_its_move(tmp_path: Pa
 
     word, places, move = json.loads(lines[-1])
     allowed = [places] if word == "done" else [places, applied(places, move)]
-    again = Inventory(StateStore(directory), LAYOUT)
+    again = Inventory(open_again(directory), LAYOUT)
     found = {element.barcode: element.address for element in again.elements() if element.barcode}
     assert found in allowed, f"seed {seed}: {found} is neither of {allowed}"
     assert sorted(found) == again.barcodes() == CARTRIDGES

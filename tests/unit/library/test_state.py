@@ -1,23 +1,25 @@
 """The state store: what was stored is there after reopening, and damage is told from content."""
 
-import errno
 import json
+import random
+import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 
-from datamover.engine import storage_fault, storage_faults_clear
+from tests.support.database import new_database, open_again
+from tests.support.full_disk import nothing_can_be_written
 from vlib_images.library.state import JsonValue, StateDamaged, StateStore
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> StateStore:
-    return StateStore.create(tmp_path / "state")
+    return StateStore(new_database(tmp_path / "state"))
 
 
 def reopened(tmp_path: Path) -> StateStore:
-    return StateStore(tmp_path / "state")
+    return StateStore(open_again(tmp_path / "state"))
 
 
 def test_values_survive_reopening(store: StateStore, tmp_path: Path) -> None:
@@ -66,52 +68,50 @@ def test_a_namespace_is_a_plain_name(store: StateStore, namespace: str) -> None:
 
 
 def test_every_damaged_byte_is_found_or_harmless(store: StateStore, tmp_path: Path) -> None:
-    data: dict[str, JsonValue] = {"drive0": "IBM1068000", "drive1": 17}
+    data: dict[str, JsonValue] = {"drive0": "IBM1068000", "drive1": 17, "drive0/reservations": {"type": 3}}
     store.update("serials", data)
-    path = tmp_path / "state" / "serials.json"
+    path = tmp_path / "state" / "tapebay.db"
+    sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
     whole = path.read_bytes()
-    for position in range(len(whole)):
+    written = [position for position, byte in enumerate(whole) if byte] + list(range(0, len(whole), 512))
+    seed = random.randrange(1 << 32)
+    for position in random.Random(seed).sample(written, 400):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x01]) + whole[position + 1 :])
         try:
-            assert reopened(tmp_path).items("serials") == data  # white space turned into other white space
+            database = open_again(tmp_path / "state")
+            found = StateStore(database).items("serials")
+            database.close()
+            assert found == data, f"byte {position}, seed {seed}"
         except StateDamaged as error:
             assert str(path) in str(error)
+            assert "Restore the file from a backup" in str(error) or "Use the version" in str(error)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "not readable as JSON"),
-        (b"\xff\xfe", "not readable as JSON"),
-        (b"[]", "not a Tapebay state file"),
-        (b'{"format": "other"}', "not a Tapebay state file"),
-        (b'{"format": "tapebay-state", "version": 2}', "its version is 2"),
-        (b'{"format": "tapebay-state", "version": 1, "crc32c": "00000000"}', "checksum"),
-        (b'{"format": "tapebay-state", "version": 1, "crc32c": "00000000", "data": {"a": 1}}', "checksum"),
-    ],
-)
-def test_a_file_that_is_not_ours_says_what_is_wrong(
-    store: StateStore, tmp_path: Path, content: bytes, said: str
-) -> None:
-    path = tmp_path / "state" / "serials.json"
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"SQLite format 3\0", b"SQLite format 3\0" + bytes(4080)])
+def test_a_file_that_is_not_ours_says_what_is_wrong(store: StateStore, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "state" / "tapebay.db"
     path.write_bytes(content)
-    with pytest.raises(StateDamaged, match=said):
-        store.items("serials")
-    with pytest.raises(StateDamaged, match=said):
-        store.put("serials", "a", 2)
+    with pytest.raises(StateDamaged, match=r"tapebay\.db: .*Restore the file from a backup"):
+        reopened(tmp_path)
     assert path.read_bytes() == content
+
+
+def test_another_program_s_database_is_refused(store: StateStore, tmp_path: Path) -> None:
+    path = tmp_path / "state" / "tapebay.db"
+    path.unlink()
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE inventory (id INTEGER)")
+    with pytest.raises(StateDamaged, match="not the database of a Tapebay library"):
+        reopened(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_state(store: StateStore, tmp_path: Path) -> None:
     store.put("serials", "drive0", "A")
-    storage_fault("sync", errno.ENOSPC, path=".serials.json.new")
-    try:
-        with pytest.raises(OSError, match="No space"):
-            store.put("serials", "drive0", "B")
-    finally:
-        storage_faults_clear()
-    assert store.get("serials", "drive0") == "A"
-    assert [path.name for path in (tmp_path / "state").iterdir()] == ["serials.json"]
+    with nothing_can_be_written(), pytest.raises(OSError, match=r"tapebay\.db"):
+        store.put("serials", "drive0", "B")
+    assert store.get("serials", "drive0") == "A" == reopened(tmp_path).get("serials", "drive0")
+    store.put("serials", "drive0", "C")
+    assert store.get("serials", "drive0") == "C" == reopened(tmp_path).get("serials", "drive0")
 
 
 def test_threads_lose_no_update(store: StateStore, tmp_path: Path) -> None:
@@ -127,10 +127,22 @@ def test_threads_lose_no_update(store: StateStore, tmp_path: Path) -> None:
     assert len(reopened(tmp_path).items("reservations")) == 80
 
 
-def test_the_file_is_readable_by_people(store: StateStore, tmp_path: Path) -> None:
-    store.put("serials", "drive0", "A")
-    document = json.loads((tmp_path / "state" / "serials.json").read_text())
-    assert (document["format"], document["version"], document["data"]) == ("tapebay-state", 1, {"drive0": "A"})
+def test_what_is_stored_can_be_read_with_any_sqlite(store: StateStore, tmp_path: Path) -> None:
+    store.update(
+        "devices", {"drive0/reservations": {"type": 3}, "drive0/mode": {"0f": "80"}, "drive0/life": {"loads": 1}}
+    )
+    other = sqlite3.connect(tmp_path / "state" / "tapebay.db")
+    for table, key, document in (
+        ("reservations", "drive0/reservations", {"type": 3}),
+        ("saved_mode_pages", "drive0/mode", {"0f": "80"}),
+        ("state", "drive0/life", {"loads": 1}),
+    ):
+        ((found_key, found),) = other.execute(f"SELECT key, document FROM {table} WHERE namespace = 'devices'")
+        assert (found_key, json.loads(found)) == (key, document)
+    assert other.execute("SELECT action, subject FROM events").fetchall() == [
+        ("reservations changed", "drive0"),
+        ("mode pages saved", "drive0"),
+    ]
 
 
 def test_a_namespace_is_a_store_of_its_own(store: StateStore) -> None:

@@ -9,8 +9,8 @@ from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import MemoryStore
 from scsi_targets.t10 import sense, smc
 from scsi_targets.t10.sense import CheckCondition, SenseCode
+from tests.support.database import new_database
 from vlib_images.library.inventory import Inventory
-from vlib_images.library.state import StateStore
 
 SLOT, MAIL, DRIVE = 4096, 16, 256  # first addresses of an IBM 3573-TL
 IBM = MODELS["IBM 3573-TL"]
@@ -71,7 +71,7 @@ class Library:
     """Four slots (A00001L6, A00002L6, CLN001L1 and one empty), two import/export elements, two drives."""
 
     def __init__(self, directory: Path, model: ChangerModel = IBM, *, slots: int = 4, import_export: int = 2) -> None:
-        self.store = StateStore.create(directory / "state")
+        self.database = new_database(directory / "state")
         self.model = model
         self.layout = model.layout(slots=slots, import_export=import_export, drives=2)
         self.opened: list[Tape] = []
@@ -81,7 +81,7 @@ class Library:
 
     def start(self) -> None:
         """The library as it comes up with what is on disk."""
-        self.inventory = Inventory(self.store, self.layout)
+        self.inventory = Inventory(self.database, self.layout)
         if not self.inventory.barcodes():
             for index, barcode in enumerate(("A00001L6", "A00002L6", "CLN001L1")):
                 self.inventory.add(barcode, self.layout.storage[index])

@@ -1,0 +1,99 @@
+"""The tables. A change here needs a migration in `migrations/versions` and its number in REVISION.
+
+Every row that the library is made from carries a CRC32C over its values (`seal`), because neither SQLite nor a disk
+tells a flipped bit in a value from what was written.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from datamover.engine import crc32c
+
+REVISION: Final = "0001"  # the newest migration, which these tables are the outcome of
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# One row for each cartridge, inside the library or on the shelf (element_type and element_index are null). Elements are
+# named by type and index, not by address: a library that changes its model keeps its cartridges where they were.
+inventory = Table(
+    "inventory",
+    metadata,
+    Column("barcode", String(32), primary_key=True),
+    Column("element_type", SmallInteger),
+    Column("element_index", Integer),
+    Column("source_type", SmallInteger),
+    Column("source_index", Integer),
+    Column("placed_by_operator", Boolean, nullable=False),
+    Column("crc32c", BigInteger, nullable=False),
+    UniqueConstraint("element_type", "element_index"),
+    sqlite_with_rowid=False,
+)
+
+
+def _documents(name: str) -> Table:
+    """JSON documents by namespace and key."""
+    return Table(
+        name,
+        metadata,
+        Column("namespace", String(63), primary_key=True),
+        Column("key", String(255), primary_key=True),
+        Column("document", Text, nullable=False),
+        Column("crc32c", BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+
+
+reservations = _documents("reservations")  # persistent reservations with APTPL, a row for each logical unit
+saved_mode_pages = _documents("saved_mode_pages")  # a row for each logical unit
+state = _documents("state")  # counters, erasures under way, the library's identity
+
+# Who changed what, when: each row is written in the transaction of the change that it tells of.
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at_microseconds", BigInteger, nullable=False),  # since 1970-01-01 00:00 UTC
+    Column("actor", String(255), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("details", Text, nullable=False),  # JSON object
+)
+
+DOCUMENTS: Final = (reservations, saved_mode_pages, state)
+
+
+def seal(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a row, by column name, with their checksum, which is the last column; one not given is null."""
+    names = table.columns.keys()[:-1]
+    return {**values, "crc32c": _checksum(table, [values.get(name) for name in names])}
+
+
+def is_sealed(table: Table, row: Sequence[Any]) -> bool:
+    """Whether a row, with all columns in their order, is what seal() made."""
+    return bool(row[-1] == _checksum(table, row[:-1]))
+
+
+def _checksum(table: Table, values: Sequence[Any]) -> int:
+    # default: a damaged row may have a value of any type.
+    return crc32c(json.dumps([table.name, *values], separators=(",", ":"), default=repr).encode())
