@@ -139,7 +139,7 @@ def test_storage_that_fails_puts_the_cartridge_back_into_the_drive(library, monk
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(library.store, "update", full)
+    monkeypatch.setattr(library.database, "change", full)
     assert sense_of(send(library.changer, move(DRIVE, SLOT))) == (4, 0x44, 0x00)
     assert (library.bays[DRIVE].cartridge, tape.closed, place(library, "A00001L6")) == (tape, False, DRIVE)
 
