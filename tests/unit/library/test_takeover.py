@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from datamover.engine import crc32c
-from vlib_images.library.database import events, takeover
+from vlib_images.library.database import database, events, takeover
 from vlib_images.library.database.database import Database
 from vlib_images.library.database.errors import DatabaseMissing, StateDamaged
 from vlib_images.library.database.takeover import open_database
@@ -42,8 +42,8 @@ def directory(tmp_path: Path) -> Path:
 
 def check_taken_over(directory: Path) -> None:
     """Everything is in the database, and the old files are what they were, under their new names."""
-    database = open_database(directory)
-    inventory, store = Inventory(database, LAYOUT), StateStore(database)
+    opened = open_database(directory)
+    inventory, store = Inventory(opened, LAYOUT), StateStore(opened)
     first, second = inventory.find("A00001L6"), inventory.find("A00002L6")
     assert first is not None
     assert second is not None
@@ -52,9 +52,9 @@ def check_taken_over(directory: Path) -> None:
     assert inventory.shelf() == ["A00003L6"]
     assert store.items("devices") == DEVICES
     assert store.items("identity") == IDENTITY
-    with database.read() as connection:
+    with opened.read() as connection:
         assert [event.action for event in events.latest(connection, 10)] == ["state files taken over"]
-    database.close()
+    opened.close()
     kept = {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "tapebay.db"}
     assert kept == {f"{name}.taken-over": old_file(data) for name, data in OLD.items()}
 
@@ -86,7 +86,8 @@ def test_a_kill_between_any_two_steps_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", dies_before(os.open))
-        patch.setattr(os, "fsync", dies_before(os.fsync))
+        patch.setattr(database, "sync_directory", dies_before(database.sync_directory))
+        patch.setattr(takeover, "sync_directory", dies_before(takeover.sync_directory))
         patch.setattr(Path, "rename", dies_before(Path.rename))
         patch.setattr(takeover, "put_document", dies_before(takeover.put_document))
         patch.setattr(takeover.inventory_rows, "write", dies_before(takeover.inventory_rows.write))
@@ -172,7 +173,7 @@ def test_a_file_that_is_not_ours_says_what_is_wrong(directory: Path, content: by
 
 def test_an_old_library_that_never_moved_anything(tmp_path: Path) -> None:
     (tmp_path / "identity.json").write_bytes(old_file(IDENTITY))
-    database = open_database(tmp_path)
-    assert isinstance(database, Database)
-    assert Inventory(database, LAYOUT).barcodes() == []
-    assert StateStore(database).items("identity") == IDENTITY
+    opened = open_database(tmp_path)
+    assert isinstance(opened, Database)
+    assert Inventory(opened, LAYOUT).barcodes() == []
+    assert StateStore(opened).items("identity") == IDENTITY

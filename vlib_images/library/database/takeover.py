@@ -8,6 +8,7 @@ into.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +25,12 @@ from vlib_images.library.database.events import Event
 from vlib_images.library.database.inventory_rows import Record
 from vlib_images.library.elements import ElementType, Place
 from vlib_images.library.state import StateStore, put_document
+from vlib_images.plain_files import read_plain
 
 log = structlog.get_logger(__name__)
 
 OLD_FILES: Final = ("inventory.json", "devices.json", "identity.json")  # all that version 0.1 kept
+OLD_BYTES_MAX: Final = 64 << 20  # of one; 60,000 cartridges are about 8 MB
 SET_ASIDE: Final = ".taken-over"
 NAMESPACE: Final = "takeover"  # file name to CRC32C of what was taken over
 _FORMAT, _VERSION = "tapebay-state", 1
@@ -39,7 +42,8 @@ def open_database(directory: Path) -> Database:
     Raises DatabaseMissing (neither is there), StateDamaged, OSError.
     """
     path = directory / FILE_NAME
-    old = {name: (directory / name).read_bytes() for name in OLD_FILES if (directory / name).exists()}
+    real = directory.resolve()  # links on the way to it are the operator's, a link instead of a file in it is nobody's
+    old = {name: read_plain(real / name, OLD_BYTES_MAX) for name in OLD_FILES if os.path.lexists(real / name)}
     documents = {name: _document(directory / name, content) for name, content in old.items()}
     if not path.exists():
         if not old:
