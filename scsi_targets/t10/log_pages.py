@@ -4,8 +4,28 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from scsi_targets.t10.fields import Bits, Structure
+
 SUPPORTED_LOG_PAGES = 0x00
 SUPPORTED_SUBPAGES = 0xFF
+
+
+class LogPageHeader(Structure, length=4):
+    """What every log page begins with (SPC-5 table 341)."""
+
+    disable_save = Bits(0, 7, 1)
+    subpage_format = Bits(0, 6, 1)
+    page_code = Bits(0, 5, 6)
+    subpage_code = Bits(1, 7, 8)
+    page_length = Bits(2, 7, 16)
+
+
+class LogParameterHeader(Structure, length=4):
+    """What every log parameter begins with (SPC-5 table 343)."""
+
+    parameter_code = Bits(0, 7, 16)
+    control = Bits(2, 7, 8)
+    parameter_length = Bits(3, 7, 8)
 
 
 class LogParameter(NamedTuple):
@@ -17,7 +37,10 @@ class LogParameter(NamedTuple):
     control: int = 0x03
 
     def encode(self) -> bytes:
-        return self.code.to_bytes(2, "big") + bytes([self.control, len(self.value)]) + self.value
+        header = LogParameterHeader.encode(
+            parameter_code=self.code, control=self.control, parameter_length=len(self.value)
+        )
+        return header + self.value
 
 
 def counter(code: int, value: int, width: int = 8) -> LogParameter:
@@ -29,5 +52,7 @@ def counter(code: int, value: int, width: int = 8) -> LogParameter:
 def log_page(page: int, subpage: int, parameters: list[LogParameter], *, from_code: int = 0) -> bytes:
     """The page's bytes, parameters in ascending order from `from_code` (PARAMETER POINTER)."""
     body = b"".join(p.encode() for p in sorted(parameters) if p.code >= from_code)
-    first = page | (0x40 if subpage else 0)
-    return bytes([first, subpage]) + len(body).to_bytes(2, "big") + body
+    header = LogPageHeader.encode(
+        subpage_format=bool(subpage), page_code=page, subpage_code=subpage, page_length=len(body)
+    )
+    return header + body

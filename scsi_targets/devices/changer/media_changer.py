@@ -21,15 +21,14 @@ from scsi_targets.devices.changer.status import ElementStatus, element_status, s
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, handles
 from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.log_commands import log_page
 from scsi_targets.devices.unit.logical_unit import StateStore
-from scsi_targets.devices.unit.mode import ModePages
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
+from scsi_targets.devices.unit.part import log_page
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense, smc, spc, vpd
 from scsi_targets.t10.fields import Bits
 from scsi_targets.t10.log_pages import LogParameter
-from scsi_targets.t10.mode_pages import ControlModePage, InformationalExceptionsModePage
+from scsi_targets.t10.mode_pages import ControlModePage, InformationalExceptionsModePage, ModePage
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.library.inventory import (
     Element,
@@ -83,6 +82,7 @@ class MediaChanger(Device):
         self.statistics = ChangerStatistics(self.store, f"{state_key}/statistics")
         self._search = VolumeTagSearch()
         self._prevented_by: set[Nexus] = set()
+        self.attach()
 
     # ---- for the library's operator --------------------------------------------------------------------------------
 
@@ -286,19 +286,14 @@ class MediaChanger(Device):
 
     # ---- mode and log pages ------------------------------------------------------------------------------------------
 
-    def make_mode_pages(self, saved: dict[str, str]) -> ModePages:
-        pages = [
-            ControlModePage,
-            InformationalExceptionsModePage,
-            smc.ElementAddressAssignmentModePage,
-            smc.TransportGeometryModePage,
-            smc.DeviceCapabilitiesModePage,
-        ]
-        defaults: dict[Any, dict[str, Any]] = {
+    def mode_pages(self) -> Mapping[type[ModePage], Mapping[str, Any]]:
+        return {
+            ControlModePage: {},
+            InformationalExceptionsModePage: {},
             smc.ElementAddressAssignmentModePage: self._element_addresses(),
+            smc.TransportGeometryModePage: {},
             smc.DeviceCapabilitiesModePage: self._capabilities(),
         }
-        return ModePages(pages, defaults, saved)
 
     def _element_addresses(self) -> dict[str, int]:
         names = {
@@ -323,12 +318,12 @@ class MediaChanger(Device):
         return values
 
     @log_page(0x14)
-    def media_changer_statistics(self) -> list[LogParameter]:
+    def media_changer_statistics(self, nexus: Nexus) -> list[LogParameter]:
         """Media changer statistics log page (SMC-3 7.2.2)."""
         return self.statistics.parameters()
 
     @log_page(0x2E)
-    def tape_alert(self) -> list[LogParameter]:
+    def tape_alert(self, nexus: Nexus) -> list[LogParameter]:
         """TapeAlert log page (SMC-3 7.2.3); reading it clears the flags."""
         return self.statistics.take_tape_alerts()
 

@@ -20,7 +20,8 @@ from scsi_targets.devices.unit import task as status
 from scsi_targets.devices.unit.dispatch import CONFLICTS, PERSISTENT_ALLOWED, handles
 from scsi_targets.devices.unit.logical_unit import DEFERRED
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
-from scsi_targets.devices.unit.primary import PrimaryCommands, vpd_page
+from scsi_targets.devices.unit.part import vpd_page
+from scsi_targets.devices.unit.primary import PrimaryCommands
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense

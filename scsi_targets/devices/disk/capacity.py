@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -11,9 +12,9 @@ from scsi_targets.devices.disk.storage import BlockStorage
 from scsi_targets.devices.unit.dispatch import ALLOWED, READS, REQUIRED, handles
 from scsi_targets.devices.unit.mode import CHANGEABLE, ModePages, SelectedPage
 from scsi_targets.devices.unit.parameter_data import reply
-from scsi_targets.devices.unit.primary import vpd_page
+from scsi_targets.devices.unit.part import vpd_page
 from scsi_targets.devices.unit.task import Response, Task
-from scsi_targets.t10 import sbc, sbc_pages, sense, vpd
+from scsi_targets.t10 import sbc, sbc_pages, sense
 from scsi_targets.t10.mode_pages import (
     ControlModePage,
     DisconnectReconnectModePage,
@@ -128,27 +129,27 @@ class BlockCapacity(BlockStorage):
             provisioning_type=THIN_PROVISIONED if self.thin else 0,
         )[4:]
 
-    def extended_inquiry_data(self, task: Task) -> bytes:
-        return vpd.ExtendedInquiryData.encode(volatile_cache=True)[4:]
+    def extended_inquiry_fields(self) -> Mapping[str, Any]:
+        return {"volatile_cache": True}
 
     # ---- mode pages ------------------------------------------------------------------------------------------------
 
-    def make_mode_pages(self, saved: dict[str, str]) -> ModePages:
-        pages: list[type[ModePage]] = [
+    def mode_pages(self) -> Mapping[type[ModePage], Mapping[str, Any]]:
+        pages: tuple[type[ModePage], ...] = (
             sbc_pages.ReadWriteErrorRecoveryModePage,
             DisconnectReconnectModePage,
             sbc_pages.CachingModePage,
             sbc_pages.BlockControlModePage,
             InformationalExceptionsModePage,
-        ]
-        return ModePages(pages, saved=saved)
+        )
+        return {page: {} for page in pages}
 
-    def apply_mode_pages(self) -> None:
-        super().apply_mode_pages()
-        self.software_write_protect = bool(self.mode.current(ControlModePage).software_write_protect)
-        self.writeback_cache = bool(self.mode.current(sbc_pages.CachingModePage).writeback_cache_enable)
+    def apply_mode_pages(self, mode: ModePages) -> None:
+        super().apply_mode_pages(mode)
+        self.software_write_protect = bool(mode.current(ControlModePage).software_write_protect)
+        self.writeback_cache = bool(mode.current(sbc_pages.CachingModePage).writeback_cache_enable)
 
-    def prepare_mode_pages(self, pages: list[SelectedPage]) -> None:
+    def prepare_mode_pages(self, pages: Sequence[SelectedPage]) -> None:
         super().prepare_mode_pages(pages)
         for page, raw, _ in pages:
             if page is sbc_pages.CachingModePage and not sbc_pages.CachingModePage(raw).writeback_cache_enable:

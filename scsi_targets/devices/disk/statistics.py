@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from scsi_targets.devices.disk.storage import BlockStorage
-from scsi_targets.devices.unit.log_commands import log_page
+from scsi_targets.devices.unit.part import log_page
+from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.t10.fields import Bits, Structure
 from scsi_targets.t10.log_pages import LogParameter
 
@@ -66,7 +67,7 @@ class BlockStatistics(BlockStorage):
         super().__init__(*args, **kwargs)
 
     @log_page(GENERAL_STATISTICS)
-    def general_statistics_log_page(self) -> list[LogParameter]:
+    def general_statistics_log_page(self, nexus: Nexus) -> list[LogParameter]:
         """General Statistics and Performance, with the Time Interval that its intervals are counted in."""
         traffic = self.traffic
         figures = GeneralStatistics.encode(
@@ -81,7 +82,7 @@ class BlockStatistics(BlockStorage):
         return [LogParameter(0x0001, figures), LogParameter(0x0003, microsecond)]
 
     @log_page(INFORMATIONAL_EXCEPTIONS)
-    def informational_exceptions_log_page(self) -> list[LogParameter]:
+    def informational_exceptions_log_page(self, nexus: Nexus) -> list[LogParameter]:
         """Informational Exceptions: none, and no temperature."""
         return [LogParameter(0x0000, bytes([0, 0, NO_TEMPERATURE]))]
 

@@ -104,13 +104,13 @@ class BlockStorage(Device):
 
     def offer_commands(self) -> None:
         """Withdraws the commands that the image in the device cannot carry out."""
-        withdrawn: set[int] = set()
+        withdrawn: list[type[Command]] = []
         if self.image is not None and not self.image.read_only:
             if not self.thin:
-                withdrawn.add(sbc.Unmap.opcode)
+                withdrawn.append(sbc.Unmap)
             if not self.image.max_atomic_bytes:
-                withdrawn.add(sbc.WriteAtomic16.opcode)
-        self.rows = {opcode: row for opcode, row in type(self).rows.items() if opcode not in withdrawn}
+                withdrawn.append(sbc.WriteAtomic16)
+        self.withdraw(*withdrawn)
 
     @property
     def write_protected(self) -> bool:

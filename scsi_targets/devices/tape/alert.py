@@ -6,14 +6,12 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from scsi_targets.devices.tape.base import CleaningCartridge, TapeBase
-from scsi_targets.devices.unit.dispatch import ALLOWED, handles
-from scsi_targets.devices.unit.log_commands import log_page
-from scsi_targets.devices.unit.primary import vpd_page
-from scsi_targets.t10 import sense, spc
+from scsi_targets.devices.unit.part import log_page, vpd_page
+from scsi_targets.t10 import sense
 from scsi_targets.t10.log_pages import LogParameter
 
 if TYPE_CHECKING:
-    from scsi_targets.devices.unit.task import Nexus, Response, Task
+    from scsi_targets.devices.unit.task import Nexus, Task
     from scsi_targets.t10.sense import SenseCode
 
 TAPE_ALERT_PAGE, RESPONSE_PAGE = 0x2E, 0x12
@@ -39,7 +37,6 @@ class TapeAlertPages(TapeBase):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._alerts: set[Alert] = set()
         self._alerts_read: dict[Nexus, set[Alert]] = {}
-        self._asking: Nexus | None = None
         super().__init__(*args, **kwargs)
 
     def alert(self, *flags: Alert) -> None:
@@ -51,23 +48,19 @@ class TapeAlertPages(TapeBase):
     def tape_alert_bits(self) -> int:
         return sum(1 << (FLAGS - flag) for flag in self._alerts)
 
-    @handles(spc.LogSense, reservation=ALLOWED)
-    def log_sense(self, cdb: spc.LogSense, task: Task) -> Response:
-        self._asking = task.nexus
-        response = super().log_sense(cdb, task)
-        if (cdb.page_code, cdb.subpage_code) == (TAPE_ALERT_PAGE, 0):
-            self._alerts_read.setdefault(task.nexus, set()).update(self._alerts)  # SSC-3 8.2.3: read is cleared
-        return response
+    def on_log_page_read(self, page: int, subpage: int, nexus: Nexus) -> None:
+        super().on_log_page_read(page, subpage, nexus)
+        if page == TAPE_ALERT_PAGE:
+            self._alerts_read.setdefault(nexus, set()).update(self._alerts)  # SSC-3 8.2.3: what is read is cleared
 
     @log_page(TAPE_ALERT_PAGE)
-    def tape_alert_page(self) -> list[LogParameter]:
+    def tape_alert_page(self, nexus: Nexus) -> list[LogParameter]:
         """64 parameters of one byte each."""
-        read = self._alerts_read.get(self._asking, set()) if self._asking is not None else set()
-        active = self._alerts - read
+        active = self._alerts - self._alerts_read.get(nexus, set())
         return [LogParameter(flag, bytes([flag in active]), 0x40) for flag in range(1, FLAGS + 1)]
 
     @log_page(RESPONSE_PAGE)
-    def tape_alert_response_page(self) -> list[LogParameter]:
+    def tape_alert_response_page(self, nexus: Nexus) -> list[LogParameter]:
         """The same flags as one number; reading it clears nothing (ADC-3 6.1.3)."""
         return [LogParameter(0, self.tape_alert_bits().to_bytes(8, "big"))]
 

@@ -5,9 +5,11 @@ What was written compressed is always decompressed: as in LTO drives, DDE is one
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scsi_targets.devices.tape.mode import TapeModes
+from scsi_targets.devices.unit.mode import ModePages
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition
 from scsi_targets.t10.ssc_pages import DataCompressionPage, DeviceConfigurationPage
@@ -31,14 +33,15 @@ class TapeCompression(TapeModes):
         self._encoder = Encoder(compression_level)
         super().__init__(*args, **kwargs)
 
-    def mode_page_defaults(self) -> dict[type[ModePage], dict[str, Any]]:
+    def mode_pages(self) -> Mapping[type[ModePage], Mapping[str, Any]]:
         on = self.compression_by_default
-        return super().mode_page_defaults() | {
+        return {
+            **super().mode_pages(),
             DataCompressionPage: {"enable": on},
             DeviceConfigurationPage: {"select_data_compression_algorithm": on},
         }
 
-    def check_mode_pages(self, pages: list[SelectedPage]) -> None:
+    def check_mode_pages(self, pages: Sequence[SelectedPage]) -> None:
         super().check_mode_pages(pages)
         for page, raw, _ in pages:
             algorithm = NO_ALGORITHM
@@ -49,8 +52,8 @@ class TapeCompression(TapeModes):
             if algorithm not in (NO_ALGORITHM, DEFAULT_ALGORITHM):
                 raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
 
-    def apply_mode_pages(self) -> None:
-        super().apply_mode_pages()
+    def apply_mode_pages(self, mode: ModePages) -> None:
+        super().apply_mode_pages(mode)
         compression = self.mode.current(DataCompressionPage)
         enabled = bool(compression.enable) and compression.compression_algorithm != NO_ALGORITHM
         selected = bool(self.mode.current(DeviceConfigurationPage).select_data_compression_algorithm)
@@ -78,6 +81,6 @@ class TapeCompression(TapeModes):
         super().on_unloaded()
         self.loaded.encoder = None
 
-    def on_reset(self) -> None:
+    def on_mode_pages_restored(self) -> None:
+        super().on_mode_pages_restored()
         self.compressing = None
-        super().on_reset()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from scsi_targets.devices.tape.base import TapeBase
-from scsi_targets.devices.unit.echo_buffer import EchoBuffer
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.errors import CartridgeError
 
 
-class DiagnosticCommands(EchoBuffer, TapeBase):
+class DiagnosticCommands(TapeBase):
     """SEND DIAGNOSTIC tells whether the cartridge's storage takes what was written."""
 
     def self_test(self) -> None:

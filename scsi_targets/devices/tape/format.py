@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scsi_targets.devices.tape.mode import TapeModes
@@ -63,7 +64,7 @@ class FormatCommands(TapeModes):
             raise CheckCondition(sense.POSITION_PAST_BEGINNING_OF_MEDIUM)  # SSC-3 7.1
         return self.loaded
 
-    def check_mode_pages(self, pages: list[SelectedPage]) -> None:
+    def check_mode_pages(self, pages: Sequence[SelectedPage]) -> None:
         super().check_mode_pages(pages)
         for page, raw, _ in pages:
             if page is self.partition_page:

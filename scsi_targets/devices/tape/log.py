@@ -13,7 +13,8 @@ from scsi_targets.devices.tape.base import LoadState
 from scsi_targets.devices.tape.compression import TapeCompression
 from scsi_targets.devices.tape.models import MEGABYTE
 from scsi_targets.devices.tape.usage import UsageCounts
-from scsi_targets.devices.unit.log_commands import log_page
+from scsi_targets.devices.unit.part import log_page
+from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.t10.fields import Bits, Structure
 from scsi_targets.t10.log_pages import LogParameter, counter
 
@@ -59,17 +60,17 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeCompression):
             self.loads_since_reset = 0
 
     @log_page(0x02)
-    def write_error_counters(self) -> list[LogParameter]:
+    def write_error_counters(self, nexus: Nexus) -> list[LogParameter]:
         """Write Error Counters (SPC-5 7.3.20), of this mount."""
         return _error_counters(self.amounts().written, self.mount_write_errors)
 
     @log_page(0x03)
-    def read_error_counters(self) -> list[LogParameter]:
+    def read_error_counters(self, nexus: Nexus) -> list[LogParameter]:
         """Read Error Counters (SPC-5 7.3.16), of this mount."""
         return _error_counters(self.amounts().read, self.mount_read_errors)
 
     @log_page(0x0C)
-    def sequential_access_device(self) -> list[LogParameter]:
+    def sequential_access_device(self, nexus: Nexus) -> list[LogParameter]:
         """Sequential-Access Device (SSC-3 8.2.2): bytes of this mount, capacities in megabytes."""
         moved, medium = self.amounts(), self.medium
         parameters = [
@@ -85,12 +86,12 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeCompression):
         return [*parameters, counter(0x0100, 0)]  # cleaning is never required
 
     @log_page(0x0D)
-    def temperature(self) -> list[LogParameter]:
+    def temperature(self, nexus: Nexus) -> list[LogParameter]:
         """Temperature (SPC-5 7.3.21): there is none to measure."""
         return [LogParameter(0x0000, bytes([0, NO_TEMPERATURE]), 0x01)]
 
     @log_page(0x11)
-    def device_status(self) -> list[LogParameter]:
+    def device_status(self, nexus: Nexus) -> list[LogParameter]:
         """DT Device Status (ADC-3 6.1.2): what a library reads to learn what a drive is up to."""
         present = self.load_state is not LoadState.EMPTY
         loaded = self.load_state is LoadState.LOADED
@@ -111,7 +112,7 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeCompression):
         return [LogParameter(0x0000, data)]
 
     @log_page(0x14)
-    def device_statistics(self) -> list[LogParameter]:
+    def device_statistics(self, nexus: Nexus) -> list[LogParameter]:
         """Device Statistics (SSC-3 8.2.5)."""
         life = self.life
         return [
@@ -123,7 +124,7 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeCompression):
         ]  # fmt: skip
 
     @log_page(0x1B)
-    def data_compression(self) -> list[LogParameter]:
+    def data_compression(self, nexus: Nexus) -> list[LogParameter]:
         """Data Compression (SSC-4): ratios in hundredths, amounts of this mount in megabytes and bytes left over."""
         moved = self.amounts()
         parameters = [
@@ -135,17 +136,17 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeCompression):
         return [*parameters, LogParameter(0x0100, bytes([0, bool(self.compressing)]))]
 
     @log_page(0x32)
-    def older_data_compression(self) -> list[LogParameter]:
+    def older_data_compression(self, nexus: Nexus) -> list[LogParameter]:
         """Data Compression where drives up to LTO-4 had it, and software still looks."""
-        return [parameter for parameter in self.data_compression() if parameter.code < 0x0100]
+        return [parameter for parameter in self.data_compression(nexus) if parameter.code < 0x0100]
 
     @log_page(0x37)
-    def performance(self) -> list[LogParameter]:
+    def performance(self, nexus: Nexus) -> list[LogParameter]:
         """Performance Characteristics (IBM): drive and media efficiency, where 0 is "unknown"."""
         return [counter(0x0000, 0, 1), counter(0x0001, 0, 1)]
 
     @log_page(0x37, 0x64)
-    def performance_capacity(self) -> list[LogParameter]:
+    def performance_capacity(self, nexus: Nexus) -> list[LogParameter]:
         """Performance Characteristics, mount values of capacity (IBM), as LTFS asks for them: no capacity is lost."""
         return [counter(0x7113, 0, 4)]
 

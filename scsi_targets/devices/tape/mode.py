@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scsi_targets.devices.tape.base import MAXIMUM_BLOCK_LENGTH
@@ -61,12 +62,9 @@ class TapeModes(TransferCommands):
         """The Medium Partition page of this generation."""
         return MediumPartitionPage2 if self.model.native_medium.maximum_partitions == 2 else MediumPartitionPage4
 
-    def make_mode_pages(self, saved: dict[str, str]) -> ModePages:
-        return ModePages([*_PAGES, self.partition_page], self.mode_page_defaults(), saved)
-
-    def mode_page_defaults(self) -> dict[type[ModePage], dict[str, Any]]:
-        """Default values that depend on the model or the configuration."""
-        return {self.partition_page: {"maximum_additional_partitions": self.model.native_medium.maximum_partitions - 1}}
+    def mode_pages(self) -> Mapping[type[ModePage], Mapping[str, Any]]:
+        maximum = {"maximum_additional_partitions": self.model.native_medium.maximum_partitions - 1}
+        return {page: {} for page in _PAGES} | {self.partition_page: maximum}
 
     # ---- header and block descriptor -----------------------------------------------------------------------------
 
@@ -128,7 +126,7 @@ class TapeModes(TransferCommands):
 
     # ---- pages ---------------------------------------------------------------------------------------------------
 
-    def check_mode_pages(self, pages: list[SelectedPage]) -> None:
+    def check_mode_pages(self, pages: Sequence[SelectedPage]) -> None:
         super().check_mode_pages(pages)
         for page, raw, _ in pages:
             if page is DeviceConfigurationExtensionPage:
@@ -136,23 +134,23 @@ class TapeModes(TransferCommands):
                 if mode > WRITE_MODE_APPEND_ONLY:
                     raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
 
-    def apply_mode_pages(self) -> None:
+    def apply_mode_pages(self, mode: ModePages) -> None:
         """Takes over from the pages what governs writing."""
-        super().apply_mode_pages()
-        configuration = self.mode.current(DeviceConfigurationPage)
-        extension = self.mode.current(DeviceConfigurationExtensionPage)
+        super().apply_mode_pages(mode)
+        configuration = mode.current(DeviceConfigurationPage)
+        extension = mode.current(DeviceConfigurationExtensionPage)
         self.synchronize_at_early_warning = bool(configuration.synchronize_at_early_warning)
         self.software_write_protected = bool(configuration.software_write_protection)
         self.append_only = extension.write_mode == WRITE_MODE_APPEND_ONLY
         self.programmable_early_warning_bytes = extension.programmable_early_warning_size * MEGABYTE
         self.watch_writes()
 
-    def refresh_mode_pages(self) -> None:
-        super().refresh_mode_pages()
+    def refresh_mode_pages(self, mode: ModePages) -> None:
+        super().refresh_mode_pages(mode)
         worm = self.medium is not None and self.medium.worm
         partition = self.medium.position[0] if self.medium is not None else 0
-        self.mode.update(DeviceConfigurationPage, active_partition=partition)
-        self.mode.update(MediumConfigurationPage, worm_mode=worm, worm_mode_filemarks_restrictions=3 if worm else 0)
+        mode.update(DeviceConfigurationPage, active_partition=partition)
+        mode.update(MediumConfigurationPage, worm_mode=worm, worm_mode_filemarks_restrictions=3 if worm else 0)
 
     def show_partitions(self) -> None:
         """The Medium Partition page tells the medium's partitions; MODE SELECT overwrites it for FORMAT MEDIUM."""
@@ -183,9 +181,10 @@ class TapeModes(TransferCommands):
         # An application that forgets append-only mode must not lock the next cartridge's user out.
         self.mode.update(DeviceConfigurationExtensionPage, write_mode=0)
         self.overwrite_allowed_at, self.format_allowed = None, False
-        self.apply_mode_pages()
+        self.apply_mode_pages(self.mode)
 
     def on_reset(self) -> None:
-        self.block_length, self.buffered_mode = 0, 1
         super().on_reset()
+        self.block_length, self.buffered_mode = 0, 1
+        self.watch_writes()
         self.show_partitions()

@@ -7,10 +7,12 @@ other nexus, the block is as it was without. Copy managers never carry it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from scsi_targets.devices.tape.mode import TapeModes
-from scsi_targets.devices.unit.primary import vpd_page
+from scsi_targets.devices.unit.mode import ModePages
+from scsi_targets.devices.unit.part import vpd_page
 from scsi_targets.t10 import sense, vpd
 from scsi_targets.t10.sense import CheckCondition
 from scsi_targets.t10.ssc_pages import (
@@ -29,7 +31,7 @@ ALL_OTHER_PAGES, ALL_SUBPAGES = 0x3F, 0xFF
 class ProtectionModes(TapeModes):
     """The switch, and what INQUIRY tells of it; TransferCommands and VerifyCommands ask which method is on."""
 
-    def check_mode_pages(self, pages: list[SelectedPage]) -> None:
+    def check_mode_pages(self, pages: Sequence[SelectedPage]) -> None:
         super().check_mode_pages(pages)
         for selected in pages:
             if selected.page is ControlDataProtectionPage:
@@ -46,8 +48,8 @@ class ProtectionModes(TapeModes):
             return
         raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + field.byte)
 
-    def apply_mode_pages(self) -> None:
-        super().apply_mode_pages()
+    def apply_mode_pages(self, mode: ModePages) -> None:
+        super().apply_mode_pages(mode)
         self._apply_protection()
 
     def _apply_protection(self) -> None:
@@ -63,13 +65,12 @@ class ProtectionModes(TapeModes):
 
     # ---- INQUIRY -------------------------------------------------------------------------------------------------
 
-    def standard_inquiry_data(self, task: Task) -> bytes:
-        return vpd.StandardInquiryData(super().standard_inquiry_data(task)).replace(protect=1)
+    def inquiry_fields(self) -> Mapping[str, Any]:
+        return {"protect": 1}
 
-    def extended_inquiry_data(self, task: Task) -> bytes:
+    def extended_inquiry_fields(self) -> Mapping[str, Any]:
         # SPT 001b: a sequential-access device with logical block protection (SPC-5 7.8.8)
-        page = vpd.ExtendedInquiryData(bytes(4) + super().extended_inquiry_data(task))
-        return page.replace(supported_protection_types=0b001)[4:]
+        return {"supported_protection_types": 0b001}
 
     @vpd_page(0x87)
     def mode_page_policy(self, task: Task) -> bytes:

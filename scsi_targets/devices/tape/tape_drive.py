@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from scsi_targets.devices.copying.manager import CopyManager
 from scsi_targets.devices.tape.attributes import AttributeCommands
 from scsi_targets.devices.tape.copy_access import TapeDriveAccess
@@ -15,6 +17,7 @@ from scsi_targets.devices.tape.protection import ProtectionModes
 from scsi_targets.devices.tape.verify import VerifyCommands
 from scsi_targets.devices.tape.volume_log import VolumeLogPages
 from scsi_targets.devices.tape.vpd import TapeVpdPages
+from scsi_targets.devices.unit.echo_buffer import EchoBuffer
 from scsi_targets.devices.unit.task import Task
 
 
@@ -25,6 +28,10 @@ class TapeDrive(
     """A sequential-access device: `TapeDrive(drive_model("IBM ULT3580-TD8"), serial, store=, state_key=)`.
 
     load() and unload() are the robot's hands; commands come by execute(), copies by copy_access()."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.attach(EchoBuffer())
 
     def copy_access(self, task: Task) -> TapeDriveAccess:
         return TapeDriveAccess(self, task)

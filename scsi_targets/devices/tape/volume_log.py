@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from scsi_targets.devices.tape.log import MEBIBYTE, DriveLogPages, compression_ratio
 from scsi_targets.devices.tape.models import MEGABYTE
-from scsi_targets.devices.unit.log_commands import log_page
+from scsi_targets.devices.unit.part import log_page
+from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.t10.log_pages import LogParameter, counter
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class VolumeLogPages(DriveLogPages):
     """Without a medium, page 17h says that it is not valid and nothing else."""
 
     @log_page(0x17)
-    def volume_statistics(self) -> list[LogParameter]:
+    def volume_statistics(self, nexus: Nexus) -> list[LogParameter]:
         """Volume Statistics."""
         medium = self.medium
         if medium is None:
@@ -58,7 +59,7 @@ class VolumeLogPages(DriveLogPages):
     # ---- IBM's pages ---------------------------------------------------------------------------------------------
 
     @log_page(0x30)
-    def tape_usage(self) -> list[LogParameter]:
+    def tape_usage(self, nexus: Nexus) -> list[LogParameter]:
         """Tape Usage: mounts, data sets, retries, errors."""
         loads = self.medium.usage.loads if self.medium is not None else 0
         widths = (4, 8, 4, 2, 2, 2, 8, 4, 2, 2, 2)
@@ -67,7 +68,7 @@ class VolumeLogPages(DriveLogPages):
         return [counter(code, value, width) for code, (value, width) in enumerate(rows, start=1)]
 
     @log_page(0x31)
-    def tape_capacity(self) -> list[LogParameter]:
+    def tape_capacity(self, nexus: Nexus) -> list[LogParameter]:
         """Tape Capacity: remaining and maximum capacity of partitions 0 and 1, in MiB."""
         medium = self.medium
         remaining, maximum = [0, 0], [0, 0]

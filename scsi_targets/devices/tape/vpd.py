@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scsi_targets.devices.tape.base import TapeBase
-from scsi_targets.devices.unit.primary import vpd_page
+from scsi_targets.devices.unit.part import vpd_page
 
 if TYPE_CHECKING:
     from scsi_targets.devices.unit.task import Task

@@ -109,21 +109,41 @@ def collect_rows(owner: type) -> RowTable:
     for base in reversed(owner.__mro__):
         for member in vars(base).values():
             for row in getattr(member, "_rows", ()):
-                _insert(table, row)
+                insert(table, row)
     return table
 
 
-def _insert(table: RowTable, row: Row) -> None:
+def copy_table(table: RowTable) -> RowTable:
+    """The same rows in a table that may be changed."""
+    return {opcode: dict(found) if isinstance(found, dict) else found for opcode, found in table.items()}
+
+
+def insert(table: RowTable, row: Row, *, twice: bool = True) -> None:
+    """Puts a row into its place. TypeError: the operation code is there with and without service actions; or, unless
+    `twice`, the command is there already."""
     opcode, action = row.command.opcode, row.command.service_action
-    if action is None:
-        if isinstance(table.get(opcode), dict):
-            raise TypeError(f"{row.command.__name__}: operation code {opcode:02X}h has service actions")
+    found = table.setdefault(opcode, row if action is None else {})
+    if isinstance(found, dict) is (action is None):
+        raise TypeError(f"{row.command.__name__}: operation code {opcode:02X}h with and without service actions")
+    before = found.setdefault(action or 0, row) if isinstance(found, dict) else found
+    if before is not row and not twice:
+        raise TypeError(f"{row.command.__name__}: operation code {opcode:02X}h is another part's already")
+    if isinstance(found, dict):
+        found[action or 0] = row
+    else:
         table[opcode] = row
-        return
-    actions = table.setdefault(opcode, {})
-    if not isinstance(actions, dict):
-        raise TypeError(f"{row.command.__name__}: operation code {opcode:02X}h is declared without service actions")
-    actions[action] = row
+
+
+def remove(table: RowTable, command: type[Command]) -> Row:
+    """Takes a command's row out of a table. KeyError: it is not there."""
+    found = table[command.opcode]
+    if not isinstance(found, dict):
+        del table[command.opcode]
+        return found
+    row = found.pop(command.service_action or 0)
+    if not found:
+        del table[command.opcode]
+    return row
 
 
 def find_row(table: RowTable, cdb: bytes) -> Row | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from scsi_targets.devices.unit.dispatch import CONFLICTS, READS, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
-from scsi_targets.devices.unit.primary import PrimaryCommands
+from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense, spc
 from scsi_targets.t10.sense import CheckCondition
@@ -16,12 +14,11 @@ DESCRIPTOR, ECHO, ECHO_DESCRIPTOR = 0x03, 0x0A, 0x0B  # MODE of READ BUFFER and 
 NOT_OVERWRITTEN_BY_OTHERS = 0x01  # EBOS
 
 
-class EchoBuffer(PrimaryCommands):
+class EchoBuffer(Part):
     """The echo buffer belongs to its nexus. Other buffers (firmware, dumps) do not exist."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self) -> None:
         self._echo: dict[Nexus, bytes] = {}
-        super().__init__(*args, **kwargs)
 
     @handles(spc.WriteBuffer, reservation=CONFLICTS)
     def write_buffer(self, cdb: spc.WriteBuffer, task: Task) -> None:
@@ -46,5 +43,4 @@ class EchoBuffer(PrimaryCommands):
         raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.ReadBuffer.mode)
 
     def on_nexus_lost(self, nexus: Nexus) -> None:
-        super().on_nexus_lost(nexus)
         self._echo.pop(nexus, None)

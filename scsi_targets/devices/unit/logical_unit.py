@@ -32,13 +32,17 @@ from scsi_targets.devices.unit.dispatch import (
     UnitAttentionRule,
     all_rows,
     collect_rows,
+    copy_table,
     find_row,
+    insert,
+    remove,
 )
 from scsi_targets.devices.unit.guest import Guest
+from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.reservations import Conflict, Reservations
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense
-from scsi_targets.t10.fields import Bits
+from scsi_targets.t10.fields import Bits, Command
 from scsi_targets.t10.sense import CheckCondition, Sense, SenseCode
 
 if TYPE_CHECKING:
@@ -81,10 +85,13 @@ class MemoryStore:
         self._values[key] = value
 
 
-class LogicalUnit:
-    """Dispatch and the rules common to all devices. `state_key` names this logical unit in the store."""
+class LogicalUnit(Part):
+    """Dispatch and the rules common to all devices. `state_key` names this logical unit in the store.
 
-    rows: RowTable = {}  # of the class; a device may have fewer of its own
+    `rows` is the table of a class; a device's own has its parts' rows too. `parts` are told of events in their order;
+    the spine is one of them, for what it does itself."""
+
+    rows: RowTable = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -106,7 +113,30 @@ class LogicalUnit:
         self._idle = threading.Condition(self.lock)
         self._worker: threading.Thread | None = None
         self._closing = False
-        self._methods = {row.method: getattr(self, row.method) for row in all_rows(self.rows)}
+        self._withdrawn: RowTable = {}
+        self.parts: tuple[Part, ...] = (self,)
+        self.rows = copy_table(type(self).rows)
+        self._handlers: dict[type[Command], Callable[..., Response | None]] = {
+            row.command: getattr(self, row.method) for row in all_rows(self.rows)
+        }
+
+    def attach(self, *parts: Part) -> None:
+        """Gives the device its parts; called once, last thing in the constructor of a finished device. Raises TypeError
+        when a command is two parts'."""
+        self.parts = parts
+        for part in parts:
+            if part is not self:
+                for row in all_rows(collect_rows(type(part))):
+                    insert(self.rows, row, twice=False)
+                    self._handlers[row.command] = getattr(part, row.method)
+
+    def withdraw(self, *commands: type[Command]) -> None:
+        """Takes commands out of the table, those of before coming back: what the device cannot do with its medium."""
+        for row in all_rows(self._withdrawn):
+            insert(self.rows, row)
+        self._withdrawn = {}
+        for command in commands:
+            insert(self._withdrawn, remove(self.rows, command))
 
     # ---- execution -----------------------------------------------------------------------------------------------
 
@@ -178,7 +208,7 @@ class LogicalUnit:
     def _handle(self, row: Row, task: Task) -> Response | None:
         cdb = row.command(task.cdb)
         try:
-            response: Response | None = self._methods[row.method](cdb, task)
+            response = self._handlers[row.command](cdb, task)
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one command, never the connection
             return self._failure(row, task, error)
         if response is None:  # all that the CDB announced was taken
@@ -218,15 +248,6 @@ class LogicalUnit:
     def storage_failure(self, row: Row, error: Exception) -> CheckCondition | None:
         """What an exception of the device's storage means in SCSI; None when it is not one of the storage's."""
         return None
-
-    def on_reset(self) -> None:
-        """A logical unit reset: a device drops what does not survive it (prevent medium removal, mode pages, ...)."""
-
-    def on_nexus_lost(self, nexus: Nexus) -> None:
-        """A nexus went away: a device drops what that nexus held."""
-
-    def on_reservations_changed(self, *, preempted: bool) -> None:
-        """Somebody may have lost a reservation; `preempted`: another nexus took it away."""
 
     # ---- the worker ----------------------------------------------------------------------------------------------
 
@@ -362,6 +383,9 @@ class LogicalUnit:
         for thread in threads:
             if thread is not None and thread is not threading.current_thread():
                 thread.join()
+        for part in self.parts:
+            if part is not self:
+                part.close()
 
     # ---- task management -----------------------------------------------------------------------------------------
 
@@ -388,7 +412,8 @@ class LogicalUnit:
             self._abort_tasks(lambda t: True)
             self._clear_guests(code)
             self.reservations.reset()
-            self.on_reset()
+            for part in self.parts:
+                part.on_reset()
             self._unit_attentions.clear()
             self.establish_unit_attention(code, self.nexuses)
 
@@ -421,7 +446,8 @@ class LogicalUnit:
             self.reservations.nexus_lost(nexus)
             self.nexuses.discard(nexus)
             self._unit_attentions.pop(nexus, None)
-            self.on_nexus_lost(nexus)
+            for part in self.parts:
+                part.on_nexus_lost(nexus)
 
     def establish_unit_attention(self, code: SenseCode, nexuses: Iterable[Nexus]) -> None:
         """Queues a unit attention condition for each of these nexuses that is logged in, once (SAM-5 5.14.2); one for a
@@ -467,7 +493,8 @@ class LogicalUnit:
         if (state := after.to_state()) != self.reservations.to_state():
             self.keep("reservations", state)
         self.reservations = after
-        self.on_reservations_changed(preempted=preempts)
+        for part in self.parts:
+            part.on_reservations_changed(preempted=preempts)
 
     def keep(self, name: str, value: Any) -> None:
         """Puts a value into the store under this unit's key; durable when it returns. A command keeps first and changes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from scsi_targets.devices.unit import task as status
@@ -20,6 +20,7 @@ from scsi_targets.devices.unit.dispatch import (
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
+from scsi_targets.devices.unit.part import DIAGNOSTIC_PAGE, VPD_PAGE, Part, diagnostic_page, marked, merged, vpd_page
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import sense, spc, vpd
 from scsi_targets.t10.fields import Command
@@ -39,20 +40,8 @@ SELECTED_LOGICAL_UNITS = {
     0x12: False,  # the subsidiary logical units of the addressed administrative one
 }
 
-VpdBody = Callable[[Any, Task], bytes]
-
 # SELF-TEST CODE: the default self-test, background and foreground ones, aborting a background one (SPC-5 table 221).
 SELF_TESTS = frozenset({0, 1, 2, 4, 5, 6})
-
-
-def vpd_page(page_code: int) -> Callable[[VpdBody], VpdBody]:
-    """Marks a method `(self, task) -> bytes` as the body of a VPD page (header excluded)."""
-
-    def mark(method: VpdBody) -> VpdBody:
-        method.__dict__["_vpd_page"] = page_code
-        return method
-
-    return mark
 
 
 class PrimaryCommands(LogicalUnit):
@@ -62,23 +51,19 @@ class PrimaryCommands(LogicalUnit):
     removable: bool = False
     third_party_copy: ClassVar[bool] = False
     version_descriptors: ClassVar[tuple[int, ...]] = (vpd.SAM_5, vpd.SPC_4, vpd.ISCSI)
-    diagnostic_pages: ClassVar[frozenset[int]] = frozenset({0x00})  # that SEND DIAGNOSTIC takes
-    vpd_pages: ClassVar[dict[int, str]] = {}
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls.vpd_pages = {
-            member.__dict__["_vpd_page"]: name
-            for base in reversed(cls.__mro__)
-            for name, member in vars(base).items()
-            if "_vpd_page" in getattr(member, "__dict__", {})
-        }
 
     def __init__(self, identity: Identity, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.identity = identity
+        self.vpd_pages = marked(self, VPD_PAGE)
+        self.diagnostic_pages = marked(self, DIAGNOSTIC_PAGE)
         self._timestamp_offset_ms = 0
         self._timestamp_origin = 0  # 0: cleared by power on, 2: set by SET TIMESTAMP (SPC-5 table 56)
+
+    def attach(self, *parts: Part) -> None:
+        super().attach(*parts)
+        self.vpd_pages = merged(parts, VPD_PAGE)
+        self.diagnostic_pages = merged(parts, DIAGNOSTIC_PAGE)
 
     # ---- readiness -----------------------------------------------------------------------------------------------
 
@@ -110,7 +95,7 @@ class PrimaryCommands(LogicalUnit):
         method = self.vpd_pages.get(cdb.page_code)
         if method is None:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.Inquiry.page_code)
-        body = getattr(self, method)(task)
+        body = method(task)
         return reply(vpd.vpd_page(self.device_type, cdb.page_code, body), cdb.allocation_length)
 
     def standard_inquiry_data(self, task: Task) -> bytes:
@@ -125,6 +110,7 @@ class PrimaryCommands(LogicalUnit):
             product_identification=self.identity.product,
             product_revision_level=self.identity.revision,
             version_descriptors=versions,
+            **_united(part.inquiry_fields() for part in self.parts),
         )
 
     @vpd_page(0x00)
@@ -158,7 +144,7 @@ class PrimaryCommands(LogicalUnit):
     @vpd_page(0x86)
     def extended_inquiry_data(self, task: Task) -> bytes:
         """Extended INQUIRY Data (SPC-5 7.8.8)."""
-        return vpd.ExtendedInquiryData.encode()[4:]
+        return vpd.ExtendedInquiryData.encode(**_united(part.extended_inquiry_fields() for part in self.parts))[4:]
 
     # ---- LUNs ----------------------------------------------------------------------------------------------------
 
@@ -230,7 +216,8 @@ class PrimaryCommands(LogicalUnit):
         if cdb.parameter_list_length:
             self._take_diagnostic_page(cdb, task)
         else:
-            self.self_test()
+            for part in self.parts:
+                part.self_test()
 
     def _take_diagnostic_page(self, cdb: spc.SendDiagnostic, task: Task) -> None:
         field = spc.SendDiagnostic.parameter_list_length
@@ -244,11 +231,11 @@ class PrimaryCommands(LogicalUnit):
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, spc.DiagnosticPageHeader.page_code)
         if len(data) != spc.DiagnosticPageHeader.length + header.page_length:
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, spc.DiagnosticPageHeader.page_length)
-        self.take_diagnostic_page(header.page_code, data[spc.DiagnosticPageHeader.length :])
+        self.diagnostic_pages[header.page_code](data[spc.DiagnosticPageHeader.length :])
 
-    def take_diagnostic_page(self, page_code: int, body: bytes) -> None:
-        """SEND DIAGNOSTIC with one of `diagnostic_pages`. Raises CheckCondition. Page 00h only selects what RECEIVE
-        DIAGNOSTIC RESULTS returns, which is page 00h in any case (SPC-5 7.2.13)."""
+    @diagnostic_page(0x00)
+    def select_supported_diagnostic_pages(self, body: bytes) -> None:
+        """Page 00h selects what RECEIVE DIAGNOSTIC RESULTS returns, which is page 00h in any case (SPC-5 7.2.13)."""
         if body:
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, spc.DiagnosticPageHeader.page_length)
 
@@ -259,9 +246,6 @@ class PrimaryCommands(LogicalUnit):
         listed = bytes(sorted(self.diagnostic_pages))
         header = spc.DiagnosticPageHeader.encode(page_code=0, page_length=len(listed))
         return reply(header + listed, cdb.allocation_length)
-
-    def self_test(self) -> None:
-        """A device's self-test: raises CheckCondition (HARDWARE ERROR) when its storage cannot be reached."""
 
     @handles(spc.ReportTimestamp, reservation=PERSISTENT_ALLOWED)
     def report_timestamp(self, cdb: spc.ReportTimestamp, task: Task) -> Response:
@@ -313,6 +297,13 @@ class PrimaryCommands(LogicalUnit):
         if cdb.return_extended_parameter_data:
             data += bytes(12)
         return reply(data, cdb.allocation_length)
+
+
+def _united(fields: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    united: dict[str, Any] = {}
+    for each in fields:
+        united |= each
+    return united
 
 
 def _command_descriptor(row: Row, timeouts: bool) -> bytes:

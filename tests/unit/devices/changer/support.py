@@ -41,6 +41,7 @@ class Bay(Device):
         self.fails: SenseCode | None = None
         self.refuses: str | None = None
         self.patience_seconds = 0.05
+        self.attach()
 
     @property
     def accessible(self) -> bool:

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from scsi_targets.devices.disk import capacity as block_capacity
-from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.dispatch import all_rows
 from vlib_images.disk.raw import MAX_ATOMIC_BYTES
 
@@ -21,11 +20,11 @@ def codes(text: str) -> set[int]:
     return {int(code, 16) for code in re.findall(r"\b([0-9A-F]{2})h\b", text)}
 
 
-def test_every_command_is_listed_once_and_none_that_is_not_there():
+def test_every_command_is_listed_once_and_none_that_is_not_there(disk):
     rows = [line.split("|")[1] for line in TABLE.splitlines() if line.startswith("| ")]
     listed = [code for row in rows for code in re.findall(r"[0-9A-F]{2}h(?:/[0-9A-F]{2}h)?", row)]
     supported = []
-    for row in all_rows(BlockDevice.rows):
+    for row in all_rows(disk.rows):
         action = row.command.service_action
         supported.append(f"{row.command.opcode:02X}h" + ("" if action is None else f"/{action:02X}h"))
     assert sorted(listed) == sorted(supported)
@@ -35,7 +34,7 @@ def test_pages(disk):
     assert codes(line_with("INQUIRY").split("|")[2]) == set(disk.vpd_pages)
     modes = line_with("MODE SENSE").split("|")[2]
     assert codes(modes) == {page for page, _ in disk.mode.select_pages(0x3F, 0xFF)}
-    assert codes(line_with("LOG SENSE").split("|")[2]) == {0x00} | {page for page, _ in disk.log_page_methods}
+    assert codes(line_with("LOG SENSE").split("|")[2]) == {0x00} | {page for page, _ in disk.log_pages}
 
 
 def test_limits():

@@ -24,6 +24,7 @@ class Sample(Device):
     def __init__(self) -> None:
         super().__init__(Identity("TAPEBAY", "SAMPLE", "0001", "S1"))
         self.started, self.go = threading.Event(), threading.Event()
+        self.attach()
 
     @handles(Dawdle, slow=True)
     def dawdle(self, cdb, task):

@@ -21,6 +21,7 @@ class Sample(Device):
 @pytest.fixture
 def unit():
     device = Sample(Identity("TAPEBAY", "SAMPLE", "0001", "S1"))
+    device.attach()
     target = Target(TARGET, {0: device}, portal_group_tags=(1, 2))
     for nexus in (ALPHA, BETA):
         target.nexus_established(nexus)

@@ -19,6 +19,7 @@ class Sample(Device):
 def reserved():
     """ALPHA holds a reservation; BETA has no unit attention pending."""
     device = Sample(Identity("TAPEBAY", "SAMPLE", "0001", "S1"))
+    device.attach()
     target = Target(TARGET, {0: device})
     for nexus in (ALPHA, BETA):
         target.nexus_established(nexus)
