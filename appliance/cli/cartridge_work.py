@@ -80,6 +80,9 @@ def import_(
     format_name: FormatOption,
     medium: MediumOption = None,
     capacity: Annotated[str | None, typer.Option(help='"100 GiB"; by default what such a medium holds.')] = None,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Keep what reads of a truncated or damaged source. Status 1: not all did.")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,9 +92,13 @@ def import_(
 
         settings = _settings(config)
         with progress_bar(f"Importing {file}", not as_json) as progress:
-            report = cartridge_work.import_cartridge(settings, barcode, file, format_name, medium, capacity, progress)
+            report = cartridge_work.import_cartridge(
+                settings, barcode, file, format_name, medium, capacity, progress, salvage=salvage
+            )
         request(config, "cartridge.adopt", barcode=barcode)
         show(asdict(report), as_json, lambda result: _copied(f"{file} imported as {barcode}", result))
+        if report.incomplete:
+            raise typer.Exit(Failure.REFUSED.exit_status)
 
 
 def export(

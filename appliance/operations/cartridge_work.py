@@ -54,8 +54,11 @@ def import_cartridge(
     medium: str | None,
     capacity: str | None,
     progress: Progress,
+    *,
+    salvage: bool = False,
 ) -> InterchangeReport:
-    """Make a cartridge of another program's tape. Raises OperatorError."""
+    """Make a cartridge of another program's tape. salvage: keep what reads of a source that ends or is damaged on the
+    way. Raises OperatorError."""
     kind = medium_of(barcode, medium, False)
     _format(format_name, "import")
     size = capacity_of(capacity)
@@ -76,6 +79,7 @@ def import_cartridge(
             source,
             cartridge,
             lambda report: progress(report.bytes_copied, max(total, report.bytes_copied)),
+            salvage=salvage,
         )
 
 

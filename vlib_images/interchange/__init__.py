@@ -11,8 +11,19 @@ from vlib_images.cartridge.cartridge import Cartridge, ReadKind
 from vlib_images.cartridge.identity import LIMIT_PARTITIONS
 from vlib_images.errors import DamagedBlock, EncryptionProblem
 from vlib_images.interchange.awstape import read_awstape, write_awstape
-from vlib_images.interchange.common import BLOCK_BYTES_MAX, InterchangeError, LeftOut, Notes, Reader, TapeObject, Writer
+from vlib_images.interchange.common import (
+    BLOCK_BYTES_MAX,
+    BadRecord,
+    EndOfMedium,
+    InterchangeError,
+    LeftOut,
+    Notes,
+    Reader,
+    TapeObject,
+    Writer,
+)
 from vlib_images.interchange.directory import read_directory, write_directory
+from vlib_images.interchange.marks import Marks
 from vlib_images.interchange.mhvtl import partition_files, read_mhvtl
 from vlib_images.interchange.simh import read_simh, write_e11, write_simh
 from vlib_images.interchange.tgt import read_tgt
@@ -31,19 +42,21 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class InterchangeFormat:
-    """One format. reader or writer None: it is not imported or exported."""
+    """One format. reader or writer None: it is not imported or exported. marks: it says which records were read with
+    errors, and where the tape ends."""
 
     name: str
     description: str
     reader: Reader | None
     writer: Writer | None
+    marks: bool = False
 
 
 FORMATS: Final[dict[str, InterchangeFormat]] = {
     row.name: row
     for row in (
-        InterchangeFormat("simh", "SIMH magnetic tape file (.tap)", read_simh, write_simh),
-        InterchangeFormat("e11", "E11 magnetic tape file (.tap without padding)", read_simh, write_e11),
+        InterchangeFormat("simh", "SIMH magnetic tape file (.tap)", read_simh, write_simh, marks=True),
+        InterchangeFormat("e11", "E11 magnetic tape file (.tap without padding)", read_simh, write_e11, marks=True),
         InterchangeFormat("awstape", "AWSTAPE file, as of Hercules", read_awstape, write_awstape),
         InterchangeFormat("mhvtl", "directory of an mhVTL cartridge", read_mhvtl, None),
         InterchangeFormat("tgt", "tape image of tgt", read_tgt, None),
@@ -56,16 +69,18 @@ FORMATS: Final[dict[str, InterchangeFormat]] = {
 @dataclass(slots=True)
 class InterchangeReport:
     """What was copied. left_out: blocks of an export that could not be read, undecrypted: those of them that need a key
-    (another key) than was given. notes: what could not be kept, and which blocks were left out, in words."""
+    (another key) than was given. incomplete: only what could be read of a source was imported. notes: what could not be
+    kept, and which blocks were left out, in words."""
 
     blocks: int = 0
     filemarks: int = 0
     bytes_copied: int = 0
     left_out: int = 0
     undecrypted: int = 0
+    incomplete: bool = False
     notes: list[str] = field(default_factory=list)
 
-    def count(self, item: TapeObject) -> None:
+    def count(self, item: bytes | memoryview | None) -> None:
         if item is None:
             self.filemarks += 1
         else:
@@ -77,11 +92,17 @@ Progress = Callable[[InterchangeReport], None]
 
 
 def import_tape(
-    format_name: str, source: Path, cartridge: Cartridge, progress: Progress | None = None
+    format_name: str,
+    source: Path,
+    cartridge: Cartridge,
+    progress: Progress | None = None,
+    *,
+    salvage: bool = False,
 ) -> InterchangeReport:
     """Write a tape of another program into an empty cartridge, durably.
 
-    Raises InterchangeError (what was read before it stays on the cartridge), OSError, and what writing raises.
+    salvage: where the source cannot be read on, keep what was read before, and say so in the report. Otherwise that
+    raises InterchangeError (what was read before it stays on the cartridge). OSError, and what writing raises.
     KeyError: no such format. ValueError: the format cannot be imported, or the cartridge has data.
     """
     reader = FORMATS[format_name].reader
@@ -90,21 +111,54 @@ def import_tape(
     if any(cartridge.end_of_data(number) for number in range(cartridge.partition_count)):
         raise ValueError(f"cartridge {cartridge.barcode} has data")
     report, notes = InterchangeReport(), Notes()
+    marks = Marks(end_of_medium=not FORMATS[format_name].marks)
     for partition in range(cartridge.partition_count):
         cartridge.locate_block(partition, 0)
-        for item in reader(source, partition, notes):
-            if item is None:
-                cartridge.write_filemarks(1)
-            else:
-                cartridge.write_block(item)
-            report.count(item)
-            if progress is not None:
-                progress(report)
-    if next(iter(reader(source, cartridge.partition_count, Notes())), b"") != b"":
+        try:
+            for item in reader(source, partition, notes):
+                _write(cartridge, item, marks, report)
+                if progress is not None:
+                    progress(report)
+        except InterchangeError as error:
+            if not salvage:
+                raise
+            report.incomplete = True
+            notes.add(f"{error}; what comes after it in partition {partition} could not be read and is missing")
+    if not report.incomplete and next(iter(reader(source, cartridge.partition_count, Notes())), b"") != b"":
         notes.add(f"only {cartridge.partition_count} partitions were imported; the source has more")
     cartridge.synchronize()
+    _keep_marks(cartridge, marks, notes)
     report.notes = list(notes)
     return report
+
+
+def _write(cartridge: Cartridge, item: TapeObject, marks: Marks, report: InterchangeReport) -> None:
+    if isinstance(item, EndOfMedium):
+        marks.end_of_medium = True
+        return
+    if isinstance(item, BadRecord):
+        (marks.add_bad if item else marks.add_lost)(report.blocks + report.filemarks)
+        if not item:
+            return
+    if item is None:
+        cartridge.write_filemarks(1)
+    else:
+        cartridge.write_block(item)
+    report.count(item)
+
+
+def _keep_marks(cartridge: Cartridge, marks: Marks, notes: Notes) -> None:
+    bad, lost = (sum(count for _, count in runs) for runs in (marks.bad, marks.lost))
+    if bad:
+        notes.add(
+            f"blocks marked as read with errors, whose data is imported and whose marks are kept for export: {bad}"
+        )
+    if lost:
+        notes.add(f"records of which no data was recovered; there is no block for them: {lost}")
+    if marks.overflow:
+        notes.add("more marks than are kept; an export has only the first of them")
+    if bad or lost or not marks.end_of_medium:
+        marks.write(cartridge)
 
 
 def partitions_in(format_name: str, source: Path) -> int:
@@ -138,10 +192,11 @@ def export_tape(
     if os.path.lexists(destination):
         raise FileExistsError(f"{destination} exists already")
     left_out = LeftOut()
+    marks = Marks.read(cartridge) if partition == 0 else Marks()
     unfinished = destination.with_name(f".{destination.name}.unfinished")
     _discard(unfinished)  # what a killed run left
     try:
-        writer(unfinished, _objects(cartridge, report, left_out, progress), notes)
+        writer(unfinished, _objects(cartridge, report, left_out, marks, progress), notes)
         unfinished.rename(destination)
     finally:
         _discard(unfinished)
@@ -158,10 +213,12 @@ def _discard(unfinished: Path) -> None:
 
 
 def _objects(
-    cartridge: Cartridge, report: InterchangeReport, left_out: LeftOut, progress: Progress | None
+    cartridge: Cartridge, report: InterchangeReport, left_out: LeftOut, marks: Marks, progress: Progress | None
 ) -> Iterator[TapeObject]:
     into = memoryview(bytearray(BLOCK_BYTES_MAX + 1))
     while not cartridge.at_eod:
+        number = cartridge.position[1]
+        yield from (BadRecord() for _ in range(marks.lost_before(number)))
         try:
             result = cartridge.read_block(into)
         except DamagedBlock as error:
@@ -176,6 +233,9 @@ def _objects(
         report.count(item)
         if item is not None:
             left_out.end_run()
-        yield item
+        yield BadRecord(item) if item is not None and marks.is_bad(number) else item
         if progress is not None:
             progress(report)
+    yield from (BadRecord() for _ in range(marks.lost_before(cartridge.position[1])))
+    if marks.end_of_medium:
+        yield EndOfMedium()

@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, open_source, read_exactly
+from vlib_images.interchange.common import (
+    InterchangeError,
+    Notes,
+    TapeObject,
+    check_length,
+    open_source,
+    read_exactly,
+    unmarked,
+)
 
 HEADER: Final = struct.Struct("<HHBB")
 BEGINS: Final = 0x80
@@ -62,7 +70,7 @@ def write_awstape(destination: Path, objects: Iterator[TapeObject], notes: Notes
     """Blocks of more than 65,535 bytes become several chunks."""
     previous = 0
     with destination.open("xb") as file:
-        for item in objects:
+        for item in unmarked(objects, notes, "AWSTAPE"):
             if item is None:
                 file.write(HEADER.pack(0, previous, TAPE_MARK, 0))
                 previous = 0

@@ -7,7 +7,16 @@ from typing import BinaryIO
 
 from vlib_images.plain_files import open_named, open_plain
 
-TapeObject = bytes | memoryview | None
+
+class BadRecord(bytes):
+    """A block that whoever made the image read with errors; empty: nothing of it could be read."""
+
+
+class EndOfMedium:
+    """A mark that says that the tape ends here. Formats without one have none."""
+
+
+TapeObject = bytes | memoryview | EndOfMedium | None
 """A block, or None for a filemark. A view is valid until the next object is asked for."""
 
 BLOCK_BYTES_MAX = (1 << 24) - 1
@@ -75,6 +84,17 @@ Reader = Callable[[Path, int, Notes], Iterator[TapeObject]]
 
 Writer = Callable[[Path, Iterator[TapeObject], Notes], None]
 """writer(destination, objects, notes): makes the file or directory, which must not exist. Raises OSError."""
+
+
+def unmarked(objects: Iterator[TapeObject], notes: Notes, format_name: str) -> Iterator[bytes | memoryview | None]:
+    """For a format that has blocks and filemarks only: the marks of others are left out, and the notes say so."""
+    for item in objects:
+        if isinstance(item, BadRecord):
+            kept = "their data is kept" if item else "they are left out"
+            kind = "records that were read with errors" if item else "records of which nothing could be read"
+            notes.add(f"{kind}: {kept}, {format_name} has no mark for them")
+        if not isinstance(item, EndOfMedium) and item != b"":
+            yield item
 
 
 def open_source(source: Path) -> BinaryIO:

@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from vlib_images.interchange.common import InterchangeError, Notes, TapeObject, check_length, open_part, read_exactly
+from vlib_images.interchange.common import (
+    InterchangeError,
+    Notes,
+    TapeObject,
+    check_length,
+    open_part,
+    read_exactly,
+    unmarked,
+)
 
 INDEX: Final = "blocks.json"
 INDEX_BYTES_MAX: Final = 1 << 30
@@ -18,6 +26,7 @@ INDEX_BYTES_MAX: Final = 1 << 30
 def write_directory(destination: Path, objects: Iterator[TapeObject], notes: Notes) -> None:
     """The files hold the bytes of the blocks and nothing else."""
     destination.mkdir()
+    blocks = unmarked(objects, notes, "a directory")
     files: list[dict[str, Any]] = []
     more = True
     while more:
@@ -25,7 +34,7 @@ def write_directory(destination: Path, objects: Iterator[TapeObject], notes: Not
         runs: list[list[int]] = []
         more = False
         with (destination / name).open("xb") as file:
-            for item in objects:
+            for item in blocks:
                 if item is None:
                     more = True
                     break

@@ -211,3 +211,16 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
     assert done.exit_code == status, done.output
     assert says in done.output
     assert sorted(path.name for path in (library / "cartridges").iterdir()) == ["A00001L6"]
+
+
+def test_import_salvages_a_truncated_image_when_asked(library: Path, tmp_path: Path) -> None:
+    output("cartridge", "export", "A00001L6", tmp_path / "tape", "--format", "simh", TAPEBAY_CONFIG=str(library))
+    (tmp_path / "cut").write_bytes((tmp_path / "tape").read_bytes()[:7000])
+    command = ("cartridge", "import", "A00009L6", tmp_path / "cut", "--format", "simh")
+    assert tapebay(*command, TAPEBAY_CONFIG=str(library)).exit_code == 1
+    assert not (library / "cartridges" / "A00009L6").exists()
+    done = tapebay(*command, "--salvage", TAPEBAY_CONFIG=str(library))
+    assert done.exit_code == 1
+    assert "ends in the middle of a record" in done.output
+    assert blocks_of(library, "A00009L6") == BLOCKS[:3]
+    assert places(library)["A00009L6"] == "shelf"
