@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from appliance.settings.settings import ChapAccount, PortalSettings, Settings, TargetSettings
-from scsi_targets.devices.unit.target import Target
-from scsi_targets.iscsi.directory import ChapCredentials, Forbidden, NotFound, Portal
+from scsi_targets.devices.unit.logical_unit import LogicalUnit
+from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.unit.view import View
+from scsi_targets.iscsi.directory import ChapCredentials, Forbidden, NotFound, Portal, Who
 
 
 def portal_of(settings: PortalSettings) -> Portal:
@@ -15,38 +17,82 @@ def portal_of(settings: PortalSettings) -> Portal:
 
 
 class Directory:
-    """The targets of one library. Reads only what never changes after start-up, so it needs no lock.
+    """The targets of one library and who may use them. Reads only what never changes, so it needs no lock: other
+    settings or units are another Directory.
 
-    Today an initiator either sees a target with all its devices or does not see it; zones (initiator groups times
-    devices) will give open() another Target for another group.
+    Today an initiator either sees a target with all its devices or does not see it; zones (principals times devices)
+    will give open() another view for another principal.
     """
 
-    def __init__(self, settings: Settings, targets: Mapping[str, Target]) -> None:
-        self._targets = targets
+    def __init__(self, settings: Settings, units: Mapping[str, LogicalUnit]) -> None:
+        self._settings = settings
+        self._units = units
         self._sections = {section.iqn: section for section in settings.targets}
         self._chap = settings.chap
         self.all_portals = [portal_of(portal) for portal in settings.portals]
 
-    def target_names(self, initiator_name: str) -> list[str]:
-        return [iqn for iqn, section in self._sections.items() if _admits(section, initiator_name)]
+    def target_names(self, who: Who) -> list[str]:
+        """The targets that this session may log in to as what it proved. Where discovery is open to anybody, those that
+        its initiator may log in to with some account."""
+        return [
+            iqn
+            for iqn, section in self._sections.items()
+            if _admits(section, who.initiator_name) and self._account_admits(who, iqn)
+        ]
 
     def portals(self, target_name: str) -> list[Portal]:
         self._section(target_name)
         return self.all_portals
 
-    def credentials(self, initiator_name: str, target_name: str | None) -> ChapCredentials | None:
-        if not self._chap.accounts or (target_name is None and not self._chap.discovery):
-            return None
-        account = next((a for a in self._chap.accounts if _concerns(a, initiator_name, target_name)), None)
+    def authentication(self, who: Who) -> bool:
+        if not self._chap.accounts or (who.target_name is None and not self._chap.discovery):
+            return False
+        if not any(_concerns(account, who.initiator_name, who.target_name) for account in self._chap.accounts):
+            raise Forbidden(f"no CHAP account for {who.initiator_name} with {who.target_name or 'discovery'}")
+        return True
+
+    def credentials(self, who: Who, username: str) -> ChapCredentials | None:
+        account = self._account(who, username)
         if account is None:
-            raise Forbidden(f"no CHAP account for {initiator_name} with {target_name or 'discovery'}")
+            return None
         mutual = account.mutual_secret.get_secret_value() if account.mutual_secret else None
         return ChapCredentials(account.user, account.secret.get_secret_value(), account.mutual_user, mutual)
 
-    def open(self, initiator_name: str, target_name: str) -> Target:
-        if not _admits(self._section(target_name), initiator_name):
-            raise Forbidden(f"{initiator_name} is not among the initiators of {target_name}")
-        return self._targets[target_name]
+    def open(self, who: Who) -> View:
+        target_name = who.target_name
+        assert target_name is not None  # a discovery session sees nothing
+        section = self._section(target_name)
+        if not _admits(section, who.initiator_name):
+            raise Forbidden(f"{who.initiator_name} is not among the initiators of {target_name}")
+        if self._chap.accounts and (who.account is None or self._account(who, who.account) is None):
+            raise Forbidden(f"{who.initiator_name} has not proved an account for {target_name}")
+        luns = self._settings.lun_map(section)
+        return View(
+            Principal.initiator(who.initiator_name) if who.account is None else Principal.account(who.account),
+            target_name,
+            {lun: self._units[name] for lun, name in luns.items()},
+            tuple(sorted({portal.portal_group_tag for portal in self.all_portals})),
+        )
+
+    def _account(self, who: Who, username: str) -> ChapAccount | None:
+        """The first account of that user for this initiator and target."""
+        return next(
+            (
+                account
+                for account in self._chap.accounts
+                if account.user == username and _concerns(account, who.initiator_name, who.target_name)
+            ),
+            None,
+        )
+
+    def _account_admits(self, who: Who, target_name: str) -> bool:
+        """Whether CHAP would let this session in to a target: with the secret that it proved, or with any if it was
+        asked for none."""
+        accounts = [a for a in self._chap.accounts if _concerns(a, who.initiator_name, target_name)]
+        if not self._chap.accounts or who.account is None:
+            return bool(accounts) or not self._chap.accounts
+        proved = self._account(who, who.account)
+        return proved is not None and any((a.user, a.secret) == (proved.user, proved.secret) for a in accounts)
 
     def _section(self, target_name: str) -> TargetSettings:
         try:

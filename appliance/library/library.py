@@ -21,7 +21,6 @@ from scsi_targets.devices.tape.models import drive_model
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.target import Target
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from vlib_images.disk.raw import DiskImage
@@ -63,15 +62,7 @@ class Library:
         for drive in self.drives.values():
             drive.automation_serial_number = self.changer.identity.serial_number
         self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives, **self._make_disks()}
-        targets = {
-            section.iqn: Target(
-                section.iqn,
-                {lun: self.units[name] for lun, name in settings.lun_map(section).items()},
-                portal_group_tags=[portal.group for portal in settings.portals],
-            )
-            for section in settings.targets
-        }
-        self.directory = Directory(settings, targets)
+        self.directory = Directory(settings, self.units)
         self.server = Server(self.directory, self.directory.all_portals, limits_of(settings))
 
     @classmethod

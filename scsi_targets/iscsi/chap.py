@@ -56,15 +56,23 @@ class ChapTarget:
     """One authentication: CHAP_A comes in, the challenge goes out, CHAP_N and CHAP_R come in, and it is done."""
 
     def __init__(
-        self, credentials: ChapCredentials, random_bytes: Callable[[int], bytes] = secrets.token_bytes
+        self,
+        credentials_of: Callable[[str], ChapCredentials | None],
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        self._credentials = credentials
+        self._credentials_of = credentials_of
         self._random_bytes = random_bytes
         self._states = chap_states()
         self._algorithm = 0
         self._identifier = 0
         self._challenge = b""
         self._mutual = False
+        self._username = ""
+
+    @property
+    def username(self) -> str | None:
+        """Whose secret was proved; None until it is."""
+        return self._username if self.done else None
 
     @property
     def description(self) -> str:
@@ -103,27 +111,29 @@ class ChapTarget:
         ]
 
     def _verify(self, keys: Mapping[str, str]) -> list[Pair]:
-        credentials = self._credentials
-        expected = response(self._algorithm, self._identifier, credentials.secret, self._challenge)
-        # Both are compared, and in constant time, so that neither a name nor a part of the proof can be felt for.
-        right_name = hmac.compare_digest(keys["CHAP_N"].encode(), credentials.username.encode())
+        self._username = keys["CHAP_N"]
+        credentials = self._credentials_of(self._username)
+        # A name that nobody has costs the same proof, compared in constant time: neither a name nor a part of a proof
+        # can be felt for.
+        secret = credentials.secret if credentials is not None else secrets.token_hex(8)
+        expected = response(self._algorithm, self._identifier, secret, self._challenge)
         right_proof = hmac.compare_digest(decode_binary(keys["CHAP_R"]), expected)
-        if not (right_name and right_proof):
+        if credentials is None or not right_proof:
             raise ChapError("the user name or the response is wrong")
-        answers = self._prove(keys) if "CHAP_I" in keys or "CHAP_C" in keys else []
+        answers = self._prove(credentials, keys) if "CHAP_I" in keys or "CHAP_C" in keys else []
         self._states.fire(ChapEvent.RESPONSE_VERIFIED)
         return answers
 
-    def _prove(self, keys: Mapping[str, str]) -> list[Pair]:
+    def _prove(self, credentials: ChapCredentials, keys: Mapping[str, str]) -> list[Pair]:
         """Mutual CHAP: answer the initiator's own challenge."""
         identifier, challenge = _identifier(keys["CHAP_I"]), decode_binary(keys["CHAP_C"])
-        if self._credentials.mutual_username is None or self._credentials.mutual_secret is None:
+        if credentials.mutual_username is None or credentials.mutual_secret is None:
             raise ChapError("the initiator asks for mutual CHAP, which is not set up for it")
         if hmac.compare_digest(challenge, self._challenge):
             raise ChapError("the initiator sent our own challenge back (RFC 7143 9.2.1)")
         self._mutual = True
-        proof = response(self._algorithm, identifier, self._credentials.mutual_secret, challenge)
-        return [("CHAP_N", self._credentials.mutual_username), ("CHAP_R", encode_binary(proof))]
+        proof = response(self._algorithm, identifier, credentials.mutual_secret, challenge)
+        return [("CHAP_N", credentials.mutual_username), ("CHAP_R", encode_binary(proof))]
 
 
 def _first_known(offer: str) -> int:

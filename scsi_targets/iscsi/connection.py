@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from datamover import engine
-from scsi_targets.iscsi.directory import Portal, TargetDirectory
+from scsi_targets.iscsi.directory import Portal, TargetDirectory, Who
 from scsi_targets.iscsi.discovery import Address, SendTargets, TextExchange, format_address
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import Login, LoginProgress, LoginResult
@@ -53,6 +53,7 @@ class ServedConnection:
         self._login: LoginResult | None = None
         self._since = time()
         peer: Address = sock.getpeername()[:2]
+        self._peer_host = peer[0]
         self._about: dict[str, Any] = {"peer": format_address(*peer), "portal": format_address(*self._local)}
         self._states.fire(ConnectionEvent.TRANSPORT_ACCEPTED)
 
@@ -87,11 +88,12 @@ class ServedConnection:
             return None
         parameters, connection = login.parameters, session.connection
         return SessionRecord(
-            initiator_name=login.initiator_name,
+            initiator_name=login.who.initiator_name,
             initiator_alias=login.initiator_alias,
-            target_name=login.target_name,
+            target_name=login.who.target_name,
+            principal=None if login.principal is None else str(login.principal),
             tsih=login.tsih,
-            isid=login.isid.hex(),
+            isid=login.who.isid.hex(),
             connection_id=login.connection_id,
             portal=self._about["portal"],
             peer=self._about["peer"],
@@ -137,7 +139,9 @@ class ServedConnection:
 
     def _log_in(self) -> LoginResult | None:
         """The login's result; None, and one line in the log, when nothing came of it."""
-        login = Login(self._context.directory, self._portal, self._context.limits, self, monotonic())
+        login = Login(
+            self._context.directory, self._portal, self._context.limits, self, monotonic(), self._peer_host
+        )  # fmt: skip
         failure: tuple[str, str] | None = None
         try:
             self._exchange(login)
@@ -171,7 +175,7 @@ class ServedConnection:
 
     def _serve(self, login: LoginResult) -> None:
         parameters = login.parameters
-        self._about |= {"initiator": login.initiator_name, "target": login.target_name, "tsih": login.tsih}
+        self._about |= {"initiator": login.who.initiator_name, "target": login.who.target_name, "tsih": login.tsih}
         log.info(
             "login",
             authentication=login.authentication,
@@ -187,7 +191,7 @@ class ServedConnection:
             self._states.fire(ConnectionEvent.TRANSPORT_LOST)
             if self._close_reason is not None:
                 log.info("session closed", reason=self._close_reason, **self._about)
-            elif login.target_name is None:
+            elif login.view is None:
                 # libiscsi and open-iscsi both end a discovery by hanging up.
                 log.info("discovery ended", reason=str(error), **self._about)
             else:
@@ -199,16 +203,14 @@ class ServedConnection:
     def _start_session(self, login: LoginResult) -> Session:
         """The socket becomes the engine's. Raises engine.ConnectionClosed after a close()."""
         context = self._context
-        targets = SendTargets(context.directory, login.initiator_name, self._portal, self._local, context.bound)
-        text = TextExchange(
-            login.negotiation, lambda value: targets.answer(value, login.target_name), context.limits.text_bytes
-        )
+        targets = SendTargets(context.directory, login.who, self._local, context.bound)
+        text = TextExchange(login.negotiation, targets.answer, context.limits.text_bytes)
         with self._lock:
             if self._close_reason is not None:
                 raise engine.ConnectionClosed(self._close_reason)
             self._session = Session(
                 login, self._connect_engine(login), self._states, context.pool, context.limits, text, self._peers,
-                self._close_peers,
+                self._close_own,
             )  # fmt: skip
             session, logout_grace = self._session, self._logout_grace
         if logout_grace is not None:
@@ -240,20 +242,20 @@ class ServedConnection:
         return connection
 
     def _peers(self) -> list[Session]:
-        """The sessions of this session's target, this one among them."""
-        members = self._context.table.members(self._login.target_name) if self._login is not None else []
-        return [session for member in members if (session := member.session) is not None]
+        """All sessions of the server, this one among them."""
+        return [session for member in self._context.table.members() if (session := member.session) is not None]
 
-    def _close_peers(self, reason: str) -> None:
+    def _close_own(self, reason: str) -> None:
+        """Ends the sessions of this initiator with this target, this one among them: nobody else's."""
         assert self._login is not None
-        for member in self._context.table.members(self._login.target_name):
+        for member in self._context.table.members_like(self._login):
             member.close(reason)
 
     # ---- Admission: the login asks here; what enters the table is this connection ----------------------------------
 
-    def exists(self, initiator_name: str, isid: bytes, tsih: int) -> bool:
-        """Whether that initiator port has a session of that TSIH."""
-        return self._context.table.exists(initiator_name, isid, tsih)
+    def exists(self, who: Who, tsih: int) -> bool:
+        """Whether that initiator port, as the account it proved, has a session of that TSIH with that target."""
+        return self._context.table.exists(who, tsih)
 
     def admit(self, result: LoginResult) -> int:
         """Enters the table, which _release() leaves. Raises LoginRefused."""

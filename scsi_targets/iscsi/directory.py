@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.view import View
 
 
 class DirectoryError(Exception):
@@ -76,20 +76,38 @@ class ChapCredentials:
             raise ValueError("the CHAP secrets of the two directions must differ")
 
 
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who asks to log in, to what, and from where. Names are in lower case (RFC 3722).
+
+    isid: 6 bytes. target_name None: a discovery session. portal: where the connection came in. peer: the address it
+    came from, without the port. account: the CHAP user whose secret was proved; None before that, and without CHAP."""
+
+    initiator_name: str
+    isid: bytes
+    target_name: str | None
+    portal: Portal
+    peer: str = ""
+    account: str | None = None
+
+
 class TargetDirectory(Protocol):
-    """Called from many threads at once. iSCSI names arrive in lower case (RFC 3722).
+    """Who may see what. Called from many threads at once, and again during a session when something changed.
 
     Any of these may raise a DirectoryError, which becomes the login status named there.
     """
 
-    def target_names(self, initiator_name: str) -> list[str]:
-        """The targets that SendTargets shows this initiator."""
+    def target_names(self, who: Who) -> list[str]:
+        """The targets that SendTargets shows: those that this very session may log in to as what it proved."""
 
     def portals(self, target_name: str) -> list[Portal]:
         """The portals of a target, equal to those that the server was given. Raises NotFound."""
 
-    def credentials(self, initiator_name: str, target_name: str | None) -> ChapCredentials | None:
-        """What this initiator must prove for that target (None: for discovery). None: no CHAP is asked."""
+    def authentication(self, who: Who) -> bool:
+        """Whether CHAP is asked. Raises NotFound, Forbidden when no account could ever be the right one."""
 
-    def open(self, initiator_name: str, target_name: str) -> Target:
-        """The target, for an initiator that has proved what was asked. Raises NotFound, Forbidden, ..."""
+    def credentials(self, who: Who, username: str) -> ChapCredentials | None:
+        """What a CHAP_N must be proved with; None when nobody of that name may log in so."""
+
+    def open(self, who: Who) -> View:
+        """What a session sees that has proved what was asked, `who.account`. Raises NotFound, Forbidden, ..."""

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
-from scsi_targets.iscsi.directory import DirectoryError, Portal, TargetDirectory
+from scsi_targets.iscsi.directory import DirectoryError, Portal, TargetDirectory, Who
 from scsi_targets.iscsi.keys import REJECT, Phase
 from scsi_targets.iscsi.negotiation import Negotiation, NegotiationError
 from scsi_targets.iscsi.pdu import RESERVED_TAG, TextRequest, TextResponse
@@ -26,35 +26,31 @@ def format_address(host: str, port: int) -> str:
 
 
 class SendTargets:
-    """What one initiator is told about targets and their addresses.
+    """What one session is told about targets and their addresses.
 
-    arrived: the portal its connection came in on, and `local` that connection's own address at this end.
-    bound: where each portal of the server really listens.
+    local: the connection's own address at this end. bound: where each portal of the server really listens.
     """
 
     def __init__(
         self,
         directory: TargetDirectory,
-        initiator_name: str,
-        arrived: Portal,
+        who: Who,
         local: Address,
         bound: Mapping[Portal, Sequence[Address]],
     ) -> None:
         self._directory = directory
-        self._initiator_name = initiator_name
-        self._arrived = arrived
+        self._who = who
         self._local = local
         self._bound = bound
 
-    def answer(self, value: str, session_target: str | None) -> list[Pair]:
-        """The answer to SendTargets=`value` in a discovery session (`session_target` None) or in a normal one, where
-        only the session's own target may be asked about (RFC 7143 C)."""
-        wanted = value.lower()
+    def answer(self, value: str) -> list[Pair]:
+        """The answer to SendTargets=`value`. A normal session may ask about its own target only (RFC 7143 C)."""
+        wanted, session_target = value.lower(), self._who.target_name
         if session_target is not None:
             if wanted not in ("", session_target):
                 return [("SendTargets", REJECT)]
             return self._records([session_target])
-        names = self._directory.target_names(self._initiator_name)
+        names = self._directory.target_names(self._who)
         if value == "All":
             return self._records(names)
         if not value:
@@ -69,7 +65,7 @@ class SendTargets:
             except DirectoryError:
                 continue  # it went away since it was listed
             pairs.append(("TargetName", name))
-            for portal in sorted(portals, key=lambda portal: portal != self._arrived):
+            for portal in sorted(portals, key=lambda portal: portal != self._who.portal):
                 tag = portal.portal_group_tag
                 pairs += [("TargetAddress", f"{address},{tag}") for address in self._addresses(portal)]
         return pairs
@@ -77,7 +73,7 @@ class SendTargets:
     def _addresses(self, portal: Portal) -> list[str]:
         if portal.advertised is not None:
             return [portal.advertised]
-        if portal == self._arrived:
+        if portal == self._who.portal:
             return [format_address(*self._local)]
         reachable = (self._reachable(host, port) for host, port in self._bound.get(portal, ()))
         return [format_address(*address) for address in reachable if address is not None]

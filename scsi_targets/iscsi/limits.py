@@ -45,6 +45,8 @@ class Limits:
     pool_bytes: int = 512 * MIB
     sessions: int = 1024
     sessions_per_initiator: int = 128
+    discovery_sessions: int = 64
+    discovery_seconds: float = 30.0
     pending_logins: int = 256
     reinstatement_seconds: float = 10.0
     logout_grace_seconds: float = 3.0
@@ -76,5 +78,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "pool_bytes": (16 * MIB, float("inf")),
     "sessions": (1, 65535),  # a TSIH has 16 bits and is not 0
     "sessions_per_initiator": (1, 65535),
+    "discovery_sessions": (1, 65535),
+    "discovery_seconds": (0.001, 3600),
     "pending_logins": (1, 65536),
 }

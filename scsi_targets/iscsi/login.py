@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
-from scsi_targets.devices.unit.target import Target
-from scsi_targets.iscsi import directory as who
+from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.unit.view import View
+from scsi_targets.iscsi import directory as errors
 from scsi_targets.iscsi.chap import KEYS as CHAP_KEYS
 from scsi_targets.iscsi.chap import ChapError, ChapTarget
-from scsi_targets.iscsi.directory import ChapCredentials, DirectoryError, Portal, TargetDirectory
+from scsi_targets.iscsi.directory import DirectoryError, Portal, TargetDirectory, Who
 from scsi_targets.iscsi.keys import SESSION_TYPES, Phase
 from scsi_targets.iscsi.limits import LOGIN_DATA_SEGMENT_BYTES, Limits
 from scsi_targets.iscsi.negotiation import Negotiation, NegotiationError, OperationalParameters
@@ -40,20 +42,22 @@ class LoginProgress(Enum):
 
 @dataclass(slots=True)
 class LoginResult:
-    """What came of an accepted login. isid: 6 bytes. cmd_sn: the next CmdSN to expect; stat_sn: the next to send."""
+    """What came of an accepted login. cmd_sn: the next CmdSN to expect; stat_sn: the next to send."""
 
-    initiator_name: str
+    who: Who
     initiator_alias: str
-    isid: bytes
     connection_id: int
-    target_name: str | None  # None: a discovery session
-    target: Target | None
-    portal_group_tag: int
+    view: View | None  # None: a discovery session, which sees no logical unit
     authentication: str  # "None", or what ChapTarget.description says
     negotiation: Negotiation = field(repr=False)
     cmd_sn: int = 0
     stat_sn: int = 0
     tsih: int = 0
+
+    @property
+    def principal(self) -> Principal | None:
+        """Whose session it is; None: a discovery session."""
+        return self.view.principal if self.view is not None else None
 
     @property
     def parameters(self) -> OperationalParameters:
@@ -64,24 +68,24 @@ class LoginResult:
 class Admission(Protocol):
     """Where sessions are counted and numbered: the server's session table."""
 
-    def exists(self, initiator_name: str, isid: bytes, tsih: int) -> bool:
-        """Whether that initiator port has a session of that TSIH."""
+    def exists(self, who: Who, tsih: int) -> bool:
+        """Whether that initiator port, as the account it proved, has a session of that TSIH with that target."""
 
     def admit(self, result: LoginResult) -> int:
         """The new session's TSIH; a session of the same nexus is ended first. Raises LoginRefused."""
 
 
 _STATUS_OF: dict[type[DirectoryError], LoginStatus] = {
-    who.NotFound: LoginStatus.NOT_FOUND,
-    who.Forbidden: LoginStatus.AUTHORIZATION_FAILURE,
-    who.Removed: LoginStatus.TARGET_REMOVED,
-    who.Unavailable: LoginStatus.SERVICE_UNAVAILABLE,
+    errors.NotFound: LoginStatus.NOT_FOUND,
+    errors.Forbidden: LoginStatus.AUTHORIZATION_FAILURE,
+    errors.Removed: LoginStatus.TARGET_REMOVED,
+    errors.Unavailable: LoginStatus.SERVICE_UNAVAILABLE,
 }
 
 
 def refusal_of(error: DirectoryError) -> LoginRefused:
     """The login status that a directory's error stands for."""
-    if isinstance(error, who.Moved):
+    if isinstance(error, errors.Moved):
         status = LoginStatus.TARGET_MOVED_PERMANENTLY if error.permanently else LoginStatus.TARGET_MOVED_TEMPORARILY
         return LoginRefused(status, str(error), [("TargetAddress", error.address)])
     return LoginRefused(_STATUS_OF.get(type(error), LoginStatus.TARGET_ERROR), str(error))
@@ -91,7 +95,13 @@ class Login:
     """One connection's login. Feed `receive()` each PDU; send what it returns; then look at `progress`."""
 
     def __init__(
-        self, directory: TargetDirectory, portal: Portal, limits: Limits, admission: Admission, now: float
+        self,
+        directory: TargetDirectory,
+        portal: Portal,
+        limits: Limits,
+        admission: Admission,
+        now: float,
+        peer: str = "",
     ) -> None:
         self._directory = directory
         self._portal = portal
@@ -108,10 +118,11 @@ class Login:
         self._negotiation = Negotiation(limits)
         self._incoming = TextAssembler(limits.text_bytes)
         self._outgoing = TextSender()
-        self._identified = False
-        self._credentials: ChapCredentials | None = None
+        self._peer = peer
+        self._who: Who | None = None  # once the first text is whole
+        self._chap_wanted = False
         self._chap: ChapTarget | None = None
-        self._target: Target | None = None
+        self._view: View | None = None
         self._authorised = False
 
     @property
@@ -230,7 +241,7 @@ class Login:
     # ---- stages --------------------------------------------------------------------------------------------------
 
     def _negotiate(self, request: LoginRequest, pairs: list[Pair]) -> list[Pair]:
-        _check_identity(pairs, again=self._identified)
+        _check_identity(pairs, again=self._who is not None)
         if self._stage == Stage.SECURITY_NEGOTIATION:
             security = {name: value for name, value in pairs if name == "AuthMethod" or name in CHAP_KEYS}
             others = [pair for pair in pairs if pair[0] not in security]
@@ -246,27 +257,28 @@ class Login:
 
     def _identify(self) -> list[Pair]:
         """Once the first text is whole: who logs in to what, and what that takes."""
-        if self._identified:
+        if self._who is not None:
             return []
-        self._identified = True
         assert self._first is not None
         if not _is_name(self.initiator_name):
             raise LoginRefused(LoginStatus.MISSING_PARAMETER, "no InitiatorName")
         discovery = self._negotiation.discovery
         if not discovery and not _is_name(self.target_name):
             raise LoginRefused(LoginStatus.MISSING_PARAMETER, "no TargetName in a normal session")
-        self._check_tsih(self._first)
-        self._credentials = self._directory.credentials(self.initiator_name, None if discovery else self.target_name)
+        isid, target_name = self._first.isid.to_bytes(6, "big"), None if discovery else self.target_name
+        self._who = Who(self.initiator_name, isid, target_name, self._portal, self._peer)
+        self._chap_wanted = self._directory.authentication(self._who)
         # RFC 7143 13.9: in the first response of a session to a target.
         return [] if discovery else [("TargetPortalGroupTag", str(self._portal.portal_group_tag))]
 
-    def _check_tsih(self, first: LoginRequest) -> None:
-        """A TSIH asks to add a connection to a session, and a session here has one (RFC 7143 6.3.1)."""
-        if first.tsih == 0:
+    def _check_tsih(self, who: Who, tsih: int) -> None:
+        """A TSIH asks to add a connection to a session, and a session here has one (RFC 7143 6.3.1). Answered only to
+        whoever has proved who it is: others learn nothing of its sessions."""
+        if tsih == 0:
             return
-        if self._admission.exists(self.initiator_name, first.isid.to_bytes(6, "big"), first.tsih):
+        if self._admission.exists(who, tsih):
             raise LoginRefused(LoginStatus.TOO_MANY_CONNECTIONS, "a session has one connection (MaxConnections=1)")
-        raise LoginRefused(LoginStatus.SESSION_DOES_NOT_EXIST, f"no session has the TSIH {first.tsih}")
+        raise LoginRefused(LoginStatus.SESSION_DOES_NOT_EXIST, f"no session has the TSIH {tsih}")
 
     def _authenticate(self, request: LoginRequest, keys: dict[str, str]) -> list[Pair]:
         offer = keys.pop("AuthMethod", None)
@@ -275,32 +287,39 @@ class Login:
         if keys or self._chap is not None:
             raise LoginRefused(LoginStatus.INITIATOR_ERROR, "authentication keys out of order")
         if offer is None:
-            if self._credentials is not None and request.transit:
+            if self._chap_wanted and request.transit:
                 raise LoginRefused(
                     LoginStatus.AUTHENTICATION_FAILURE, "CHAP is asked for and AuthMethod was not offered"
                 )
             return []
-        wanted = "CHAP" if self._credentials is not None else "None"
+        wanted = "CHAP" if self._chap_wanted else "None"
         if wanted not in offer.split(","):
             raise LoginRefused(LoginStatus.AUTHENTICATION_FAILURE, f"AuthMethod {wanted} is asked for and not offered")
-        if self._credentials is not None:
-            self._chap = ChapTarget(self._credentials)
+        if self._chap_wanted:
+            assert self._who is not None
+            self._chap = ChapTarget(partial(self._directory.credentials, self._who))
         return [("AuthMethod", wanted)]
 
     def _stage_complete(self) -> bool:
-        authenticated = self._credentials is None or (self._chap is not None and self._chap.done)
-        return self._stage != Stage.SECURITY_NEGOTIATION or authenticated
+        return self._stage != Stage.SECURITY_NEGOTIATION or self._authenticated
+
+    @property
+    def _authenticated(self) -> bool:
+        return not self._chap_wanted or (self._chap is not None and self._chap.done)
 
     def _require_authorised(self) -> None:
         """Between authentication and anything else: may this initiator use that target, and here?"""
         if self._authorised:
             return
-        if self._credentials is not None and not (self._chap is not None and self._chap.done):
+        assert self._who is not None and self._first is not None
+        if not self._authenticated:
             raise LoginRefused(LoginStatus.AUTHENTICATION_FAILURE, "CHAP is asked for and was skipped")
-        if not self._negotiation.discovery:
-            if self._portal not in self._directory.portals(self.target_name):
+        self._who = who = replace(self._who, account=self._chap.username if self._chap is not None else None)
+        self._check_tsih(who, self._first.tsih)
+        if who.target_name is not None:
+            if self._portal not in self._directory.portals(who.target_name):
                 raise LoginRefused(LoginStatus.NOT_FOUND, "the target is not served at this portal")
-            self._target = self._directory.open(self.initiator_name, self.target_name)
+            self._view = self._directory.open(who)
         self._authorised = True
 
     def _enter(self, request: LoginRequest, stage: int) -> None:
@@ -310,14 +329,12 @@ class Login:
         self._stage = stage
 
     def _finish(self, request: LoginRequest) -> None:
+        assert self._who is not None
         result = LoginResult(
-            initiator_name=self.initiator_name,
+            who=self._who,
             initiator_alias=self._negotiation.text("InitiatorAlias"),
-            isid=request.isid.to_bytes(6, "big"),
             connection_id=request.connection_id,
-            target_name=None if self._negotiation.discovery else self.target_name,
-            target=self._target,
-            portal_group_tag=self._portal.portal_group_tag,
+            view=self._view,
             authentication=self._chap.description if self._chap is not None else "None",
             negotiation=self._negotiation,
             cmd_sn=request.cmd_sn,

@@ -141,7 +141,7 @@ class Server:
         """An honest login takes milliseconds. So the oldest of too many gives way, and nobody who connects and then
         stays silent can keep the others out. Raises RuntimeError when those who gave way are not gone yet."""
         pending, limit = self._pending_logins, self._limits.pending_logins
-        if len(self._connections) >= self._limits.sessions + 2 * limit:
+        if len(self._connections) >= self._limits.sessions + 2 * (limit + self._limits.discovery_sessions):
             raise RuntimeError(f"{len(self._connections)} connections are open already")
         if len(pending) >= limit:
             oldest = next(iter(pending))

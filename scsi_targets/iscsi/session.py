@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
+from time import monotonic
 from typing import Any
 
 from datamover import engine
 from scsi_targets.devices.unit.logical_unit import sense_data
-from scsi_targets.devices.unit.target import Target
 from scsi_targets.devices.unit.task import CHECK_CONDITION, TASK_SET_FULL, Nexus, Response, Task
+from scsi_targets.devices.unit.view import View
 from scsi_targets.iscsi.discovery import TextExchange, TextRejected
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import LoginResult
@@ -57,7 +58,8 @@ _session_ids = count(1)
 class Session:
     """One session, from the end of its login. run() is its thread; close() and request_logout() come from others.
 
-    close_all: closes every session of the target (TARGET COLD RESET). peers: the sessions of the target.
+    close_own: closes every session of this initiator with this target (TARGET COLD RESET). peers: all sessions of the
+    server.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Session:
         limits: Limits,
         text: TextExchange,
         peers: Callable[[], Iterable[TaskHolder]],
-        close_all: Callable[[str], None],
+        close_own: Callable[[str], None],
     ) -> None:
         self.connection = connection
         self._login = login
@@ -77,26 +79,46 @@ class Session:
         self._pool = pool
         self._limits = limits
         self._text = text
-        self._close_all = close_all
+        self._peers = peers
+        self._close_own = close_own
         self._pings = count(1)
         self._bytes_in_at_ping = -1
-        self._nexus = Nexus(
-            login.initiator_name, login.isid, login.target_name or "", login.portal_group_tag, next(_session_ids)
-        )
-        self._target: Target | None = login.target
-        if login.target is not None:
-            self._execute_task = login.target.execute
-            self._tasks = TaskManager(login.target, self._nexus, connection, peers)
+        self._discovery_ends = monotonic() + limits.discovery_seconds
+        self._view = login.view
+        if login.view is not None:
+            who = login.who
+            tag = who.portal.portal_group_tag
+            self._nexus = Nexus(
+                who.initiator_name, who.isid, login.view.target_name, tag, next(_session_ids), login.view.principal
+            )
+
+    @property
+    def _discovery(self) -> bool:
+        return self._login.view is None
+
+    def _discovery_time_left(self) -> float:
+        """Discovery takes milliseconds: whoever has not ended its session by then does not need it."""
+        left = self._discovery_ends - monotonic()
+        if left <= 0:
+            raise engine.ConnectionClosed(f"a discovery session has {self._limits.discovery_seconds:g} s")
+        return left
+
+    @property
+    def view(self) -> View | None:
+        """What the session sees; None: nothing, because it is a discovery session or over."""
+        return self._view
 
     def run(self) -> None:
         """Serves until the session is logged out. Raises engine.ConnectionClosed, engine.ProtocolError."""
-        if self._target is not None:
-            self._target.nexus_established(self._nexus)
+        if self._view is not None:
+            self._view.nexus_established(self._nexus)
         try:
             receive, execute = self.connection.receive, self._execute
-            keep_alive_seconds = self._limits.keep_alive_seconds
+            patience_seconds = self._limits.keep_alive_seconds
             while self._states.state is not ConnectionState.FREE:
-                item = receive(keep_alive_seconds)
+                if self._discovery:
+                    patience_seconds = self._discovery_time_left()
+                item = receive(patience_seconds)
                 if type(item) is engine.ScsiCommand:
                     execute(item)
                 elif item is None:
@@ -118,14 +140,15 @@ class Session:
         self.connection.send_pdu(message.raw)
 
     def _lose_nexus(self) -> None:
-        if self._target is not None:
-            self._target.nexus_lost(self._nexus)
-            self._target = None
+        view, self._view = self._view, None
+        if view is not None:
+            view.nexus_lost(self._nexus)
 
     # ---- SCSI commands: the one path that must cost next to nothing ----------------------------------------------
 
     def _execute(self, command: engine.ScsiCommand) -> None:
-        if command.data_error or self._target is None:
+        view = self._view
+        if command.data_error or view is None:
             self._refuse_command(command)
             return
         connection = self.connection
@@ -143,9 +166,10 @@ class Session:
             self._pool,
             partial(self._complete, command),
             partial(connection.discard, command),
+            view=view,
         )
         try:
-            response = self._execute_task(task)
+            response = view.execute(task)
         except engine.PoolExhausted:
             response = Response(TASK_SET_FULL)
         if response is not None:
@@ -159,7 +183,7 @@ class Session:
             return
 
     def _refuse_command(self, command: engine.ScsiCommand) -> None:
-        if self._login.target is None:
+        if self._discovery:
             raise engine.ProtocolError("a SCSI command in a discovery session (RFC 7143 4.3)")
         response = DATA_ERROR_RESPONSES[command.data_error]
         self.connection.respond(command, response.status, response.sense)
@@ -181,11 +205,10 @@ class Session:
         self._send(Reject.make(pdu.raw, reason=reason))
 
     def _keep_alive(self) -> None:
-        """Nothing came for a while: ask with a NOP-In, and give up on a peer that stays silent (RFC 7143 11.19).
-
-        A discovery session knows no NOP-In (RFC 7143 4.3); nobody needs one that idles."""
-        if self._login.target is None:
-            raise engine.ConnectionClosed("a discovery session was left idle")
+        """Nothing came for a while: ask with a NOP-In, and give up on a peer that stays silent (RFC 7143 11.19). A
+        discovery session knows no NOP-In (RFC 7143 4.3)."""
+        if self._discovery:
+            return  # its time is up, which the loop sees
         if self.connection.bytes_in == self._bytes_in_at_ping:
             raise engine.ConnectionClosed(f"no answer to a NOP-In for {self._limits.keep_alive_seconds:g} s")
         self._bytes_in_at_ping = self.connection.bytes_in
@@ -198,14 +221,14 @@ class Session:
         self._send(NopIn.make(echo, lun=request.lun, initiator_task_tag=request.initiator_task_tag))
 
     def _task_management(self, request: TaskManagementRequest) -> None:
-        if self._target is None:
+        if self._view is None:
             self._reject(request, RejectReason.PROTOCOL_ERROR)
             return
-        response = self._tasks.perform(request)
+        response = TaskManager(self, self._nexus, self._peers).perform(request)
         self._send(TaskManagementResponse.make(initiator_task_tag=request.initiator_task_tag, response=response))
         if request.function == TaskFunction.TARGET_COLD_RESET:
             self.connection.flush()
-            self._close_all("target cold reset")
+            self._close_own("target cold reset")
 
     def _text_request(self, request: TextRequest) -> None:
         try:

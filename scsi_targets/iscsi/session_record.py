@@ -12,6 +12,7 @@ class SessionRecord:
     initiator_name: str
     initiator_alias: str
     target_name: str | None  # None: a discovery session
+    principal: str | None  # "initiator <name>", "account <user>"; None: a discovery session
     tsih: int
     isid: str
     connection_id: int

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
+from scsi_targets.iscsi.directory import Who
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import LoginRefused, LoginResult
 from scsi_targets.iscsi.pdu import LoginStatus
@@ -27,10 +28,12 @@ M = TypeVar("M", bound=Closable)
 
 
 def _nexus_key(login: LoginResult) -> NexusKey | None:
-    """What makes two logins the same nexus; None for discovery, where every session stands alone."""
-    if login.target_name is None:
+    """What makes two logins the same nexus, but for the principal; None for discovery, where every session stands
+    alone."""
+    who = login.who
+    if who.target_name is None:
         return None
-    return login.initiator_name, login.isid, login.target_name, login.portal_group_tag
+    return who.initiator_name, who.isid, who.target_name, who.portal.portal_group_tag
 
 
 class SessionTable(Generic[M]):
@@ -44,19 +47,26 @@ class SessionTable(Generic[M]):
         self._by_nexus: dict[NexusKey, int] = {}
         self._last_tsih = 0
 
-    def exists(self, initiator_name: str, isid: bytes, tsih: int) -> bool:
-        """Whether that initiator port has a session of that TSIH."""
+    def exists(self, who: Who, tsih: int) -> bool:
+        """Whether that initiator port, as the account it proved, has a session of that TSIH with that target."""
         with self._changed:
             login = self._sessions[tsih][1] if tsih in self._sessions else None
-        return login is not None and (login.initiator_name, login.isid) == (initiator_name, isid)
+        if login is None:
+            return False
+        other = login.who
+        return (other.initiator_name, other.isid, other.target_name, other.account) == (
+            who.initiator_name, who.isid, who.target_name, who.account,
+        )  # fmt: skip
 
     def admit(self, member: M, login: LoginResult) -> int:
         """A TSIH for a new session. One of the same nexus is closed and waited for first. Raises LoginRefused."""
         key = _nexus_key(login)
         with self._changed:
             if key is not None:
-                self._end_previous(key)
-            self._check_room(login.initiator_name)
+                self._end_previous(key, login)
+                self._check_room(login.who.initiator_name)
+            else:
+                self._make_discovery_room()
             tsih = self._free_tsih()
             self._sessions[tsih] = member, login
             if key is not None:
@@ -71,13 +81,19 @@ class SessionTable(Generic[M]):
                 del self._by_nexus[key]
             self._changed.notify_all()
 
-    def members(self, target_name: str | None = None) -> list[M]:
-        """Who serves the sessions of one target, or all sessions."""
+    def members(self) -> list[M]:
+        """Who serves the sessions, the oldest first."""
+        with self._changed:
+            return [member for member, _ in self._sessions.values()]
+
+    def members_like(self, login: LoginResult) -> list[M]:
+        """Who serves the sessions of the same initiator with the same target, as the same principal."""
         with self._changed:
             return [
                 member
-                for member, login in self._sessions.values()
-                if target_name is None or login.target_name == target_name
+                for member, other in self._sessions.values()
+                if (other.who.initiator_name, other.who.target_name, other.principal)
+                == (login.who.initiator_name, login.who.target_name, login.principal)
             ]
 
     def wait_until_empty(self, timeout_seconds: float) -> bool:
@@ -85,18 +101,34 @@ class SessionTable(Generic[M]):
         with self._changed:
             return self._changed.wait_for(lambda: not self._sessions, timeout_seconds)
 
-    def _end_previous(self, key: NexusKey) -> None:
-        """Session reinstatement (RFC 7143 6.3.5): the old session's tasks and nexus go before the new one comes."""
+    def _end_previous(self, key: NexusKey, login: LoginResult) -> None:
+        """Session reinstatement (RFC 7143 6.3.5): the old session's tasks and nexus go before the new one comes. Nobody
+        reinstates the session of another principal by using its name."""
         deadline = self._clock() + self._limits.reinstatement_seconds
         while (tsih := self._by_nexus.get(key)) is not None:
-            self._sessions[tsih][0].close("reinstated by a new login")
+            member, previous = self._sessions[tsih]
+            if previous.principal != login.principal:
+                message = "this initiator name and ISID have a session as somebody else"
+                raise LoginRefused(LoginStatus.AUTHORIZATION_FAILURE, message)
+            member.close("reinstated by a new login")
             if not self._changed.wait(deadline - self._clock()):
                 raise LoginRefused(LoginStatus.SERVICE_UNAVAILABLE, "the session before this one does not end")
 
     def _check_room(self, initiator_name: str) -> None:
-        of_initiator = sum(login.initiator_name == initiator_name for _, login in self._sessions.values())
-        if len(self._sessions) >= self._limits.sessions or of_initiator >= self._limits.sessions_per_initiator:
+        normal = [login.who for _, login in self._sessions.values() if login.who.target_name is not None]
+        of_initiator = sum(who.initiator_name == initiator_name for who in normal)
+        if len(normal) >= self._limits.sessions or of_initiator >= self._limits.sessions_per_initiator:
             raise LoginRefused(LoginStatus.OUT_OF_RESOURCES, "too many sessions")
+
+    def _make_discovery_room(self) -> None:
+        """Discovery takes milliseconds and may be open to anybody. So the oldest of too many discovery sessions gives
+        way, and they take no place from those who do work."""
+        discovering = [member for member, login in self._sessions.values() if login.who.target_name is None]
+        limit = self._limits.discovery_sessions
+        if len(discovering) >= 2 * limit:  # those who were asked to go are not gone yet
+            raise LoginRefused(LoginStatus.OUT_OF_RESOURCES, "too many discovery sessions")
+        if len(discovering) >= limit:
+            discovering[len(discovering) - limit].close("too many discovery sessions at once")
 
     def _free_tsih(self) -> int:
         """The next number that is free, so that a number is not used again soon; 0 is none (RFC 7143 11.12.6)."""

@@ -1,4 +1,8 @@
-"""Task management functions (RFC 7143 11.5, 11.6; SAM-5 7): which tasks of which sessions end, and what is answered."""
+"""Task management functions (RFC 7143 11.5, 11.6; SAM-5 7): which tasks of which sessions end, and what is answered.
+
+A LUN is a number of one view. It is looked up in the view of whoever asks, and from then on the logical unit is meant:
+in the other sessions its tasks are found under whatever numbers their views give it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from datamover import engine
-from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.task import Nexus
+from scsi_targets.devices.unit.view import View
 from scsi_targets.iscsi.lun import decode_lun, encode_lun
 from scsi_targets.iscsi.pdu import TaskFunction, TaskManagementRequest, TaskResponse
 
@@ -19,16 +24,18 @@ class TaskHolder(Protocol):
     def connection(self) -> engine.Connection:
         """Where commands wait whose data is still arriving."""
 
+    @property
+    def view(self) -> View | None:
+        """What the session sees; None when it is over."""
+
 
 class TaskManager:
-    """Task management for one session of one target. `peers` gives all sessions of the target, this one included."""
+    """Task management for one session; made anew for a request, so that no session refers to itself. `peers` gives all
+    sessions of the server, this one included."""
 
-    def __init__(
-        self, target: Target, nexus: Nexus, connection: engine.Connection, peers: Callable[[], Iterable[TaskHolder]]
-    ) -> None:
-        self._target = target
+    def __init__(self, own: TaskHolder, nexus: Nexus, peers: Callable[[], Iterable[TaskHolder]]) -> None:
+        self._own = own
         self._nexus = nexus
-        self._connection = connection
         self._peers = peers
 
     def perform(self, request: TaskManagementRequest) -> TaskResponse:
@@ -36,44 +43,55 @@ class TaskManager:
         function = _FUNCTIONS.get(request.function)
         return TaskResponse.FUNCTION_REJECTED if function is None else function(self, request)
 
+    def _unit(self, request: TaskManagementRequest) -> LogicalUnit | None:
+        view = self._own.view
+        return view.logical_units.get(decode_lun(request.lun)) if view is not None else None
+
     def _abort_task(self, request: TaskManagementRequest) -> TaskResponse:
-        lun = decode_lun(request.lun)
-        if lun not in self._target.logical_units:
+        unit, connection = self._unit(request), self._own.connection
+        if unit is None:
             return TaskResponse.LUN_DOES_NOT_EXIST
         tag = request.referenced_task_tag
-        if self._connection.abort(initiator_task_tag=tag, lun=request.lun):
+        if any(connection.abort(initiator_task_tag=tag, lun=field) for field in encode_lun(decode_lun(request.lun))):
             return TaskResponse.FUNCTION_COMPLETE
-        if self._target.abort_task(self._nexus, lun, tag):
+        if unit.abort_task(self._nexus, tag):
             return TaskResponse.FUNCTION_COMPLETE
         # RFC 7143 11.6.1: a command that was sent but never came counts as received from here on, and as aborted.
-        if self._connection.plug(request.ref_cmd_sn):
+        if connection.plug(request.ref_cmd_sn):
             return TaskResponse.FUNCTION_COMPLETE
         return TaskResponse.TASK_DOES_NOT_EXIST
 
     def _abort_task_set(self, request: TaskManagementRequest) -> TaskResponse:
-        lun = decode_lun(request.lun)
-        if not self._target.abort_task_set(self._nexus, lun):
+        unit = self._unit(request)
+        if unit is None:
             return TaskResponse.LUN_DOES_NOT_EXIST
-        self._drop_waiting(self._connection, lun, request.cmd_sn)
+        unit.abort_task_set(self._nexus)
+        _drop_waiting(self._own, [unit], request.cmd_sn)
         return TaskResponse.FUNCTION_COMPLETE
 
     def _clear_task_set(self, request: TaskManagementRequest) -> TaskResponse:
-        lun = decode_lun(request.lun)
-        if not self._target.clear_task_set(self._nexus, lun):
+        unit = self._unit(request)
+        if unit is None:
             return TaskResponse.LUN_DOES_NOT_EXIST
-        self._drop_waiting_everywhere(lun, request.cmd_sn)
+        unit.clear_task_set(self._nexus)
+        self._drop_waiting_everywhere([unit], request.cmd_sn)
         return TaskResponse.FUNCTION_COMPLETE
 
     def _logical_unit_reset(self, request: TaskManagementRequest) -> TaskResponse:
-        lun = decode_lun(request.lun)
-        if not self._target.logical_unit_reset(self._nexus, lun):
+        unit = self._unit(request)
+        if unit is None:
             return TaskResponse.LUN_DOES_NOT_EXIST
-        self._drop_waiting_everywhere(lun, request.cmd_sn)
+        unit.reset()
+        self._drop_waiting_everywhere([unit], request.cmd_sn)
         return TaskResponse.FUNCTION_COMPLETE
 
     def _target_reset(self, request: TaskManagementRequest) -> TaskResponse:
-        self._target.target_reset(self._nexus, request.function == TaskFunction.TARGET_COLD_RESET)
-        self._drop_waiting_everywhere(None, request.cmd_sn)
+        """WARM and COLD: the logical units that this session sees, and no others."""
+        view = self._own.view
+        if view is not None:
+            for unit in view.units():
+                unit.reset()
+            self._drop_waiting_everywhere(view.units(), request.cmd_sn)
         return TaskResponse.FUNCTION_COMPLETE
 
     def _reassign(self, request: TaskManagementRequest) -> TaskResponse:
@@ -83,16 +101,19 @@ class TaskManager:
         # CLEAR ACA: no logical unit here enters ACA (NORMACA is 0). The functions of RFC 7144 need its protocol level.
         return TaskResponse.FUNCTION_NOT_SUPPORTED
 
-    def _drop_waiting_everywhere(self, lun: int | None, cmd_sn: int) -> None:
+    def _drop_waiting_everywhere(self, units: Iterable[LogicalUnit], cmd_sn: int) -> None:
         """The task set spans all nexuses: what waits for data in the other sessions ends too."""
         for peer in self._peers():
-            connection = peer.connection
-            self._drop_waiting(connection, lun, cmd_sn if connection is self._connection else None)
+            _drop_waiting(peer, units, cmd_sn if peer is self._own else None)
 
-    @staticmethod
-    def _drop_waiting(connection: engine.Connection, lun: int | None, before_cmd_sn: int | None) -> None:
-        for field in [None] if lun is None else encode_lun(lun):
-            connection.abort(lun=field, before_cmd_sn=before_cmd_sn)
+
+def _drop_waiting(holder: TaskHolder, units: Iterable[LogicalUnit], before_cmd_sn: int | None) -> None:
+    """Drops what of a session waits for these units and was not handed out yet."""
+    view = holder.view
+    luns = [lun for unit in units for lun in view.luns_of(unit)] if view is not None else []
+    for lun in luns:
+        for field in encode_lun(lun):
+            holder.connection.abort(lun=field, before_cmd_sn=before_cmd_sn)
 
 
 _FUNCTIONS: Mapping[int, Callable[[TaskManager, TaskManagementRequest], TaskResponse]] = {

@@ -17,7 +17,7 @@ import structlog
 
 from scsi_targets.devices.tape.models import drive_model
 from scsi_targets.devices.tape.tape_drive import TapeDrive
-from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.view import View
 from scsi_targets.t10 import copy_descriptors as copy
 from tests.unit.devices.copying.support import block_to_stream, extended_copy, stream_to_block
 from tests.unit.devices.disk.support import make_disk
@@ -39,7 +39,8 @@ class Bench:
         self.cartridge = make_cartridge(directory, capacity_bytes=4 * self.length)
         self.tape.load(self.cartridge)
         units = [self.disk, self.tape]
-        Target(TARGET, dict(enumerate(units))).nexus_established(ALPHA)
+        self.view = View(ALPHA.principal, TARGET, dict(enumerate(units)))
+        self.view.nexus_established(ALPHA)
         for unit in units:
             while unit.take_unit_attention(ALPHA):
                 pass
@@ -61,7 +62,7 @@ class Bench:
         data = copy.parameter_list(descriptors, segments)
         self.cartridge.rewind()
         began, used = time.perf_counter(), time.process_time()
-        response = extended_copy(self.disk, data)
+        response = extended_copy(self, data)
         seconds, processor_seconds = time.perf_counter() - began, time.process_time() - used
         assert response.status == 0, response.sense.hex()
         return self.length / seconds / 1e9, self.length / processor_seconds / 1e9

@@ -17,7 +17,6 @@ from scsi_targets.devices.tape.models import drive_model
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
-from scsi_targets.devices.unit.target import Target
 from scsi_targets.devices.unit.task import Nexus, Task
 from scsi_targets.t10 import sbc, spc, ssc
 from vlib_images.cartridge.cartridge import Cartridge
@@ -58,7 +57,7 @@ def counted(directory: Path) -> dict[str, list[str]]:
     disk = BlockDevice(Identity("TAPEBAY", "DISK", "0001", "bench"), DiskImage.create(directory / "disk", 64 * BLOCK))
     drive.load(Cartridge.create(directory / "tape", barcode="BEN001L8", medium=MEDIA["LTO-8"]))
     for unit in (drive, disk):
-        Target(NEXUS.target_name, {0: unit}).nexus_established(NEXUS)
+        unit.nexus_established(NEXUS)
         while unit.take_unit_attention(NEXUS):
             pass
     tape_write = ssc.Write6.encode(transfer_length=BLOCK)

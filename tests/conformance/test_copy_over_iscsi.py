@@ -32,7 +32,7 @@ def site(tmp_path):
 @pytest.fixture
 def server(site):
     portals = [Portal("127.0.0.1", 0, 1)]
-    server = Server(Directory({TARGET: site.target}, portals), portals)
+    server = Server(Directory({TARGET: dict(site.view.logical_units)}, portals), portals)
     (server.bound,) = server.start()
     yield server
     server.stop()

@@ -62,8 +62,7 @@ class CopyManager(PrimaryCommands):
     def _reachable(self, task: Task) -> list[Copyable]:
         """What an initiator may copy between: the logical units that its session shows it, and no others. What it could
         see by another login it has not proved here."""
-        target = self._target(task)
-        units = target.logical_units.values() if target is not None else [self]
+        units = task.view.units() if task.view is not None else [self]
         return [unit for unit in units if isinstance(unit, Copyable)]
 
     # ---- EXTENDED COPY ---------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -44,9 +44,6 @@ from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense
 from scsi_targets.t10.fields import Bits, Command
 from scsi_targets.t10.sense import CheckCondition, Sense, SenseCode
-
-if TYPE_CHECKING:
-    from scsi_targets.devices.unit.target import Target
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +101,6 @@ class LogicalUnit(Part):
         self.reservations = Reservations.from_state(self.store.get(f"{state_key}/reservations"))
         self.descriptor_sense = False  # D_SENSE of the control mode page
         self.nexuses: set[Nexus] = set()
-        self.targets: list[Target] = []  # the targets that show this logical unit
         self._unit_attentions: dict[Nexus, list[SenseCode]] = {}  # only of nexuses that are logged in
         self._queue: deque[tuple[Row, Task] | Guest] = deque()
         self._running: Task | Guest | None = None  # what the rest of the queue waits for
@@ -437,6 +433,7 @@ class LogicalUnit(Part):
         with self.lock:
             self.nexuses.discard(nexus)  # the nexus of a new login carries a new session_id
             self.nexuses.add(nexus)
+            self.reservations.recognise(nexus)
             self.establish_unit_attention(sense.POWER_ON_OCCURRED, [nexus])
 
     def nexus_lost(self, nexus: Nexus) -> None:

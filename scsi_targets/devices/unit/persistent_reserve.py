@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from scsi_targets.devices.unit.dispatch import ALLOWED, PERSISTENT_ALLOWED, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.primary import PrimaryCommands
+from scsi_targets.devices.unit.principal import Principal, PrincipalKind
 from scsi_targets.devices.unit.reservations import (
     Conflict,
     ReleaseTypeMismatch,
@@ -184,11 +185,20 @@ class PersistentReserveCommands(PrimaryCommands):
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, field)
         head = TransportId.decode(raw)
         name, isid = _initiator_port(raw[TransportId.length :])
-        to = Nexus(name, isid, task.nexus.target_name, port)
+        to = self._nexus_named(name, isid, port, task.nexus)
         wrong = head.additional_length != len(raw) - TransportId.length or not to.possible
         if wrong or head.format_and_protocol != ISCSI_INITIATOR_PORT:
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, start)
         return to
+
+    def _nexus_named(self, initiator_name: str, isid: bytes, portal_group_tag: int, nexus: Nexus) -> Nexus:
+        """The nexus of that name which the unit knows, whoever its principal is. One that has not come yet is expected
+        to prove itself as the nexus that names it did: with its own name, or as the same account."""
+        own_name = nexus.principal.kind is PrincipalKind.INITIATOR
+        principal = Principal.initiator(initiator_name) if own_name else nexus.principal
+        to = Nexus(initiator_name, isid, nexus.target_name, portal_group_tag, principal=principal)
+        known = (n for n in (*self.nexuses, *self.reservations.registrations) if n.same_ports(to))
+        return next(known, to)
 
     # ---- checks --------------------------------------------------------------------------------------------------
 

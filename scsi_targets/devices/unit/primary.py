@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from scsi_targets.devices.unit import task as status
 from scsi_targets.devices.unit.dispatch import (
@@ -25,9 +25,6 @@ from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import sense, spc, vpd
 from scsi_targets.t10.fields import Command
 from scsi_targets.t10.sense import CheckCondition, Sense
-
-if TYPE_CHECKING:
-    from scsi_targets.devices.unit.target import Target
 
 # SELECT REPORT of REPORT LUNS (SPC-5 table 238): whether it selects logical units such as ours. There are no well known
 # ones (01h), no administrative ones (10h) and therefore no subsidiary ones (12h).
@@ -150,20 +147,15 @@ class PrimaryCommands(LogicalUnit):
 
     @handles(spc.ReportLuns, reservation=ALLOWED, unit_attention=IGNORES, while_busy=True)
     def report_luns(self, cdb: spc.ReportLuns, task: Task) -> Response:
-        target = self._target(task)
-        response = report_luns(sorted(target.logical_units) if target else [task.lun], cdb)
+        luns = sorted(task.view.logical_units) if task.view is not None else [task.lun]
+        response = report_luns(luns, cdb)
         self.clear_unit_attention(task.nexus, sense.REPORTED_LUNS_DATA_HAS_CHANGED)
         return response
 
-    def _target(self, task: Task) -> Target | None:
-        """The target that the task came through."""
-        return next((t for t in self.targets if t.name == task.nexus.target_name), None)
-
-    def target_ports(self, task: Task) -> list[int]:
-        """The target portal group tags of the target that the task came through. Each is a target port and its tag the
+    def target_ports(self, task: Task) -> tuple[int, ...]:
+        """The portal group tags of the target that the task came through. Each is a target port and its tag the
         relative target port identifier."""
-        target = self._target(task)
-        return target.portal_group_tags if target else [task.nexus.portal_group_tag]
+        return task.view.portal_group_tags if task.view is not None else (task.nexus.portal_group_tag,)
 
     # ---- target ports --------------------------------------------------------------------------------------------
 
@@ -341,7 +333,7 @@ def encode_lun(lun: int) -> bytes:
     return (0x4000 | lun).to_bytes(2, "big") + bytes(6)
 
 
-def no_such_logical_unit(target: Target, task: Task) -> Response:
+def no_such_logical_unit(luns: list[int], task: Task) -> Response:
     """The answer of a LUN without a logical unit: INQUIRY says so with qualifier 011b, REPORT LUNS works, REQUEST SENSE
     reports it, everything else is refused (SPC-5 5.16, 6.6.2; SAM-5 5.11)."""
     code = sense.LOGICAL_UNIT_NOT_SUPPORTED
@@ -354,7 +346,7 @@ def no_such_logical_unit(target: Target, task: Task) -> Response:
             data = vpd.StandardInquiryData.encode(peripheral_qualifier=3, peripheral_device_type=vpd.NO_DEVICE)
             return reply(data, command.allocation_length)
         if task.cdb[0] == spc.ReportLuns.opcode:
-            return report_luns(sorted(target.logical_units), spc.ReportLuns(task.cdb))
+            return report_luns(luns, spc.ReportLuns(task.cdb))
         if task.cdb[0] == spc.RequestSense.opcode:
             command = spc.RequestSense(task.cdb)
             return reply(Sense(code).encode(bool(command.descriptor_format)), command.allocation_length)

@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any
 
 from scsi_targets.devices.unit.dispatch import ReservationRule
+from scsi_targets.devices.unit.principal import Principal, PrincipalKind
 from scsi_targets.devices.unit.task import Nexus
 
 
@@ -236,6 +237,18 @@ class Reservations:
 
     # ---- events --------------------------------------------------------------------------------------------------
 
+    def recognise(self, nexus: Nexus) -> None:
+        """A login: takes over a registration of the same ports that was kept before principals were."""
+        before = next(
+            (n for n in self.registrations if n.principal.kind is PrincipalKind.UNRECORDED and n.same_ports(nexus)),
+            None,
+        )
+        if before is None or nexus in self.registrations:
+            return
+        self.registrations = {nexus if n == before else n: key for n, key in self.registrations.items()}
+        if self.holder == before:
+            self.holder = nexus
+
     def nexus_lost(self, nexus: Nexus) -> None:
         """Logout or connection loss: RESERVE is freed, persistent ones stay (SPC-2 5.5.1, SPC-5 5.14.5)."""
         if self.legacy_holder == nexus:
@@ -257,6 +270,7 @@ class Reservations:
                 {
                     "initiator_name": n.initiator_name, "isid": n.isid.hex(), "target_name": n.target_name,
                     "portal_group_tag": n.portal_group_tag, "key": key, "holder": n == self.holder,
+                    "principal": [n.principal.kind.value, n.principal.name],
                 }
                 for n, key in self.registrations.items()
             ],
@@ -270,9 +284,11 @@ class Reservations:
             return self
         self.aptpl = True
         for row in state["registrations"]:
+            kind, name = row.get("principal", (PrincipalKind.UNRECORDED, ""))
             nexus = Nexus(
-                row["initiator_name"], bytes.fromhex(row["isid"]), row["target_name"], row["portal_group_tag"]
-            )
+                row["initiator_name"], bytes.fromhex(row["isid"]), row["target_name"], row["portal_group_tag"],
+                principal=Principal(PrincipalKind(kind), name),
+            )  # fmt: skip
             if not nexus.possible:  # versions before 0.2 registered whatever REGISTER AND MOVE named
                 continue
             self.registrations[nexus] = row["key"]

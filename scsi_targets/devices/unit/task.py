@@ -6,8 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from scsi_targets.devices.unit.principal import Principal
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from scsi_targets.devices.unit.view import View
 
 GOOD = 0x00
 CHECK_CONDITION = 0x02
@@ -20,23 +24,37 @@ TASK_ABORTED = 0x40
 
 MAX_NAME_BYTES = 223
 ISID_BYTES = 6
+# Stands for Principal.initiator(initiator_name) until a nexus has its name.
+BY_NAME = Principal.initiator("")
 
 
 @dataclass(frozen=True, slots=True)
 class Nexus:
-    """An I_T nexus (SAM-5 4.7.2, RFC 7143 4.4): the initiator port is name and ISID, the target port name and tag."""
+    """An I_T nexus (SAM-5 4.7.2, RFC 7143 4.4): the initiator port is name and ISID, the target port name and tag.
+
+    It belongs to a principal: who logs in with the name and ISID of somebody else is another nexus and inherits
+    nothing. Where none is given, the initiator proved nothing but its name."""
 
     initiator_name: str
     isid: bytes
     target_name: str
     portal_group_tag: int = 1
     session_id: int = field(default=0, compare=False)  # differs between logins; the nexus is the same
+    principal: Principal = BY_NAME
+
+    def __post_init__(self) -> None:
+        if self.principal is BY_NAME:
+            object.__setattr__(self, "principal", Principal.initiator(self.initiator_name))
 
     @property
     def possible(self) -> bool:
         """Whether any initiator port can have this name: an iSCSI name is at most 223 bytes long (RFC 7143 4.2.7.1) and
         an ISID has 6 (RFC 7143 11.12.5)."""
         return 0 < len(self.initiator_name.encode()) <= MAX_NAME_BYTES and len(self.isid) == ISID_BYTES
+
+    def same_ports(self, other: Nexus) -> bool:
+        """Whether both are between the same initiator port and target port, whoever stands behind them."""
+        return (self.initiator_port, self.target_port) == (other.initiator_port, other.target_port)
 
     @property
     def initiator_port(self) -> str:
@@ -92,6 +110,7 @@ class Task:
     complete: Callable[[Response], None] = _no_worker
     on_abort: Callable[[], None] | None = None  # iSCSI frees the command's place in the window
     aborted: bool = False
+    view: View | None = None  # what the session that sent the command sees; None: nothing but this logical unit
 
     def data(self) -> memoryview:
         """The gathered Data-Out as bytes; empty when there was none."""

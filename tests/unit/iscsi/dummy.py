@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.dispatch import handles
 from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.target import Target
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.iscsi.directory import Portal
 from scsi_targets.iscsi.limits import Limits
@@ -63,9 +62,7 @@ class Served:
 
     def __init__(self, limits: Limits | None = None, portals: list[Portal] | None = None) -> None:
         self.units = [Memory("M0"), Memory("M1")]
-        self.directory = Directory(
-            targets={TARGET: Target(TARGET, dict(enumerate(self.units)))}, portal_list=portals or [PORTAL]
-        )
+        self.directory = Directory(targets={TARGET: dict(enumerate(self.units))}, portal_list=portals or [PORTAL])
         self.server = Server(self.directory, self.directory.portal_list, limits)
         self.addresses = self.server.start()
         self.address = self.addresses[0]

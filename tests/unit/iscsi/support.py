@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from scsi_targets.devices.unit.target import Target
-from scsi_targets.iscsi.directory import ChapCredentials, DirectoryError, Forbidden, NotFound, Portal
+from scsi_targets.devices.unit.logical_unit import LogicalUnit
+from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.unit.view import View
+from scsi_targets.iscsi.directory import ChapCredentials, DirectoryError, Forbidden, NotFound, Portal, Who
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import Login, LoginRefused, LoginResult
 from scsi_targets.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus, Stage
@@ -25,32 +27,45 @@ FULL_FEATURE = Stage.FULL_FEATURE_PHASE
 
 @dataclass
 class Directory:
-    """Targets by name; `errors` is what open() raises for a name."""
+    """Logical units by target name and LUN; `errors` is what open() raises for a name."""
 
-    targets: dict[str, Target] = field(default_factory=lambda: {TARGET: Target(TARGET, {})})
+    targets: dict[str, dict[int, LogicalUnit]] = field(default_factory=lambda: {TARGET: {}})
     portal_list: list[Portal] = field(default_factory=lambda: [PORTAL])
     chap: ChapCredentials | None = None
     discovery_chap: ChapCredentials | None = None
     forbidden: set[str] = field(default_factory=set)
     errors: dict[str, DirectoryError] = field(default_factory=dict)
+    more_accounts: list[ChapCredentials] = field(default_factory=list)
+    masked: dict[Principal, dict[int, LogicalUnit]] = field(default_factory=dict)  # who sees other logical units
+    ends_at: float | None = None
 
-    def target_names(self, initiator_name: str) -> list[str]:
-        return [] if initiator_name in self.forbidden else sorted(self.targets)
+    def target_names(self, who: Who) -> list[str]:
+        return [] if who.initiator_name in self.forbidden else sorted(self.targets)
 
     def portals(self, target_name: str) -> list[Portal]:
         if target_name not in self.targets and target_name not in self.errors:
             raise NotFound(f"no target {target_name}")
         return self.portal_list
 
-    def credentials(self, initiator_name: str, target_name: str | None) -> ChapCredentials | None:
-        return self.discovery_chap if target_name is None else self.chap
+    def _chap_of(self, who: Who) -> list[ChapCredentials]:
+        asked = self.discovery_chap if who.target_name is None else self.chap
+        return [] if asked is None else [asked, *self.more_accounts]
 
-    def open(self, initiator_name: str, target_name: str) -> Target:
-        if target_name in self.errors:
-            raise self.errors[target_name]
-        if initiator_name in self.forbidden:
-            raise Forbidden(f"{initiator_name} may not use {target_name}")
-        return self.targets[target_name]
+    def authentication(self, who: Who) -> bool:
+        return bool(self._chap_of(who))
+
+    def credentials(self, who: Who, username: str) -> ChapCredentials | None:
+        return next((account for account in self._chap_of(who) if account.username == username), None)
+
+    def open(self, who: Who) -> View:
+        assert who.target_name is not None
+        if who.target_name in self.errors:
+            raise self.errors[who.target_name]
+        if who.initiator_name in self.forbidden:
+            raise Forbidden(f"{who.initiator_name} may not use {who.target_name}")
+        principal = Principal.account(who.account) if who.account else Principal.initiator(who.initiator_name)
+        units = self.masked.get(principal, self.targets[who.target_name])
+        return View(principal, who.target_name, dict(units), ends_at=self.ends_at)
 
 
 @dataclass
@@ -60,7 +75,7 @@ class Admission:
     full: bool = False
     admitted: list[LoginResult] = field(default_factory=list)
 
-    def exists(self, initiator_name: str, isid: bytes, tsih: int) -> bool:
+    def exists(self, who: Who, tsih: int) -> bool:
         return tsih == 1
 
     def admit(self, result: LoginResult) -> int:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from scsi_targets.devices.unit.target import Target
-from scsi_targets.iscsi.directory import Portal
+from scsi_targets.iscsi.directory import Portal, Who
 from scsi_targets.iscsi.discovery import SendTargets, TextExchange, TextRejected, format_address
 from scsi_targets.iscsi.keys import Phase
 from scsi_targets.iscsi.limits import Limits
@@ -15,17 +14,19 @@ from tests.unit.iscsi.support import INITIATOR, PORTAL, TARGET, Directory
 HERE = ("127.0.0.1", 40000)
 
 
-def send_targets(directory: Directory, arrived: Portal = PORTAL, local: tuple[str, int] = HERE) -> SendTargets:
+def send_targets(
+    directory: Directory, arrived: Portal = PORTAL, local: tuple[str, int] = HERE, target: str | None = None
+) -> SendTargets:
     bound = {PORTAL: [HERE]}
     for number, portal in enumerate(directory.portal_list):
         bound.setdefault(portal, [(portal.host, portal.port or 50000 + number)])
-    return SendTargets(directory, INITIATOR, arrived, local, bound)
+    return SendTargets(directory, Who(INITIATOR, bytes(6), target, arrived), local, bound)
 
 
 def test_all() -> None:
     directory = Directory()
-    directory.targets["iqn.2026-11.org.example:a"] = Target("iqn.2026-11.org.example:a", {})
-    assert send_targets(directory).answer("All", None) == [
+    directory.targets["iqn.2026-11.org.example:a"] = {}
+    assert send_targets(directory).answer("All") == [
         ("TargetName", "iqn.2026-11.org.example:a"),
         ("TargetAddress", "127.0.0.1:40000,7"),
         ("TargetName", TARGET),
@@ -35,27 +36,27 @@ def test_all() -> None:
 
 def test_by_name() -> None:
     expected = [("TargetName", TARGET), ("TargetAddress", "127.0.0.1:40000,7")]
-    assert send_targets(Directory()).answer(TARGET, None) == expected
-    assert send_targets(Directory()).answer(TARGET.upper(), None) == expected
-    assert send_targets(Directory()).answer("iqn.2026-11.org.example:none", None) == []
+    assert send_targets(Directory()).answer(TARGET) == expected
+    assert send_targets(Directory()).answer(TARGET.upper()) == expected
+    assert send_targets(Directory()).answer("iqn.2026-11.org.example:none") == []
 
 
 def test_an_initiator_sees_only_what_it_may_use() -> None:
     directory = Directory(forbidden={INITIATOR})
-    assert send_targets(directory).answer("All", None) == []
-    assert send_targets(directory).answer(TARGET, None) == []
+    assert send_targets(directory).answer("All") == []
+    assert send_targets(directory).answer(TARGET) == []
 
 
 def test_in_a_normal_session_only_its_own_target() -> None:
     expected = [("TargetName", TARGET), ("TargetAddress", "127.0.0.1:40000,7")]
-    assert send_targets(Directory()).answer("", TARGET) == expected
-    assert send_targets(Directory()).answer(TARGET, TARGET) == expected
-    assert send_targets(Directory()).answer("All", TARGET) == [("SendTargets", "Reject")]
-    assert send_targets(Directory()).answer("", None) == [("SendTargets", "Reject")]
+    assert send_targets(Directory(), target=TARGET).answer("") == expected
+    assert send_targets(Directory(), target=TARGET).answer(TARGET) == expected
+    assert send_targets(Directory(), target=TARGET).answer("All") == [("SendTargets", "Reject")]
+    assert send_targets(Directory()).answer("") == [("SendTargets", "Reject")]
 
 
 def addresses(portals: list[Portal], arrived: Portal, local: tuple[str, int] = HERE) -> list[str]:
-    pairs = send_targets(Directory(portal_list=portals), arrived, local).answer("All", None)
+    pairs = send_targets(Directory(portal_list=portals), arrived, local).answer("All")
     return [value for key, value in pairs if key == "TargetAddress"]
 
 

@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 
+from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.iscsi.directory import ChapCredentials, Moved, NotFound, Removed, Unavailable
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import LoginProgress
@@ -54,7 +55,9 @@ def test_straight_to_full_feature_phase() -> None:
     result = initiator.login.result
     assert result is not None
     assert initiator.login.progress is LoginProgress.ACCEPTED
-    assert (result.initiator_name, result.target_name, result.isid) == (INITIATOR, TARGET, ISID.to_bytes(6, "big"))
+    assert (result.who.initiator_name, result.who.target_name, result.who.isid) == (
+        INITIATOR, TARGET, ISID.to_bytes(6, "big"),
+    )  # fmt: skip
     assert (result.connection_id, result.cmd_sn, result.stat_sn, result.tsih) == (3, 100, 41, 1)
     assert result.authentication == "None"
     assert result.parameters.header_digest
@@ -94,15 +97,15 @@ def test_discovery_needs_no_target_and_gets_no_tag() -> None:
     response = initiator.send(DISCOVERY, nsg=FULL_FEATURE)
     assert parse(response.data) == [("MaxRecvDataSegmentLength", "262144")]
     assert initiator.login.result is not None
-    assert initiator.login.result.target_name is None
-    assert initiator.login.result.target is None
+    assert initiator.login.result.who.target_name is None
+    assert initiator.login.result.view is None
 
 
 def test_names_come_in_any_case() -> None:
     initiator = Initiator()
     initiator.send([("InitiatorName", INITIATOR.upper()), ("TargetName", TARGET.upper())], nsg=FULL_FEATURE)
     assert initiator.login.result is not None
-    assert (initiator.login.result.initiator_name, initiator.login.result.target_name) == (INITIATOR, TARGET)
+    assert (initiator.login.result.who.initiator_name, initiator.login.result.who.target_name) == (INITIATOR, TARGET)
 
 
 # ---- CHAP --------------------------------------------------------------------------------------------------------
@@ -204,6 +207,42 @@ def test_authorisation_comes_after_authentication() -> None:
     pairs = [("CHAP_N", "server"), ("CHAP_R", proof("in-secret-1234", identifier, challenge))]
     response = initiator.send(pairs, csg=SECURITY, nsg=OPERATIONAL)
     assert status_of(initiator, response) is LoginStatus.AUTHORIZATION_FAILURE
+
+
+def test_each_of_several_accounts_is_known_by_its_name() -> None:
+    second = ChapCredentials("second", "secret-of-second")
+    for user, secret in (("server", "in-secret-1234"), ("second", "secret-of-second")):
+        initiator = Initiator(Directory(chap=CHAP, more_accounts=[second]))
+        identifier, challenge = challenge_of(initiator)
+        pairs = [("CHAP_N", user), ("CHAP_R", proof(secret, identifier, challenge))]
+        assert initiator.send(pairs, csg=SECURITY, nsg=OPERATIONAL).status == 0
+        initiator.send(nsg=FULL_FEATURE)
+        assert initiator.login.result is not None
+        assert initiator.login.result.who.account == user
+        assert initiator.login.result.principal == Principal.account(user)
+
+
+@pytest.mark.parametrize(("user", "secret"), [("server", "secret-of-second"), ("nobody", "in-secret-1234")])
+def test_one_account_is_not_proved_with_the_secret_of_another(user: str, secret: str) -> None:
+    initiator = Initiator(Directory(chap=CHAP, more_accounts=[ChapCredentials("second", "secret-of-second")]))
+    identifier, challenge = challenge_of(initiator)
+    pairs = [("CHAP_N", user), ("CHAP_R", proof(secret, identifier, challenge))]
+    response = initiator.send(pairs, csg=SECURITY, nsg=OPERATIONAL)
+    assert status_of(initiator, response) is LoginStatus.AUTHENTICATION_FAILURE
+
+
+@pytest.mark.parametrize("tsih", [1, 2])  # Admission knows session 1
+def test_whether_a_session_exists_is_told_after_the_proof(tsih: int) -> None:
+    """Two TSIHs, one of them in use, are answered alike until the initiator has proved who it is."""
+    initiator = Initiator(Directory(chap=CHAP))
+    response = initiator.send([*NAMES, ("AuthMethod", "CHAP")], csg=SECURITY, tsih=tsih)
+    assert (response.status, keys(response)["AuthMethod"]) == (0, "CHAP")
+    response = initiator.send([("CHAP_A", "7")], csg=SECURITY, tsih=tsih)
+    answer = keys(response)
+    pairs = [("CHAP_N", "server"), ("CHAP_R", "0x00")]
+    response = initiator.send(pairs, csg=SECURITY, nsg=OPERATIONAL, tsih=tsih)
+    assert answer["CHAP_A"] == "7"
+    assert status_of(initiator, response) is LoginStatus.AUTHENTICATION_FAILURE
 
 
 # ---- statuses ----------------------------------------------------------------------------------------------------

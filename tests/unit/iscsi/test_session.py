@@ -182,11 +182,11 @@ def test_a_peer_that_answers_stays(log: Log) -> None:
 
 
 def test_an_idle_discovery_session_is_closed(log: Log) -> None:
-    with serving(Limits(keep_alive_seconds=0.05)) as served, Peer(served.address) as peer:
+    with serving(Limits(discovery_seconds=0.05)) as served, Peer(served.address) as peer:
         peer.login(None)
         with pytest.raises(HungUp):
             peer.receive()
-        assert "idle" in log.wait_for("discovery ended")["reason"]
+        assert "a discovery session has 0.05 s" in log.wait_for("discovery ended")["reason"]
 
 
 # ---- logout ------------------------------------------------------------------------------------------------------

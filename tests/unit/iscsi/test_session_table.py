@@ -4,6 +4,9 @@ import threading
 
 import pytest
 
+from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.unit.view import View
+from scsi_targets.iscsi.directory import Portal, Who
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import LoginRefused, LoginResult
 from scsi_targets.iscsi.negotiation import Negotiation
@@ -23,10 +26,17 @@ class Member:
         self.closed.set()
 
 
-def login(initiator: str = "iqn.i", isid: int = 1, target: str | None = "iqn.t", group: int = 1) -> LoginResult:
-    return LoginResult(
-        initiator, "", isid.to_bytes(6, "big"), 0, target, None, group, "None", Negotiation(Limits())
-    )  # fmt: skip
+def login(
+    initiator: str = "iqn.i",
+    isid: int = 1,
+    target: str | None = "iqn.t",
+    group: int = 1,
+    account: str | None = None,
+) -> LoginResult:
+    who = Who(initiator, isid.to_bytes(6, "big"), target, Portal("127.0.0.1", portal_group_tag=group), account=account)
+    principal = Principal.account(account) if account else Principal.initiator(initiator)
+    view = View(principal, target, {}) if target is not None else None
+    return LoginResult(who, "", 0, view, "None", Negotiation(Limits()))
 
 
 def test_numbers_are_not_used_again_soon() -> None:
@@ -45,11 +55,12 @@ def test_who_is_there() -> None:
     table.admit(second, login(isid=2, target="iqn.other"))
     table.admit(browser, login(isid=1, target=None))
     assert table.members() == [first, second, browser]
-    assert table.members("iqn.t") == [first]
-    assert table.exists("iqn.i", (1).to_bytes(6, "big"), 1)
-    assert not table.exists("iqn.i", (1).to_bytes(6, "big"), 2)
-    assert not table.exists("iqn.other", (1).to_bytes(6, "big"), 1)
-    assert not table.exists("iqn.i", (1).to_bytes(6, "big"), 77)
+    assert table.members_like(login(isid=5)) == [first]
+    assert table.exists(login().who, 1)
+    assert not table.exists(login().who, 2)
+    assert not table.exists(login("iqn.other").who, 1)
+    assert not table.exists(login().who, 77)
+    assert not table.exists(login(account="somebody").who, 1)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +105,31 @@ def test_an_old_session_that_does_not_end_refuses_the_new_one() -> None:
         table.admit(Member(), login())
     assert refusal.value.status is LoginStatus.SERVICE_UNAVAILABLE
     assert table.members() == [old]
+
+
+def test_nobody_reinstates_the_session_of_another_principal() -> None:
+    table: SessionTable[Member] = SessionTable(Limits())
+    member = Member()
+    tsih = table.admit(member, login(account="alice"))
+    for impostor in (login(account="bob"), login()):
+        with pytest.raises(LoginRefused) as refusal:
+            table.admit(Member(), impostor)
+        assert refusal.value.status is LoginStatus.AUTHORIZATION_FAILURE
+    assert member.reasons == []
+    table.remove(tsih)
+    assert table.admit(Member(), login(account="bob")) == 2, "when it is over, the name and ISID are free again"
+
+
+def test_the_oldest_of_too_many_discovery_sessions_gives_way() -> None:
+    table: SessionTable[Member] = SessionTable(Limits(discovery_sessions=2, sessions=1))
+    browsers = [Member() for _ in range(4)]
+    for browser in browsers:
+        table.admit(browser, login(target=None))
+    assert [len(browser.reasons) for browser in browsers] == [1, 1, 0, 0]
+    with pytest.raises(LoginRefused) as refusal:  # those who were asked to go are still there
+        table.admit(Member(), login(target=None))
+    assert refusal.value.status is LoginStatus.OUT_OF_RESOURCES
+    table.admit(Member(), login())  # and none of them takes the place of a session that works
 
 
 @pytest.mark.parametrize("limits", [Limits(sessions=2), Limits(sessions_per_initiator=2)])

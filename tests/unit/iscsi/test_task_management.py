@@ -3,13 +3,17 @@
 import pytest
 from scapy.packet import Raw
 
+from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.iscsi.pdu import TaskFunction, TaskResponse
 from tests.fuzz import layers
-from tests.fuzz.peer import HungUp, Peer, text
+from tests.fuzz.peer import INITIATOR_NAME, HungUp, Peer, text
 from tests.unit.iscsi.conftest import Log
 from tests.unit.iscsi.dummy import Served
 from tests.unit.iscsi.support import TARGET
 from tests.unit.iscsi.test_session import DAWDLE, STORE, TEST_UNIT_READY, good, ready, sense_of
+
+REPORT_LUNS = b"\xa0" + bytes(8) + b"\x40" + bytes(2)
+INQUIRY = b"\x12\0\0\0\x24\0"
 
 
 def manage(peer: Peer, function: int, lun: int = 0, **fields: int) -> TaskResponse:
@@ -23,9 +27,9 @@ def manage(peer: Peer, function: int, lun: int = 0, **fields: int) -> TaskRespon
     return TaskResponse(answer.response)
 
 
-def second_session(served: Served) -> Peer:
+def second_session(served: Served, initiator_name: str = "iqn.2026-01.org.example:second") -> Peer:
     peer = Peer(served.address)
-    keys = {"InitiatorName": "iqn.2026-01.org.example:second", "TargetName": TARGET}
+    keys = {"InitiatorName": initiator_name, "TargetName": TARGET}
     peer.send(layers.LoginRequest(isid=b"\x80\x00\x00\x00\x00\x02", cmd_sn=1) / Raw(text(keys)))
     assert peer.receive().status_class == 0
     for lun in (0, 1):
@@ -156,15 +160,76 @@ def test_a_warm_reset_reaches_all_units_and_closes_nothing(served: Served) -> No
         assert peer.is_alive()
 
 
-def test_a_cold_reset_closes_every_session(served: Served, log: Log) -> None:
-    with Peer(served.address) as peer, second_session(served) as other:
+def test_a_cold_reset_closes_the_sessions_of_that_initiator_only(served: Served, log: Log) -> None:
+    with (
+        Peer(served.address) as peer,
+        second_session(served, INITIATOR_NAME) as own,
+        second_session(served) as stranger,
+    ):
         ready(peer)
         assert manage(peer, TaskFunction.TARGET_COLD_RESET) is TaskResponse.FUNCTION_COMPLETE
-        for each in (peer, other):
+        for each in (peer, own):
             with pytest.raises(HungUp):
                 each.receive()
+        assert stranger.is_alive()
+        stranger.send(stranger.command(0, TEST_UNIT_READY))
+        assert sense_of(stranger.receive()) == (6, 0x29, 0x03), "the units that it shares were reset all the same"
         reasons = {log.wait_for("session closed")["reason"] for _ in range(2)}
         assert reasons == {"target cold reset"}
     with Peer(served.address) as again:
         again.login(TARGET)
         assert again.is_alive()
+
+
+# ---- views: one number, different units ----------------------------------------------------------------------------
+
+SECOND = Principal.initiator("iqn.2026-01.org.example:second")
+
+
+@pytest.fixture
+def masked(served: Served) -> Served:
+    """The second initiator sees the first one's LUN 1 as its LUN 0, and nothing else."""
+    served.directory.masked[SECOND] = {0: served.units[1]}
+    return served
+
+
+def masked_session(served: Served) -> Peer:
+    peer = Peer(served.address)
+    keys = {"InitiatorName": SECOND.name, "TargetName": TARGET}
+    peer.send(layers.LoginRequest(isid=b"\x80\x00\x00\x00\x00\x02", cmd_sn=1) / Raw(text(keys)))
+    assert peer.receive().status_class == 0
+    peer.send(peer.command(0, TEST_UNIT_READY))
+    assert sense_of(peer.receive()) == (6, 0x29, 0)
+    return peer
+
+
+@pytest.mark.parametrize("function", [TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET])
+def test_clear_and_reset_mean_the_unit_and_not_its_number(masked: Served, function: int) -> None:
+    with Peer(masked.address) as peer, masked_session(masked) as other:
+        ready(peer)
+        same_number, same_unit = waiting_for_data(peer, 0), waiting_for_data(peer, 1)
+        assert manage(other, function, lun=0) is TaskResponse.FUNCTION_COMPLETE
+        assert manage(peer, 1, 1, referenced_task_tag=same_unit.initiator_task_tag) is TaskResponse.TASK_DOES_NOT_EXIST
+        assert manage(peer, 1, 0, referenced_task_tag=same_number.initiator_task_tag) is TaskResponse.FUNCTION_COMPLETE
+
+
+@pytest.mark.parametrize("function", [TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET])
+def test_a_target_reset_reaches_what_its_session_sees(masked: Served, function: int) -> None:
+    with Peer(masked.address) as peer, masked_session(masked) as other:
+        ready(peer)
+        assert manage(other, function) is TaskResponse.FUNCTION_COMPLETE
+        peer.send(peer.command(0, TEST_UNIT_READY))
+        good(peer.receive())
+        peer.send(peer.command(1, TEST_UNIT_READY))
+        assert sense_of(peer.receive()) == (6, 0x29, 0x03)
+
+
+def test_a_masked_view_is_all_there_is(masked: Served) -> None:
+    with masked_session(masked) as peer:
+        peer.send(peer.command(0, REPORT_LUNS, read=1, expected_data_transfer_length=64))
+        assert good(peer.receive()).data == (8).to_bytes(4, "big") + bytes(12)
+        peer.send(peer.command(1, TEST_UNIT_READY))
+        assert sense_of(peer.receive()) == (5, 0x25, 0)
+        peer.send(peer.command(1, INQUIRY, read=1, expected_data_transfer_length=36))
+        assert good(peer.receive()).data[0] == 0x7F, "peripheral qualifier 3"
+        assert manage(peer, TaskFunction.LOGICAL_UNIT_RESET, lun=1) is TaskResponse.LUN_DOES_NOT_EXIST

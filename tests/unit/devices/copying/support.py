@@ -5,8 +5,8 @@ from pathlib import Path
 
 from scsi_targets.devices.tape.models import drive_model
 from scsi_targets.devices.tape.tape_drive import TapeDrive
-from scsi_targets.devices.unit.target import Target
 from scsi_targets.devices.unit.task import Nexus, Response, Task
+from scsi_targets.devices.unit.view import View
 from scsi_targets.t10 import copy_descriptors as copy
 from tests.unit.devices.disk.support import make_disk
 from tests.unit.devices.support import ALPHA, BETA, TARGET, data_of, send
@@ -34,9 +34,9 @@ class Site:
         for drive, cartridge in zip((self.tape, self.other), self.cartridges, strict=True):
             drive.load(cartridge)
         self.units = [self.disk, self.tape, self.other]
-        self.target = Target(TARGET, dict(enumerate(self.units)))
+        self.hidden = []  # units that the sessions do not see
         for nexus in (ALPHA, BETA):
-            self.target.nexus_established(nexus)
+            self.view.nexus_established(nexus)
             for unit in self.units:
                 while unit.take_unit_attention(nexus):
                     pass
@@ -45,9 +45,12 @@ class Site:
 
     def add(self, unit) -> None:
         """One more logical unit."""
-        self.target.logical_units[len(self.units)] = unit
         self.units.append(unit)
-        unit.targets.append(self.target)
+
+    @property
+    def view(self) -> View:
+        """What the sessions see."""
+        return View(ALPHA.principal, TARGET, {n: u for n, u in enumerate(self.units) if u not in self.hidden})
 
     def close(self) -> None:
         for unit in self.units:
@@ -75,7 +78,7 @@ class Site:
         """EXTENDED COPY to the disk, or to `unit`."""
         nexus = other.pop("nexus", ALPHA)
         data = copy.parameter_list(cscds or self.descriptors, segments, inline, **other)
-        return extended_copy(unit or self.disk, data, nexus)
+        return extended_copy(self, data, nexus, unit)
 
     def written(self, drive: TapeDrive | None = None) -> list[bytes | None]:
         """What is on a tape: blocks, None for a filemark."""
@@ -92,8 +95,10 @@ class Site:
         cartridge.rewind()
 
 
-def extended_copy(unit, data: bytes, nexus: Nexus = ALPHA) -> Response:
-    return send(unit, copy.ExtendedCopyLid1.encode(parameter_list_length=len(data)), data=data, nexus=nexus)
+def extended_copy(site, data: bytes, nexus: Nexus = ALPHA, unit=None) -> Response:
+    """EXTENDED COPY to `unit`, or to the disk of whatever has a disk and a view."""
+    cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(data))
+    return send(unit or site.disk, cdb, data=data, nexus=nexus, view=site.view)
 
 
 def blocks_of(cartridge) -> list[bytes | None]:
@@ -151,7 +156,7 @@ class Running:
         monkeypatch.setattr(site.tape, "write_blocks", stand)
         data = copy.parameter_list(site.descriptors, segments or [block_to_stream(4096, BLOCKS)], list_identifier=5)
         cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(data))
-        self.task = Task(ALPHA, 0, cdb, tag=77, data_out=data, complete=self.complete)
+        self.task = Task(ALPHA, 0, cdb, tag=77, data_out=data, complete=self.complete, view=site.view)
         assert unit.execute(self.task) is None
         assert self.standing.wait(30)
 

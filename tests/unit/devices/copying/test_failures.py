@@ -190,7 +190,12 @@ def test_a_drive_that_is_busy_is_waited_for(site):
     answers, ended = [], threading.Event()
     data = copy.parameter_list(site.descriptors, [block_to_stream(512, 1)], list_identifier=4)
     cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(data))
-    task = Task(ALPHA, 0, cdb, data_out=data, complete=lambda response: (answers.append(response), ended.set()))
+
+    def complete(response):
+        answers.append(response)
+        ended.set()
+
+    task = Task(ALPHA, 0, cdb, data_out=data, complete=complete, view=site.view)
     assert site.disk.execute(task) is None
     status = copy_status(site.disk, 4)
     assert (status.copy_command_status, status.segments_processed) == (0, 0)  # under way, nothing begun

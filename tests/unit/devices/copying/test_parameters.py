@@ -53,7 +53,7 @@ def patched(site, changes, segments=None, inline=b"", **header):
     ],
 )
 def test_what_is_wrong_and_where(site, changes, code, at):
-    response = extended_copy(site.disk, patched(site, changes))
+    response = extended_copy(site, patched(site, changes))
     assert sense_of(response) == code
     assert pointer(response) == (0x80, at)
     assert not response.sense[0] & 0x80  # no INFORMATION (SPC-5 5.17.7.3)
@@ -62,7 +62,7 @@ def test_what_is_wrong_and_where(site, changes, code, at):
 def test_lists_that_are_cut_short(site):
     whole = patched(site, {})
     for length in (1, 15, 16, 47, len(whole) - 1):
-        assert sense_of(extended_copy(site.disk, whole[:length])) == (ILLEGAL, 0x1A, 0x00), length
+        assert sense_of(extended_copy(site, whole[:length])) == (ILLEGAL, 0x1A, 0x00), length
     cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(whole))
     assert sense_of(send(site.disk, cdb, data=whole[:-1])) == (ILLEGAL, 0x1A, 0x00)
     assert sense_of(send(site.disk, cdb)) == (ILLEGAL, 0x1A, 0x00)
@@ -70,7 +70,7 @@ def test_lists_that_are_cut_short(site):
 
 def test_a_cscd_descriptor_that_is_not_there(site):
     for at, byte in ((85, 4), (87, 6)):
-        response = extended_copy(site.disk, patched(site, {at: b"\x02"}))
+        response = extended_copy(site, patched(site, {at: b"\x02"}))
         assert (sense_of(response), pointer(response)) == ((ABORTED, 0x08, 0x04), (0xAF, byte))
 
 
@@ -79,14 +79,14 @@ def test_a_list_longer_than_the_longest(site):
     most = [site.disk_descriptor()] * copy_limits.MAXIMUM_CSCD_DESCRIPTORS
     for cscds, more in ((most * 2, []), ([*most, most[0]], segments[:1])):
         data = copy.parameter_list(cscds, [*segments, *more], list_identifier=1)
-        assert sense_of(extended_copy(site.disk, data)) == (ILLEGAL, 0x1A, 0x00)
+        assert sense_of(extended_copy(site, data)) == (ILLEGAL, 0x1A, 0x00)
     data = copy.parameter_list([*most, most[0]], segments[:1], list_identifier=1)
-    assert sense_of(extended_copy(site.disk, data)) == (ILLEGAL, 0x26, 0x06)
+    assert sense_of(extended_copy(site, data)) == (ILLEGAL, 0x26, 0x06)
 
 
 def test_too_many_segments(site):
     segments = [copy.VerifyCscd.encode(source=0)] * (copy_limits.MAXIMUM_SEGMENT_DESCRIPTORS + 1)
-    response = extended_copy(site.disk, patched(site, {}, segments))
+    response = extended_copy(site, patched(site, {}, segments))
     assert sense_of(response) == (ILLEGAL, 0x26, 0x08)
 
 
@@ -140,7 +140,7 @@ def test_every_byte_of_a_list_may_be_anything(site):
     whole = patched(site, {}, [copy.VerifyCscd.encode(source=0), copy.VerifyCscd.encode(source=1)])
     for offset in range(len(whole)):
         for value in (0x00, 0x01, 0x7F, 0x80, 0xFF):
-            response = extended_copy(site.disk, whole[:offset] + bytes([value]) + whole[offset + 1 :])
+            response = extended_copy(site, whole[:offset] + bytes([value]) + whole[offset + 1 :])
             if response.status:
                 key, asc, _ = sense_of(response)
                 assert (key, asc) in ANSWERS, (offset, value)

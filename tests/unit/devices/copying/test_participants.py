@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from scsi_targets.devices.unit.target import Target
 from scsi_targets.devices.unit.task import Nexus, Task
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import spc, ssc
@@ -31,10 +30,8 @@ def site(tmp_path):
 @pytest.fixture
 def elsewhere(site):
     """The disk is in another target only. ALPHA has a session there too; BETA has none."""
-    del site.target.logical_units[0]
-    site.disk.targets.clear()
-    target = Target(ELSEWHERE, {0: site.disk})
-    target.nexus_established(Nexus(ALPHA.initiator_name, ALPHA.isid, ELSEWHERE))
+    site.hidden.append(site.disk)
+    site.disk.nexus_established(Nexus(ALPHA.initiator_name, ALPHA.isid, ELSEWHERE))
     return site
 
 
@@ -104,12 +101,11 @@ def preempt_and_abort(unit):
 @pytest.mark.parametrize(
     ("function", "told"),
     [
-        (lambda site: site.target.logical_unit_reset(BETA, 1), RESET),
-        (lambda site: site.target.logical_unit_reset(ALPHA, 1), RESET),
-        (lambda site: site.target.clear_task_set(BETA, 1), CLEARED),
+        (lambda site: site.tape.reset(), RESET),
+        (lambda site: site.tape.clear_task_set(BETA), CLEARED),
         (lambda site: preempt_and_abort(site.tape), PREEMPTED),
     ],
-    ids=["reset by another", "reset by the same", "clear task set", "preempt and abort"],
+    ids=["reset", "clear task set", "preempt and abort"],
 )
 @pytest.mark.parametrize("where", ["disk", "other"])
 def test_a_task_management_function_of_the_tape_aborts_the_copy(site, where, function, told, monkeypatch):
@@ -130,7 +126,7 @@ def test_a_task_management_function_of_the_tape_aborts_the_copy(site, where, fun
 def test_a_reset_of_the_disk_aborts_the_copy_of_a_drive(site, where, monkeypatch):
     more = [block_to_stream(4096, BLOCKS)] * 3  # than can be read before the first of it is written
     running = Running(site, getattr(site, where), monkeypatch, more)
-    site.target.logical_unit_reset(BETA, 0)
+    site.disk.reset()
     running.go.set()
     assert running.done.wait(30)
     _, _, pointer, _, sense = failure(running.answers[0], SOURCE)
@@ -138,11 +134,11 @@ def test_a_reset_of_the_disk_aborts_the_copy_of_a_drive(site, where, monkeypatch
     assert len(b"".join(site.written())) < 3 * len(site.disk_data)
 
 
-@pytest.mark.parametrize("cold", [False, True])
 @pytest.mark.parametrize("where", ["disk", "tape", "other"])
-def test_a_target_reset_ends_the_copy_without_an_answer(site, where, cold, monkeypatch):
+def test_a_target_reset_ends_the_copy_without_an_answer(site, where, monkeypatch):
     running = Running(site, getattr(site, where), monkeypatch)
-    site.target.target_reset(BETA, cold)
+    for unit in site.view.units():
+        unit.reset()
     running.go.set()
     assert site.tape.occupy(30)
     site.tape.vacate()
@@ -213,7 +209,7 @@ class start:
         self.ended, self.answers = threading.Event(), []
         data = copy.parameter_list(cscds or site.descriptors, segments, **header)
         cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(data))
-        self.task = Task(nexus, 0, cdb, data_out=data, complete=self._complete)
+        self.task = Task(nexus, 0, cdb, data_out=data, complete=self._complete, view=site.view)
         assert unit.execute(self.task) is None
 
     def _complete(self, response):

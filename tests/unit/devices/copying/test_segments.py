@@ -30,7 +30,7 @@ def test_a_parameter_list_as_it_goes_over_the_wire(site):
     data += bytes.fromhex("e4 00 0000 01 03 00 08") + site.disk.identity.naa + bytes(12) + bytes.fromhex("00 000200")
     data += bytes.fromhex("e4 01 0000 01 03 00 08") + site.tape.identity.naa + bytes(12) + bytes.fromhex("00 000000")
     data += bytes.fromhex("00 00 0014 0000 0001 00 004000 0000 0040 0000000000000008")
-    good(extended_copy(site.disk, data))
+    good(extended_copy(site, data))
     assert site.written() == [site.disk_data[4096:20480], site.disk_data[20480:36864]]
     assert copy_status(site.disk, 0x2A).raw == bytes.fromhex("00000008 01 0001 00 00008000")
 
@@ -183,6 +183,6 @@ def test_verifying_that_a_unit_is_there(site):
 
 
 def test_an_empty_parameter_list_copies_nothing(site):
-    good(extended_copy(site.disk, b""))
+    good(extended_copy(site, b""))
     good(site.copy())
     assert site.written() == []

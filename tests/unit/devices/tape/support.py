@@ -7,10 +7,9 @@ from pathlib import Path
 
 from scsi_targets.devices.tape.models import drive_model
 from scsi_targets.devices.tape.tape_drive import TapeDrive
-from scsi_targets.devices.unit.target import Target
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import ssc
-from tests.unit.devices.support import ALPHA, BETA, TARGET, send
+from tests.unit.devices.support import ALPHA, BETA, send
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.medium import MEDIA
 from vlib_images.errors import StorageError
@@ -24,9 +23,8 @@ def make_cartridge(directory: Path, barcode: str = "TAP001L8", medium: str = "LT
 
 def make_drive(model: str = "IBM ULT3580-TD8", **kwargs: object) -> TapeDrive:
     drive = TapeDrive(drive_model(model), "TB00000001", **kwargs)
-    target = Target(TARGET, {0: drive})
     for nexus in (ALPHA, BETA):
-        target.nexus_established(nexus)
+        drive.nexus_established(nexus)
         send(drive, bytes(6), nexus=nexus)  # takes the power on unit attention
     return drive
 

@@ -7,8 +7,8 @@ import pytest
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.dispatch import handles
 from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.target import Target
 from scsi_targets.devices.unit.task import Task
+from scsi_targets.devices.unit.view import View
 from scsi_targets.t10 import spc
 from scsi_targets.t10.fields import Command
 from tests.unit.devices.support import ALPHA, BETA, TARGET, data_of, send, sense_of
@@ -44,8 +44,8 @@ def unit():
 
 @pytest.fixture
 def shared(unit):
-    Target(TARGET, {0: unit}).nexus_established(ALPHA)
-    unit.nexus_established(BETA)
+    for nexus in (ALPHA, BETA):
+        unit.nexus_established(nexus)
     for nexus in (ALPHA, BETA):
         assert sense_of(send(unit, bytes(6), nexus=nexus)) == (6, 0x29, 0x00)
     return unit
@@ -195,21 +195,21 @@ def test_report_supported_operation_codes_lists_every_row(unit):
 
 
 def test_target_port_groups_are_all_active(unit):
-    Target(TARGET, {0: unit}, portal_group_tags=[7, 1, 7])
+    view = View(ALPHA.principal, TARGET, {0: unit}, (1, 7))
     cdb = spc.ReportTargetPortGroups.encode(allocation_length=255)
     groups = bytes.fromhex("00010001000000010000000100010007000000010000 0007")
-    assert data_of(send(unit, cdb)) == (24).to_bytes(4, "big") + groups
+    assert data_of(send(unit, cdb, view=view)) == (24).to_bytes(4, "big") + groups
     extended = spc.ReportTargetPortGroups.encode(allocation_length=255, parameter_data_format=1)
-    assert data_of(send(unit, extended)) == (28).to_bytes(4, "big") + bytes([0x10, 0, 0, 0]) + groups
+    assert data_of(send(unit, extended, view=view)) == (28).to_bytes(4, "big") + bytes([0x10, 0, 0, 0]) + groups
     assert sense_of(send(unit, spc.ReportTargetPortGroups.encode(parameter_data_format=2))) == (5, 0x24, 0)
 
 
 def test_absent_logical_unit(unit):
-    target = Target(TARGET, {0: unit})
+    view = View(ALPHA.principal, TARGET, {0: unit})
     task = Task(ALPHA, 9, spc.Inquiry.encode(allocation_length=36).ljust(16, b"\0"))
-    assert data_of(target.execute(task))[0] == 0x7F
-    assert sense_of(target.execute(Task(ALPHA, 9, bytes(16)))) == (5, 0x25, 0)
-    luns = data_of(target.execute(Task(ALPHA, 9, spc.ReportLuns.encode(allocation_length=64).ljust(16, b"\0"))))
+    assert data_of(view.execute(task))[0] == 0x7F
+    assert sense_of(view.execute(Task(ALPHA, 9, bytes(16)))) == (5, 0x25, 0)
+    luns = data_of(view.execute(Task(ALPHA, 9, spc.ReportLuns.encode(allocation_length=64).ljust(16, b"\0"))))
     assert luns == (8).to_bytes(4, "big") + bytes(12)
 
 

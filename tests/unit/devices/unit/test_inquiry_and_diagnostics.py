@@ -2,7 +2,7 @@
 
 import pytest
 
-from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.view import View
 from scsi_targets.t10 import spc, vpd
 from tests.unit.devices.changer.support import Library
 from tests.unit.devices.disk.support import make_disk
@@ -34,8 +34,9 @@ def unit(request, tmp_path):
 def test_report_luns_selects(tmp_path, select, shown):
     """ESXi asks with 11h, and takes an empty list for a target without logical units."""
     disk = make_disk(tmp_path)
-    Target(TARGET, {0: disk, 3: disk})
-    luns = data_of(send(disk, spc.ReportLuns.encode(select_report=select, allocation_length=256)))
+    view = View(ALPHA.principal, TARGET, {0: disk, 3: disk})
+    cdb = spc.ReportLuns.encode(select_report=select, allocation_length=256)
+    luns = data_of(send(disk, cdb, view=view))
     listed = bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0]) if shown else b""
     assert luns == len(listed).to_bytes(4, "big") + bytes(4) + listed
     disk.close()
@@ -50,9 +51,8 @@ def test_report_luns_refuses_reserved_selections(tmp_path, select):
 
 @pytest.mark.parametrize(("tags", "multiple"), [((1,), 0), ((1, 2), 1), ((1, 1), 0)])
 def test_multip_says_that_there_are_two_target_ports(unit, tags, multiple):
-    unit.targets.clear()
-    Target(TARGET, {0: unit}, portal_group_tags=tags)
-    data = data_of(send(unit, spc.Inquiry.encode(allocation_length=96), nexus=ALPHA))
+    view = View(ALPHA.principal, TARGET, {0: unit}, tags)
+    data = data_of(send(unit, spc.Inquiry.encode(allocation_length=96), view=view))
     assert vpd.StandardInquiryData(data).multiple_ports == multiple
 
 

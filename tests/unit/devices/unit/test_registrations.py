@@ -1,12 +1,15 @@
 """What initiators can make a logical unit keep: counted, checked, and gone with the nexus."""
 
+from dataclasses import replace
+
 import pytest
 
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.reservations import MAX_REGISTRATIONS, Reservations
-from scsi_targets.devices.unit.target import Target
+from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.unit.reservations import MAX_REGISTRATIONS, Reservations, ReservationType
 from scsi_targets.devices.unit.task import MAX_NAME_BYTES, Nexus
+from scsi_targets.devices.unit.view import View
 from scsi_targets.t10 import sense, spc
 from tests.unit.devices.support import ALPHA, BETA, TARGET, data_of, send, sense_of
 
@@ -22,9 +25,8 @@ class Sample(Device):
 def unit():
     device = Sample(Identity("TAPEBAY", "SAMPLE", "0001", "S1"))
     device.attach()
-    target = Target(TARGET, {0: device}, portal_group_tags=(1, 2))
     for nexus in (ALPHA, BETA):
-        target.nexus_established(nexus)
+        device.nexus_established(nexus)
         send(device, bytes(6), nexus=nexus)
     yield device
     device.close()
@@ -44,7 +46,7 @@ def move(unit, to: bytes, *, key=1, new_key=7, port=1, unregister=0, aptpl=0, le
     data = key.to_bytes(8, "big") + new_key.to_bytes(8, "big") + bytes([0, unregister << 1 | aptpl])
     data += port.to_bytes(2, "big") + (len(to) if length is None else length).to_bytes(4, "big") + to
     cdb = spc.RegisterAndMove.encode(parameter_list_length=len(data))
-    return send(unit, cdb, data=data)
+    return send(unit, cdb, data=data, view=View(ALPHA.principal, TARGET, {0: unit}, (1, 2)))
 
 
 def hold(unit) -> None:
@@ -171,3 +173,68 @@ def test_an_impossible_registration_of_an_old_state_is_forgotten():
     read = Reservations.from_state(state)
     assert list(read.registrations.values()) == [8]
     assert (read.holder, read.type) == (None, None)
+
+
+# ---- principals ------------------------------------------------------------------------------------------------------
+
+
+def as_account(nexus: Nexus, user: str) -> Nexus:
+    return replace(nexus, principal=Principal.account(user))
+
+
+def test_the_name_and_isid_of_another_principal_inherit_nothing(unit):
+    hold(unit)
+    impostor = as_account(ALPHA, "mallory")
+    unit.nexus_lost(ALPHA)
+    unit.nexus_established(impostor)
+    assert sense_of(send(unit, bytes(6), nexus=impostor)) == (6, 0x29, 0)
+    assert out(unit, 2, key=1, type_=3, nexus=impostor).status == 0x18
+    unit.nexus_established(ALPHA)
+    assert sense_of(send(unit, bytes(6))) == (6, 0x29, 0)
+    assert out(unit, 2, key=1, type_=3).status == 0
+
+
+@pytest.mark.parametrize("logged_in", [True, False])
+def test_register_and_move_finds_the_principal_behind_a_port(unit, logged_in):
+    """One that is logged in is known; another is expected as the account of whoever names it."""
+    owner, heir = as_account(ALPHA, "cluster"), as_account(BETA, "other" if logged_in else "cluster")
+    for nexus in (ALPHA, BETA):
+        unit.nexus_lost(nexus)
+    unit.nexus_established(owner)
+    if logged_in:
+        unit.nexus_established(heir)
+    while unit.take_unit_attention(owner):
+        pass
+    assert out(unit, 0, action_key=1, nexus=owner).status == 0
+    assert out(unit, 1, key=1, type_=3, nexus=owner).status == 0
+    port = transport_id(BETA.initiator_port.encode())
+    data = (1).to_bytes(8, "big") + (7).to_bytes(8, "big") + bytes([0, 0, 0, 1]) + len(port).to_bytes(4, "big") + port
+    view = View(owner.principal, TARGET, {0: unit})
+    cdb = spc.RegisterAndMove.encode(parameter_list_length=len(data))
+    assert send(unit, cdb, data=data, nexus=owner, view=view).status == 0
+    assert unit.reservations.holder == heir
+
+
+def test_the_kept_registrations_say_whose_they_are():
+    kept = Reservations()
+    owner = as_account(ALPHA, "backup")
+    kept.register(owner, 0, 1, ignore_existing=False, aptpl=True)
+    again = Reservations.from_state(kept.to_state())
+    assert again.registrations == {owner: 1}
+    assert ALPHA not in again.registrations
+
+
+def test_a_registration_from_before_principals_belongs_to_whoever_comes_first_through_its_ports():
+    kept = Reservations()
+    kept.register(ALPHA, 0, 1, ignore_existing=False, aptpl=True)
+    kept.reserve_persistent(ALPHA, 1, ReservationType.EXCLUSIVE_ACCESS)
+    state = kept.to_state()
+    for row in state["registrations"]:
+        del row["principal"]
+    again = Reservations.from_state(state)
+    owner = as_account(ALPHA, "backup")
+    again.recognise(BETA)
+    assert again.holder != BETA
+    again.recognise(owner)
+    again.recognise(ALPHA)
+    assert (again.registrations, again.holder) == ({owner: 1}, owner)

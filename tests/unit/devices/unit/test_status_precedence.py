@@ -4,9 +4,8 @@ import pytest
 
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.target import Target
 from scsi_targets.t10 import sense, spc
-from tests.unit.devices.support import ALPHA, BETA, TARGET, data_of, send, sense_of
+from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
 
 CONFLICT = 0x18
 
@@ -20,9 +19,8 @@ def reserved():
     """ALPHA holds a reservation; BETA has no unit attention pending."""
     device = Sample(Identity("TAPEBAY", "SAMPLE", "0001", "S1"))
     device.attach()
-    target = Target(TARGET, {0: device})
     for nexus in (ALPHA, BETA):
-        target.nexus_established(nexus)
+        device.nexus_established(nexus)
         send(device, bytes(6), nexus=nexus)
     assert send(device, spc.Reserve6.encode()).status == 0
     yield device
