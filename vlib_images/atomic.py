@@ -3,9 +3,16 @@
 The engine does it, so that tests can make any step of it fail and record all of them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from datamover.engine import storage_replace, storage_sync_directory
+from datamover.engine import (
+    storage_put_off_syncs,
+    storage_replace,
+    storage_sync_directory,
+    storage_sync_file_system,
+)
 
 
 def sync_directory(directory: Path) -> None:
@@ -22,3 +29,18 @@ def write_atomically(path: Path, content: bytes, mode: int | None = None) -> Non
     one writer at a time.
     """
     storage_replace(str(path.parent.resolve()), path.name, content, False, -1 if mode is None else mode)
+
+
+@contextmanager
+def synchronized_together(directory: Path) -> Iterator[None]:
+    """What this thread makes on the file system of `directory` becomes durable when the block ends, all at once.
+
+    For many small files that nothing refers to before that: a crash may leave any of them missing, empty or half.
+    Raises OSError.
+    """
+    storage_put_off_syncs(True)
+    try:
+        yield
+    finally:
+        storage_put_off_syncs(False)
+    storage_sync_file_system(str(directory))

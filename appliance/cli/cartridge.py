@@ -18,7 +18,7 @@ Barcode = Annotated[str, typer.Argument(metavar="BARCODE", help="For example A00
 )
 def create(
     barcode: Barcode,
-    count: Annotated[int, typer.Option(min=1, max=10000, help="How many, numbered on from the barcode.")] = 1,
+    count: Annotated[int, typer.Option(min=1, max=65535, help="How many, numbered on from the barcode.")] = 1,
     medium: Annotated[str | None, typer.Option(help="LTO-5 to LTO-9; by default what the barcode's end says.")] = None,
     capacity: Annotated[str | None, typer.Option(help='"100 GiB"; by default what such a medium holds.')] = None,
     worm: Annotated[bool, typer.Option("--worm", help="Write once, read many.")] = False,

@@ -30,7 +30,7 @@ def init(
         str | None, typer.Option(help="The library's name, part of its IQN \\[default: DIR's name].")
     ] = None,
     drives: Annotated[int, typer.Option(min=0, max=64)] = 2,
-    slots: Annotated[int, typer.Option(min=1, max=10000)] = 20,
+    slots: Annotated[int, typer.Option(min=1, max=65535)] = 20,
     import_export: Annotated[int, typer.Option(min=0, max=1000)] = 2,
     model: Annotated[str | None, typer.Option(help="The library's model; `tapebay models` lists them.")] = None,
     drive_model: Annotated[str | None, typer.Option(help="The drives' model; `tapebay models` lists them.")] = None,

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import structlog
 
 from appliance.failures import Failure, OperatorError
 from scsi_targets.devices.tape.base import CleaningCartridge, Loadable
-from vlib_images.atomic import sync_directory
+from vlib_images.atomic import sync_directory, synchronized_together
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.medium import MEDIA, MediumType, medium_for_barcode
 from vlib_images.errors import CartridgeError
@@ -72,22 +72,30 @@ class CartridgeStore:
         self._lock = threading.Lock()
         self._opened: dict[str, Cartridge] = {}
 
-    def create(self, barcode: str, medium: MediumType, capacity_bytes: int | None) -> None:
-        """A new, empty cartridge, made whole or not at all; None: what the medium holds.
+    def create_all(self, media: Mapping[str, MediumType], capacity_bytes: int | None) -> None:
+        """New, empty cartridges, by barcode, each made whole or not at all; None: what the medium holds.
 
-        Raises OperatorError REFUSED when its directory is there, OSError, CartridgeError.
+        Raises OperatorError REFUSED when the directory of one is there (none is made then), OSError, CartridgeError.
         """
-        path = self._directory / barcode
-        if os.path.lexists(path):
-            raise OperatorError(Failure.REFUSED, f"{path} exists already")
-        unfinished = self._directory / f"{_UNFINISHED}{barcode}"
+        for barcode in media:
+            if os.path.lexists(path := self._directory / barcode):
+                raise OperatorError(Failure.REFUSED, f"{path} exists already")
+        with synchronized_together(self._directory):
+            for barcode, medium in media.items():
+                self._make(self._unfinished(barcode), barcode, medium, capacity_bytes)
+        for barcode in media:
+            self._unfinished(barcode).rename(self._directory / barcode)
+        sync_directory(self._directory)
+
+    def _unfinished(self, barcode: str) -> Path:
+        return self._directory / f"{_UNFINISHED}{barcode}"
+
+    def _make(self, unfinished: Path, barcode: str, medium: MediumType, capacity_bytes: int | None) -> None:
         _remove(unfinished)
         if medium.cleaning:
             unfinished.mkdir()
         else:
-            Cartridge.create(unfinished, barcode=barcode, medium=medium, capacity_bytes=capacity_bytes).close()
-        unfinished.rename(path)
-        sync_directory(self._directory)
+            Cartridge.make(unfinished, barcode=barcode, medium=medium, capacity_bytes=capacity_bytes)
 
     def open(self, barcode: str) -> Loadable:
         """Open a cartridge, for a drive. Raises CartridgeError, OSError."""
@@ -158,14 +166,16 @@ class CartridgeStore:
             for path in sorted(named)
             if path.name not in there
         ]
-        for barcode in sorted(there - known):
-            inventory.add(barcode)
+        found = sorted(there - known)
+        for _ in inventory.add_all([(barcode, None) for barcode in found]):
+            pass
+        for barcode in found:
             log.info("found a cartridge, put it on the shelf", barcode=barcode)  # somebody copied or imported it
         lines += [f"cartridge {barcode} has no directory in {self._directory}" for barcode in sorted(known - there)]
         return lines
 
     def _finish_deleting(self, barcode: str, inventory: Inventory) -> None:
-        if barcode in inventory.barcodes() and not os.path.lexists(self._directory / barcode):
+        if barcode in inventory and not os.path.lexists(self._directory / barcode):
             inventory.discard(barcode)
         _remove(self._directory / f"{_DELETED}{barcode}")
 
@@ -197,6 +207,14 @@ def _remove(path: Path) -> None:
 def _is_cleaning(barcode: str) -> bool:
     medium = medium_for_barcode(barcode)
     return medium is not None and medium.cleaning
+
+
+def new_cartridge(barcode: str, medium: MediumType, capacity_bytes: int | None) -> dict[str, Any]:
+    """What describe() tells of a cartridge that create_all() has just made, without opening it."""
+    if medium.cleaning:
+        return _facts(barcode, medium="Cleaning")
+    capacity = medium.capacity_bytes if capacity_bytes is None else capacity_bytes
+    return _facts(barcode, medium=medium.name, capacity_bytes=capacity, partitions=1, worm=medium.worm)
 
 
 def _describe(cartridge: Cartridge) -> dict[str, Any]:

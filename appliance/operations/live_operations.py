@@ -105,7 +105,7 @@ class LiveOperations(Operations):
 
     def _source(self, cartridge: str) -> Element | None:
         """Where a cartridge is, by barcode or by place; None: the shelf, and then it is a barcode."""
-        if cartridge in self._inventory.barcodes():
+        if cartridge in self._inventory:
             return self._inventory.find(cartridge)
         if ":" not in cartridge and not cartridge.isdecimal() and cartridge not in self._drives:
             raise OperatorError(Failure.NOT_FOUND, f"there is no cartridge {cartridge}; see: tapebay cartridge list")

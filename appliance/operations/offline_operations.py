@@ -5,14 +5,14 @@ changer, so that drives load and unload and initiators learn of it.
 """
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import structlog
 
 from appliance.failures import Failure, OperatorError
-from appliance.library.cartridges import LEAST_CAPACITY_BYTES, medium_of, numbered_on
+from appliance.library.cartridges import LEAST_CAPACITY_BYTES, medium_of, new_cartridge, numbered_on
 from appliance.library.files import LibraryFiles
 from appliance.operations.places import SHELF, format_place, parse_place
 from appliance.settings.units import parse_size_of_at_least
@@ -29,6 +29,7 @@ from vlib_images.library.inventory import (
 
 log = structlog.get_logger(__name__)
 
+CREATED_TOGETHER = 100  # cartridges that wait for the disk together
 Progress = tuple[int, int]  # done, total
 
 
@@ -38,6 +39,7 @@ class Mover(Protocol):
     def move(self, source: int, destination: int) -> str: ...
     def insert(self, barcode: str, address: int) -> None: ...
     def remove(self, address: int) -> str: ...
+    def add_all(self, cartridges: Collection[tuple[str, int | None]]) -> Iterator[int]: ...
 
 
 @contextmanager
@@ -94,14 +96,22 @@ class Operations:
             places = self._places_for(barcodes, place)
             for new in barcodes:  # all of them, before any is made
                 self._inventory.check_new(new)
-            for done, (new, kind, address) in enumerate(zip(barcodes, media, places, strict=True), start=1):
-                self._files.cartridges.create(new, kind, capacity_bytes)
-                self._inventory.add(new)
-                if address is not None:
-                    self._mover.insert(new, address)
-                log.info("cartridge made", barcode=new, medium=kind.name)
-                yield done, count
-        return [self.cartridge_show(new) for new in barcodes]
+            for first in range(0, count, CREATED_TOGETHER):
+                batch = range(first, min(first + CREATED_TOGETHER, count))
+                self._files.cartridges.create_all({barcodes[n]: media[n] for n in batch}, capacity_bytes)
+                told = first
+                for done in self._mover.add_all([(barcodes[n], places[n]) for n in batch]):
+                    yield from ((number, count) for number in range(told + 1, first + done + 1))
+                    told = first + done
+            log.info("cartridges made", first=barcodes[0], last=barcodes[-1], count=count, medium=media[0].name)
+        return [
+            {
+                "barcode": new,
+                "place": format_place(self._inventory.find(new)),
+                **new_cartridge(new, kind, capacity_bytes),
+            }
+            for new, kind in zip(barcodes, media, strict=True)
+        ]
 
     def _places_for(self, barcodes: list[str], place: str | None) -> list[int | None]:
         if place == SHELF:
@@ -136,7 +146,7 @@ class Operations:
         if not self._files.cartridges.has(barcode):
             raise OperatorError(Failure.NOT_FOUND, f"there is no directory of a cartridge {barcode}")
         with self._lock:
-            if barcode not in self._inventory.barcodes():
+            if barcode not in self._inventory:
                 self._inventory.add(barcode)
                 log.info("cartridge adopted", barcode=barcode)
         return self.cartridge_show(barcode)

@@ -6,7 +6,7 @@ Slots and import/export elements count from 1 and drives from 0, as `mtx` counts
 from collections.abc import Mapping
 
 from appliance.failures import Failure, OperatorError
-from vlib_images.library.inventory import Element, ElementType, Inventory
+from vlib_images.library.inventory import Element, ElementType, Inventory, NoSuchElement
 
 SHELF = "shelf"
 _FIRST = {ElementType.STORAGE: 1, ElementType.IMPORT_EXPORT: 1, ElementType.DRIVE: 0, ElementType.TRANSPORT: 0}
@@ -34,12 +34,13 @@ def parse_place(inventory: Inventory, drives: Mapping[str, int], text: str) -> E
     address = drives.get(text, int(text) if text.isdecimal() else None)
     word, _, number = text.partition(":")
     if address is None and word in _WORDS and number.isdecimal():
-        wanted = int(number) - _FIRST[_WORDS[word]]
-        address = next((e.address for e in inventory.elements(_WORDS[word]) if e.index == wanted), None)
-    found = next((element for element in inventory.elements() if element.address == address), None)
-    if found is None:
-        raise OperatorError(Failure.NOT_FOUND, f"there is no place {text!r}; {_what_there_is(inventory, drives)}")
-    return found
+        kind, index = _WORDS[word], int(number) - _FIRST[_WORDS[word]]
+        address = inventory.layout.address_of((kind, index)) if index >= 0 else None
+    try:
+        return inventory.element(-1 if address is None else address)
+    except NoSuchElement:
+        message = f"there is no place {text!r}; {_what_there_is(inventory, drives)}"
+        raise OperatorError(Failure.NOT_FOUND, message) from None
 
 
 def _what_there_is(inventory: Inventory, drives: Mapping[str, int]) -> str:

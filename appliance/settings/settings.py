@@ -122,7 +122,7 @@ class TargetSettings(Section):
 class ChangerSettings(Section):
     model: Annotated[str, AfterValidator(_changer_model)] = "IBM 3573-TL"
     serial: Serial | None = None
-    slots: Annotated[int, Field(ge=1, le=10000)] = 20
+    slots: Annotated[int, Field(ge=1, le=65535)] = 20
     import_export: Annotated[int, Field(ge=0, le=1000)] = 2
 
 

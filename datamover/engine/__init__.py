@@ -40,8 +40,10 @@ from datamover.engine._engine import (
     reed_solomon_crc,
     storage_fault,
     storage_faults_clear,
+    storage_put_off_syncs,
     storage_replace,
     storage_sync_directory,
+    storage_sync_file_system,
     storage_trace,
     storage_unlink,
 )
@@ -86,8 +88,10 @@ __all__ = [
     "reed_solomon_crc",
     "storage_fault",
     "storage_faults_clear",
+    "storage_put_off_syncs",
     "storage_replace",
     "storage_sync_directory",
+    "storage_sync_file_system",
     "storage_trace",
     "storage_unlink",
 ]

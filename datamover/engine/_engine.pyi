@@ -460,10 +460,17 @@ def storage_unlink(path: str, /) -> None:
 def storage_sync_directory(path: str, /) -> None:
     """Make the names in a directory durable. OSError."""
 
+def storage_sync_file_system(path: str, /) -> None:
+    """Make everything on the file system of a directory durable (syncfs). OSError."""
+
+def storage_put_off_syncs(put_off: bool, /) -> None:
+    """Whether storage_replace() and storage_sync_directory() leave it to a later storage_sync_file_system() to make
+    durable what they do; for the calling thread alone."""
+
 def storage_fault(operation: str, error: int, after: int = 0, times: int = 1, partial: int = 0, path: str = "") -> None:
     """For tests: let `after` operations of this kind on paths containing `path` pass, then fail `times` with an errno.
 
-    operation: open, read, write, allocate, truncate, sync, rename, unlink, sync_directory, exchange.
+    operation: open, read, write, allocate, truncate, sync, rename, unlink, sync_directory, exchange, sync_file_system.
     partial: bytes that a failing write writes all the same.
     """
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PAGE = 4096
-OPERATIONS = ("open", "read", "write", "allocate", "truncate", "sync", "rename", "unlink", "sync_directory", "exchange")
+OPERATIONS = ("open", "read", "write", "allocate", "truncate", "sync", "rename", "unlink", "sync_directory", "exchange",
+              "sync_file_system")  # fmt: skip
 HEAD = struct.Struct("<BBHIQ")
 
 

@@ -77,7 +77,31 @@ class Cartridge(ProtectedTransport):
         early_warning_bytes: int | None = None,
         limits: Limits | None = None,
     ) -> Self:
-        """A new cartridge in a directory that does not exist yet or is empty; it is open when this returns.
+        """As make(); the cartridge is open when this returns."""
+        cls.make(
+            directory,
+            barcode=barcode,
+            medium=medium,
+            capacity_bytes=capacity_bytes,
+            worm=worm,
+            partitions=partitions,
+            early_warning_bytes=early_warning_bytes,
+        )
+        return cls.open(directory, limits=limits)
+
+    @classmethod
+    def make(
+        cls,
+        directory: Path,
+        *,
+        barcode: str,
+        medium: MediumType,
+        capacity_bytes: int | None = None,
+        worm: bool | None = None,
+        partitions: int | Sequence[int] = 1,
+        early_warning_bytes: int | None = None,
+    ) -> None:
+        """A new cartridge in a directory that does not exist yet or is empty.
 
         capacity_bytes: None takes the medium's own. partitions: how many (equal) ones, or the bytes of each.
         Raises InvalidPartition, StorageError, NoSpace, FileExistsError.
@@ -108,7 +132,6 @@ class Cartridge(ProtectedTransport):
             raise
         except OSError as error:
             raise storage_failure(error, f"creating cartridge {barcode}") from error
-        return cls.open(directory, limits=limits)
 
     @classmethod
     def _create_files(cls, directory: Path, identity: Identity) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 
 class ElementType(IntEnum):
@@ -96,17 +96,17 @@ class Layout:
         return elements[place[1]] if place[1] < len(elements) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """One element as it is now.
 
-    source: address of the storage or import/export element that the cartridge was last taken from, None if unknown.
+    source: address of the storage or import/export element that the cartridge was last taken from; None if unknown, or
+    if that is where it is again.
     placed_by_operator: the cartridge came from outside, not by the robot (SMC-3's ImpExp bit).
     """
 
     address: int
     type: ElementType
-    index: int
+    index: int  # type: ignore[assignment]  # of a tuple too, which nobody wants here
     barcode: str | None
     source: int | None
     placed_by_operator: bool

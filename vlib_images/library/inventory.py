@@ -59,15 +59,16 @@ class Inventory:
 
     # ---- questions -------------------------------------------------------------------------------------------------
 
-    def elements(self, kind: ElementType | None = None, addresses: range | None = None) -> list[Element]:
+    def elements(self, kind: ElementType | None = None, addresses: Iterable[int] | None = None) -> list[Element]:
         """The elements of one type, or all, in the order of the layout; only those of `addresses` when given, for what
         those cost."""
+        wanted = addresses if addresses is None or isinstance(addresses, range) else sorted(addresses)
         with self._lock:
             return [
                 self._element(address, (each, address - elements.start))
                 for each, elements in self.layout.ranges()
                 if kind in (None, each)
-                for address in _common(elements, addresses)
+                for address in _common(elements, wanted)
             ]
 
     def element(self, address: int) -> Element:
@@ -245,7 +246,8 @@ class Inventory:
         if barcode is None:
             return Element(address, *place, None, None, False)
         record = self._records[barcode]
-        return Element(address, *place, barcode, self.layout.address_of(record.source), record.placed_by_operator)
+        source = None if record.source in (None, place) else self.layout.address_of(record.source)
+        return Element(address, *place, barcode, source, record.placed_by_operator)
 
     def _record(self, barcode: str) -> Record:
         try:
@@ -266,9 +268,11 @@ class Inventory:
         return place
 
 
-def _common(elements: range, addresses: range | None) -> range:
+def _common(elements: range, addresses: range | list[int] | None) -> Iterable[int]:
     if addresses is None:
         return elements
+    if isinstance(addresses, list) or addresses.step != 1:
+        return [address for address in addresses if address in elements]
     return range(max(elements.start, addresses.start), min(elements.stop, addresses.stop))
 
 

@@ -16,14 +16,19 @@
 
 enum operation {
 	OP_OPEN, OP_READ, OP_WRITE, OP_ALLOCATE, OP_TRUNCATE, OP_SYNC, OP_RENAME, OP_UNLINK, OP_SYNC_DIRECTORY,
-	OP_EXCHANGE, OPERATIONS
+	OP_EXCHANGE, OP_SYNC_FILE_SYSTEM, OPERATIONS
 };
 
 static const char *const operation_names[OPERATIONS] = {
 	"open", "read", "write", "allocate", "truncate", "sync", "rename", "unlink", "sync_directory", "exchange",
+	"sync_file_system",
 };
 
 #define FAULTS_MAX 8
+
+/* Small files that this thread replaces and directories that it synchronizes wait for storage_sync_file_system(): whoever
+ * makes thousands of them, which count for nothing before that, does not wait for the disk each time. */
+static _Thread_local bool syncs_put_off;
 
 struct fault {
 	enum operation operation;
@@ -352,21 +357,31 @@ int storage_size(const struct storage_file *file, uint64_t *length)
 
 /* ---- small files, for Python ----------------------------------------------------------------------------------- */
 
-static int sync_directory(const char *directory)
+static int sync_through(const char *directory, enum operation operation, int (*synchronize)(int))
 {
-	int error = fault_due(OP_SYNC_DIRECTORY, directory, NULL), fd;
+	int error = fault_due(operation, directory, NULL), fd;
 
 	if (error)
 		return -error;
 	fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	if (fsync(fd) < 0)
+	if (synchronize(fd) < 0)
 		error = errno;
 	close(fd);
 	if (!error)
-		trace(OP_SYNC_DIRECTORY, directory, 0, NULL, 0);
+		trace(operation, directory, 0, NULL, 0);
 	return -error;
+}
+
+static int sync_directory(const char *directory)
+{
+	return syncs_put_off ? 0 : sync_through(directory, OP_SYNC_DIRECTORY, fsync);
+}
+
+static int sync_file_system(const char *directory)
+{
+	return sync_through(directory, OP_SYNC_FILE_SYSTEM, syncfs);
 }
 
 static int rename_in(int directory, const char *from, const char *to, const char *path, const char *from_path)
@@ -448,7 +463,7 @@ static int write_whole(const struct replacement *replacement, const void *data, 
 		rc = storage_writev(&file, &part, 1, 0);
 	if (!rc)
 		rc = storage_truncate(&file, length);
-	if (!rc)
+	if (!rc && !syncs_put_off)
 		rc = storage_sync(&file);
 	storage_close(&file);
 	return rc;
@@ -553,6 +568,23 @@ static PyObject *py_sync_directory(PyObject *self, PyObject *args)
 	return call_with_path(args, "O&:storage_sync_directory", sync_directory);
 }
 
+static PyObject *py_sync_file_system(PyObject *self, PyObject *args)
+{
+	(void)self;
+	return call_with_path(args, "O&:storage_sync_file_system", sync_file_system);
+}
+
+static PyObject *py_put_off_syncs(PyObject *self, PyObject *args)
+{
+	int put_off;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "p:storage_put_off_syncs", &put_off))
+		return NULL;
+	syncs_put_off = put_off;
+	Py_RETURN_NONE;
+}
+
 static int operation_by_name(const char *name)
 {
 	for (int i = 0; i < OPERATIONS; i++)
@@ -628,6 +660,10 @@ static PyMethodDef methods[] = {
 	{ "storage_unlink", py_unlink, METH_VARARGS, "storage_unlink(path): delete a file." },
 	{ "storage_sync_directory", py_sync_directory, METH_VARARGS,
 	  "storage_sync_directory(path): make the names in a directory durable." },
+	{ "storage_sync_file_system", py_sync_file_system, METH_VARARGS,
+	  "storage_sync_file_system(path): make everything on the file system of a directory durable." },
+	{ "storage_put_off_syncs", py_put_off_syncs, METH_VARARGS,
+	  "storage_put_off_syncs(put_off): whether this thread's small files wait for storage_sync_file_system()." },
 	{ "storage_fault", (PyCFunction)(void (*)(void))py_fault, METH_VARARGS | METH_KEYWORDS,
 	  "storage_fault(operation, error, after=0, times=1, partial=0, path=''): for tests: operations of this kind, on "
 	  "paths that contain `path`, fail with errno `error`." },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -105,6 +105,14 @@ class MediaChanger(Device):
         code = self._operator_access(address)
         self.inventory.insert(barcode, address)
         self._accessed(code)
+
+    def add_all(self, cartridges: Collection[tuple[str, int | None]]) -> Iterator[int]:
+        """The operator puts new cartridges in, each into a slot or import/export element or (None) on the shelf; yields
+        how many are in, batch by batch. Initiators learn of it once. Raises as insert() does."""
+        codes = {self._operator_access(address) for _, address in cartridges if address is not None}
+        yield from self.inventory.add_all(cartridges)
+        for code in codes:
+            self._accessed(code)
 
     def remove(self, address: int) -> str:
         """The operator takes a cartridge out of a slot or import/export element, to the shelf; returns its barcode.

@@ -1,5 +1,6 @@
 """A library's cartridges: making, listing, deleting, and settling what a crash left."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import medium_of, numbered_on
 from appliance.library.files import LibraryFiles
 from appliance.operations import offline, setup
-from appliance.operations.offline_operations import Operations, translated
+from appliance.operations.offline_operations import CREATED_TOGETHER, Operations, translated
 from appliance.settings import config_file
 from appliance.settings.settings import Settings
+from datamover.engine import storage_fault, storage_faults_clear
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.errors import WriteProtected
 from vlib_images.library.inventory import ElementType
@@ -198,3 +200,31 @@ def test_serial_numbers_are_the_library_s_own(settings: Settings, tmp_path: Path
         assert files.serial_number("drive0", "GIVEN00001") == "GIVEN00001"
     with LibraryFiles.open(settings) as again:
         assert again.serial_number("drive0", None) == serial
+
+
+def test_cartridges_that_do_not_reach_the_disk_are_not_there(settings: Settings) -> None:
+    storage_fault("sync_file_system", errno.EIO, after=1)
+    try:
+        with pytest.raises(OperatorError, match="Input/output error"):
+            create(settings, "A00001L6", count=CREATED_TOGETHER + 20, place="shelf")
+    finally:
+        storage_faults_clear()
+    made = [f"A{number:05}L6" for number in range(1, CREATED_TOGETHER + 1)]
+    assert sorted(listed(settings)) == made
+    assert sorted(path.name for path in settings.library.cartridges.iterdir()) == made
+    create(settings, f"A{CREATED_TOGETHER + 1:05}L6", count=20, place="shelf")
+    assert len(listed(settings)) == CREATED_TOGETHER + 20
+
+
+def test_a_directory_in_the_way_of_one_keeps_all_from_being_made(settings: Settings) -> None:
+    (settings.library.cartridges / "A00005L6").write_text("")
+    with pytest.raises(OperatorError, match="A00005L6 exists already"):
+        create(settings, "A00001L6", count=10, place="shelf")
+    assert listed(settings) == {}
+
+
+def test_what_is_told_of_new_cartridges_is_what_they_are(settings: Settings) -> None:
+    told = create(settings, "A00001L6", count=2, worm=True) + create(settings, "CLN001L1")
+    told += create(settings, "A00003L7", capacity="1 GiB", place="shelf")
+    with LibraryFiles.open(settings) as files:
+        assert told == [Operations(files).cartridge_show(row["barcode"]) for row in told]
