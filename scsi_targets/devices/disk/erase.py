@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import structlog
 
-from scsi_targets.devices.disk.base import BlockUnit
 from scsi_targets.devices.disk.erasure import Erasure, Kind, Plan
+from scsi_targets.devices.disk.part import DiskPart
+from scsi_targets.devices.disk.storage import BlockStorage
 from scsi_targets.devices.unit.dispatch import CONFLICTS, REQUIRED, Row, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list
 from scsi_targets.devices.unit.task import Response, Task
@@ -22,82 +21,68 @@ ERASE_TIMEOUT_SECONDS = 24 * 3600
 RECOVERY = (sbc.SanitizeCommand, sbc.FormatUnit)  # what a disk takes whose erasure has failed
 
 
-class BlockErase(BlockUnit):
-    """`erasure` is the one that runs; `failure` the plan of one that failed and bars the medium.
+class Erasing(DiskPart):
+    """`running` is the erasure that runs; `failure` the plan of one that failed and bars the medium.
 
-    erase_bytes_per_second: how fast erasures may write, so that other disks of the same store are not starved; None:
-    as fast as it goes."""
+    bytes_per_second: how fast erasures may write, so that other disks of the same store are not starved; None: as fast
+    as it goes."""
 
-    def __init__(self, *args: Any, erase_bytes_per_second: int | None = None, **kwargs: Any) -> None:
-        self.erasure: Erasure | None = None
+    def __init__(self, disk: BlockStorage, bytes_per_second: int | None = None) -> None:
+        self._disk = disk
+        self._bytes_per_second = bytes_per_second
+        self.running: Erasure | None = None
         self.failure: Plan | None = None
-        self._erase_bytes_per_second = erase_bytes_per_second
-        super().__init__(*args, **kwargs)
-        self._resume()
 
-    def _resume(self) -> None:
-        state = self.store.get(f"{self.state_key}/erasure")
+    def resume(self) -> None:
+        """Takes up what the process before this one had not ended."""
+        disk = self._disk
+        state = disk.store.get(f"{disk.state_key}/erasure")
         if state is None:
             return
         plan = Plan.from_state(state)
         if plan.failed:
             self.failure = plan
-            self.update_access()
-        elif self.image is not None:
-            log.info("an erasure that was interrupted begins again", disk=self.state_key, kind=plan.kind.value)
-            self._start(plan, self.image)
+            disk.update_access()
+        elif disk.image is not None:
+            log.info("an erasure that was interrupted begins again", disk=disk.state_key, kind=plan.kind.value)
+            self._start(plan, disk.image)
+
+    def stop(self) -> None:
+        """Stops an erasure, which the next start of the appliance takes up again."""
+        if (erasure := self.running) is not None:
+            erasure.stop()
 
     # ---- ready or not ----------------------------------------------------------------------------------------------
 
+    def bars_medium(self) -> bool:
+        return self.running is not None or self.failure is not None
+
     def not_ready(self) -> CheckCondition | None:
-        if (erasure := self.erasure) is not None:
+        if (erasure := self.running) is not None:
             formatting = erasure.plan.kind is Kind.FORMAT
             code = sense.FORMAT_IN_PROGRESS if formatting else sense.SANITIZE_IN_PROGRESS
             return CheckCondition(code, progress=erasure.progress)
-        if self.failure is not None:
-            return CheckCondition(_failure_code(self.failure))
-        return super().not_ready()
+        return CheckCondition(_failure_code(self.failure)) if self.failure is not None else None
 
-    def update_access(self) -> None:
-        self.accessible = self.loaded and self.erasure is None and self.failure is None
-
-    def check_medium(self, row: Row) -> None:
-        if not self.accessible and self.erasure is None and self.loaded and issubclass(row.command, RECOVERY):
-            return
-        super().check_medium(row)
-
-    def start_stop_unit(self, cdb: sbc.StartStopUnit, task: Task) -> None:
-        if self.erasure is not None:
-            self.check_ready()
-        super().start_stop_unit(cdb, task)
-
-    def remove(self) -> DiskImage | None:
-        if self.erasure is not None:
-            raise ValueError("the medium is being erased")
-        return super().remove()
-
-    def close(self) -> None:
-        """Stops an erasure, which the next start of the appliance takes up again, and closes the image."""
-        if (erasure := self.erasure) is not None:
-            erasure.stop()
-        super().close()
+    def tolerates(self, row: Row) -> bool:
+        return self.running is None and self.failure is not None and issubclass(row.command, RECOVERY)
 
     # ---- running ---------------------------------------------------------------------------------------------------
 
     def _begin(self, plan: Plan, task: Task, *, immediate: bool, moved: int) -> Response:
-        assert self.image is not None  # or check_medium() had refused
+        assert self._disk.image is not None  # or check_medium() had refused
+        self._disk.keep("erasure", plan.to_state())
         self.failure = None
-        self.store.put(f"{self.state_key}/erasure", plan.to_state())
-        erasure = self._start(plan, self.image)
+        erasure = self._start(plan, self._disk.image)
         if immediate:
             return Response(data_length=moved)
-        return self.defer(task, lambda: self._await(erasure, moved))
+        return self._disk.defer(task, lambda: self._await(erasure, moved))
 
     def _start(self, plan: Plan, image: DiskImage) -> Erasure:
-        erasure = Erasure(plan, image, bytes_per_second=self._erase_bytes_per_second, ended=self._ended)
-        with self.gate.alone:  # what others are reading and writing ends first; then they find no medium
-            self.erasure = erasure
-            self.update_access()
+        erasure = Erasure(plan, image, bytes_per_second=self._bytes_per_second, ended=self._ended)
+        with self._disk.gate.alone:  # what others are reading and writing ends first; then they find no medium
+            self.running = erasure
+            self._disk.update_access()
         erasure.start()
         return erasure
 
@@ -108,16 +93,16 @@ class BlockErase(BlockUnit):
         return Response(data_length=moved)
 
     def _ended(self, error: Exception | None) -> None:
-        assert self.erasure is not None
-        plan = self.erasure.plan
+        assert self.running is not None
+        plan = self.running.plan
         state = None
         if error is not None:
-            log.error("an erasure failed", disk=self.state_key, kind=plan.kind.value, reason=str(error))
+            log.error("an erasure failed", disk=self._disk.state_key, kind=plan.kind.value, reason=str(error))
             self.failure = Plan.from_state(plan.to_state() | {"failed": True})
             state = self.failure.to_state()
-        self.store.put(f"{self.state_key}/erasure", state)
-        self.erasure = None
-        self.update_access()
+        self._disk.store.put(f"{self._disk.state_key}/erasure", state)
+        self.running = None
+        self._disk.update_access()
 
     # ---- FORMAT UNIT -----------------------------------------------------------------------------------------------
 
@@ -155,11 +140,11 @@ class BlockErase(BlockUnit):
         descriptor = kind.decode(data[at:])
         length = descriptor.initialization_pattern_length
         if descriptor.initialization_pattern_type == 0 and length == 0:
-            return bytes(self.block_length)  # the default pattern, which is ours to choose
-        wrong = descriptor.initialization_pattern_type != 1 or not 0 < length <= self.block_length
+            return bytes(self._disk.block_length)  # the default pattern, which is ours to choose
+        wrong = descriptor.initialization_pattern_type != 1 or not 0 < length <= self._disk.block_length
         if wrong or len(data) < at + kind.length + length:
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, at + 1, transferred=len(data))
-        return _repeat(data[at + kind.length :][:length], self.block_length)
+        return _repeat(data[at + kind.length :][:length], self._disk.block_length)
 
     # ---- SANITIZE --------------------------------------------------------------------------------------------------
 
@@ -167,18 +152,18 @@ class BlockErase(BlockUnit):
     def sanitize_overwrite(self, cdb: sbc.SanitizeOverwrite, task: Task) -> Response:
         _refuse_reserved(cdb)
         header, field = sbc_pages.OverwriteParameterList, sbc.SanitizeCommand.parameter_list_length
-        if not header.length < cdb.parameter_list_length <= header.length + self.block_length:
+        if not header.length < cdb.parameter_list_length <= header.length + self._disk.block_length:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
         data = parameter_list(task, cdb.parameter_list_length, field)
         given = header(data[: header.length])
         length = given.initialization_pattern_length
         _refuse_parameter(bool(given.test), header.test, len(data))
         _refuse_parameter(not given.overwrite_count, header.overwrite_count, len(data))
-        wrong = not 0 < length <= self.block_length or header.length + length > len(data)
+        wrong = not 0 < length <= self._disk.block_length or header.length + length > len(data)
         _refuse_parameter(wrong, header.initialization_pattern_length, len(data))
         plan = Plan(
             Kind.OVERWRITE,
-            pattern=_repeat(data[header.length : header.length + length], self.block_length),
+            pattern=_repeat(data[header.length : header.length + length], self._disk.block_length),
             passes=given.overwrite_count,
             invert=bool(given.invert),
             unrestricted_exit=bool(cdb.allow_unrestricted_sanitize_exit),
@@ -207,9 +192,9 @@ class BlockErase(BlockUnit):
             return
         if not self.failure.unrestricted_exit:  # only another sanitize operation ends it (SBC-4 4.11.4)
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB)
-        self.store.put(f"{self.state_key}/erasure", None)
+        self._disk.keep("erasure", None)
         self.failure = None
-        self.update_access()
+        self._disk.update_access()
 
 
 def _failure_code(plan: Plan) -> sense.SenseCode:

@@ -8,6 +8,7 @@ from scsi_targets.devices.disk.capacity import MAX_UNMAP_DESCRIPTORS, MAX_WRITE_
 from scsi_targets.devices.disk.storage import BlockStorage
 from scsi_targets.devices.unit.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
+from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import sbc, sbc_pages, sense
 from scsi_targets.t10.sense import CheckCondition
@@ -22,56 +23,59 @@ MAX_DESCRIPTOR_BLOCKS = 0xFFFFFFFF
 STATUS_CODES = {Provisioning.MAPPED: 0, Provisioning.DEALLOCATED: 1, Provisioning.ANCHORED: 2}
 
 
-class BlockProvisioning(BlockStorage):
+class ProvisioningCommands(Part):
     """Logical block provisioning on holes (deallocated) and unwritten extents (anchored) of the image."""
+
+    def __init__(self, disk: BlockStorage) -> None:
+        self._disk = disk
 
     # ---- WRITE SAME ------------------------------------------------------------------------------------------------
 
     @handles(sbc.WriteSame10, medium=REQUIRED, writes=True, concurrent=True, timeout_seconds=600)
     @handles(sbc.WriteSame16, medium=REQUIRED, writes=True, concurrent=True, timeout_seconds=600)
     def write_same(self, cdb: sbc.WriteSame10 | sbc.WriteSame16, task: Task) -> Response:
-        self.refuse_protection_information(cdb)
+        self._disk.refuse_protection_information(cdb)
         if cdb.anchor and not cdb.unmap:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, type(cdb).anchor)
-        if cdb.unmap and not self.thin:
+        if cdb.unmap and not self._disk.thin:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, type(cdb).unmap)
         # A number of zero is up to the end of the medium (WSNZ is 0).
-        count = cdb.number_of_logical_blocks or max(0, self.capacity - cdb.logical_block_address)
-        offset, length = self.span(cdb, cdb.logical_block_address, count)
+        count = cdb.number_of_logical_blocks or max(0, self._disk.capacity - cdb.logical_block_address)
+        offset, length = self._disk.span(cdb, cdb.logical_block_address, count)
         if count > MAX_WRITE_SAME_BLOCKS:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, type(cdb).number_of_logical_blocks)
         pattern = self._same_block(cdb, task)
-        if cdb.unmap and not (self.read_zeros and any(pattern)):
+        if cdb.unmap and not (self._disk.read_zeros and any(pattern)):
             # With LBPRZ only zeros may be unmapped, for that is what is read back then; anything else is written.
             # Without LBPRZ what is read back from unmapped blocks is anything (SBC-4 4.7.3.4).
             self._release(offset, length, anchor=bool(cdb.anchor))
             return Response(data_length=len(task.data()))
         if length <= LONG_FILL_BYTES:
             return self._fill(task, pattern, offset, length)
-        return self.defer(task, lambda: self._fill(task, pattern, offset, length))
+        return self._disk.defer(task, lambda: self._fill(task, pattern, offset, length))
 
     def _same_block(self, cdb: sbc.WriteSame10 | sbc.WriteSame16, task: Task) -> bytes:
         """The one logical block to write, which NDOB makes a block of zeros without Data-Out."""
         if isinstance(cdb, sbc.WriteSame16) and cdb.no_data_out_buffer:
-            self.exact_data(task, 0)
-            return bytes(self.block_length)
-        return bytes(self.exact_data(task, self.block_length))
+            self._disk.exact_data(task, 0)
+            return bytes(self._disk.block_length)
+        return bytes(self._disk.exact_data(task, self._disk.block_length))
 
     def _fill(self, task: Task, pattern: bytes, offset: int, length: int) -> Response:
-        for at, step in fill_steps(offset, length, self.block_length):
+        for at, step in fill_steps(offset, length, self._disk.block_length):
             if task.aborted:
                 break
-            with self.gate.shared:
-                self.medium.fill(pattern, at, step)
-        if not self.writeback_cache:
-            self.medium.synchronize()
+            with self._disk.gate.shared:
+                self._disk.medium.fill(pattern, at, step)
+        if not self._disk.writeback_cache:
+            self._disk.medium.synchronize()
         return Response(data_length=len(task.data()))
 
     def _release(self, offset: int, length: int, *, anchor: bool) -> None:
-        with self.gate.shared:
-            (self.medium.anchor if anchor else self.medium.deallocate)(offset, length)
-        if not self.writeback_cache:
-            self.medium.synchronize()
+        with self._disk.gate.shared:
+            (self._disk.medium.anchor if anchor else self._disk.medium.deallocate)(offset, length)
+        if not self._disk.writeback_cache:
+            self._disk.medium.synchronize()
 
     # ---- UNMAP -----------------------------------------------------------------------------------------------------
 
@@ -99,16 +103,16 @@ class BlockProvisioning(BlockStorage):
         for at in range(header.length, header.length + count * descriptor.length, descriptor.length):
             row = descriptor.decode(data[at:])
             address, blocks = row.logical_block_address, row.number_of_logical_blocks
-            if address + blocks > self.capacity:
+            if address + blocks > self._disk.capacity:
                 raise CheckCondition(sense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, transferred=len(data))
-            yield address * self.block_length, blocks * self.block_length
+            yield address * self._disk.block_length, blocks * self._disk.block_length
 
     # ---- GET LBA STATUS --------------------------------------------------------------------------------------------
 
     @handles(sbc.GetLbaStatus16, medium=REQUIRED, reservation=READS)
     def get_lba_status(self, cdb: sbc.GetLbaStatus16, task: Task) -> Response:
         start = cdb.starting_logical_block_address
-        if start >= self.capacity:
+        if start >= self._disk.capacity:
             field = sbc.GetLbaStatus16.starting_logical_block_address
             raise CheckCondition(sense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, field)
         room = min(max(1, (cdb.allocation_length - 8) // sbc_pages.LbaStatusDescriptor.length), MAX_STATUS_DESCRIPTORS)
@@ -130,13 +134,13 @@ class BlockProvisioning(BlockStorage):
                 pending = None
             pending = pending or (address, state)
         if pending is not None:
-            yield from _split(pending[0], self.capacity, pending[1])
+            yield from _split(pending[0], self._disk.capacity, pending[1])
 
     def _changes(self, start: int) -> Iterator[tuple[int, Provisioning]]:
         """(address, state from there on), addresses ascending."""
-        unit = self.block_length
+        unit = self._disk.block_length
         reached = start
-        for extent in self.medium.extents(start * unit, (self.capacity - start) * unit):
+        for extent in self._disk.medium.extents(start * unit, (self._disk.capacity - start) * unit):
             end = extent.offset + extent.length
             mapped = extent.state is Provisioning.MAPPED
             first = max(reached, extent.offset // unit if mapped else -(-extent.offset // unit))

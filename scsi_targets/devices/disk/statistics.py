@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
-from scsi_targets.devices.disk.storage import BlockStorage
-from scsi_targets.devices.unit.part import log_page
+from scsi_targets.devices.unit.part import Part, log_page
 from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.t10.fields import Bits, Structure
 from scsi_targets.t10.log_pages import LogParameter
@@ -59,12 +57,12 @@ class Traffic:
             self.write_nanoseconds += took
 
 
-class BlockStatistics(BlockStorage):
+class DiskStatistics(Part):
     """`traffic` counts what READ and WRITE commands move."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, block_length: int) -> None:
         self.traffic = Traffic()
-        super().__init__(*args, **kwargs)
+        self._block_length = block_length
 
     @log_page(GENERAL_STATISTICS)
     def general_statistics_log_page(self, nexus: Nexus) -> list[LogParameter]:
@@ -73,8 +71,8 @@ class BlockStatistics(BlockStorage):
         figures = GeneralStatistics.encode(
             read_commands=traffic.read_commands,
             write_commands=traffic.write_commands,
-            logical_blocks_received=traffic.written_bytes // self.block_length,
-            logical_blocks_transmitted=traffic.read_bytes // self.block_length,
+            logical_blocks_received=traffic.written_bytes // self._block_length,
+            logical_blocks_transmitted=traffic.read_bytes // self._block_length,
             read_processing_intervals=traffic.read_nanoseconds // 1000,
             write_processing_intervals=traffic.write_nanoseconds // 1000,
         )
@@ -87,6 +85,5 @@ class BlockStatistics(BlockStorage):
         return [LogParameter(0x0000, bytes([0, 0, NO_TEMPERATURE]))]
 
     def reset_log_page(self, page: int, subpage: int) -> None:
-        super().reset_log_page(page, subpage)
         if page == GENERAL_STATISTICS:
             self.traffic.reset()

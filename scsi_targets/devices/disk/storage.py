@@ -6,14 +6,17 @@ import errno
 from typing import Any, ClassVar
 
 from datamover.engine import LIMIT_TRANSFER_BYTES
+from scsi_targets.devices.disk.part import DiskPart
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.dispatch import Row
 from scsi_targets.devices.unit.identity import Identity
+from scsi_targets.devices.unit.logical_unit import StateStore
+from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.readers_writer_lock import ReadersWriterLock
-from scsi_targets.devices.unit.task import Task
+from scsi_targets.devices.unit.task import Nexus, Task
 from scsi_targets.t10 import sbc, sense, spc, vpd
 from scsi_targets.t10.fields import Command, Field
-from scsi_targets.t10.sense import CheckCondition
+from scsi_targets.t10.sense import CheckCondition, Sense
 from vlib_images.disk.raw import DiskImage
 
 BLOCK_LENGTHS = (512, 4096)
@@ -43,13 +46,14 @@ class BlockStorage(Device):
         identity: Identity,
         image: DiskImage | None,
         *,
-        unavailable: str | None = None,
         block_length: int = 512,
         physical_block_length: int | None = None,
         removable: bool = False,
         read_only: bool = False,
         read_zeros: bool = True,
-        **kwargs: Any,
+        unavailable: str | None = None,
+        store: StateStore | None = None,
+        state_key: str = "",
     ) -> None:
         physical = physical_block_length or block_length
         if block_length not in BLOCK_LENGTHS or physical % block_length or (physical // block_length).bit_count() != 1:
@@ -58,6 +62,7 @@ class BlockStorage(Device):
             raise ValueError("a disk that is not removable needs its image")
         if image is not None and image.size_bytes < block_length:
             raise ValueError(f"{image.path} is shorter than one block of {block_length} bytes")
+        super().__init__(identity, store=store, state_key=state_key)
         self.image = image
         self.unavailable = unavailable
         self.block_length = block_length
@@ -67,11 +72,16 @@ class BlockStorage(Device):
         self.read_zeros = read_zeros
         self.loaded = image is not None
         self.accessible = self.loaded  # whether commands and copies may touch the medium now
+        self.capacity = 0  # number of logical blocks of the medium while it is accessible
         self.gate = ReadersWriterLock()
         self.software_write_protect = False  # SWP of the Control mode page
         self.writeback_cache = True  # WCE of the Caching mode page
-        super().__init__(identity, **kwargs)
-        self.offer_commands()
+        self._disk_parts: list[DiskPart] = []
+
+    def attach(self, *parts: Part) -> None:
+        self._disk_parts = [part for part in parts if isinstance(part, DiskPart)]
+        super().attach(*parts)
+        self.update_access()
 
     # ---- the medium ------------------------------------------------------------------------------------------------
 
@@ -84,18 +94,40 @@ class BlockStorage(Device):
 
     def not_ready(self) -> CheckCondition | None:
         """Why the medium cannot be accessed now; None when it can."""
+        for part in self._disk_parts:
+            if (refusal := part.not_ready()) is not None:
+                return refusal
         if self.loaded:
             return None
         return CheckCondition(sense.MANUAL_INTERVENTION_REQUIRED if self.unavailable else sense.MEDIUM_NOT_PRESENT)
 
     def update_access(self) -> None:
-        """Called when something that `accessible` depends on has changed."""
-        self.accessible = self.loaded
+        """Called when something has changed that decides whether the medium may be read, written, or how much of it
+        there is."""
+        self.accessible = self.loaded and not any(part.bars_medium() for part in self._disk_parts)
+        self.medium_usable = self.accessible and not any(part.rests() for part in self._disk_parts)
+        self.writable = not self.write_protected
+        image = self.image if self.accessible else None
+        self.capacity = image.size_bytes // self.block_length if image is not None else 0
 
-    @property
-    def capacity(self) -> int:
-        """Number of logical blocks of the loaded medium; raises CheckCondition when there is none."""
-        return self.medium.size_bytes // self.block_length
+    def check_medium(self, row: Row) -> None:
+        for part in self._disk_parts:
+            if self.loaded and part.tolerates(row):
+                return
+        self.check_ready()
+        for part in self._disk_parts:
+            part.on_medium_needed()
+        self.update_access()
+
+    def check_ready(self) -> None:
+        if (refusal := self.not_ready()) is not None:
+            raise refusal
+
+    def current_sense(self) -> Sense:
+        if (refusal := self.not_ready()) is not None:
+            return refusal.sense
+        resting = (part.resting_sense() for part in self._disk_parts)
+        return Sense(next((code for code in resting if code is not None), sense.NOTHING))
 
     @property
     def thin(self) -> bool:
@@ -151,13 +183,42 @@ class BlockStorage(Device):
                 image.synchronize()
             image.close()
 
+    # ---- media that come, go and grow ------------------------------------------------------------------------------
+
+    def load(self, image: DiskImage) -> None:
+        """Makes an image the medium, ready for commands."""
+        self.image, self.loaded, self.unavailable = image, True, None
+        self.update_access()
+        self.offer_commands()
+
+    def eject(self) -> None:
+        """Makes what was written durable and the medium unreachable; it stays in the device."""
+        with self.gate.alone:
+            self.flush()
+            self.loaded = False
+            self.update_access()
+
+    def flush(self) -> None:
+        """Makes what was written to a loaded medium durable."""
+        if self.loaded and self.image is not None:
+            self.image.synchronize()
+
+    def resized(self) -> None:
+        """The medium has another size: every initiator is told CAPACITY DATA HAS CHANGED."""
+        self.update_access()
+        self.establish_unit_attention(sense.CAPACITY_DATA_HAS_CHANGED, self.nexuses)
+
+    def tell_of_new_medium(self, but: Nexus | None = None) -> None:
+        """Every initiator but one learns that there may be another medium."""
+        self.tell_others(but, sense.MEDIUM_MAY_HAVE_CHANGED)
+
     # ---- what the handlers share -----------------------------------------------------------------------------------
 
     def span(self, cdb: Command, address: int, count: int) -> tuple[int, int]:
         """(offset, length) in bytes of `count` blocks from `address`; raises CheckCondition when they are not all on
         the medium. A range of no blocks must begin on it too (SBC-4 5.17)."""
-        capacity = self.capacity
-        if address >= capacity or count > capacity - address:
+        if address >= self.capacity or count > self.capacity - address:
+            self.check_ready()
             raise CheckCondition(sense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, _field(cdb, "logical_block_address"))
         return address * self.block_length, count * self.block_length
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from datamover.engine import first_difference
-from scsi_targets.devices.disk.statistics import BlockStatistics
+from scsi_targets.devices.disk.statistics import Traffic
+from scsi_targets.devices.disk.storage import BlockStorage
 from scsi_targets.devices.unit.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.unit.parameter_data import reply_buffer
 from scsi_targets.devices.unit.task import Response, Task
@@ -26,9 +27,11 @@ Verify = sbc.Verify10 | sbc.Verify12 | sbc.Verify16
 WriteAndVerify = sbc.WriteAndVerify10 | sbc.WriteAndVerify12 | sbc.WriteAndVerify16
 
 
-class BlockTransfers(BlockStatistics):
+class BlockTransfers(BlockStorage):
     """Payload goes between the image and the engine's buffers by preadv(2) and pwritev(2), on the connection's thread
-    and outside the logical unit's lock."""
+    and outside the logical unit's lock. `traffic` counts it."""
+
+    traffic: Traffic
 
     # ---- READ ------------------------------------------------------------------------------------------------------
 

@@ -82,6 +82,7 @@ class TapeBase(Device):
     device_type = vpd.SEQUENTIAL_ACCESS
     removable = True
     version_descriptors = (vpd.SAM_5, vpd.SPC_4, vpd.ISCSI, vpd.SSC_4)
+    medium_usable = writable = False  # asked at each command
 
     def __init__(
         self, model: DriveModel, serial_number: str, *, store: StateStore | None = None, state_key: str = ""

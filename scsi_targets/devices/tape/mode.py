@@ -8,6 +8,7 @@ from typing import Any
 from scsi_targets.devices.tape.base import MAXIMUM_BLOCK_LENGTH
 from scsi_targets.devices.tape.transfer import TransferCommands
 from scsi_targets.devices.unit.mode import CHANGEABLE, DEFAULT, ModePages, SelectedPage
+from scsi_targets.devices.unit.mode_header import ModeHeader
 from scsi_targets.t10 import sense
 from scsi_targets.t10.mode_pages import (
     ControlModePage,
@@ -54,7 +55,7 @@ _PAGES: list[type[ModePage]] = [
 ]
 
 
-class TapeModes(TransferCommands):
+class TapeModes(TransferCommands, ModeHeader):
     """What MODE SENSE shows follows the medium; what MODE SELECT sets governs reading and writing."""
 
     @property

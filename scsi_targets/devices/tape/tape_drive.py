@@ -31,6 +31,7 @@ class TapeDrive(
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.mode_header = self
         self.attach(EchoBuffer())
 
     def copy_access(self, task: Task) -> TapeDriveAccess:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from scsi_targets.devices.unit.log_commands import LogCommands
 from scsi_targets.devices.unit.mode import ModePages
 from scsi_targets.devices.unit.mode_commands import ModeCommands
+from scsi_targets.devices.unit.mode_header import ModeHeader
 from scsi_targets.devices.unit.persistent_reserve import PersistentReserveCommands
 from scsi_targets.t10.mode_pages import ControlModePage, ModePage
 
@@ -23,6 +24,7 @@ class Device(PersistentReserveCommands):
     with a reset the others find the saved values in effect; then the spine; then its own parts as they are given."""
 
     mode: ModePages
+    mode_header = ModeHeader()  # a kind of device sets its own before it attaches its parts
 
     def attach(self, *parts: Part) -> None:
         own = (self, *parts)
@@ -37,32 +39,6 @@ class Device(PersistentReserveCommands):
 
     def mode_pages(self) -> Mapping[type[ModePage], Mapping[str, Any]]:
         return {ControlModePage: {}}
-
-    # ---- hooks of the kinds of device: mode parameter header and block descriptor ------------------------------------
-
-    def medium_type(self) -> int:
-        """MEDIUM TYPE of the mode parameter header."""
-        return 0
-
-    def device_specific_parameter(self) -> int:
-        """DEVICE-SPECIFIC PARAMETER: write protection, cache, buffered mode, as the device's standard defines it."""
-        return 0
-
-    def block_descriptor(self, page_control: int) -> bytes:
-        """The short (8-byte) block descriptor, or b"" for a device that has none."""
-        return b""
-
-    def long_block_descriptor(self, page_control: int) -> bytes:
-        """The long (16-byte, LONGLBA) block descriptor, or b"" for a device that has none."""
-        return b""
-
-    def check_mode_select(self, header: dict[str, int], descriptor: bytes, offset: int) -> None:
-        """Checks the header's device-specific parameter and the block descriptor (b"" when none was sent), changing
-        nothing. `offset` is where the descriptor lies in the parameter list. Raises CheckCondition."""
-
-    def apply_mode_select(self, header: dict[str, int], descriptor: bytes) -> bool:
-        """Takes over header and descriptor, already checked; True when something changed."""
-        return False
 
 
 def make_mode_pages(parts: Sequence[Part], saved: dict[str, str]) -> ModePages:

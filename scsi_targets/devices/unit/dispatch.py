@@ -12,7 +12,7 @@ once, before any handler runs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -67,6 +67,16 @@ class Row:
     concurrent: bool  # the handler runs outside the logical unit's lock (disk reads and writes)
     exclusive: bool  # needs the medium for itself: queues while a copy has it
     timeout_seconds: int  # recommended command timeout reported to initiators
+
+    # What the check of every command asks, made once.
+    reports: bool = field(init=False)  # a pending unit attention goes before the command
+    needs_medium: bool = field(init=False)
+    control_byte: int = field(init=False)  # where the CDB has its CONTROL byte
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reports", self.unit_attention is UnitAttentionRule.REPORTS)
+        object.__setattr__(self, "needs_medium", self.medium is Medium.REQUIRED)
+        object.__setattr__(self, "control_byte", self.command.length - 1)
 
 
 RowTable = dict[int, "Row | dict[int, Row]"]

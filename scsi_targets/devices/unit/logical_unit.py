@@ -25,11 +25,9 @@ import structlog
 from datamover.engine import PoolExhausted
 from scsi_targets.devices.unit import task as status
 from scsi_targets.devices.unit.dispatch import (
-    Medium,
     ReservationRule,
     Row,
     RowTable,
-    UnitAttentionRule,
     all_rows,
     collect_rows,
     copy_table,
@@ -139,7 +137,8 @@ class LogicalUnit(Part):
     def execute(self, task: Task) -> Response | None:
         """Runs a command now and returns its response, or queues it for the worker and returns None: then
         task.complete(response) is called later, unless the task is aborted."""
-        row = find_row(self.rows, task.cdb)
+        found = self.rows.get(task.cdb[0])
+        row = found if isinstance(found, Row) else find_row(self.rows, task.cdb)
         if row is None:
             return self._respond(task, CheckCondition(*self._unsupported(task.cdb)))
         with self.lock:
@@ -175,18 +174,18 @@ class LogicalUnit(Part):
         """The row's legality, in SAM-5's order (5.3.3): a unit attention for a reset, the reservation, other unit
         attentions, field checks, medium, write protection. What a reservation conflict goes before stays pending."""
         try:
-            waiting = self._unit_attentions.get(task.nexus) if row.unit_attention is UnitAttentionRule.REPORTS else None
+            waiting = self._unit_attentions.get(task.nexus) if self._unit_attentions and row.reports else None
             if waiting and waiting[0].asc == sense.RESET_ASC:
                 raise CheckCondition(self._take(task.nexus, waiting))
             if self.reservations.legacy_holder is not None or self.reservations.type is not None:
                 self.reservations.check(task.nexus, row.reservation)
             if waiting:
                 raise CheckCondition(self._take(task.nexus, waiting))
-            if task.cdb[row.command.length - 1] & 1 << NACA_BIT:
+            if task.cdb[row.control_byte] & 1 << NACA_BIT:
                 raise CheckCondition(sense.INVALID_FIELD_IN_CDB, Bits(row.command.length - 1, NACA_BIT, 1))
-            if row.medium is Medium.REQUIRED:
+            if row.needs_medium and not self.medium_usable:
                 self.check_medium(row)
-            if row.writes:
+            if row.writes and not self.writable:
                 self.check_writable(row)
         except (CheckCondition, Conflict) as refusal:
             return self._respond(task, refusal)
@@ -196,9 +195,9 @@ class LogicalUnit(Part):
         """The row's legality for what a nexus has done without sending the command: a copy. Raises CheckCondition,
         Conflict."""
         self.reservations.check(nexus, row.reservation)
-        if row.medium is Medium.REQUIRED:
+        if row.needs_medium and not self.medium_usable:
             self.check_medium(row)
-        if row.writes:
+        if row.writes and not self.writable:
             self.check_writable(row)
 
     def _handle(self, row: Row, task: Task) -> Response | None:
@@ -235,8 +234,13 @@ class LogicalUnit(Part):
 
     # ---- hooks of the devices ------------------------------------------------------------------------------------
 
+    # Decided by the device when something changes, so that a READ or WRITE does not ask again. While one is False,
+    # every command that needs it asks the hook below, which says why, or that it is allowed all the same.
+    medium_usable = True
+    writable = True
+
     def check_medium(self, row: Row) -> None:
-        """Raises CheckCondition when there is no usable medium. Devices with removable media override it."""
+        """Raises CheckCondition when the medium cannot be used. Devices with removable media override it."""
 
     def check_writable(self, row: Row) -> None:
         """Raises CheckCondition when the medium must not be written."""
@@ -303,7 +307,8 @@ class LogicalUnit(Part):
         commands go on meanwhile; work that takes long looks at task.aborted. A handler returns defer()'s result."""
         row = find_row(self.rows, task.cdb)
         assert row is not None  # a handler runs because there is a row
-        thread = threading.Thread(target=self._work_deferred, args=(row, task, work), daemon=True)
+        name = f"{row.command.__name__} {self.state_key}"
+        thread = threading.Thread(target=self._work_deferred, args=(row, task, work), name=name, daemon=True)
         with self.lock:
             if len(self._deferred) >= MAX_DEFERRED_TASKS or self._closing:
                 return Response(status.TASK_SET_FULL)

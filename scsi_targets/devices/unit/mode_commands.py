@@ -27,21 +27,21 @@ class ModeCommands(Part):
     """Serves the mode pages of all parts. The header's fields and the block descriptor are the unit's own."""
 
     def __init__(self, unit: Device) -> None:
-        self._unit = unit
+        self._unit, self._header = unit, unit.mode_header
 
     # ---- MODE SENSE ----------------------------------------------------------------------------------------------
 
     @handles(spc.ModeSense6, reservation=READS)
     def mode_sense_6(self, cdb: spc.ModeSense6, task: Task) -> Response:
         pages = self._sense_pages(cdb, task.nexus)
-        descriptor = b"" if cdb.disable_block_descriptors else self._unit.block_descriptor(cdb.page_control)
+        descriptor = b"" if cdb.disable_block_descriptors else self._header.block_descriptor(cdb.page_control)
         length = ModeParameterHeader6.length - 1 + len(descriptor) + len(pages)
         if length > 0xFF:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.ModeSense6.page_code)
         header = ModeParameterHeader6.encode(
             mode_data_length=length,
-            medium_type=self._unit.medium_type(),
-            device_specific=0 if cdb.page_control == CHANGEABLE else self._unit.device_specific_parameter(),
+            medium_type=self._header.medium_type(),
+            device_specific=0 if cdb.page_control == CHANGEABLE else self._header.device_specific_parameter(),
             block_descriptor_length=len(descriptor),
         )
         return reply(header + descriptor + pages, cdb.allocation_length)
@@ -51,13 +51,13 @@ class ModeCommands(Part):
         pages = self._sense_pages(cdb, task.nexus)
         descriptor, long_lba = b"", False
         if not cdb.disable_block_descriptors:
-            descriptor = self._unit.long_block_descriptor(cdb.page_control) if cdb.long_lba_accepted else b""
+            descriptor = self._header.long_block_descriptor(cdb.page_control) if cdb.long_lba_accepted else b""
             long_lba = bool(descriptor)
-            descriptor = descriptor or self._unit.block_descriptor(cdb.page_control)
+            descriptor = descriptor or self._header.block_descriptor(cdb.page_control)
         header = ModeParameterHeader10.encode(
             mode_data_length=ModeParameterHeader10.length - 2 + len(descriptor) + len(pages),
-            medium_type=self._unit.medium_type(),
-            device_specific=0 if cdb.page_control == CHANGEABLE else self._unit.device_specific_parameter(),
+            medium_type=self._header.medium_type(),
+            device_specific=0 if cdb.page_control == CHANGEABLE else self._header.device_specific_parameter(),
             long_lba=long_lba,
             block_descriptor_length=len(descriptor),
         )
@@ -99,7 +99,7 @@ class ModeCommands(Part):
         header = header_class.decode(data).values()
         start, end = self._descriptor_span(header, header_class.length, len(data))
         # Everything is checked before anything is changed (SPC-5 6.10).
-        self._unit.check_mode_select(header, data[start:end], start)
+        self._header.check_mode_select(header, data[start:end], start)
         pages = self._unit.mode.parse(data[end:], end, task.nexus)
         for part in self._unit.parts:
             part.check_mode_pages(pages)
@@ -109,7 +109,7 @@ class ModeCommands(Part):
         length = header["block_descriptor_length"]
         if length == 0:
             return start, start
-        own = self._unit.long_block_descriptor(0) if header.get("long_lba") else self._unit.block_descriptor(0)
+        own = self._header.long_block_descriptor(0) if header.get("long_lba") else self._header.block_descriptor(0)
         if length != len(own):
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, start - (1 if start == 4 else 2))
         if start + length > total:
@@ -131,7 +131,7 @@ class ModeCommands(Part):
         if save:
             unit.keep("mode", unit.mode.saved_state(pages))
         changed = unit.mode.apply(pages, save, nexus)
-        other = unit.apply_mode_select(header, descriptor)
+        other = unit.mode_header.apply_mode_select(header, descriptor)
         if changed:
             self._apply()
         if other or any(not page.per_nexus for page in changed):

@@ -133,9 +133,11 @@ def test_write_protected_media(site):
     site.tape.loaded.write_protected = False
     site.fill([content(512)])
     site.disk.software_write_protect = True
+    site.disk.update_access()
     _, _, pointer, _, sense = failure(site.copy(stream_to_block(512, 1)), DESTINATION)
     assert (pointer, code_of(sense)) == (bytes([0x80, 0, 16]), (7, 0x27, 2))
     site.disk.software_write_protect = False
+    site.disk.update_access()
 
 
 def test_early_warning_ends_the_copy_with_an_exact_residual(site, tmp_path):

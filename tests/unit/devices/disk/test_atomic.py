@@ -91,7 +91,7 @@ def test_or_write(disk):
 
 
 def limits(disk):
-    return sbc_pages.BlockLimits(b"\0\xb0\0\x3c" + disk.block_limits(None))
+    return sbc_pages.BlockLimits(b"\0\xb0\0\x3c" + disk.vpd_pages[0xB0](None))
 
 
 def write_atomic(disk, address, data, **fields):

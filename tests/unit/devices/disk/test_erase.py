@@ -37,7 +37,7 @@ def overwrite(block, *, passes=1, invert=0, **fields):
 
 def settle(disk):
     """Waits until the erasure that runs has ended."""
-    if (erasure := disk.erasure) is not None:
+    if (erasure := disk.erasing.running) is not None:
         assert erasure.finished.wait(30)
 
 

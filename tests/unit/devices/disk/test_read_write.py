@@ -58,7 +58,7 @@ def test_addresses_of_64_bits(disk):
 
 def test_more_than_the_maximum_transfer_length(tmp_path):
     disk = make_disk(tmp_path, blocks=1 << 16)
-    limits = sbc_pages.BlockLimits(b"\0\xb0\0\0" + disk.block_limits(None))
+    limits = sbc_pages.BlockLimits(b"\0\xb0\0\0" + disk.vpd_pages[0xB0](None))
     most = limits.maximum_transfer_length
     assert most == (16 << 20) // 512
     assert send(disk, sbc.Read10.encode(transfer_length=most), limit=16 << 20).data_length == 16 << 20
