@@ -8,6 +8,10 @@ from appliance.cli.options import ConfigOption, JsonOption, reporting, request, 
 
 Cartridge = Annotated[str, typer.Argument(metavar="CARTRIDGE", help="Barcode, or the place where it is (slot:1).")]
 Drive = Annotated[str, typer.Argument(metavar="DRIVE", help="drive:0, drive:1, ... or the drive's name.")]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Also when it is being written, reserved or locked by an initiator (it is logged)."),
+]
 
 PLACES = (
     "Places: slot:1 is the first storage slot, ie:1 the first import/export element, drive:0 the first drive, "
@@ -22,34 +26,42 @@ def register(app: typer.Typer) -> None:
 
 
 def load(
-    cartridge: Cartridge, drive: Drive = "drive:0", config: ConfigOption = None, as_json: JsonOption = False
+    cartridge: Cartridge,
+    drive: Drive = "drive:0",
+    force: Force = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Load a cartridge into a drive."""
+    """Load a cartridge into a drive; one that is loaded there already stays as it is."""
     with reporting(as_json):
-        show(request(config, "load", cartridge=cartridge, drive=drive), as_json, _say)
+        show(request(config, "load", cartridge=cartridge, drive=drive, force=force), as_json, _say)
 
 
 def unload(
     drive: Drive = "drive:0",
     to: Annotated[str | None, typer.Argument(help="Where to; by default the slot it came from.")] = None,
+    force: Force = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take the cartridge out of a drive, back to its slot."""
     with reporting(as_json):
-        show(request(config, "unload", drive=drive, to=to), as_json, _say)
+        show(request(config, "unload", drive=drive, to=to, force=force), as_json, _say)
 
 
 def move(
     cartridge: Cartridge,
     to: Annotated[str, typer.Argument(help="The place to move it to.")],
+    force: Force = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Move a cartridge to another place, or between the library and the shelf."""
     with reporting(as_json):
-        show(request(config, "move", cartridge=cartridge, to=to), as_json, _say)
+        show(request(config, "move", cartridge=cartridge, to=to, force=force), as_json, _say)
 
 
 def _say(result: dict[str, str]) -> None:
-    typer.echo(f"{result['barcode']}: {result['from']} -> {result['to']}")
+    stays = result["from"] == result["to"]
+    where = f"is in {result['to']}" if stays else f"{result['from']} -> {result['to']}"
+    typer.echo(f"{result['barcode']}{' ' if stays else ': '}{where}")

@@ -13,10 +13,11 @@ import structlog
 from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import CartridgeStore
 from appliance.library.lock import LibraryLock
-from appliance.settings.settings import Settings
+from appliance.settings.settings import CHANGER, Settings
 from vlib_images.library.database.database import FILE_NAME, Database
 from vlib_images.library.database.takeover import OLD_FILES, open_database
 from vlib_images.library.inventory import BARCODE, Inventory, InventoryError
+from vlib_images.library.partition import Partition
 from vlib_images.library.state import StateDamaged, StateStore, put_document
 
 log = structlog.get_logger(__name__)
@@ -91,6 +92,12 @@ class LibraryFiles:
         It stays the same as long as the library and the name do, and differs between libraries.
         """
         return configured or f"TB{hashlib.sha256(f'{self._library_id}/{name}'.encode()).hexdigest()[:8].upper()}"
+
+    def whole_library(self) -> Partition:
+        """The library as its one media changer shows it."""
+        changer = self.settings.changer
+        serial_number = self.serial_number(CHANGER, changer.serial)
+        return Partition.whole(CHANGER, changer.model, serial_number, self.inventory.layout)
 
     def close(self) -> None:
         self.database.close()

@@ -14,7 +14,7 @@ from appliance.library.files import LibraryFiles
 from appliance.settings.settings import CHANGER, DiskSettings, Settings
 from appliance.settings.units import Address
 from scsi_targets.devices.changer.media_changer import MediaChanger
-from scsi_targets.devices.changer.models import find_model
+from scsi_targets.devices.changer.robot import Robot
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.tape.base import Loadable
 from scsi_targets.devices.tape.models import drive_model
@@ -25,6 +25,8 @@ from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from vlib_images.disk.raw import DiskImage
 from vlib_images.errors import CartridgeError
+from vlib_images.library.inventory import ElementType
+from vlib_images.library.partition import Partition
 from vlib_images.library.state import StateDamaged
 
 log = structlog.get_logger(__name__)
@@ -58,9 +60,8 @@ class Library:
         self.bound: list[str] = []
         self._state = files.store.namespace(DEVICES)
         self.drives = self._make_drives()
-        self.changer = self._make_changer()
-        for drive in self.drives.values():
-            drive.automation_serial_number = self.changer.identity.serial_number
+        self.robot = self._make_robot()
+        self.changer = self._make_changer(files.whole_library())
         self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives, **self._make_disks()}
         self.directory = Directory(settings, self.units)
         self.server = Server(self.directory, self.directory.all_portals, limits_of(settings))
@@ -126,17 +127,15 @@ class Library:
             for section in self.settings.drives
         }
 
-    def _make_changer(self) -> MediaChanger:
+    def _make_robot(self) -> Robot:
         addresses = self.files.inventory.layout.drives
-        return MediaChanger(
-            find_model(self.settings.changer.model),
-            self.files.serial_number(CHANGER, self.settings.changer.serial),
-            self.files.inventory,
-            dict(zip(addresses, self.drives.values(), strict=True)),
-            self.files.cartridges.open,
-            store=self._state,
-            state_key=CHANGER,
-        )
+        drives = dict(zip(addresses, self.drives.values(), strict=True))
+        return Robot(self.files.inventory, drives, self.files.cartridges.open)
+
+    def _make_changer(self, partition: Partition) -> MediaChanger:
+        for drive, address in zip(partition.elements[ElementType.DRIVE], partition.layout.drives, strict=True):
+            self.robot.drives[drive].installed(partition.serial_number, address)
+        return MediaChanger(partition, self.robot, store=self._state, state_key=partition.name)
 
     def _make_disks(self) -> dict[str, BlockDevice]:
         return {section.name: self._make_disk(section) for section in self.settings.disks}

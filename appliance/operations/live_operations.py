@@ -14,8 +14,10 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.library import Library
 from appliance.operations.offline_operations import Operations
 from appliance.operations.places import SHELF, format_place
+from scsi_targets.devices.changer.robot import Manner, RemovalPrevented, WrongBarcode
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.t10.sense import CheckCondition
+from vlib_images.library.homes import home_of, homes
 from vlib_images.library.inventory import Element, ElementType
 
 log = structlog.get_logger(__name__)
@@ -25,7 +27,8 @@ class LiveOperations(Operations):
     """The methods of the control socket. `config` is the file that the library was made from."""
 
     def __init__(self, library: Library, config: Path) -> None:
-        super().__init__(library.files, library.changer)
+        super().__init__(library.files, library.robot)
+        self._robot = library.robot
         self._library = library
         self._config = config
         self._started = time.time()
@@ -50,48 +53,61 @@ class LiveOperations(Operations):
         """Stop as SIGTERM does, after this has been answered."""
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def load(self, cartridge: str, drive: str) -> dict[str, str]:
-        """Load a cartridge, given by barcode or place, into a drive."""
-        element = self._place(drive)
-        if element is None or element.type is not ElementType.DRIVE:
-            raise OperatorError(Failure.USAGE, f"{drive} is not a drive")
-        return self.move(cartridge, drive)
+    def load(self, cartridge: str, drive: str, force: bool = False) -> dict[str, str]:
+        """Load a cartridge, given by barcode or place, into a drive; one that is loaded there already stays there."""
+        self._drive(drive)
+        return self.move(cartridge, drive, force)
 
-    def unload(self, drive: str, to: str | None = None) -> dict[str, str]:
+    def unload(self, drive: str, to: str | None = None, force: bool = False) -> dict[str, str]:
         """Take the cartridge out of a drive: to `to`, or the slot it came from, or the first free one."""
-        element = self._place(drive)
-        if element is None or element.type is not ElementType.DRIVE:
-            raise OperatorError(Failure.USAGE, f"{drive} is not a drive")
+        element = self._drive(drive)
         if element.barcode is None:
             raise OperatorError(Failure.REFUSED, f"{drive} is empty")
-        return self.move(element.barcode, to or format_place(self._home_of(element)))
+        return self.move(element.barcode, to or self._home_of(element), force)
 
-    def _home_of(self, drive: Element) -> Element:
-        source = None if drive.source is None else self._inventory.element(drive.source)
-        home = source if source and source.barcode is None else self._inventory.first_empty(ElementType.STORAGE)
+    def _drive(self, name: str) -> Element:
+        element = self._place(name)
+        if element is None or element.type is not ElementType.DRIVE:
+            raise OperatorError(Failure.USAGE, f"{name} is not a drive")
+        return element
+
+    def _home_of(self, drive: Element) -> str:
+        home = home_of(self._inventory, drive)
         if home is None:
             raise OperatorError(Failure.REFUSED, "no slot is free; say where to put the cartridge")
-        return home
+        return format_place(self._inventory.element(home))
 
-    def move(self, cartridge: str, to: str) -> dict[str, str]:
-        """Move a cartridge, given by barcode or place, to a place; the shelf is a place too."""
+    def move(self, cartridge: str, to: str, force: bool = False) -> dict[str, str]:
+        """Move a cartridge, given by barcode or place, to a place; the shelf is a place too. `force` also takes what is
+        in use, reserved or locked by an initiator."""
         source = self._source(cartridge)
         destination = self._place(to)
         if destination is not None and destination.barcode is not None and destination != source:
             raise OperatorError(Failure.REFUSED, f"{to} holds cartridge {destination.barcode}")
+        manner = Manner.FORCE if force else Manner.OPERATOR
+        owner = homes(self._inventory).get(destination.address) if destination is not None else None
+        try:
+            barcode = self._carry(cartridge, source, destination, manner)
+        except (RemovalPrevented, WrongBarcode) as error:
+            raise OperatorError(Failure.REFUSED, f"{error} (--force insists)") from error
+        moved = {"barcode": barcode, "from": format_place(source), "to": format_place(destination)}
+        log.info("cartridge moved by the operator", force=force, **moved)
+        if owner not in (None, barcode):
+            log.warning("a slot was filled that a loaded cartridge came from", cartridge=owner, slot=moved["to"])
+        return moved
+
+    def _carry(self, cartridge: str, source: Element | None, destination: Element | None, manner: Manner) -> str:
         match source, destination:
             case None, None:
                 raise OperatorError(Failure.REFUSED, f"cartridge {cartridge} is on the shelf already")
             case None, Element():
-                barcode = cartridge
-                self._mover.insert(barcode, destination.address)
+                self._robot.insert(cartridge, destination.address, manner=manner)
+                return cartridge
             case Element(), None:
-                barcode = self._mover.remove(source.address)
+                return self._robot.remove(source.address, manner=manner)
             case Element(), Element():
-                barcode = self._mover.move(source.address, destination.address)
-        moved = {"barcode": barcode, "from": format_place(source), "to": format_place(destination)}
-        log.info("cartridge moved by the operator", **moved)
-        return moved
+                return self._robot.move(source.address, destination.address, manner=manner)
+        raise AssertionError("the shelf or an element")
 
     def disk_grow(self, name: str, size_bytes: int) -> dict[str, Any]:
         """Lengthen the image of a served disk; initiators are told that its capacity has changed."""

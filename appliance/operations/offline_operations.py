@@ -1,7 +1,7 @@
 """What an operator may do to a library: the methods behind the command line and the control socket.
 
-Most work on the library's files alone, and so without a daemon too. With a daemon, cartridges move through the media
-changer, so that drives load and unload and initiators learn of it.
+Most work on the library's files alone, and so without a daemon too. With a daemon, cartridges move by the robot, so
+that drives load and unload and initiators learn of it.
 """
 
 import threading
@@ -18,6 +18,7 @@ from appliance.operations.places import SHELF, format_place, parse_place
 from appliance.settings.units import parse_size_of_at_least
 from scsi_targets.devices.changer.robot import RobotError
 from vlib_images.errors import CartridgeError
+from vlib_images.library.homes import free_slots
 from vlib_images.library.inventory import (
     BadBarcode,
     Element,
@@ -34,9 +35,8 @@ Progress = tuple[int, int]  # done, total
 
 
 class Mover(Protocol):
-    """What moves cartridges: the media changer, or the inventory alone when no device is there."""
+    """What brings cartridges in and out: the robot, or the inventory alone when no device is there."""
 
-    def move(self, source: int, destination: int) -> str: ...
     def insert(self, barcode: str, address: int) -> None: ...
     def remove(self, address: int) -> str: ...
     def add_all(self, cartridges: Collection[tuple[str, int | None]]) -> Iterator[int]: ...
@@ -125,7 +125,7 @@ class Operations:
             if element.barcode is not None:
                 raise OperatorError(Failure.REFUSED, f"{place} holds cartridge {element.barcode}")
             return [element.address]
-        free = [e.address for e in self._inventory.elements(ElementType.STORAGE) if e.barcode is None]
+        free = list(free_slots(self._inventory))
         if len(free) < len(barcodes):
             message = f"{len(free)} slots are free, {len(barcodes)} are needed; make the cartridges --to shelf"
             raise OperatorError(Failure.REFUSED, message)

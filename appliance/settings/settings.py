@@ -20,13 +20,15 @@ from pydantic import (
 )
 
 from appliance.settings.units import Address, parse_address, parse_size
-from scsi_targets.devices.changer.models import find_model
+from scsi_targets.devices.changer.models import MAXIMUM_ELEMENTS, find_model
 from scsi_targets.devices.tape.models import drive_model
 from vlib_images.library.inventory import Layout
 
 ISCSI_NAME = re.compile(r"(iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[^\s]+)?|eui\.[0-9a-f]{16}|naa\.([0-9a-f]{16}|[0-9a-f]{32}))")
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 SERIAL = re.compile(r"[A-Z0-9]{6,32}")
+# Logical libraries of a partitioned Scalar have serial numbers like 273001234_LLA.
+LIBRARY_SERIAL = re.compile(r"[A-Z0-9][A-Z0-9_]{4,30}[A-Z0-9]")
 
 CHANGER = "changer"
 
@@ -83,11 +85,21 @@ def _serial(value: str) -> str:
     return value
 
 
+def _library_serial(value: str) -> str:
+    if not LIBRARY_SERIAL.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not a library's serial number: 6 to 32 upper-case letters, digits and '_', "
+            "a letter or digit first and last"
+        )
+    return value
+
+
 AddressSetting = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]
 SizeSetting = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 IscsiName = Annotated[str, AfterValidator(_iscsi_name)]
 DeviceName = Annotated[str, AfterValidator(_device_name)]
 Serial = Annotated[str, AfterValidator(_serial)]
+LibrarySerial = Annotated[str, AfterValidator(_library_serial)]
 Lun = Annotated[int, Field(ge=0, le=16383)]  # SAM-5 4.7.4: the peripheral and flat addressing methods
 ChapName = Annotated[str, Field(min_length=1, max_length=255)]
 ChapSecret = Annotated[SecretStr, Field(min_length=12, max_length=255)]
@@ -121,9 +133,9 @@ class TargetSettings(Section):
 
 class ChangerSettings(Section):
     model: Annotated[str, AfterValidator(_changer_model)] = "IBM 3573-TL"
-    serial: Serial | None = None
-    slots: Annotated[int, Field(ge=1, le=65535)] = 20
-    import_export: Annotated[int, Field(ge=0, le=1000)] = 2
+    serial: LibrarySerial | None = None
+    slots: Annotated[int, Field(ge=1, le=MAXIMUM_ELEMENTS)] = 20
+    import_export: Annotated[int, Field(ge=0, le=MAXIMUM_ELEMENTS)] = 2
 
 
 class DriveSettings(Section):

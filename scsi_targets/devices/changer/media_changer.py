@@ -1,25 +1,28 @@
-"""The media changer (SMC-3): a library's robot, its elements and its inventory as a logical unit."""
+"""The media changer (SMC-3): a partition of the library as a logical unit, over the one robot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import errno
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any
 
-from scsi_targets.devices.changer.models import ChangerModel
+from scsi_targets.devices.changer.models import find_model
+from scsi_targets.devices.changer.pages import mode_pages
 from scsi_targets.devices.changer.robot import (
-    Cartridge,
-    DriveBay,
     Incompatible,
+    Manner,
+    Move,
     RemovalPrevented,
     Robot,
     RobotError,
 )
 from scsi_targets.devices.changer.search import VolumeTagSearch
 from scsi_targets.devices.changer.statistics import ChangerStatistics
-from scsi_targets.devices.changer.status import ElementStatus, element_status, select
+from scsi_targets.devices.changer.status import ElementStatus, Page, element_status, pick, select
 from scsi_targets.devices.unit.device import Device
-from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, handles
+from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, Row, handles
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import StateStore
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
@@ -28,113 +31,83 @@ from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense, smc, spc, vpd
 from scsi_targets.t10.fields import Bits
 from scsi_targets.t10.log_pages import LogParameter
-from scsi_targets.t10.mode_pages import ControlModePage, InformationalExceptionsModePage, ModePage
+from scsi_targets.t10.mode_pages import ModePage
 from scsi_targets.t10.sense import CheckCondition
-from vlib_images.library.inventory import (
-    Element,
-    ElementEmpty,
-    ElementFull,
-    ElementType,
-    Inventory,
-    InventoryError,
-    NoSuchElement,
-)
+from vlib_images.library.inventory import ElementEmpty, ElementFull, ElementType, InventoryError, NoSuchElement
+from vlib_images.library.partition import Partition
 
 # A drive is NOT READY with such a medium; the changer refuses to move it there.
 INCOMPATIBLE_MEDIUM = sense.INCOMPATIBLE_MEDIUM._replace(key=sense.ILLEGAL_REQUEST)
+# The file system that keeps the inventory is full: the library failed, not what the initiator asked for.
+INVENTORY_FULL = sense.INSUFFICIENT_RESOURCES._replace(key=sense.HARDWARE_ERROR)
 # A real library's slowest move takes minutes: rewind, unload, robot, load.
 MOVE_TIMEOUT_SECONDS = 900
 
 
 class MediaChanger(Device):
-    """A library as `model` says. `drives` maps element address to tape drive (see DriveBay).
-
-    open_cartridge: opens a cartridge by barcode for a drive; the changer closes what comes back from a drive.
-    Drives that hold a cartridge according to the inventory are loaded by the constructor.
-    """
+    """The media changer of a partition. Initiators see the partition's elements by the partition's own addresses, and
+    nothing of the rest of the library. All that happens to its elements and was not asked for here they are told."""
 
     device_type = vpd.MEDIA_CHANGER
     removable = True
     version_descriptors = (vpd.SAM_5, vpd.SPC_4, vpd.ISCSI, vpd.SMC_3)
 
     def __init__(
-        self,
-        model: ChangerModel,
-        serial_number: str,
-        inventory: Inventory,
-        drives: Mapping[int, DriveBay],
-        open_cartridge: Callable[[str], Cartridge],
-        *,
-        store: StateStore | None = None,
-        state_key: str = "changer",
+        self, partition: Partition, robot: Robot, *, store: StateStore | None = None, state_key: str = "changer"
     ) -> None:
-        """ValueError: `drives` are not at the addresses of the inventory's layout, or a malformed serial number."""
-        self.model = model
-        self.inventory = inventory
-        identity = Identity(model.vendor, model.product, model.revision, serial_number)
+        """ValueError: a malformed serial number. KeyError: there is no such model."""
+        self.partition = partition
+        self.robot = robot
+        self.model = find_model(partition.model)
+        identity = Identity(self.model.vendor, self.model.product, self.model.revision, partition.serial_number)
         super().__init__(identity, store=store, state_key=state_key)
-        self.robot = Robot(
-            inventory,
-            drives,
-            open_cartridge,
-            unloads_drives=model.unloads_drives,
-        )
         self.statistics = ChangerStatistics(self.store, f"{state_key}/statistics")
         self._search = VolumeTagSearch()
         self._prevented_by: set[Nexus] = set()
+        self._manner = Manner.HOST if self.model.unloads_drives else Manner.UNLOADED
         self.attach()
+        robot.watch(self)
 
-    # ---- for the library's operator --------------------------------------------------------------------------------
+    def standard_inquiry_data(self, task: Task) -> bytes:
+        """With the model's own bits."""
+        data = bytearray(super().standard_inquiry_data(task))
+        for byte, bits in self.model.inquiry_bits:
+            data[byte] |= bits
+        return bytes(data)
 
-    def move(self, source: int, destination: int) -> str:
-        """Moves a cartridge between elements and returns its barcode. Raises InventoryError, RobotError, OSError."""
-        barcode = self.robot.move(source, destination)
-        self.statistics.moved(1)
-        return barcode
+    # ---- what the robot tells (Watcher) ----------------------------------------------------------------------------
 
-    def exchange(self, source: int, first_destination: int, second_destination: int) -> tuple[str, str]:
-        """Moves source to first_destination and what was there to second_destination. Raises as move() does."""
-        barcodes = self.robot.exchange(source, first_destination, second_destination)
-        self.statistics.moved(2)
-        return barcodes
+    def locks(self, address: int) -> bool:
+        """Whether a host has locked this import/export element."""
+        return bool(self._prevented_by) and self.partition.outside(address) is not None
 
-    def insert(self, barcode: str, address: int) -> None:
-        """The operator puts a cartridge from the shelf into a slot or import/export element; initiators learn of it.
+    def admits(self, barcode: str, address: int) -> bool:
+        """Whether the partition's barcode rule lets a cartridge into this element; of others it says nothing."""
+        return self.partition.outside(address) is None or self.partition.admits(barcode)
 
-        Raises InventoryError, OSError, RemovalPrevented (a host locked these elements, or it is a drive)."""
-        code = self._operator_access(address)
-        self.inventory.insert(barcode, address)
-        self._accessed(code)
+    def moved(self, moves: list[Move], by: object) -> None:
+        """Counts; and what its own initiators did not ask for, they are told."""
+        ends = {address for move in moves for address in move if self.partition.outside(address) is not None}
+        if not ends:
+            return
+        self.statistics.moved(len(moves))
+        if by is not self:
+            self._tell_of(ends)
 
-    def add_all(self, cartridges: Collection[tuple[str, int | None]]) -> Iterator[int]:
-        """The operator puts new cartridges in, each into a slot or import/export element or (None) on the shelf; yields
-        how many are in, batch by batch. Initiators learn of it once. Raises as insert() does."""
-        codes = {self._operator_access(address) for _, address in cartridges if address is not None}
-        yield from self.inventory.add_all(cartridges)
-        for code in codes:
-            self._accessed(code)
+    def accessed(self, addresses: Collection[int]) -> None:
+        """The operator reached into the library."""
+        own = {address for address in addresses if self.partition.outside(address) is not None}
+        if own:
+            code = self._tell_of(own)
+            self.statistics.opened(import_export=code is sense.IMPORT_OR_EXPORT_ELEMENT_ACCESSED)
 
-    def remove(self, address: int) -> str:
-        """The operator takes a cartridge out of a slot or import/export element, to the shelf; returns its barcode.
-        Raises as insert() does."""
-        code = self._operator_access(address)
-        barcode = self.inventory.remove(address)
-        self._accessed(code)
-        return barcode
-
-    def _operator_access(self, address: int) -> sense.SenseCode:
-        kind = self.inventory.element(address).type
-        if kind in (ElementType.DRIVE, ElementType.TRANSPORT):
-            raise RemovalPrevented(f"element {address} is a {kind.name.lower()}: only the robot reaches it")
-        if kind is ElementType.STORAGE:
-            return sense.MEDIUM_MAY_HAVE_CHANGED
-        if self._prevented_by:
-            raise RemovalPrevented("a host has locked the import/export elements (PREVENT ALLOW MEDIUM REMOVAL)")
-        return sense.IMPORT_OR_EXPORT_ELEMENT_ACCESSED
-
-    def _accessed(self, code: sense.SenseCode) -> None:
-        self.statistics.opened(import_export=code is sense.IMPORT_OR_EXPORT_ELEMENT_ACCESSED)
+    def _tell_of(self, addresses: set[int]) -> sense.SenseCode:
+        import_export = any(
+            self.robot.inventory.element(address).type is ElementType.IMPORT_EXPORT for address in addresses
+        )
+        code = sense.IMPORT_OR_EXPORT_ELEMENT_ACCESSED if import_export else sense.MEDIUM_MAY_HAVE_CHANGED
         self.tell_others(None, code)
+        return code
 
     # ---- element status --------------------------------------------------------------------------------------------
 
@@ -149,23 +122,28 @@ class MediaChanger(Device):
         self, cdb: smc.InitializeElementStatusWithRange | smc.InitializeElementStatusWithRangeVendor, task: Task
     ) -> None:
         if cdb.range:
-            self._element(cdb.starting_element_address, type(cdb).starting_element_address)
+            self._inside(cdb.starting_element_address, type(cdb).starting_element_address)
         self.statistics.scanned()
 
-    # Allowed whoever holds the reservation when it neither moves anything nor asks a drive (SMC-3 table 8).
-    @handles(smc.ReadElementStatus, reservation=ALLOWED)
+    # Allowed whoever holds the reservation when it neither moves anything nor asks a drive (SMC-3 table 8). It takes
+    # long in a large library, so it holds nobody up, and waits for no move.
+    @handles(smc.ReadElementStatus, reservation=ALLOWED, concurrent=True, while_busy=True)
     def read_element_status(self, cdb: smc.ReadElementStatus, task: Task) -> Response:
         if not cdb.current_data or cdb.device_identifier:
             self.check_reservation(task.nexus, CONFLICTS)
         _check_type(cdb.element_type_code, smc.ReadElementStatus.element_type_code)
-        chosen = select(
-            self.inventory.elements(), cdb.element_type_code, cdb.starting_element_address, cdb.number_of_elements
-        )
         data = element_status(
-            self._statuses(chosen),
+            select(
+                self.partition.layout,
+                cdb.element_type_code,
+                cdb.starting_element_address,
+                cdb.number_of_elements,
+            ),
             cdb.allocation_length,
+            self._describe,
             volume_tag=bool(cdb.volume_tag),
             identifier=self.model.drive_identifier if cdb.device_identifier else None,
+            identities=self._identities,
         )
         return reply(data, cdb.allocation_length)
 
@@ -176,78 +154,93 @@ class MediaChanger(Device):
         template = parameter_list(task, cdb.parameter_list_length, field, minimum=smc.VolumeTagTemplate.length)
         self._search.start(task.nexus, cdb, template)
 
-    @handles(smc.RequestVolumeElementAddress)
+    @handles(smc.RequestVolumeElementAddress, concurrent=True)
     def request_volume_element_address(self, cdb: smc.RequestVolumeElementAddress, task: Task) -> Response:
         _check_type(cdb.element_type_code, smc.RequestVolumeElementAddress.element_type_code)
-        action, found = self._search.find(task.nexus, self.inventory.elements())
-        chosen = select(found, cdb.element_type_code, cdb.starting_element_address, cdb.number_of_elements)
+        search = self._search.of(task.nexus)
+        found = search.find(self.partition, self.robot.inventory)
         data = element_status(
-            self._statuses(chosen),
+            pick(
+                self.partition.layout,
+                found,
+                cdb.element_type_code,
+                cdb.starting_element_address,
+                cdb.number_of_elements,
+            ),
             cdb.allocation_length,
+            self._describe,
             volume_tag=bool(cdb.volume_tag),
-            identifier=None,
-            send_action_code=action,
+            send_action_code=search.action,
         )
         return reply(data, cdb.allocation_length)
 
-    def _statuses(self, elements: list[Element]) -> list[ElementStatus]:
-        drives, faults = self.robot.drives, self.robot.faults
-        return [
-            ElementStatus(
-                element,
-                self.robot.accessible(element),
-                faults.get(element.address),
-                drives[element.address].identity if element.address in drives else None,
+    def _describe(self, page: Page) -> Iterator[ElementStatus]:
+        """The elements of a page as they are now; a source outside the partition is unknown here."""
+        elements = self.partition.look(self.robot.inventory, *page)
+        accessible: Iterable[bool] = repeat(True)
+        if page.kind is ElementType.DRIVE:
+            accessible = [self.robot.accessible(element.address) for element in elements]
+        faults, outside = self.robot.faults, self.partition.outside
+        for address, element, reachable in zip(page.addresses, elements, accessible, strict=False):
+            yield ElementStatus(
+                address,
+                element.barcode,
+                None if element.source is None else outside(element.source),
+                element.placed_by_operator,
+                reachable,
+                faults.get(element.address) if faults else None,
             )
-            for element in elements
-        ]
+
+    def _identities(self, page: Page) -> list[Identity]:
+        return [self.robot.drives[address].identity for address in self.partition.members(*page)]
 
     # ---- moving ----------------------------------------------------------------------------------------------------
 
     @handles(smc.MoveMedium, slow=True, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     def move_medium(self, cdb: smc.MoveMedium, task: Task) -> None:
         self._check_transport(cdb.transport_element_address, smc.MoveMedium.transport_element_address)
-        for field in (smc.MoveMedium.source_element_address, smc.MoveMedium.destination_element_address):
-            self._element(getattr(cdb, field.name), field)
+        source, destination = (
+            self._inside(getattr(cdb, field.name), field)
+            for field in (smc.MoveMedium.source_element_address, smc.MoveMedium.destination_element_address)
+        )
         _refuse_inverting(cdb, smc.MoveMedium.invert)
         with self._refusals():
-            self.move(cdb.source_element_address, cdb.destination_element_address)
+            self.robot.move(source, destination, manner=self._manner, by=self)
 
     @handles(smc.ExchangeMedium, slow=True, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     def exchange_medium(self, cdb: smc.ExchangeMedium, task: Task) -> None:
         self._check_transport(cdb.transport_element_address, smc.ExchangeMedium.transport_element_address)
-        for field in (
-            smc.ExchangeMedium.source_element_address,
-            smc.ExchangeMedium.first_destination_element_address,
-            smc.ExchangeMedium.second_destination_element_address,
-        ):
-            self._element(getattr(cdb, field.name), field)
+        source, first, second = (
+            self._inside(getattr(cdb, field.name), field)
+            for field in (
+                smc.ExchangeMedium.source_element_address,
+                smc.ExchangeMedium.first_destination_element_address,
+                smc.ExchangeMedium.second_destination_element_address,
+            )
+        )
         _refuse_inverting(cdb, smc.ExchangeMedium.invert_1, smc.ExchangeMedium.invert_2)
         with self._refusals():
-            self.exchange(
-                cdb.source_element_address,
-                cdb.first_destination_element_address,
-                cdb.second_destination_element_address,
-            )
+            self.robot.exchange(source, first, second, manner=self._manner, by=self)
 
     @handles(smc.PositionToElement, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     def position_to_element(self, cdb: smc.PositionToElement, task: Task) -> None:
         # Nothing has a position that a later command would depend on; the addresses are checked as a library does.
         self._check_transport(cdb.transport_element_address, smc.PositionToElement.transport_element_address)
-        self._element(cdb.destination_element_address, smc.PositionToElement.destination_element_address)
+        self._inside(cdb.destination_element_address, smc.PositionToElement.destination_element_address)
         _refuse_inverting(cdb, smc.PositionToElement.invert)
 
-    def _element(self, address: int, field: Bits) -> Element:
+    def _inside(self, address: int, field: Bits) -> int:
+        """The inventory's address of an element that an initiator names by the partition's."""
         try:
-            element = self.inventory.element(address)
+            inside = self.partition.inside(address)
         except NoSuchElement:
             raise CheckCondition(sense.INVALID_ELEMENT_ADDRESS, field) from None
-        if element.type is ElementType.TRANSPORT:  # which stores nothing, as mode page 1Fh says
+        if address in self.partition.layout.transport:  # which stores nothing, as mode page 1Fh says
             raise CheckCondition(sense.INVALID_ELEMENT_ADDRESS, field)
-        return element
+        return inside
 
     def _check_transport(self, address: int, field: Bits) -> None:
-        if address and address not in self.inventory.layout.transport:  # 0: the default transport (SMC-3 6.8)
+        if address and address not in self.partition.layout.transport:  # 0: the default transport (SMC-3 6.8)
             raise CheckCondition(sense.INVALID_ELEMENT_ADDRESS, field)
 
     @contextmanager
@@ -268,6 +261,13 @@ class MediaChanger(Device):
         except RobotError as error:
             self.statistics.failed()
             raise CheckCondition(sense.MEDIA_LOAD_OR_EJECT_FAILED) from error
+
+    def storage_failure(self, row: Row, error: Exception) -> CheckCondition | None:
+        """The inventory could not be written: nothing has moved."""
+        if not isinstance(error, OSError):
+            return super().storage_failure(row, error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return CheckCondition(INVENTORY_FULL if full else sense.LOGICAL_UNIT_FAILURE)
 
     # ---- preventing the operator's access ----------------------------------------------------------------------------
 
@@ -295,35 +295,7 @@ class MediaChanger(Device):
     # ---- mode and log pages ------------------------------------------------------------------------------------------
 
     def mode_pages(self) -> Mapping[type[ModePage], Mapping[str, Any]]:
-        return {
-            ControlModePage: {},
-            InformationalExceptionsModePage: {},
-            smc.ElementAddressAssignmentModePage: self._element_addresses(),
-            smc.TransportGeometryModePage: {},
-            smc.DeviceCapabilitiesModePage: self._capabilities(),
-        }
-
-    def _element_addresses(self) -> dict[str, int]:
-        names = {
-            ElementType.TRANSPORT: "transport",
-            ElementType.STORAGE: "storage",
-            ElementType.IMPORT_EXPORT: "import_export",
-            ElementType.DRIVE: "data_transfer",
-        }
-        values: dict[str, int] = {}
-        for kind, addresses in self.inventory.layout.ranges():
-            values[f"first_{names[kind]}_element_address"] = addresses.start if addresses else 0
-            values[f"number_of_{names[kind]}_elements"] = len(addresses)
-        return values
-
-    def _capabilities(self) -> dict[str, int]:
-        layout = self.inventory.layout
-        present = {"data_transfer": layout.drives, "import_export": layout.import_export, "storage": layout.storage}
-        reach = sum(bit for bit, name in ((8, "data_transfer"), (4, "import_export"), (2, "storage")) if present[name])
-        values: dict[str, int] = {}
-        for name in (name for name, addresses in present.items() if addresses):
-            values |= {f"store_{name}": 1, f"move_from_{name}": reach, f"exchange_from_{name}": reach}
-        return values
+        return mode_pages(self.partition.layout)
 
     @log_page(0x14)
     def media_changer_statistics(self, nexus: Nexus) -> list[LogParameter]:

@@ -1,7 +1,8 @@
 """The libraries that a media changer can present itself as: rows of data.
 
 Element addresses are those of the real libraries' SCSI references, since backup software keeps them in its own
-configuration. A library's addresses are chosen once, with its model and size: see `layout`.
+configuration. A library's addresses are chosen once, with its model and size: see `layout`. What else a model has of
+its own is here too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from vlib_images.library.inventory import Layout
+
+# NUMBER OF ELEMENTS of READ ELEMENT STATUS has 16 bits.
+MAXIMUM_ELEMENTS = 0xFFFF
 
 
 class DriveIdentifier(Enum):
@@ -34,6 +38,8 @@ class ChangerModel:
     drive_identifier: DriveIdentifier = DriveIdentifier.T10_VENDOR
     # Whether MOVE MEDIUM out of a drive unloads it first. Libraries that do not answer 53/02 until a host has unloaded.
     unloads_drives: bool = True
+    # Bits of standard INQUIRY data that the model sets, by byte: where it says that it has a bar code reader.
+    inquiry_bits: tuple[tuple[int, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -41,32 +47,51 @@ class ChangerModel:
         return f"{self.vendor} {self.product}"
 
     def layout(self, *, slots: int, import_export: int, drives: int) -> Layout:
-        """The element addresses of such a library with one transport. ValueError: more elements than its address
-        ranges can hold."""
-        try:
-            return Layout(
-                transport=range(self.first_transport, self.first_transport + 1),
-                storage=range(self.first_storage, self.first_storage + slots),
-                import_export=range(self.first_import_export, self.first_import_export + import_export),
-                drives=range(self.first_drive, self.first_drive + drives),
-            )
-        except ValueError as error:
+        """The element addresses of such a library with one transport: the real library's, where they suffice. A range
+        that does not fit before the next one pushes that up, and what does not fit below 65536 is moved down.
+        ValueError: more elements than a media changer can have."""
+        if (total := 1 + slots + import_export + drives) > MAXIMUM_ELEMENTS:
             raise ValueError(
-                f"a {self.name} cannot have {slots} slots, {import_export} import/export slots and {drives} drives: "
-                f"its {error}"
-            ) from error
+                f"{slots} slots, {import_export} import/export slots and {drives} drives are {total} elements with the "
+                f"robot; a media changer has {MAXIMUM_ELEMENTS} at most"
+            )
+        wanted = {
+            "transport": (self.first_transport, 1),
+            "storage": (self.first_storage, slots),
+            "import_export": (self.first_import_export, import_export),
+            "drives": (self.first_drive, drives),
+        }
+        names = sorted(wanted, key=lambda name: wanted[name])
+        starts = _without_overlap([wanted[name] for name in names])
+        return Layout(**{name: range(s, s + wanted[name][1]) for name, s in zip(names, starts, strict=True)})
 
 
+def _without_overlap(runs: list[tuple[int, int]]) -> list[int]:
+    """First addresses for runs of (wanted first address, length), in order, none over another or past 65535."""
+    starts = []
+    free = 0
+    for first, length in runs:
+        starts.append(max(first, free))
+        free = starts[-1] + length
+    limit = 0x10000
+    for number in reversed(range(len(runs))):
+        starts[number] = min(starts[number], limit - runs[number][1])
+        limit = starts[number]
+    return starts
+
+
+_BAR_CODE_READER = ((55, 0x01),)
+_SCALAR_BAR_CODE_READER = ((6, 0x20), (55, 0x01))
 _MODELS = (
     # TS3500 and TS4500; then TS3100, TS3200 and TS4300.
     ChangerModel("IBM", "03584L32", "A510", 1, 1025, 769, 257),
-    ChangerModel("IBM", "3573-TL", "F.11", 1, 4096, 16, 256),
+    ChangerModel("IBM", "3573-TL", "F.11", 1, 4096, 16, 256, inquiry_bits=_BAR_CODE_READER),
     # MSL2024, MSL4048, MSL6480; then ESL G3.
     ChangerModel("HP", "MSL G3 Series", "8.70", 0, 1001, 101, 1, DriveIdentifier.SERIAL_NUMBER),
     ChangerModel("HP", "ESL G3 Series", "665H", 1, 4096, 16, 256),
-    ChangerModel("QUANTUM", "Scalar i3", "210G", 1, 4096, 16, 256),
-    ChangerModel("QUANTUM", "Scalar i6", "210G", 1, 4096, 16, 256),
-    ChangerModel("ADIC", "Scalar i2000", "735A", 1, 4096, 16, 256),
+    ChangerModel("QUANTUM", "Scalar i3", "210G", 1, 4096, 16, 256, inquiry_bits=_SCALAR_BAR_CODE_READER),
+    ChangerModel("QUANTUM", "Scalar i6", "210G", 1, 4096, 16, 256, inquiry_bits=_SCALAR_BAR_CODE_READER),
+    ChangerModel("ADIC", "Scalar i2000", "735A", 1, 4096, 16, 256, inquiry_bits=_SCALAR_BAR_CODE_READER),
     ChangerModel("STK", "L700", "0318", 0, 1000, 10, 500, DriveIdentifier.SERIAL_NUMBER),
     ChangerModel("STK", "SL500", "1501", 0, 1000, 10, 500, DriveIdentifier.SERIAL_NUMBER),
 )

@@ -1,15 +1,22 @@
-"""The library's one robot: cartridges between slots and drives, durably.
+"""The library's one robot: cartridges between slots and drives, durably, whoever asks.
 
-What a move does, in this order: the drive it takes from lets go (rewound, everything on stable storage), the inventory
-is changed in one durable step, the drive it goes to loads. A crash before the inventory's step means that the move did
-not happen, a crash after it that it did: at the next start every drive is loaded with what the inventory says.
+It belongs to the library, not to a SCSI device: the media changer of each partition and the operator use the same one,
+and all its addresses are the inventory's. What a move does, in this order: the drive it takes from is held and makes
+everything durable, the inventory is changed in one durable step, the drive lets go, the drive it goes to loads. What
+fails before the inventory's step leaves the drives as they were. A crash before that step means that the move did not
+happen, a crash after it that it did: at the next start every drive is loaded with what the inventory says.
+
+Locks: the robot's own is taken first, then those of the drives, then the inventory's. Whoever watches is told without
+any of them held.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from enum import Enum
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -21,8 +28,23 @@ from vlib_images.library.inventory import Element, ElementEmpty, ElementFull, El
 log = structlog.get_logger(__name__)
 
 Cartridge = Any  # an open vlib_images cartridge; the robot only carries it and, on the way to a slot, closes it
-Move = tuple[int, int]  # source and destination element address
 Moved = TypeVar("Moved")
+
+
+class Move(NamedTuple):
+    """One cartridge's way, by element address."""
+
+    source: int
+    destination: int
+
+
+class Manner(Enum):
+    """What a move may disturb."""
+
+    HOST = "host"  # a drive is unloaded on the way, unless a host prevents removal
+    UNLOADED = "unloaded"  # the same, for libraries whose drives a host has to unload first
+    OPERATOR = "operator"  # nothing that is in use
+    FORCE = "force"  # an operator insists: also what is in use, and what a host has locked
 
 
 class DriveBay(Protocol):
@@ -38,14 +60,38 @@ class DriveBay(Protocol):
     def removal_prevented(self) -> bool:
         """A host's PREVENT ALLOW MEDIUM REMOVAL is in force."""
 
+    def installed(self, library_serial_number: str, element_address: int, /) -> None:
+        """Which media changer shows the drive, and by which address: what its VPD pages say."""
+
+    def in_use(self) -> str | None:
+        """Why an operator should leave the cartridge in the drive, None when nobody uses it."""
+
     def accepts(self, cartridge: Cartridge, /) -> bool:
         """Whether the drive can read such a medium at all."""
 
     def load(self, cartridge: Cartridge, /) -> None:
         """Puts an open cartridge in: it is threaded, and every nexus learns that the drive became ready."""
 
-    def unload(self) -> Cartridge:
-        """Takes the cartridge out, still open. The drive finishes what it does, synchronizes, rewinds and unloads."""
+    def removing(self, check: Callable[[], None], /, *, force: bool = False) -> AbstractContextManager[Cartridge]:
+        """Holds the drive, asks check() what forbids it, makes everything durable. The cartridge, still open, leaves
+        the drive when the block ends well (nothing can fail then), and stays as it was when the block raises. MEDIUM
+        REMOVAL PREVENTED at once when the drive is busy."""
+
+
+class Watcher(Protocol):
+    """Whoever is told what the robot and the operator do: the media changers."""
+
+    def locks(self, address: int, /) -> bool:
+        """Whether a host of this one has locked an import/export element (PREVENT ALLOW MEDIUM REMOVAL)."""
+
+    def admits(self, barcode: str, address: int, /) -> bool:
+        """False: the element is of this one's partition, whose barcode rule does not fit the cartridge."""
+
+    def moved(self, moves: list[Move], /, by: object) -> None:
+        """Cartridges have moved; `by` is the watcher that asked for it, None the operator."""
+
+    def accessed(self, addresses: Collection[int], /) -> None:
+        """The operator has put cartridges into elements, or taken one out."""
 
 
 class RobotError(Exception):
@@ -53,11 +99,15 @@ class RobotError(Exception):
 
 
 class RemovalPrevented(RobotError):
-    """PREVENT ALLOW MEDIUM REMOVAL forbids it, or the drive must be unloaded by a host first."""
+    """PREVENT ALLOW MEDIUM REMOVAL forbids it, a drive is in use, or must be unloaded by a host first."""
 
 
 class Incompatible(RobotError):
     """The drive cannot read such a medium."""
+
+
+class WrongBarcode(RobotError):
+    """The barcode rule of the element's partition does not admit the cartridge."""
 
 
 class DriveFailed(RobotError):
@@ -65,19 +115,14 @@ class DriveFailed(RobotError):
 
 
 class Robot:
-    """Moves cartridges. Thread-safe: one move at a time. `drives` maps element address to drive.
+    """Moves cartridges. Thread-safe: one move at a time. `drives` maps the inventory's addresses to drives.
 
     open_cartridge: opens a cartridge by barcode; whatever it raises makes the move fail before anything changed.
     faults: element address to sense code, for elements whose cartridge could not be loaded.
     """
 
     def __init__(
-        self,
-        inventory: Inventory,
-        drives: Mapping[int, DriveBay],
-        open_cartridge: Callable[[str], Cartridge],
-        *,
-        unloads_drives: bool = True,
+        self, inventory: Inventory, drives: Mapping[int, DriveBay], open_cartridge: Callable[[str], Cartridge]
     ) -> None:
         """Loads every drive with the cartridge that the inventory has in it. ValueError: `drives` and the inventory's
         layout do not have the same addresses."""
@@ -87,35 +132,84 @@ class Robot:
         self.drives = drives
         self.faults: dict[int, SenseCode] = {}
         self._open_cartridge = open_cartridge
-        self._unloads_drives = unloads_drives
         self._lock = threading.Lock()
+        self._watchers: list[Watcher] = []
         self._load_drives()
 
-    def move(self, source: int, destination: int) -> str:
-        """Moves one cartridge and returns its barcode. Source and destination may be the same drive: it reloads.
+    def watch(self, watcher: Watcher) -> None:
+        """From now on `watcher` is told what happens, and asked whether a host has locked an element."""
+        self._watchers.append(watcher)
+
+    # ---- moves ---------------------------------------------------------------------------------------------------
+
+    def move(
+        self, source: int, destination: int, *, manner: Manner = Manner.OPERATOR, by: Watcher | None = None
+    ) -> str:
+        """Moves one cartridge and returns its barcode. To the drive that it is in: it is loaded again when it had been
+        unloaded, else nothing happens.
 
         Raises NoSuchElement, ElementEmpty, ElementFull, RobotError, OSError."""
-        with self._lock:
-            self._check([(source, destination)])
-            return self._transfer([(source, destination)], lambda: self.inventory.move(source, destination))
+        return self._perform([Move(source, destination)], lambda: self.inventory.move(source, destination), manner, by)
 
-    def exchange(self, source: int, first_destination: int, second_destination: int) -> tuple[str, str]:
+    def exchange(
+        self,
+        source: int,
+        first_destination: int,
+        second_destination: int,
+        *,
+        manner: Manner = Manner.OPERATOR,
+        by: Watcher | None = None,
+    ) -> tuple[str, str]:
         """Moves source to first_destination and what was there to second_destination. Raises as move() does."""
-        moves = [(source, first_destination), (first_destination, second_destination)]
+        return self._perform(
+            [Move(source, first_destination), Move(first_destination, second_destination)],
+            lambda: self.inventory.exchange(source, first_destination, second_destination),
+            manner,
+            by,
+        )
+
+    def insert(self, barcode: str, address: int, *, manner: Manner = Manner.OPERATOR) -> None:
+        """The operator puts a cartridge from the shelf into a slot or import/export element; initiators learn of it.
+
+        Raises InventoryError, OSError, RemovalPrevented (a host locked these elements, or it is a drive)."""
         with self._lock:
-            self._check(moves)
-            return self._transfer(moves, lambda: self.inventory.exchange(source, first_destination, second_destination))
+            self._check_access(address, manner)
+            if manner is not Manner.FORCE:
+                self._check_arrival(barcode, address)
+            self.inventory.insert(barcode, address)
+        self._tell(lambda watcher: watcher.accessed([address]))
 
-    def accessible(self, element: Element) -> bool:
+    def add_all(self, cartridges: Collection[tuple[str, int | None]]) -> Iterator[int]:
+        """The operator puts new cartridges in, each into a slot or import/export element or (None) on the shelf; yields
+        how many are in, batch by batch. Initiators learn of it once. Raises as insert() does."""
+        addresses = [address for _, address in cartridges if address is not None]
+        for barcode, address in cartridges:
+            if address is not None:
+                self._check_access(address, Manner.OPERATOR)
+                self._check_arrival(barcode, address)
+        yield from self.inventory.add_all(cartridges)
+        if addresses:
+            self._tell(lambda watcher: watcher.accessed(addresses))
+
+    def remove(self, address: int, *, manner: Manner = Manner.OPERATOR) -> str:
+        """The operator takes a cartridge out of a slot or import/export element, to the shelf; returns its barcode.
+        Raises as insert() does."""
+        with self._lock:
+            self._check_access(address, manner)
+            barcode = self.inventory.remove(address)
+        self._tell(lambda watcher: watcher.accessed([address]))
+        return barcode
+
+    def accessible(self, address: int) -> bool:
         """Whether the transport can reach the element's cartridge (SMC-3's ACCESS bit): not while it is threaded."""
-        drive = self.drives.get(element.address)
-        return drive is None or element.address in self.faults or drive.accessible
+        drive = self.drives.get(address)
+        return drive is None or address in self.faults or drive.accessible
 
-    # ---- the parts of a move -------------------------------------------------------------------------------------
+    # ---- what is refused -----------------------------------------------------------------------------------------
 
-    def _check(self, moves: list[Move]) -> None:
-        """Refuses what the inventory would refuse, before a drive lets go of anything."""
-        sources = [source for source, _ in moves]
+    def _check(self, moves: list[Move], manner: Manner) -> None:
+        """Refuses what the inventory would refuse, before a drive is held up."""
+        sources = [move.source for move in moves]
         for source, destination in moves:
             ends = self.inventory.element(source), self.inventory.element(destination)
             for end in ends:
@@ -125,38 +219,89 @@ class Robot:
                 raise ElementEmpty(f"element {source} is empty")
             if ends[1].barcode is not None and destination not in sources:
                 raise ElementFull(f"element {destination} holds cartridge {ends[1].barcode}")
+            if manner is Manner.OPERATOR:
+                self._check_arrival(ends[0].barcode, destination)
 
-    def _transfer(self, moves: list[Move], commit: Callable[[], Moved]) -> Moved:
-        carried: list[tuple[Move, Cartridge | None]] = []
-        try:
-            for move in moves:
-                carried.append((move, self._pick(*move)))
-            for (_, destination), cartridge in carried:
-                self._check_medium(destination, cartridge)
-            moved = commit()
-        except Exception:
-            for (source, _), cartridge in reversed(carried):
-                self._place(source, cartridge)
-            raise
-        for source, _ in moves:
-            self.faults.pop(source, None)
-        failures = [self._place(destination, cartridge) for (_, destination), cartridge in carried]
-        if failed := next(filter(None, failures), None):
-            raise failed
+    def _check_arrival(self, barcode: str, destination: int) -> None:
+        if not all(watcher.admits(barcode, destination) for watcher in self._watchers):
+            raise WrongBarcode(f"cartridge {barcode} does not fit the barcode rule of the partition of that element")
+
+    def _check_removal(self, element: Element, drive: DriveBay, manner: Manner) -> None:
+        if manner is Manner.FORCE:
+            return
+        if manner is Manner.OPERATOR and (reason := drive.in_use()) is not None:
+            raise RemovalPrevented(f"cartridge {element.barcode} is in use in drive {element.index}: {reason}")
+        if drive.removal_prevented:
+            raise RemovalPrevented(f"a host prevents medium removal from drive {element.index}")
+        if manner is Manner.UNLOADED and not drive.accessible:
+            raise RemovalPrevented(f"drive {element.index} has not been unloaded")
+
+    def _stays(self, source: int, destination: int) -> bool:
+        """The cartridge is where it is to go: it must not be rewound under whoever uses it."""
+        drive = self.drives.get(source)
+        return source == destination and (drive is None or not (drive.accessible or source in self.faults))
+
+    def _check_access(self, address: int, manner: Manner) -> None:
+        element = self.inventory.element(address)
+        if element.type in (ElementType.DRIVE, ElementType.TRANSPORT):
+            raise RemovalPrevented(f"element {address} is a {element.type.name.lower()}: only the robot reaches it")
+        locked = element.type is ElementType.IMPORT_EXPORT and any(each.locks(address) for each in self._watchers)
+        if locked and manner is not Manner.FORCE:
+            raise RemovalPrevented("a host has locked the import/export elements (PREVENT ALLOW MEDIUM REMOVAL)")
+
+    # ---- the parts of a move -------------------------------------------------------------------------------------
+
+    def _perform(self, moves: list[Move], commit: Callable[[], Moved], manner: Manner, by: Watcher | None) -> Moved:
+        with self._lock:
+            self._check(moves, manner)
+            if len(moves) == 1 and self._stays(*moves[0]):
+                return commit()  # the inventory says what is there, and changes nothing
+            moved, failure = self._transfer(moves, commit, manner)
+        if manner is Manner.FORCE:
+            log.warning("the operator insisted on a move", moved=moved, moves=moves)
+        self._tell(lambda watcher: watcher.moved(moves, by))
+        if failure is not None:
+            raise failure
         return moved
 
-    def _pick(self, source: int, destination: int) -> Cartridge | None:
+    def _transfer(
+        self, moves: list[Move], commit: Callable[[], Moved], manner: Manner
+    ) -> tuple[Moved, DriveFailed | None]:
+        with ExitStack() as held, ExitStack() as opened:  # what was opened is closed, drives stay as they were, unless
+            carried = [self._pick(move, manner, held, opened) for move in moves]
+            for (_, destination), cartridge in zip(moves, carried, strict=True):
+                self._check_medium(destination, cartridge)
+            moved = commit()
+            opened.pop_all()
+        # A drive that had a fault has another cartridge now, or none.
+        for source, _ in moves:
+            self.faults.pop(source, None)
+        failures = [
+            self._place(destination, cartridge) for (_, destination), cartridge in zip(moves, carried, strict=True)
+        ]
+        return moved, next(filter(None, failures), None)
+
+    def _pick(self, move: Move, manner: Manner, held: ExitStack, opened: ExitStack) -> Cartridge | None:
         """The open cartridge when a drive is at either end; None between slots."""
-        drive = self.drives.get(source)
-        if drive is None or source in self.faults:
-            return self._open(source) if destination in self.drives else None
-        self._check_removal(source, drive)
+        drive = self.drives.get(move.source)
+        if drive is None or move.source in self.faults:
+            if move.destination not in self.drives:
+                return None
+            cartridge = self._open(move.source)
+            opened.callback(cartridge.close)
+            return cartridge
+        element = self.inventory.element(move.source)
+        index = element.index
+
+        def check() -> None:
+            self._check_removal(element, drive, manner)
+
         try:
-            return drive.unload()
+            return held.enter_context(drive.removing(check, force=manner is Manner.FORCE))
         except CheckCondition as error:
             if error.sense.code == sense.MEDIUM_REMOVAL_PREVENTED:  # by a host since the check, or a command that runs
-                raise RemovalPrevented(f"drive {source} is in use") from error
-            raise DriveFailed(f"drive {source} could not unload: {error}") from error
+                raise RemovalPrevented(f"drive {index} is in use: a command or a copy runs in it") from error
+            raise DriveFailed(f"drive {index} could not unload: {error}") from error
 
     def _open(self, address: int) -> Cartridge:
         barcode = self.inventory.element(address).barcode or ""
@@ -168,13 +313,7 @@ class Robot:
     def _check_medium(self, destination: int, cartridge: Cartridge | None) -> None:
         drive = self.drives.get(destination)
         if drive is not None and not drive.accepts(cartridge):
-            raise Incompatible(f"drive {destination} cannot read such a medium")
-
-    def _check_removal(self, address: int, drive: DriveBay) -> None:
-        if drive.removal_prevented:
-            raise RemovalPrevented(f"a host prevents medium removal from drive {address}")
-        if not self._unloads_drives and not drive.accessible:
-            raise RemovalPrevented(f"drive {address} has not been unloaded")
+            raise Incompatible(f"drive {self.inventory.element(destination).index} cannot read such a medium")
 
     def _place(self, destination: int, cartridge: Cartridge | None) -> DriveFailed | None:
         """Loads a drive, or closes what came from one. A failure is noted at the element, logged and returned."""
@@ -213,3 +352,7 @@ class Robot:
                 log.error("cartridge could not be opened", element=address, barcode=barcode, reason=str(error))
             else:
                 self._place(address, cartridge)
+
+    def _tell(self, what: Callable[[Watcher], None]) -> None:
+        for watcher in self._watchers:
+            what(watcher)

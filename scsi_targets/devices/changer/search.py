@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
 
+from scsi_targets.devices.changer.models import MAXIMUM_ELEMENTS
 from scsi_targets.devices.changer.status import select
 from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.t10 import sense, smc
 from scsi_targets.t10.sense import CheckCondition
-from vlib_images.library.inventory import Element
+from vlib_images.library.inventory import Inventory, NoSuchCartridge
+from vlib_images.library.partition import Partition
 
 # SEND ACTION CODE (SMC-3 table 39): search all or primary volume tags, with and without the sequence number. There are
 # no alternate volume tags, and labels are not writable: the other codes are refused.
@@ -19,18 +22,42 @@ SEQUENCE_NUMBER = 0  # of every cartridge here
 
 
 @dataclass(frozen=True, slots=True)
-class _Search:
+class Search:
+    """What a SEND VOLUME TAG asked for."""
+
     action: int
-    pattern: str
+    template: str
     element_type: int
     starting_address: int
 
+    def find(self, partition: Partition, inventory: Inventory) -> list[int]:
+        """The partition's addresses of the elements whose cartridges fit now."""
+        pages = select(partition.layout, self.element_type, self.starting_address, MAXIMUM_ELEMENTS)
+        if not set("*?") & set(self.template):
+            address = self._labelled(partition, inventory)
+            return [address] if address is not None and any(address in page.addresses for page in pages) else []
+        matches = re.compile(translate(self.template.replace("[", "[[]"))).match  # only * and ? are SMC's wildcards
+        return [
+            address
+            for kind, addresses in pages
+            for address, element in zip(addresses, partition.look(inventory, kind, addresses), strict=True)
+            if element.barcode and matches(element.barcode)
+        ]
+
+    def _labelled(self, partition: Partition, inventory: Inventory) -> int | None:
+        """Where in the partition the cartridge of this very label is."""
+        try:
+            element = inventory.find(self.template)
+        except NoSuchCartridge:
+            return None
+        return None if element is None else partition.outside(element.address)
+
 
 class VolumeTagSearch:
-    """Each I_T nexus's last search. The caller holds the logical unit's lock."""
+    """Each I_T nexus's last search."""
 
     def __init__(self) -> None:
-        self._searches: dict[Nexus, _Search] = {}
+        self._searches: dict[Nexus, Search] = {}
 
     def start(self, nexus: Nexus, cdb: smc.SendVolumeTag, parameters: bytes) -> None:
         """Keeps what SEND VOLUME TAG asks for. Raises CheckCondition."""
@@ -42,16 +69,14 @@ class VolumeTagSearch:
         low, high = template.minimum_volume_sequence_number, template.maximum_volume_sequence_number
         if action in WITH_SEQUENCE_NUMBER and not low <= SEQUENCE_NUMBER <= high:
             text = ""  # no label is empty: finds nothing
-        pattern = text.replace("[", "[[]")  # of fnmatch's wildcards only * and ? are SMC's
-        self._searches[nexus] = _Search(action, pattern, cdb.element_type_code, cdb.starting_element_address)
+        self._searches[nexus] = Search(action, text, cdb.element_type_code, cdb.starting_element_address)
 
-    def find(self, nexus: Nexus, elements: list[Element]) -> tuple[int, list[Element]]:
-        """The last search's action code and what it finds now. CheckCondition when there was none."""
+    def of(self, nexus: Nexus) -> Search:
+        """The last search of a nexus. CheckCondition when there was none."""
         search = self._searches.get(nexus)
         if search is None:
             raise CheckCondition(sense.COMMAND_SEQUENCE_ERROR)
-        chosen = select(elements, search.element_type, search.starting_address, len(elements))
-        return search.action, [e for e in chosen if e.barcode and fnmatchcase(e.barcode, search.pattern)]
+        return search
 
     def forget(self, nexus: Nexus) -> None:
         """The nexus is gone."""

@@ -1,124 +1,183 @@
-"""READ ELEMENT STATUS data (SMC-3 6.11): which elements, how each is described, and where the data is cut."""
+"""READ ELEMENT STATUS data (SMC-3 6.11): which elements, how each is described, and where the data is cut.
+
+What is asked for is counted, not looked at: counts and lengths follow from the ranges of addresses, and only elements
+whose descriptors fit into the allocation length are read from the inventory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import groupby, islice
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
 
 from scsi_targets.devices.changer.models import DriveIdentifier
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.t10 import smc
 from scsi_targets.t10.sense import SenseCode
-from vlib_images.library.inventory import Element, ElementType
-
-# The two characters that end an LTO bar code tell the medium: WORM is LT (generation 3) to LZ (generation 9).
-WORM_SUFFIXES = frozenset({"LT", "LU", "LV", "LW", "LX", "LY", "LZ"})
-CLEANING_PREFIX = "CLN"
+from vlib_images.cartridge.medium import medium_for_barcode
+from vlib_images.library.inventory import ElementType, Layout
 
 
-@dataclass(frozen=True, slots=True)
-class ElementStatus:
-    """One element as the library reports it. identity: of the drive in a data transfer element."""
+class ElementStatus(NamedTuple):
+    """One element as the library reports it. source: an address, None when unknown or this very element."""
 
-    element: Element
-    accessible: bool
+    address: int
+    barcode: str | None
+    source: int | None
+    placed_by_operator: bool = False
+    accessible: bool = True
     fault: SenseCode | None = None
-    identity: Identity | None = None
 
 
-def select(elements: list[Element], type_code: int, starting_address: int, number: int) -> list[Element]:
+class Page(NamedTuple):
+    """Elements of one kind, by address, in order."""
+
+    kind: ElementType
+    addresses: Sequence[int]
+
+
+Describe = Callable[[Page], Iterable[ElementStatus]]
+DriveIdentities = Callable[[Page], Iterable[Identity]]
+
+
+def select(layout: Layout, type_code: int, starting_address: int, number: int) -> list[Page]:
     """At most `number` elements of a type (0: of all) from `starting_address` on, in order of address."""
-    wanted = (e for e in elements if type_code in (smc.ALL_ELEMENTS, e.type) and e.address >= starting_address)
-    return list(islice(sorted(wanted, key=lambda e: e.address), number))
+    pages = []
+    for kind, addresses in sorted(layout.ranges(), key=lambda row: row[1].start):
+        if type_code in (smc.ALL_ELEMENTS, kind) and number:
+            chosen = addresses[max(0, starting_address - addresses.start) :][:number]
+            number -= len(chosen)
+            if chosen:
+                pages.append(Page(kind, chosen))
+    return pages
+
+
+def pick(layout: Layout, addresses: Iterable[int], type_code: int, starting_address: int, number: int) -> list[Page]:
+    """The same for chosen elements: those of `addresses` that select() would choose from."""
+    kinds = [(kind, run) for kind, run in layout.ranges() if type_code in (smc.ALL_ELEMENTS, kind)]
+    found = sorted(
+        (address, kind)
+        for address in addresses
+        for kind, run in kinds
+        if address in run and address >= starting_address
+    )
+    rows = groupby(found[:number], key=lambda row: row[1])
+    return [Page(kind, [address for address, _ in group]) for kind, group in rows]
 
 
 def element_status(
-    statuses: list[ElementStatus],
+    pages: list[Page],
     allocation_length: int,
+    describe: Describe,
     *,
     volume_tag: bool,
-    identifier: DriveIdentifier | None,
+    identifier: DriveIdentifier | None = None,
+    identities: DriveIdentities = lambda page: (),
     send_action_code: int | None = None,
 ) -> bytes:
     """The data: header, a page for each type, whole descriptors only, up to the allocation length. The counts in the
-    headers are of all there is to tell (SMC-3 6.11.2). identifier: how drives are named, None without DVCID.
-    send_action_code: for REQUEST VOLUME ELEMENT ADDRESS, whose header has it."""
-    pages = [_page(list(group), volume_tag, identifier) for _, group in groupby(statuses, key=lambda s: s.element.type)]
-    first = statuses[0].element.address if statuses else 0
-    total = sum(len(piece) for page in pages for piece in page)
-    if send_action_code is None:
-        header = smc.ElementStatusHeader.encode(
-            first_element_address=first, number_of_elements=len(statuses), byte_count=total
-        )
-    else:
-        header = smc.RequestVolumeElementAddressHeader.encode(
-            first_element_address=first,
-            number_of_elements=len(statuses),
-            send_action_code=send_action_code,
-            byte_count=total,
-        )
-    return _cut(header, (piece for page in pages for piece in page), allocation_length)
-
-
-def _cut(header: bytes, pieces: Iterator[bytes], allocation_length: int) -> bytes:
-    data = bytearray(header[:allocation_length])
-    for piece in pieces:
-        if len(data) + len(piece) > allocation_length:
+    headers are of all there is to tell (SMC-3 6.11.2). identifier: how drives are named, None without DVCID, and
+    identities() the drives of a page. send_action_code: for REQUEST VOLUME ELEMENT ADDRESS, whose header has it."""
+    named = [_names(page, identifier, identities) for page in pages]
+    lengths = [_descriptor_length(names, volume_tag) for names in named]
+    total = sum(
+        smc.ElementStatusPageHeader.length + length * len(page.addresses)
+        for page, length in zip(pages, lengths, strict=True)
+    )
+    data = bytearray(_header(pages, total, send_action_code)[:allocation_length])
+    for page, names, length in zip(pages, named, lengths, strict=True):
+        room = allocation_length - len(data) - smc.ElementStatusPageHeader.length
+        if room < 0:
             break
-        data += piece
+        data += _page_header(page, length, volume_tag)
+        shown = Page(page.kind, page.addresses[: room // length])
+        data += b"".join(_descriptors(shown, names, length, volume_tag, describe)) if shown.addresses else b""
+        if len(shown.addresses) < len(page.addresses):
+            break
     return bytes(data)
 
 
-def _page(statuses: list[ElementStatus], volume_tag: bool, identifier: DriveIdentifier | None) -> list[bytes]:
-    """The page's header, then its descriptors, which all have the length of the longest."""
-    names = [_identifier(status.identity, identifier) for status in statuses]
-    longest = max(len(name) for name in names)
-    descriptors = [
-        _descriptor(status) + (_volume_tag(status.element) if volume_tag else b"") + name.ljust(longest, b"\0")
-        for status, name in zip(statuses, names, strict=True)
-    ]
-    header = smc.ElementStatusPageHeader.encode(
-        element_type_code=statuses[0].element.type,
+def _header(pages: list[Page], total: int, send_action_code: int | None) -> bytes:
+    values = {
+        "first_element_address": pages[0].addresses[0] if pages else 0,
+        "number_of_elements": sum(len(page.addresses) for page in pages),
+        "byte_count": total,
+    }
+    if send_action_code is None:
+        return smc.ElementStatusHeader.encode(**values)
+    return smc.RequestVolumeElementAddressHeader.encode(**values, send_action_code=send_action_code)
+
+
+def _page_header(page: Page, descriptor_length: int, volume_tag: bool) -> bytes:
+    return smc.ElementStatusPageHeader.encode(
+        element_type_code=page.kind,
         primary_volume_tag=volume_tag,
-        element_descriptor_length=len(descriptors[0]),
-        byte_count=len(descriptors[0]) * len(descriptors),
+        element_descriptor_length=descriptor_length,
+        byte_count=descriptor_length * len(page.addresses),
     )
-    return [header, *descriptors]
 
 
-def _descriptor(status: ElementStatus) -> bytes:
-    element = status.element
-    import_export = element.type is ElementType.IMPORT_EXPORT
+def _descriptor_length(names: list[bytes], volume_tag: bool) -> int:
+    """Of every descriptor of a page: that of the longest."""
+    tag = smc.VolumeTag.length if volume_tag else 0
+    return smc.ElementDescriptor.length + tag + max(map(len, names), default=smc.ElementIdentifier.length)
+
+
+def _descriptors(page: Page, names: list[bytes], length: int, volume_tag: bool, describe: Describe) -> Iterable[bytes]:
+    import_export = page.kind is ElementType.IMPORT_EXPORT
+    transport = page.kind is ElementType.TRANSPORT
+    for number, status in enumerate(describe(page)):
+        head = _head(
+            import_export,
+            status.accessible and not transport,
+            status.placed_by_operator and import_export,
+            status.fault,
+            status.source is not None,
+            None if status.barcode is None else medium_type(status.barcode),
+        )
+        tail = _volume_tag(status.barcode) if volume_tag else b""
+        if names:
+            tail += names[number]
+        yield (status.address.to_bytes(2, "big") + head[2:10] + (status.source or 0).to_bytes(2, "big") + tail).ljust(
+            length, b"\0"
+        )
+
+
+@lru_cache(maxsize=256)
+def _head(
+    import_export: bool, access: bool, placed_by_operator: bool, fault: SenseCode | None, source_valid: bool,
+    medium: int | None,
+) -> bytes:  # fmt: skip
+    """A descriptor's first bytes, but for the addresses: thousands of elements differ in nothing else."""
     return smc.ElementDescriptor.encode(
-        element_address=element.address,
         import_enabled=import_export,
         export_enabled=import_export,
-        access=status.accessible and element.type is not ElementType.TRANSPORT,
-        exception=status.fault is not None,
-        placed_by_operator=import_export and element.placed_by_operator,
-        full=element.barcode is not None,
-        additional_sense_code=status.fault.asc if status.fault else 0,
-        additional_sense_code_qualifier=status.fault.ascq if status.fault else 0,
-        source_valid=element.source is not None,
-        medium_type=medium_type(element.barcode),
-        source_storage_element_address=element.source or 0,
+        access=access,
+        exception=fault is not None,
+        placed_by_operator=placed_by_operator,
+        full=medium is not None,
+        additional_sense_code=fault.asc if fault else 0,
+        additional_sense_code_qualifier=fault.ascq if fault else 0,
+        source_valid=source_valid,
+        medium_type=medium or smc.UNSPECIFIED_MEDIUM,
     )
 
 
-def medium_type(barcode: str | None) -> int:
-    """MEDIUM TYPE of an element, from its cartridge's bar code as libraries do."""
-    if barcode is None:
-        return smc.UNSPECIFIED_MEDIUM
-    if barcode.startswith(CLEANING_PREFIX):
+@lru_cache(maxsize=1 << 16)
+def medium_type(barcode: str) -> int:
+    """MEDIUM TYPE of an element, from its cartridge's bar code as libraries do: what the drives take it for."""
+    medium = medium_for_barcode(barcode)
+    if medium is not None and medium.cleaning:
         return smc.CLEANING_MEDIUM
-    return smc.WORM_MEDIUM if len(barcode) == 8 and barcode[-2:] in WORM_SUFFIXES else smc.DATA_MEDIUM
+    return smc.WORM_MEDIUM if medium is not None and medium.worm else smc.DATA_MEDIUM
 
 
-def _volume_tag(element: Element) -> bytes:
-    if element.barcode is None:
+def _volume_tag(barcode: str | None) -> bytes:
+    """VolumeTag, whose sequence number is zero for every cartridge here."""
+    if barcode is None:
         return bytes(smc.VolumeTag.length)
-    return smc.VolumeTag.encode(volume_identification_field=element.barcode)
+    return barcode.encode("ascii").ljust(smc.VolumeTag.volume_identification_field.length) + bytes(4)
 
 
 _NAMES: dict[DriveIdentifier, Callable[[Identity], tuple[int, bytes]]] = {  # code set (1 binary, 2 ASCII), identifier
@@ -128,9 +187,14 @@ _NAMES: dict[DriveIdentifier, Callable[[Identity], tuple[int, bytes]]] = {  # co
 }
 
 
-def _identifier(identity: Identity | None, form: DriveIdentifier | None) -> bytes:
-    if identity is None or form is None:
-        return smc.ElementIdentifier.encode()
+def _names(page: Page, form: DriveIdentifier | None, identities: DriveIdentities) -> list[bytes]:
+    """What ends each descriptor of a page, where it is more than zeros."""
+    if form is None or page.kind is not ElementType.DRIVE:
+        return []
+    return [_identifier(identity, form) for identity in identities(page)]
+
+
+def _identifier(identity: Identity, form: DriveIdentifier) -> bytes:
     code_set, name = _NAMES[form](identity)
     return (
         smc.ElementIdentifier.encode(code_set=code_set, identifier_type=form.value, identifier_length=len(name)) + name

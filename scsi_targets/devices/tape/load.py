@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# How long the robot waits for a slow command (a long erase) to end before it gives up.
-ROBOT_PATIENCE_SECONDS = 60.0
+# A drive that is busy is refused to the robot at once: the others wait for it meanwhile. This is for a command that has
+# been answered and not yet quite ended.
+ROBOT_PATIENCE_SECONDS = 0.5
+# How long what a reset has aborted may take to end.
+RESET_PATIENCE_SECONDS = 30.0
 
 
 class LoadCommands(TapeBase):
-    """For the media changer and the CLI: load(), unload(), `accessible`, `removal_prevented`, `load_state`."""
+    """For the robot: load(), removing(), in_use(), `accessible`, `removal_prevented`, `load_state`."""
 
     # ---- the robot's side ----------------------------------------------------------------------------------------
 
@@ -58,26 +63,82 @@ class LoadCommands(TapeBase):
                 self.on_cleaned()
         log.info("cartridge loaded", drive=self.identity.serial_number, barcode=cartridge.barcode)
 
-    def unload(self) -> Loadable:
-        """Takes the cartridge out, unloading it first when it is still loaded, and hands it to the caller, who closes
-        or moves it.
+    def in_use(self) -> str | None:
+        """Why an operator should leave the cartridge in the drive, None when nobody uses it."""
+        held = self.reservations
+        if self.buffered_from is not None:
+            return "it is being written, and what was written last has no filemark behind it yet"
+        if held.legacy_holder is not None:
+            return f"{held.legacy_holder.initiator_name} has reserved it (RESERVE)"
+        if held.type is not None:
+            holder = held.holder.initiator_name if held.holder is not None else "an initiator"
+            return f"{holder} has reserved it (PERSISTENT RESERVE OUT)"
+        if self.removal_prevented:
+            names = ", ".join(sorted({nexus.initiator_name for nexus in self._preventing}))
+            return f"{names} has locked it (PREVENT ALLOW MEDIUM REMOVAL)"
+        return None
+
+    @contextmanager
+    def removing(self, check: Callable[[], None] = lambda: None, *, force: bool = False) -> Iterator[Loadable]:
+        """Holds the drive with everything on stable storage. The cartridge, still open, leaves the drive when the block
+        ends well; when the block raises it stays as it was, at its position.
+
+        check: asked once no command can come between, and raises what forbids it. force: ends a command or copy that
+        runs (LOGICAL UNIT RESET), and goes past PREVENT ALLOW MEDIUM REMOVAL.
 
         Raises CheckCondition, with the cartridge still in the drive: MEDIUM SOURCE ELEMENT EMPTY, MEDIUM REMOVAL
-        PREVENTED, or the write error of blocks that could not be made durable (then a second unload() succeeds)."""
-        if not self.occupy(ROBOT_PATIENCE_SECONDS):
+        PREVENTED (also by a command or copy that runs), or the write error of blocks that could not be made durable
+        (then a second attempt succeeds)."""
+        if not self._hold_for_robot(force=force):
             raise CheckCondition(sense.MEDIUM_REMOVAL_PREVENTED)
         try:
             with self.lock:
                 cartridge = self.cartridge
                 if cartridge is None:
                     raise CheckCondition(sense.MEDIUM_SOURCE_ELEMENT_EMPTY)
-                self._refuse_prevented_removal()
-                self._leave_ready(LoadState.EJECTED)
-                self.cartridge, self.load_state = None, LoadState.EMPTY
+                check()
+                if not force:
+                    self._refuse_prevented_removal()
+                self.synchronize(deferred=True)
+            yield cartridge
+            with self.lock:
+                self._let_go()
         finally:
             self.vacate()
         log.info("cartridge unloaded", drive=self.identity.serial_number, barcode=cartridge.barcode)
-        return cartridge
+
+    def unload(self) -> Loadable:
+        """Takes the cartridge out, unloading it first when it is still loaded, and hands it to the caller, who closes
+        or moves it. Raises as removing() does."""
+        with self.removing() as cartridge:
+            return cartridge
+
+    def _hold_for_robot(self, *, force: bool) -> bool:
+        if self._hold_within(ROBOT_PATIENCE_SECONDS):
+            return True
+        if not force:
+            return False
+        log.warning("the operator ends what runs in the drive", drive=self.identity.serial_number)
+        self.reset()
+        return self._hold_within(RESET_PATIENCE_SECONDS)
+
+    def _hold_within(self, seconds: float) -> bool:
+        if not self.lock.acquire(timeout=seconds):  # a command that waits for the storage
+            return False
+        try:
+            return self.occupy(seconds)
+        finally:
+            self.lock.release()
+
+    def _let_go(self) -> None:
+        """The cartridge is elsewhere already, as far as the library knows: nothing keeps it here."""
+        try:
+            self._leave_ready(LoadState.EJECTED)
+        except Exception as error:  # noqa: BLE001 - what was written is durable; only what was to be counted is lost
+            log.error("unloading failed", drive=self.identity.serial_number, reason=str(error))
+        self.cartridge = self.medium = None
+        self.load_state = LoadState.EMPTY
+        self._preventing.clear()
 
     # ---- LOAD UNLOAD ---------------------------------------------------------------------------------------------
 

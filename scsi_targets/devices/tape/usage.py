@@ -6,10 +6,14 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import structlog
+
 from scsi_targets.devices.tape.base import TapeBase
 
 if TYPE_CHECKING:
     from vlib_images.cartridge.cartridge import Cartridge
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -73,9 +77,12 @@ class UsageCounts(TapeBase):
         return self.life.power_on_seconds + time.monotonic() - self._powered_on
 
     def save_life(self) -> None:
-        """Keeps the counts; durable when it returns."""
+        """Keeps the counts; a count that is lost at a restart is no reason to refuse a load."""
         state = asdict(self.life) | {"power_on_seconds": self.power_on_seconds()}
-        self.store.put(self._life_key, state)
+        try:
+            self.store.put(self._life_key, state)
+        except OSError as error:
+            log.warning("drive statistics could not be saved", drive=self.identity.serial_number, reason=str(error))
 
     def amounts(self) -> Amounts:
         """Of this mount, or of the last one when nothing is loaded."""

@@ -14,10 +14,15 @@ WORM_CAPABLE = 0x01
 
 
 class TapeVpdPages(TapeBase):
-    """B0h, B1h and B3h; B2h is with TapeAlert."""
+    """B0h, B1h, B3h and B4h; B2h is with TapeAlert."""
 
-    # Of the library around the drive; who builds the library sets it.
+    # Of the media changer that shows the drive.
     automation_serial_number = ""
+    element_address: int | None = None
+
+    def installed(self, library_serial_number: str, element_address: int) -> None:
+        """Whoever builds the library says which media changer shows the drive, and by which element address."""
+        self.automation_serial_number, self.element_address = library_serial_number, element_address
 
     @vpd_page(0xB0)
     def sequential_access_device_capabilities(self, task: Task) -> bytes:
@@ -33,3 +38,9 @@ class TapeVpdPages(TapeBase):
     def automation_device_serial_number(self, task: Task) -> bytes:
         """Automation Device Serial Number (SSC-3 8.4.5)."""
         return self.automation_serial_number.encode("ascii")
+
+    @vpd_page(0xB4)
+    def data_transfer_device_element_address(self, task: Task) -> bytes:
+        """Data Transfer Device Element Address (SSC-4 8.5.6): without DVCID a host finds out here which data transfer
+        element of the media changer is this drive. Empty for a drive in no library."""
+        return b"" if self.element_address is None else self.element_address.to_bytes(2, "big")

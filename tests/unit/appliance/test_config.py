@@ -49,6 +49,13 @@ def test_a_target_may_name_its_luns(tmp_path: Path) -> None:
     assert settings.lun_map(settings.targets[0]) == {0: "changer", 7: "d"}
 
 
+@pytest.mark.parametrize(("slots", "import_export"), [(20, 1000), (60_000, 2), (65_532, 0), (100, 65_400)])
+def test_any_number_of_elements_that_smc_has(tmp_path: Path, slots: int, import_export: int) -> None:
+    text = f'[changer]\nserial = "273001234_LLA"\nslots = {slots}\nimport_export = {import_export}\n'
+    changer = load(tmp_path, MINIMAL + text + '[[drives]]\nname = "a"\n').changer
+    assert (changer.slots, changer.import_export, changer.serial) == (slots, import_export, "273001234_LLA")
+
+
 def test_every_error_is_reported_at_once(tmp_path: Path) -> None:
     text = """
         [library]
@@ -102,6 +109,8 @@ def test_every_error_is_reported_at_once(tmp_path: Path) -> None:
             "must differ",
         ),
         (f'[[targets]]\niqn = "{IQN}"\n', "portals: is missing"),
+        (MINIMAL + "[changer]\nslots = 65535\n", "a media changer has 65535 at most"),
+        (MINIMAL + '[changer]\nserial = "_LIB01"\n', "'_LIB01' is not a library's serial number"),
         ("[[portals]\n", "not valid TOML"),
     ],
 )

@@ -80,6 +80,28 @@ def test_unload_finds_another_slot_when_the_old_one_is_taken(daemon: Daemon) -> 
     assert daemon.call("unload", drive="drive0")["to"] == "slot:2"
 
 
+def test_a_loaded_cartridge_stays_loaded(daemon: Daemon) -> None:
+    daemon.call("load", cartridge="A00001L6", drive="drive:0")
+    for cartridge in ("A00001L6", "drive:0"):
+        moved = daemon.call("load", cartridge=cartridge, drive="drive:0")
+        assert moved == {"barcode": "A00001L6", "from": "drive:0", "to": "drive:0"}
+    assert daemon.call("move", cartridge="A00001L6", to="drive:0", force=True)["to"] == "drive:0"
+    assert daemon.stop() == 0  # its log is whole now
+    assert sum(line["event"] == "cartridge loaded" for line in daemon.log) == 1
+
+
+def test_new_cartridges_leave_the_slots_of_loaded_ones_free(daemon: Daemon) -> None:
+    daemon.call("load", cartridge="A00001L6", drive="drive:0")
+    daemon.call("load", cartridge="A00002L6", drive="drive:1")
+    assert [row["place"] for row in daemon.call("cartridge.create", barcode="B00001L6", count=17)] == [
+        f"slot:{number}" for number in range(4, 21)
+    ]
+    assert daemon.call("cartridge.create", barcode="C00001L6")[0]["place"] == "slot:1"  # all else is full
+    assert daemon.call("unload", drive="drive:1")["to"] == "slot:2"
+    with pytest.raises(OperatorError, match="no slot is free"):
+        daemon.call("unload", drive="drive:0")
+
+
 REFUSED: list[tuple[str, dict[str, str], Failure, str]] = [
     ("load", {"cartridge": "NONE01L6", "drive": "drive:0"}, Failure.NOT_FOUND, "no cartridge NONE01L6"),
     ("load", {"cartridge": "A00002L6", "drive": "slot:1"}, Failure.USAGE, "slot:1 is not a drive"),

@@ -1,9 +1,13 @@
 """A small library for the changer's tests: real inventory, drives that record what the robot does."""
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from scsi_targets.devices.changer.media_changer import MediaChanger
 from scsi_targets.devices.changer.models import MODELS, ChangerModel
+from scsi_targets.devices.changer.robot import Robot
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import MemoryStore
@@ -11,6 +15,7 @@ from scsi_targets.t10 import sense, smc
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 from tests.support.database import new_database
 from vlib_images.library.inventory import Inventory
+from vlib_images.library.partition import Partition
 
 SLOT, MAIL, DRIVE = 4096, 16, 256  # first addresses of an IBM 3573-TL
 IBM = MODELS["IBM 3573-TL"]
@@ -41,6 +46,11 @@ class Bay(Device):
         self.fails: SenseCode | None = None
         self.refuses: str | None = None
         self.patience_seconds = 0.05
+        self.used: str | None = None
+        self.lets_go = threading.Event()  # a slow drive: cleared, it keeps the robot waiting
+        self.lets_go.set()
+        self.forced = 0
+        self.shown_at: tuple[str, int] | None = None
         self.attach()
 
     @property
@@ -57,15 +67,27 @@ class Bay(Device):
             raise CheckCondition(self.fails)
         self.cartridge, self.ejected = cartridge, False
 
-    def unload(self) -> Tape:
+    def in_use(self) -> str | None:
+        return self.used
+
+    def installed(self, library_serial_number: str, element_address: int) -> None:
+        self.shown_at = (library_serial_number, element_address)
+
+    @contextmanager
+    def removing(self, check: Callable[[], None], *, force: bool = False) -> Iterator[Tape]:
         assert self.cartridge is not None
+        self.forced += force
         if not self.occupy(self.patience_seconds):
             raise CheckCondition(sense.MEDIUM_REMOVAL_PREVENTED)
-        self.vacate()
-        if self.fails:
-            raise CheckCondition(self.fails)
-        cartridge, self.cartridge = self.cartridge, None
-        return cartridge
+        try:
+            check()
+            assert self.lets_go.wait(30)
+            if self.fails:
+                raise CheckCondition(self.fails)
+            yield self.cartridge
+            self.cartridge, self.ejected = None, False
+        finally:
+            self.vacate()
 
 
 class Library:
@@ -88,10 +110,9 @@ class Library:
                 self.inventory.add(barcode, self.layout.storage[index])
             self.inventory.add("A00009LX")
         self.bays = {address: Bay(f"10WT00000{i}") for i, address in enumerate(self.layout.drives)}
-        self.changer = MediaChanger(
-            self.model, "3573TL0001", self.inventory, self.bays, self.open,
-            store=self.memory,
-        )  # fmt: skip
+        self.robot = Robot(self.inventory, self.bays, self.open)
+        partition = Partition.whole("changer", self.model.name, "3573TL0001", self.layout)
+        self.changer = MediaChanger(partition, self.robot, store=self.memory)
 
     def open(self, barcode: str) -> Tape:
         if barcode in self.unreadable:

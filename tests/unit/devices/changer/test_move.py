@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from scsi_targets.devices.changer.models import ChangerModel
+from scsi_targets.devices.changer.models import MODELS, ChangerModel
 from scsi_targets.devices.unit.task import Task
 from scsi_targets.t10 import sense, smc
 from tests.unit.devices.changer.support import DRIVE, MAIL, SLOT, Library, move, status
@@ -46,6 +46,15 @@ def test_moving_to_the_same_drive_loads_again(library):
     assert not library.bays[DRIVE].ejected
 
 
+def test_moving_a_loaded_cartridge_to_its_own_drive_leaves_it_to_its_user(library):
+    send(library.changer, move(SLOT, DRIVE))
+    tape = library.bays[DRIVE].cartridge
+    library.bays[DRIVE].removal_prevented = True
+    assert send(library.changer, move(DRIVE, DRIVE)).status == 0
+    assert library.bays[DRIVE].cartridge is tape
+    assert library.opened == [tape]
+
+
 def test_refusals_change_nothing(library):
     send(library.changer, move(SLOT, DRIVE))
     before = library.inventory.elements()
@@ -76,8 +85,9 @@ def test_a_host_that_prevents_removal_keeps_its_cartridge(library):
     assert send(library.changer, move(DRIVE, SLOT)).status == 0
 
 
-def test_a_library_that_does_not_unload_waits_for_the_host(tmp_path):
+def test_a_library_that_does_not_unload_waits_for_the_host(tmp_path, monkeypatch):
     model = ChangerModel("IBM", "3573-TL", "F.11", 1, 4096, 16, 256, unloads_drives=False)
+    monkeypatch.setitem(MODELS, model.name, model)
     library = Library(tmp_path, model)
     send(library.changer, move(SLOT, DRIVE))
     assert sense_of(send(library.changer, move(DRIVE, SLOT))) == (5, 0x53, 0x02)
@@ -93,6 +103,20 @@ def test_a_busy_drive_fails_the_move_and_nothing_moved(library):
     library.bays[DRIVE].vacate()
     assert place(library, "A00001L6") == DRIVE
     assert send(library.changer, move(DRIVE, SLOT)).status == 0
+
+
+def test_an_exchange_with_one_busy_drive_leaves_the_other_alone(library):
+    send(library.changer, move(SLOT, DRIVE))
+    send(library.changer, move(SLOT + 1, DRIVE + 1))
+    tapes = [bay.cartridge for bay in library.bays.values()]
+    for bay in library.bays.values():
+        bay.ejected = True
+    assert library.bays[DRIVE + 1].occupy(1)
+    assert sense_of(send(library.changer, exchange(DRIVE, DRIVE + 1, SLOT))) == (5, 0x53, 0x02)
+    library.bays[DRIVE + 1].vacate()
+    assert [(bay.cartridge, bay.ejected) for bay in library.bays.values()] == [(tape, True) for tape in tapes]
+    assert send(library.changer, exchange(DRIVE, DRIVE + 1, DRIVE)).status == 0
+    assert [bay.cartridge for bay in library.bays.values()] == tapes[::-1]
 
 
 def test_a_drive_that_cannot_unload_keeps_the_cartridge(library):
@@ -140,8 +164,37 @@ def test_storage_that_fails_puts_the_cartridge_back_into_the_drive(library, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(library.database, "change", full)
-    assert sense_of(send(library.changer, move(DRIVE, SLOT))) == (4, 0x44, 0x00)
+    assert sense_of(send(library.changer, move(DRIVE, SLOT))) == (4, 0x55, 0x03)
     assert (library.bays[DRIVE].cartridge, tape.closed, place(library, "A00001L6")) == (tape, False, DRIVE)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(28, (4, 0x55, 0x03)), (122, (4, 0x55, 0x03)), (30, (4, 0x3E, 0x01)), (5, (4, 0x3E, 0x01))]
+)
+def test_an_inventory_that_cannot_be_written_moves_nothing(library, monkeypatch, number, expected):
+    """ENOSPC, EDQUOT, EROFS, EIO."""
+    send(library.changer, move(SLOT, DRIVE))
+    tape = library.bays[DRIVE].cartridge
+    library.bays[DRIVE].ejected = True
+    before = library.inventory.elements()
+
+    def fails(*_):
+        raise OSError(number, "the file system has its reasons")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(library.database, "change", fails)
+        for cdb in (
+            move(SLOT + 1, SLOT + 3),
+            move(SLOT + 1, DRIVE + 1),
+            move(DRIVE, SLOT),
+            exchange(SLOT + 1, DRIVE, SLOT + 1),
+        ):
+            assert sense_of(send(library.changer, cdb)) == expected, cdb.hex()
+    assert library.inventory.elements() == before
+    assert (library.bays[DRIVE].cartridge, library.bays[DRIVE].ejected) == (tape, True)
+    assert library.bays[DRIVE + 1].cartridge is None
+    assert all(each.closed for each in library.opened if each is not tape)
+    assert send(library.changer, move(DRIVE, SLOT)).status == 0
 
 
 def test_a_restart_loads_what_the_inventory_says(library):
@@ -195,14 +248,14 @@ def test_exchange_refuses_before_a_drive_lets_go(library):
 
 def test_other_commands_are_answered_while_a_move_waits(library):
     send(library.changer, move(SLOT, DRIVE))
-    library.bays[DRIVE].patience_seconds = 30
-    assert library.bays[DRIVE].occupy(1)
+    library.bays[DRIVE].lets_go.clear()
     done = threading.Event()
     task = Task(ALPHA, 0, move(DRIVE, SLOT).ljust(16, b"\0"), complete=lambda response: done.set())
     assert library.changer.execute(task) is None
     assert len(data_of(send(library.changer, bytes([0x12, 0, 0, 0, 36, 0]), nexus=BETA))) == 36
+    assert len(data_of(send(library.changer, status(), nexus=BETA))) > 16
     assert not done.is_set()
-    library.bays[DRIVE].vacate()
+    library.bays[DRIVE].lets_go.set()
     assert done.wait(30)
     assert place(library, "A00001L6") == SLOT
 
@@ -223,27 +276,9 @@ def test_positioning_checks_its_addresses(library):
     assert sense_of(send(library.changer, cdb)) == (5, 0x21, 0x01)
 
 
-def test_the_operator_meets_the_hosts_lock(library):
-    for nexus in (ALPHA, BETA):
-        library.changer.nexus_established(nexus)
-        send(library.changer, bytes(6), nexus=nexus)
-    assert send(library.changer, bytes([0x1E, 0, 0, 0, 1, 0])).status == 0
-    with pytest.raises(Exception, match="locked the import/export"):
-        library.changer.insert("A00009LX", MAIL)
-    assert send(library.changer, bytes([0x1E, 0, 0, 0, 0, 0])).status == 0
-    library.changer.insert("A00009LX", MAIL)
-    for nexus in (ALPHA, BETA):
-        assert sense_of(send(library.changer, bytes(6), nexus=nexus)) == (6, 0x28, 0x01)
-    assert library.changer.remove(SLOT) == "A00001L6"
-    assert sense_of(send(library.changer, bytes(6))) == (6, 0x28, 0x00)
-    with pytest.raises(Exception, match="only the robot"):
-        library.changer.insert("A00001L6", DRIVE)
-    assert sense_of(send(library.changer, bytes([0x1E, 0, 0, 0, 2, 0]))) == (5, 0x24, 0)
-
-
 def test_the_lock_falls_with_its_nexus_and_with_a_reset(library):
     for end in (lambda: library.changer.nexus_lost(ALPHA), library.changer.reset):
         send(library.changer, bytes([0x1E, 0, 0, 0, 1, 0]))
         end()
-        library.changer.insert("A00009LX", MAIL)
-        library.changer.remove(MAIL)
+        library.robot.insert("A00009LX", MAIL)
+        library.robot.remove(MAIL)

@@ -1,10 +1,13 @@
 """A media changer's mode pages, log pages and models."""
 
+import itertools
+
 import pytest
 
 from scsi_targets.devices.changer.models import MODELS, find_model
 from tests.unit.devices.changer.support import DRIVE, MAIL, SLOT, Library, move
 from tests.unit.devices.support import data_of, send, sense_of
+from vlib_images.library.inventory import Layout
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def counts(library):
 def test_what_the_robot_did_is_counted_over_restarts(library):
     send(library.changer, move(SLOT, DRIVE))
     send(library.changer, move(DRIVE, SLOT))
-    library.changer.insert("A00009LX", MAIL)
+    library.robot.insert("A00009LX", MAIL)
     send(library.changer, bytes([0x37, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
     send(library.changer, bytes([7, 0, 0, 0, 0, 0]))
     library.close()
@@ -96,8 +99,38 @@ def test_each_model_serves_at_its_own_addresses(name, tmp_path):
     library.close()
 
 
+def test_a_geometry_that_the_real_library_has_not_gets_addresses_without_overlap():
+    ibm = MODELS["IBM 3573-TL"]
+    small = ibm.layout(slots=20, import_export=2, drives=2)
+    assert small == Layout(range(1, 2), range(4096, 4116), range(16, 18), range(256, 258))
+    wide = ibm.layout(slots=20, import_export=1000, drives=2)
+    assert wide == Layout(range(1, 2), range(4096, 4116), range(16, 1016), range(1016, 1018))
+    hp = MODELS["HP MSL G3 Series"].layout(slots=20, import_export=2000, drives=120)
+    assert hp == Layout(range(1), range(2121, 2141), range(121, 2121), range(1, 121))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_takes_as_many_elements_as_smc_has(name):
+    layout = MODELS[name].layout(slots=65_000, import_export=500, drives=34)
+    runs = sorted((run for _, run in layout.ranges()), key=lambda run: run.start)
+    assert sum(map(len, runs)) == 65_535
+    assert runs[-1].stop <= 65_536
+    assert all(before.stop <= after.start for before, after in itertools.pairwise(runs))
+
+
 def test_a_model_says_what_does_not_fit():
-    with pytest.raises(ValueError, match="HP MSL G3 Series cannot have 20 slots, 2000 import/export"):
-        MODELS["HP MSL G3 Series"].layout(slots=20, import_export=2000, drives=2)
+    with pytest.raises(ValueError, match="65000 slots, 500 import/export slots and 35 drives are 65536 elements"):
+        MODELS["HP MSL G3 Series"].layout(slots=65_000, import_export=500, drives=35)
     with pytest.raises(KeyError, match="IBM 3573-TL"):
         find_model("IBM 3573")
+
+
+@pytest.mark.parametrize(
+    ("name", "byte_6", "byte_55"),
+    [("IBM 3573-TL", 0, 1), ("QUANTUM Scalar i6", 0x20, 1), ("ADIC Scalar i2000", 0x20, 1), ("STK L700", 0, 0)],
+)
+def test_models_say_where_theirs_do_that_they_read_bar_codes(name, byte_6, byte_55, tmp_path):
+    library = Library(tmp_path, MODELS[name])
+    inquiry = data_of(send(library.changer, bytes([0x12, 0, 0, 0, 96, 0])))
+    assert (inquiry[6] & 0x20, inquiry[55]) == (byte_6, byte_55)
+    library.close()

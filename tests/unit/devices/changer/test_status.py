@@ -1,10 +1,13 @@
 """READ ELEMENT STATUS, byte for byte, and the volume tag search."""
 
 import random
+import threading
+import time
 
 import pytest
 
 from scsi_targets.devices.changer.models import MODELS
+from scsi_targets.devices.changer.status import medium_type
 from scsi_targets.t10 import smc
 from tests.unit.devices.changer.support import DRIVE, MAIL, SLOT, Library, move, status
 from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
@@ -85,13 +88,79 @@ def test_a_serial_number_is_another_librarys_way(tmp_path):
 
 
 def test_import_export_elements_tell_who_put_it_there(library):
-    library.changer.insert("A00009LX", MAIL)
+    library.robot.insert("A00009LX", MAIL)
     data = data_of(send(library.changer, status(element_type_code=smc.IMPORT_EXPORT)))
     assert data[16:28] == bytes.fromhex("0010 3b 00 00 00 000000 04 0000")  # LX: a WORM cartridge
     assert data[32:44] == bytes.fromhex("0011 38 00 00 00 000000 00 0000")
     assert send(library.changer, move(MAIL, MAIL + 1)).status == 0
     data = data_of(send(library.changer, status(element_type_code=smc.IMPORT_EXPORT)))
     assert data[32:44] == bytes.fromhex("0011 39 00 00 00 000000 84 0010")
+
+
+def test_a_cartridge_back_in_its_slot_came_from_nowhere_else(library):
+    for there in (DRIVE, MAIL):
+        send(library.changer, move(SLOT, there))
+        send(library.changer, move(there, SLOT + 3))
+        data = data_of(send(library.changer, status(element_type_code=2, starting_element_address=SLOT + 3)))
+        assert data[25] & 0x80
+        send(library.changer, move(SLOT + 3, SLOT))
+    send(library.changer, move(SLOT, DRIVE))
+    send(library.changer, move(DRIVE, SLOT))
+    data = data_of(send(library.changer, status(element_type_code=2, number_of_elements=1)))
+    assert data[25:28] == bytes.fromhex("01 0000")
+
+
+def test_one_place_judges_bar_codes():
+    """READ ELEMENT STATUS and the drive take a cartridge for the same."""
+    kinds = {
+        "CLN001L1": 2,
+        "CLNU01CU": 2,
+        "CLNABCL8": 1,
+        "CLNABC": 1,
+        "A00001L6": 1,
+        "A00001LX": 4,
+        "WHATEVER-IT-IS": 1,
+    }
+    assert {barcode: medium_type(barcode) for barcode in kinds} == kinds
+
+
+def test_ten_thousand_elements_are_told_quickly_and_a_header_at_once(tmp_path):
+    library = Library(tmp_path, slots=10_000)
+
+    def cost(**fields):
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            data_of(send(library.changer, status(volume_tag=1, device_identifier=1, **fields), limit=1 << 24))
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    whole = cost(allocation_length=0xFFFFFF)
+    header, ten = cost(allocation_length=8), cost(number_of_elements=10, starting_element_address=SLOT + 9000)
+    data = data_of(send(library.changer, status(volume_tag=1, allocation_length=8)))
+    assert data == bytes.fromhex("0001 2715 00") + (4 * 8 + 10_005 * 52).to_bytes(3, "big")
+    assert header < whole / 20
+    assert ten < whole / 20
+    library.close()
+
+
+def test_element_status_holds_up_nobody(library, monkeypatch):
+    asked, go_on = threading.Event(), threading.Event()
+    elements = library.inventory.elements
+
+    def slow(*arguments):
+        asked.set()
+        assert go_on.wait(30)
+        return elements(*arguments)
+
+    monkeypatch.setattr(library.inventory, "elements", slow)
+    reader = threading.Thread(target=send, args=(library.changer, status()))
+    reader.start()
+    assert asked.wait(30)
+    assert send(library.changer, bytes(6)).status == 0
+    go_on.set()
+    reader.join(30)
+    assert not reader.is_alive()
 
 
 def test_what_the_cdb_gets_wrong(library):

@@ -52,13 +52,15 @@ def test_an_unknown_model_is_named():
 
 def test_vpd_pages(drive):
     listed = inquiry(drive, 0)[4:]
-    assert list(listed) == [0x00, 0x80, 0x83, 0x86, 0x87, 0x8F, 0xB0, 0xB1, 0xB2, 0xB3, 0xB5]
+    assert list(listed) == [0x00, 0x80, 0x83, 0x86, 0x87, 0x8F, 0xB0, 0xB1, 0xB2, 0xB3, 0xB4, 0xB5]
     for page in listed:
         assert inquiry(drive, page)[1] == page
     assert inquiry(drive, 0x80)[4:] == b"TB00000001"
     assert inquiry(drive, 0xB1)[4:] == b"TB00000001"
-    drive.automation_serial_number = "LIBRARY1"
+    assert inquiry(drive, 0xB4) == bytes([1, 0xB4, 0, 0])
+    drive.installed("LIBRARY1", 257)
     assert inquiry(drive, 0xB3) == bytes([1, 0xB3, 0, 8]) + b"LIBRARY1"
+    assert inquiry(drive, 0xB4) == bytes([1, 0xB4, 0, 2, 1, 1])
 
 
 # ---- densities and limits ------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """LOAD UNLOAD, PREVENT ALLOW MEDIUM REMOVAL and the robot's hands (SSC-3 7.2, 7.4)."""
 
 import threading
+import time
 
 import pytest
 
@@ -222,8 +223,9 @@ def test_obsolete_prevent_values_are_refused(drive, value):
 # ---- races ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_robot_waits_for_a_slow_command(drive, monkeypatch):
-    """Load and unload raced between changer and drive elsewhere."""
+@pytest.fixture
+def erasing(drive, monkeypatch):
+    """An erase that runs until its event is set, and the event that its end sets."""
     started, go, done = threading.Event(), threading.Event(), threading.Event()
     real = drive.medium.erase
 
@@ -236,20 +238,92 @@ def test_the_robot_waits_for_a_slow_command(drive, monkeypatch):
     erase = Task(ALPHA, 0, ssc.Erase6.encode(long=1).ljust(16, b"\0"), complete=lambda response: done.set())
     assert drive.execute(erase) is None
     assert started.wait(30)
-    taken = []
-    robot = threading.Thread(target=lambda: taken.append(drive.unload()))
-    robot.start()
+    yield go, done
+    go.set()
+
+
+def test_a_slow_command_is_not_waited_for(drive, erasing):
+    """The robot has other drives to serve."""
+    go, done = erasing
+    began = time.monotonic()
+    assert refusal(drive.unload) == (5, 0x53, 0x02)
+    assert time.monotonic() - began < 10
     assert drive.medium is not None
     assert not done.is_set()
     data = data_of(send(drive, spc.RequestSense.encode(allocation_length=18)))
     assert (data[2], data[12], data[13]) == (0, 0x00, 0x16)  # operation in progress
     go.set()
-    robot.join(30)
-    assert done.is_set()
-    assert taken == [taken[0]]
-    assert drive.medium is None
-    monkeypatch.undo()
-    drive.load(taken[0])
+    assert done.wait(30)
+    drive.load(drive.unload())
+
+
+def test_an_operator_who_insists_ends_what_runs(drive, erasing, monkeypatch):
+    go, done = erasing
+    monkeypatch.setattr(drive, "reset", lambda reset=drive.reset: (reset(), go.set()))
+    with drive.removing(force=True) as cartridge:
+        assert drive.cartridge is cartridge
+    assert (drive.cartridge, drive.medium, drive.load_state) == (None, None, LoadState.EMPTY)
+    assert not done.is_set()  # aborted: no answer
+    drive.load(cartridge)
+
+
+def test_what_an_operator_should_leave_alone(drive):
+    assert drive.in_use() is None
+    good(write(drive, b"block"))
+    assert "written" in drive.in_use()
+    good(send(drive, bytes([0x10, 0, 0, 0, 1, 0])))
+    assert drive.in_use() is None
+    good(send(drive, spc.Reserve6.encode()))
+    assert "alpha has reserved it" in drive.in_use()
+    good(send(drive, spc.Release6.encode()))
+    prevent(drive, nexus=BETA)
+    assert "beta has locked it" in drive.in_use()
+    prevent(drive, 0, nexus=BETA)
+    key = bytes(8) + (7).to_bytes(8, "big") + bytes(8)
+    good(send(drive, bytes([0x5F, 0, 0, 0, 0, 0, 0, 0, 24, 0]), data=key))
+    assert drive.in_use() is None
+    key = (7).to_bytes(8, "big") + bytes(16)
+    good(send(drive, bytes([0x5F, 1, 3, 0, 0, 0, 0, 0, 24, 0]), data=key))
+    assert "alpha has reserved it" in drive.in_use()
+    good(send(drive, bytes([0x5F, 3, 0, 0, 0, 0, 0, 0, 24, 0]), data=key))  # CLEAR
+    assert drive.in_use() is None
+
+
+def test_a_removal_that_is_called_off_leaves_the_tape_where_it_is(drive):
+    good(write(drive, b"one"))
+    good(write(drive, b"two"))
+    before = position(drive)
+    with pytest.raises(RuntimeError, match="no room"), drive.removing():
+        raise RuntimeError("no room")
+    assert (position(drive), ready(drive)) == (before, None)
+    good(write(drive, b"three"))
+
+    def forbid():
+        raise RuntimeError("not this one")
+
+    with pytest.raises(RuntimeError, match="not this one"), drive.removing(forbid):
+        raise AssertionError("it was forbidden")
+    assert "written" in drive.in_use()  # nothing was done before it was asked
+
+
+def test_an_operator_who_insists_goes_past_prevent(drive):
+    prevent(drive)
+    good(write(drive, b"kept"))
+    with drive.removing(force=True) as cartridge:
+        pass
+    assert ready(drive) == (2, 0x3A, 0x00)
+    assert not drive.removal_prevented
+    drive.load(cartridge)
+    quiet(drive)
+    assert data_of(read(drive, 4)) == b"kept"
+
+
+def test_counts_that_cannot_be_saved_keep_no_cartridge_out(drive, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(drive.store, "put", full)
+    drive.load(drive.unload())
 
 
 def test_two_robots_take_the_cartridge_once(drive):

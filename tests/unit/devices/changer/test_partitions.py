@@ -1,0 +1,236 @@
+"""Two partitions over one robot: each a whole library with addresses of its own, neither sees anything of the other."""
+
+import threading
+
+import pytest
+
+from scsi_targets.devices.changer.media_changer import MediaChanger
+from scsi_targets.devices.changer.models import MODELS
+from scsi_targets.devices.changer.robot import Manner, Robot, WrongBarcode
+from scsi_targets.t10 import smc
+from tests.support.database import new_database
+from tests.unit.devices.changer.support import Bay, Tape, move, status
+from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
+from vlib_images.library.inventory import ElementType, Inventory, Layout
+from vlib_images.library.partition import Partition, refuse_overlap
+
+LIBRARY = Layout(range(1, 2), storage=range(4096, 4140), import_export=range(16, 20), drives=range(256, 259))
+IBM, HP = MODELS["IBM 3573-TL"], MODELS["HP MSL G3 Series"]
+READY = bytes(6)
+
+
+def cut(model, name, slots, mail, drives, barcodes="*"):
+    layout = model.layout(slots=len(slots), import_export=len(mail), drives=len(drives))
+    elements = {
+        ElementType.TRANSPORT: LIBRARY.transport,
+        ElementType.STORAGE: slots,
+        ElementType.IMPORT_EXPORT: mail,
+        ElementType.DRIVE: drives,
+    }
+    return Partition(name, model.name, f"LIB_{name}", layout, elements, barcodes)
+
+
+class Site:
+    """A library of 44 slots, 4 import/export elements and 3 drives: 20 slots and one drive for a, 20 slots (not in one
+    piece) and two drives for b, 4 slots for nobody."""
+
+    def __init__(self, directory):
+        self.inventory = Inventory(new_database(directory / "state"), LIBRARY)
+        for number in range(6):
+            self.inventory.add(f"A0000{number}L6", 4096 + number)
+            self.inventory.add(f"B0000{number}L6", 4116 + number)
+        self.bays = {address: Bay(f"10WT00000{index}") for index, address in enumerate(LIBRARY.drives)}
+        self.opened = []
+        self.robot = Robot(self.inventory, self.bays, self.open)
+        self.parts = [
+            cut(IBM, "a", range(4096, 4116), range(16, 18), range(256, 257)),
+            cut(HP, "b", (*range(4116, 4126), *range(4130, 4140)), (19, 18), (258, 257), "B*"),
+        ]
+        refuse_overlap(self.parts)
+        self.a, self.b = self.changers = [MediaChanger(part, self.robot, state_key=part.name) for part in self.parts]
+
+    def open(self, barcode):
+        self.opened.append(Tape(barcode))
+        return self.opened[-1]
+
+    def close(self):
+        for unit in (*self.changers, *self.bays.values()):
+            unit.close()
+
+
+@pytest.fixture
+def site(tmp_path):
+    site = Site(tmp_path)
+    yield site
+    site.close()
+
+
+def everything(changer):
+    """All that an initiator can ask a changer for: INQUIRY and its pages, mode pages, element status, log pages."""
+    inquiry = [bytes([0x12, 0, 0, 0, 96, 0])] + [bytes([0x12, 1, page, 1, 0, 0]) for page in (0, 0x80, 0x83, 0x86)]
+    modes = [bytes([0x5A, 8, page, 0, 0, 0, 0, 1, 0, 0]) for page in (0x1D, 0x1E, 0x1F, 0x3F)]
+    logs = [bytes([0x4D, 0, 0x40 | page, 0, 0, 0, 0, 4, 0, 0]) for page in (0x14, 0x2E)]
+    elements = [status(volume_tag=1, current_data=1), status(volume_tag=1, device_identifier=1)]
+    return [data_of(send(changer, cdb)) for cdb in (*inquiry, *modes, *logs, *elements)]
+
+
+def mode_page(changer, page):
+    return data_of(send(changer, bytes([0x1A, 8, page, 0, 136, 0])))[4:]
+
+
+def test_each_is_a_whole_library_of_its_own(site):
+    assert mode_page(site.a, 0x1D) == bytes.fromhex("9d12 0001 0001 1000 0014 0010 0002 0100 0001 0000")
+    assert mode_page(site.b, 0x1D) == bytes.fromhex("9d12 0000 0001 03e9 0014 0065 0002 0001 0002 0000")
+    serials = [data_of(send(each, bytes([0x12, 1, 0x80, 0, 64, 0])))[4:] for each in site.changers]
+    assert serials == [b"LIB_a", b"LIB_b"]
+    identities = [each.identity for each in site.changers]
+    assert [(each.vendor, each.product) for each in identities] == [("IBM", "3573-TL"), ("HP", "MSL G3 Series")]
+    assert identities[0].naa != identities[1].naa
+    for each, count in ((site.a, 1 + 20 + 2 + 1), (site.b, 1 + 20 + 2 + 2)):
+        assert int.from_bytes(data_of(send(each, status()))[2:4], "big") == count
+
+
+def test_drives_are_numbered_from_the_first_and_named_as_they_are(site):
+    data = data_of(send(site.b, status(device_identifier=1, element_type_code=4)))
+    assert data[:4] == bytes.fromhex("0001 0002")
+    assert [data[16:18], data[32:42]] == [bytes.fromhex("0001"), b"10WT000002"]
+    assert [data[42:44], data[58:68]] == [bytes.fromhex("0002"), b"10WT000001"]
+    assert b"10WT" not in data_of(send(site.b, status(element_type_code=4)))
+
+
+def test_moves_go_by_the_partitions_addresses(site):
+    assert send(site.b, move(1001, 1)).status == 0
+    assert site.bays[258].cartridge.barcode == "B00000L6"
+    data = data_of(send(site.b, status(element_type_code=4, number_of_elements=1)))
+    assert data[16:28] == bytes.fromhex("0001 01 00 00 00 000000 81 03e9")
+    assert send(site.b, move(1, 1020)).status == 0
+    assert site.inventory.find("B00000L6").address == 4139
+    swap = smc.ExchangeMedium.encode(
+        source_element_address=1002, first_destination_element_address=1020, second_destination_element_address=1002
+    )
+    assert send(site.b, swap).status == 0
+    assert (site.inventory.find("B00001L6").address, site.inventory.find("B00000L6").address) == (4139, 4117)
+
+
+def test_what_is_outside_is_no_element(site):
+    for outside in (4116, 4126, 18, 257, 258):  # the inventory's addresses of what a has not
+        for cdb in (move(4096, outside), move(outside, 4110)):
+            assert sense_of(send(site.a, cdb)) == (5, 0x21, 0x01)
+    for outside in (1021, 4096, 16, 256, 3, 103):
+        assert sense_of(send(site.b, move(1001, outside))) == (5, 0x21, 0x01)
+        ranged = bytes([0x37, 1, *outside.to_bytes(2, "big"), 0, 0, 0, 1, 0, 0])
+        assert sense_of(send(site.b, ranged)) == (5, 0x21, 0x01)
+    assert site.inventory.find("A00000L6").address == 4096
+
+
+def test_nothing_that_happens_in_one_shows_in_the_other(site):
+    for changer, nexus in ((site.a, ALPHA), (site.b, BETA)):
+        changer.nexus_established(nexus)
+        send(changer, READY, nexus=nexus)
+    before = everything(site.a)
+    assert send(site.b, move(1001, 1), nexus=BETA).status == 0
+    assert send(site.b, move(1002, 101), nexus=BETA).status == 0
+    assert send(site.b, bytes([0x1E, 0, 0, 0, 1, 0]), nexus=BETA).status == 0  # PREVENT
+    assert send(site.b, bytes([0x16, 0, 0, 0, 0, 0]), nexus=BETA).status == 0  # RESERVE
+    site.bays[257].fails = (4, 0x31, 0)
+    assert sense_of(send(site.b, move(1003, 2), nexus=BETA)) == (4, 0x53, 0x00)
+    site.inventory.add("B00009L6")
+    site.robot.insert("B00009L6", 4139)
+    assert everything(site.a) == before
+    assert send(site.a, READY).status == 0  # no unit attention
+    assert sense_of(send(site.b, READY, nexus=BETA)) == (6, 0x28, 0x00)
+
+
+def test_the_operators_hand_is_known_where_it_was(site):
+    for changer in site.changers:
+        changer.nexus_established(ALPHA)
+        send(changer, READY)
+    site.inventory.add("A00009L6")
+    site.robot.insert("A00009L6", 17)
+    assert sense_of(send(site.a, READY)) == (6, 0x28, 0x01)
+    assert send(site.b, READY).status == 0
+    site.inventory.move(4096, 4138)  # between partitions, as a later verb does it
+    site.robot.move(4138, 4137, manner=Manner.FORCE)
+    assert send(site.a, READY).status == 0
+    assert sense_of(send(site.b, READY)) == (6, 0x28, 0x00)
+
+
+def test_a_source_outside_is_unknown(site):
+    site.robot.move(4096, 4128)  # a slot of nobody
+    site.robot.move(4128, 4110)
+    data = data_of(send(site.a, status(element_type_code=2, starting_element_address=4110, number_of_elements=1)))
+    assert data[16:28] == bytes.fromhex("100e 09 00 00 00 000000 01 0000")
+
+
+def test_the_import_export_lock_is_the_partitions(site):
+    assert send(site.b, bytes([0x1E, 0, 0, 0, 1, 0])).status == 0
+    site.inventory.add("B00009L6")
+    with pytest.raises(Exception, match="locked the import/export"):
+        site.robot.insert("B00009L6", 18)
+    site.robot.insert("B00009L6", 16)
+
+
+def test_a_barcode_rule_keeps_cartridges_out(site):
+    site.inventory.add("A00009L6")
+    with pytest.raises(WrongBarcode, match="A00009L6"):
+        site.robot.insert("A00009L6", 18)
+    with pytest.raises(WrongBarcode, match="A00000L6"):
+        site.robot.move(4096, 4139)
+    site.robot.insert("A00009L6", 18, manner=Manner.FORCE)
+
+
+def test_a_search_finds_what_is_inside(site):
+    body = b"?0000*".ljust(32) + bytes(8)
+    cdb = smc.SendVolumeTag.encode(send_action_code=5, parameter_list_length=40)
+    request = smc.RequestVolumeElementAddress.encode(number_of_elements=0xFFFF, allocation_length=0xFFFF)
+    assert send(site.b, cdb, data=body).status == 0
+    data = data_of(send(site.b, request))
+    assert data[:8] == bytes.fromhex("03e9 0006 05 000068")
+    assert send(site.b, cdb, data=b"A00000L6".ljust(32) + bytes(8)).status == 0
+    assert data_of(send(site.b, request))[:4] == bytes(4)
+    assert send(site.b, cdb, data=b"B00003L6".ljust(32) + bytes(8)).status == 0
+    assert data_of(send(site.b, request))[:4] == bytes.fromhex("03ec 0001")
+
+
+def test_both_move_at_the_same_time(site):
+    """Each robot job is whole: what both do in turns for a while loses no cartridge."""
+    failures = []
+
+    def shuttle(changer, slot, drive):
+        for _ in range(40):
+            for cdb in (move(slot, drive), move(drive, slot)):
+                response = send(changer, cdb)
+                failures.extend([response.sense] if response.status else [])
+
+    threads = [
+        threading.Thread(target=shuttle, args=arguments)
+        for arguments in ((site.a, 4096, 256), (site.b, 1001, 1), (site.b, 1002, 2))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    assert [bay.cartridge for bay in site.bays.values()] == [None] * 3
+    assert [site.inventory.find(b).address for b in ("A00000L6", "B00000L6", "B00001L6")] == [4096, 4116, 4117]
+    assert all(tape.closed for tape in site.opened)
+
+
+def test_two_changers_over_the_whole_library_tell_each_other(tmp_path):
+    inventory = Inventory(new_database(tmp_path / "state"), LIBRARY)
+    inventory.add("A00001L6", 4096)
+    bays = {address: Bay(f"10WT00000{address}") for address in LIBRARY.drives}
+    robot = Robot(inventory, bays, Tape)
+    first, second = (
+        MediaChanger(Partition.whole(name, IBM.name, name, LIBRARY), robot, state_key=name) for name in ("one", "two")
+    )
+    for changer in (first, second):
+        changer.nexus_established(ALPHA)
+        send(changer, READY)
+    assert send(first, move(4096, 256)).status == 0
+    assert send(first, READY).status == 0
+    assert sense_of(send(second, READY)) == (6, 0x28, 0x00)
+    assert send(second, move(256, 4096)).status == 0
+    assert sense_of(send(first, READY)) == (6, 0x28, 0x00)
+    for unit in (first, second, *bays.values()):
+        unit.close()
