@@ -27,6 +27,7 @@ from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import StateStore
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.part import log_page
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense, smc, spc, vpd
 from scsi_targets.t10.fields import Bits
@@ -111,13 +112,15 @@ class MediaChanger(Device):
 
     # ---- element status --------------------------------------------------------------------------------------------
 
-    @handles(smc.InitializeElementStatus, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+    @handles(smc.InitializeElementStatus, permission=Permission.MOVE, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     def initialize_element_status(self, cdb: smc.InitializeElementStatus, task: Task) -> None:
         # The inventory is always current: there is no door through which a cartridge could come unseen.
         self.statistics.scanned()
 
-    @handles(smc.InitializeElementStatusWithRange, timeout_seconds=MOVE_TIMEOUT_SECONDS)
-    @handles(smc.InitializeElementStatusWithRangeVendor, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+    @handles(smc.InitializeElementStatusWithRange, permission=Permission.MOVE, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+    @handles(
+        smc.InitializeElementStatusWithRangeVendor, permission=Permission.MOVE, timeout_seconds=MOVE_TIMEOUT_SECONDS
+    )
     def initialize_element_status_with_range(
         self, cdb: smc.InitializeElementStatusWithRange | smc.InitializeElementStatusWithRangeVendor, task: Task
     ) -> None:
@@ -196,7 +199,7 @@ class MediaChanger(Device):
 
     # ---- moving ----------------------------------------------------------------------------------------------------
 
-    @handles(smc.MoveMedium, slow=True, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+    @handles(smc.MoveMedium, permission=Permission.MOVE, slow=True, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     def move_medium(self, cdb: smc.MoveMedium, task: Task) -> None:
         self._check_transport(cdb.transport_element_address, smc.MoveMedium.transport_element_address)
         source, destination = (
@@ -207,7 +210,7 @@ class MediaChanger(Device):
         with self._refusals():
             self.robot.move(source, destination, manner=self._manner, by=self)
 
-    @handles(smc.ExchangeMedium, slow=True, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+    @handles(smc.ExchangeMedium, permission=Permission.MOVE, slow=True, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     def exchange_medium(self, cdb: smc.ExchangeMedium, task: Task) -> None:
         self._check_transport(cdb.transport_element_address, smc.ExchangeMedium.transport_element_address)
         source, first, second = (
@@ -222,7 +225,7 @@ class MediaChanger(Device):
         with self._refusals():
             self.robot.exchange(source, first, second, manner=self._manner, by=self)
 
-    @handles(smc.PositionToElement, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+    @handles(smc.PositionToElement, permission=Permission.MOVE, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     def position_to_element(self, cdb: smc.PositionToElement, task: Task) -> None:
         # Nothing has a position that a later command would depend on; the addresses are checked as a library does.
         self._check_transport(cdb.transport_element_address, smc.PositionToElement.transport_element_address)
@@ -271,7 +274,7 @@ class MediaChanger(Device):
 
     # ---- preventing the operator's access ----------------------------------------------------------------------------
 
-    @handles(spc.PreventAllowMediumRemoval, reservation=ALLOWED)
+    @handles(spc.PreventAllowMediumRemoval, permission=Permission.MOVE, reservation=ALLOWED)
     def prevent_allow_medium_removal(self, cdb: spc.PreventAllowMediumRemoval, task: Task) -> None:
         if cdb.prevent:
             self.check_reservation(task.nexus, CONFLICTS)  # allowing is allowed (SMC-3 table 8)

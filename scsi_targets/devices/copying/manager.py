@@ -22,6 +22,7 @@ from scsi_targets.devices.unit.logical_unit import DEFERRED
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.part import vpd_page
 from scsi_targets.devices.unit.primary import PrimaryCommands
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
@@ -68,7 +69,8 @@ class CopyManager(PrimaryCommands):
     # ---- EXTENDED COPY ---------------------------------------------------------------------------------------------
 
     @handles(
-        copy.ExtendedCopyLid1, reservation=CONFLICTS, concurrent=True, while_busy=True,
+        copy.ExtendedCopyLid1, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS, concurrent=True,
+        while_busy=True,
         timeout_seconds=COPY_TIMEOUT_SECONDS,
     )  # fmt: skip
     def extended_copy(self, cdb: copy.ExtendedCopyLid1, task: Task) -> Response:
@@ -108,7 +110,9 @@ class CopyManager(PrimaryCommands):
 
     # ---- COPY OPERATION ABORT and RECEIVE COPY RESULTS -------------------------------------------------------------
 
-    @handles(copy.CopyOperationAbort, reservation=PERSISTENT_ALLOWED, while_busy=True)
+    @handles(
+        copy.CopyOperationAbort, permission=Permission.WRITE_PARAMETERS, reservation=PERSISTENT_ALLOWED, while_busy=True
+    )
     def copy_operation_abort(self, cdb: copy.CopyOperationAbort, task: Task) -> None:
         field = copy.CopyOperationAbort.list_identifier
         record = self._copies.find(task.nexus, cdb.list_identifier, field)

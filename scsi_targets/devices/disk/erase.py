@@ -9,6 +9,7 @@ from scsi_targets.devices.disk.part import DiskPart
 from scsi_targets.devices.disk.storage import BlockStorage
 from scsi_targets.devices.unit.dispatch import CONFLICTS, REQUIRED, Row, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import sbc, sbc_pages, sense
 from scsi_targets.t10.fields import Field
@@ -184,7 +185,7 @@ class Erasing(DiskPart):
         plan = Plan(kind, unrestricted_exit=bool(cdb.allow_unrestricted_sanitize_exit))
         return self._begin(plan, task, immediate=bool(cdb.immediate), moved=0)
 
-    @handles(sbc.SanitizeExitFailureMode, medium=REQUIRED)
+    @handles(sbc.SanitizeExitFailureMode, permission=Permission.WRITE_DATA, medium=REQUIRED)
     def sanitize_exit_failure_mode(self, cdb: sbc.SanitizeExitFailureMode, task: Task) -> None:
         _refuse_reserved(cdb)
         _refuse_parameter_list(cdb)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from scsi_targets.devices.disk.part import DiskPart
 from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, handles
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10 import sbc, sense
 from scsi_targets.t10.sense import CheckCondition
 
@@ -76,7 +77,7 @@ class Power(DiskPart):
 
     # ---- START STOP UNIT -------------------------------------------------------------------------------------------
 
-    @handles(sbc.StartStopUnit, reservation=ALLOWED)
+    @handles(sbc.StartStopUnit, permission=Permission.READ_DATA, reservation=ALLOWED)
     def start_stop_unit(self, cdb: sbc.StartStopUnit, task: Task) -> None:
         if self._erasing.running is not None:
             self._disk.check_ready()

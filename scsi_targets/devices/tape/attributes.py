@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from scsi_targets.devices.tape.base import TapeBase
 from scsi_targets.devices.unit.dispatch import CONFLICTS, READS, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10 import mam, sense, ssc
 from scsi_targets.t10.fields import TooShort
 from scsi_targets.t10.mam import MamAttribute, ascii_text, binary
@@ -80,7 +81,7 @@ class AttributeCommands(TapeBase):
 
     # ---- WRITE ATTRIBUTE -----------------------------------------------------------------------------------------
 
-    @handles(ssc.WriteAttribute, reservation=CONFLICTS)
+    @handles(ssc.WriteAttribute, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS)
     def write_attribute(self, cdb: ssc.WriteAttribute, task: Task) -> None:
         cartridge = self._memory(cdb)
         if not cdb.parameter_list_length:

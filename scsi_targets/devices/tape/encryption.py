@@ -13,6 +13,7 @@ from scsi_targets.devices.tape.encryption_parameters import DECRYPTION_MODES, En
 from scsi_targets.devices.tape.encryption_request import parse_set_data_encryption
 from scsi_targets.devices.unit.dispatch import READS, Row, handles
 from scsi_targets.devices.unit.parameter_data import reply
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Response
 from scsi_targets.t10 import sense, spc
 from scsi_targets.t10 import ssc_encryption as pages
@@ -221,7 +222,7 @@ class EncryptionCommands(TapeCompression):
 
     # ---- SECURITY PROTOCOL OUT -----------------------------------------------------------------------------------
 
-    @handles(spc.SecurityProtocolOut)
+    @handles(spc.SecurityProtocolOut, permission=Permission.WRITE_PARAMETERS)
     def security_protocol_out(self, cdb: spc.SecurityProtocolOut, task: Task) -> Response:
         if cdb.increment_512:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.SecurityProtocolOut.increment_512)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from scsi_targets.devices.tape.mode import TapeModes
 from scsi_targets.devices.tape.models import DENSITIES
 from scsi_targets.devices.unit.dispatch import REQUIRED, handles
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10 import sense, ssc
 from scsi_targets.t10.sense import CheckCondition
 from scsi_targets.t10.ssc_pages import MediumPartitionPage
@@ -83,7 +84,7 @@ class FormatCommands(TapeModes):
         medium = self._at_beginning()
         self._reshape(task, [medium.capacity_bytes * proportion // 0xFFFF])
 
-    @handles(ssc.AllowOverwrite, medium=REQUIRED)
+    @handles(ssc.AllowOverwrite, permission=Permission.WRITE_DATA, medium=REQUIRED)
     def allow_overwrite(self, cdb: ssc.AllowOverwrite, task: Task) -> None:
         if not self.append_only:
             raise CheckCondition(sense.COMMAND_SEQUENCE_ERROR)

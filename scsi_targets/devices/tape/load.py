@@ -10,6 +10,7 @@ import structlog
 
 from scsi_targets.devices.tape.base import MEDIUM_ACCESS_SECONDS, LoadState, TapeBase
 from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, handles
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10 import sense, spc, ssc
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.cartridge.cartridge import Cartridge
@@ -142,7 +143,7 @@ class LoadCommands(TapeBase):
 
     # ---- LOAD UNLOAD ---------------------------------------------------------------------------------------------
 
-    @handles(ssc.LoadUnload, exclusive=True, timeout_seconds=MEDIUM_ACCESS_SECONDS)
+    @handles(ssc.LoadUnload, permission=Permission.READ_DATA, exclusive=True, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def load_unload(self, cdb: ssc.LoadUnload, task: Task) -> None:
         if cdb.load and cdb.end_of_tape:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.LoadUnload.end_of_tape)
@@ -193,7 +194,7 @@ class LoadCommands(TapeBase):
 
     # ---- PREVENT ALLOW MEDIUM REMOVAL ----------------------------------------------------------------------------
 
-    @handles(spc.PreventAllowMediumRemoval, reservation=ALLOWED)
+    @handles(spc.PreventAllowMediumRemoval, permission=Permission.READ_DATA, reservation=ALLOWED)
     def prevent_allow_medium_removal(self, cdb: spc.PreventAllowMediumRemoval, task: Task) -> None:
         if cdb.prevent:
             self.check_reservation(task.nexus, CONFLICTS)  # allowing is allowed (SSC-3 table 10)

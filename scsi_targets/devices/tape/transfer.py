@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from datamover.engine import LIMIT_TRANSFER_BYTES, PROTECTION_BYTES
 from scsi_targets.devices.tape.base import MEDIUM_ACCESS_SECONDS, READ_ERRORS, TapeBase
 from scsi_targets.devices.unit.dispatch import READS, REQUIRED, handles
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense, ssc
 from scsi_targets.t10.sense import CheckCondition, SenseCode
@@ -192,7 +193,9 @@ class TransferCommands(TapeBase):
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Write6.transfer_length)
         return data if len(data) == length else data[:length]
 
-    @handles(ssc.WriteFilemarks6, medium=REQUIRED, timeout_seconds=MEDIUM_ACCESS_SECONDS)
+    @handles(
+        ssc.WriteFilemarks6, permission=Permission.WRITE_DATA, medium=REQUIRED, timeout_seconds=MEDIUM_ACCESS_SECONDS
+    )
     def write_filemarks_6(self, cdb: ssc.WriteFilemarks6, task: Task) -> None:
         if cdb.write_setmarks:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.WriteFilemarks6.write_setmarks)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10.fields import Command
 
 
@@ -67,6 +68,7 @@ class Row:
     concurrent: bool  # the handler runs outside the logical unit's lock (disk reads and writes)
     exclusive: bool  # needs the medium for itself: queues while a copy has it
     timeout_seconds: int  # recommended command timeout reported to initiators
+    permission: Permission  # all of it must be granted by the view that the command comes through
 
     # What the check of every command asks, made once.
     reports: bool = field(init=False)  # a pending unit attention goes before the command
@@ -95,20 +97,33 @@ def handles(
     concurrent: bool = False,
     exclusive: bool | None = None,
     timeout_seconds: int = 60,
+    permission: Permission | None = None,
 ) -> Callable[[Handler], Handler]:
     """Marks a method as the handler of a command. May be stacked when one method serves several CDBs.
 
-    exclusive: by default what needs the medium or is slow."""
+    exclusive: by default what needs the medium or is slow. permission: by default WRITE_DATA for what `writes`,
+    READ_DATA for what needs the medium otherwise, nothing for what ignores unit attentions, READ_PARAMETERS for the
+    rest."""
     alone = exclusive if exclusive is not None else slow or medium is Medium.REQUIRED
+    if permission is None:
+        permission = _usual_permission(medium, writes, unit_attention)
 
     def mark(method: Handler) -> Handler:
         name = getattr(method, "__name__", "")
         row = Row(command, name, medium, writes, reservation, unit_attention, slow, while_busy, concurrent, alone,
-                  timeout_seconds)  # fmt: skip
+                  timeout_seconds, permission)  # fmt: skip
         method.__dict__.setdefault("_rows", []).append(row)
         return method
 
     return mark
+
+
+def _usual_permission(medium: Medium, writes: bool, unit_attention: UnitAttentionRule) -> Permission:
+    if writes:
+        return Permission.WRITE_DATA
+    if medium is Medium.REQUIRED:
+        return Permission.READ_DATA
+    return Permission(0) if unit_attention is UnitAttentionRule.IGNORES else Permission.READ_PARAMETERS
 
 
 def collect_rows(owner: type) -> RowTable:

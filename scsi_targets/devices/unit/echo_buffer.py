@@ -5,6 +5,7 @@ from __future__ import annotations
 from scsi_targets.devices.unit.dispatch import CONFLICTS, READS, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.part import Part
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense, spc
 from scsi_targets.t10.sense import CheckCondition
@@ -20,7 +21,7 @@ class EchoBuffer(Part):
     def __init__(self) -> None:
         self._echo: dict[Nexus, bytes] = {}
 
-    @handles(spc.WriteBuffer, reservation=CONFLICTS)
+    @handles(spc.WriteBuffer, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS)
     def write_buffer(self, cdb: spc.WriteBuffer, task: Task) -> None:
         if cdb.mode != ECHO:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.WriteBuffer.mode)

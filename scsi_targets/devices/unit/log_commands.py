@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, handles
 from scsi_targets.devices.unit.parameter_data import reply
 from scsi_targets.devices.unit.part import LOG_PAGE, Part, marked, merged
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import log_pages, sense, spc
 from scsi_targets.t10.log_pages import SUPPORTED_SUBPAGES, LogParameter
@@ -61,7 +62,7 @@ class LogCommands(Part):
                 return b"".join(bytes(pair) for pair in chosen)
         return None
 
-    @handles(spc.LogSelect, reservation=CONFLICTS)
+    @handles(spc.LogSelect, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS)
     def log_select(self, cdb: spc.LogSelect, task: Task) -> None:
         if cdb.parameter_list_length:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.LogSelect.parameter_list_length)

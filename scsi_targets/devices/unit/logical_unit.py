@@ -181,6 +181,8 @@ class LogicalUnit(Part):
                 self.reservations.check(task.nexus, row.reservation)
             if waiting:
                 raise CheckCondition(self._take(task.nexus, waiting))
+            if task.view is not None and task.view.permissions and not task.view.permits(task.lun, row.permission):
+                raise CheckCondition(sense.ACCESS_DENIED)
             if task.cdb[row.control_byte] & 1 << NACA_BIT:
                 raise CheckCondition(sense.INVALID_FIELD_IN_CDB, Bits(row.command.length - 1, NACA_BIT, 1))
             if row.needs_medium and not self.medium_usable:

@@ -14,6 +14,7 @@ from scsi_targets.devices.unit.mode import (
 )
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.part import Part
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense, spc
 from scsi_targets.t10.mode_pages import ControlModePage
@@ -76,11 +77,11 @@ class ModeCommands(Part):
 
     # ---- MODE SELECT ---------------------------------------------------------------------------------------------
 
-    @handles(spc.ModeSelect6, reservation=CONFLICTS)
+    @handles(spc.ModeSelect6, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS)
     def mode_select_6(self, cdb: spc.ModeSelect6, task: Task) -> None:
         self._mode_select(cdb, task, ModeParameterHeader6)
 
-    @handles(spc.ModeSelect10, reservation=CONFLICTS)
+    @handles(spc.ModeSelect10, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS)
     def mode_select_10(self, cdb: spc.ModeSelect10, task: Task) -> None:
         self._mode_select(cdb, task, ModeParameterHeader10)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from scsi_targets.devices.unit.dispatch import ALLOWED, PERSISTENT_ALLOWED, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.primary import PrimaryCommands
-from scsi_targets.devices.unit.principal import Principal, PrincipalKind
+from scsi_targets.devices.unit.principal import Permission, Principal, PrincipalKind
 from scsi_targets.devices.unit.reservations import (
     Conflict,
     ReleaseTypeMismatch,
@@ -96,8 +96,8 @@ class PersistentReserveCommands(PrimaryCommands):
 
     # ---- PERSISTENT RESERVE OUT ----------------------------------------------------------------------------------
 
-    @handles(spc.Register, reservation=ALLOWED, while_busy=True)
-    @handles(spc.RegisterAndIgnoreExistingKey, reservation=ALLOWED, while_busy=True)
+    @handles(spc.Register, permission=Permission.RESERVE, reservation=ALLOWED, while_busy=True)
+    @handles(spc.RegisterAndIgnoreExistingKey, permission=Permission.RESERVE, reservation=ALLOWED, while_busy=True)
     def register(self, cdb: spc.PersistentReserveOutCommand, task: Task) -> None:
         self._no_legacy_reservation(task)
         given = self._basic(cdb, task)
@@ -115,14 +115,14 @@ class PersistentReserveCommands(PrimaryCommands):
             )
         self.establish_unit_attention(sense.RESERVATIONS_RELEASED, tell)
 
-    @handles(spc.ReservePersistent, reservation=ALLOWED, while_busy=True)
+    @handles(spc.ReservePersistent, permission=Permission.RESERVE, reservation=ALLOWED, while_busy=True)
     def reserve_persistent(self, cdb: spc.ReservePersistent, task: Task) -> None:
         self._no_legacy_reservation(task)
         given = self._basic(cdb, task)
         with self._changing() as after:
             after.reserve_persistent(task.nexus, given.reservation_key, self._type(cdb))
 
-    @handles(spc.ReleasePersistent, reservation=ALLOWED, while_busy=True)
+    @handles(spc.ReleasePersistent, permission=Permission.RESERVE, reservation=ALLOWED, while_busy=True)
     def release_persistent(self, cdb: spc.ReleasePersistent, task: Task) -> None:
         self._no_legacy_reservation(task)
         given = self._basic(cdb, task)
@@ -130,7 +130,7 @@ class PersistentReserveCommands(PrimaryCommands):
             tell = after.release_persistent(task.nexus, given.reservation_key, cdb.type)
         self.establish_unit_attention(sense.RESERVATIONS_RELEASED, tell)
 
-    @handles(spc.ClearPersistent, reservation=ALLOWED, while_busy=True)
+    @handles(spc.ClearPersistent, permission=Permission.RESERVE, reservation=ALLOWED, while_busy=True)
     def clear_persistent(self, cdb: spc.ClearPersistent, task: Task) -> None:
         self._no_legacy_reservation(task)
         given = self._basic(cdb, task)
@@ -138,8 +138,8 @@ class PersistentReserveCommands(PrimaryCommands):
             tell = after.clear(task.nexus, given.reservation_key)
         self.establish_unit_attention(sense.RESERVATIONS_PREEMPTED, tell)
 
-    @handles(spc.Preempt, reservation=ALLOWED, while_busy=True)
-    @handles(spc.PreemptAndAbort, reservation=ALLOWED, while_busy=True)
+    @handles(spc.Preempt, permission=Permission.RESERVE, reservation=ALLOWED, while_busy=True)
+    @handles(spc.PreemptAndAbort, permission=Permission.RESERVE, reservation=ALLOWED, while_busy=True)
     def preempt(self, cdb: spc.PersistentReserveOutCommand, task: Task) -> None:
         self._no_legacy_reservation(task)
         given = self._basic(cdb, task)
@@ -154,7 +154,7 @@ class PersistentReserveCommands(PrimaryCommands):
         self.establish_unit_attention(sense.REGISTRATIONS_PREEMPTED, removed)
         self.establish_unit_attention(sense.RESERVATIONS_RELEASED, released)
 
-    @handles(spc.RegisterAndMove, reservation=ALLOWED, while_busy=True)
+    @handles(spc.RegisterAndMove, permission=Permission.RESERVE, reservation=ALLOWED, while_busy=True)
     def register_and_move(self, cdb: spc.RegisterAndMove, task: Task) -> None:
         self._no_legacy_reservation(task)
         if cdb.parameter_list_length > RegisterAndMoveParameterList.length + MAX_TRANSPORT_ID_BYTES:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, handles
 from scsi_targets.devices.unit.part import Part
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10 import sense, spc
 from scsi_targets.t10.sense import CheckCondition
 
@@ -34,7 +35,7 @@ class RemovalPrevention(Part):
         """An operator insists: nobody prevents any longer."""
         self._preventing.clear()
 
-    @handles(spc.PreventAllowMediumRemoval, reservation=ALLOWED)
+    @handles(spc.PreventAllowMediumRemoval, permission=Permission.READ_DATA, reservation=ALLOWED)
     def prevent_allow_medium_removal(self, cdb: spc.PreventAllowMediumRemoval, task: Task) -> None:
         if cdb.prevent:
             self._unit.check_reservation(task.nexus, CONFLICTS)  # allowing is allowed (SPC-2 table 9, SMC-3 table 8)

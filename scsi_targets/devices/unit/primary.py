@@ -21,6 +21,7 @@ from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.part import DIAGNOSTIC_PAGE, VPD_PAGE, Part, diagnostic_page, marked, merged, vpd_page
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import sense, spc, vpd
 from scsi_targets.t10.fields import Command
@@ -178,15 +179,15 @@ class PrimaryCommands(LogicalUnit):
 
     # ---- RESERVE and RELEASE -------------------------------------------------------------------------------------
 
-    @handles(spc.Reserve6)
-    @handles(spc.Reserve10)
+    @handles(spc.Reserve6, permission=Permission.RESERVE)
+    @handles(spc.Reserve10, permission=Permission.RESERVE)
     def reserve(self, cdb: spc.Reserve6 | spc.Reserve10, task: Task) -> None:
         self._refuse_third_party(cdb)
         with self.changed_reservations() as after:
             after.reserve(task.nexus)
 
-    @handles(spc.Release6, reservation=ALLOWED)
-    @handles(spc.Release10, reservation=ALLOWED)
+    @handles(spc.Release6, permission=Permission.RESERVE, reservation=ALLOWED)
+    @handles(spc.Release10, permission=Permission.RESERVE, reservation=ALLOWED)
     def release(self, cdb: spc.Release6 | spc.Release10, task: Task) -> None:
         self._refuse_third_party(cdb)
         with self.changed_reservations() as after:
@@ -201,7 +202,7 @@ class PrimaryCommands(LogicalUnit):
 
     # ---- diagnostics and time ------------------------------------------------------------------------------------
 
-    @handles(spc.SendDiagnostic, reservation=CONFLICTS)
+    @handles(spc.SendDiagnostic, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS)
     def send_diagnostic(self, cdb: spc.SendDiagnostic, task: Task) -> None:
         if cdb.self_test_code not in SELF_TESTS or (cdb.self_test and cdb.self_test_code):
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.SendDiagnostic.self_test_code)
@@ -245,7 +246,7 @@ class PrimaryCommands(LogicalUnit):
         body = bytes([self._timestamp_origin, 0]) + now_ms.to_bytes(6, "big") + bytes(2)
         return reply(len(body).to_bytes(2, "big") + body, cdb.allocation_length)
 
-    @handles(spc.SetTimestamp, reservation=CONFLICTS)
+    @handles(spc.SetTimestamp, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS)
     def set_timestamp(self, cdb: spc.SetTimestamp, task: Task) -> None:
         field = spc.SetTimestamp.parameter_list_length
         if not cdb.parameter_list_length:

@@ -46,6 +46,10 @@ class View:
         mine, theirs = dict(self.logical_units), dict(other.logical_units)
         return mine == theirs and dict(self.permissions) == dict(other.permissions)
 
+    def permits(self, lun: int, use: Permission) -> bool:
+        """Whether a logical unit may be used so."""
+        return use in self.permissions.get(lun, Permission.ALL)
+
     # ---- commands ------------------------------------------------------------------------------------------------
 
     def execute(self, task: Task) -> Response | None:
