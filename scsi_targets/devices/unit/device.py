@@ -8,7 +8,9 @@ from scsi_targets.devices.unit.log_commands import LogCommands
 from scsi_targets.devices.unit.mode import ModePages
 from scsi_targets.devices.unit.mode_commands import ModeCommands
 from scsi_targets.devices.unit.mode_header import ModeHeader
-from scsi_targets.devices.unit.persistent_reserve import PersistentReserveCommands
+from scsi_targets.devices.unit.persistent_reserve_in import PersistentReserveIn
+from scsi_targets.devices.unit.persistent_reserve_out import PersistentReserveOut
+from scsi_targets.devices.unit.primary import PrimaryCommands
 from scsi_targets.t10.mode_pages import ControlModePage, ModePage
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from scsi_targets.devices.unit.part import Part
 
 
-class Device(PersistentReserveCommands):
+class Device(PrimaryCommands):
     """A logical unit with mode pages and log pages. `mode` holds the values of the mode pages.
 
     The constructor of a finished device ends with attach(its own parts). ModeCommands comes first among them, so that
@@ -30,7 +32,8 @@ class Device(PersistentReserveCommands):
         own = (self, *parts)
         self.mode = make_mode_pages(own, self.store.get(f"{self.state_key}/mode") or {})
         log = LogCommands(self, own)
-        super().attach(ModeCommands(self), log, *own)
+        reservations = PersistentReserveIn(self), PersistentReserveOut(self)
+        super().attach(ModeCommands(self), log, *reservations, *own)
         self.log_pages = log.pages
         for part in self.parts:
             part.on_mode_pages_restored()

@@ -94,6 +94,7 @@ class LogicalUnit(Part):
 
     def __init__(self, *, store: StateStore | None = None, state_key: str = "") -> None:
         self.lock = threading.RLock()
+        self._reserving = threading.Lock()  # taken before `lock` by whatever changes reservations
         self.store: StateStore = store if store is not None else MemoryStore()
         self.state_key = state_key
         self.reservations = Reservations.from_state(self.store.get(f"{state_key}/reservations"))
@@ -409,9 +410,15 @@ class LogicalUnit(Part):
             self._clear_guests(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
             self.establish_unit_attention(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, others)
 
+    def abort_tasks_of(self, nexuses: Container[Nexus | None], code: SenseCode) -> None:
+        """PREEMPT AND ABORT: the tasks of these nexuses; `code`: what ends the copies that work for them."""
+        with self.lock:
+            self._abort_tasks(lambda task: task.nexus in nexuses)
+            self._clear_guests(code, nexuses)
+
     def reset(self, *, code: SenseCode = sense.BUS_DEVICE_RESET_FUNCTION_OCCURRED) -> None:
         """LOGICAL UNIT RESET (SAM-5 6.3.3): tasks aborted, RESERVE freed, a unit attention for every nexus."""
-        with self.lock:
+        with self._reserving, self.lock:
             self._abort_tasks(lambda t: True)
             self._clear_guests(code)
             self.reservations.reset()
@@ -437,7 +444,7 @@ class LogicalUnit(Part):
     def nexus_established(self, nexus: Nexus) -> None:
         """Login. The initiator port learns that what its nexus held is gone: 29/00, whether the unit was powered on or
         an earlier nexus was lost (SAM-5 6.2 allows the less specific code; docs/scsi.md says why it serves better)."""
-        with self.lock:
+        with self._reserving, self.lock:
             self.nexuses.discard(nexus)  # the nexus of a new login carries a new session_id
             self.nexuses.add(nexus)
             self.reservations.recognise(nexus)
@@ -445,7 +452,7 @@ class LogicalUnit(Part):
 
     def nexus_lost(self, nexus: Nexus) -> None:
         """Logout, connection loss, session reinstatement: its tasks end, its RESERVE is freed."""
-        with self.lock:
+        with self._reserving, self.lock:
             self._abort_tasks(lambda t: t.nexus == nexus)
             self.reservations.nexus_lost(nexus)
             self.nexuses.discard(nexus)
@@ -491,14 +498,17 @@ class LogicalUnit(Part):
     @contextmanager
     def changed_reservations(self, *, preempts: bool = False) -> Iterator[Reservations]:
         """A copy of the reservations for the caller to change. It takes their place when what APTPL asks to keep is
-        durable, and never when the caller or the store raises. Without APTPL nothing is written."""
-        after = self.reservations.copy()
-        yield after
-        if (state := after.to_state()) != self.reservations.to_state():
-            self.keep("reservations", state)
-        self.reservations = after
-        for part in self.parts:
-            part.on_reservations_changed(preempted=preempts)
+        durable, and never when the caller or the store raises. Without APTPL nothing is written. The unit's lock is not
+        held while the store works, so the row of a command that comes here says `concurrent`."""
+        with self._reserving:
+            after = self.reservations.copy()
+            yield after
+            if (state := after.to_state()) != self.reservations.to_state():
+                self.keep("reservations", state)
+            with self.lock:
+                self.reservations = after
+                for part in self.parts:
+                    part.on_reservations_changed(preempted=preempts)
 
     def keep(self, name: str, value: Any) -> None:
         """Puts a value into the store under this unit's key; durable when it returns. A command keeps first and changes

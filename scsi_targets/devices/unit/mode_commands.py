@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from scsi_targets.devices.unit.dispatch import CONFLICTS, READS, handles
@@ -29,6 +30,7 @@ class ModeCommands(Part):
 
     def __init__(self, unit: Device) -> None:
         self._unit, self._header = unit, unit.mode_header
+        self._selecting = threading.Lock()  # one MODE SELECT at a time; taken before the unit's lock
 
     # ---- MODE SENSE ----------------------------------------------------------------------------------------------
 
@@ -77,11 +79,11 @@ class ModeCommands(Part):
 
     # ---- MODE SELECT ---------------------------------------------------------------------------------------------
 
-    @handles(spc.ModeSelect6, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS)
+    @handles(spc.ModeSelect6, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS, concurrent=True)
     def mode_select_6(self, cdb: spc.ModeSelect6, task: Task) -> None:
         self._mode_select(cdb, task, ModeParameterHeader6)
 
-    @handles(spc.ModeSelect10, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS)
+    @handles(spc.ModeSelect10, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS, concurrent=True)
     def mode_select_10(self, cdb: spc.ModeSelect10, task: Task) -> None:
         self._mode_select(cdb, task, ModeParameterHeader10)
 
@@ -98,13 +100,25 @@ class ModeCommands(Part):
         field = type(cdb).parameter_list_length
         data = parameter_list(task, cdb.parameter_list_length, field, minimum=header_class.length)
         header = header_class.decode(data).values()
-        start, end = self._descriptor_span(header, header_class.length, len(data))
-        # Everything is checked before anything is changed (SPC-5 6.10).
+        unit, save = self._unit, bool(cdb.save_pages)
+        with self._selecting:
+            # Everything is checked before anything is changed (SPC-5 6.10), and what can fail comes before what cannot.
+            with unit.lock:
+                start, end = self._descriptor_span(header, header_class.length, len(data))
+                pages = self._check(header, data, start, end, task.nexus)
+            if save:
+                unit.keep("mode", unit.mode.saved_state(pages))
+            with unit.lock:
+                self._change(task.nexus, header, data[start:end], pages, save)
+
+    def _check(self, header: dict[str, int], data: bytes, start: int, end: int, nexus: Nexus) -> list[SelectedPage]:
         self._header.check_mode_select(header, data[start:end], start)
-        pages = self._unit.mode.parse(data[end:], end, task.nexus)
+        pages = self._unit.mode.parse(data[end:], end, nexus)
         for part in self._unit.parts:
             part.check_mode_pages(pages)
-        self._change(task.nexus, header, data[start:end], pages, bool(cdb.save_pages))
+        for part in self._unit.parts:
+            part.prepare_mode_pages(pages)
+        return pages
 
     def _descriptor_span(self, header: dict[str, int], start: int, total: int) -> tuple[int, int]:
         length = header["block_descriptor_length"]
@@ -126,11 +140,6 @@ class ModeCommands(Part):
         save: bool,
     ) -> None:
         unit = self._unit
-        # What can fail comes first, so that a command that failed has changed nothing.
-        for part in unit.parts:
-            part.prepare_mode_pages(pages)
-        if save:
-            unit.keep("mode", unit.mode.saved_state(pages))
         changed = unit.mode.apply(pages, save, nexus)
         other = unit.mode_header.apply_mode_select(header, descriptor)
         if changed:

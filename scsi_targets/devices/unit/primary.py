@@ -179,15 +179,15 @@ class PrimaryCommands(LogicalUnit):
 
     # ---- RESERVE and RELEASE -------------------------------------------------------------------------------------
 
-    @handles(spc.Reserve6, permission=Permission.RESERVE)
-    @handles(spc.Reserve10, permission=Permission.RESERVE)
+    @handles(spc.Reserve6, permission=Permission.RESERVE, concurrent=True)
+    @handles(spc.Reserve10, permission=Permission.RESERVE, concurrent=True)
     def reserve(self, cdb: spc.Reserve6 | spc.Reserve10, task: Task) -> None:
         self._refuse_third_party(cdb)
         with self.changed_reservations() as after:
             after.reserve(task.nexus)
 
-    @handles(spc.Release6, permission=Permission.RESERVE, reservation=ALLOWED)
-    @handles(spc.Release10, permission=Permission.RESERVE, reservation=ALLOWED)
+    @handles(spc.Release6, permission=Permission.RESERVE, reservation=ALLOWED, concurrent=True)
+    @handles(spc.Release10, permission=Permission.RESERVE, reservation=ALLOWED, concurrent=True)
     def release(self, cdb: spc.Release6 | spc.Release10, task: Task) -> None:
         self._refuse_third_party(cdb)
         with self.changed_reservations() as after:

@@ -1,6 +1,7 @@
 """A command that failed because its state could not be kept has changed nothing; one without state needs no disk."""
 
 import errno
+import threading
 
 import pytest
 
@@ -147,4 +148,44 @@ def test_a_cache_that_cannot_be_written_stays_on(tmp_path, monkeypatch):
         assert data_of(send(disk, sense_page)) == before
         assert send(disk, sbc.SynchronizeCache10.encode()).status == 2
     assert send(disk, cdb, data=bytes(page)).status == 0
+    disk.close()
+
+
+class SlowStore(MemoryStore):
+    """A store whose put() waits until the test lets it go."""
+
+    def __init__(self):
+        super().__init__()
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def put(self, key, value, /):
+        self.reached.set()
+        assert self.go.wait(20)
+        super().put(key, value)
+
+
+@pytest.mark.parametrize("command", ["persistent reserve out", "mode select"])
+def test_others_do_not_wait_for_the_disk_that_keeps_state(tmp_path, command):
+    store = SlowStore()
+    disk = make_disk(tmp_path, store=store)
+    page = bytes(8) + bytes([0x08, 18]) + bytes(18)
+    select = spc.ModeSelect10.encode(page_format=1, save_pages=1, parameter_list_length=len(page))
+
+    def change():
+        if command == "mode select":
+            answers.append(send(disk, select, data=page))
+        else:
+            answers.append(out(disk, 0, action_key=1, aptpl=1))
+
+    answers = []
+    changing = threading.Thread(target=change)
+    changing.start()
+    assert store.reached.wait(20)
+    assert disk.lock.acquire(timeout=10)  # the unit's lock is free, so every command goes on
+    disk.lock.release()
+    assert send(disk, sbc.Read10.encode(transfer_length=1), nexus=BETA).status == 0
+    assert not answers
+    store.go.set()
+    changing.join(20)
+    assert [answer.status for answer in answers] == [0]
     disk.close()

@@ -1,0 +1,47 @@
+"""The iSCSI TransportID (SPC-5 7.6.4.6): an initiator port's name in persistent reservations."""
+
+from __future__ import annotations
+
+import re
+
+from scsi_targets.devices.unit.task import ISID_BYTES, MAX_NAME_BYTES, Nexus
+from scsi_targets.t10 import sense, vpd
+from scsi_targets.t10.persistent_reservation import TransportId
+from scsi_targets.t10.sense import CheckCondition
+
+ISCSI_INITIATOR_PORT = 0x45  # FORMAT CODE 01b, PROTOCOL IDENTIFIER 5h
+# The longest name with `,i,0x`, an ISID in hexadecimal and the null, padded to a multiple of four.
+MAX_TRANSPORT_ID_BYTES = TransportId.length + (MAX_NAME_BYTES + len(",i,0x") + 2 * ISID_BYTES + 1 + 3) // 4 * 4
+ISID_TEXT = re.compile(r"[0-9A-Fa-f]{12}")
+
+
+def transport_id(nexus: Nexus) -> bytes:
+    """The TransportID of a nexus's initiator port."""
+    name = vpd.scsi_name_string(nexus.initiator_port)
+    return TransportId.encode(format_and_protocol=ISCSI_INITIATOR_PORT, additional_length=len(name)) + name
+
+
+def initiator_port(raw: bytes, offset: int) -> tuple[str, bytes]:
+    """(name, ISID) of the initiator port that a TransportID names; `offset` is where it lies in its parameter list.
+
+    Raises CheckCondition when it is not a whole TransportID of an iSCSI initiator port that can be."""
+    if len(raw) <= TransportId.length:
+        raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
+    head = TransportId.decode(raw)
+    whole = head.additional_length == len(raw) - TransportId.length
+    name, isid = _name_and_isid(raw[TransportId.length :])
+    if not whole or head.format_and_protocol != ISCSI_INITIATOR_PORT or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
+        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset)
+    return name, isid
+
+
+def _name_and_isid(raw: bytes) -> tuple[str, bytes]:
+    """Of `<name>,i,0x<ISID>`, null terminated and padded with nulls; an empty name when that is not what it is."""
+    text, end, padding = raw.partition(b"\0")
+    try:
+        name, _, isid = text.decode("utf-8").partition(",i,0x")
+    except UnicodeDecodeError:
+        return "", b""
+    if not end or padding.strip(b"\0") or not ISID_TEXT.fullmatch(isid):
+        return "", b""
+    return name, bytes.fromhex(isid)
