@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.library import Library
 from appliance.library.lock import LibraryLock
 from appliance.notify import notify
-from appliance.operations.live_operations import LiveOperations
-from appliance.operations.offline_operations import translated
+from appliance.operations.verb import OnLibrary, Progress
 from appliance.settings import config_file
 from appliance.settings.advice import advice_on
 from appliance.settings.settings import Settings
+from appliance.web.app import make_app
 
 log = structlog.get_logger(__name__)
 
@@ -48,9 +49,12 @@ def serve(path: Path) -> None:
 
 
 def _serve(path: Path, library: Library, stopping: tuple[signal.Signals, ...]) -> None:
-    operations = LiveOperations(library, path)
+    def make_context(progress: Progress) -> OnLibrary:
+        return OnLibrary(library.settings, path, library.files, library, progress=progress)
+
     socket_path = library.settings.library.control_socket
-    control_server = ControlServer(socket_path, operations.handlers(), translated)
+    ending = threading.Event()
+    control_server = ControlServer(socket_path, make_app(make_context, ending), ending)
     bound = library.start()
     control_server.start()
     try:

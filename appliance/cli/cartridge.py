@@ -1,85 +1,23 @@
-"""cartridge create, list, show, protect, unprotect, delete."""
+"""tapebay cartridge: create, list, show, protect, unprotect, delete, verify, recover, import, export."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from appliance.cli.options import ConfigOption, JsonOption, YesOption, confirm, reporting, request, show, table
-from appliance.cli.render import progress_bar
+from appliance.cli.ask import ask_by_name
+from appliance.cli.commands import Command, add
+from appliance.cli.options import table
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, check, convert and delete cartridges.")
 
-Barcode = Annotated[str, typer.Argument(metavar="BARCODE", help="For example A00001L6.")]
-
-
-@app.command(
-    epilog="Example: tapebay cartridge create A00001L6 --count 10 makes A00001L6 to A00010L6 in the free slots."
+_NEEDS_KEY = (
+    "A cartridge does not hold its keys: give the one that its blocks were encrypted with (--key-file), or read them "
+    "through a drive to which the application has given it."
 )
-def create(
-    barcode: Barcode,
-    count: Annotated[int, typer.Option(min=1, max=65535, help="How many, numbered on from the barcode.")] = 1,
-    medium: Annotated[str | None, typer.Option(help="LTO-5 to LTO-9; by default what the barcode's end says.")] = None,
-    capacity: Annotated[str | None, typer.Option(help='"100 GiB"; by default what such a medium holds.')] = None,
-    worm: Annotated[bool, typer.Option("--worm", help="Write once, read many.")] = False,
-    place: Annotated[
-        str | None, typer.Option("--to", help="slot:3, shelf, ...; by default the first free slot.")
-    ] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make new, empty cartridges."""
-    with reporting(as_json):
-        params = {"count": count, "medium": medium, "capacity": capacity, "worm": worm, "place": place}
-        with progress_bar("Making cartridges", not as_json, of_bytes=False) as progress:
-            made = request(config, "cartridge.create", progress, barcode=barcode, **params)
-        show(made, as_json, _list)
 
 
-@app.command("list")
-def list_(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List every cartridge, in the library and on the shelf. Works without a daemon."""
-    with reporting(as_json):
-        show(request(config, "cartridge.list"), as_json, _list)
-
-
-@app.command("show")
-def show_(barcode: Barcode, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show one cartridge in full."""
-    with reporting(as_json):
-        show(request(config, "cartridge.show", barcode=barcode), as_json, _show)
-
-
-@app.command()
-def protect(barcode: Barcode, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Slide the write-protect tab of a cartridge: drives only read it."""
-    _protect(barcode, True, config, as_json)
-
-
-@app.command()
-def unprotect(barcode: Barcode, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Slide the write-protect tab back: drives write it again."""
-    _protect(barcode, False, config, as_json)
-
-
-def _protect(barcode: str, protected: bool, config: Path | None, as_json: bool) -> None:
-    with reporting(as_json):
-        result = request(config, "cartridge.protect", barcode=barcode, protected=protected)
-        show(result, as_json, lambda _: typer.echo(f"{barcode} is {'' if protected else 'not '}write protected"))
-
-
-@app.command()
-def delete(barcode: Barcode, yes: YesOption = False, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Delete a cartridge and what is on it. There is no way back."""
-    with reporting(as_json):
-        request(config, "cartridge.show", barcode=barcode)  # a wrong barcode is said before the question
-        confirm(f"Delete cartridge {barcode} and all its data?", yes)
-        show(
-            request(config, "cartridge.delete", barcode=barcode), as_json, lambda _: typer.echo(f"{barcode} is deleted")
-        )
-
-
-def _list(cartridges: list[dict[str, Any]]) -> None:
+def _list(cartridges: list[dict[str, Any]], _given: dict[str, Any]) -> None:
     from appliance.settings.units import format_size
 
     table(
@@ -99,9 +37,121 @@ def _list(cartridges: list[dict[str, Any]]) -> None:
     )
 
 
-def _show(cartridge: dict[str, Any]) -> None:
+def _show(cartridge: dict[str, Any], _given: dict[str, Any]) -> None:
     from appliance.settings.units import format_size
 
     for name, value in cartridge.items():
         label = name.removesuffix("_bytes").replace("_", " ")
         typer.echo(f"{label:18}{format_size(value) if name.endswith('_bytes') else value}")
+
+
+def _protected(cartridge: dict[str, Any], _given: dict[str, Any]) -> None:
+    typer.echo(f"{cartridge['barcode']} is {'' if cartridge['write_protected'] else 'not '}write protected")
+
+
+def _deleted(result: dict[str, Any], _given: dict[str, Any]) -> None:
+    first, *rest = result["barcodes"]
+    typer.echo(f"{first} to {rest[-1]} are deleted: {1 + len(rest)} cartridges" if rest else f"{first} is deleted")
+
+
+def _delete_question(given: dict[str, Any]) -> str:
+    count = given.get("count", 1)
+    if count == 1:
+        return f"Delete cartridge {given['barcode']} and all its data?"
+    return f"Delete {count} cartridges from {given['barcode']} on, as many as there are, and all their data?"
+
+
+def _must_be_there(config: Path | None, given: dict[str, Any]) -> None:
+    if given.get("count", 1) == 1:
+        ask_by_name(config, "cartridge.show", barcode=given["barcode"])
+
+
+def _text(report: dict[str, Any], _given: dict[str, Any]) -> None:
+    typer.echo("\n".join(report["text"]))
+
+
+def _imported(report: dict[str, Any], given: dict[str, Any]) -> None:
+    _copied(f"{given['file']} imported as {given['barcode']}", report)
+
+
+def _exported(report: dict[str, Any], given: dict[str, Any]) -> None:
+    _copied(f"{given['barcode']} exported to {given['file']}", report)
+
+
+def _copied(what: str, report: dict[str, Any]) -> None:
+    from appliance.settings.units import format_size
+
+    size = format_size(report["bytes_copied"])
+    typer.echo(f"{what}: {report['blocks']} blocks, {report['filemarks']} filemarks, {size}")
+    for note in report["notes"]:
+        typer.echo(f"note: {note}")
+    if report["undecrypted"]:
+        typer.echo(_NEEDS_KEY)
+
+
+COMMANDS = [
+    Command(
+        "cartridge.create",
+        _list,
+        example="tapebay cartridge create A00001L6 --count 10 makes A00001L6 to A00010L6 in the free slots.",
+        doing="Making cartridges",
+        of_bytes=False,
+        interrupted="interrupted; what was made stays, and the same command with --skip-existing makes the rest",
+    ),
+    Command("cartridge.list", _list),
+    Command("cartridge.show", _show),
+    Command(
+        "cartridge.protect",
+        _protected,
+        help="Slide the write-protect tab of a cartridge: drives only read it.",
+        fixed=(("protected", True),),
+    ),
+    Command(
+        "cartridge.protect",
+        _protected,
+        name="unprotect",
+        help="Slide the write-protect tab back: drives write it again.",
+        fixed=(("protected", False),),
+    ),
+    Command(
+        "cartridge.delete",
+        _deleted,
+        example="tapebay cartridge delete A00001L6 --count 10 deletes what there is of A00001L6 to A00010L6.",
+        doing="Deleting cartridges",
+        of_bytes=False,
+        question=_delete_question,
+        before=_must_be_there,
+        interrupted="interrupted; what was deleted is gone, and the same command deletes the rest",
+    ),
+    Command(
+        "cartridge.verify",
+        _text,
+        example="tapebay cartridge verify A00001L6",
+        doing="Verifying {barcode}",
+        fails=lambda report: bool(report["damages"]),
+    ),
+    Command(
+        "cartridge.recover",
+        _text,
+        example="tapebay cartridge recover A00001L6 A00101L6",
+        doing="Saving {barcode}",
+        fails=lambda report: bool(report["lost"]),  # so that `recover ... && delete ...` deletes nothing that is needed
+    ),
+    Command(
+        "cartridge.import",
+        _imported,
+        example="tapebay cartridge import A00009L6 old.tap --format simh",
+        doing="Importing {file}",
+        fails=lambda report: bool(report["incomplete"]),
+    ),
+    Command(
+        "cartridge.export",
+        _exported,
+        example="tapebay cartridge export A00001L6 tape.tap --format simh",
+        doing="Exporting {barcode}",
+        fails=lambda report: bool(report["left_out"]),
+    ),
+]
+
+for command in COMMANDS:
+    add(app, command)

@@ -58,22 +58,6 @@ def _fail(failure: Failure, message: str, as_json: bool) -> None:
     raise typer.Exit(failure.exit_status)
 
 
-def request(config: Path | None, method: str, progress: Progress = lambda done, total: None, **params: Any) -> Any:
-    """Ask the library's daemon; where none runs and the method does not need one, do it here. Raises as both do."""
-    from appliance.control import client as control
-    from appliance.settings import config_file
-
-    settings = config_file.load(config_file.find(config))
-    try:
-        return control.call(settings.library.control_socket, method, progress=progress, **params)
-    except OperatorError as error:
-        if error.failure is not Failure.NOT_RUNNING or not method.startswith("cartridge."):
-            raise
-    from appliance.operations import offline
-
-    return offline.request(settings, method, params, progress)
-
-
 def show(result: Any, as_json: bool, render: Callable[[Any], None]) -> None:
     """Print a result as JSON, or as `render` does for people."""
     if as_json:

@@ -36,7 +36,7 @@ def progress_bar(text: str, wanted: bool, *, of_bytes: bool = True) -> Iterator[
 
 
 def status(report: dict[str, Any]) -> None:
-    """The answer of the control method `status`."""
+    """The answer of the verb `status`."""
     typer.echo(f"{report['library']}: Tapebay {report['version']}, process {report['pid']}, {report['config']}")
     for portal in report["portals"]:
         advertised = f", advertised as {portal['advertised']}" if portal["advertised"] else ""
@@ -56,12 +56,22 @@ def status(report: dict[str, Any]) -> None:
     free = sum(row["barcode"] is None and row["place"].startswith("slot:") for row in report["elements"])
     shelf = f"; on the shelf: {', '.join(report['shelf'])}" if report["shelf"] else ""
     typer.echo(f"{free} free slots{shelf}")
+    for storage in report["storage"]:
+        typer.echo(_storage(storage))
     table(
         ["initiator", "target", "address", ">commands"],
         [(row["initiator"], row["target"], row["address"], row["commands"]) for row in report["sessions"]],
         title="Sessions",
         empty="No sessions.",
     )
+
+
+def _storage(storage: dict[str, Any]) -> str:
+    from appliance.settings.units import format_size
+
+    full = ": FULL, writes fail or are about to" if storage["full"] else ""
+    free, total = format_size(storage["free_bytes"]), format_size(storage["total_bytes"])
+    return f"storage of {', '.join(storage['holds'])}: {free} free of {total} ({storage['path']}){full}"
 
 
 def _devices(report: dict[str, Any], luns: dict[str, str]) -> list[tuple[object, ...]]:

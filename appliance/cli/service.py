@@ -7,7 +7,8 @@ import typer
 
 from appliance import __version__
 from appliance.cli import render
-from appliance.cli.options import ConfigOption, JsonOption, reporting, request, show, table
+from appliance.cli.commands import Command, add
+from appliance.cli.options import ConfigOption, JsonOption, reporting, show, table
 
 Portal = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where initiators connect.")]
 Advertise = Annotated[
@@ -15,10 +16,26 @@ Advertise = Annotated[
 ]
 
 
+COMMANDS = [
+    Command(
+        "status",
+        lambda report, _given: render.status(report),
+        help="Show what the running daemon serves: portals, targets, devices, cartridges, storage, sessions.",
+    ),
+    Command(
+        "health",
+        lambda _report, _given: None,
+        help="Exit with 0 when the daemon answers, 4 when not. For container health checks.",
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     app.command(epilog="Example: tapebay init /srv/library --portal 192.0.2.10:3260 --drives 4 --slots 40")(init)
     app.command(epilog="Example: tapebay serve --config /srv/library")(serve)
-    for command in (status, health, stop, check, models, demo, version):
+    for verb_command in COMMANDS:
+        add(app, verb_command)
+    for command in (stop, check, models, demo, version):
         app.command()(command)
 
 
@@ -72,18 +89,6 @@ def serve(
         if init:
             setup.create_default(config_file.wanted(config))
         daemon.serve(config_file.find(config))
-
-
-def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show what the running daemon serves: portals, targets, devices, cartridges, sessions."""
-    with reporting(as_json):
-        show(request(config, "status"), as_json, render.status)
-
-
-def health(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Exit with 0 when the daemon answers, 4 when not. For container health checks."""
-    with reporting(as_json):
-        show(request(config, "health"), as_json, lambda _: None)
 
 
 def stop(config: ConfigOption = None, as_json: JsonOption = False) -> None:

@@ -1,28 +1,19 @@
-"""The control socket: a Unix socket in the library on which the command line reaches the daemon.
+"""The Python client of the HTTP API, over the control socket: a Unix socket in the library.
 
-One JSON object a line, in both directions:
-
-    {"version": 1, "method": "cartridge.list", "params": {}}
-    {"version": 1, "result": [...]}
-    {"version": 1, "error": {"code": "not-found", "message": "..."}}
-
-Before the answer to a long request may come any number of lines {"version": 1, "progress": [done, total]}.
-A connection may carry several requests, one after the other. Who may open the socket may operate the library: its
-mode is 0660, so that is the daemon's user and group.
+call(path, "cartridge.list") asks the daemon behind `path` for a verb; appliance/web/app.py describes the API.
 """
 
 import json
 import os
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+import httpx
 
 from appliance.failures import Failure, OperatorError
 
-VERSION = 1
-LIMIT_LINE_BYTES = 1 << 20
 ANSWER_SECONDS = 300.0  # a move waits for a drive that is busy
 _SUN_PATH_BYTES = 107  # unix(7): sun_path is 108 bytes with its terminating null
 
@@ -44,49 +35,75 @@ def reachable(path: Path) -> Iterator[str]:
 
 def call(
     path: Path,
-    method: str,
+    verb: str,
     *,
     timeout_seconds: float = ANSWER_SECONDS,
     progress: Progress = lambda done, total: None,
-    **params: Any,
+    **parameters: Any,
 ) -> Any:
     """Ask the daemon behind `path`. Raises OperatorError: NOT_RUNNING when nobody listens, else what it answered.
 
-    timeout_seconds: for each line of the answer.
+    timeout_seconds: for the answer to begin and to go on.
     """
     try:
-        with socket.socket(socket.AF_UNIX) as connection, reachable(path) as name:
-            connection.settimeout(timeout_seconds)
-            connection.connect(name)
-            connection.sendall(encode_line({"version": VERSION, "method": method, "params": params}))
-            with connection.makefile("rb") as lines:
-                return _answer(path, lines, progress)
-    except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise OperatorError(Failure.NOT_RUNNING, f"no daemon listens on {path}; start it: tapebay serve") from error
-    except OSError as error:
-        raise OperatorError(Failure.NOT_RUNNING, f"the daemon behind {path} cannot be reached: {error}") from error
+        with (
+            reachable(path) as name,
+            _client(name, timeout_seconds) as client,
+            _asked(client, verb, parameters) as answer,
+        ):
+            return _result(path, answer, progress)
+    except (FileNotFoundError, httpx.ConnectError) as error:
+        message = (
+            f"no daemon listens on {path}; start it: tapebay serve (if it was started, its log says why it ended, for "
+            "example a port that is taken)"
+        )
+        raise OperatorError(Failure.NOT_RUNNING, message) from error
+    except httpx.TimeoutException as error:
+        message = f"the daemon behind {path} did not answer {verb} in {timeout_seconds:.0f} seconds"
+        raise OperatorError(Failure.REFUSED, message) from error
+    except (httpx.TransportError, OSError) as error:
+        message = f"the daemon behind {path} went away while answering: {error}"
+        raise OperatorError(Failure.NOT_RUNNING, message) from error
 
 
-def _answer(path: Path, lines: BinaryIO, progress: Progress) -> Any:
-    while True:
-        match _decode(path, lines.readline(LIMIT_LINE_BYTES + 1)):
-            case {"progress": [int() as done, int() as total]}:
-                progress(done, total)
-            case {"error": {"code": code, "message": message}}:
-                raise OperatorError(Failure.of_code(code), str(message))
-            case document:
-                return document.get("result")
+def _client(name: str, timeout_seconds: float) -> httpx.Client:
+    return httpx.Client(
+        transport=httpx.HTTPTransport(uds=name), base_url="http://tapebay/v1/", timeout=timeout_seconds, trust_env=False
+    )
 
 
-def _decode(path: Path, line: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(line)
-    except ValueError as wrong:
-        raise OperatorError(Failure.NOT_RUNNING, f"the daemon behind {path} went away while answering") from wrong
-    if not isinstance(document, dict):
-        raise OperatorError(Failure.NOT_RUNNING, f"what answers at {path} is not Tapebay")
-    return document
+def _asked(client: httpx.Client, verb: str, parameters: dict[str, Any]) -> Any:
+    headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
+    # json.dumps escapes what is not ASCII, also the bytes of a path that are not UTF-8.
+    return client.stream("POST", verb.replace(".", "/"), content=json.dumps(parameters, default=str), headers=headers)
 
 
-def encode_line(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+def _result(path: Path, answer: httpx.Response, progress: Progress) -> Any:
+    if answer.headers.get("content-type", "").startswith("application/problem+json"):
+        raise _error(json.loads(answer.read()))
+    if answer.status_code == 503:
+        raise OperatorError(Failure.REFUSED, "the daemon answers too many requests just now; try again")
+    for name, data in _events(answer.iter_lines()):
+        match name:
+            case "progress":
+                progress(data["done"], data["total"])
+            case "problem":
+                raise _error(data)
+            case "result":
+                return data
+    raise OperatorError(Failure.NOT_RUNNING, f"the daemon behind {path} went away while answering")
+
+
+def _events(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """The events of a stream, as the server writes them: a name, then one line of data."""
+    name = ""
+    for line in lines:
+        field, _, value = line.partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield name, json.loads(value)
+
+
+def _error(problem: dict[str, Any]) -> OperatorError:
+    return OperatorError(Failure.of_code(problem.get("code")), str(problem.get("detail")))

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from appliance.failures import Failure, OperatorError
+from appliance.settings.units import parse_size_of_at_least
 from scsi_targets.devices.tape.base import CleaningCartridge, Loadable
 from vlib_images.atomic import sync_directory, synchronized_together
 from vlib_images.cartridge.cartridge import Cartridge
@@ -59,6 +60,14 @@ def medium_of(barcode: str, name: str | None, worm: bool) -> MediumType:
         what = f"there is no medium {name!r}" if name else f"barcode {barcode} does not say what medium it is"
         raise OperatorError(Failure.USAGE, f"{what}; give one with --medium: {kinds}")
     return MEDIA.get(f"{medium.name} WORM", medium) if worm else medium
+
+
+def capacity_of(text: str | None) -> int | None:
+    """What an operator gave as the capacity, in bytes; None: what the medium holds. Raises OperatorError USAGE."""
+    try:
+        return None if text is None else parse_size_of_at_least(text, LEAST_CAPACITY_BYTES)
+    except ValueError as error:
+        raise OperatorError(Failure.USAGE, f"--capacity: {error}") from None
 
 
 class CartridgeStore:

@@ -1,23 +1,15 @@
-"""Disks of a library: their images, and their sections in tapebay.toml."""
+"""Disks of a library: their images, which of them were there before, and how they are."""
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from appliance.failures import Failure, OperatorError
-from appliance.library.files import LibraryFiles
-from appliance.settings import config_file
 from appliance.settings.settings import DiskSettings, Settings
-from appliance.settings.template import disk_section
-from appliance.settings.units import format_size, parse_size
-from vlib_images.atomic import write_atomically
-from vlib_images.disk import convert as disk_convert
-from vlib_images.disk.convert import ConversionFailed, ConverterMissing, Progress
+from appliance.settings.units import format_size
 from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
 from vlib_images.library.state import JsonValue, StateStore
 
@@ -53,144 +45,6 @@ class Known:
         gone = self._store.items(DISKS).keys() - set(names)
         if gone:
             self._store.update(DISKS, dict.fromkeys(gone))
-
-
-def create(
-    path: Path, name: str, size: str, *, block_size: int = 512, removable: bool = False, read_only: bool = False
-) -> dict[str, Any]:
-    """Make a sparse image for a new disk and add its section to the configuration file at `path`.
-
-    The file keeps its comments: the section goes to its end. Raises ConfigError when the result would not be a valid
-    configuration, OperatorError REFUSED when the image exists; then nothing has changed.
-    """
-    section = disk_section(name, size, block_size=block_size, removable=removable, read_only=read_only)
-    return _add(path, section, lambda image: make_image(image, parse_size(size)))
-
-
-def import_disk(
-    path: Path, name: str, source: Path, *, block_size: int = 512, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Make a new disk from an image of any format that qemu-img knows, as create() does; what create() raises, and
-    OperatorError REFUSED for what cannot be converted."""
-    with _conversion_errors():
-        size = disk_convert.virtual_size(source)
-        section = disk_section(name, str(size), block_size=block_size)
-        return _add(path, section, lambda image: _import(source, image, progress))
-
-
-def _import(source: Path, image: Path, progress: Progress | None) -> None:
-    image.parent.mkdir(parents=True, exist_ok=True)
-    disk_convert.import_image(source, image, progress=progress)
-
-
-def export_disk(
-    settings: Settings, name: str, destination: Path, image_format: str, *, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Write a disk's content to a new image of another format. Raises OperatorError: NOT_FOUND, IN_USE while the disk
-    is served, USAGE for a format nobody knows, REFUSED."""
-    disk = _find(settings, name)
-    if image_format not in disk_convert.EXPORT_FORMATS:
-        raise OperatorError(Failure.USAGE, f"{image_format} is none of {', '.join(disk_convert.EXPORT_FORMATS)}")
-    with _conversion_errors():
-        disk_convert.export_image(settings.image_of(disk), destination, image_format, progress=progress)
-    return {"name": name, "image": str(destination), "format": image_format}
-
-
-@contextmanager
-def _conversion_errors() -> Iterator[None]:
-    try:
-        yield
-    except DiskInUse as error:
-        message = f"{error}; stop the daemon first, so that the copy is of one moment"
-        raise OperatorError(Failure.IN_USE, message) from None
-    except (ConversionFailed, ConverterMissing, NotADisk) as error:
-        raise OperatorError(Failure.REFUSED, str(error)) from None
-
-
-def grow(path: Path, name: str, size: str) -> dict[str, Any]:
-    """Set a larger size in the configuration file at `path`; the image grows when the disk is served, now or later.
-
-    Returns the disk as describe() does. Raises ConfigError, OperatorError NOT_FOUND, REFUSED when it is not larger."""
-    text = path.read_text(encoding="utf-8")
-    settings = config_file.parse(path, text)
-    disk = _find(settings, name)
-    present = max(disk.size or 0, _length_of(settings.image_of(disk)))
-    try:
-        asked = parse_size(size)
-    except ValueError as error:
-        raise OperatorError(Failure.USAGE, str(error)) from None
-    if asked <= present:
-        raise OperatorError(Failure.REFUSED, f"disk {name} has {format_size(present)} already; it can only grow")
-    changed = _with_size(text, settings.disks.index(disk), size)
-    if config_file.parse(path, changed).disks != [
-        other.model_copy(update={"size": asked}) if other.name == name else other for other in settings.disks
-    ]:
-        raise OperatorError(Failure.CONFIGURATION, f'{path}: set size = "{size}" of disk {name} by hand')
-    write_atomically(path, changed.encode(), mode=path.stat().st_mode & 0o777)
-    return next(shown for shown in describe(config_file.load(path)) if shown["name"] == name)
-
-
-def _with_size(text: str, index: int, size: str) -> str:
-    """`text` with another size in its [[disks]] section of that number."""
-    lines = text.splitlines(keepends=True)
-    headers = [at for at, line in enumerate(lines) if re.match(r"\s*\[\[\s*disks\s*\]\]", line)]
-    if index >= len(headers):
-        return text  # the disks are written in another of TOML's ways
-    start = headers[index] + 1
-    end = next((at for at in range(start, len(lines)) if lines[at].lstrip().startswith("[")), len(lines))
-    setting = f'size = "{size}"\n'
-    for at in range(start, end):
-        if re.match(r"\s*size\s*=", lines[at]):
-            lines[at] = setting
-            break
-    else:
-        lines.insert(start, setting)
-    return "".join(lines)
-
-
-def _find(settings: Settings, name: str) -> DiskSettings:
-    for disk in settings.disks:
-        if disk.name == name:
-            return disk
-    raise OperatorError(Failure.NOT_FOUND, f"there is no disk {name}; see: tapebay disk list")
-
-
-def _length_of(image: Path) -> int:
-    try:
-        return image.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _add(path: Path, section: str, make: Callable[[Path], None]) -> dict[str, Any]:
-    """Add the section of a new disk to the configuration file at `path` and have its image made."""
-    text = path.read_text(encoding="utf-8").rstrip()
-    extended = f"{text}\n\n{section}"
-    settings = config_file.parse(path, extended)
-    disk = settings.disks[-1]
-    image = settings.image_of(disk)
-    try:
-        make(image)
-    except FileExistsError:
-        message = f"{image} exists already; choose another name, or remove it first"
-        raise OperatorError(Failure.REFUSED, message) from None
-    try:
-        write_atomically(path, extended.encode(), mode=path.stat().st_mode & 0o777)
-    except OSError:
-        image.unlink()
-        raise
-    _remember(settings, disk.name, image)
-    return describe(settings)[-1]
-
-
-def _remember(settings: Settings, name: str, image: Path) -> None:
-    """From now on, not from its first start on: its file system may be gone by then. A daemon that has the library open
-    does it when it opens the disk."""
-    try:
-        with LibraryFiles.open(settings) as files:
-            Known(files.store).remember(name, image, image.stat().st_size)
-    except OperatorError as error:
-        log.debug("a new disk is remembered when it is first served", disk=name, reason=str(error))
 
 
 def open_image(disk: DiskSettings, path: Path, known: Known | None = None) -> DiskImage:
@@ -265,10 +119,12 @@ def make_image(path: Path, length_bytes: int) -> None:
 
 def describe(settings: Settings) -> list[dict[str, Any]]:
     """The configured disks; stored_bytes is what the image takes on its file system, None without an image."""
-    return [_describe(disk, settings.image_of(disk)) for disk in settings.disks]
+    return [describe_one(settings, disk) for disk in settings.disks]
 
 
-def _describe(disk: DiskSettings, path: Path) -> dict[str, Any]:
+def describe_one(settings: Settings, disk: DiskSettings) -> dict[str, Any]:
+    """One of them."""
+    path = settings.image_of(disk)
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,11 +13,12 @@ import structlog
 
 from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import CartridgeStore
+from appliance.library.contents import Contents
 from appliance.library.lock import LibraryLock
 from appliance.settings.settings import CHANGER, Settings
 from vlib_images.library.database.database import FILE_NAME, Database
 from vlib_images.library.database.takeover import OLD_FILES, open_database
-from vlib_images.library.inventory import BARCODE, Inventory, InventoryError
+from vlib_images.library.inventory import BARCODE, ElementType, Inventory, InventoryError
 from vlib_images.library.partition import Partition
 from vlib_images.library.state import StateDamaged, StateStore, put_document
 
@@ -34,13 +36,14 @@ def missing_directories(settings: Settings) -> list[Path]:
 class LibraryFiles:
     """Made by create() or open(); close() it, or use `with`. Meanwhile no other process opens this library."""
 
-    def __init__(self, settings: Settings, lock: LibraryLock, database: Database) -> None:
-        self.settings = settings
+    def __init__(self, declared: Settings, lock: LibraryLock, database: Database) -> None:
         self._lock = lock
+        self.changing = threading.Lock()  # one operator at a time makes or deletes things
         self.database = database
         self.store = StateStore(database)
-        self.inventory = Inventory(database, settings.layout())
-        self.cartridges = CartridgeStore(settings.library.cartridges)
+        self.contents = Contents(self.store, declared)
+        self.inventory = Inventory(database, self.settings.layout())
+        self.cartridges = CartridgeStore(declared.library.cartridges)
         for barcode in self.inventory.evicted:
             log.warning("the element of a cartridge is gone; it is on the shelf now", barcode=barcode)
         for line in self.cartridges.reconcile(self.inventory):
@@ -85,6 +88,17 @@ class LibraryFiles:
                 raise OperatorError(Failure.REFUSED, str(error)) from error
             opened.pop_all()
             return files
+
+    @property
+    def settings(self) -> Settings:
+        """tapebay.toml, with what the library contains in place of what the file declares."""
+        return self.contents.settings
+
+    @property
+    def drives(self) -> dict[str, int]:
+        """Drive names with their element addresses."""
+        elements = self.inventory.elements(ElementType.DRIVE)
+        return {drive.name: element.address for drive, element in zip(self.settings.drives, elements, strict=True)}
 
     def serial_number(self, name: str, configured: str | None) -> str:
         """A device's serial number: the configured one, or ten characters made from the library's identity and `name`.

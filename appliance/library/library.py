@@ -1,5 +1,6 @@
 """A library that is served: from settings and files to logical units, targets and the iSCSI server."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
+from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.raw import DiskImage
 from vlib_images.errors import CartridgeError
 from vlib_images.library.inventory import ElementType
@@ -54,9 +56,10 @@ class Library:
     """The logical units and targets of one library, and their server. open() it, start(), stop(), close()."""
 
     def __init__(self, files: LibraryFiles, open_image: OpenImage) -> None:
-        self.settings = settings = files.settings
+        settings = files.settings
         self._open_image = open_image
         self.files = files
+        self.opened_at = time.time()
         self.bound: list[str] = []
         self._state = files.store.namespace(DEVICES)
         self.drives = self._make_drives()
@@ -65,6 +68,11 @@ class Library:
         self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives, **self._make_disks()}
         self.directory = Directory(settings, self.units)
         self.server = Server(self.directory, self.directory.all_portals, limits_of(settings))
+
+    @property
+    def settings(self) -> Settings:
+        """tapebay.toml, with what the library contains now."""
+        return self.files.settings
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -106,12 +114,15 @@ class Library:
         self.files.close()
 
     def grow_disk(self, name: str, size_bytes: int) -> None:
-        """Lengthen the image of a served disk and remember it. Raises KeyError: there is no disk of that name;
-        ValueError, OSError, CheckCondition as BlockDevice.grow()."""
+        """Lengthen the image of a served disk and remember it; initiators are told that its capacity has changed. A
+        disk that is not served yet grows when it is. Raises OperatorError REFUSED, OSError."""
         disk = self.units.get(name)
         if not isinstance(disk, BlockDevice):
-            raise KeyError(name)
-        disk.grow(size_bytes)
+            return
+        try:
+            disk.grow(size_bytes)
+        except (ValueError, CheckCondition) as error:
+            raise OperatorError(Failure.REFUSED, f"disk {name} cannot grow now: {error}") from error
         disks.Known(self.files.store).remember(name, disk.medium.path, size_bytes)
 
     def _make_drives(self) -> dict[str, TapeDrive]:

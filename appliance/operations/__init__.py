@@ -1,1 +1,6 @@
-"""What an operator may do."""
+"""What can be done to a library: one typed list of verbs, one file a noun. Transports offer them, none adds any."""
+
+from appliance.operations import cartridge, cartridge_copies, disk, library, robot, session
+from appliance.operations.verb import VERBS
+
+__all__ = ["VERBS", "cartridge", "cartridge_copies", "disk", "library", "robot", "session"]

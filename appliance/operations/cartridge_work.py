@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from appliance.failures import Failure, OperatorError
-from appliance.library.cartridges import INCOMING, medium_of, owned
-from appliance.operations.offline_operations import capacity_of, translated
+from appliance.library.cartridges import INCOMING, capacity_of, medium_of, owned
+from appliance.operations.perform import translated
 from appliance.settings.settings import Settings
 from vlib_images import interchange
 from vlib_images.atomic import sync_directory

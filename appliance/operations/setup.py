@@ -8,9 +8,8 @@ from typing import Any
 from appliance import logs
 from appliance.failures import Failure, OperatorError
 from appliance.library.files import LibraryFiles, missing_directories
-from appliance.operations import demo_disk
-from appliance.operations.offline import finish
-from appliance.operations.offline_operations import Operations, translated
+from appliance.operations import cartridge, demo_disk
+from appliance.operations.perform import on_files, translated
 from appliance.settings import config_file
 from appliance.settings.settings import Settings
 from appliance.settings.template import Plan, render
@@ -57,16 +56,17 @@ def create(directory: Path, plan: Plan, progress: Progress = lambda done, total:
     directory.mkdir(parents=True, exist_ok=True, mode=0o750)
     with LibraryFiles.create(settings) as files:
         if plan.demo:
-            _add_demo(settings, files, progress)
+            _add_demo(path, settings, files, progress)
     write_atomically(path, text.encode())
     return path
 
 
-def _add_demo(settings: Settings, files: LibraryFiles, progress: Progress) -> None:
+def _add_demo(path: Path, settings: Settings, files: LibraryFiles, progress: Progress) -> None:
     known = set(files.inventory.barcodes())
     if DEMO_FIRST_BARCODE not in known:  # an interrupted init may have made them
         with translated():
-            finish(Operations(files).cartridge_create(DEMO_FIRST_BARCODE, count=DEMO_CARTRIDGES))
+            wanted = cartridge.Create(barcode=DEMO_FIRST_BARCODE, count=DEMO_CARTRIDGES)
+            cartridge.create(on_files(path, files), wanted)
     (disk,) = settings.disks
     demo_disk.create(settings.image_of(disk), parse_size(DEMO_DISK_SIZE), progress)
 

@@ -29,15 +29,17 @@ def _accounts(settings: Settings) -> Iterator[str]:
         earlier = next((n for n, one in enumerate(accounts[: number - 1], start=1) if _hides(one, account)), None)
         if earlier:
             yield (
-                f"chap.accounts[{number}] (user {account.user!r}) is never asked for: chap.accounts[{earlier}] matches "
-                "the same initiators and targets first; put the narrower account first, or give each its own pattern"
+                f"chap.accounts[{number}] (user {account.user!r}) never counts: chap.accounts[{earlier}] has the same "
+                "user and matches the same initiators and targets first; put the narrower one first, or remove one"
             )
         if not any(_matches(target.iqn, account.target) for target in settings.targets):
             yield f"chap.accounts[{number}] (user {account.user!r}) is of no use: no target matches {account.target!r}"
 
 
 def _hides(earlier: ChapAccount, later: ChapAccount) -> bool:
-    return _covers(earlier.initiator, later.initiator) and _covers(earlier.target, later.target)
+    """Of accounts with the same user, the first that matches counts."""
+    same_user = earlier.user == later.user
+    return same_user and _covers(earlier.initiator, later.initiator) and _covers(earlier.target, later.target)
 
 
 def _locked_out(settings: Settings) -> Iterator[str]:

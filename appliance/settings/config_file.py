@@ -84,7 +84,4 @@ def parse(path: Path, text: str) -> Settings:
 def _with_absolute_paths(settings: Settings, directory: Path) -> Settings:
     library = settings.library
     absolute = {name: directory / getattr(library, name) for name in ("cartridges", "disks", "state", "control_socket")}
-    disks = [
-        disk.model_copy(update={"image": directory / disk.image}) if disk.image else disk for disk in settings.disks
-    ]
-    return settings.model_copy(update={"library": library.model_copy(update=absolute), "disks": disks})
+    return settings.model_copy(update={"library": library.model_copy(update=absolute)}).placed(directory)

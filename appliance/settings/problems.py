@@ -46,7 +46,14 @@ _WORDS: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = {
 
 def problems_of(error: ValidationError, model: type[BaseModel], label: Callable[[str], str] = str) -> Iterator[str]:
     """A line for each thing that is wrong. label: how the reader knows a setting, by default its dotted name."""
-    for detail in error.errors(include_url=False):
+    return lines_of(error.errors(include_url=False), model, label)
+
+
+def lines_of(
+    details: Iterable[ErrorDetails], model: type[BaseModel], label: Callable[[str], str] = str
+) -> Iterator[str]:
+    """The same of pydantic's details."""
+    for detail in details:
         where = label(_location(detail["loc"]))
         match detail["type"]:
             case "extra_forbidden":

@@ -5,6 +5,8 @@ docs/configuration.md explains them to operators; appliance/template.py writes t
 
 import ipaddress
 import re
+from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +16,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FieldSerializationInfo,
     PlainSerializer,
+    PrivateAttr,
     SecretStr,
+    field_serializer,
     model_validator,
 )
 
@@ -180,6 +185,11 @@ class ChapAccount(Section):
     mutual_user: ChapName | None = None
     mutual_secret: ChapSecret | None = None
 
+    @field_serializer("secret", "mutual_secret", when_used="json-unless-none")
+    def _secret(self, value: SecretStr, info: FieldSerializationInfo) -> str:
+        """Stars, but for the library's own state."""
+        return value.get_secret_value() if (info.context or {}).get("secrets") else str(value)
+
     @model_validator(mode="after")
     def _mutual_pair(self) -> "ChapAccount":
         if (self.mutual_user is None) != (self.mutual_secret is None):
@@ -209,7 +219,7 @@ class LoggingSettings(Section):
 
 
 class Settings(Section):
-    """A whole tapebay.toml. `directory` is where the file lies; relative paths start there."""
+    """A whole tapebay.toml, or what a library makes of it."""
 
     library: LibrarySettings = LibrarySettings()
     portals: Annotated[list[PortalSettings], Field(min_length=1)]
@@ -221,26 +231,50 @@ class Settings(Section):
     limits: LimitsSettings = LimitsSettings()
     logging: LoggingSettings = LoggingSettings()
 
+    _directory: Path = PrivateAttr(default=Path())
+    _luns: dict[str, int] = PrivateAttr(default_factory=dict)
+
+    @property
+    def directory(self) -> Path:
+        """Where the file lies; the images of disks are looked for from there."""
+        return self._directory
+
+    def placed(self, directory: Path, luns: Mapping[str, int] | None = None) -> "Settings":
+        """The same, read in `directory`, with LUNs that devices have already in targets that name none."""
+        copy = self.model_copy()
+        copy._directory = directory
+        copy._luns = dict(luns or {})
+        return copy
+
     def device_names(self) -> list[str]:
         """The changer, the drives, the disks: the order of their default LUNs."""
         return [CHANGER, *(drive.name for drive in self.drives), *(disk.name for disk in self.disks)]
 
     def image_of(self, disk: DiskSettings) -> Path:
         """Where a disk's image lies."""
-        return disk.image or self.library.disks / f"{disk.name}.img"
+        return self.directory / disk.image if disk.image else self.library.disks / f"{disk.name}.img"
 
     def lun_map(self, target: TargetSettings) -> dict[int, str]:
-        """LUN to device name: as the target says; or the changer at 0, the drives from 1, then the disks.
-
-        A disk's own `lun` comes first, the others fill the free numbers in that order.
-        """
+        """LUN to device name, as the target says; else as automatic_luns() does."""
         if target.luns is not None:
             return dict(target.luns)
-        chosen = {disk.name: disk.lun for disk in self.disks if disk.lun is not None}
-        luns = {lun: name for name, lun in chosen.items()}
-        free = (lun for lun in range(16384) if lun not in luns)
-        luns.update({next(free): name for name in self.device_names() if name not in chosen})
-        return dict(sorted(luns.items()))
+        return {lun: name for name, lun in self.automatic_luns().items()}
+
+    def automatic_luns(self) -> dict[str, int]:
+        """Device name to LUN, by LUN: the changer at 0, the drives from 1, then the disks.
+
+        A disk's own `lun` comes first, then what a device has already; the others fill the free numbers in that order.
+        """
+        luns = {disk.name: disk.lun for disk in self.disks if disk.lun is not None}
+        for name, lun in self._luns.items():
+            if name in self.device_names() and name not in luns and lun not in luns.values():
+                luns[name] = lun
+        taken = set(luns.values())
+        free = (lun for lun in range(16384) if lun not in taken)
+        for name in self.device_names():
+            if name not in luns:
+                luns[name] = next(free)
+        return dict(sorted(luns.items(), key=itemgetter(1)))
 
     def layout(self) -> Layout:
         """The element addresses that the configured model gives its elements. Raises ValueError: too many."""

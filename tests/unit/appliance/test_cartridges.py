@@ -2,17 +2,19 @@
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import medium_of, numbered_on
 from appliance.library.files import LibraryFiles
-from appliance.operations import offline, setup
-from appliance.operations.offline_operations import CREATED_TOGETHER, Operations, translated
+from appliance.operations import setup
+from appliance.operations.cartridge import CREATED_TOGETHER
 from appliance.settings import config_file
 from appliance.settings.settings import Settings
 from datamover.engine import storage_fault, storage_faults_clear
+from tests.unit.appliance.offline import offline
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.errors import WriteProtected
 from vlib_images.library.inventory import ElementType
@@ -23,14 +25,17 @@ def settings(tmp_path: Path) -> Settings:
     return config_file.load(setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0", slots=4)))
 
 
+def ask(settings: Settings, name: str, **params: object) -> Any:
+    return offline(settings.directory / "tapebay.toml", name, **params)
+
+
 def create(settings: Settings, barcode: str, **params: object) -> list[dict[str, object]]:
-    with LibraryFiles.open(settings) as files, translated():
-        return offline.finish(Operations(files).cartridge_create(barcode, **params))  # type: ignore[arg-type]
+    created: list[dict[str, object]] = ask(settings, "cartridge.create", barcode=barcode, **params)
+    return created
 
 
 def listed(settings: Settings) -> dict[object, object]:
-    with LibraryFiles.open(settings) as files:
-        return {row["barcode"]: row["place"] for row in Operations(files).cartridge_list()}
+    return {row["barcode"]: row["place"] for row in ask(settings, "cartridge.list")}
 
 
 def refusal(settings: Settings, barcode: str, **params: object) -> OperatorError:
@@ -102,28 +107,26 @@ def test_the_barcode_tells_the_medium() -> None:
 
 def test_write_protection(settings: Settings) -> None:
     create(settings, "A00001L6")
-    with LibraryFiles.open(settings) as files, translated():
-        operations = Operations(files)
-        assert operations.cartridge_protect("A00001L6", True)["write_protected"]
-        with files.cartridges.open("A00001L6") as cartridge, pytest.raises(WriteProtected):
-            cartridge.write_block(b"data")
-        assert not operations.cartridge_protect("A00001L6", False)["write_protected"]
+    assert ask(settings, "cartridge.protect", barcode="A00001L6", protected=True)["write_protected"]
+    with Cartridge.open(settings.library.cartridges / "A00001L6") as cartridge, pytest.raises(WriteProtected):
+        cartridge.write_block(b"data")
+    assert not ask(settings, "cartridge.protect", barcode="A00001L6", protected=False)["write_protected"]
+    with LibraryFiles.open(settings) as files:
         files.inventory.move(files.inventory.elements(ElementType.STORAGE)[0].address, 256)
-    with LibraryFiles.open(settings) as files, pytest.raises(OperatorError, match="unload it first"):
-        Operations(files).cartridge_protect("A00001L6", True)
+    with pytest.raises(OperatorError, match="unload it first"):
+        ask(settings, "cartridge.protect", barcode="A00001L6", protected=True)
 
 
 def test_delete(settings: Settings) -> None:
     create(settings, "A00001L6", count=2)
+    ask(settings, "cartridge.delete", barcode="A00001L6")
+    with pytest.raises(OperatorError) as caught:
+        ask(settings, "cartridge.delete", barcode="A00001L6")
+    assert caught.value.failure is Failure.NOT_FOUND
     with LibraryFiles.open(settings) as files:
-        operations = Operations(files)
-        operations.cartridge_delete("A00001L6")
-        with pytest.raises(OperatorError) as caught, translated():
-            operations.cartridge_delete("A00001L6")
-        assert caught.value.failure is Failure.NOT_FOUND
         files.inventory.move(files.inventory.elements(ElementType.STORAGE)[1].address, 256)
-        with pytest.raises(OperatorError, match="unload it first"):
-            operations.cartridge_delete("A00002L6")
+    with pytest.raises(OperatorError, match="unload it first"):
+        ask(settings, "cartridge.delete", barcode="A00002L6")
     assert listed(settings) == {"A00002L6": "drive:0"}
     assert [path.name for path in settings.library.cartridges.iterdir()] == ["A00002L6"]
 
@@ -138,8 +141,7 @@ def test_a_cartridge_that_was_copied_in_is_on_the_shelf(settings: Settings) -> N
 def test_a_cartridge_whose_directory_is_missing_keeps_its_place(settings: Settings) -> None:
     create(settings, "A00001L6")
     (settings.library.cartridges / "A00001L6").rename(settings.library.state / "elsewhere")
-    with LibraryFiles.open(settings) as files:
-        shown = Operations(files).cartridge_show("A00001L6")
+    shown = ask(settings, "cartridge.show", barcode="A00001L6")
     assert shown["place"] == "slot:1"
     assert "cartridge" in str(shown["problem"])
 
@@ -158,8 +160,7 @@ def test_what_a_crash_left_is_finished(settings: Settings) -> None:
 def test_a_damaged_cartridge_does_not_hide_the_others(settings: Settings) -> None:
     create(settings, "A00001L6", count=2)
     (settings.library.cartridges / "A00001L6" / "cartridge.json").write_text("{}")
-    with LibraryFiles.open(settings) as files:
-        rows = Operations(files).cartridge_list()
+    rows = ask(settings, "cartridge.list")
     assert [bool(row["problem"]) for row in rows] == [True, False]
 
 
@@ -177,10 +178,52 @@ def test_an_open_cartridge_is_described_too(settings: Settings) -> None:
 
 def test_progress_is_told(settings: Settings) -> None:
     seen = []
-    params = {"barcode": "A00001L6", "count": 3}
-    rows = offline.request(settings, "cartridge.create", params, lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert len(rows) == 3
+    count = 2 * CREATED_TOGETHER + 1
+    rows = ask(
+        settings,
+        "cartridge.create",
+        progress=lambda *step: seen.append(step),
+        barcode="A00001L6",
+        count=count,
+        place="shelf",
+    )
+    assert seen == [(done, count) for done in (CREATED_TOGETHER, 2 * CREATED_TOGETHER, count)]
+    assert len(rows) == count
+
+
+def test_an_interrupted_batch_is_completed(settings: Settings) -> None:
+    def interrupted(done: int, _total: int) -> None:
+        if done >= CREATED_TOGETHER:
+            raise KeyboardInterrupt
+
+    count = CREATED_TOGETHER + 4
+    with pytest.raises(KeyboardInterrupt):
+        ask(settings, "cartridge.create", progress=interrupted, barcode="A00001L6", count=count, place="shelf")
+    assert len(listed(settings)) == CREATED_TOGETHER
+    assert len(list(settings.library.cartridges.iterdir())) == CREATED_TOGETHER
+    assert refusal(settings, "A00001L6", count=count, place="shelf").failure is Failure.REFUSED
+    for _ in range(2):
+        assert len(create(settings, "A00001L6", count=count, place="shelf", skip_existing=True)) == count
+        assert len(listed(settings)) == count
+
+
+def test_a_range_is_deleted(settings: Settings) -> None:
+    create(settings, "A00002L6", count=3)
+    gone = ask(settings, "cartridge.delete", barcode="A00001L6", count=3)
+    assert gone == {"barcodes": ["A00002L6", "A00003L6"]}
+    assert listed(settings) == {"A00004L6": "slot:3"}
+    with pytest.raises(OperatorError) as caught:
+        ask(settings, "cartridge.delete", barcode="A00001L6", count=3)
+    assert caught.value.failure is Failure.NOT_FOUND
+
+
+def test_a_range_of_which_one_is_loaded_is_left_whole(settings: Settings) -> None:
+    create(settings, "A00001L6", count=3)
+    with LibraryFiles.open(settings) as files:
+        files.inventory.move(files.inventory.elements(ElementType.STORAGE)[2].address, 256)
+    with pytest.raises(OperatorError, match="A00003L6 is in drive:0"):
+        ask(settings, "cartridge.delete", barcode="A00001L6", count=3)
+    assert len(listed(settings)) == 3
 
 
 def test_one_process_at_a_time(settings: Settings) -> None:
@@ -210,7 +253,7 @@ def test_cartridges_that_do_not_reach_the_disk_are_not_there(settings: Settings)
     finally:
         storage_faults_clear()
     made = [f"A{number:05}L6" for number in range(1, CREATED_TOGETHER + 1)]
-    assert sorted(listed(settings)) == made
+    assert sorted(map(str, listed(settings))) == made
     assert sorted(path.name for path in settings.library.cartridges.iterdir()) == made
     create(settings, f"A{CREATED_TOGETHER + 1:05}L6", count=20, place="shelf")
     assert len(listed(settings)) == CREATED_TOGETHER + 20
@@ -226,5 +269,4 @@ def test_a_directory_in_the_way_of_one_keeps_all_from_being_made(settings: Setti
 def test_what_is_told_of_new_cartridges_is_what_they_are(settings: Settings) -> None:
     told = create(settings, "A00001L6", count=2, worm=True) + create(settings, "CLN001L1")
     told += create(settings, "A00003L7", capacity="1 GiB", place="shelf")
-    with LibraryFiles.open(settings) as files:
-        assert told == [Operations(files).cartridge_show(row["barcode"]) for row in told]
+    assert told == [ask(settings, "cartridge.show", barcode=row["barcode"]) for row in told]

@@ -1,76 +1,123 @@
 """The control socket: requests, errors, bounds, and a server that goes on whatever one client does."""
 
 import json
+import re
+import resource
 import socket
 import stat
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import httpx
 import pytest
 
-from appliance.control.client import LIMIT_LINE_BYTES, call
+from appliance.control.client import call
 from appliance.control.server import LIMIT_CONNECTIONS, ControlServer
 from appliance.failures import Failure, OperatorError
+from appliance.operations import VERBS
+from appliance.operations.verb import Cancelled, Nothing, OnLibrary, OnSettings, Parameters, Scope, Verb, row_of
+from appliance.web.app import LIMIT_BODY_BYTES, make_app
+from vlib_images.library.inventory import NoSuchCartridge
 
 
-def echo(value: Any) -> Any:
-    return value
+class Echo(Parameters):
+    value: Any = None
+    number: int = 0
 
 
-def refuse() -> None:
-    raise OperatorError(Failure.NOT_FOUND, "there is no cartridge X")
+class Count(Parameters):
+    to: int
 
 
-def fail() -> None:
+class Slow:
+    """A verb that waits, and what it met."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on, self.ended = threading.Event(), threading.Event(), threading.Event()
+        self.cancelled = False
+
+    def run(self, context: OnSettings, parameters: Nothing) -> str:
+        """Report now and then, until it may go on."""
+        self.begun.set()
+        try:
+            while not self.go_on.wait(0.01):
+                context.progress(1, 2)
+        except Cancelled:
+            self.cancelled = True
+            raise
+        finally:
+            self.ended.set()
+        return "late but whole"
+
+
+def echo(context: OnSettings, parameters: Echo) -> Any:
+    """Say it again."""
+    return parameters.value
+
+
+def refuse(context: OnSettings, parameters: Nothing) -> None:
+    raise NoSuchCartridge("X")
+
+
+def fail(context: OnSettings, parameters: Nothing) -> None:
     raise ZeroDivisionError
 
 
-def count(to: int) -> Generator[tuple[int, int], None, str]:
-    for number in range(1, to + 1):
-        yield number, to
-    if to > 3:
-        raise KeyError(to)
+def count(context: OnSettings, parameters: Count) -> str:
+    for number in range(1, parameters.to + 1):
+        context.progress(number, parameters.to)
     return "counted"
 
 
-@contextmanager
-def guard() -> Iterator[None]:
-    try:
-        yield
-    except KeyError as error:
-        raise OperatorError(Failure.REFUSED, f"guarded {error}") from error
+def verbs(slow: Slow) -> dict[str, Verb]:
+    rows = {"echo": echo, "noun.refuse": refuse, "fail": fail, "count": count, "slow": slow.run}
+    return {name: row_of(name, Scope.READ, run) for name, run in rows.items()}
+
+
+def make_server(path: Path, slow: Slow | None = None) -> ControlServer:
+    def context(progress: Any) -> OnLibrary:
+        return cast(OnLibrary, OnSettings(cast(Any, None), path, progress=progress))
+
+    stopping = threading.Event()
+    return ControlServer(path, make_app(context, stopping, verbs(slow or Slow())), stopping)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    server = ControlServer(tmp_path / "c.sock", {"echo": echo, "refuse": refuse, "fail": fail, "count": count}, guard)
+def slow() -> Slow:
+    return Slow()
+
+
+@pytest.fixture
+def path(tmp_path: Path, slow: Slow) -> Iterator[Path]:
+    server = make_server(tmp_path / "c.sock", slow)
     server.start()
     yield tmp_path / "c.sock"
+    slow.go_on.set()
     server.stop()
     assert not (tmp_path / "c.sock").exists()
 
 
-def exchange(path: Path, *lines: bytes) -> list[Any]:
-    """The answers to raw lines, up to the end of the connection."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(20)
-        connection.connect(str(path))
-        connection.sendall(b"".join(lines))
-        connection.shutdown(socket.SHUT_WR)
-        return [json.loads(line) for line in connection.makefile("rb")]
+def client(path: Path) -> httpx.Client:
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://tapebay", timeout=20)
 
 
-def failure(path: Path, method: str, **params: Any) -> OperatorError:
+def failure(path: Path, name: str, **params: Any) -> OperatorError:
     with pytest.raises(OperatorError) as caught:
-        call(path, method, **params)
+        call(path, name, **params)
     return caught.value
 
 
 def test_a_request_is_answered(path: Path) -> None:
     assert call(path, "echo", value=["ä", {"n": 1}]) == ["ä", {"n": 1}]
+    assert call(path, "echo", value="b\udcfccher") == "b\udcfccher"  # a path that is not UTF-8
+    rows = [f"A{number:05}L6" * 20 for number in range(20_000)]
+    assert call(path, "count", to=1) == "counted"
+    with client(path) as plain:  # programs that want no events get the result alone
+        assert plain.post("/v1/echo", json={"value": 5}).json() == 5
+    assert len(rows) == 20_000
 
 
 def test_only_owner_and_group_may_ask(path: Path) -> None:
@@ -78,63 +125,120 @@ def test_only_owner_and_group_may_ask(path: Path) -> None:
 
 
 def test_errors_keep_their_code_and_words(path: Path) -> None:
-    error = failure(path, "refuse")
-    assert (error.failure, str(error)) == (Failure.NOT_FOUND, "there is no cartridge X")
+    error = failure(path, "noun.refuse")
+    assert (error.failure, str(error)) == (Failure.NOT_FOUND, str(NoSuchCartridge("X")))
     assert failure(path, "nothing").failure is Failure.USAGE
-    assert "unexpected keyword argument 'other'" in str(failure(path, "echo", value=1, other=2))
+    error = failure(path, "echo", value=1, other=2, number="many")
+    assert error.failure is Failure.USAGE
+    assert str(error).splitlines() == [
+        "number: must be a whole number, not 'many'",
+        "other: there is no such setting; known here: value, number",
+    ]
     assert failure(path, "fail").failure is Failure.INTERNAL
     assert call(path, "echo", value=1) == 1
 
 
+def test_problems_are_those_of_rfc_9457(path: Path) -> None:
+    with client(path) as plain:
+        answer = plain.post("/v1/noun/refuse")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert (answer.status_code, answer.json()["status"], answer.json()["code"]) == (404, 404, "not-found")
+        assert plain.get("/v1/echo").json()["code"] == "usage"
+        assert plain.get("/v1/echo").status_code == 405
+        assert plain.post("/elsewhere").json()["detail"] == "there is no verb at /elsewhere"
+
+
 def test_progress_comes_before_the_answer(path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    assert call(path, "count", progress=lambda done, total: seen.append((done, total)), to=3) == "counted"
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_the_guard_turns_errors_into_answers(path: Path) -> None:
-    error = failure(path, "count", to=4)
-    assert (error.failure, str(error)) == (Failure.REFUSED, "guarded 4")
-
-
-def test_several_requests_on_one_connection(path: Path) -> None:
-    lines = [json.dumps({"version": 1, "method": "echo", "params": {"value": n}}).encode() + b"\n" for n in range(3)]
-    assert [answer["result"] for answer in exchange(path, *lines)] == [0, 1, 2]
+    assert call(path, "count", progress=lambda done, total: seen.append((done, total)), to=100_000) == "counted"
+    assert seen[0] == (1, 100_000)
+    assert seen == sorted(seen)
+    assert len(seen) < 1000  # what nobody can follow is left out
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        b"not json\n",
-        b"[]\n",
-        b"\xff\xff\n",
-        b'{"version": 1}\n',
-        b'{"version": 2, "method": "echo", "params": {}}\n',
-        b'{"version": 1, "method": "echo", "params": []}\n',
-        b"[" * 100_000 + b"\n",
-        b"x" * (LIMIT_LINE_BYTES + 10),
-    ],
+    "body", [b"not json", b"[]", b"\xff\xff", b"", b"[" * 100_000, b'{"value": ' + b"9" * 10_000 + b"}"]
 )
-def test_what_is_not_a_request_is_a_usage_error(path: Path, line: bytes) -> None:
-    (answer,) = exchange(path, line)
-    assert answer["version"] == 1
-    assert answer["error"]["code"] == "usage"
+def test_what_is_not_a_request_is_a_usage_error(path: Path, body: bytes) -> None:
+    with client(path) as plain:
+        answer = plain.post("/v1/count", content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "usage"), answer.text
     assert call(path, "echo", value=1) == 1
 
 
-def test_too_many_connections_are_closed_and_the_others_go_on(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as first:
-        first.settimeout(20)
-        first.connect(str(path))
-        idle = [socket.socket(socket.AF_UNIX) for _ in range(LIMIT_CONNECTIONS)]
-        for connection in idle:
+@pytest.mark.parametrize("chunked", [False, True])
+def test_too_large_a_request(path: Path, chunked: bool) -> None:
+    parts = [b"x" * 4096] * (LIMIT_BODY_BYTES // 4096 + 1)
+    with client(path) as plain:
+        content: Any = iter(parts) if chunked else b"".join(parts)
+        answer = plain.post("/v1/echo", content=content, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (413, "usage")
+        assert "at most" in answer.json()["detail"]
+    assert call(path, "echo", value=1) == 1
+
+
+@pytest.mark.parametrize(
+    "raw", [b"x" * 100_000, b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/echo HTTP/1.1\r\n\r\n", b"\0" * 100]
+)
+def test_what_is_not_http(path: Path, raw: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(path))
+        connection.sendall(raw)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+    assert call(path, "echo", value=1) == 1
+
+
+def test_too_many_connections_are_refused_and_the_server_goes_on(path: Path) -> None:
+    idle = []
+    try:
+        for _ in range(200):
+            connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(20)
             connection.connect(str(path))
-        assert idle[-1].recv(1) == b""
-        first.sendall(b'{"version": 1, "method": "echo", "params": {"value": 5}}\n')
-        assert json.loads(first.makefile("rb").readline())["result"] == 5
+            idle.append(connection)
+        assert failure(path, "echo", value=5).failure is Failure.REFUSED
+    finally:
         for connection in idle:
             connection.close()
+    assert eventually(lambda: call(path, "echo", value=5) == 5)
+
+
+def eventually(condition: Any) -> bool:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return bool(condition())
+        except OperatorError:
+            if time.monotonic() > deadline:
+                raise
+
+
+def test_no_file_descriptor_left_is_survived(path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connection = socket.socket(socket.AF_UNIX)
+    open_now = max(int(name.name) for name in Path("/proc/self/fd").iterdir())
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 1, hard))
+        connection.connect(str(path))  # the server cannot accept it
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    connection.close()
+    assert eventually(lambda: call(path, "echo", value=5) == 5)
+
+
+def test_a_client_that_goes_away_stops_its_verb(path: Path, slow: Slow) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        call(path, "slow", progress=interrupt)
+    assert slow.ended.wait(20)
+    assert slow.cancelled
+    assert call(path, "echo", value=1) == 1
+
+
+def interrupt(_done: int, _total: int) -> None:
+    raise KeyboardInterrupt
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
@@ -167,42 +271,69 @@ def test_a_deep_library_and_a_socket_left_behind(tmp_path: Path) -> None:
     directory = tmp_path / ("d" * 100) / ("e" * 100)
     directory.mkdir(parents=True)
     for value in (1, 2):  # the second start finds what a killed daemon would leave
-        server = ControlServer(directory / "tapebay.sock", {"echo": echo})
+        server = make_server(directory / "tapebay.sock")
         server.start()
         assert call(directory / "tapebay.sock", "echo", value=value) == value
         server.stop()
         (directory / "tapebay.sock").touch()
 
 
-def test_stopping_ends_idle_connections(tmp_path: Path) -> None:
-    server = ControlServer(tmp_path / "c.sock", {"echo": echo})
+def test_stopping_ends_idle_connections_and_what_is_at_work(tmp_path: Path) -> None:
+    slow = Slow()
+    server = make_server(tmp_path / "c.sock", slow)
     server.start()
-    with socket.socket(socket.AF_UNIX) as idle:
-        idle.settimeout(20)
-        idle.connect(str(tmp_path / "c.sock"))
-        idle.sendall(b'{"version": 1, "method": "echo", "params": {"value": 5}}\n')
-        assert idle.recv(4096)
+    said: list[str] = []
+    waiting = threading.Thread(target=lambda: said.append(str(failure(tmp_path / "c.sock", "slow"))))
+    waiting.start()
+    assert slow.begun.wait(20)
+    with client(tmp_path / "c.sock") as idle:
+        assert idle.post("/v1/echo", json={"value": 5}).json() == 5
         server.stop()
-        assert idle.recv(1) == b""
+    waiting.join(20)
+    assert slow.cancelled
+    assert "stopped half-way" in said[0]
 
 
 def test_stopping_lets_an_answer_out(tmp_path: Path) -> None:
-    stopping, answered = threading.Event(), threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
+    slow = Slow()
 
-    def slow() -> str:
-        stopping.set()
-        answered.wait(20)
+    def quiet(context: OnSettings, parameters: Nothing) -> str:
+        begun.set()
+        go_on.wait(20)
         return "late but whole"
 
-    server = ControlServer(tmp_path / "c.sock", {"slow": slow})
+    slow.run = quiet  # type: ignore[method-assign]
+    server = make_server(tmp_path / "c.sock", slow)
     server.start()
     results: list[str] = []
-    client = threading.Thread(target=lambda: results.append(call(tmp_path / "c.sock", "slow")))
-    client.start()
-    assert stopping.wait(20)
+    asking = threading.Thread(target=lambda: results.append(call(tmp_path / "c.sock", "slow")))
+    asking.start()
+    assert begun.wait(20)
     stopper = threading.Thread(target=server.stop)
     stopper.start()
-    answered.set()
-    client.join()
+    go_on.set()
+    asking.join()
     stopper.join()
     assert results == ["late but whole"]
+
+
+def test_the_document_describes_every_verb() -> None:
+    app = make_app(cast(Any, None), threading.Event())
+    document = app.openapi()
+    assert json.loads(json.dumps(document)) == document
+    for name, verb in VERBS.items():
+        operation = document["paths"][f"/v1/{name.replace('.', '/')}"]["post"]
+        assert operation["operationId"] == name
+        assert operation["summary"]
+        assert f"Scope: {verb.scope.value}." in operation["description"]
+        assert "default" in operation["responses"]
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_explains_itself(name: str) -> None:
+    verb = VERBS[name]
+    assert re.fullmatch(r"[a-z]+(\.[a-z]+)?", name)
+    assert verb.summary.endswith(".")
+    for field_name, field in verb.parameters.model_fields.items():
+        assert field.description, field_name

@@ -8,18 +8,15 @@ from pathlib import Path
 import pytest
 
 from appliance.failures import Failure, OperatorError
-from appliance.library.files import LibraryFiles
-from appliance.operations import offline, setup
-from appliance.operations.offline_operations import Operations
-from appliance.settings import config_file
+from appliance.operations import setup
 from tests.unit.appliance.daemon_process import Daemon
+from tests.unit.appliance.offline import offline
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     path = setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0", disks=[("d", "1 MiB")]))
-    with LibraryFiles.open(config_file.load(path)) as files:
-        offline.finish(Operations(files).cartridge_create("A00001L6", count=3))
+    offline(path, "cartridge.create", barcode="A00001L6", count=3)
     return path.parent
 
 
@@ -111,7 +108,7 @@ REFUSED: list[tuple[str, dict[str, str], Failure, str]] = [
     ("unload", {"drive": "drive:7"}, Failure.NOT_FOUND, "no place 'drive:7'"),
     ("move", {"cartridge": "A00001L6", "to": "shelf"}, Failure.REFUSED, "drive"),
     ("cartridge.delete", {"barcode": "A00001L6"}, Failure.REFUSED, "unload it first"),
-    ("nonsense", {}, Failure.USAGE, "no method 'nonsense'"),
+    ("nonsense", {}, Failure.USAGE, "no verb"),
 ]
 
 

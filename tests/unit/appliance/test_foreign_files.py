@@ -7,18 +7,17 @@ import pytest
 
 from appliance.failures import OperatorError
 from appliance.library.files import LibraryFiles
-from appliance.operations import offline, setup
-from appliance.operations.offline_operations import Operations, translated
+from appliance.operations import setup
 from appliance.settings import config_file
 from appliance.settings.settings import Settings
+from tests.unit.appliance.offline import offline
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    made = config_file.load(setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0", slots=4)))
-    with LibraryFiles.open(made) as files, translated():
-        offline.finish(Operations(files).cartridge_create("A00001L6"))
-    return made
+    path = setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0", slots=4))
+    offline(path, "cartridge.create", barcode="A00001L6")
+    return config_file.load(path)
 
 
 @pytest.fixture
@@ -37,9 +36,9 @@ def test_leftover_names_lead_nowhere(settings: Settings, elsewhere: Path, name: 
         path.write_text("x")
     else:
         path.symlink_to(elsewhere if kind == "link" else elsewhere / "nothing")
-    with LibraryFiles.open(settings) as files, translated():
-        offline.finish(Operations(files).cartridge_create("A00002L6"))
-        assert {row["barcode"] for row in Operations(files).cartridge_list()} == {"A00001L6", "A00002L6"}
+    config = settings.directory / "tapebay.toml"
+    offline(config, "cartridge.create", barcode="A00002L6")
+    assert {row["barcode"] for row in offline(config, "cartridge.list")} == {"A00001L6", "A00002L6"}
     assert (elsewhere / "precious").read_text() == "precious"
     assert not path.is_symlink()
     assert not path.exists()
@@ -58,8 +57,8 @@ def test_what_only_has_the_name_of_a_cartridge_is_none(settings: Settings, tmp_p
         assert not files.cartridges.has("B00001L6")
         (line,) = files.cartridges.reconcile(files.inventory)
         assert "B00001L6 is not taken for a cartridge" in line
-        with translated(), pytest.raises(OperatorError, match="exists already"):
-            offline.finish(Operations(files).cartridge_create("B00001L6"))
+    with pytest.raises(OperatorError, match="exists already"):
+        offline(settings.directory / "tapebay.toml", "cartridge.create", barcode="B00001L6")
     assert (cartridges / "B00001L6").is_symlink() == (kind == "link")
 
 

@@ -17,6 +17,7 @@ from scsi_targets.devices.disk.block_device import BlockDevice
 from tests.support import packages
 from tests.support.scsi import Device, inquiry, read_10, write_10
 from tests.unit.appliance.daemon_process import Daemon
+from tests.unit.appliance.offline import offline
 from vlib_images.disk.raw import DiskImage
 
 SIZE = 1 << 20
@@ -92,7 +93,7 @@ def test_what_the_message_says_helps(path: Path) -> None:
 
 
 def test_a_disk_grows_when_asked_and_is_remembered_as_grown(path: Path) -> None:
-    disks.grow(path, "one", "2 MiB")
+    offline(path, "disk.grow", name="one", size="2 MiB")
     with opened(path) as units:
         assert units["one"].medium.size_bytes == 2 << 20
     os.truncate(image(path), SIZE)
@@ -100,16 +101,16 @@ def test_a_disk_grows_when_asked_and_is_remembered_as_grown(path: Path) -> None:
 
 
 def test_a_disk_that_grew_while_served_is_remembered_as_grown(path: Path) -> None:
-    library = Library.open(config_file.load(path))
-    library.grow_disk("one", 2 << 20)
-    library.close()
-    path.write_text(path.read_text().replace('size = "1 MiB"', 'size = "2 MiB"'))
+    daemon = Daemon(path.parent)
+    daemon.wait_ready()
+    daemon.call("disk.grow", name="one", size="2 MiB")
+    assert daemon.stop() == 0
     os.truncate(image(path), SIZE)
     assert "it was cut short" in problem(path)
 
 
 def test_a_new_disk_is_remembered_before_it_is_first_served(path: Path) -> None:
-    disks.create(path, "three", "1 MiB")
+    offline(path, "disk.create", name="three", size="1 MiB")
     image(path, "three").unlink()
     with opened(path) as units:
         assert [unit.loaded for unit in units.values()] == [True, True, False]

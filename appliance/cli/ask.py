@@ -1,0 +1,34 @@
+"""Having a verb done: by the library's daemon, or in this process where none runs and it needs no devices."""
+
+from pathlib import Path
+from typing import Any
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations import VERBS
+from appliance.operations.perform import perform_offline
+from appliance.operations.verb import OnLibrary, Parameters, Progress, Verb, no_progress
+
+
+def ask(config: Path | None, verb: Verb, parameters: Parameters, progress: Progress = no_progress) -> Any:
+    """The verb's result, as JSON holds it. Raises OperatorError, ConfigError."""
+    from appliance.control import client as control
+    from appliance.settings import config_file
+
+    path = config_file.find(config)
+    settings = config_file.load(path)
+    given = parameters.model_dump(mode="json", exclude_unset=True)
+    try:
+        return control.call(settings.library.control_socket, verb.name, progress=progress, **given)
+    except OperatorError as error:
+        if error.failure is not Failure.NOT_RUNNING or issubclass(verb.needs, OnLibrary):
+            raise
+    result = perform_offline(path, settings, verb, parameters, progress)
+    if verb.makes:  # a cartridge, in the directory: the library is told of it
+        ask_by_name(config, "cartridge.adopt", barcode=getattr(parameters, verb.makes))
+    return result
+
+
+def ask_by_name(config: Path | None, name: str, **parameters: Any) -> Any:
+    """The same for who knows what the verb takes."""
+    verb = VERBS[name]
+    return ask(config, verb, verb.parameters.model_validate(parameters))

@@ -1,0 +1,160 @@
+"""Making, importing, exporting and growing the disks of a library: their images, and what the library keeps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from appliance.failures import Failure, OperatorError
+from appliance.library.disks import Known, describe_one, make_image
+from appliance.library.files import LibraryFiles
+from appliance.settings.content import Content
+from appliance.settings.problems import problems_of
+from appliance.settings.settings import DiskSettings, Settings
+from appliance.settings.units import format_size, parse_size_of_at_least
+from vlib_images.disk import convert as disk_convert
+from vlib_images.disk.convert import ConversionFailed, ConverterMissing
+from vlib_images.disk.raw import DiskInUse, NotADisk
+
+if TYPE_CHECKING:
+    from appliance.library.library import Library
+
+Progress = Callable[[int, int], None]
+LEAST_BYTES = 1 << 20  # of a disk that an operator makes; less is a forgotten unit
+
+
+def create(files: LibraryFiles, name: str, size: str, **options: Any) -> dict[str, Any]:
+    """Make a sparse image for a new disk, and the disk part of what the library contains.
+
+    options: of DiskSettings. Raises OperatorError: USAGE for what no disk can be, REFUSED when the name or the image is
+    taken; then nothing has changed.
+    """
+    disk = _section(name, _size(size), **options)
+    return _add(files, disk, lambda image: make_image(image, int(disk.size or 0)))
+
+
+def import_disk(
+    files: LibraryFiles, name: str, source: Path, *, block_size: int = 512, progress: Progress
+) -> dict[str, Any]:
+    """Make a new disk from an image of any format that qemu-img knows; raises as create() does, and OperatorError
+    REFUSED for what cannot be converted."""
+    with _conversion_errors():
+        size = disk_convert.virtual_size(source)
+        disk = _section(name, size, block_size=block_size)
+        return _add(files, disk, lambda image: _import(source, image, _of_bytes(progress, size)))
+
+
+def _import(source: Path, image: Path, progress: disk_convert.Progress) -> None:
+    image.parent.mkdir(parents=True, exist_ok=True)
+    disk_convert.import_image(source, image, progress=progress)
+
+
+def export_disk(settings: Settings, name: str, destination: Path, image_format: str, *, progress: Progress) -> None:
+    """Write a disk's content to a new image of another format. Raises OperatorError: NOT_FOUND, IN_USE while the disk
+    is served, USAGE for a format nobody knows, REFUSED."""
+    disk = _find(settings, name)
+    if image_format not in disk_convert.EXPORT_FORMATS:
+        raise OperatorError(Failure.USAGE, f"{image_format} is none of {', '.join(disk_convert.EXPORT_FORMATS)}")
+    image = settings.image_of(disk)
+    with _conversion_errors():
+        disk_convert.export_image(image, destination, image_format, progress=_of_bytes(progress, _length_of(image)))
+
+
+def _of_bytes(progress: Progress, total: int) -> disk_convert.Progress:
+    """Fractions as qemu-img reports them, in bytes."""
+    return lambda fraction: progress(int(fraction * total), total)
+
+
+def _section(name: str, size: int, **options: Any) -> DiskSettings:
+    try:
+        return DiskSettings(name=name, size=size, **options)
+    except ValidationError as error:
+        raise OperatorError(Failure.USAGE, "\n".join(problems_of(error, DiskSettings))) from None
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size_of_at_least(text, LEAST_BYTES)
+    except ValueError as error:
+        raise OperatorError(Failure.USAGE, f"size: {error}") from None
+
+
+@contextmanager
+def _conversion_errors() -> Iterator[None]:
+    try:
+        yield
+    except DiskInUse as error:
+        message = f"{error}; stop the daemon first, so that the copy is of one moment"
+        raise OperatorError(Failure.IN_USE, message) from None
+    except (ConversionFailed, ConverterMissing, NotADisk) as error:
+        raise OperatorError(Failure.REFUSED, str(error)) from None
+
+
+def grow(files: LibraryFiles, name: str, size: str, library: Library | None) -> dict[str, Any]:
+    """Make a disk larger: its image grows at once where `library` serves it, else when it is served next.
+
+    Returns the disk as describe() does. Raises OperatorError NOT_FOUND, USAGE, REFUSED when it is not larger or cannot
+    grow now; then nothing has changed."""
+    with files.changing:
+        before = files.contents.content
+        disk = _find(files.settings, name)
+        asked = _size(size)
+        present = max(disk.size or 0, _length_of(files.settings.image_of(disk)))
+        if asked <= present:
+            raise OperatorError(Failure.REFUSED, f"disk {name} has {format_size(present)} already; it can only grow")
+        larger = _section(**{**dict(disk), "size": asked})
+        disks = [larger if other.name == name else other for other in before.disks]
+        files.contents.change(before.model_copy(update={"disks": disks}))
+        if library is not None:
+            try:
+                library.grow_disk(name, asked)
+            except BaseException:
+                files.contents.change(before)
+                raise
+    return describe_one(files.settings, larger)
+
+
+def _find(settings: Settings, name: str) -> DiskSettings:
+    for disk in settings.disks:
+        if disk.name == name:
+            return disk
+    raise OperatorError(Failure.NOT_FOUND, f"there is no disk {name}; see: tapebay disk list")
+
+
+def _length_of(image: Path) -> int:
+    try:
+        return image.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _add(files: LibraryFiles, disk: DiskSettings, make: Callable[[Path], None]) -> dict[str, Any]:
+    """Make the disk part of the library, when its image is made; that may take long and holds nobody up."""
+    _with(files, disk)
+    image = files.settings.image_of(disk)
+    try:
+        make(image)
+    except FileExistsError:
+        message = f"{image} exists already; choose another name, or remove it first"
+        raise OperatorError(Failure.REFUSED, message) from None
+    try:
+        with files.changing:
+            files.contents.change(_with(files, disk))
+    except BaseException:
+        image.unlink()
+        raise
+    # From now on, not from its first start on: its file system may be gone by then.
+    Known(files.store).remember(disk.name, image, image.stat().st_size)
+    return describe_one(files.settings, disk)
+
+
+def _with(files: LibraryFiles, disk: DiskSettings) -> Content:
+    """The library's content and the disk. Raises OperatorError REFUSED when it cannot have it."""
+    if disk.name in files.settings.device_names():
+        raise OperatorError(Failure.REFUSED, f"there is a device {disk.name} already; choose another name")
+    content = files.contents.content
+    return files.contents.checked(content.model_copy(update={"disks": [*content.disks, disk]}))

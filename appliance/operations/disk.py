@@ -1,0 +1,119 @@
+"""Disks: making, importing, exporting, growing and listing them.
+
+What the library contains changes, tapebay.toml does not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from appliance.operations.verb import Nothing, OnFiles, OnLibrary, Parameters, Positional, Result, Scope, verb
+
+Name = Annotated[str, Positional("NAME"), Field(description="The disk.")]
+NewName = Annotated[str, Positional("NAME"), Field(description="A new device name: lower case, for example backup.")]
+BlockSize = Annotated[Literal[512, 4096], Field(description="512 or 4096 bytes.")]
+
+
+class Disk(Result):
+    """A disk; stored_bytes is what its image takes on the file system, None without an image."""
+
+    name: str
+    size_bytes: int | None
+    stored_bytes: int | None
+    block_size: int
+    read_only: bool
+    removable: bool
+    image: str
+    served: bool = Field(description="Whether initiators can use it now.")
+
+
+class Exported(Result):
+    """The image that was made."""
+
+    name: str
+    image: str
+    format: str
+
+
+class Create(Parameters):
+    name: NewName
+    size: Annotated[str, Positional("SIZE"), Field(description='"10 GiB", 10G, "500 GB" or a number of bytes.')]
+    block_size: BlockSize = 512
+    removable: Annotated[bool, Field(description="Initiators may eject it.")] = False
+    read_only: Annotated[bool, Field(description="Initiators cannot write it.")] = False
+
+
+class Import(Parameters):
+    name: NewName
+    file: Annotated[Path, Positional("FILE"), Field(description="A raw, qcow2, VMDK, VHDX, ... image.")]
+    block_size: BlockSize = 512
+
+
+class Export(Parameters):
+    name: Name
+    file: Annotated[Path, Positional("FILE"), Field(description="The image to make.")]
+    format: Annotated[
+        str | None, Field(description="qcow2, vmdk, vhdx, vdi, vpc or raw; by default the file's suffix.")
+    ] = None
+
+
+class Grow(Parameters):
+    name: Name
+    size: Annotated[str, Positional("SIZE"), Field(description='The new size: "20 GiB" or a number of bytes.')]
+
+
+@verb("disk.list", Scope.READ)
+def list_(context: OnFiles, parameters: Nothing) -> list[Disk]:
+    """List the disks and their images."""
+    from appliance.library import disks
+
+    return [_disk(context, row) for row in disks.describe(context.files.settings)]
+
+
+@verb("disk.create", Scope.ADMINISTER)
+def create(context: OnFiles, parameters: Create) -> Disk:
+    """Make a disk of a sparse image."""
+    from appliance.library import disk_making
+
+    options = parameters.model_dump(exclude={"name", "size"})
+    return _disk(context, disk_making.create(context.files, parameters.name, parameters.size, **options))
+
+
+@verb("disk.import", Scope.ADMINISTER, reports_progress=True)
+def import_(context: OnFiles, parameters: Import) -> Disk:
+    """Make a disk from an image of another format. Needs qemu-img."""
+    from appliance.library import disk_making
+
+    made = disk_making.import_disk(
+        context.files, parameters.name, parameters.file, block_size=parameters.block_size, progress=context.progress
+    )
+    return _disk(context, made)
+
+
+@verb("disk.export", Scope.ADMINISTER, reports_progress=True)
+def export(context: OnFiles, parameters: Export) -> Exported:
+    """Write a disk, which must not be served, to an image of another format. Needs qemu-img."""
+    from appliance.library import disk_making
+
+    image_format = parameters.format or parameters.file.suffix.removeprefix(".")
+    disk_making.export_disk(
+        context.files.settings, parameters.name, parameters.file, image_format, progress=context.progress
+    )
+    return Exported(name=parameters.name, image=str(parameters.file), format=image_format)
+
+
+@verb("disk.grow", Scope.ADMINISTER)
+def grow(context: OnFiles, parameters: Grow) -> Disk:
+    """Make a disk larger; where it is served, at once, and initiators are told."""
+    from appliance.library import disk_making
+
+    library = context.library if isinstance(context, OnLibrary) else None
+    return _disk(context, disk_making.grow(context.files, parameters.name, parameters.size, library))
+
+
+def _disk(context: OnFiles, row: dict[str, object]) -> Disk:
+    served = isinstance(context, OnLibrary) and row["name"] in context.library.units
+    return Disk.model_validate({**row, "served": served})

@@ -1,0 +1,175 @@
+"""The library as a whole: what it serves, whether it lives, its end."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from pydantic import Field
+
+from appliance import __version__
+from appliance.operations.session import Session, sessions_of
+from appliance.operations.verb import Nothing, OnLibrary, Result, Scope, verb
+
+FULL_PERCENT = 95  # of a file system: what an operator should know before writes fail
+
+
+class Portal(Result):
+    """Where initiators connect."""
+
+    listen: str
+    advertised: str | None
+    group: int
+
+
+class Target(Result):
+    """What initiators log in to: LUN to device name."""
+
+    iqn: str
+    luns: dict[str, str]
+
+
+class Device(Result):
+    """A logical unit; `holds` is the cartridge in a drive, `problem` why a disk is not served."""
+
+    name: str
+    type: str
+    model: str
+    serial: str
+    holds: str | None
+    problem: str | None
+
+
+class Element(Result):
+    """A place of the robot's; `source` is the place that its cartridge came from."""
+
+    place: str
+    address: int
+    barcode: str | None
+    source: str | None
+
+
+class Storage(Result):
+    """A file system that the library writes to."""
+
+    path: str
+    holds: list[str] = Field(description="What of the library lies there: state, cartridges, disks.")
+    total_bytes: int
+    free_bytes: int = Field(description="What the daemon's user may still write.")
+    full: bool = Field(description=f"At least {FULL_PERCENT} % are written.")
+
+
+class Status(Result):
+    """Everything `tapebay status` shows."""
+
+    library: str
+    version: str
+    pid: int
+    config: str
+    uptime_seconds: float
+    portals: list[Portal]
+    targets: list[Target]
+    devices: list[Device]
+    elements: list[Element]
+    shelf: list[str]
+    storage: list[Storage]
+    sessions: list[Session]
+
+
+class Health(Result):
+    """Answered at all, it says that the daemon lives and serves its portals."""
+
+    portals: list[str]
+    sessions: int
+
+
+@verb("health", Scope.READ)
+def health(context: OnLibrary, parameters: Nothing) -> Health:
+    """Whether the daemon lives: it answers."""
+    return Health(portals=context.library.bound, sessions=len(context.library.server.sessions()))
+
+
+@verb("shutdown", Scope.ADMINISTER)
+def shutdown(context: OnLibrary, parameters: Nothing) -> None:
+    """Stop as SIGTERM does, after this has been answered."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@verb("status", Scope.READ)
+def status(context: OnLibrary, parameters: Nothing) -> Status:
+    """Portals, targets, devices, cartridges, storage, sessions."""
+    library = context.library
+    settings = library.settings
+    return Status(
+        library=settings.library.name,
+        version=__version__,
+        pid=os.getpid(),
+        config=str(context.config),
+        uptime_seconds=round(time.time() - library.opened_at, 1),
+        portals=[
+            Portal(listen=bound, advertised=portal.advertised, group=portal.portal_group_tag)
+            for bound, portal in zip(library.bound, library.directory.all_portals, strict=True)
+        ],
+        targets=[
+            Target(iqn=target.iqn, luns={str(lun): name for lun, name in settings.lun_map(target).items()})
+            for target in settings.targets
+        ],
+        devices=_devices(context),
+        elements=_elements(context),
+        shelf=context.files.inventory.shelf(),
+        storage=_storage(context),
+        sessions=sessions_of(library),
+    )
+
+
+def _devices(context: OnLibrary) -> list[Device]:
+    inventory = context.files.inventory
+    holds = {name: inventory.element(address).barcode for name, address in context.files.drives.items()}
+    return [
+        Device(
+            name=name,
+            type=type(unit).__name__,
+            model=f"{unit.identity.vendor} {unit.identity.product}",
+            serial=unit.identity.serial_number,
+            holds=holds.get(name),
+            problem=getattr(unit, "unavailable", None),
+        )
+        for name, unit in context.library.units.items()
+    ]
+
+
+def _elements(context: OnLibrary) -> list[Element]:
+    from appliance.operations.places import format_place
+
+    elements = {element.address: element for element in context.files.inventory.elements()}
+    return [
+        Element(
+            place=format_place(element),
+            address=address,
+            barcode=element.barcode,
+            source=None if element.source is None else format_place(elements[element.source]),
+        )
+        for address, element in elements.items()
+    ]
+
+
+def _storage(context: OnLibrary) -> list[Storage]:
+    paths = context.library.settings.library
+    found: dict[int, Storage] = {}
+    for name, path in (("state", paths.state), ("cartridges", paths.cartridges), ("disks", paths.disks)):
+        if not path.exists():
+            continue
+        device = path.stat().st_dev
+        if device in found:
+            found[device].holds.append(name)
+        else:
+            found[device] = _usage(path, name)
+    return list(found.values())
+
+
+def _usage(path: Path, name: str) -> Storage:
+    usage = shutil.disk_usage(path)
+    writable = usage.used + usage.free  # without what is root's reserve
+    full = not usage.free or usage.used * 100 >= writable * FULL_PERCENT
+    return Storage(path=str(path), holds=[name], total_bytes=usage.total, free_bytes=usage.free, full=full)

@@ -1,0 +1,81 @@
+"""Doing a verb, whatever transport asked for it: its parameters checked, its errors in an operator's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from appliance.failures import Failure, OperatorError, explained
+from appliance.operations import VERBS
+from appliance.operations.verb import OnFiles, OnLibrary, OnSettings, Parameters, Progress, Verb, no_progress
+from appliance.settings.problems import problems_of
+
+if TYPE_CHECKING:
+    from appliance.library.files import LibraryFiles
+    from appliance.settings.settings import Settings
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """What the rooms below refuse, in an operator's terms."""
+    from scsi_targets.devices.changer.robot import RobotError
+    from vlib_images.errors import CartridgeError
+    from vlib_images.library.inventory import BadBarcode, InventoryError, NoSuchCartridge, NoSuchElement
+
+    try:
+        yield
+    except (NoSuchCartridge, NoSuchElement) as error:
+        raise OperatorError(Failure.NOT_FOUND, str(error)) from error
+    except BadBarcode as error:
+        raise OperatorError(Failure.USAGE, str(error)) from error
+    except (InventoryError, RobotError, CartridgeError) as error:
+        raise OperatorError(Failure.REFUSED, str(error)) from error
+    except OSError as error:
+        raise OperatorError(Failure.REFUSED, explained(error)) from error
+
+
+def find(name: str) -> Verb:
+    """Raises OperatorError USAGE when there is no such verb."""
+    if name not in VERBS:
+        raise OperatorError(Failure.USAGE, f"there is no verb {name!r}")
+    return VERBS[name]
+
+
+def parameters_of(verb: Verb, given: Mapping[str, Any], label: Callable[[str], str] = str) -> Parameters:
+    """What a verb is told, checked. label: how whoever asks knows a parameter. Raises OperatorError USAGE."""
+    try:
+        return verb.parameters.model_validate(dict(given))
+    except ValidationError as error:
+        raise OperatorError(Failure.USAGE, "\n".join(problems_of(error, verb.parameters, label))) from None
+
+
+def perform(verb: Verb, context: OnSettings, parameters: Parameters) -> Any:
+    """The verb's result, as JSON can hold it. Raises OperatorError, Cancelled."""
+    with translated():
+        return verb.adapter.dump_python(verb.run(context, parameters), mode="json", by_alias=True)
+
+
+def perform_offline(
+    config: Path, settings: Settings, verb: Verb, parameters: Parameters, progress: Progress = no_progress
+) -> Any:
+    """Do a verb in this process, while no daemon may start where it needs the library's files. Raises OperatorError:
+    NOT_RUNNING when it needs devices."""
+    from appliance import logs
+    from appliance.library.files import LibraryFiles
+
+    if issubclass(verb.needs, OnLibrary):
+        raise OperatorError(Failure.NOT_RUNNING, f"{verb.name} needs a daemon, start it: tapebay serve")
+    logs.configure_for_commands()
+    if not issubclass(verb.needs, OnFiles):
+        return perform(verb, OnSettings(settings, config, progress=progress), parameters)
+    with LibraryFiles.open(settings) as files:
+        return perform(verb, on_files(config, files, progress), parameters)
+
+
+def on_files(config: Path, files: LibraryFiles, progress: Progress = no_progress) -> OnFiles:
+    """The context of a library whose files are open here."""
+    return OnFiles(files.settings, config, files, progress=progress)

@@ -1,0 +1,150 @@
+"""load, unload, move: cartridges between elements, the drives and the shelf."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+from pydantic import Field
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations.verb import OnLibrary, Parameters, Positional, Result, Scope, verb
+
+if TYPE_CHECKING:
+    from vlib_images.library.inventory import Element
+
+log = structlog.get_logger(__name__)
+
+CartridgeOrPlace = Annotated[
+    str, Positional("CARTRIDGE"), Field(description="Barcode, or the place where it is (slot:1).")
+]
+Drive = Annotated[str, Positional("DRIVE"), Field(description="drive:0, drive:1, ... or the drive's name.")]
+
+
+Force = Annotated[
+    bool,
+    Field(description="Also when it is being written, reserved or locked by an initiator (it is logged)."),
+]
+
+
+class Load(Parameters):
+    cartridge: CartridgeOrPlace
+    drive: Drive = "drive:0"
+    force: Force = False
+
+
+class Unload(Parameters):
+    drive: Drive = "drive:0"
+    to: Annotated[str | None, Positional("TO"), Field(description="Where to; by default the slot it came from.")] = None
+    force: Force = False
+
+
+class Move(Parameters):
+    cartridge: CartridgeOrPlace
+    to: Annotated[str, Positional("TO"), Field(description="The place to move it to.")]
+    force: Force = False
+
+
+class Moved(Result):
+    """What went from where to where."""
+
+    barcode: str
+    source: str = Field(serialization_alias="from", validation_alias="from")
+    to: str
+
+
+@verb("load", Scope.OPERATE)
+def load(context: OnLibrary, parameters: Load) -> Moved:
+    """Load a cartridge into a drive; one that is loaded there already stays as it is."""
+    _drive(context, parameters.drive)
+    return _move(context, parameters.cartridge, parameters.drive, parameters.force)
+
+
+@verb("unload", Scope.OPERATE)
+def unload(context: OnLibrary, parameters: Unload) -> Moved:
+    """Take the cartridge out of a drive, back to its slot."""
+    element = _drive(context, parameters.drive)
+    if element.barcode is None:
+        raise OperatorError(Failure.REFUSED, f"{parameters.drive} is empty")
+    return _move(context, element.barcode, parameters.to or _home_of(context, element), parameters.force)
+
+
+@verb("move", Scope.OPERATE)
+def move(context: OnLibrary, parameters: Move) -> Moved:
+    """Move a cartridge to another place, or between the library and the shelf."""
+    return _move(context, parameters.cartridge, parameters.to, parameters.force)
+
+
+def _drive(context: OnLibrary, name: str) -> Element:
+    from vlib_images.library.inventory import ElementType
+
+    element = _place(context, name)
+    if element is None or element.type is not ElementType.DRIVE:
+        raise OperatorError(Failure.USAGE, f"{name} is not a drive")
+    return element
+
+
+def _home_of(context: OnLibrary, drive: Element) -> str:
+    from appliance.operations.places import format_place
+    from vlib_images.library.homes import home_of
+
+    home = home_of(context.files.inventory, drive)
+    if home is None:
+        raise OperatorError(Failure.REFUSED, "no slot is free; say where to put the cartridge")
+    return format_place(context.files.inventory.element(home))
+
+
+def _move(context: OnLibrary, cartridge: str, to: str, force: bool) -> Moved:
+    """`force` also takes what is in use, reserved or locked by an initiator."""
+    from appliance.operations.places import format_place
+    from scsi_targets.devices.changer.robot import RemovalPrevented, WrongBarcode
+    from vlib_images.library.homes import homes
+
+    source = _source(context, cartridge)
+    destination = _place(context, to)
+    if destination is not None and destination.barcode is not None and destination != source:
+        raise OperatorError(Failure.REFUSED, f"{to} holds cartridge {destination.barcode}")
+    owner = homes(context.files.inventory).get(destination.address) if destination is not None else None
+    try:
+        barcode = _carry(context, cartridge, source, destination, force)
+    except (RemovalPrevented, WrongBarcode) as error:
+        raise OperatorError(Failure.REFUSED, f"{error} (--force insists)") from error
+    moved = {"barcode": barcode, "from": format_place(source), "to": format_place(destination)}
+    log.info("cartridge moved by the operator", force=force, **moved)
+    if owner not in (None, barcode):
+        log.warning("a slot was filled that a loaded cartridge came from", cartridge=owner, slot=moved["to"])
+    return Moved.model_validate(moved)
+
+
+def _carry(
+    context: OnLibrary, cartridge: str, source: Element | None, destination: Element | None, force: bool
+) -> str:
+    """None is the shelf. The barcode of what was moved."""
+    from scsi_targets.devices.changer.robot import Manner
+
+    manner = Manner.FORCE if force else Manner.OPERATOR
+    robot = context.library.robot
+    if source is not None and destination is not None:
+        return robot.move(source.address, destination.address, manner=manner)
+    if source is not None:
+        return robot.remove(source.address, manner=manner)
+    if destination is not None:
+        robot.insert(cartridge, destination.address, manner=manner)
+        return cartridge
+    raise OperatorError(Failure.REFUSED, f"cartridge {cartridge} is on the shelf already")
+
+
+def _source(context: OnLibrary, cartridge: str) -> Element | None:
+    """Where a cartridge is, by barcode or by place; None: the shelf, and then it is a barcode."""
+    inventory = context.files.inventory
+    if cartridge in inventory:
+        return inventory.find(cartridge)
+    if ":" not in cartridge and not cartridge.isdecimal() and cartridge not in context.files.drives:
+        raise OperatorError(Failure.NOT_FOUND, f"there is no cartridge {cartridge}; see: tapebay cartridge list")
+    return _place(context, cartridge)
+
+
+def _place(context: OnLibrary, text: str) -> Element | None:
+    from appliance.operations.places import parse_place
+
+    return parse_place(context.files.inventory, context.files.drives, text)

@@ -1,0 +1,163 @@
+"""What a verb is: everything that can be done to a library is one, and every transport offers the same ones.
+
+A verb is a function with a line of help, declared beside its noun:
+
+    @verb("cartridge.show", Scope.READ)
+    def show(context: OnFiles, parameters: OneCartridge) -> Cartridge:
+        "One cartridge: where it is and what it is."
+
+Its first parameter's class says what it needs (the settings, the library's files, a library that is served), its second
+what it is told, its result's type what it answers: HTTP, OpenAPI, the Python client and the command line are made of
+these. Modules of verbs import nothing heavy at their top, so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+if TYPE_CHECKING:
+    from appliance.library.files import LibraryFiles
+    from appliance.library.library import Library
+    from appliance.settings.settings import Settings
+
+Progress = Callable[[int, int], None]  # done, total
+
+
+class Scope(Enum):
+    """Who may ask for a verb: whoever may look, who operates the library, who decides what it is made of."""
+
+    READ = "read"
+    OPERATE = "operate"
+    ADMINISTER = "administer"
+
+
+class Parameters(BaseModel):
+    """What a verb is told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Nothing(Parameters):
+    """For a verb that needs to be told nothing."""
+
+
+class Result(BaseModel):
+    """What a verb answers; made from an object with the same attributes too."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class Positional(NamedTuple):
+    """Marks a parameter that the command line takes without a flag; `metavar` is what help calls it."""
+
+    metavar: str
+
+
+class Flag(NamedTuple):
+    """Marks a parameter whose flag on the command line is not its name."""
+
+    name: str
+
+
+def no_progress(_done: int, _total: int) -> None:
+    """For who does not watch."""
+
+
+@dataclass(frozen=True)
+class OnSettings:
+    """What a verb works on that needs no more than the settings. config: the tapebay.toml.
+
+    progress(done, total) may raise Cancelled: whoever asked is gone.
+    """
+
+    settings: Settings
+    config: Path
+    progress: Progress = field(default=no_progress, kw_only=True)
+
+
+@dataclass(frozen=True)
+class OnFiles(OnSettings):
+    """The library's files, open in this process: nobody else changes them meanwhile."""
+
+    files: LibraryFiles
+
+    @property
+    def mover(self) -> Any:
+        """What moves cartridges: the robot, or the inventory alone where no device is there."""
+        return self.files.inventory
+
+
+@dataclass(frozen=True)
+class OnLibrary(OnFiles):
+    """A library that is served."""
+
+    library: Library
+
+    @property
+    def mover(self) -> Any:
+        return self.library.robot
+
+
+class Cancelled(Exception):
+    """Whoever asked for a verb is gone, or the daemon stops; what was done so far stays."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One row of the registry. needs: OnSettings, OnFiles or OnLibrary. makes: the parameter that is the barcode of a
+    cartridge which it makes without the library's files, or ""."""
+
+    name: str
+    scope: Scope
+    needs: type[OnSettings]
+    parameters: type[Parameters]
+    result: Any
+    reports_progress: bool
+    makes: str
+    run: Callable[[Any, Any], Any]
+    adapter: TypeAdapter[Any]
+
+    @property
+    def noun(self) -> str:
+        """What it is about: the first part of its name."""
+        return self.name.partition(".")[0]
+
+    @property
+    def summary(self) -> str:
+        """One line of help."""
+        return (self.run.__doc__ or "").strip().partition("\n")[0]
+
+
+VERBS: dict[str, Verb] = {}
+
+
+Function = TypeVar("Function", bound=Callable[[Any, Any], Any])
+
+
+def verb(name: str, scope: Scope, *, reports_progress: bool = False, makes: str = "") -> Callable[[Function], Function]:
+    """Declares a function as a verb."""
+
+    def declare(run: Function) -> Function:
+        if name in VERBS:
+            raise ValueError(f"there are two verbs {name}")
+        VERBS[name] = row_of(name, scope, run, reports_progress=reports_progress, makes=makes)
+        return run
+
+    return declare
+
+
+def row_of(
+    name: str, scope: Scope, run: Callable[[Any, Any], Any], *, reports_progress: bool = False, makes: str = ""
+) -> Verb:
+    """The row of a function: what it needs, takes and answers stands in its annotations."""
+    needs, parameters, result = get_type_hints(run, include_extras=True).values()
+    return Verb(name, scope, needs, parameters, result, reports_progress, makes, run, TypeAdapter(result))
+
+
+Barcode = Annotated[str, Positional("BARCODE"), Field(description="For example A00001L6.")]

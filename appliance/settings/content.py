@@ -1,0 +1,68 @@
+"""What a library contains, apart from what the daemon needs to start: devices, targets, accounts.
+
+tapebay.toml declares it, the library keeps it, and verbs change what the library keeps, never the file.
+"""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from appliance.settings.problems import problems_of
+from appliance.settings.settings import (
+    ChangerSettings,
+    ChapAccount,
+    DiskSettings,
+    DriveSettings,
+    Lun,
+    Section,
+    Settings,
+    TargetSettings,
+)
+
+
+class Content(Section):
+    """luns: the LUNs that devices have in targets which name none; once given, a device keeps its own."""
+
+    changer: ChangerSettings = ChangerSettings()
+    drives: list[DriveSettings] = []
+    disks: list[DiskSettings] = []
+    targets: list[TargetSettings]
+    accounts: list[ChapAccount] = []
+    luns: dict[str, Lun] = {}
+
+    def to_json(self) -> dict[str, Any]:
+        """For the library's state: secrets included."""
+        return self.model_dump(mode="json", exclude_defaults=True, context={"secrets": True})
+
+
+class ContentError(Exception):
+    """The parts do not fit together; str() has a line for each problem."""
+
+
+def declared_in(settings: Settings) -> Content:
+    """What tapebay.toml declares, with the LUNs that this gives its devices."""
+    content = Content(
+        changer=settings.changer,
+        drives=settings.drives,
+        disks=settings.disks,
+        targets=settings.targets,
+        accounts=settings.chap.accounts,
+    )
+    return content.model_copy(update={"luns": settings.automatic_luns()})
+
+
+def with_content(settings: Settings, content: Content) -> Settings:
+    """The settings of a library that contains `content`, checked as a file's are. Raises ContentError."""
+    chap = settings.chap.model_copy(update={"accounts": content.accounts})
+    given: dict[str, Any] = {name: getattr(settings, name) for name in Settings.model_fields}
+    given |= {name: getattr(content, name) for name in ("changer", "drives", "disks", "targets")}
+    try:
+        made = Settings(**{**given, "chap": chap})
+    except ValidationError as error:
+        raise ContentError("\n".join(problems_of(error, Settings))) from None
+    return made.placed(settings.directory, content.luns)
+
+
+def settled(settings: Settings, content: Content) -> Content:
+    """`content` with a LUN for each of its devices: those it has keep theirs. Raises ContentError."""
+    return content.model_copy(update={"luns": with_content(settings, content).automatic_luns()})
