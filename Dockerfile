@@ -32,4 +32,4 @@ EXPOSE 3260
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s CMD ["tapebay", "health"]
 ENTRYPOINT ["tapebay"]
-CMD ["serve", "--init"]
+CMD ["serve", "--init", "--apply"]

@@ -28,10 +28,11 @@ STOP_SECONDS = 60.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal it was started from is gone
 
 
-def serve(path: Path) -> None:
+def serve(path: Path, *, apply: bool = False) -> None:
     """Serve the library of `path` until SIGTERM, SIGINT or SIGHUP.
 
-    Raises ConfigError, OperatorError, OSError at start-up.
+    apply: first carry out what changed in tapebay.toml since it was last applied; else it is only said. Raises
+    ConfigError, OperatorError, OSError at start-up.
     """
     settings = config_file.with_advertised_address(config_file.load(path))
     logs.configure(settings.logging)
@@ -41,7 +42,7 @@ def serve(path: Path) -> None:
     under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     stopping = tuple(number for number in _SIGNALS if number != signal.SIGHUP or not under_nohup)
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
-    library = Library.open(settings)
+    library = Library.open(settings, apply=apply)
     try:
         _serve(path, library, stopping)
     finally:
@@ -60,8 +61,7 @@ def _serve(path: Path, library: Library, stopping: tuple[signal.Signals, ...]) -
     try:
         notify("READY=1")
         iqns = [target.iqn for target in library.settings.targets]
-        for line in advice_on(library.settings):
-            log.warning(line)
+        _say_what_an_operator_should_know(library)
         log.info("ready", portals=bound, targets=iqns, control=str(socket_path), pid=os.getpid())
         received = signal.sigwait(stopping)
         _let_a_second_signal_kill(stopping)
@@ -71,6 +71,18 @@ def _serve(path: Path, library: Library, stopping: tuple[signal.Signals, ...]) -
         control_server.stop()
     library.stop()
     log.info("stopped")
+
+
+def _say_what_an_operator_should_know(library: Library) -> None:
+    for line in advice_on(library.settings):
+        log.warning(line)
+    found = library.files.contents.differences()
+    if found.changes or found.removals:
+        log.warning(
+            "tapebay.toml has changed and is not applied; see: tapebay plan, tapebay apply, tapebay serve --apply",
+            changes=found.changes,
+            removals=found.removals,
+        )
 
 
 def _let_a_second_signal_kill(stopping: tuple[signal.Signals, ...]) -> None:

@@ -79,6 +79,9 @@ def init(
 def serve(
     config: ConfigOption = None,
     init: Annotated[bool, typer.Option("--init", help="Make the library first where there is none.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="First carry out what changed in tapebay.toml, as `tapebay apply` does.")
+    ] = False,
 ) -> None:
     """Serve the library until SIGTERM or SIGINT. The last start-up line of the log says that it is ready, and where."""
     with reporting():
@@ -88,7 +91,7 @@ def serve(
 
         if init:
             setup.create_default(config_file.wanted(config))
-        daemon.serve(config_file.find(config))
+        daemon.serve(config_file.find(config), apply=apply)
 
 
 def stop(config: ConfigOption = None, as_json: JsonOption = False) -> None:

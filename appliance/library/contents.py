@@ -10,6 +10,7 @@ import structlog
 from pydantic import ValidationError
 
 from appliance.failures import Failure, OperatorError
+from appliance.library.plan import Plan, compare
 from appliance.settings.content import Content, ContentError, declared_in, settled, with_content
 from appliance.settings.problems import problems_of
 from appliance.settings.settings import Settings
@@ -48,10 +49,9 @@ class Contents:
         """What tapebay.toml declared when it was last applied."""
         return self._applied
 
-    @property
-    def declared(self) -> Content:
-        """What tapebay.toml declares now."""
-        return declared_in(self._declared)
+    def differences(self) -> Plan:
+        """Between tapebay.toml, as it was read, and what there is: what a start of the daemon may carry out."""
+        return compare(declared_in(self._declared), self._applied, self._content, explicit=False)
 
     def checked(self, content: Content) -> Content:
         """With a LUN for every device. Raises OperatorError REFUSED when its parts do not fit together."""

@@ -36,12 +36,14 @@ def missing_directories(settings: Settings) -> list[Path]:
 class LibraryFiles:
     """Made by create() or open(); close() it, or use `with`. Meanwhile no other process opens this library."""
 
-    def __init__(self, declared: Settings, lock: LibraryLock, database: Database) -> None:
+    def __init__(self, declared: Settings, lock: LibraryLock, database: Database, *, apply: bool = False) -> None:
         self._lock = lock
         self.changing = threading.Lock()  # one operator at a time makes or deletes things
         self.database = database
         self.store = StateStore(database)
         self.contents = Contents(self.store, declared)
+        if apply:
+            self._apply()
         self.inventory = Inventory(database, self.settings.layout())
         self.cartridges = CartridgeStore(declared.library.cartridges)
         for barcode in self.inventory.evicted:
@@ -61,8 +63,9 @@ class LibraryFiles:
         return cls._open(settings, new=not any(BARCODE.fullmatch(path.name) for path in paths.cartridges.iterdir()))
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
-        """Raises OperatorError: IN_USE, CONFIGURATION (no library), REFUSED (damaged state); OSError."""
+    def open(cls, settings: Settings, *, apply: bool = False) -> Self:
+        """apply: first carry out what changed in tapebay.toml since it was last applied. Raises OperatorError: IN_USE,
+        CONFIGURATION (no library), REFUSED (damaged state, a content that does not fit together); OSError."""
         missing = missing_directories(settings)
         if missing:
             message = (
@@ -70,10 +73,10 @@ class LibraryFiles:
                 "tapebay.toml: tapebay serve --init"
             )
             raise OperatorError(Failure.CONFIGURATION, message)
-        return cls._open(settings, new=False)
+        return cls._open(settings, new=False, apply=apply)
 
     @classmethod
-    def _open(cls, settings: Settings, *, new: bool) -> Self:
+    def _open(cls, settings: Settings, *, new: bool, apply: bool = False) -> Self:
         state = settings.library.state
         with ExitStack() as opened:
             lock = LibraryLock(state / "lock")
@@ -83,11 +86,17 @@ class LibraryFiles:
                     _make_database(state / FILE_NAME)
                 database = open_database(state)
                 opened.callback(database.close)
-                files = cls(settings, lock, database)
+                files = cls(settings, lock, database, apply=apply)
             except (StateDamaged, InventoryError) as error:
                 raise OperatorError(Failure.REFUSED, str(error)) from error
             opened.pop_all()
             return files
+
+    def _apply(self) -> None:
+        plan = self.contents.differences()
+        self.contents.change(plan.content, plan.applied)
+        for change in plan.changes:
+            log.info("applied", change=change)
 
     @property
     def settings(self) -> Settings:

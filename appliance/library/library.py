@@ -12,6 +12,7 @@ from appliance.access.directory import Directory
 from appliance.failures import Failure, OperatorError
 from appliance.library import disks
 from appliance.library.files import LibraryFiles
+from appliance.settings.content import Content
 from appliance.settings.settings import CHANGER, DiskSettings, Settings
 from appliance.settings.units import Address
 from scsi_targets.devices.changer.media_changer import MediaChanger
@@ -75,9 +76,10 @@ class Library:
         return self.files.settings
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
-        """Raises OperatorError (in use, no library, damaged state), OSError."""
-        return cls.build(LibraryFiles.open(settings))
+    def open(cls, settings: Settings, *, apply: bool = False) -> Self:
+        """apply: first carry out what changed in tapebay.toml since it was last applied. Raises OperatorError (in use,
+        no library, damaged state), OSError."""
+        return cls.build(LibraryFiles.open(settings, apply=apply))
 
     @classmethod
     def build(cls, files: LibraryFiles, open_image: OpenImage | None = None) -> Self:
@@ -112,6 +114,17 @@ class Library:
             if drive.cartridge is not None:
                 _close(drive.cartridge, f"cartridge in {name}")
         self.files.close()
+
+    def change(self, content: Content, applied: Content | None = None) -> list[str]:
+        """Make `content` what the library contains; a line for each thing that takes effect at the next start."""
+        before = self.files.contents.content
+        self.files.contents.change(content, applied)
+        for disk in content.disks:
+            if disk.size is not None and isinstance(self.units.get(disk.name), BlockDevice):
+                old = next((one.size for one in before.disks if one.name == disk.name), None)
+                if old != disk.size:
+                    self.grow_disk(disk.name, disk.size)
+        return ["all of it but the size of disks"] if before != self.files.contents.content else []
 
     def grow_disk(self, name: str, size_bytes: int) -> None:
         """Lengthen the image of a served disk and remember it; initiators are told that its capacity has changed. A

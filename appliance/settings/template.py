@@ -35,7 +35,8 @@ def render(plan: Plan) -> str:
 
 def _library(plan: Plan) -> str:
     return f"""\
-# A Tapebay library. `tapebay serve --config THIS-FILE` serves it; changes take effect at the next start.
+# A Tapebay library. `tapebay serve --config THIS-FILE` serves it. No program changes this file; after you did:
+# `tapebay plan` says what is new, `tapebay apply` (or `tapebay serve --apply`) carries it out.
 # Relative paths start at the directory of this file. Sizes: "256 MiB", "2.5 TB" or a number of bytes.
 # A line that begins with '#' shows a setting with its default, or an example.
 
@@ -96,29 +97,23 @@ model = "{plan.drive_model}"
 
 
 def _disks(plan: Plan) -> str:
-    heading = "# Disks. `tapebay disk create` makes an image and adds its section at the end of this file.\n"
+    heading = "# Disks. `tapebay disk create` makes more, which need no section here.\n"
     if not plan.disks:
         return heading + "\n".join(f"# {line}".rstrip() for line in disk_section("demo", "256 MiB").splitlines()) + "\n"
     return heading + "\n".join(disk_section(name, size) for name, size in plan.disks)
 
 
-def disk_section(
-    name: str, size: str, *, block_size: int = 512, read_only: bool = False, removable: bool = False
-) -> str:
+def disk_section(name: str, size: str) -> str:
     """One [[disks]] section; settings at their defaults are shown as comments."""
-
-    def setting(name: str, value: object, default: object) -> str:
-        return f"{'# ' if value == default else ''}{name} = {str(value).lower()}"
-
     return f"""\
 [[disks]]
 name = "{name}"
 size = "{size}"
 # image = "disks/{name}.img"
-{setting("block_size", block_size, 512)}                     # 512 or 4096
+# block_size = 512                     # 512 or 4096
 # physical_block_size = 4096           # what initiators align to; by default block_size
-{setting("read_only", read_only, False)}
-{setting("removable", removable, False)}                    # initiators may eject it
+# read_only = false
+# removable = false                    # initiators may eject it
 # read_zeros = true                    # unmapped blocks read as zeros; false promises nothing
 # erase_rate = "200 MiB"               # SANITIZE and FORMAT UNIT write no more in a second
 # serial = "TBK0000001"

@@ -128,7 +128,7 @@ class Appliance:
     def start(self) -> None:
         """Start the daemon; return when it says that it is ready."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "appliance", "serve", "--config", str(self.config)],
+            [sys.executable, "-m", "appliance", "serve", "--apply", "--config", str(self.config)],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=dict(os.environ, PYTHONUNBUFFERED="1"),

@@ -194,7 +194,7 @@ def test_what_is_not_http(path: Path, raw: bytes) -> None:
 def test_too_many_connections_are_refused_and_the_server_goes_on(path: Path) -> None:
     idle = []
     try:
-        for _ in range(200):
+        for _ in range(LIMIT_CONNECTIONS):
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(20)
             connection.connect(str(path))

@@ -65,7 +65,8 @@ def test_every_exit_status_is_explained() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_in_documents_exist(document: Path) -> None:
     known = commands(app)
-    for words in re.findall(r"(?:^|[`/ ])tapebay((?: (?!tapebay)[a-z]+){1,2})", document.read_text(), re.MULTILINE):
+    named = r"(?:^|[`/ ])tapebay((?: (?!tapebay)[a-z][a-z-]*){1,2})"
+    for words in re.findall(named, document.read_text(), re.MULTILINE):
         first, *rest = words.split()
         is_group = any(name.startswith(f"{first} ") for name in known)
         name = f"{first} {rest[0]}" if is_group and rest else first

@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 @contextmanager
 def opened(path: Path) -> Iterator[dict[str, BlockDevice]]:
-    library = Library.open(config_file.load(path))
+    library = Library.open(config_file.load(path), apply=True)
     try:
         yield {name: unit for name, unit in library.units.items() if isinstance(unit, BlockDevice)}
     finally:
@@ -121,6 +121,7 @@ def test_a_disk_that_was_removed_does_not_haunt_a_new_one_of_its_name(path: Path
     head, _, _ = before.rpartition("[[disks]]")
     path.write_text(head)
     image(path, "two").unlink()
+    offline(path, "configuration.apply", prune=True)
     with opened(path) as units:
         assert list(units) == ["one"]
     path.write_text(before)

@@ -1,0 +1,29 @@
+"""tapebay plan, apply, show-config: tapebay.toml beside what the library contains."""
+
+from typing import Any
+
+import typer
+
+from appliance.cli.commands import Command, add
+
+
+def _plan(planned: dict[str, Any], given: dict[str, Any]) -> None:
+    lines = list(planned["changes"])
+    removals = planned["removals"]
+    lines += removals if given.get("prune") else [f"{line}  (left alone: needs apply --prune)" for line in removals]
+    lines += [f"drift: {line}" for line in planned["drift"]]
+    lines += [f"from the daemon's next start: {line}" for line in planned["restart"]]
+    typer.echo("\n".join(lines) or "tapebay.toml and the library agree.")
+
+
+COMMANDS = [
+    Command("configuration.plan", _plan),
+    Command("configuration.apply", _plan, example="tapebay apply --prune"),
+    Command("configuration.show", lambda shown, _given: typer.echo(shown["toml"], nl=False), name="show-config"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds them to `tapebay`."""
+    for command in COMMANDS:
+        add(app, command)

@@ -1,0 +1,89 @@
+"""What the library contains, beside what tapebay.toml declares: showing it, comparing it, carrying it out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+from pydantic import Field
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations.verb import Nothing, OnFiles, OnLibrary, Parameters, Result, Scope, verb
+
+if TYPE_CHECKING:
+    from appliance.library.plan import Plan
+
+log = structlog.get_logger(__name__)
+
+
+class Planned(Result):
+    """changes: what is to be done (apply: what was done). removals: what left the file, which only prune removes.
+
+    drift: what verbs changed since, and apply leaves alone. restart: what takes effect at the daemon's next start."""
+
+    changes: list[str]
+    removals: list[str]
+    drift: list[str]
+    restart: list[str] = []
+
+
+class Apply(Parameters):
+    prune: Annotated[bool, Field(description="Remove what is no longer in tapebay.toml, too.")] = False
+    dry_run: Annotated[bool, Field(description="Only say what would be done, as `tapebay plan` does.")] = False
+
+
+class Shown(Result):
+    """The content as TOML; secrets are left out."""
+
+    toml: str
+
+
+@verb("configuration.plan", Scope.READ)
+def plan(context: OnFiles, parameters: Nothing) -> Planned:
+    """Compare tapebay.toml with what the library contains: what apply would do."""
+    return _planned(_compare(context, prune=False))
+
+
+@verb("configuration.apply", Scope.ADMINISTER)
+def apply(context: OnFiles, parameters: Apply) -> Planned:
+    """Carry out what changed in tapebay.toml since it was last applied."""
+    with context.files.changing:
+        found = _compare(context, prune=parameters.prune)
+        if parameters.dry_run:
+            return _planned(found)
+        restart: list[str] = []
+        if isinstance(context, OnLibrary):
+            restart = context.library.change(found.content, found.applied)
+        else:
+            context.files.contents.change(found.content, found.applied)
+    for line in found.changes + (found.removals if parameters.prune else []):
+        log.info("applied", change=line)
+    done = _planned(found)
+    return done.model_copy(update={"removals": [] if parameters.prune else done.removals, "restart": restart})
+
+
+@verb("configuration.show", Scope.READ)
+def show(context: OnFiles, parameters: Nothing) -> Shown:
+    """What the library contains, as TOML."""
+    from appliance.settings.toml import content_as_toml
+
+    return Shown(toml=content_as_toml(context.files.contents.content))
+
+
+def _planned(found: Plan) -> Planned:
+    return Planned(changes=found.changes, removals=found.removals, drift=found.drift)
+
+
+def _compare(context: OnFiles, *, prune: bool) -> Plan:
+    """With tapebay.toml as it is now, which may be another than the daemon started with."""
+    from appliance.library.plan import compare
+    from appliance.settings import config_file
+    from appliance.settings.config_file import ConfigError
+    from appliance.settings.content import declared_in
+
+    try:
+        declared = declared_in(config_file.load(context.config))
+    except ConfigError as error:
+        raise OperatorError(Failure.CONFIGURATION, str(error)) from None
+    contents = context.files.contents
+    return compare(declared, contents.applied, contents.content, prune=prune)
