@@ -116,9 +116,7 @@ def _move(context: OnLibrary, cartridge: str, to: str, force: bool) -> Moved:
     return Moved.model_validate(moved)
 
 
-def _carry(
-    context: OnLibrary, cartridge: str, source: Element | None, destination: Element | None, force: bool
-) -> str:
+def _carry(context: OnLibrary, cartridge: str, source: Element | None, destination: Element | None, force: bool) -> str:
     """None is the shelf. The barcode of what was moved."""
     from scsi_targets.devices.changer.robot import Manner
 
