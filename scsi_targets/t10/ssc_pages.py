@@ -111,8 +111,8 @@ WRITE_MODE_OVERWRITE = 0
 WRITE_MODE_APPEND_ONLY = 1
 
 
-class DeviceConfigurationExtensionPage(ModePage, page=0x10, subpage=0x01, length=32):
-    """Device Configuration Extension mode page (SSC-4)."""
+class DeviceConfigurationExtensionPage(ModePage, page=0x10, subpage=0x01, length=32, savable=False):
+    """Device Configuration Extension mode page (SSC-4 8.3.8). What it sets is for one mount, so none of it is saved."""
 
     tape_alert_respect_page_control = Bits(4, 3, 1)
     tape_alert_select_exception_reporting = Bits(4, 2, 1)
@@ -188,6 +188,22 @@ class MediumConfigurationPage(ModePage, page=0x1D, length=32, savable=False):
     worm_mode = Bits(2, 0, 1)  # WORMM
     worm_mode_label_restrictions = Bits(4, 7, 8)  # 00h: no label may be overwritten
     worm_mode_filemarks_restrictions = Bits(5, 7, 8)  # 03h: the filemarks just before end of data may be
+
+
+# ---- IBM's own pages (lengths and bits are those that LTFS reads; its tape_drivers name them) ------------------------
+
+
+class InitiatorSpecificExtensionsPage(ModePage, page=0x24, length=24, savable=False):
+    """Initiator-Specific Extensions mode page of IBM drives: which methods of logical block protection there are."""
+
+    reed_solomon_crc = Bits(2, 6, 1)
+    crc32c = Bits(2, 5, 1)
+
+
+class ReadWriteControlPage(ModePage, page=0x25, length=32, savable=False):
+    """Read/Write Control mode page of IBM drives: the format that is written."""
+
+    density_code = Bits(10, 7, 8)
 
 
 # ---- parameter data --------------------------------------------------------------------------------------------------

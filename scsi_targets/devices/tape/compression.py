@@ -17,10 +17,15 @@ from vlib_images.cartridge.codec import Encoder
 
 if TYPE_CHECKING:
     from scsi_targets.devices.unit.mode import SelectedPage
+    from scsi_targets.t10.fields import Field
     from scsi_targets.t10.mode_pages import ModePage
 
 # COMPRESSION ALGORITHM (SSC-3 table 84) and SELECT DATA COMPRESSION ALGORITHM (SSC-3 8.3.3).
 NO_ALGORITHM, DEFAULT_ALGORITHM = 0, 1
+ALGORITHM_FIELDS: dict[type[ModePage], Field] = {
+    DataCompressionPage: DataCompressionPage.compression_algorithm,
+    DeviceConfigurationPage: DeviceConfigurationPage.select_data_compression_algorithm,
+}
 
 
 class TapeCompression(TapeModes):
@@ -43,14 +48,10 @@ class TapeCompression(TapeModes):
 
     def check_mode_pages(self, pages: Sequence[SelectedPage]) -> None:
         super().check_mode_pages(pages)
-        for page, raw, _ in pages:
-            algorithm = NO_ALGORITHM
-            if page is DataCompressionPage:
-                algorithm = DataCompressionPage(raw).compression_algorithm
-            elif page is DeviceConfigurationPage:
-                algorithm = DeviceConfigurationPage(raw).select_data_compression_algorithm
-            if algorithm not in (NO_ALGORITHM, DEFAULT_ALGORITHM):
-                raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
+        for page, raw, offset in pages:
+            field = ALGORITHM_FIELDS.get(page)
+            if field is not None and getattr(page(raw), field.name) not in (NO_ALGORITHM, DEFAULT_ALGORITHM):
+                raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + field.byte)
 
     def apply_mode_pages(self, mode: ModePages) -> None:
         super().apply_mode_pages(mode)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 REST_OF_THE_MEDIUM = 0xFFFF  # a partition size
 WRAPS_PER_PARTITION = 2  # at least
+PARTITION_SIZE_BYTES = 2  # a PARTITION SIZE descriptor
 
 
 class FormatCommands(TapeModes):
@@ -67,11 +68,11 @@ class FormatCommands(TapeModes):
 
     def check_mode_pages(self, pages: Sequence[SelectedPage]) -> None:
         super().check_mode_pages(pages)
-        for page, raw, _ in pages:
+        for page, raw, offset in pages:
             if page is self.partition_page:
-                check_partition_page(self.partition_page(raw))
+                check_partition_page(self.partition_page(raw), offset)
                 if self.medium is not None:
-                    partition_sizes(self.partition_page(raw), self.medium)
+                    partition_sizes(self.partition_page(raw), self.medium, offset)
 
     # ---- capacity and overwriting --------------------------------------------------------------------------------
 
@@ -110,19 +111,23 @@ def formatted_capacity(medium: Cartridge) -> int:
     return sum(medium.partition_capacity_bytes(number) for number in range(medium.partition_count))
 
 
-def check_partition_page(page: MediumPartitionPage) -> None:
-    """Raises CheckCondition when the page asks for more partitions than there can be, or in two ways at once."""
+def check_partition_page(page: MediumPartitionPage, offset: int = 0) -> None:
+    """Raises CheckCondition when the page, which lies at `offset` of a parameter list, asks for more partitions than
+    there can be, or in two ways at once."""
     if page.additional_partitions_defined > page.maximum_additional_partitions:
-        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
-    ways = page.fixed_data_partitions + page.select_data_partitions + page.initiator_defined_partitions
-    if ways > 1:
-        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
+        field = MediumPartitionPage.additional_partitions_defined
+        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + field.byte)
+    ways = (page.fixed_data_partitions, page.select_data_partitions, page.initiator_defined_partitions)
+    if sum(ways) > 1:
+        field = MediumPartitionPage.fixed_data_partitions
+        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + field.byte)
 
 
-def partition_sizes(page: MediumPartitionPage, medium: Cartridge) -> list[int]:
+def partition_sizes(page: MediumPartitionPage, medium: Cartridge, offset: int = 0) -> list[int]:
     """The partitions that the page asks for, in bytes, each at least as long as a real medium could make it.
 
-    Raises CheckCondition: they do not fit the medium."""
+    Raises CheckCondition: they do not fit the medium. It points at the first size that has no room beside those before
+    it, or at the second that takes the rest; the page lies at `offset` of the parameter list."""
     capacity = formatted_capacity(medium)
     smallest = capacity * WRAPS_PER_PARTITION // DENSITIES[medium.medium.density_code].wraps
     if page.fixed_data_partitions:
@@ -130,12 +135,15 @@ def partition_sizes(page: MediumPartitionPage, medium: Cartridge) -> list[int]:
     count = page.additional_partitions_defined + 1
     if not page.initiator_defined_partitions:
         return [capacity // count + capacity % count] + [capacity // count] * (count - 1)
-    asked = page.partition_sizes[:count]
-    sizes = [0 if size == REST_OF_THE_MEDIUM else max(size * page.unit_bytes, smallest) for size in asked]
-    rests = asked.count(REST_OF_THE_MEDIUM)
-    left = capacity - sum(sizes)
-    if rests > 1 or left < smallest * rests:
-        raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
-    if rests:
-        sizes[asked.index(REST_OF_THE_MEDIUM)] = left
+    sizes: list[int] = []
+    rest = None  # which partition takes what the others leave, a smallest one until all are known
+    for number, asked in enumerate(page.partition_sizes[:count]):
+        is_rest = asked == REST_OF_THE_MEDIUM
+        sizes.append(smallest if is_rest else max(asked * page.unit_bytes, smallest))
+        if sum(sizes) > capacity or (is_rest and rest is not None):
+            at = offset + MediumPartitionPage.length + number * PARTITION_SIZE_BYTES
+            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, at)
+        rest = number if is_rest else rest
+    if rest is not None:
+        sizes[rest] += capacity - sum(sizes)
     return sizes

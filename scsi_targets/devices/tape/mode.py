@@ -129,11 +129,11 @@ class TapeModes(TransferCommands, ModeHeader):
 
     def check_mode_pages(self, pages: Sequence[SelectedPage]) -> None:
         super().check_mode_pages(pages)
-        for page, raw, _ in pages:
+        for page, raw, offset in pages:
             if page is DeviceConfigurationExtensionPage:
-                mode = DeviceConfigurationExtensionPage(raw).write_mode
+                mode, field = DeviceConfigurationExtensionPage(raw).write_mode, page.write_mode
                 if mode > WRITE_MODE_APPEND_ONLY:
-                    raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST)
+                    raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + field.byte)
 
     def apply_mode_pages(self, mode: ModePages) -> None:
         """Takes over from the pages what governs writing."""
@@ -143,6 +143,8 @@ class TapeModes(TransferCommands, ModeHeader):
         self.synchronize_at_early_warning = bool(configuration.synchronize_at_early_warning)
         self.software_write_protected = bool(configuration.software_write_protection)
         self.append_only = extension.write_mode == WRITE_MODE_APPEND_ONLY
+        if not self.append_only:
+            self.overwrite_allowed_at, self.format_allowed = None, False
         self.programmable_early_warning_bytes = extension.programmable_early_warning_size * MEGABYTE
         self.watch_writes()
 
@@ -157,7 +159,7 @@ class TapeModes(TransferCommands, ModeHeader):
         """The Medium Partition page tells the medium's partitions; MODE SELECT overwrites it for FORMAT MEDIUM."""
         page, medium = self.partition_page, self.medium
         if medium is None:
-            self.mode.update(page, **page(self.mode.encode([(page.page, page.subpage)], DEFAULT)).values())
+            self.forget_partitions()
             return
         unit = 9 if medium.capacity_bytes > 0xFFFE * MEGABYTE else 6
         sizes = [medium.partition_capacity_bytes(n) // 10**unit for n in range(medium.partition_count)]
@@ -171,6 +173,11 @@ class TapeModes(TransferCommands, ModeHeader):
             partition_size_unit_of_measure=3, partition_units=unit, **values,
         )  # fmt: skip
 
+    def forget_partitions(self) -> None:
+        """The Medium Partition page tells what the drive can do, whatever was selected for the next format."""
+        page = self.partition_page
+        self.mode.update(page, **page(self.mode.encode([(page.page, page.subpage)], DEFAULT)).values())
+
     # ---- events --------------------------------------------------------------------------------------------------
 
     def on_loaded(self) -> None:
@@ -179,10 +186,11 @@ class TapeModes(TransferCommands, ModeHeader):
 
     def on_unloaded(self) -> None:
         super().on_unloaded()
-        # An application that forgets append-only mode must not lock the next cartridge's user out.
-        self.mode.update(DeviceConfigurationExtensionPage, write_mode=0)
-        self.overwrite_allowed_at, self.format_allowed = None, False
+        # Settings for one mount: an application that forgets append-only mode must not lock the next cartridge's user
+        # out, nor one that forgets its programmable early warning end that user's backup early (docs/drives.md).
+        self.mode.update(DeviceConfigurationExtensionPage, write_mode=0, programmable_early_warning_size=0)
         self.apply_mode_pages(self.mode)
+        self.forget_partitions()
 
     def on_reset(self) -> None:
         super().on_reset()

@@ -52,6 +52,7 @@ class DriveModel:
     # first for these generations, as LTFS does.
     block_protection_methods: tuple[int, ...] = (REED_SOLOMON_CRC, CRC32C)
     medium_type_tells_generation: bool = True  # IBM and Quantum; HP's MEDIUM TYPE tells WORM (01h) or not (00h) only
+    ibm_pages: bool = True  # mode pages 24h and 25h, diagnostic page 80h: IBM's drives, which Quantum sells as well
 
     @property
     def name(self) -> str:
@@ -84,7 +85,10 @@ def _models(generation: int) -> list[DriveModel]:
     models.append(DriveModel("IBM", f"HH LTO Gen {generation}", ibm, generation))
     models.append(DriveModel("QUANTUM", f"ULTRIUM-HH{generation}", ibm, generation))
     vendor = "HP" if generation < 8 else "HPE"
-    models.append(DriveModel(vendor, f"Ultrium {generation}-SCSI", hp, generation, medium_type_tells_generation=False))
+    hp_like = DriveModel(
+        vendor, f"Ultrium {generation}-SCSI", hp, generation, medium_type_tells_generation=False, ibm_pages=False
+    )
+    models.append(hp_like)
     return models
 
 

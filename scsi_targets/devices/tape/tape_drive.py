@@ -11,6 +11,7 @@ from scsi_targets.devices.tape.density import DensityCommands
 from scsi_targets.devices.tape.diagnostics import DiagnosticCommands
 from scsi_targets.devices.tape.encryption import EncryptionCommands
 from scsi_targets.devices.tape.format import FormatCommands
+from scsi_targets.devices.tape.ibm_pages import IbmPages
 from scsi_targets.devices.tape.load import LoadCommands
 from scsi_targets.devices.tape.position import PositionCommands
 from scsi_targets.devices.tape.protection import ProtectionModes
@@ -32,7 +33,9 @@ class TapeDrive(
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.mode_header = self
-        self.attach(EchoBuffer())
+        methods = self.model.block_protection_methods
+        vendor = [IbmPages(methods, lambda: self.density_code)] if self.model.ibm_pages else []
+        self.attach(EchoBuffer(), *vendor)
 
     def copy_access(self, task: Task) -> TapeDriveAccess:
         return TapeDriveAccess(self, task)

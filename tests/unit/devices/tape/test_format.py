@@ -135,32 +135,79 @@ def test_partition_sizes(big, fields, wanted):
 
 
 @pytest.mark.parametrize(
-    "descriptors",
-    [[1000, 500], [0xFFFF, 0xFFFF], [0xFFFF, 1200], [1200, 0xFFFF]],
-    ids=["too much", "two rests", "no rest left", "no rest left behind"],
-)
-def test_partitions_that_do_not_fit(big, descriptors):
+    ("descriptors", "at_fault"),
+    [([1000, 500], 1), ([0xFFFF, 0xFFFF], 1), ([0xFFFF, 1200], 1), ([1200, 0xFFFF], 1), ([1201, 0xFFFF], 0),
+     ([1201, 1], 0), ([600, 599, 1], 2), ([300, 300, 300, 301], 3), ([0xFFFF, 100, 100, 0xFFFF], 3),
+     ([100, 0xFFFF, 1100, 1], 2)],
+    ids=str,
+)  # fmt: skip
+def test_partitions_that_do_not_fit(big, descriptors, at_fault):
+    """The sense-key specific field pointer is at the size that has no room."""
     fields = {f"partition_size_{n}": size for n, size in enumerate(descriptors)}
-    page = MediumPartitionPage4.encode(additional_partitions_defined=1, initiator_defined_partitions=1, **fields)
+    additional = len(descriptors) - 1
+    page = MediumPartitionPage4.encode(
+        maximum_additional_partitions=3, additional_partitions_defined=additional, initiator_defined_partitions=1,
+        **fields,
+    )  # fmt: skip
     with pytest.raises(CheckCondition):
         partition_sizes(MediumPartitionPage4(page), big.medium)
     before = mode_sense_11(big)
     response = send(big, bytes([0x15, 0x10, 0, 0, 20, 0]), data=bytes([0, 0, 0x10, 0]) + page)
     assert sense_of(response) == (5, 0x26, 0)
+    assert response.sense[15:18] == bytes([0x80, 0, 4 + 8 + 2 * at_fault])
     assert mode_sense_11(big) == before
 
 
+@pytest.mark.parametrize("descriptor", [bytes(8), b""], ids=["with a block descriptor", "without"])
+def test_the_field_pointer_counts_what_lies_before_the_page(big, descriptor):
+    page = MediumPartitionPage4.encode(
+        maximum_additional_partitions=3, additional_partitions_defined=1, initiator_defined_partitions=1,
+        partition_size_0=0xFFFF, partition_size_1=1200,
+    )  # fmt: skip
+    data = bytes([0, 0, 0, 0x10, 0, 0, 0, len(descriptor)]) + descriptor + page
+    response = send(big, bytes([0x55, 0x10, 0, 0, 0, 0, 0, 0, len(data), 0]), data=data)
+    assert sense_of(response) == (5, 0x26, 0)
+    assert response.sense[15:18] == bytes([0x80, 0, 8 + len(descriptor) + 10])
+
+
 @pytest.mark.parametrize(
-    "fields",
+    ("model", "medium"),
+    [(f"IBM ULT3580-TD{n}", f"LTO-{n}") for n in range(5, 10)] + [("IBM ULT3580-TD8", "LTO-7 M8")],
+)
+@pytest.mark.parametrize(("capacity", "fits"), [(1_600_000_000, True), (600 << 20, False)])
+def test_the_least_capacity_that_ltfs_formats(tmp_path, model, medium, capacity, fits):
+    """docs/drives.md: 1.6 GB. mkltfs asks for 1 GB and the rest."""
+    drives = loaded_drive(tmp_path, model, medium=medium, capacity_bytes=capacity)
+    drive = next(drives)
+    data = bytearray(data_of(send(drive, bytes([0x5A, 0, 0x11, 0, 0, 0, 0, 0, 28, 0])))).ljust(32, b"\0")
+    length = int.from_bytes(data[0:2], "big") + 2
+    data[0:2], data[16], data[19], data[20], data[22] = bytes(2), data[16] & 0x7F, 1, 0x20 | data[20] & 0x1F, 9
+    data[24:28] = bytes([0, 1, 0xFF, 0xFF])
+    cdb = bytes([0x55, 0x10, 0, 0, 0, 0, 0, 0, length, 0])
+    response = send(drive, cdb, data=bytes(data[:length]))
+    if fits:
+        good(response)
+        good(format_medium(drive, 2))
+        first, second = sizes(drive)
+        assert first >= GIGABYTE and second >= 500_000_000 and first + second == capacity
+    else:
+        assert sense_of(response) == (5, 0x26, 0)
+        assert response.sense[15:18] == bytes([0x80, 0, 24])
+    drives.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "byte"),
     [
-        {"additional_partitions_defined": 4},
-        {"additional_partitions_defined": 1, "fixed_data_partitions": 1, "initiator_defined_partitions": 1},
+        ({"additional_partitions_defined": 4}, 3),
+        ({"additional_partitions_defined": 1, "fixed_data_partitions": 1, "initiator_defined_partitions": 1}, 4),
     ],
 )
-def test_pages_that_contradict_themselves(big, fields):
+def test_pages_that_contradict_themselves(big, fields, byte):
     page = MediumPartitionPage4.encode(maximum_additional_partitions=3, **fields)
     response = send(big, bytes([0x15, 0x10, 0, 0, 20, 0]), data=bytes([0, 0, 0x10, 0]) + page)
     assert sense_of(response) == (5, 0x26, 0)
+    assert response.sense[15:18] == bytes([0x80, 0, 4 + byte])
 
 
 def test_an_lto_5_drive_knows_two_partitions(tmp_path):

@@ -141,7 +141,7 @@ def test_every_page_is_listed_with_its_length(drive):
     assert at == len(data)
     assert found == [
         (0x01, 0), (0x02, 0), (0x0A, 0), (0x0A, 0x01), (0x0A, 0xF0), (0x0F, 0), (0x10, 0), (0x10, 0x01), (0x11, 0),
-        (0x18, 0), (0x19, 0), (0x1C, 0), (0x1D, 0),
+        (0x18, 0), (0x19, 0), (0x1C, 0), (0x1D, 0), (0x24, 0), (0x25, 0),
     ]  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def test_what_ltfs_sends_to_turn_protection_off(drive):
 
 
 def test_a_page_that_is_not_there(drive):
-    response = mode_sense_6(drive, 0x24)
+    response = mode_sense_6(drive, 0x23)
     assert sense_of(response) == (5, 0x24, 0)
     assert response.sense[15:18] == bytes([0xCD, 0, 2])
     response = mode_sense_6(drive, 0x10, subpage=2)
