@@ -111,8 +111,8 @@ def encrypting(drive: TapeDrive, nexus=ALPHA) -> bool:
 LBP_ON = shown(0x0A, 0xF0, 4)
 WRITE_ECHO = sends(spc.WriteBuffer.encode(mode=0x0A, parameter_list_length=4), b"echo")
 
-# Row of the table: how it is set, what shows it, and what becomes of it by an unload, when the nexus that set it is lost,
-# by a LOGICAL UNIT RESET, by a restart of the daemon.
+# Row of the table: how it is set, what shows it, and what becomes of it by an unload, when the nexus that set it is
+# lost, by a LOGICAL UNIT RESET, by a restart of the daemon.
 KEPT, FIRST = "stays", "ends"
 ROWS = {
     "block length": (
