@@ -166,7 +166,7 @@ def test_echo_buffer_of_each_nexus(drive):
 def test_diagnostics(drive):
     good(send(drive, spc.SendDiagnostic.encode(self_test=1)))
     data = data_of(send(drive, spc.ReceiveDiagnosticResults.encode(page_code_valid=1, allocation_length=255)))
-    assert data == bytes([0, 0, 0, 1, 0])
+    assert data == bytes([0, 0, 0, 2, 0x00, 0x80])
     cdb = spc.ReceiveDiagnosticResults.encode(page_code_valid=1, page_code=0x40, allocation_length=255)
     assert sense_of(send(drive, cdb)) == (5, 0x24, 0)
 
