@@ -151,7 +151,7 @@ def test_a_disk_is_read_and_written(disk: Any) -> None:
 
 
 def test_report_luns(disk: Any) -> None:
-    # 2.1.0 numbers the entries in their names, and takes the first 4 of the 8 bytes for the number (SAM-5 4.7).
+    # 2.1.0 numbers the entries in their names (tests/interop/test_pyscsi.py says more).
     assert disk.reportluns().result["luns"] == [{"lun0": 0}]
 
 
