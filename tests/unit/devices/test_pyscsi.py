@@ -62,7 +62,9 @@ def tape(tmp_path: Path) -> Any:
 @pytest.fixture
 def changer(tmp_path: Path) -> Any:
     library = Library(tmp_path)
-    yield SCSI(Local(library.changer))
+    scsi = SCSI(Local(library.changer))
+    scsi.layout = library.layout
+    yield scsi
     library.close()
 
 
@@ -185,7 +187,7 @@ def test_a_mode_page_is_changed(request: Any, kind: str) -> None:
 
 def test_the_element_address_assignment_page(changer: Any) -> None:
     page = changer.modesense6(0x1D, dbd=1).result["mode_pages"][0]
-    layout = changer.device.unit.inventory.layout
+    layout = changer.layout
     assert page["first_storage_element_address"] == layout.storage[0]
     assert page["num_storage_elements"] == len(layout.storage)
     assert page["first_import_element_address"] == layout.import_export[0]
@@ -208,7 +210,7 @@ def elements(changer: Any, element_type: int) -> dict[int, dict[str, Any]]:
 
 
 def test_elements_are_read_and_moved(changer: Any) -> None:
-    layout = changer.device.unit.inventory.layout
+    layout = changer.layout
     slots = elements(changer, STORAGE)
     assert list(slots) == list(layout.storage)
     barcodes = [bytes(each["primary_volume_tag"][:32]).decode().strip() for each in slots.values() if each["full"]]
