@@ -147,7 +147,10 @@ class Pdu:
 
 @final
 class Connection:
-    """The full feature phase of one iSCSI connection (RFC 7143), ErrorRecoveryLevel 0, data in order."""
+    """The full feature phase of one iSCSI connection (RFC 7143), ErrorRecoveryLevel 0, data in order.
+
+    It belongs to the thread that calls receive() (until then: that made it). No other thread reads from or writes to
+    the socket: what others answer is left to that thread, which is woken, so they never wait for the peer."""
 
     def __init__(
         self,
@@ -168,6 +171,8 @@ class Connection:
         command_window: int,
         buffer_budget_bytes: int,
         send_timeout_seconds: float,
+        data_timeout_seconds: float,
+        discovery: bool,
     ) -> None:
         """Takes the socket over: from here on the engine owns `descriptor` and closes it when the object dies, so give
         it `socket.detach()`. When the constructor raises, the descriptor is still the caller's.
@@ -175,12 +180,15 @@ class Connection:
         stat_sn: the StatSN of the next response. exp_cmd_sn: the CmdSN expected next. max_recv_...: what we declared;
         max_send_...: what the peer declared. command_window: places for commands that wait or run, 1 to 4096; fewer
         when the budget does not hold a FirstBurstLength for each. buffer_budget_bytes: the Data-Out memory of this
-        connection until it is answered; only the oldest command may go over it, alone.
+        connection until it is answered; only the oldest command may go over it, alone. Beside it each connection has
+        its share of the pool. send_timeout_seconds: for a send as a whole (at most 4 MiB and a PDU), however the peer
+        reads. data_timeout_seconds: within that time, and a second for each MiB that is awaited, a sequence of Data-Out
+        must have come whole, and so must a PDU. discovery: SCSI commands are rejected (RFC 7143 4.3).
         ValueError: a parameter is out of RFC 7143's range, which the text names. OSError: not a socket."""
 
     def receive(self, timeout_seconds: float | None = None) -> ScsiCommand | Pdu | None:
-        """The next thing for Python to decide on, or None when nothing came in time. One thread calls it; before it
-        waits it sends what respond() of that thread left queued.
+        """The next thing for Python to decide on, or None when nothing came in time or wake() was called. One thread
+        calls it; it sends what respond() left queued, its own before it waits, that of other threads at once.
 
         SCSI commands come in CmdSN order, each with its Data-Out whole, immediate ones at once. Task management comes
         as soon as all earlier CmdSNs have arrived, other PDUs in CmdSN order behind the commands before them.
@@ -194,8 +202,8 @@ class Connection:
         data_in: Buffer | None = None,
         data_length: int = -1,
     ) -> None:
-        """Ends a command: Data-In PDUs, then the status (RFC 7143 11.4, 11.7). From receive()'s thread the PDUs leave
-        at the next receive() or flush(), from any other thread at once.
+        """Ends a command: Data-In PDUs, then the status (RFC 7143 11.4, 11.7). From any thread; the PDUs leave at the
+        next receive() or flush() of the connection's own, at once when it waits in receive().
 
         sense: without the SenseLength, which the engine adds; at most 252 bytes. data_in: clipped to what the initiator
         expects; not copied, so it must not be changed until it is sent (buffers of a pool: drop them and acquire anew).
@@ -223,16 +231,24 @@ class Connection:
         to it. ValueError: it is not in 512 to 16777215."""
 
     def send_pdu(self, bhs: Buffer, data: Buffer = b"") -> None:
-        """Sends a PDU that Python made; flushed as respond() is. The engine fills in TotalAHSLength (0),
-        DataSegmentLength, StatSN, ExpCmdSN, MaxCmdSN and the digests, and advances StatSN, except for a NOP-In with
-        Initiator Task Tag FFFFFFFFh (RFC 7143 11.19.2). ValueError: `bhs` is not 48 bytes, or `data` is longer than the
-        peer takes."""
+        """Sends a PDU that Python made, from the connection's own thread only; flushed as respond() is. The engine
+        fills in TotalAHSLength (0), DataSegmentLength, StatSN, ExpCmdSN, MaxCmdSN and the digests, and advances StatSN,
+        except for a NOP-In with Initiator Task Tag FFFFFFFFh (RFC 7143 11.19.2). ValueError: `bhs` is not 48 bytes, or
+        `data` is longer than the peer takes. RuntimeError: another thread."""
 
     def flush(self) -> None:
-        """Sends now what is queued. ConnectionClosed: the connection is gone."""
+        """Sends now what is queued; from another thread it only makes receive() do so. ConnectionClosed: the connection
+        is gone."""
+
+    def acquire(self, length: int, /) -> DataBuffer:
+        """Memory for Data-In of `length` bytes, as BufferPool.acquire() gives it. PoolExhausted: the pool is used up,
+        or answers of other threads that the peer has not read yet hold this connection's share. From any thread."""
+
+    def wake(self) -> None:
+        """Makes receive() return None soon. From any thread; never waits."""
 
     def shutdown(self) -> None:
-        """Ends the connection from any thread: a blocked receive() or respond() raises ConnectionClosed."""
+        """Ends the connection from any thread: a blocked receive(), respond() or flush() raises ConnectionClosed."""
 
     @property
     def commands(self) -> int:

@@ -107,6 +107,26 @@ static void drop_pool_user(struct buffer_pool *pool)	/* the lock is held, and re
 	free(pool);
 }
 
+bool engine_pool_grants(struct buffer_pool *pool, size_t held, size_t length)
+{
+	size_t size = engine_block_size_for(length), left;
+
+	pthread_mutex_lock(&pool->lock);
+	left = pool->capacity - pool->in_use;
+	pthread_mutex_unlock(&pool->lock);
+	return size <= left && held + size <= (left - size) / 2;
+}
+
+bool engine_pool_has_plenty(struct buffer_pool *pool, size_t length)
+{
+	size_t size = engine_block_size_for(length), used;
+
+	pthread_mutex_lock(&pool->lock);
+	used = pool->in_use;
+	pthread_mutex_unlock(&pool->lock);
+	return used + size <= pool->capacity - pool->capacity / 4;
+}
+
 struct buffer_block *engine_block_acquire(struct buffer_pool *pool, size_t length)
 {
 	int size_class = class_for(length);

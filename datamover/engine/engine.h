@@ -63,8 +63,15 @@
 /* Responses wait for each other until this much is queued; then the peer should be reading while we go on. */
 #define LIMIT_OUTPUT_COALESCE_BYTES (64u << 10)
 
-/* A peer that takes less than this in one send timeout has stopped reading. */
-#define LIMIT_SEND_PROGRESS_BYTES (64u << 10)
+/* One send: what a peer has to take within the send timeout, however it reads. */
+#define LIMIT_OUTPUT_BATCH_BYTES (4u << 20)
+
+/* Data-Out that may still come for commands that were aborted or rejected; what comes beyond is answered with Reject. */
+#define LIMIT_LATE_SEQUENCES 64u
+
+/* Data-Out that was asked for is due after the data timeout, and a second later for each of these that a connection
+ * waits for at one time. */
+#define LIMIT_DATA_BYTES_PER_SECOND (1u << 20)
 
 /* SPC: the ADDITIONAL SENSE LENGTH of fixed and descriptor sense is at most 244, after 8 bytes. */
 #define LIMIT_SENSE_BYTES 252
@@ -132,6 +139,12 @@ unsigned char *engine_block_memory(struct buffer_block *block);
 /* What a buffer of `length` bytes counts for: its size class. */
 size_t engine_block_size_for(size_t length);
 
+/* Whether whoever holds `held` bytes of the pool may take `length` more and leave the others their share: twice as much
+ * as it then holds stays free, so that the many who want much end with equal shares and something is left for a few
+ * more. */
+bool engine_pool_grants(struct buffer_pool *pool, size_t held, size_t length);
+/* Whether the pool is far from its bound even with `length` bytes more. */
+bool engine_pool_has_plenty(struct buffer_pool *pool, size_t length);
 /* The pool inside a Python BufferPool (borrowed; the object keeps it alive), or NULL with TypeError set. */
 struct buffer_pool *engine_buffer_pool(PyObject *object);
 /* A DataBuffer of `length` bytes on the block, whose reference it takes over even when it fails (NULL, error set). */

@@ -6,19 +6,21 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, time
 from typing import Any
 
 import structlog
 
 from datamover import engine
-from scsi_targets.iscsi.directory import Portal, TargetDirectory, Who
+from scsi_targets.devices.unit.view import View
+from scsi_targets.iscsi.directory import NotFound, Portal, TargetDirectory, Who
 from scsi_targets.iscsi.discovery import Address, SendTargets, TextExchange, format_address
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import Login, LoginProgress, LoginResult
 from scsi_targets.iscsi.login_transport import LoginReader
 from scsi_targets.iscsi.pdu import PduFormatError
-from scsi_targets.iscsi.session import Session
+from scsi_targets.iscsi.session import Session, SessionOver
 from scsi_targets.iscsi.session_record import SessionRecord
 from scsi_targets.iscsi.session_table import SessionTable
 from scsi_targets.iscsi.states import ConnectionEvent, connection_states
@@ -79,7 +81,13 @@ class ServedConnection:
             self._logout_grace = grace_seconds
             session = self._session
         if session is not None:
-            _request_logout(session, grace_seconds)
+            session.request_logout(grace_seconds)
+
+    def look_again(self) -> None:
+        """What the session may see has changed, or may have."""
+        session = self._session
+        if session is not None:
+            session.look_again()
 
     def record(self) -> SessionRecord | None:
         """This session for `status`; None before it is in the full-feature phase."""
@@ -194,6 +202,8 @@ class ServedConnection:
             elif login.view is None:
                 # libiscsi and open-iscsi both end a discovery by hanging up.
                 log.info("discovery ended", reason=str(error), **self._about)
+            elif isinstance(error, SessionOver):
+                log.info("session closed", reason=str(error), **self._about)
             else:
                 log.warning("connection lost", reason=str(error), **self._about)
         except engine.ProtocolError as error:
@@ -209,12 +219,12 @@ class ServedConnection:
             if self._close_reason is not None:
                 raise engine.ConnectionClosed(self._close_reason)
             self._session = Session(
-                login, self._connect_engine(login), self._states, context.pool, context.limits, text, self._peers,
-                self._close_own,
+                login, self._connect_engine(login), self._states, context.limits, text, partial(self._open_view, login),
+                self._peers, self._close_own,
             )  # fmt: skip
             session, logout_grace = self._session, self._logout_grace
         if logout_grace is not None:
-            _request_logout(session, logout_grace)
+            session.request_logout(logout_grace)
         return session
 
     def _connect_engine(self, login: LoginResult) -> engine.Connection:
@@ -237,9 +247,18 @@ class ServedConnection:
             command_window=limits.command_window,
             buffer_budget_bytes=limits.buffer_budget_bytes,
             send_timeout_seconds=limits.send_timeout_seconds,
+            data_timeout_seconds=limits.data_timeout_seconds,
+            discovery=login.view is None,
         )
         self._socket.detach()  # only now: had the constructor raised, the descriptor would still be the socket's
         return connection
+
+    def _open_view(self, login: LoginResult) -> View:
+        """What the session sees if the directory is asked today. Raises DirectoryError."""
+        assert login.who.target_name is not None
+        if self._portal not in self._context.directory.portals(login.who.target_name):
+            raise NotFound("the target is no longer served at this portal")
+        return self._context.directory.open(login.who)
 
     def _peers(self) -> list[Session]:
         """All sessions of the server, this one among them."""
@@ -279,13 +298,6 @@ def _known_of(login: Login) -> dict[str, str]:
 def _printable(name: str) -> str:
     """A name that nobody has checked yet must not draw its own lines into the log."""
     return name if name.isprintable() else ascii(name)
-
-
-def _request_logout(session: Session, grace_seconds: float) -> None:
-    try:
-        session.request_logout(grace_seconds)
-    except engine.ConnectionClosed:
-        return  # a connection that is gone needs no asking
 
 
 def _shut_down(sock: socket.socket) -> None:

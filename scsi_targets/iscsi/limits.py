@@ -34,6 +34,7 @@ class Limits:
     command_window: int = 128
     buffer_budget_bytes: int = 64 * MIB
     send_timeout_seconds: float = 60.0
+    data_timeout_seconds: float = 30.0
     keep_alive_seconds: float = 30.0
 
     # The login.
@@ -71,6 +72,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "command_window": (1, 4096),
     "buffer_budget_bytes": (MIB, float("inf")),
     "send_timeout_seconds": (0.001, 3600),
+    "data_timeout_seconds": (0.001, 3600),
     "keep_alive_seconds": (0.001, 3600),
     "login_timeout_seconds": (0.001, 3600),
     "login_pdus": (6, 65536),  # RFC 7143 6.2: allow at least six exchanges

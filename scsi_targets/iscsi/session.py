@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from itertools import count
-from time import monotonic
+from math import inf
+from time import monotonic, time
 from typing import Any
 
 from datamover import engine
-from scsi_targets.devices.unit.logical_unit import sense_data
+from scsi_targets.devices.unit.logical_unit import LogicalUnit, sense_data
 from scsi_targets.devices.unit.task import CHECK_CONDITION, TASK_SET_FULL, Nexus, Response, Task
 from scsi_targets.devices.unit.view import View
+from scsi_targets.iscsi.directory import DirectoryError
 from scsi_targets.iscsi.discovery import TextExchange, TextRejected
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import LoginResult
@@ -52,14 +55,22 @@ DATA_ERROR_RESPONSES: dict[int, Response] = {
 
 ConnectionStates = StateMachine[ConnectionState, ConnectionEvent]
 
+# How often a session looks that has something to wait for: its end, commands that may end.
+ATTENTION_SECONDS = 0.25
+
 _session_ids = count(1)
 
 
-class Session:
-    """One session, from the end of its login. run() is its thread; close() and request_logout() come from others.
+class SessionOver(engine.ConnectionClosed):
+    """This end closes the session; str() says why."""
 
-    close_own: closes every session of this initiator with this target (TARGET COLD RESET). peers: all sessions of the
-    server.
+
+class Session:
+    """One session, from the end of its login. run() is its thread, and the only one that sends: what comes from others
+    (request_logout(), look_again()) is only noted, and seen to between two commands.
+
+    reopen: asks the directory anew what this session sees; raises DirectoryError. close_own: closes every session of
+    this initiator with this target (TARGET COLD RESET). peers: all sessions of the server.
     """
 
     def __init__(
@@ -67,23 +78,30 @@ class Session:
         login: LoginResult,
         connection: engine.Connection,
         states: ConnectionStates,
-        pool: engine.BufferPool,
         limits: Limits,
         text: TextExchange,
+        reopen: Callable[[], View],
         peers: Callable[[], Iterable[TaskHolder]],
         close_own: Callable[[str], None],
     ) -> None:
         self.connection = connection
         self._login = login
         self._states = states
-        self._pool = pool
         self._limits = limits
         self._text = text
+        self._reopen = reopen
         self._peers = peers
         self._close_own = close_own
         self._pings = count(1)
         self._bytes_in_at_ping = -1
-        self._discovery_ends = monotonic() + limits.discovery_seconds
+        self._pinged_at = 0.0
+        self._patience_seconds = ATTENTION_SECONDS if self._discovery else limits.keep_alive_seconds
+        self._attention = self._discovery  # there is something to see to before the next item
+        self._stale = False  # somebody asked to look at the view again
+        self._logout_grace_seconds: float | None = None  # somebody asked for a logout
+        self._leaving: set[LogicalUnit] = set()  # no longer in the view; commands that run there may end
+        self._over_at: float | None = monotonic() + limits.discovery_seconds if self._discovery else None
+        self._over_because = f"a discovery session has {limits.discovery_seconds:g} s"
         self._view = login.view
         if login.view is not None:
             who = login.who
@@ -96,17 +114,28 @@ class Session:
     def _discovery(self) -> bool:
         return self._login.view is None
 
-    def _discovery_time_left(self) -> float:
-        """Discovery takes milliseconds: whoever has not ended its session by then does not need it."""
-        left = self._discovery_ends - monotonic()
-        if left <= 0:
-            raise engine.ConnectionClosed(f"a discovery session has {self._limits.discovery_seconds:g} s")
-        return left
-
     @property
     def view(self) -> View | None:
         """What the session sees; None: nothing, because it is a discovery session or over."""
         return self._view
+
+    # ---- from any thread -----------------------------------------------------------------------------------------
+
+    def request_logout(self, grace_seconds: float) -> None:
+        """Asks the initiator to log out (RFC 7143 11.9.1, event 1)."""
+        self._logout_grace_seconds = grace_seconds
+        self._call()
+
+    def look_again(self) -> None:
+        """What this session may see has changed, or may have: the directory is asked anew."""
+        self._stale = True
+        self._call()
+
+    def _call(self) -> None:
+        self._attention = True
+        self.connection.wake()
+
+    # ---- the session's own thread --------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Serves until the session is logged out. Raises engine.ConnectionClosed, engine.ProtocolError."""
@@ -114,17 +143,16 @@ class Session:
             self._view.nexus_established(self._nexus)
         try:
             receive, execute = self.connection.receive, self._execute
-            patience_seconds = self._limits.keep_alive_seconds
             while self._states.state is not ConnectionState.FREE:
-                if self._discovery:
-                    patience_seconds = self._discovery_time_left()
-                item = receive(patience_seconds)
+                item = receive(self._patience_seconds)
+                if called := self._attention:
+                    self._attend()
                 if type(item) is engine.ScsiCommand:
                     execute(item)
-                elif item is None:
-                    self._keep_alive()
-                else:
+                elif item is not None:
                     self._dispatch(item)
+                elif not called:
+                    self._keep_alive()
         finally:
             self._lose_nexus()
         try:
@@ -132,17 +160,76 @@ class Session:
         except engine.ConnectionClosed:
             return  # it has logged out, and does not wait for our answer
 
-    def request_logout(self, grace_seconds: float) -> None:
-        """Asks the initiator to log out (RFC 7143 11.9.1, event 1). From any thread."""
-        if not self._states.fire_if_allowed(ConnectionEvent.LOGOUT_REQUEST_SENT):
-            return
-        message = AsyncMessage.make(async_event=AsyncEvent.LOGOUT_REQUESTED, parameter3=max(1, int(grace_seconds)))
-        self.connection.send_pdu(message.raw)
-
     def _lose_nexus(self) -> None:
         view, self._view = self._view, None
         if view is not None:
-            view.nexus_lost(self._nexus)
+            for unit in {*view.units(), *self._leaving}:
+                unit.nexus_lost(self._nexus)
+
+    def _attend(self) -> None:
+        """Sees to what was asked of the session, and to what has its time. Raises SessionOver."""
+        self._attention = False
+        if self._stale:
+            self._stale = False
+            self._renew_view()
+        if self._logout_grace_seconds is not None:
+            self._send_logout_request(self._logout_grace_seconds)
+            self._logout_grace_seconds = None
+        for unit in [unit for unit in self._leaving if not unit.has_tasks_of(self._nexus)]:
+            unit.nexus_lost(self._nexus)
+            self._leaving.discard(unit)
+        if self._over_at is not None and monotonic() >= self._over_at:
+            raise SessionOver(self._over_because)
+        busy = self._over_at is not None or bool(self._leaving)
+        self._attention |= busy
+        self._patience_seconds = min(ATTENTION_SECONDS if busy else inf, self._limits.keep_alive_seconds)
+
+    def _send_logout_request(self, grace_seconds: float) -> None:
+        if self._states.fire_if_allowed(ConnectionEvent.LOGOUT_REQUEST_SENT):
+            self._send(AsyncMessage.make(
+                async_event=AsyncEvent.LOGOUT_REQUESTED, parameter3=max(1, int(grace_seconds))
+            ))  # fmt: skip
+
+    # ---- the view ------------------------------------------------------------------------------------------------
+
+    def _renew_view(self) -> None:
+        if self._view is None:
+            return
+        try:
+            view = self._reopen()
+        except DirectoryError as error:
+            self._end_view(str(error))
+            return
+        if view.principal != self._nexus.principal:
+            self._end_view("the session belongs to somebody else now")
+        elif view.ends_at is not None and view.ends_at <= time():
+            self._end_view("what the session was allowed has come to its end")
+        else:
+            self._replace_view(view)
+
+    def _replace_view(self, view: View) -> None:
+        """From here on the session sees that. A logical unit that it no longer sees lets running commands end."""
+        old = self._view
+        assert old is not None
+        self._view = view
+        if view.shows_as(old):
+            return
+        before, after = old.units(), view.units()
+        self._leaving |= before.keys() - after.keys()
+        for unit in after:
+            if unit not in before and unit not in self._leaving:
+                unit.nexus_established(self._nexus)
+            unit.establish_unit_attention(sense.REPORTED_LUNS_DATA_HAS_CHANGED, [self._nexus])
+        self._leaving -= after.keys()
+
+    def _end_view(self, reason: str) -> None:
+        """Nothing is to be seen any more; the initiator is asked to log out, and closed if it does not."""
+        assert self._view is not None
+        if self._over_at is None:
+            self._replace_view(replace(self._view, logical_units={}, permissions={}, ends_at=None))
+            self._over_at = monotonic() + self._limits.logout_grace_seconds
+            self._over_because = reason
+            self._send_logout_request(self._limits.logout_grace_seconds)
 
     # ---- SCSI commands: the one path that must cost next to nothing ----------------------------------------------
 
@@ -163,28 +250,27 @@ class Session:
             command.task_attribute,
             command.data_out,
             length,
-            self._pool,
+            connection,
             partial(self._complete, command),
             partial(connection.discard, command),
             view=view,
         )
         try:
             response = view.execute(task)
-        except engine.PoolExhausted:
+        except (engine.PoolExhausted, MemoryError):
             response = Response(TASK_SET_FULL)
         if response is not None:
             connection.respond(command, response.status, response.sense, response.data_in, response.data_length)
 
     def _complete(self, command: engine.ScsiCommand, response: Response) -> None:
-        """A worker's end of a task. When the connection is gone, so is whoever waited for the response."""
+        """A worker's end of a task, which it leaves to the session's thread. When the connection is gone, so is whoever
+        waited for the response."""
         try:
             self.connection.respond(command, response.status, response.sense, response.data_in, response.data_length)
         except engine.ConnectionClosed:
             return
 
     def _refuse_command(self, command: engine.ScsiCommand) -> None:
-        if self._discovery:
-            raise engine.ProtocolError("a SCSI command in a discovery session (RFC 7143 4.3)")
         response = DATA_ERROR_RESPONSES[command.data_error]
         self.connection.respond(command, response.status, response.sense)
 
@@ -193,7 +279,9 @@ class Session:
     def _dispatch(self, item: engine.Pdu) -> None:
         request = decode_pdu(item.bhs, item.data)
         handler = _HANDLERS.get(type(request))
-        if handler is None:
+        if self._discovery and not _allowed_in_discovery(request):
+            self._reject(request, RejectReason.PROTOCOL_ERROR)
+        elif handler is None:
             self._reject(request, RejectReason.COMMAND_NOT_SUPPORTED)
         else:
             handler(self, request)
@@ -205,13 +293,13 @@ class Session:
         self._send(Reject.make(pdu.raw, reason=reason))
 
     def _keep_alive(self) -> None:
-        """Nothing came for a while: ask with a NOP-In, and give up on a peer that stays silent (RFC 7143 11.19). A
-        discovery session knows no NOP-In (RFC 7143 4.3)."""
-        if self._discovery:
-            return  # its time is up, which the loop sees
+        """Nothing came for a while: ask with a NOP-In, and give up on a peer that stays silent (RFC 7143 11.19)."""
+        now, patience = monotonic(), self._limits.keep_alive_seconds
         if self.connection.bytes_in == self._bytes_in_at_ping:
-            raise engine.ConnectionClosed(f"no answer to a NOP-In for {self._limits.keep_alive_seconds:g} s")
-        self._bytes_in_at_ping = self.connection.bytes_in
+            if now - self._pinged_at < patience * 0.9:
+                return  # a call that was seen to already
+            raise engine.ConnectionClosed(f"no answer to a NOP-In for {patience:g} s")
+        self._bytes_in_at_ping, self._pinged_at = self.connection.bytes_in, now
         self._send(NopIn.make(target_transfer_tag=next(self._pings) % RESERVED_TAG))
 
     def _nop_out(self, request: NopOut) -> None:
@@ -221,9 +309,6 @@ class Session:
         self._send(NopIn.make(echo, lun=request.lun, initiator_task_tag=request.initiator_task_tag))
 
     def _task_management(self, request: TaskManagementRequest) -> None:
-        if self._view is None:
-            self._reject(request, RejectReason.PROTOCOL_ERROR)
-            return
         response = TaskManager(self, self._nexus, self._peers).perform(request)
         self._send(TaskManagementResponse.make(initiator_task_tag=request.initiator_task_tag, response=response))
         if request.function == TaskFunction.TARGET_COLD_RESET:
@@ -266,6 +351,13 @@ class Session:
 
     def _snack(self, request: SnackRequest) -> None:
         self._reject(request, RejectReason.SNACK_REJECT)  # ErrorRecoveryLevel 0: nothing is kept to send again
+
+
+def _allowed_in_discovery(request: Pdu) -> bool:
+    """Text, and a Logout that ends the session (RFC 7143 4.3)."""
+    if isinstance(request, LogoutRequest):
+        return request.reason == LogoutReason.CLOSE_SESSION
+    return isinstance(request, TextRequest)
 
 
 # Any: each handler takes the class it stands beside.

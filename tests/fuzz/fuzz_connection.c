@@ -12,7 +12,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "connection/connection.h"
+#include "connection/input.h"
+#include "connection/output.h"
+#include "connection/requests.h"
 
 #define KEPT_MAX 64
 
@@ -56,7 +58,10 @@ static void answer(struct connection *c, struct request *r, unsigned choice)
 		a.data_length = choice * 150;
 	}
 	pthread_mutex_lock(&c->lock);
-	output_answer(c, r, &a);
+	if (choice & 4)					/* as another thread does */
+		output_defer(c, deferred_answer_new(r, &a));
+	else
+		output_answer(c, r, &a);
 	if (a.payload)
 		payload_drop(c, a.payload);
 	pthread_mutex_unlock(&c->lock);
@@ -127,6 +132,7 @@ static void converse(struct connection *c, int peer, struct input *in)
 	}
 	while (kept_count)
 		answer(c, kept[--kept_count], 0);
+	CHECK(c->awaited_sequences <= requests_slot_count(c) * (LIMIT_OUTSTANDING_R2T + 1));
 }
 
 static struct buffer_pool *make_pool(void);
@@ -147,16 +153,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	c->pool = pool;
 	c->exp_cmd_sn = options & 0x80 ? 0xfffffffe : 1;
 	c->negotiated = (struct negotiated){
-		.data_digest = (options & 7) == 7, .initial_r2t = options & 8, .immediate_data = !(options & 16),
+		.discovery = (options & 0x67) == 0x66, .data_digest = (options & 7) == 7, .initial_r2t = options & 8, .immediate_data = !(options & 16),
 		.max_recv_data_segment_length = 8192, .max_send_data_segment_length = 512, .first_burst_length = 1024,
 		.max_burst_length = 2048, .max_outstanding_r2t = 1 + (options >> 5 & 3),
 		.command_window = 1 + (options & 7),
 		.buffer_budget = 64 << 10, .send_timeout_seconds = 1,
+		.data_timeout_seconds = 60,
 	};
 	CHECK(connection_init(c));
 	converse(c, pair[1], &in);
 	connection_clear(c);
 	CHECK(!c->held_bytes && !c->whole_bytes && !c->places_held && !c->immediate_count && !c->waiting_pdu_bytes);
+	CHECK(!c->awaited_sequences && !c->deferred_bytes);
 	CHECK(!c->finished_views);
 	close(pair[0]);
 	close(pair[1]);

@@ -1,14 +1,16 @@
 /* The Connection object: how one is made and ends. Its methods are in connection_methods.c. */
-#include "connection/connection.h"
+#include "connection/objects.h"
+#include "connection/output.h"
+#include "connection/requests.h"
 
 #include <structmember.h>
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,14 +29,21 @@ static bool in_range(const char *name, Py_ssize_t value, Py_ssize_t low, Py_ssiz
 	return false;
 }
 
-static bool check_parameters(const struct parameters *p, double send_timeout_seconds)
+static bool is_timeout(const char *name, double seconds)
+{
+	if (seconds > 0 && seconds <= 86400)
+		return true;
+	PyErr_Format(PyExc_ValueError, "%s must be over 0 and at most 86400", name);
+	return false;
+}
+
+static bool check_parameters(const struct parameters *p, const struct negotiated *n)
 {
 	const Py_ssize_t longest = (1 << 24) - 1;	/* RFC 7143 13.12 to 13.14, 13.17 */
 
-	if (!(send_timeout_seconds > 0 && send_timeout_seconds <= 86400)) {
-		PyErr_SetString(PyExc_ValueError, "send_timeout_seconds must be over 0 and at most 86400");
+	if (!is_timeout("send_timeout_seconds", n->send_timeout_seconds) ||
+	    !is_timeout("data_timeout_seconds", n->data_timeout_seconds))
 		return false;
-	}
 	return in_range("max_recv_data_segment_length", p->max_recv, 512, longest) &&
 	       in_range("max_send_data_segment_length", p->max_send, 512, longest) &&
 	       in_range("max_burst_length", p->max_burst, 512, longest) &&
@@ -64,17 +73,13 @@ static void fit_window(struct negotiated *n)
 		n->command_window = places ? (uint32_t)places : 1;
 }
 
-/* Blocking, so that sending waits by itself; small responses leave at once (the peer waits for them). */
-static bool set_up_socket(int descriptor, double send_timeout_seconds)
+/* Small responses leave at once: the peer waits for them. */
+static bool set_up_socket(int descriptor)
 {
-	struct timeval timeout = { .tv_sec = (time_t)send_timeout_seconds };
-	int on = 1, flags = fcntl(descriptor, F_GETFL);
+	int on = 1, type;
+	socklen_t length = sizeof type;
 
-	timeout.tv_usec = (suseconds_t)((send_timeout_seconds - (double)timeout.tv_sec) * 1e6);
-	if (!timeout.tv_sec && !timeout.tv_usec)
-		timeout.tv_usec = 1;
-	if (flags < 0 || fcntl(descriptor, F_SETFL, flags & ~O_NONBLOCK) < 0 ||
-	    setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout) < 0) {
+	if (getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &length) < 0) {
 		PyErr_SetFromErrno(PyExc_OSError);
 		return false;
 	}
@@ -86,27 +91,43 @@ static bool set_up_socket(int descriptor, double send_timeout_seconds)
 bool connection_init(struct connection *c)
 {
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_mutex_init(&c->send_lock, NULL);
+	c->owner = pthread_self();
 	c->next_target_transfer_tag = 1;
+	c->wake_descriptor = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (c->wake_descriptor < 0)
+		return false;
 	c->input = malloc(LIMIT_INPUT_BYTES);
 	c->filling = calloc(1, sizeof *c->filling);
 	c->sending = calloc(1, sizeof *c->sending);
 	return c->input && c->filling && c->sending && requests_init(c) == 0;
 }
 
-static void drop_output(struct connection *c, struct batch *batch)
-{
-	for (int i = 0; batch && i < batch->payload_count; i++)
-		payload_drop(c, batch->payloads[i]);
-	free(batch);
-}
-
 void connection_clear(struct connection *c)
 {
+	output_clear(c);
 	requests_clear(c);
-	drop_output(c, c->filling);
-	drop_output(c, c->sending);
 	free(c->input);
+	if (c->wake_descriptor >= 0)
+		close(c->wake_descriptor);
+	pthread_mutex_destroy(&c->lock);
+}
+
+void connection_close(struct connection *c, const char *why)
+{
+	if (c->closed)
+		return;
+	c->closed = why;
+	shutdown(c->descriptor, SHUT_RDWR);		/* wakes an owner that waits for the socket */
+}
+
+void connection_wake(struct connection *c)
+{
+	const uint64_t one = 1;
+
+	if (atomic_exchange(&c->owner_state, OWNER_AWAKE) != OWNER_ASLEEP)
+		return;
+	while (write(c->wake_descriptor, &one, sizeof one) < 0 && errno == EINTR)
+		;
 }
 
 static bool parse_arguments(PyObject *args, PyObject *keywords, struct connection *values)
@@ -114,28 +135,29 @@ static bool parse_arguments(PyObject *args, PyObject *keywords, struct connectio
 	static char *names[] = {
 		"descriptor", "pool", "stat_sn", "exp_cmd_sn", "header_digest", "data_digest",
 		"max_recv_data_segment_length", "max_send_data_segment_length", "first_burst_length",
-		"max_burst_length", "initial_r2t", "immediate_data", "max_outstanding_r2t", "command_window", "buffer_budget_bytes",
-		"send_timeout_seconds", NULL,
+		"max_burst_length", "initial_r2t", "immediate_data", "max_outstanding_r2t", "command_window",
+		"buffer_budget_bytes", "send_timeout_seconds", "data_timeout_seconds", "discovery", NULL,
 	};
 	struct negotiated *n = &values->negotiated;
-	int header_digest, data_digest, initial_r2t, immediate_data;
+	int header_digest, data_digest, initial_r2t, immediate_data, discovery;
 	unsigned long stat_sn, exp_cmd_sn;
 	struct parameters p;
 
 	if (!PyArg_ParseTupleAndKeywords(
-		    args, keywords, "iO$kkppnnnnppnnnd:Connection", names, &values->descriptor, &values->pool_object,
+		    args, keywords, "iO$kkppnnnnppnnnddp:Connection", names, &values->descriptor, &values->pool_object,
 		    &stat_sn, &exp_cmd_sn, &header_digest, &data_digest, &p.max_recv, &p.max_send, &p.first_burst,
 		    &p.max_burst, &initial_r2t, &immediate_data, &p.outstanding_r2t, &p.window, &p.budget,
-		    &n->send_timeout_seconds))
+		    &n->send_timeout_seconds, &n->data_timeout_seconds, &discovery))
 		return false;
 	values->stat_sn = (uint32_t)stat_sn;
 	values->exp_cmd_sn = (uint32_t)exp_cmd_sn;
+	n->discovery = discovery;
 	n->header_digest = header_digest;
 	n->data_digest = data_digest;
 	n->initial_r2t = initial_r2t;
 	n->immediate_data = immediate_data;
 	values->pool = engine_buffer_pool(values->pool_object);
-	if (!values->pool || !check_parameters(&p, n->send_timeout_seconds))
+	if (!values->pool || !check_parameters(&p, n))
 		return false;
 	set_negotiated(n, &p);
 	return true;
@@ -148,7 +170,7 @@ static PyObject *connection_new(PyTypeObject *type, PyObject *args, PyObject *ke
 
 	if (!parse_arguments(args, keywords, &values))
 		return NULL;
-	if (!set_up_socket(values.descriptor, values.negotiated.send_timeout_seconds))
+	if (!set_up_socket(values.descriptor))
 		return NULL;
 	self = PyObject_New(struct connection, type);
 	if (!self)
@@ -159,9 +181,14 @@ static PyObject *connection_new(PyTypeObject *type, PyObject *args, PyObject *ke
 	self->ob_base = head;
 	self->descriptor = -1;				/* the caller's until all is well */
 	Py_INCREF(self->pool_object);
+	errno = 0;
 	if (!connection_init(self)) {
+		if (self->wake_descriptor < 0)
+			PyErr_SetFromErrno(PyExc_OSError);
+		else
+			PyErr_NoMemory();
 		Py_DECREF(self);
-		return PyErr_NoMemory();
+		return NULL;
 	}
 	self->descriptor = values.descriptor;
 	return (PyObject *)self;
@@ -174,10 +201,9 @@ static void connection_dealloc(PyObject *object)
 
 	if (c->descriptor >= 0)
 		close(c->descriptor);
-	connection_clear(c);
+	output_clear(c);
 	connection_release_views(c);
-	pthread_mutex_destroy(&c->lock);
-	pthread_mutex_destroy(&c->send_lock);
+	connection_clear(c);
 	Py_DECREF(c->pool_object);
 	PyObject_Free(object);
 	Py_DECREF(type);

@@ -1,5 +1,8 @@
 /* The methods of Connection that Python calls; what they promise is in _engine.pyi. */
-#include "connection/connection.h"
+#include "connection/input.h"
+#include "connection/objects.h"
+#include "connection/output.h"
+#include "connection/requests.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -25,9 +28,9 @@ void connection_release_views(struct connection *c)
 	}
 }
 
-static bool on_receivers_thread(const struct connection *c)
+static bool on_owners_thread(const struct connection *c)
 {
-	return c->has_receiver && pthread_equal(c->receiver, pthread_self());
+	return pthread_equal(c->owner, pthread_self());
 }
 
 static bool much_is_queued(struct connection *c)
@@ -40,18 +43,24 @@ static bool much_is_queued(struct connection *c)
 	return queued >= LIMIT_OUTPUT_COALESCE_BYTES;
 }
 
-/* After output was queued: other threads send at once, receive()'s own when a good deal has come together. GIL held. */
-bool connection_send_soon(struct connection *c, bool now)
+/* Sends what is queued. On the owner's thread, GIL held. */
+static bool send_now(struct connection *c)
 {
 	bool open;
 
-	if (!now && on_receivers_thread(c) && !much_is_queued(c))
-		return true;
+	c->occupied = true;
 	Py_BEGIN_ALLOW_THREADS
 	open = connection_flush(c);
 	Py_END_ALLOW_THREADS
+	c->occupied = false;
 	connection_release_views(c);
 	return open;
+}
+
+/* After the owner queued output: receive() sends it, or we do when a good deal has come together. */
+static bool send_soon(struct connection *c)
+{
+	return !much_is_queued(c) || send_now(c);
 }
 
 static PyObject *raise_closed(struct connection *c)
@@ -154,15 +163,14 @@ static PyObject *connection_receive(PyObject *object, PyObject *const *args, Py_
 
 	if (!collect(names, args, count, keywords, &timeout) || !timeout_from(timeout, &timeout_us))
 		return NULL;
-	if (c->receiving) {
+	if (c->occupied) {
 		PyErr_SetString(PyExc_RuntimeError, "another thread is inside receive() of this connection");
 		return NULL;
 	}
-	c->receiving = true;
-	c->receiver = pthread_self();
-	c->has_receiver = true;
+	c->occupied = true;
+	c->owner = pthread_self();
 	result = receive(c, timeout_us);
-	c->receiving = false;
+	c->occupied = false;
 	return result;
 }
 
@@ -244,7 +252,29 @@ static struct request *take_request(struct connection *c, struct command *comman
 	return r;
 }
 
-/* Makes the PDUs of an answer; with the GIL when they are few and short. */
+/* Leaves an answer to the owner. False, with no error set: the connection is closed. */
+static bool defer_answer(struct connection *c, struct request *r, const struct answer *answer)
+{
+	struct deferred_answer *deferred = deferred_answer_new(r, answer);
+	bool open;
+
+	pthread_mutex_lock(&c->lock);
+	open = !c->closed && deferred;
+	if (open)
+		output_defer(c, deferred);
+	else
+		request_free(c, r);
+	pthread_mutex_unlock(&c->lock);
+	if (open)
+		connection_wake(c);
+	else if (deferred)
+		free(deferred);
+	else
+		PyErr_NoMemory();
+	return open;
+}
+
+/* Makes the PDUs of an answer, on the owner's thread; with the GIL when they are few and short. */
 static bool send_answer(struct connection *c, struct request *r, const struct answer *answer)
 {
 	bool queued = false, open;
@@ -257,14 +287,16 @@ static bool send_answer(struct connection *c, struct request *r, const struct an
 	}
 	pthread_mutex_unlock(&c->lock);
 	if (!queued) {
+		c->occupied = true;
 		Py_BEGIN_ALLOW_THREADS
 		pthread_mutex_lock(&c->lock);
 		output_answer(c, r, answer);
 		open = !c->closed;
 		pthread_mutex_unlock(&c->lock);
 		Py_END_ALLOW_THREADS
+		c->occupied = false;
 	}
-	return open && connection_send_soon(c, false);
+	return open && send_soon(c);
 }
 
 static struct command *command_from(struct connection *c, PyObject *object)
@@ -307,8 +339,8 @@ static PyObject *respond(struct connection *c, struct command *command, struct a
 
 	if (error)
 		return NULL;
-	if (r && !send_answer(c, r, answer))
-		return raise_closed(c);
+	if (r && !(on_owners_thread(c) ? send_answer : defer_answer)(c, r, answer))
+		return PyErr_Occurred() ? NULL : raise_closed(c);
 	Py_RETURN_NONE;
 }
 
@@ -372,15 +404,21 @@ static PyObject *send_pdu(struct connection *c, unsigned char *bhs, const struct
 {
 	bool open;
 
+	if (!on_owners_thread(c)) {
+		PyErr_SetString(PyExc_RuntimeError, "only the thread of receive() sends PDUs");
+		return NULL;
+	}
 	if (data->length > c->negotiated.max_send_data_segment_length)
 		return PyErr_Format(PyExc_ValueError, "data has %zu bytes: the peer takes %u", data->length,
 				    c->negotiated.max_send_data_segment_length);
+	c->occupied = true;
 	Py_BEGIN_ALLOW_THREADS
 	pthread_mutex_lock(&c->lock);
 	open = queue_pdu(c, bhs, data);
 	pthread_mutex_unlock(&c->lock);
 	Py_END_ALLOW_THREADS
-	if (!open || !connection_send_soon(c, false))
+	c->occupied = false;
+	if (!open || !send_soon(c))
 		return raise_closed(c);
 	Py_RETURN_NONE;
 }
@@ -428,9 +466,54 @@ static PyObject *connection_flush_method(PyObject *object, PyObject *unused)
 	struct connection *c = (struct connection *)object;
 
 	(void)unused;
-	if (!connection_send_soon(c, true))
+	if (!on_owners_thread(c)) {
+		connection_wake(c);
+		Py_RETURN_NONE;
+	}
+	pthread_mutex_lock(&c->lock);
+	if (c->filling->bytes == 0 || output_has_room(c, 4))
+		output_deferred_answers(c);
+	pthread_mutex_unlock(&c->lock);
+	if (!send_now(c))
 		return raise_closed(c);
 	Py_RETURN_NONE;
+}
+
+static PyObject *connection_wake_method(PyObject *object, PyObject *unused)
+{
+	struct connection *c = (struct connection *)object;
+
+	(void)unused;
+	pthread_mutex_lock(&c->lock);
+	c->called = true;
+	pthread_mutex_unlock(&c->lock);
+	connection_wake(c);
+	Py_RETURN_NONE;
+}
+
+/* Data-In memory; what other threads have answered and the peer has not read yet counts against the connection. */
+static PyObject *connection_acquire(PyObject *object, PyObject *argument)
+{
+	struct connection *c = (struct connection *)object;
+	Py_ssize_t length = PyLong_AsSsize_t(argument);
+	struct buffer_block *block = NULL;
+	size_t held;
+
+	if (length == -1 && PyErr_Occurred())
+		return NULL;
+	if (length < 0 || (size_t)length > LIMIT_TRANSFER_BYTES)
+		return PyErr_Format(PyExc_ValueError, "%zd bytes: a buffer has 0 to %u", length, LIMIT_TRANSFER_BYTES);
+	pthread_mutex_lock(&c->lock);
+	held = c->deferred_bytes;
+	pthread_mutex_unlock(&c->lock);
+	if (!held || (held + (size_t)length <= c->negotiated.buffer_budget &&
+		      engine_pool_grants(c->pool, held, (size_t)length)))
+		block = engine_block_acquire(c->pool, (size_t)length);
+	if (!block) {
+		PyErr_SetString(engine_pool_exhausted, "no memory for Data-In: the pool or this connection's share is used up");
+		return NULL;
+	}
+	return engine_data_buffer_new(block, (size_t)length);
 }
 
 static PyObject *connection_shutdown(PyObject *object, PyObject *unused)
@@ -473,18 +556,15 @@ static PyObject *abort_matching(struct connection *c, const struct abort_filter 
 	uint32_t *tags = malloc(requests_slot_count(c) * sizeof *tags);
 	PyObject *list;
 	size_t count;
-	bool queued;
 
 	if (!tags)
 		return PyErr_NoMemory();
 	pthread_mutex_lock(&c->lock);
 	count = requests_abort(c, filter, tags);
-	queued = c->filling->bytes;
 	pthread_mutex_unlock(&c->lock);
+	connection_wake(c);				/* what stood behind them may go on */
 	list = list_of(tags, count);
 	free(tags);
-	if (queued)
-		connection_send_soon(c, false);
 	return list;
 }
 
@@ -520,6 +600,7 @@ static PyObject *connection_plug(PyObject *object, PyObject *argument)
 	plugged = requests_plug(c, (uint32_t)cmd_sn);
 	requests_solicit(c);
 	pthread_mutex_unlock(&c->lock);
+	connection_wake(c);
 	return PyBool_FromLong(plugged);
 }
 
@@ -540,6 +621,8 @@ PyMethodDef connection_methods[] = {
 	{ "set_max_send_data_segment_length", connection_set_max_send, METH_O,
 	  "set_max_send_data_segment_length(length): the peer declared another one (13.12)." },
 	{ "flush", connection_flush_method, METH_NOARGS, "flush(): sends now what is queued." },
+	{ "acquire", connection_acquire, METH_O, "acquire(length): memory for Data-In, from the connection's share." },
+	{ "wake", connection_wake_method, METH_NOARGS, "wake(): receive() returns None soon, from any thread." },
 	{ "shutdown", connection_shutdown, METH_NOARGS, "shutdown(): ends the connection from any thread." },
 	{ NULL, NULL, 0, NULL },
 };

@@ -1,5 +1,6 @@
 /* What receive() hands out: ScsiCommand and Pdu. */
-#include "connection/connection.h"
+#include "connection/objects.h"
+#include "connection/requests.h"
 
 #include <structmember.h>
 
@@ -89,17 +90,14 @@ PyObject *connection_command_new(struct connection *c, struct request *r)
 void connection_discard_command(struct command *command)
 {
 	struct connection *c = command->connection;
-	bool queued;
 
 	pthread_mutex_lock(&c->lock);
 	if (command->request)
 		discard_request(c, command->request);
 	command->request = NULL;
 	command->discarded = true;
-	queued = c->filling->bytes;
 	pthread_mutex_unlock(&c->lock);
-	if (queued)
-		connection_send_soon(c, false);
+	connection_wake(c);				/* what waits for its place or memory may go on */
 }
 
 static void command_dealloc(PyObject *object)

@@ -4,7 +4,8 @@
  * what a header claims before the claim has passed its limit.
  *
  * What is wrong ends in one of three ways. A format error (7.7) or a header digest error closes the connection. Other
- * violations are answered with Reject (7.3), and the PDU counts as never received. Data-Out that is damaged or out of
+ * violations are answered with Reject (7.3), and the PDU counts as never received, except for a command that may not be
+ * sent again (11.17.1): its CmdSN counts as received, or those after it would wait for ever. Data-Out that is damaged or out of
  * sequence sets its command's data_error, and the command ends in CHECK CONDITION (7.8, 7.9, 11.4.7.2).
  */
 #include <stdarg.h>
@@ -12,7 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "connection/connection.h"
+#include "connection/input.h"
+#include "connection/output.h"
+#include "connection/requests.h"
 
 #define FLAG_FINAL 0x80			/* byte 1 of SCSI Command and Data-Out */
 #define FLAG_READ 0x40
@@ -81,6 +84,8 @@ static void plan_data_out(struct connection *c, struct request *r, uint32_t imme
 {
 	const struct negotiated *n = &c->negotiated;
 
+	if (!final)
+		request_await(c, r);
 	r->unsolicited_open = !final;
 	r->unsolicited_limit = smaller(n->first_burst_length, r->expected);
 	r->requested = final ? immediate_length : r->unsolicited_limit;
@@ -113,22 +118,64 @@ static bool fill_command(struct connection *c, struct request *r)
 	return true;
 }
 
+/* Whether its AHSs are of types that there are (11.2.2.1). Lengths that do not fit are read_ahs()'s to find. */
+static bool ahs_types_known(const struct incoming *in)
+{
+	const unsigned char *ahs = in->header + BHS_BYTES, *end = in->header + in->header_length;
+
+	while (ahs < end) {
+		uint32_t whole = (3 + get_16(ahs) + 3) & ~3u;
+		if (whole > (size_t)(end - ahs))
+			return true;
+		if (ahs[2] != AHS_EXTENDED_CDB && ahs[2] != AHS_BIDIRECTIONAL_READ_LENGTH)
+			return false;
+		ahs += whole;
+	}
+	return true;
+}
+
+/* Data-Out without being asked for, which whoever sent the command may be sending already. */
+static void expect_late_burst(struct connection *c)
+{
+	const unsigned char *bhs = c->incoming.header;
+
+	if (bhs[1] & FLAG_WRITE && !(bhs[1] & FLAG_FINAL))
+		requests_expect_late(c, get_32(bhs + 16), RESERVED_TAG);
+}
+
+/* Always true: the connection goes on. */
+static bool reject_command(struct connection *c, enum reject_reason reason)
+{
+	expect_late_burst(c);
+	output_reject(c, reason);
+	return true;
+}
+
+static bool reject_command_for_good(struct connection *c, enum reject_reason reason)
+{
+	if (!(c->incoming.header[0] & 0x40))
+		requests_plug(c, get_32(c->incoming.header + 24));
+	return reject_command(c, reason);
+}
+
 static bool begin_command(struct connection *c)
 {
 	struct incoming *in = &c->incoming;
 	struct request *r;
 
-	if (!(in->header[0] & 0x40) && !requests_in_window(c, get_32(in->header + 24)))
+	if (!(in->header[0] & 0x40) && !requests_in_window(c, get_32(in->header + 24))) {
+		expect_late_burst(c);
 		return true;				/* ignored silently (4.2.2.1) */
-	if (requests_find(c, get_32(in->header + 16))) {
-		output_reject(c, REJECT_PROTOCOL_ERROR);	/* the tag of a task still active (11.2.1.8) */
-		return true;
 	}
+	if (c->negotiated.discovery)
+		return reject_command_for_good(c, REJECT_PROTOCOL_ERROR);	/* 4.3 */
+	if (requests_find(c, get_32(in->header + 16)))
+		return reject_command(c, REJECT_PROTOCOL_ERROR);	/* the tag of a task still active (11.2.1.8) */
+	if (!ahs_types_known(in))
+		return reject_command_for_good(c, REJECT_INVALID_PDU_FIELD);
 	r = request_new(c, in->header, KIND_COMMAND);
-	if (!r) {
-		output_reject(c, REJECT_IMMEDIATE_COMMAND);
-		return true;
-	}
+	if (!r)
+		return reject_command(c, REJECT_IMMEDIATE_COMMAND);
 	in->request = r;
 	if (!fill_command(c, r))
 		return false;
@@ -200,12 +247,12 @@ static bool find_sequence(struct incoming *in, const struct request *r)
 static bool begin_data_out(struct connection *c)
 {
 	struct incoming *in = &c->incoming;
-	struct request *r = requests_find(c, get_32(in->header + 16));
+	uint32_t tag = get_32(in->header + 16), target_transfer_tag = get_32(in->header + 20);
+	struct request *r = requests_find(c, tag);
 
-	if (!r)
-		return true;		/* of a command that was aborted or ignored: nobody waits for it */
-	if (!find_sequence(in, r)) {
-		output_reject(c, REJECT_INVALID_PDU_FIELD);
+	if (!r || !find_sequence(in, r)) {
+		if (!requests_was_late(c, tag, target_transfer_tag, in->header[1] & FLAG_FINAL))
+			output_reject(c, REJECT_INVALID_PDU_FIELD);
 		return true;
 	}
 	in->request = r;
@@ -216,8 +263,9 @@ static bool begin_data_out(struct connection *c)
 	return true;
 }
 
-static void end_unsolicited(const struct connection *c, struct request *r)
+static void end_unsolicited(struct connection *c, struct request *r)
 {
+	request_sequence_ended(c, r);
 	r->unsolicited_open = false;
 	/* "different than FirstBurstLength": incorrect amount of data (11.4.7.2) */
 	if (!r->data_error && r->expected > c->negotiated.first_burst_length && r->received != r->unsolicited_limit)
@@ -226,8 +274,9 @@ static void end_unsolicited(const struct connection *c, struct request *r)
 		r->requested = r->received;
 }
 
-static void end_r2t(struct request *r, uint32_t index)
+static void end_r2t(struct connection *c, struct request *r, uint32_t index)
 {
+	request_sequence_ended(c, r);
 	if (!r->data_error && r->received != r->r2ts[index].end)
 		r->data_error = DATA_AMOUNT;
 	r->r2t_count--;
@@ -249,7 +298,7 @@ static void end_data_out(struct connection *c, struct request *r, bool digest_go
 		if (in->r2t_index == RESERVED_TAG)
 			end_unsolicited(c, r);
 		else
-			end_r2t(r, in->r2t_index);
+			end_r2t(c, r, in->r2t_index);
 		request_settle(c, r);
 		requests_solicit(c);
 	}

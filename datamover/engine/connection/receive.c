@@ -9,12 +9,13 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
+#include <unistd.h>
 
-#include "connection/connection.h"
+#include "connection/input.h"
+#include "connection/output.h"
+#include "connection/requests.h"
 
-/* A wait is cut into slices while another thread's abort() may release what is held back here, or another connection
- * give back the memory an R2T waits for. */
+/* A wait is cut into slices while another connection may give back the memory that an R2T waits for. */
 #define HELD_BACK_SLICE_US 50000
 
 enum step { STEP_DONE, STEP_INPUT, STEP_ERROR };	/* one PDU done; more bytes wanted; a format error */
@@ -138,17 +139,14 @@ static ssize_t read_socket(struct connection *c)
 	return count;
 }
 
-static int64_t now_us(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
 static bool nothing_yet(ssize_t count)
 {
 	return count < 0 && errno == EAGAIN;
+}
+
+static bool called_for(const struct connection *c)
+{
+	return atomic_load_explicit(&c->owner_state, memory_order_relaxed) == OWNER_AWAKE;
 }
 
 /* Looks for bytes for a short while, giving the processor away between looks. */
@@ -156,26 +154,44 @@ static ssize_t look_for_bytes(struct connection *c, int64_t start_us)
 {
 	ssize_t count = read_socket(c);
 
-	while (nothing_yet(count) && now_us() < start_us + LIMIT_POLL_US) {
+	while (nothing_yet(count) && !called_for(c) && monotonic_us() < start_us + LIMIT_POLL_US) {
 		sched_yield();
 		count = read_socket(c);
 	}
 	return count;
 }
 
-/* Waits for bytes up to timeout_us (-1: for ever). */
+/* Sleeps until the socket has bytes or another thread calls. False: a signal came. */
+static bool sleep_for_bytes(struct connection *c, int64_t timeout_us)
+{
+	struct pollfd wanted[2] = { { .fd = c->descriptor, .events = POLLIN },
+				    { .fd = c->wake_descriptor, .events = POLLIN } };
+	struct timespec timeout = { .tv_sec = timeout_us / 1000000, .tv_nsec = timeout_us % 1000000 * 1000 };
+	int looking = OWNER_LOOKING;
+	uint64_t calls;
+
+	if (!atomic_compare_exchange_strong(&c->owner_state, &looking, OWNER_ASLEEP))
+		return true;				/* somebody called since we last looked */
+	if (ppoll(wanted, 2, timeout_us < 0 ? NULL : &timeout, NULL) < 0)
+		return false;
+	if (wanted[1].revents && read(c->wake_descriptor, &calls, sizeof calls) < 0)
+		return errno != EINTR;
+	return true;
+}
+
+/* Waits for bytes up to timeout_us (-1: for ever), or until another thread calls. */
 static ssize_t wait_for_bytes(struct connection *c, int64_t start_us, int64_t timeout_us)
 {
-	struct pollfd wanted = { .fd = c->descriptor, .events = POLLIN };
-	struct timespec timeout = { .tv_sec = timeout_us / 1000000, .tv_nsec = timeout_us % 1000000 * 1000 };
 	ssize_t count = c->quick_peer && timeout_us ? look_for_bytes(c, start_us) : read_socket(c);
 
 	if (nothing_yet(count) && timeout_us) {
-		if (ppoll(&wanted, 1, timeout_us < 0 ? NULL : &timeout, NULL) < 0)
+		if (!sleep_for_bytes(c, timeout_us)) {
+			errno = EINTR;
 			return -1;
+		}
 		count = read_socket(c);
 	}
-	c->quick_peer = count > 0 && now_us() < start_us + LIMIT_QUICK_US;
+	c->quick_peer = count > 0 && monotonic_us() < start_us + LIMIT_QUICK_US;
 	return count;
 }
 
@@ -186,17 +202,25 @@ static void close_locked(struct connection *c, const char *why)
 	pthread_mutex_unlock(&c->lock);
 }
 
-/* Waits for bytes until the deadline, or for one slice. OUTCOME_REQUEST here: look again. */
-static enum outcome fill_input(struct connection *c, int64_t deadline_us, bool sliced)
+/* How long to wait: until the deadline (-1: for ever), but at most `slice` (-1: as long as that). */
+static int64_t wait_us(int64_t now, int64_t deadline_us, int64_t slice_us)
 {
-	int64_t now = now_us(), left = deadline_us < 0 ? -1 : deadline_us > now ? deadline_us - now : 0;
-	bool slice = sliced && (left < 0 || left > HELD_BACK_SLICE_US);
+	int64_t left = deadline_us < 0 ? -1 : deadline_us > now ? deadline_us - now : 0;
+
+	return slice_us >= 0 && (left < 0 || left > slice_us) ? slice_us : left;
+}
+
+/* Waits for bytes until the deadline, or for one slice. OUTCOME_REQUEST here: look again. */
+static enum outcome fill_input(struct connection *c, int64_t deadline_us, int64_t slice_us)
+{
+	int64_t now = monotonic_us();
 	ssize_t count;
 
 	compact_input(c);
-	count = wait_for_bytes(c, now, slice ? HELD_BACK_SLICE_US : left);
+	count = wait_for_bytes(c, now, wait_us(now, deadline_us, slice_us));
+	atomic_store(&c->owner_state, OWNER_AWAKE);
 	if (nothing_yet(count))
-		return deadline_us >= 0 && now_us() >= deadline_us ? OUTCOME_TIMEOUT : OUTCOME_REQUEST;
+		return deadline_us >= 0 && monotonic_us() >= deadline_us ? OUTCOME_TIMEOUT : OUTCOME_REQUEST;
 	if (count > 0)
 		return OUTCOME_REQUEST;
 	if (count < 0 && errno == EINTR)
@@ -231,38 +255,80 @@ static enum advance advance(struct connection *c, struct request **request)
 	}
 }
 
-/* What to see to before waiting for bytes. */
-struct waiting {
-	bool views, held_back;
-};
+static const char overdue[] = "the initiator did not send the data that it was to send (data timeout)";
 
-static struct waiting look_before_waiting(struct connection *c)
+/* A PDU whose end does not come holds memory as an R2T does that is not answered. */
+static bool pdu_overdue(struct connection *c, int64_t now_us)
 {
-	struct waiting waiting;
-
-	pthread_mutex_lock(&c->lock);
-	waiting.views = c->finished_views != NULL;
-	waiting.held_back = c->starved || c->held.first || (c->ordered.first && c->ordered.first->next);
-	pthread_mutex_unlock(&c->lock);
-	return waiting;
+	if (c->incoming.phase == PHASE_HEADER)
+		return false;
+	if (c->stalled_pdu != c->pdus_in) {
+		c->stalled_pdu = c->pdus_in;
+		c->stalled_since_us = now_us;
+	}
+	return now_us - c->stalled_since_us > (int64_t)(c->negotiated.data_timeout_seconds * 1e6);
 }
 
-/* Queued output is sent before waiting and before saying anything but a request. */
+/* What to see to before waiting for bytes. */
+enum before_waiting { BEFORE_AGAIN, BEFORE_VIEWS, BEFORE_CALLED, BEFORE_WAIT };
+
+/* With the lock held. *slice_us: how long to wait at the most before looking again; -1: as long as wanted. */
+static enum before_waiting look_before_waiting(struct connection *c, int64_t *slice_us)
+{
+	bool awaited = c->awaited_sequences || c->incoming.phase != PHASE_HEADER;
+	int64_t now_us;
+
+	*slice_us = c->starved ? HELD_BACK_SLICE_US : -1;
+	if (c->finished_views)
+		return BEFORE_VIEWS;
+	if (c->first_answer || c->filling->bytes)
+		return BEFORE_AGAIN;
+	if (c->called) {
+		c->called = false;
+		return BEFORE_CALLED;
+	}
+	if (awaited) {
+		now_us = monotonic_us();
+		if (pdu_overdue(c, now_us) || requests_overdue(c, now_us)) {
+			connection_close(c, overdue);
+			return BEFORE_AGAIN;
+		}
+		if (*slice_us < 0)
+			*slice_us = (int64_t)(c->negotiated.data_timeout_seconds * 1e6 / 8) + 1;
+	}
+	atomic_store(&c->owner_state, OWNER_LOOKING);
+	return BEFORE_WAIT;
+}
+
+/* Works through what has come and what other threads have left. *queued: there is something to send. */
+static enum advance work_through(struct connection *c, struct request **request, bool *queued)
+{
+	enum advance state;
+	bool answered;
+
+	pthread_mutex_lock(&c->lock);
+	answered = output_deferred_answers(c);
+	if (c->starved)
+		requests_solicit(c);
+	state = advance(c, request);
+	*queued = c->filling->bytes && (answered || state != ADVANCE_REQUEST);
+	pthread_mutex_unlock(&c->lock);
+	return state;
+}
+
+/* Queued output is sent before waiting and before saying anything but a request; answers of other threads at once. */
 enum outcome connection_next(struct connection *c, int64_t timeout_us, struct request **request)
 {
-	int64_t deadline_us = timeout_us < 0 ? -1 : now_us() + timeout_us;
+	int64_t deadline_us = timeout_us < 0 ? -1 : monotonic_us() + timeout_us;
 	enum outcome outcome = OUTCOME_REQUEST;
 
 	for (;;) {
-		pthread_mutex_lock(&c->lock);
-		if (c->starved)
-			requests_solicit(c);
-		enum advance state = advance(c, request);
-		bool queued = c->filling->bytes;
-		pthread_mutex_unlock(&c->lock);
+		bool queued;
+		enum advance state = work_through(c, request, &queued);
+		bool open = !queued || connection_flush(c);
 		if (state == ADVANCE_REQUEST)
 			return OUTCOME_REQUEST;
-		if (state == ADVANCE_CLOSED || (queued && !connection_flush(c)))
+		if (state == ADVANCE_CLOSED || !open)
 			return OUTCOME_CLOSED;
 		if (state == ADVANCE_ERROR) {
 			close_locked(c, "the connection was closed after a protocol error");
@@ -272,9 +338,15 @@ enum outcome connection_next(struct connection *c, int64_t timeout_us, struct re
 			continue;
 		if (outcome != OUTCOME_REQUEST)
 			return outcome;
-		struct waiting waiting = look_before_waiting(c);
-		if (waiting.views)
+		int64_t slice_us;
+		pthread_mutex_lock(&c->lock);
+		enum before_waiting before = look_before_waiting(c, &slice_us);
+		pthread_mutex_unlock(&c->lock);
+		if (before == BEFORE_VIEWS)
 			return OUTCOME_VIEWS;
-		outcome = fill_input(c, deadline_us, waiting.held_back);
+		if (before == BEFORE_CALLED)
+			return OUTCOME_TIMEOUT;
+		if (before == BEFORE_WAIT)
+			outcome = fill_input(c, deadline_us, slice_us);
 	}
 }

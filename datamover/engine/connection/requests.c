@@ -2,7 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "connection/connection.h"
+#include "connection/output.h"
+#include "connection/requests.h"
 
 /* ---- queues ------------------------------------------------------------------------------------------------------ */
 
@@ -139,8 +140,21 @@ static void release_memory(struct connection *c, struct request *r)
 	r->held_bytes = 0;
 }
 
+/* Data-Out that it still waits for may come all the same. */
+static void expect_late_data(struct connection *c, struct request *r)
+{
+	if (r->unsolicited_open)
+		requests_expect_late(c, r->tag, RESERVED_TAG);
+	for (uint32_t i = 0; i < r->r2t_count; i++)
+		requests_expect_late(c, r->tag, r->r2ts[i].target_transfer_tag);
+	c->awaited_sequences -= r->r2t_count + r->unsolicited_open;
+	r->r2t_count = 0;
+	r->unsolicited_open = false;
+}
+
 void request_free(struct connection *c, struct request *r)
 {
+	expect_late_data(c, r);
 	dequeue(r);
 	remove_from_table(c, r);
 	request_give_place_back(c, r);
@@ -238,16 +252,19 @@ void requests_announce_window(struct connection *c, bool was_closed)
 
 /* ---- Data-Out: memory and R2T ------------------------------------------------------------------------------------ */
 
-/* Unsolicited data cannot be held back, so a first burst for each free place is kept free of what R2Ts ask for. The
- * oldest command goes over the budget rather than wait for ever, unless a whole one is about to be answered and give
- * memory back. */
-static bool within_budget(const struct connection *c, const struct request *r, size_t size, bool oldest)
+/* Unsolicited data cannot be held back, so a first burst for each free place is kept free of what R2Ts ask for. */
+static bool within_budget(const struct connection *c, const struct request *r, size_t size)
 {
 	size_t reserve = (size_t)(c->negotiated.command_window - c->places_held) *
 			 engine_block_size_for(c->negotiated.first_burst_length);
 
-	return c->held_bytes - r->held_bytes + size + reserve <= c->negotiated.buffer_budget ||
-	       (oldest && !c->whole_bytes);
+	return c->held_bytes - r->held_bytes + size + reserve <= c->negotiated.buffer_budget;
+}
+
+/* Of the pool, beside what the other connections hold. */
+static bool has_share(const struct connection *c, const struct request *r, size_t length)
+{
+	return engine_pool_grants(c->pool, c->held_bytes - r->held_bytes + c->deferred_bytes, length);
 }
 
 static bool take_memory(struct connection *c, struct request *r, uint32_t length)
@@ -272,31 +289,80 @@ void request_prepare_memory(struct connection *c, struct request *r)
 	if (!announced || r->data_error)
 		return;
 	/* An immediate command has no place in the window, so no burst was kept free for it. */
-	if (r->immediate && !within_budget(c, r, engine_block_size_for(announced), false)) {
+	if ((r->immediate && !within_budget(c, r, engine_block_size_for(announced))) || !has_share(c, r, announced)) {
 		r->data_error = DATA_NO_BUFFER;
 		return;
 	}
-	if ((announced == r->expected || within_budget(c, r, engine_block_size_for(r->expected), false)) &&
-	    take_memory(c, r, r->expected))
+	if ((announced == r->expected || (within_budget(c, r, engine_block_size_for(r->expected)) &&
+					  has_share(c, r, r->expected))) && take_memory(c, r, r->expected))
 		return;
 	if (announced == r->expected || !take_memory(c, r, announced))
 		r->data_error = DATA_NO_BUFFER;
 }
 
-/* Memory for all of the command's data; without it no R2T. */
+/* Memory for all of the command's data; without it no R2T. The oldest command goes over budget and share rather than wait
+ * for ever, as long as the pool has plenty, unless a whole one is about to be answered and give memory back. */
 static bool have_memory(struct connection *c, struct request *r, bool oldest)
 {
 	size_t size = engine_block_size_for(r->expected);
+	bool alone = oldest && !c->whole_bytes;
 
 	if (r->block && r->held_bytes >= size)
 		return true;
-	if (!within_budget(c, r, size, oldest))
-		return false;
-	if (take_memory(c, r, r->expected))
+	if (((within_budget(c, r, size) && has_share(c, r, size)) || (alone && engine_pool_has_plenty(c->pool, size))) &&
+	    take_memory(c, r, r->expected))
 		return true;
-	if (oldest && !c->whole_bytes) {		/* nothing of ours will come back and make room */
+	if (alone) {					/* nothing of ours will come back and make room */
 		r->data_error = DATA_NO_BUFFER;
 		request_settle(c, r);
+	}
+	return false;
+}
+
+void request_await(struct connection *c, struct request *r)
+{
+	if (!r->r2t_count && !r->unsolicited_open)
+		r->awaited_since_us = monotonic_us();
+	c->awaited_sequences++;
+}
+
+void request_sequence_ended(struct connection *c, struct request *r)
+{
+	r->awaited_since_us = monotonic_us();
+	c->awaited_sequences--;
+}
+
+static bool overdue_in(const struct queue *queue, int64_t since_us)
+{
+	for (const struct request *r = queue->first; r; r = r->next)
+		if ((r->r2t_count || r->unsolicited_open) && r->awaited_since_us < since_us)
+			return true;
+	return false;
+}
+
+/* Who waits for much at one time gets longer: sequences of several commands share the line. */
+bool requests_overdue(const struct connection *c, int64_t now_us)
+{
+	double patience = c->negotiated.data_timeout_seconds + (double)c->held_bytes / LIMIT_DATA_BYTES_PER_SECOND;
+	int64_t since_us = now_us - (int64_t)(patience * 1e6);
+
+	return c->awaited_sequences && (overdue_in(&c->ordered, since_us) || overdue_in(&c->arriving, since_us) ||
+					overdue_in(&c->held, since_us));
+}
+
+void requests_expect_late(struct connection *c, uint32_t tag, uint32_t target_transfer_tag)
+{
+	c->late[c->next_late++ % LIMIT_LATE_SEQUENCES] = (struct late_sequence){ tag, target_transfer_tag, true };
+}
+
+bool requests_was_late(struct connection *c, uint32_t tag, uint32_t target_transfer_tag, bool final)
+{
+	for (unsigned i = 0; i < LIMIT_LATE_SEQUENCES; i++) {
+		struct late_sequence *late = &c->late[i];
+		if (late->awaited && late->tag == tag && late->target_transfer_tag == target_transfer_tag) {
+			late->awaited = !final;
+			return true;
+		}
 	}
 	return false;
 }
@@ -330,6 +396,7 @@ static void solicit(struct connection *c, struct request *r, bool oldest)
 		c->next_target_transfer_tag = tag + 1 == RESERVED_TAG ? 0 : tag + 1;
 		output_r2t(c, r, tag, r->data_sn++, r->requested, length);
 		r->requested += length;
+		request_await(c, r);
 		r->r2ts[r->r2t_count++] = (struct r2t){ .target_transfer_tag = tag, .end = r->requested };
 	}
 }

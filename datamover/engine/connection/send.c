@@ -1,11 +1,12 @@
 /* PDUs to bytes on the socket: batches of pieces for one sendmsg(), Data-In and responses (RFC 7143 11.4, 11.7). */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
-#include "connection/connection.h"
+#include "connection/output.h"
+#include "connection/requests.h"
 
 /* Residual flags of SCSI Response (11.4.1); Data-In has the same O and U. */
 #define FLAG_FINAL 0x80
@@ -24,7 +25,7 @@ bool output_has_room(const struct connection *c, int pdus)
 {
 	const struct batch *batch = c->filling;
 
-	return batch->piece_count + pdus * PDU_PIECES <= LIMIT_OUTPUT_PIECES &&
+	return batch->bytes < LIMIT_OUTPUT_BATCH_BYTES && batch->piece_count + pdus * PDU_PIECES <= LIMIT_OUTPUT_PIECES &&
 	       batch->scratch_used + (size_t)pdus * PDU_SCRATCH_BYTES <= LIMIT_OUTPUT_SCRATCH_BYTES;
 }
 
@@ -105,14 +106,6 @@ uint32_t output_take_stat_sn(struct connection *c)
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-void connection_close(struct connection *c, const char *why)
-{
-	if (c->closed)
-		return;
-	c->closed = why;
-	shutdown(c->descriptor, SHUT_RDWR);		/* wakes whoever waits in recvmsg() or sendmsg() */
-}
-
 void payload_drop(struct connection *c, struct payload *payload)
 {
 	if (--payload->references)
@@ -124,14 +117,6 @@ void payload_drop(struct connection *c, struct payload *payload)
 		payload->next = c->finished_views;
 		c->finished_views = payload;
 	}
-}
-
-static double monotonic_seconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 static void skip_sent(struct iovec **piece, int *count, size_t sent)
@@ -147,33 +132,42 @@ static void skip_sent(struct iovec **piece, int *count, size_t sent)
 	}
 }
 
-/* Writes a whole batch. The socket's own send timeout ends a call that moves nothing; the deadline ends a peer that
- * reads by drops. NULL, or why the connection is over. */
+/* Waits until the socket takes more. False: the send as a whole has had its time. */
+static bool wait_until_writable(const struct connection *c, int64_t *deadline_us)
+{
+	struct pollfd wanted = { .fd = c->descriptor, .events = POLLOUT };
+	int64_t now_us = monotonic_us(), left_us;
+
+	if (!*deadline_us)
+		*deadline_us = now_us + (int64_t)(c->negotiated.send_timeout_seconds * 1e6);
+	left_us = *deadline_us - now_us;
+	if (left_us <= 0)
+		return false;
+	ppoll(&wanted, 1, &(struct timespec){ .tv_sec = left_us / 1000000, .tv_nsec = left_us % 1000000 * 1000 }, NULL);
+	return true;					/* whatever it says, sending will tell */
+}
+
+/* Writes a whole batch; the send timeout is for all of it, however the peer reads. NULL, or why the connection is over. */
 static const char *write_batch(const struct connection *c, struct batch *batch)
 {
-	static const char stopped[] = "the peer stopped reading (send timeout)";
 	struct msghdr message = { .msg_iov = batch->pieces };
 	int count = batch->piece_count;
-	size_t progress = LIMIT_SEND_PROGRESS_BYTES;
-	double deadline = 0;
+	int64_t deadline_us = 0;
 
 	for (;;) {
 		message.msg_iovlen = (size_t)count;
-		ssize_t sent = sendmsg(c->descriptor, &message, MSG_NOSIGNAL);
-		if (sent < 0 && errno != EINTR)
-			return errno == EAGAIN ? stopped : "the peer closed the connection while we were sending";
-		if (sent > 0) {
-			skip_sent(&message.msg_iov, &count, (size_t)sent);
-			progress += (size_t)sent;
+		ssize_t sent = sendmsg(c->descriptor, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (sent < 0 && errno == EAGAIN) {
+			if (!wait_until_writable(c, &deadline_us))
+				return "the peer stopped reading (send timeout)";
+			continue;
 		}
+		if (sent < 0 && errno != EINTR)
+			return "the peer closed the connection while we were sending";
+		if (sent > 0)
+			skip_sent(&message.msg_iov, &count, (size_t)sent);
 		if (!count)
 			return NULL;
-		if (progress >= LIMIT_SEND_PROGRESS_BYTES) {
-			progress = 0;
-			deadline = monotonic_seconds() + c->negotiated.send_timeout_seconds;
-		} else if (monotonic_seconds() >= deadline) {
-			return stopped;
-		}
 	}
 }
 
@@ -185,7 +179,7 @@ static void reset_batch(struct connection *c, struct batch *batch)
 	batch->bytes = batch->scratch_used = 0;
 }
 
-/* Sends what is queued now. With send_lock held; takes and leaves `lock`, which is held on return. */
+/* Sends what is queued now. The lock is held, and let go meanwhile. */
 static void send_batch_locked(struct connection *c)
 {
 	struct batch *batch = c->filling;
@@ -209,7 +203,6 @@ bool connection_flush(struct connection *c)
 {
 	bool open;
 
-	pthread_mutex_lock(&c->send_lock);
 	pthread_mutex_lock(&c->lock);
 	while (c->filling->bytes) {
 		bool full = !output_has_room(c, 1);
@@ -221,7 +214,6 @@ bool connection_flush(struct connection *c)
 	}
 	open = !c->closed;
 	pthread_mutex_unlock(&c->lock);
-	pthread_mutex_unlock(&c->send_lock);
 	return open;
 }
 
@@ -394,4 +386,91 @@ void output_answer(struct connection *c, struct request *r, const struct answer 
 	}
 	request_free(c, r);
 	requests_solicit(c);
+}
+
+/* ---- answers of other threads ------------------------------------------------------------------------------------ */
+
+struct deferred_answer *deferred_answer_new(struct request *r, const struct answer *answer)
+{
+	size_t short_data = answer->payload ? 0 : answer->data_length;
+	struct deferred_answer *d = malloc(sizeof *d + answer->sense_length + short_data);
+
+	if (!d)
+		return NULL;
+	*d = (struct deferred_answer){ .request = r, .answer = *answer };
+	if (answer->sense_length)
+		memcpy(d->copied, answer->sense, answer->sense_length);
+	d->answer.sense = d->copied;
+	if (short_data) {
+		memcpy(d->copied + answer->sense_length, answer->data, short_data);
+		d->answer.data = d->copied + answer->sense_length;
+	}
+	return d;
+}
+
+static size_t deferred_size(const struct deferred_answer *d)
+{
+	return d->answer.payload ? d->answer.data_length : 0;
+}
+
+void output_defer(struct connection *c, struct deferred_answer *d)
+{
+	if (d->answer.payload)
+		d->answer.payload->references++;
+	c->deferred_bytes += deferred_size(d);
+	*(c->last_answer ? &c->last_answer->next : &c->first_answer) = d;
+	c->last_answer = d;
+}
+
+static struct deferred_answer *take_deferred(struct connection *c)
+{
+	struct deferred_answer *d = c->first_answer;
+
+	if (!d)
+		return NULL;
+	c->first_answer = d->next;
+	if (!d->next)
+		c->last_answer = NULL;
+	c->deferred_bytes -= deferred_size(d);
+	return d;
+}
+
+static void free_deferred(struct connection *c, struct deferred_answer *d)
+{
+	if (d->answer.payload)
+		payload_drop(c, d->answer.payload);
+	free(d);
+}
+
+bool output_deferred_answers(struct connection *c)
+{
+	struct deferred_answer *d;
+	bool any = false;
+
+	while ((d = take_deferred(c))) {
+		output_answer(c, d->request, &d->answer);
+		free_deferred(c, d);
+		any = true;
+	}
+	return any;
+}
+
+static void drop_batch(struct connection *c, struct batch **batch)
+{
+	if (*batch)
+		reset_batch(c, *batch);
+	free(*batch);
+	*batch = NULL;
+}
+
+void output_clear(struct connection *c)
+{
+	struct deferred_answer *d;
+
+	while ((d = take_deferred(c))) {
+		request_free(c, d->request);
+		free_deferred(c, d);
+	}
+	drop_batch(c, &c->filling);
+	drop_batch(c, &c->sending);
 }

@@ -17,7 +17,7 @@ import errno
 import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
 
 import structlog
@@ -190,8 +190,8 @@ class LogicalUnit(Part):
                 self.check_medium(row)
             if row.writes and not self.writable:
                 self.check_writable(row)
-        except (CheckCondition, Conflict) as refusal:
-            return self._respond(task, refusal)
+        except Exception as error:  # noqa: BLE001 - as in _handle
+            return self._failure(row, task, error)
         return None
 
     def admit(self, row: Row, nexus: Nexus) -> None:
@@ -217,15 +217,22 @@ class LogicalUnit(Part):
         """The response to a command whose handler raised `error`."""
         if isinstance(error, CheckCondition | Conflict):
             return self._respond(task, error)
-        if isinstance(error, PoolExhausted):
+        if isinstance(error, PoolExhausted | MemoryError):
             return Response(status.TASK_SET_FULL)
-        refusal = self.storage_failure(row, error)
+        refusal = self._meaning_of(row, error)
         if refusal is not None:
             log.error("storage failed", command=row.command.__name__, lun=task.lun, reason=str(error))
             return self._respond(task, refusal)
         log.error("command failed inside the target", command=row.command.__name__, lun=task.lun,
                   cdb=task.cdb.hex(), exc_info=error)  # fmt: skip
         return self._respond(task, CheckCondition(sense.INTERNAL_TARGET_FAILURE))
+
+    def _meaning_of(self, row: Row, error: Exception) -> CheckCondition | None:
+        try:
+            return self.storage_failure(row, error)
+        except Exception:
+            log.exception("an error of the storage could not be told")
+            return None
 
     def _respond(self, task: Task, refusal: CheckCondition | Conflict) -> Response:
         if isinstance(refusal, Conflict):
@@ -257,32 +264,47 @@ class LogicalUnit(Part):
     def _enqueue(self, row: Row, task: Task) -> Response | None:
         if len(self._queue) >= MAX_QUEUED_TASKS or self._closing:
             return Response(status.TASK_SET_FULL)
+        if not self._have_worker():
+            return Response(status.BUSY)
         self._queue.append((row, task))
         self._advance()
         return None
 
+    def _have_worker(self) -> bool:
+        """Starts the worker, if there is none. False: the system has no thread now; the next command tries again."""
+        if self._worker is None:
+            worker = threading.Thread(target=self._work, name=f"worker {self.state_key}", daemon=True)
+            if not _started(worker):
+                return False
+            self._worker = worker
+        return True
+
     def _advance(self) -> None:
         """After the queue or what runs has changed: a guest whose turn it is gets it, a command gets the worker."""
-        if self._running is None and self._queue:
-            if isinstance(first := self._queue[0], Guest):
-                self._queue.popleft()
-                self._running = first
-                first.grant()
-            elif self._worker is None:
-                self._worker = threading.Thread(target=self._work, name=f"worker {self.state_key}", daemon=True)
-                self._worker.start()
+        if self._running is None and self._queue and isinstance(first := self._queue[0], Guest):
+            self._queue.popleft()
+            self._running = first
+            first.grant()
         self._idle.notify_all()
 
     def _work(self) -> None:
+        """The worker's life. Whatever befalls a command, the next one is served."""
         while (found := self._next()) is not None:
             row, task = found
-            if not task.aborted:
-                response = self._perform(row, task)
-                if response is not None:
+            try:
+                if not task.aborted and (response := self._perform(row, task)) is not None:
                     self._finish(task, response)
-            with self.lock:
-                self._running = None
-                self._advance()
+            except Exception as error:  # noqa: BLE001 - whatever it was, even a log that cannot be written
+                self._give_up(task, error)
+            finally:
+                with self.lock:
+                    self._running = None
+                    self._advance()
+
+    def _give_up(self, task: Task, error: Exception) -> None:
+        self._finish(task, self._respond(task, CheckCondition(sense.INTERNAL_TARGET_FAILURE)))
+        with suppress(Exception):  # when the log itself is what failed, there is nobody to tell
+            log.error("command failed inside the target", cdb=task.cdb.hex(), lun=task.lun, exc_info=error)
 
     def _next(self) -> tuple[Row, Task] | None:
         """Waits for a command that is the worker's; None: the unit is closing."""
@@ -311,23 +333,33 @@ class LogicalUnit(Part):
         row = find_row(self.rows, task.cdb)
         assert row is not None  # a handler runs because there is a row
         name = f"{row.command.__name__} {self.state_key}"
-        thread = threading.Thread(target=self._work_deferred, args=(row, task, work), name=name, daemon=True)
+        thread = threading.Thread(target=self._run_deferred, args=(row, task, work), name=name, daemon=True)
         with self.lock:
             if len(self._deferred) >= MAX_DEFERRED_TASKS or self._closing:
                 return Response(status.TASK_SET_FULL)
+            if not _started(thread):
+                return Response(status.BUSY)
             self._deferred[task] = thread
-        thread.start()
         return DEFERRED
 
-    def _work_deferred(self, row: Row, task: Task, work: Callable[[], Response | None]) -> None:
+    def _work_deferred(self, row: Row, task: Task, work: Callable[[], Response | None]) -> Response:
         try:
             response = work() or Response()
         except Exception as error:  # noqa: BLE001 - as in _handle
             response = self._failure(row, task, error)
+        return response
+
+    def _run_deferred(self, row: Row, task: Task, work: Callable[[], Response | None]) -> None:
+        try:
+            response = self._work_deferred(row, task, work)
+        except Exception as error:  # noqa: BLE001 - as in _work
+            self._give_up(task, error)
+            response = None
         with self.lock:
             del self._deferred[task]
             self._idle.notify_all()
-        self._finish(task, response)
+        if response is not None:
+            self._finish(task, response)
 
     # ---- guests --------------------------------------------------------------------------------------------------
 
@@ -450,6 +482,13 @@ class LogicalUnit(Part):
             self.reservations.recognise(nexus)
             self.establish_unit_attention(sense.POWER_ON_OCCURRED, [nexus])
 
+    def has_tasks_of(self, nexus: Nexus) -> bool:
+        """Whether a command of that nexus is queued or runs."""
+        with self.lock:
+            waiting = [entry[1] for entry in self._queue if not isinstance(entry, Guest)]
+            running = [self._running] if isinstance(self._running, Task) else []
+            return any(task.nexus == nexus for task in (*waiting, *running, *self._deferred))
+
     def nexus_lost(self, nexus: Nexus) -> None:
         """Logout, connection loss, session reinstatement: its tasks end, its RESERVE is freed."""
         with self._reserving, self.lock:
@@ -522,6 +561,16 @@ class LogicalUnit(Part):
             log.error("state could not be kept", unit=self.state_key, name=name, reason=str(error))
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise CheckCondition(sense.INSUFFICIENT_RESOURCES if full else sense.INTERNAL_TARGET_FAILURE) from error
+
+
+def _started(thread: threading.Thread) -> bool:
+    """Starts a thread. False, and a line in the log, when the system has none to give."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        log.warning("no thread to be had", thread=thread.name, reason=str(error))
+        return False
+    return True
 
 
 def sense_data(code: SenseCode, *, descriptor_format: bool = False) -> bytes:

@@ -39,6 +39,8 @@ DEFAULTS: dict[str, Any] = {
     "command_window": 8,
     "buffer_budget_bytes": 16 << 20,
     "send_timeout_seconds": 10.0,
+    "data_timeout_seconds": 30.0,
+    "discovery": False,
 }
 
 
@@ -76,14 +78,14 @@ class Answer:
 
 
 class Peer:
-    def __init__(self, pool_bytes: int = 64 << 20, **options: Any) -> None:
+    def __init__(self, pool_bytes: int = 64 << 20, pool: BufferPool | None = None, **options: Any) -> None:
         self.options = DEFAULTS | options
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.socket = socket.create_connection(listener.getsockname())
             target, _ = listener.accept()
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(PATIENCE_SECONDS)
-        self.pool = BufferPool(pool_bytes)
+        self.pool = pool or BufferPool(pool_bytes)
         self.connection = Connection(target.detach(), self.pool, **self.options)
         self.cmd_sn: int = self.options["exp_cmd_sn"]
         self.waiting: deque[ScsiCommand | Pdu] = deque()

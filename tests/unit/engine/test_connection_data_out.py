@@ -7,7 +7,7 @@ import pytest
 from datamover import engine
 from datamover.engine import ScsiCommand
 
-from .peer import R2T, REJECT, SCSI_RESPONSE, Answer, Peer
+from .peer import R2T, REJECT, RESERVED_TAG, SCSI_RESPONSE, Answer, Peer
 
 FIRST_BURST, MAX_BURST, SEGMENT = 4096, 16384, 2048
 
@@ -283,9 +283,53 @@ def test_a_target_transfer_tag_that_was_never_given_out_is_rejected_and_ignored(
         whole(peer.next_command(), pattern(1000))
 
 
-def test_data_out_for_a_task_that_does_not_exist_are_ignored() -> None:
+@pytest.mark.parametrize("ttt", [RESERVED_TAG, 0, 1, 5])
+def test_data_out_that_nobody_asked_for_are_rejected(ttt: int) -> None:
     with small_bursts() as peer:
-        peer.send(peer.data_out(77, bytes(2048)), peer.data_out(77, b"", ttt=5))
+        pdu = peer.data_out(77, bytes(2048), ttt=ttt)
+        peer.send(pdu)
+        reject = peer.read()
+        assert (reject.opcode, reject.bhs[2], reject.data) == (REJECT, 0x09, pdu[:48])
+        peer.nothing()
+        assert peer.silent()
+
+
+def test_late_data_out_are_ignored_once() -> None:
+    """What was under way when its command was dropped, until its F bit; then the Target Transfer Tag is unknown."""
+    with small_bursts() as peer:
+        peer.send(peer.command(1, expected=2 * SEGMENT, write=True))
+        ttt = peer.read().target_transfer_tag
+        assert peer.connection.abort(initiator_task_tag=1) == [1]
+        peer.send(peer.data_out(1, bytes(SEGMENT), ttt=ttt, final=False), peer.data_out(1, bytes(SEGMENT), ttt=ttt))
+        peer.nothing()
+        assert peer.silent()
+        peer.send(peer.data_out(1, bytes(SEGMENT), ttt=ttt))
+        assert peer.read().opcode == REJECT
+
+
+def test_the_unsolicited_burst_of_a_rejected_or_ignored_command_is_ignored() -> None:
+    with small_bursts(initial_r2t=False) as peer:
+        for command in (
+            peer.command(1, expected=2048, write=True, final=False, cmd_sn=1000),  # beyond the window
+            peer.command(1, expected=2048, write=True, final=False, ahs=bytes([0, 1, 3, 0])),
+        ):
+            peer.send(command, peer.data_out(1, bytes(2048)))
+        assert peer.read().opcode == REJECT  # of the AHS
+        peer.nothing()
+        assert peer.silent()
+
+
+def test_bytes_for_an_aborted_command_cost_no_memory_for_ever() -> None:
+    """More is forgotten than is remembered: then late Data-Out is rejected, which harms nobody."""
+    with small_bursts(command_window=8) as peer:
+        tags = []
+        for tag in range(100):
+            peer.send(peer.command(tag, expected=2048, write=True))
+            tags.append(peer.read().target_transfer_tag)
+            assert peer.connection.abort() == [tag]
+        peer.send(peer.data_out(0, bytes(2048), ttt=tags[0]))
+        assert peer.read().opcode == REJECT
+        peer.send(peer.data_out(99, bytes(2048), ttt=tags[99]))
         peer.nothing()
         assert peer.silent()
 

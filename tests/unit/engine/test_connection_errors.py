@@ -55,7 +55,6 @@ def test_a_header_digest_error(bit: int) -> None:
         (struct.pack(">HBx", 9, 1) + bytes(4), "AHSLength 9 goes beyond TotalAHSLength"),
         (struct.pack(">HBx", 0, 1), "AHSLength 0 of an Extended CDB"),
         (struct.pack(">HBx", 246, 1) + bytes(248), "AHSLength 246 of an Extended CDB"),
-        (struct.pack(">HBx", 1, 3), "AHS of type 3"),
         (struct.pack(">HBx", 9, 2) + bytes(8), "AHS of type 2 and length 9"),
     ],
 )
@@ -63,6 +62,29 @@ def test_additional_headers_that_make_no_sense(ahs: bytes, line: str) -> None:
     with Peer() as peer:
         peer.send(peer.command(1, ahs=ahs))
         closes(peer, line)
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+def test_an_additional_header_of_a_reserved_type_is_rejected(immediate: bool) -> None:
+    with Peer() as peer:
+        pdu = peer.command(1, ahs=struct.pack(">HBx", 1, 3), immediate=immediate)
+        peer.send(pdu, peer.command(2))
+        reject = peer.read()
+        assert (reject.opcode, reject.bhs[2], reject.data) == (REJECT, 0x09, pdu)
+        assert peer.next_command().initiator_task_tag == 2, "the CmdSN of the rejected command counts as received"
+
+
+@pytest.mark.parametrize("data", [b"", b"1234"])
+def test_a_discovery_session_rejects_scsi_commands(data: bytes) -> None:
+    with Peer(discovery=True) as peer:
+        pdu = peer.command(1, expected=2048, data=data, write=True)
+        peer.send(pdu)
+        reject = peer.read()
+        assert (reject.opcode, reject.bhs[2], reject.data) == (REJECT, 0x04, pdu[:48])
+        peer.nothing()
+        assert peer.silent() and peer.pool.in_use_bytes == 0
+        peer.send(peer.request(TEXT, immediate=False, data=b"SendTargets=All\0"))
+        assert peer.next_pdu().data == b"SendTargets=All\0", "the CmdSN of the rejected command counts as received"
 
 
 def test_data_announced_without_the_w_bit() -> None:
@@ -162,6 +184,8 @@ def test_a_flood_of_rejects_does_not_wait_for_a_request() -> None:
         ("buffer_budget_bytes", 0),
         ("send_timeout_seconds", 0),
         ("send_timeout_seconds", float("nan")),
+        ("data_timeout_seconds", 0),
+        ("data_timeout_seconds", float("inf")),
     ],
 )
 def test_parameters_out_of_range_are_named_and_the_socket_stays_the_callers(name: str, value: float) -> None:

@@ -1,8 +1,11 @@
 """Bounds: the buffer budget, an exhausted pool, a peer that stops reading."""
 
 import socket
+import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -143,6 +146,128 @@ def test_a_peer_that_reads_by_drops_is_given_up() -> None:
         finally:
             stop.set()
             reader.join()
+
+
+def test_a_send_has_a_time_limit_as_a_whole() -> None:
+    """A peer that takes a good deal again and again, and yet never enough, is not waited for."""
+    stop = threading.Event()
+    with Peer(send_timeout_seconds=0.6, max_send_data_segment_length=1 << 20) as peer:
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+        def sip() -> None:
+            while not stop.wait(0.2):
+                for _ in range(20):
+                    peer.socket.recv(4096)
+
+        reader = threading.Thread(target=sip)
+        reader.start()
+        peer.send(peer.command(1, expected=16 << 20, read=True))
+        command = peer.next_command()
+        before = time.monotonic()
+        try:
+            with pytest.raises(ConnectionClosed, match="stopped reading"):
+                peer.connection.respond(command, 0, b"", bytes(16 << 20))
+        finally:
+            stop.set()
+            reader.join()
+        assert time.monotonic() - before < 5
+
+
+# ---- data that were asked for and do not come ------------------------------------------------------------------------
+
+
+def gives_up(peer: Peer) -> None:
+    with pytest.raises(ConnectionClosed, match="did not send the data"):
+        while True:
+            peer.connection.receive(20)
+
+
+@pytest.mark.parametrize("pings", [False, True])
+def test_an_unanswered_r2t_ends_the_connection(pings: bool) -> None:
+    with Peer(data_timeout_seconds=0.3) as peer:
+        peer.send(peer.command(1, expected=64 * KIB, write=True))
+        assert peer.read().opcode == R2T
+        if pings:  # a peer that is alive otherwise
+            peer.send(*(peer.request(0) for _ in range(3)))
+        gives_up(peer)
+
+
+def test_an_unsolicited_burst_that_does_not_end_ends_the_connection() -> None:
+    with Peer(data_timeout_seconds=0.3, initial_r2t=False) as peer:
+        peer.send(peer.command(1, expected=64 * KIB, write=True, final=False))
+        gives_up(peer)
+
+
+def test_a_pdu_that_does_not_end_ends_the_connection() -> None:
+    with Peer(data_timeout_seconds=0.3) as peer:
+        peer.send(peer.command(1, expected=KIB, data=bytes(KIB), write=True)[:500])
+        gives_up(peer)
+
+
+def test_data_by_drops_end_the_connection() -> None:
+    stop = threading.Event()
+    with Peer(data_timeout_seconds=0.4) as peer:
+        peer.send(peer.command(1, expected=64 * KIB, write=True))
+        pdu = data_for(peer, peer.read())
+
+        def drip() -> None:
+            for at in range(len(pdu)):
+                if stop.wait(0.02):
+                    return
+                peer.socket.send(pdu[at : at + 1])
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            gives_up(peer)
+        finally:
+            stop.set()
+            dripping.join()
+
+
+def test_nothing_is_due_once_the_data_have_come() -> None:
+    with Peer(data_timeout_seconds=0.1) as peer:
+        peer.send(peer.command(1, expected=64 * KIB, write=True))
+        peer.send(data_for(peer, peer.read()))
+        command = peer.next_command()
+        for _ in range(4):
+            assert peer.connection.receive(0.1) is None
+        peer.connection.respond(command, 0)
+        assert peer.read().status == 0
+
+
+# ---- the share of a connection ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def hogs(pool: BufferPool, count: int) -> Iterator[None]:
+    """Connections that ask for as much as they get, send nothing, and never end by themselves."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            ours, theirs = socket.socketpair()
+            options = DEFAULTS | {"command_window": 16, "max_burst_length": (16 << 20) - KIB}
+            connection = Connection(ours.detach(), pool, **(options | {"buffer_budget_bytes": 64 << 20}))
+            stack.callback(theirs.close)
+            stack.callback(connection.shutdown)
+            for tag in range(8):
+                bhs = struct.pack(">BBxxxxxxQIIII16s", 1, 0xA1, 0, tag, 16 << 20, 10 + tag, 0, bytes(16))
+                theirs.sendall(bhs)
+            connection.receive(0)
+        yield
+
+
+@pytest.mark.parametrize("count", [1, 18, 60])
+def test_connections_that_only_take_leave_memory_for_others(count: int) -> None:
+    """A first burst for many, and a whole block for one more."""
+    pool = BufferPool(512 << 20)
+    with hogs(pool, count), Peer(pool=pool) as large, Peer(pool=pool) as small:
+        assert pool.in_use_bytes <= (512 << 20) * 15 // 16
+        for tag in range(4):
+            small.send(small.command(tag, expected=64 * KIB, data=bytes(64 * KIB), write=True))
+            command = small.next_command()
+            assert command.data_error == 0
+        large.send(large.command(1, expected=8 << 20, write=True))
+        assert large.read().opcode == R2T
 
 
 def test_a_peer_that_only_sends_pings_and_never_reads_is_given_up() -> None:

@@ -1,27 +1,141 @@
 """Several threads at one connection: answers from workers, shutdown, the lock of receive()."""
 
+import gc
 import random
+import select
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 
 import pytest
 
-from datamover.engine import Connection, ConnectionClosed, ScsiCommand
+from datamover.engine import Connection, ConnectionClosed, PoolExhausted, ScsiCommand
 
 from .peer import DATA_IN, SCSI_RESPONSE, Peer
 
 SEED = 42
 
 
-def test_an_answer_from_another_thread_leaves_at_once() -> None:
+@contextmanager
+def receiving(peer: Peer) -> Iterator[None]:
+    """A thread that owns the connection and waits in receive(); what it is handed out is dropped."""
+
+    def wait() -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                peer.connection.receive()
+
+    owner = threading.Thread(target=wait)
+    owner.start()
+    try:
+        yield
+    finally:
+        peer.connection.shutdown()
+        owner.join(20)
+        assert not owner.is_alive()
+
+
+@pytest.mark.parametrize("length", [0, 100, 100_000])
+def test_an_answer_from_another_thread_leaves_at_once(length: int) -> None:
     with Peer() as peer:
-        peer.send(peer.command(1))
+        peer.send(peer.command(1, expected=length, read=bool(length)))
         command = peer.next_command()
-        worker = threading.Thread(target=peer.connection.respond, args=(command, 0))
+        with receiving(peer):
+            peer.connection.respond(command, 0, b"", bytes(length))
+            assert peer.socket.recv(48)[0] == (DATA_IN if length else SCSI_RESPONSE)
+
+
+def test_nobody_but_the_owner_sends() -> None:
+    """A worker only leaves its answer: no byte of it moves before the connection's own thread comes by."""
+    with Peer() as peer:
+        peer.send(peer.command(1), peer.command(2, expected=10, write=True))
+        command = peer.next_command()
+        assert peer.read().tag == 2
+
+        def work() -> None:
+            peer.connection.respond(command, 0)
+            peer.connection.flush()
+            peer.connection.abort()
+            with pytest.raises(RuntimeError, match="only the thread of receive"):
+                peer.connection.send_pdu(bytes(48))
+
+        worker = threading.Thread(target=work)
         worker.start()
         worker.join()
-        assert peer.socket.recv(48)[0] == SCSI_RESPONSE
+        assert not select.select([peer.socket], [], [], 0)[0]
+        assert peer.read().tag == 1
+
+
+def test_a_peer_that_does_not_read_holds_no_worker() -> None:
+    """Its own thread waits for the socket; answers, aborts and discards of others go on, and shutdown() ends it."""
+    with Peer(send_timeout_seconds=60.0, command_window=64, max_send_data_segment_length=1 << 20) as peer:
+        peer.send(*(peer.command(tag, expected=16 << 20, read=True) for tag in range(3)))
+        first, second, third = (peer.next_command() for _ in range(3))
+        with receiving(peer):
+            peer.connection.respond(first, 0, b"", bytes(16 << 20))
+            peer.socket.recv(1)  # the owner has begun to send, and nobody reads on
+            peer.connection.respond(second, 0, b"", bytes(16 << 20))
+            peer.connection.discard(third)
+            peer.connection.abort()
+            peer.connection.flush()
+
+
+def test_wake_lets_receive_return() -> None:
+    with Peer() as peer:
+        returned: SimpleQueue[object] = SimpleQueue()
+        waiter = threading.Thread(target=lambda: returned.put(peer.connection.receive()))
+        waiter.start()
+        peer.connection.wake()
+        assert returned.get(timeout=20) is None
+        waiter.join()
+        peer.connection.wake()
+        peer.send(peer.command(1))
+        assert peer.connection.receive(20) is None, "a call is not lost when nobody waits yet"
+        assert peer.next_command().initiator_task_tag == 1
+
+
+def test_answers_that_the_peer_does_not_read_hold_no_more_than_a_share() -> None:
+    budget = 2 << 20
+    with Peer(buffer_budget_bytes=budget, command_window=16) as peer:
+        peer.send(*(peer.command(tag, expected=1 << 20, read=True) for tag in range(3)))
+        commands = [peer.next_command() for _ in range(3)]
+
+        def work() -> None:
+            for command in commands[:2]:
+                peer.connection.respond(command, 0, b"", peer.connection.acquire(1 << 20))
+            with pytest.raises(PoolExhausted):
+                peer.connection.acquire(1 << 20)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        worker.join()
+        assert peer.pool.in_use_bytes == budget
+        reader = threading.Thread(target=read_exactly, args=(peer, 2 * (1 << 20)))
+        reader.start()
+        peer.connection.receive(0)
+        reader.join()
+        peer.connection.acquire(1 << 20)
+
+
+def test_answers_that_were_never_sent_give_their_memory_back() -> None:
+    peer = Peer()
+    pool = peer.pool
+    peer.send(peer.command(1, expected=1 << 20, read=True), peer.command(2, expected=8, data=b"handover", write=True))
+    reading, writing = peer.next_command(), peer.next_command()
+
+    def work(connection: Connection, *commands: ScsiCommand) -> None:
+        connection.respond(commands[0], 0, b"", connection.acquire(1 << 20))
+        connection.respond(commands[1], 0, b"", memoryview(bytes(5000)))
+
+    worker = threading.Thread(target=work, args=(peer.connection, reading, writing))
+    worker.start()
+    worker.join()
+    peer.socket.close()
+    del peer, reading, writing, worker
+    gc.collect()
+    assert pool.in_use_bytes == 0
 
 
 def test_shutdown_wakes_a_blocked_receive() -> None:
@@ -52,12 +166,11 @@ def test_shutdown_wakes_a_blocked_receive() -> None:
 def test_shutdown_wakes_a_blocked_respond() -> None:
     with Peer(send_timeout_seconds=60.0) as peer:
         peer.send(peer.command(1, expected=16 << 20, read=True))
-        command = peer.next_command()
         errors: SimpleQueue[ConnectionClosed] = SimpleQueue()
 
         def answer() -> None:
             try:
-                peer.connection.respond(command, 0, b"", bytes(16 << 20))
+                peer.connection.respond(peer.next_command(), 0, b"", bytes(16 << 20))
             except ConnectionClosed as error:
                 errors.put(error)
 

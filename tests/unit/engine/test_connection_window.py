@@ -172,8 +172,9 @@ def test_a_command_that_dies_unanswered_gives_its_place_back() -> None:
         assert tags(peer, 1) == [1]
 
 
-def waiting_commands(peer: Peer) -> None:
-    """Two commands whose data are still to come, one whole behind them, one behind a gap, one immediate."""
+def waiting_commands(peer: Peer) -> dict[int, int]:
+    """Two commands whose data are still to come, one whole behind them, one behind a gap, one immediate. Returns the
+    Target Transfer Tags of the R2Ts by task tag."""
     peer.send(
         peer.command(1, expected=1000, write=True, lun=1 << 48),
         peer.command(2, expected=1000, write=True),
@@ -182,9 +183,10 @@ def waiting_commands(peer: Peer) -> None:
         peer.command(6, expected=1000, write=True, immediate=True, lun=1 << 48),
     )
     peer.cmd_sn = 13
-    for _ in range(3):
-        assert peer.read().opcode == R2T
+    r2ts = [peer.read() for _ in range(3)]
+    assert {r2t.opcode for r2t in r2ts} == {R2T}
     peer.nothing()
+    return {r2t.tag: r2t.target_transfer_tag for r2t in r2ts}
 
 
 @pytest.mark.parametrize(
@@ -203,9 +205,10 @@ def waiting_commands(peer: Peer) -> None:
 )
 def test_abort_drops_what_matches(criteria: dict[str, int], dropped: set[int]) -> None:
     with Peer(command_window=8) as peer:
-        waiting_commands(peer)
+        transfer_tags = waiting_commands(peer)
         assert set(peer.connection.abort(**criteria)) == dropped
-        peer.send(*(peer.data_out(tag, bytes(1000), ttt=5) for tag in sorted({1, 2, 6} & dropped)))
+        late = sorted({1, 2, 6} & dropped)
+        peer.send(*(peer.data_out(tag, bytes(1000), ttt=transfer_tags[tag]) for tag in late))
         peer.nothing()
         assert peer.silent(), "Data-Out on its way for a dropped command is ignored"
         held = sum(4096 for tag in (1, 2, 6) if tag not in dropped)

@@ -312,10 +312,19 @@ def test_discovery_answers_send_targets_and_nothing_of_scsi(served: Served, log:
         peer.send(request / Raw(text({"SendTargets": "All"})))
         host, port = served.address
         assert peer.receive().data == text({"TargetName": TARGET, "TargetAddress": f"{host}:{port},7"})
-        peer.send(layers.TaskManagementRequest(function=5, cmd_sn=peer.cmd_sn))
-        answer = peer.receive()
-        assert (type(answer), answer.reason) == (layers.Reject, 0x04)
-        peer.send(peer.command(0, TEST_UNIT_READY))
-        with pytest.raises(HungUp):
-            peer.receive()
-    assert "discovery" in log.wait_for("protocol error")["reason"]
+        for wrong in (
+            layers.TaskManagementRequest(function=5, cmd_sn=peer.cmd_sn),
+            layers.NopOut(initiator_task_tag=9, cmd_sn=peer.cmd_sn),
+            layers.LogoutRequest(reason=1, cmd_sn=peer.cmd_sn),
+            layers.LogoutRequest(reason=2, cmd_sn=peer.cmd_sn),
+            peer.command(0, TEST_UNIT_READY),
+            peer.command(0, STORE, write=1, expected_data_transfer_length=1 << 20),
+        ):
+            peer.send(wrong)
+            answer = peer.receive()
+            assert (type(answer), answer.reason) == (layers.Reject, 0x04), wrong
+            assert answer.data[:48] == bytes(wrong)[:48]
+        assert served.server.pool.in_use_bytes == 0
+        peer.send(layers.LogoutRequest(reason=0, cmd_sn=peer.cmd_sn))
+        assert peer.receive().response == 0
+    log.wait_for("logout")
