@@ -28,6 +28,35 @@ class LogParameterHeader(Structure, length=4):
     parameter_length = Bits(3, 7, 8)
 
 
+class GeneralStatistics(Structure, length=64):
+    """General access statistics and performance log parameter (SPC-5 table 305), without its header."""
+
+    read_commands = Bits(0, 7, 64)
+    write_commands = Bits(8, 7, 64)
+    logical_blocks_received = Bits(16, 7, 64)
+    logical_blocks_transmitted = Bits(24, 7, 64)
+    read_processing_intervals = Bits(32, 7, 64)
+    write_processing_intervals = Bits(40, 7, 64)
+    weighted_commands = Bits(48, 7, 64)
+    weighted_processing = Bits(56, 7, 64)
+
+
+class TimeInterval(Structure, length=8):
+    """Time interval log parameter, value only: `integer` times ten to the `exponent` seconds (SPC-5 table 309).
+    The exponent is in two's complement."""
+
+    exponent = Bits(0, 7, 32)
+    integer = Bits(4, 7, 32)
+
+
+class InformationalException(Structure, length=3):
+    """Informational exceptions general log parameter, value only (SPC-5 table 317)."""
+
+    additional_sense_code = Bits(0, 7, 8)
+    additional_sense_code_qualifier = Bits(1, 7, 8)
+    most_recent_temperature = Bits(2, 7, 8)
+
+
 class LogParameter(NamedTuple):
     """One log parameter. `control`: the control byte; 03h is a binary list parameter, 01h an ASCII one, 00h and 02h
     data counters (SPC-5 table 344)."""

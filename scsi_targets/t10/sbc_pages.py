@@ -118,12 +118,36 @@ class UnmapBlockDescriptor(Structure, length=16):
     number_of_logical_blocks = Bits(8, 7, 32)
 
 
+class LbaStatusHeader(Structure, length=8):
+    """GET LBA STATUS parameter data before its descriptors (SBC-4 table 46)."""
+
+    parameter_data_length = Bits(0, 7, 32)
+
+
 class LbaStatusDescriptor(Structure, length=16):
     """LBA status descriptor (SBC-4 table 47)."""
 
     logical_block_address = Bits(0, 7, 64)
     number_of_logical_blocks = Bits(8, 7, 32)
     provisioning_status = Bits(12, 3, 4)
+
+
+class DefectListHeader10(Structure, length=4):
+    """READ DEFECT DATA(10) parameter data (SBC-4 table 74)."""
+
+    primary_list_valid = Bits(1, 4, 1)
+    grown_list_valid = Bits(1, 3, 1)
+    defect_list_format = Bits(1, 2, 3)
+    defect_list_length = Bits(2, 7, 16)
+
+
+class DefectListHeader12(Structure, length=8):
+    """READ DEFECT DATA(12) parameter data (SBC-4 table 76)."""
+
+    primary_list_valid = Bits(1, 4, 1)
+    grown_list_valid = Bits(1, 3, 1)
+    defect_list_format = Bits(1, 2, 3)
+    defect_list_length = Bits(4, 7, 32)
 
 
 # ---- FORMAT UNIT, SANITIZE -------------------------------------------------------------------------------------------

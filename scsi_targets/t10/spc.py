@@ -242,11 +242,83 @@ class ReportSupportedTaskManagementFunctions(Command, opcode=0xA3, service_actio
     allocation_length = Bits(6, 7, 32)
 
 
+class ReturnDataLength(Structure, length=4):
+    """What several lists of parameter data begin with: the length of what follows (SPC-5 tables 205, 215)."""
+
+    length_bytes = Bits(0, 7, 32)
+
+
+class SupportedCommandDescriptor(Structure, length=8):
+    """One command of the all_commands parameter data (SPC-5 table 206)."""
+
+    operation_code = Bits(0, 7, 8)
+    service_action = Bits(2, 7, 16)
+    timeouts_present = Bits(5, 1, 1)  # CTDP
+    service_action_valid = Bits(5, 0, 1)  # SERVACTV
+    cdb_length = Bits(6, 7, 16)
+
+
+class OneCommandHeader(Structure, length=4):
+    """The one_command parameter data before CDB USAGE DATA (SPC-5 table 207)."""
+
+    timeouts_present = Bits(1, 7, 1)  # CTDP
+    support = Bits(1, 2, 3)
+    cdb_size = Bits(2, 7, 16)
+
+
+class CommandTimeoutsDescriptor(Structure, length=12):
+    """How long a command may take, in seconds; 0: nothing is said (SPC-5 table 209)."""
+
+    descriptor_length = Bits(0, 7, 16, default=10)
+    nominal_command_processing_timeout = Bits(4, 7, 32)
+    recommended_command_timeout = Bits(8, 7, 32)
+
+
+class SupportedTaskManagementFunctions(Structure, length=16):
+    """REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS data; its first four bytes are the basic form (SPC-5 table 211)."""
+
+    abort_task = Bits(0, 7, 1, default=1)
+    abort_task_set = Bits(0, 6, 1, default=1)
+    clear_aca = Bits(0, 5, 1)
+    clear_task_set = Bits(0, 4, 1, default=1)
+    logical_unit_reset = Bits(0, 3, 1, default=1)
+    query_task = Bits(0, 2, 1)
+    target_reset = Bits(0, 1, 1, default=1)
+    wakeup = Bits(0, 0, 1)
+    additional_data_length = Bits(3, 7, 8)
+
+
+class ReportLunsHeader(Structure, length=8):
+    """REPORT LUNS parameter data before the LUNs (SPC-5 table 239)."""
+
+    list_length = Bits(0, 7, 32)
+
+
+class SingleLevelLun(Structure, length=8):
+    """A LUN of one level (SAM-5 4.7.7)."""
+
+    address_method = Bits(0, 7, 2)
+    logical_unit_number = Bits(0, 5, 14)
+
+
 class ReportTargetPortGroups(Command, opcode=0xA3, service_action=0x0A, length=12):
     """REPORT TARGET PORT GROUPS, SPC-5 6.37."""
 
     parameter_data_format = Bits(1, 7, 3)
     allocation_length = Bits(6, 7, 32)
+
+
+class ExtendedPortGroupsHeader(Structure, length=4):
+    """What extended parameter data has before the groups (SPC-5 table 216)."""
+
+    format_type = Bits(0, 6, 3, default=1)
+    implicit_transition_time = Bits(1, 7, 8)
+
+
+class TargetPortDescriptor(Structure, length=4):
+    """One target port of a group; a relative target port or target port group designator too (SPC-5 table 219)."""
+
+    relative_target_port_identifier = Bits(2, 7, 16)
 
 
 class TargetPortGroupDescriptor(Structure, length=8):
@@ -266,6 +338,20 @@ class ReportTimestamp(Command, opcode=0xA3, service_action=0x0F, length=12):
     allocation_length = Bits(6, 7, 32)
 
 
+class TimestampData(Structure, length=12):
+    """REPORT TIMESTAMP parameter data (SPC-5 table 220)."""
+
+    parameter_data_length = Bits(0, 7, 16, default=10)
+    timestamp_origin = Bits(2, 2, 3)
+    timestamp = Bits(4, 7, 48)  # milliseconds since 1970
+
+
+class SetTimestampParameterList(Structure, length=12):
+    """SET TIMESTAMP parameter list (SPC-5 table 252)."""
+
+    timestamp = Bits(4, 7, 48)
+
+
 class SetTimestamp(Command, opcode=0xA4, service_action=0x0F, length=12):
     """SET TIMESTAMP, SPC-5 6.46."""
 
@@ -280,6 +366,20 @@ class ReadBuffer(Command, opcode=0x3C, length=10):
     buffer_id = Bits(2, 7, 8)
     buffer_offset = Bits(3, 7, 24)
     allocation_length = Bits(6, 7, 24)
+
+
+class EchoBufferDescriptor(Structure, length=4):
+    """READ BUFFER data, mode 0Bh (SPC-5 table 195)."""
+
+    not_overwritten_by_others = Bits(0, 0, 1, default=1)  # EBOS: each nexus has its own
+    buffer_capacity = Bits(2, 4, 13)
+
+
+class BufferDescriptor(Structure, length=4):
+    """READ BUFFER data, mode 03h (SPC-5 table 192); zero: there is no such buffer."""
+
+    offset_boundary = Bits(0, 7, 8)
+    buffer_capacity = Bits(1, 7, 24)
 
 
 class WriteBuffer(Command, opcode=0x3B, length=10):

@@ -62,16 +62,22 @@ class CapacityPages(Part):
 
     @handles(sbc.ReadDefectData10, medium=REQUIRED, reservation=READS)
     def read_defect_data_10(self, cdb: sbc.ReadDefectData10, task: Task) -> Response:
-        return reply(bytes([0, self._list_flags(cdb)]) + bytes(2), cdb.allocation_length)
+        return reply(self._empty_list(sbc_pages.DefectListHeader10, cdb), cdb.allocation_length)
 
     @handles(sbc.ReadDefectData12, medium=REQUIRED, reservation=READS)
     def read_defect_data_12(self, cdb: sbc.ReadDefectData12, task: Task) -> Response:
-        return reply(bytes([0, self._list_flags(cdb)]) + bytes(6), cdb.allocation_length)
+        return reply(self._empty_list(sbc_pages.DefectListHeader12, cdb), cdb.allocation_length)
 
     @staticmethod
-    def _list_flags(cdb: sbc.ReadDefectData10 | sbc.ReadDefectData12) -> int:
+    def _empty_list(
+        header: type[sbc_pages.DefectListHeader10] | type[sbc_pages.DefectListHeader12],
+        cdb: sbc.ReadDefectData10 | sbc.ReadDefectData12,
+    ) -> bytes:
         # The lists asked for are there and empty: an image has no defects that anyone mapped out.
-        return cdb.request_primary_list << 4 | cdb.request_grown_list << 3 | cdb.defect_list_format
+        return header.encode(
+            primary_list_valid=cdb.request_primary_list, grown_list_valid=cdb.request_grown_list,
+            defect_list_format=cdb.defect_list_format,
+        )  # fmt: skip
 
     # ---- VPD -------------------------------------------------------------------------------------------------------
 

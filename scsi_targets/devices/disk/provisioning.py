@@ -122,7 +122,8 @@ class ProvisioningCommands(Part):
             )
             for (address, blocks, state), _ in zip(self._block_ranges(start), range(room), strict=False)
         )
-        return reply((4 + len(body)).to_bytes(4, "big") + bytes(4) + body, cdb.allocation_length)
+        header = sbc_pages.LbaStatusHeader.encode(parameter_data_length=4 + len(body))
+        return reply(header + body, cdb.allocation_length)
 
     def _block_ranges(self, start: int) -> Iterator[tuple[int, int, Provisioning]]:
         """(address, number of blocks, state) from `start` to the end of the medium; neighbours differ in state unless

@@ -7,25 +7,11 @@ import time
 
 from scsi_targets.devices.unit.part import Part, log_page
 from scsi_targets.devices.unit.task import Nexus
-from scsi_targets.t10.fields import Bits, Structure
-from scsi_targets.t10.log_pages import LogParameter
+from scsi_targets.t10.log_pages import GeneralStatistics, InformationalException, LogParameter, TimeInterval
 
 GENERAL_STATISTICS, INFORMATIONAL_EXCEPTIONS = 0x19, 0x2F
 MICROSECOND_EXPONENT = -6
 NO_TEMPERATURE = 0xFF
-
-
-class GeneralStatistics(Structure, length=64):
-    """General access statistics and performance log parameter (SPC-5 table 305), without its header."""
-
-    read_commands = Bits(0, 7, 64)
-    write_commands = Bits(8, 7, 64)
-    logical_blocks_received = Bits(16, 7, 64)
-    logical_blocks_transmitted = Bits(24, 7, 64)
-    read_processing_intervals = Bits(32, 7, 64)
-    write_processing_intervals = Bits(40, 7, 64)
-    weighted_commands = Bits(48, 7, 64)
-    weighted_processing = Bits(56, 7, 64)
 
 
 class Traffic:
@@ -76,13 +62,13 @@ class DiskStatistics(Part):
             read_processing_intervals=traffic.read_nanoseconds // 1000,
             write_processing_intervals=traffic.write_nanoseconds // 1000,
         )
-        microsecond = MICROSECOND_EXPONENT.to_bytes(4, "big", signed=True) + (1).to_bytes(4, "big")
+        microsecond = TimeInterval.encode(exponent=MICROSECOND_EXPONENT & 0xFFFFFFFF, integer=1)
         return [LogParameter(0x0001, figures), LogParameter(0x0003, microsecond)]
 
     @log_page(INFORMATIONAL_EXCEPTIONS)
     def informational_exceptions_log_page(self, nexus: Nexus) -> list[LogParameter]:
         """Informational Exceptions: none, and no temperature."""
-        return [LogParameter(0x0000, bytes([0, 0, NO_TEMPERATURE]))]
+        return [LogParameter(0x0000, InformationalException.encode(most_recent_temperature=NO_TEMPERATURE))]
 
     def reset_log_page(self, page: int, subpage: int) -> None:
         if page == GENERAL_STATISTICS:

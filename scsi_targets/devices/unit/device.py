@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scsi_targets.devices.unit.diagnostics import Diagnostics
 from scsi_targets.devices.unit.log_commands import LogCommands
 from scsi_targets.devices.unit.mode import ModePages
 from scsi_targets.devices.unit.mode_commands import ModeCommands
@@ -11,6 +12,9 @@ from scsi_targets.devices.unit.mode_header import ModeHeader
 from scsi_targets.devices.unit.persistent_reserve_in import PersistentReserveIn
 from scsi_targets.devices.unit.persistent_reserve_out import PersistentReserveOut
 from scsi_targets.devices.unit.primary import PrimaryCommands
+from scsi_targets.devices.unit.reserve_release import ReserveRelease
+from scsi_targets.devices.unit.supported_commands import SupportedCommands
+from scsi_targets.devices.unit.timestamp import Timestamp
 from scsi_targets.t10.mode_pages import ControlModePage, ModePage
 
 if TYPE_CHECKING:
@@ -32,8 +36,11 @@ class Device(PrimaryCommands):
         own = (self, *parts)
         self.mode = make_mode_pages(own, self.store.get(f"{self.state_key}/mode") or {})
         log = LogCommands(self, own)
-        reservations = PersistentReserveIn(self), PersistentReserveOut(self)
-        super().attach(ModeCommands(self), log, *reservations, *own)
+        diagnostics = Diagnostics(own)
+        super().attach(
+            ModeCommands(self), log, diagnostics, ReserveRelease(self), PersistentReserveIn(self),
+            PersistentReserveOut(self), SupportedCommands(self), Timestamp(), *own,
+        )  # fmt: skip
         self.log_pages = log.pages
         for part in self.parts:
             part.on_mode_pages_restored()

@@ -12,7 +12,6 @@ from scsi_targets.t10.sense import CheckCondition
 
 ECHO_BUFFER_BYTES = 4096
 DESCRIPTOR, ECHO, ECHO_DESCRIPTOR = 0x03, 0x0A, 0x0B  # MODE of READ BUFFER and WRITE BUFFER
-NOT_OVERWRITTEN_BY_OTHERS = 0x01  # EBOS
 
 
 class EchoBuffer(Part):
@@ -37,10 +36,10 @@ class EchoBuffer(Part):
                 raise CheckCondition(sense.COMMAND_SEQUENCE_ERROR)  # SPC-5 6.18.7
             return reply(self._echo[task.nexus], cdb.allocation_length)
         if cdb.mode == ECHO_DESCRIPTOR:
-            size = ECHO_BUFFER_BYTES.to_bytes(2, "big")
-            return reply(bytes([NOT_OVERWRITTEN_BY_OTHERS, 0]) + size, cdb.allocation_length)
+            data = spc.EchoBufferDescriptor.encode(buffer_capacity=ECHO_BUFFER_BYTES)
+            return reply(data, cdb.allocation_length)
         if cdb.mode == DESCRIPTOR:
-            return reply(bytes(4), cdb.allocation_length)  # OFFSET BOUNDARY and BUFFER CAPACITY 0: no such buffer
+            return reply(spc.BufferDescriptor.encode(), cdb.allocation_length)
         raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.ReadBuffer.mode)
 
     def on_nexus_lost(self, nexus: Nexus) -> None:

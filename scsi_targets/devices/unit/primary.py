@@ -1,27 +1,21 @@
-"""The commands every device has: INQUIRY, REPORT LUNS, REQUEST SENSE, RESERVE/RELEASE, what is supported (SPC-5)."""
+"""The commands that tell what a logical unit is: INQUIRY, REPORT LUNS, REQUEST SENSE, target port groups (SPC-5)."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from scsi_targets.devices.unit import task as status
 from scsi_targets.devices.unit.dispatch import (
     ALLOWED,
-    CONFLICTS,
     IGNORES,
     PERSISTENT_ALLOWED,
-    READS,
-    Row,
-    all_rows,
     handles,
 )
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
-from scsi_targets.devices.unit.parameter_data import parameter_list, reply
-from scsi_targets.devices.unit.part import DIAGNOSTIC_PAGE, VPD_PAGE, Part, diagnostic_page, marked, merged, vpd_page
-from scsi_targets.devices.unit.principal import Permission
+from scsi_targets.devices.unit.parameter_data import reply
+from scsi_targets.devices.unit.part import VPD_PAGE, Part, marked, merged, vpd_page
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import sense, spc, vpd
 from scsi_targets.t10.fields import Command
@@ -38,9 +32,6 @@ SELECTED_LOGICAL_UNITS = {
     0x12: False,  # the subsidiary logical units of the addressed administrative one
 }
 
-# SELF-TEST CODE: the default self-test, background and foreground ones, aborting a background one (SPC-5 table 221).
-SELF_TESTS = frozenset({0, 1, 2, 4, 5, 6})
-
 
 class PrimaryCommands(LogicalUnit):
     """SPC-5's commands on top of the dispatch. Subclasses give `device_type`, `removable`, `version_descriptors`."""
@@ -54,14 +45,10 @@ class PrimaryCommands(LogicalUnit):
         super().__init__(**kwargs)
         self.identity = identity
         self.vpd_pages = marked(self, VPD_PAGE)
-        self.diagnostic_pages = marked(self, DIAGNOSTIC_PAGE)
-        self._timestamp_offset_ms = 0
-        self._timestamp_origin = 0  # 0: cleared by power on, 2: set by SET TIMESTAMP (SPC-5 table 56)
 
     def attach(self, *parts: Part) -> None:
         super().attach(*parts)
         self.vpd_pages = merged(parts, VPD_PAGE)
-        self.diagnostic_pages = merged(parts, DIAGNOSTIC_PAGE)
 
     # ---- readiness -----------------------------------------------------------------------------------------------
 
@@ -127,7 +114,7 @@ class PrimaryCommands(LogicalUnit):
         iscsi = 5  # PROTOCOL IDENTIFIER
         port = vpd.scsi_name_string(task.nexus.target_port)
         device = vpd.scsi_name_string(task.nexus.target_name)
-        tag = bytes(2) + task.nexus.portal_group_tag.to_bytes(2, "big")
+        tag = spc.TargetPortDescriptor.encode(relative_target_port_identifier=task.nexus.portal_group_tag)
         return b"".join(
             (
                 vpd.designation_descriptor(1, self.identity.t10_vendor_identifier, code_set=2),
@@ -170,126 +157,12 @@ class PrimaryCommands(LogicalUnit):
             spc.TargetPortGroupDescriptor.encode(
                 active_optimized_supported=1, target_port_group=tag, target_port_count=1
             )
-            + tag.to_bytes(4, "big")
+            + spc.TargetPortDescriptor.encode(relative_target_port_identifier=tag)
             for tag in self.target_ports(task)
         )
-        header = bytes([0x10, 0, 0, 0]) if cdb.parameter_data_format == extended else b""
-        body = header + groups
-        return reply(len(body).to_bytes(4, "big") + body, cdb.allocation_length)
-
-    # ---- RESERVE and RELEASE -------------------------------------------------------------------------------------
-
-    @handles(spc.Reserve6, permission=Permission.RESERVE, concurrent=True)
-    @handles(spc.Reserve10, permission=Permission.RESERVE, concurrent=True)
-    def reserve(self, cdb: spc.Reserve6 | spc.Reserve10, task: Task) -> None:
-        self._refuse_third_party(cdb)
-        with self.changed_reservations() as after:
-            after.reserve(task.nexus)
-
-    @handles(spc.Release6, permission=Permission.RESERVE, reservation=ALLOWED, concurrent=True)
-    @handles(spc.Release10, permission=Permission.RESERVE, reservation=ALLOWED, concurrent=True)
-    def release(self, cdb: spc.Release6 | spc.Release10, task: Task) -> None:
-        self._refuse_third_party(cdb)
-        with self.changed_reservations() as after:
-            after.release(task.nexus)
-
-    @staticmethod
-    def _refuse_third_party(cdb: spc.Reserve6 | spc.Reserve10 | spc.Release6 | spc.Release10) -> None:
-        # Obsolete since SPC-2: a reservation on another's behalf or of extents is not what this device server does.
-        for field in (type(cdb).third_party, type(cdb).extent):
-            if getattr(cdb, field.name):
-                raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
-
-    # ---- diagnostics and time ------------------------------------------------------------------------------------
-
-    @handles(spc.SendDiagnostic, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS)
-    def send_diagnostic(self, cdb: spc.SendDiagnostic, task: Task) -> None:
-        if cdb.self_test_code not in SELF_TESTS or (cdb.self_test and cdb.self_test_code):
-            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.SendDiagnostic.self_test_code)
-        if cdb.parameter_list_length:
-            self._take_diagnostic_page(cdb, task)
-        else:
-            for part in self.parts:
-                part.self_test()
-
-    def _take_diagnostic_page(self, cdb: spc.SendDiagnostic, task: Task) -> None:
-        field = spc.SendDiagnostic.parameter_list_length
-        if cdb.self_test or cdb.self_test_code:  # then there must be no parameter list (SPC-5 6.42)
-            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
-        if not cdb.page_format:  # vendor-specific parameters, of which there are none
-            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.SendDiagnostic.page_format)
-        data = parameter_list(task, cdb.parameter_list_length, field, minimum=spc.DiagnosticPageHeader.length)
-        header = spc.DiagnosticPageHeader.decode(data)
-        if header.page_code not in self.diagnostic_pages:
-            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, spc.DiagnosticPageHeader.page_code)
-        if len(data) != spc.DiagnosticPageHeader.length + header.page_length:
-            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, spc.DiagnosticPageHeader.page_length)
-        self.diagnostic_pages[header.page_code](data[spc.DiagnosticPageHeader.length :])
-
-    @diagnostic_page(0x00)
-    def select_supported_diagnostic_pages(self, body: bytes) -> None:
-        """Page 00h selects what RECEIVE DIAGNOSTIC RESULTS returns, which is page 00h in any case (SPC-5 7.2.13)."""
-        if body:
-            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, spc.DiagnosticPageHeader.page_length)
-
-    @handles(spc.ReceiveDiagnosticResults, reservation=READS)
-    def receive_diagnostic_results(self, cdb: spc.ReceiveDiagnosticResults, task: Task) -> Response:
-        if cdb.page_code_valid and cdb.page_code:
-            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.ReceiveDiagnosticResults.page_code)
-        listed = bytes(sorted(self.diagnostic_pages))
-        header = spc.DiagnosticPageHeader.encode(page_code=0, page_length=len(listed))
-        return reply(header + listed, cdb.allocation_length)
-
-    @handles(spc.ReportTimestamp, reservation=PERSISTENT_ALLOWED)
-    def report_timestamp(self, cdb: spc.ReportTimestamp, task: Task) -> Response:
-        now_ms = int(time.time() * 1000) + self._timestamp_offset_ms
-        body = bytes([self._timestamp_origin, 0]) + now_ms.to_bytes(6, "big") + bytes(2)
-        return reply(len(body).to_bytes(2, "big") + body, cdb.allocation_length)
-
-    @handles(spc.SetTimestamp, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS)
-    def set_timestamp(self, cdb: spc.SetTimestamp, task: Task) -> None:
-        field = spc.SetTimestamp.parameter_list_length
-        if not cdb.parameter_list_length:
-            return
-        data = parameter_list(task, cdb.parameter_list_length, field, minimum=12)
-        self._timestamp_offset_ms = int.from_bytes(data[4:10], "big") - int(time.time() * 1000)
-        self._timestamp_origin = 2
-
-    # ---- what is supported ---------------------------------------------------------------------------------------
-
-    @handles(spc.ReportSupportedOperationCodes, reservation=READS)
-    def report_supported_operation_codes(self, cdb: spc.ReportSupportedOperationCodes, task: Task) -> Response:
-        timeouts = bool(cdb.return_commands_timeout_descriptor)
-        if cdb.reporting_options == 0:
-            body = b"".join(_command_descriptor(row, timeouts) for row in all_rows(self.rows))
-            return reply(len(body).to_bytes(4, "big") + body, cdb.allocation_length)
-        row = self._requested_row(cdb)
-        return reply(_one_command(row, timeouts), cdb.allocation_length)
-
-    def _requested_row(self, cdb: spc.ReportSupportedOperationCodes) -> Row | None:
-        found = self.rows.get(cdb.requested_operation_code)
-        has_actions = isinstance(found, dict)
-        option = cdb.reporting_options
-        wrong = option > 3 or (option == 1 and has_actions) or (option == 2 and found is not None and not has_actions)
-        if wrong:
-            field = spc.ReportSupportedOperationCodes.reporting_options
-            if option == 2:
-                field = spc.ReportSupportedOperationCodes.requested_service_action
-            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
-        if isinstance(found, dict):
-            return found.get(cdb.requested_service_action)
-        return found if option != 3 or cdb.requested_service_action == 0 else None
-
-    @handles(spc.ReportSupportedTaskManagementFunctions, reservation=READS)
-    def report_supported_task_management_functions(
-        self, cdb: spc.ReportSupportedTaskManagementFunctions, task: Task
-    ) -> Response:
-        # ABORT TASK, ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET, TARGET RESET (SPC-5 table 211)
-        supported = 0b1101_1010
-        data = bytes([supported, 0, 0, 12 if cdb.return_extended_parameter_data else 0])
-        if cdb.return_extended_parameter_data:
-            data += bytes(12)
-        return reply(data, cdb.allocation_length)
+        if cdb.parameter_data_format == extended:
+            groups = spc.ExtendedPortGroupsHeader.encode() + groups
+        return reply(spc.ReturnDataLength.encode(length_bytes=len(groups)) + groups, cdb.allocation_length)
 
 
 def _united(fields: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -299,39 +172,22 @@ def _united(fields: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return united
 
 
-def _command_descriptor(row: Row, timeouts: bool) -> bytes:
-    action = row.command.service_action
-    flags = (2 if timeouts else 0) | (1 if action is not None else 0)
-    head = bytes([row.command.opcode, 0]) + (action or 0).to_bytes(2, "big") + bytes([0, flags])
-    return head + row.command.length.to_bytes(2, "big") + (_timeouts(row) if timeouts else b"")
-
-
-def _timeouts(row: Row) -> bytes:
-    # Command timeouts descriptor (SPC-5 6.35.4): nominal 0 (none indicated), recommended in seconds.
-    return (10).to_bytes(2, "big") + bytes(2) + bytes(4) + row.timeout_seconds.to_bytes(4, "big")
-
-
-def _one_command(row: Row | None, timeouts: bool) -> bytes:
-    if row is None:
-        return bytes([0, 0x01, 0, 0])  # SUPPORT 001b: not supported
-    data = bytes([0, (0x80 if timeouts else 0) | 0x03]) + row.command.length.to_bytes(2, "big")
-    return data + row.command.usage_mask() + (_timeouts(row) if timeouts else b"")
-
-
 def report_luns(luns: list[int], cdb: spc.ReportLuns) -> Response:
     """REPORT LUNS data for these LUNs (SPC-5 6.33)."""
     if cdb.select_report not in SELECTED_LOGICAL_UNITS:
         raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.ReportLuns.select_report)
     shown = luns if SELECTED_LOGICAL_UNITS[cdb.select_report] else []
     entries = b"".join(encode_lun(lun) for lun in shown)
-    return reply(len(entries).to_bytes(4, "big") + bytes(4) + entries, cdb.allocation_length)
+    return reply(spc.ReportLunsHeader.encode(list_length=len(entries)) + entries, cdb.allocation_length)
+
+
+PERIPHERAL_DEVICE, FLAT_SPACE = 0b00, 0b01
 
 
 def encode_lun(lun: int) -> bytes:
     """A single-level LUN: peripheral device addressing to 255, flat space above (SAM-5 4.7.7)."""
-    if lun < 256:
-        return bytes([0, lun]) + bytes(6)
-    return (0x4000 | lun).to_bytes(2, "big") + bytes(6)
+    method = PERIPHERAL_DEVICE if lun < 256 else FLAT_SPACE
+    return spc.SingleLevelLun.encode(address_method=method, logical_unit_number=lun)
 
 
 def no_such_logical_unit(luns: list[int], task: Task) -> Response:
