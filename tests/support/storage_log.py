@@ -1,4 +1,8 @@
-"""What a process asked of one file's storage, and what the file may be when the power fails in the middle of it."""
+"""What a process asked of the storage of a file or a folder, and what may be there when the power fails in the middle.
+
+For one file, `power_cut()` models storage that writes sectors. For a folder, `steps()` gives what storage_replay.py
+replays: files made, renamed and deleted too.
+"""
 
 import random
 import struct
@@ -8,11 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+
+from tests.sim.storage_replay import Step
 
 SOURCE = Path(__file__).with_name("storage_log.c")
 SECTOR = 512
-HEAD = struct.Struct("=IIQQ")
+HEAD = struct.Struct("=IIQQQ")
 
 
 class Operation(IntEnum):
@@ -23,6 +30,23 @@ class Operation(IntEnum):
     DEALLOCATE = 2
     SYNCHRONIZE = 3
     ENDED = 4
+    CREATE = 5
+    TRUNCATE = 6
+    RENAME = 7
+    UNLINK = 8
+    SYNCHRONIZE_DIRECTORY = 9
+
+
+WRITES = (Operation.WRITE, Operation.WRITE_DURABLY)
+STEPS = {
+    Operation.CREATE: "open",
+    Operation.WRITE: "write",
+    Operation.TRUNCATE: "truncate",
+    Operation.SYNCHRONIZE: "sync",
+    Operation.RENAME: "rename",
+    Operation.UNLINK: "unlink",
+    Operation.SYNCHRONIZE_DIRECTORY: "sync_directory",
+}
 
 
 @dataclass(slots=True)
@@ -30,11 +54,20 @@ class Entry:
     """One call. began, ended: where the log ended when it began and when it was over; ended None: it never was."""
 
     operation: Operation
+    path: str
     offset: int
     length: int
     data: memoryview | None
     began: int
     ended: int | None = None
+
+    def step(self, root: Path) -> Step:
+        """For storage_replay.py, which knows one operation after the other: it is there from its end on."""
+        data = bytes(self.data or b"")
+        if self.operation is Operation.RENAME:
+            data = str(Path(data.decode()).relative_to(root)).encode()
+        assert self.ended is not None
+        return Step(STEPS[self.operation], str(Path(self.path).relative_to(root)), self.offset, data, self.ended)
 
     def ended_by(self, moment: int) -> bool:
         return self.ended is not None and self.ended <= moment
@@ -50,17 +83,17 @@ def build(folder: Path) -> Path:
 
 
 class StorageLog:
-    """The log of one file's storage. A moment is a length of the log: what had been said until then."""
+    """The log of the storage of a file or a folder. A moment is a length of the log: what had been said until then."""
 
-    def __init__(self, path: Path, logged_file: Path) -> None:
+    def __init__(self, path: Path, logged: Path) -> None:
         self.path = path
-        self.logged_file = logged_file
+        self.logged = logged.resolve()
 
     def environment(self, library: Path) -> dict[str, str]:
         """What the process under test has to have in its environment."""
         return {
             "LD_PRELOAD": str(library),
-            "TAPEBAY_LOGGED_FILE": str(self.logged_file),
+            "TAPEBAY_LOGGED": str(self.logged),
             "TAPEBAY_STORAGE_LOG": str(self.path),
         }
 
@@ -76,22 +109,32 @@ class StorageLog:
         open_ones: dict[int, Entry] = {}
         at = 0
         while at < len(content):
-            kind, number, offset, length = HEAD.unpack_from(content, at)
-            at += HEAD.size
+            kind, number, offset, length, path_length = HEAD.unpack_from(content, at)
+            at += HEAD.size + path_length
+            path = bytes(content[at - path_length : at]).decode()
             if kind == Operation.ENDED:
                 finished = open_ones.pop(number)
                 finished.ended = at
-                if finished.operation in (Operation.WRITE, Operation.WRITE_DURABLY):
+                if finished.operation in WRITES:
                     assert length == finished.length, "a write was cut short"
                 continue
             data = None
-            if kind in (Operation.WRITE, Operation.WRITE_DURABLY):
+            if kind in (*WRITES, Operation.RENAME):
                 data = content[at : at + length]
                 at += length
-            entry = Entry(Operation(kind), offset, length, data, at)
+            entry = Entry(Operation(kind), path, offset, length, data, at)
             entries.append(entry)
             open_ones[number] = entry
         return entries
+
+    def steps(self, *, without: str) -> list[Step]:
+        """What was done to the files of the folder, in order, as one thread did it; without those whose name ends so.
+        An operation that the process did not live to see the end of is the last, and is left out."""
+        entries = [entry for entry in self.entries if not entry.path.endswith(without) and entry.ended is not None]
+        for before, after in pairwise(entries):
+            assert before.ended is not None
+            assert before.ended < after.began, "more than one thread"
+        return [entry.step(self.logged) for entry in entries]
 
     def power_cut(self, size: int, moment: int, rng: random.Random, *, honest: bool = True) -> bytearray:
         """The file, zeros before the log began, when the power failed at that moment: what had been synchronised, and
@@ -100,7 +143,7 @@ class StorageLog:
         kept = rng.choice((0.0, 0.5, 0.9, 1.0)) if honest else 0.5
         promised = self._promised(moment) if honest else 0
         for entry in self.entries:
-            if entry.began > moment or entry.operation is Operation.SYNCHRONIZE:
+            if entry.began > moment or entry.operation not in (*WRITES, Operation.DEALLOCATE):
                 continue
             durable = entry.ended_by(promised) or (
                 honest and entry.operation is Operation.WRITE_DURABLY and entry.ended_by(moment)
