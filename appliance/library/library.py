@@ -28,7 +28,7 @@ from scsi_targets.iscsi.server import Server
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.raw import DiskImage
 from vlib_images.errors import CartridgeError
-from vlib_images.library.inventory import ElementType
+from vlib_images.library.elements import ElementType
 from vlib_images.library.partition import Partition
 from vlib_images.library.state import StateDamaged
 

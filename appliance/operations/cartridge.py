@@ -11,7 +11,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.operations.verb import Barcode, Flag, OnFiles, Parameters, Result, Scope, verb
 
 if TYPE_CHECKING:
-    from vlib_images.library.inventory import Element
+    from vlib_images.library.elements import Element
 
 log = structlog.get_logger(__name__)
 
@@ -112,7 +112,7 @@ def _places_for(context: OnFiles, barcodes: list[str], place: str | None) -> lis
 
 def _given_place(context: OnFiles, barcodes: list[str], place: str) -> int:
     from appliance.operations.places import parse_place
-    from vlib_images.library.inventory import ElementType
+    from vlib_images.library.elements import ElementType
 
     element = parse_place(context.files.inventory, context.files.drives, place)
     if len(barcodes) != 1 or element is None:
@@ -187,7 +187,7 @@ def delete(context: OnFiles, parameters: Delete) -> Deleted:
 def _refuse_loaded(context: OnFiles, barcode: str) -> Element | None:
     """Where a cartridge is; None: on the shelf. OperatorError when that is a drive."""
     from appliance.operations.places import format_place
-    from vlib_images.library.inventory import ElementType
+    from vlib_images.library.elements import ElementType
 
     element = context.files.inventory.find(barcode)
     if element is not None and element.type is ElementType.DRIVE:

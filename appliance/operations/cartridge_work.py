@@ -19,7 +19,7 @@ from vlib_images.cartridge.codec import KEY_BYTES, Decryption, DecryptionMode, E
 from vlib_images.cartridge.salvage import SalvageReport
 from vlib_images.cartridge.verify import VerifyReport
 from vlib_images.interchange import FORMATS, InterchangeError, InterchangeReport
-from vlib_images.library.inventory import BARCODE
+from vlib_images.library.elements import BARCODE
 from vlib_images.plain_files import is_folder
 
 Progress = Callable[[int, int], None]

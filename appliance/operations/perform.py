@@ -24,7 +24,7 @@ def translated() -> Iterator[None]:
     """What the rooms below refuse, in an operator's terms."""
     from scsi_targets.devices.changer.robot import RobotError
     from vlib_images.errors import CartridgeError
-    from vlib_images.library.inventory import BadBarcode, InventoryError, NoSuchCartridge, NoSuchElement
+    from vlib_images.library.elements import BadBarcode, InventoryError, NoSuchCartridge, NoSuchElement
 
     try:
         yield

@@ -11,7 +11,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.operations.verb import OnLibrary, Parameters, Positional, Result, Scope, verb
 
 if TYPE_CHECKING:
-    from vlib_images.library.inventory import Element
+    from vlib_images.library.elements import Element
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +76,7 @@ def move(context: OnLibrary, parameters: Move) -> Moved:
 
 
 def _drive(context: OnLibrary, name: str) -> Element:
-    from vlib_images.library.inventory import ElementType
+    from vlib_images.library.elements import ElementType
 
     element = _place(context, name)
     if element is None or element.type is not ElementType.DRIVE:

@@ -27,7 +27,7 @@ from pydantic import (
 from appliance.settings.units import Address, parse_address, parse_size
 from scsi_targets.devices.changer.models import MAXIMUM_ELEMENTS, find_model
 from scsi_targets.devices.tape.models import drive_model
-from vlib_images.library.inventory import Layout
+from vlib_images.library.elements import Layout
 
 ISCSI_NAME = re.compile(r"(iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[^\s]+)?|eui\.[0-9a-f]{16}|naa\.([0-9a-f]{16}|[0-9a-f]{32}))")
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")

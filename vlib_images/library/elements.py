@@ -1,10 +1,13 @@
 """What a library consists of: elements of four types, each with an address; and what may be wrong with a change."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
+
+BARCODE = re.compile(r"[A-Z0-9][A-Z0-9_-]{0,31}")
 
 
 class ElementType(IntEnum):

@@ -5,7 +5,6 @@ in memory answers every question; a change goes to the database first and then c
 size of the library.
 """
 
-import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from vlib_images.library.database.events import Event
 from vlib_images.library.database.fair_lock import FairLock
 from vlib_images.library.database.inventory_rows import Record
 from vlib_images.library.elements import (
+    BARCODE,
     BadBarcode,
     BarcodeExists,
     Element,
@@ -34,8 +34,6 @@ __all__ = [
     "BARCODE", "BadBarcode", "BarcodeExists", "Element", "ElementEmpty", "ElementFull", "ElementType", "Inventory",
     "InventoryError", "Layout", "NoSuchCartridge", "NoSuchElement",
 ]  # fmt: skip
-
-BARCODE = re.compile(r"[A-Z0-9][A-Z0-9_-]{0,31}")
 
 
 class Inventory:

@@ -34,7 +34,7 @@ from scsi_targets.t10.fields import Bits
 from scsi_targets.t10.log_pages import LogParameter
 from scsi_targets.t10.mode_pages import ModePage
 from scsi_targets.t10.sense import CheckCondition
-from vlib_images.library.inventory import ElementEmpty, ElementFull, ElementType, InventoryError, NoSuchElement
+from vlib_images.library.elements import ElementEmpty, ElementFull, ElementType, InventoryError, NoSuchElement
 from vlib_images.library.partition import Partition
 
 # A drive is NOT READY with such a medium; the changer refuses to move it there.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from vlib_images.library.inventory import Layout
+from vlib_images.library.elements import Layout
 
 # NUMBER OF ELEMENTS of READ ELEMENT STATUS has 16 bits.
 MAXIMUM_ELEMENTS = 0xFFFF

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scsi_targets.t10 import smc
 from scsi_targets.t10.mode_pages import ControlModePage, InformationalExceptionsModePage, ModePage
-from vlib_images.library.inventory import ElementType, Layout
+from vlib_images.library.elements import ElementType, Layout
 
 _NAMES = {
     ElementType.TRANSPORT: "transport",

@@ -16,7 +16,7 @@ from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.t10 import smc
 from scsi_targets.t10.sense import SenseCode
 from vlib_images.cartridge.medium import medium_for_barcode
-from vlib_images.library.inventory import ElementType, Layout
+from vlib_images.library.elements import ElementType, Layout
 
 
 class ElementStatus(NamedTuple):
