@@ -136,7 +136,7 @@ class Library:
             disk.grow(size_bytes)
         except (ValueError, CheckCondition) as error:
             raise OperatorError(Failure.REFUSED, f"disk {name} cannot grow now: {error}") from error
-        disks.Known(self.files.store).remember(name, disk.medium.path, size_bytes)
+        disks.Known(self.files.store).remember(name, Path(disk.medium.name), size_bytes)
 
     def _make_drives(self) -> dict[str, TapeDrive]:
         return {

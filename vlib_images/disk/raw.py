@@ -1,8 +1,7 @@
 """Disk images: raw sparse files, image files that were there before, and block devices.
 
-Nothing but the disk's bytes is in an image, so any tool can read it: no header, no format of ours. All offsets and
-lengths are bytes. Reads and writes may run in any number of threads at once; whoever needs more than what pread(2) and
-pwrite(2) promise must exclude the others.
+Nothing but the disk's bytes is in an image, so any tool can read it: no header, no format of ours. What the methods
+promise is in `image.Image`.
 """
 
 import errno
@@ -10,22 +9,24 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from vlib_images.atomic import sync_directory
 from vlib_images.disk import fallocate, fiemap
 from vlib_images.disk.holders import device_holders, file_holders
+from vlib_images.disk.image import (
+    FILL_CHUNK_BYTES,
+    MAX_ATOMIC_BYTES,
+    BeforeChange,
+    Extent,
+    Provisioning,
+    fill_steps,
+)
 from vlib_images.disk.journal import OverwriteJournal
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-# Bytes written in one call when a range is filled: enough to keep a disk busy, little enough to stop soon after.
-FILL_CHUNK_BYTES = 1 << 20
-# The most that write_atomic() takes: it is written twice.
-MAX_ATOMIC_BYTES = 1 << 20
 
 
 class DiskInUse(Exception):
@@ -36,28 +37,14 @@ class NotADisk(Exception):
     """The path cannot be served as a disk; str() says why and what to do."""
 
 
-class Provisioning(Enum):
-    """What is behind a range of an image (SBC-4 4.7.4 names these states)."""
-
-    MAPPED = "mapped"  # holds data
-    DEALLOCATED = "deallocated"  # holds no data, takes no space, reads as zeros
-    ANCHORED = "anchored"  # holds no data, has its space, reads as zeros
-
-
-class Extent(NamedTuple):
-    """A range of an image and what is behind it."""
-
-    offset: int
-    length: int
-    state: Provisioning
-
-
 class DiskImage:
     """An open image. Make one with create() or open()."""
 
     def __init__(self, path: Path, descriptor: int, *, read_only: bool) -> None:
         self.path = path
+        self.name = str(path)
         self.read_only = read_only
+        self.before_change: BeforeChange | None = None
         self._descriptor = descriptor
         self._lost: OSError | None = None  # why synchronize() failed
         status = os.fstat(descriptor)
@@ -158,6 +145,8 @@ class DiskImage:
 
     def write(self, buffer: "Buffer", offset: int, *, durable: bool = False) -> None:
         """Writes the whole buffer at `offset`; `durable`: it is on stable storage when this returns. Raises OSError."""
+        if self.before_change is not None:
+            self.before_change(offset, memoryview(buffer).nbytes)
         flags = os.RWF_DSYNC if durable else 0
         done = os.pwritev(self._descriptor, [buffer], offset, flags)
         view = memoryview(buffer)
@@ -180,6 +169,8 @@ class DiskImage:
         Nothing else may touch the range meanwhile. At most max_atomic_bytes. Raises OSError."""
         if self._journal is None:
             raise OSError(errno.EOPNOTSUPP, "atomic writes need an image file", str(self.path))
+        if self.before_change is not None:
+            self.before_change(offset, memoryview(buffer).nbytes)
         self._journal.overwrite(buffer, offset)
 
     def synchronize(self) -> None:
@@ -201,6 +192,8 @@ class DiskImage:
 
     def deallocate(self, offset: int, length: int) -> None:
         """Makes a range read as zeros and gives back what space it can. Raises OSError."""
+        if length and self.before_change is not None:
+            self.before_change(offset, length)
         mode = fallocate.PUNCH_HOLE | fallocate.KEEP_SIZE
         if length and not fallocate.try_fallocate(self._descriptor, mode, offset, length):
             self.fill(bytes(512), offset, length)
@@ -271,13 +264,6 @@ class DiskImage:
         changed = size_bytes != self.size_bytes
         self.size_bytes = size_bytes
         return changed
-
-
-def fill_steps(offset: int, length: int, unit: int) -> Iterator[tuple[int, int]]:
-    """(offset, length) pieces of a range for writing it step by step: multiples of `unit`, about FILL_CHUNK_BYTES."""
-    step = max(unit, FILL_CHUNK_BYTES // unit * unit)
-    for at in range(offset, offset + length, step):
-        yield at, min(step, offset + length - at)
 
 
 def _open(path: Path, access: int) -> int:

@@ -18,7 +18,7 @@ from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import StateStore
 from scsi_targets.devices.unit.prevention import RemovalPrevention
 from scsi_targets.devices.unit.task import Task
-from vlib_images.disk.raw import DiskImage
+from vlib_images.disk.image import Image
 
 
 class BlockDevice(BlockTransfers, CopyManager):
@@ -31,7 +31,7 @@ class BlockDevice(BlockTransfers, CopyManager):
     def __init__(
         self,
         identity: Identity,
-        image: DiskImage | None,
+        image: Image | None,
         *,
         block_length: int = 512,
         physical_block_length: int | None = None,
@@ -66,16 +66,16 @@ class BlockDevice(BlockTransfers, CopyManager):
 
     # ---- the operator ----------------------------------------------------------------------------------------------
 
-    def insert(self, image: DiskImage) -> None:
+    def insert(self, image: Image) -> None:
         """Puts a medium into an empty removable disk and loads it. ValueError: there is one, or it does not fit."""
         if not self.removable or self.image is not None or image.size_bytes < self.block_length:
-            raise ValueError(f"{image.path} cannot be inserted")
+            raise ValueError(f"{image.name} cannot be inserted")
         with self.lock:
             self.power.change(PowerCondition.ACTIVE)
             self.load(image)
             self.tell_of_new_medium()
 
-    def remove(self) -> DiskImage | None:
+    def remove(self) -> Image | None:
         """Takes the medium out, whatever initiators prevent, as an operator at the door can; the caller closes it."""
         if self.erasing.running is not None:
             raise ValueError("the medium is being erased")
@@ -89,7 +89,7 @@ class BlockDevice(BlockTransfers, CopyManager):
 
     def grow(self, size_bytes: int) -> None:
         """Lengthens the image; every initiator is told CAPACITY DATA HAS CHANGED. ValueError, OSError as
-        DiskImage.grow()."""
+        Image.grow()."""
         with self.lock:
             self.medium.grow(size_bytes)
             self.resized()

@@ -14,7 +14,7 @@ from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import sbc, sbc_pages, sense
 from scsi_targets.t10.fields import Field
 from scsi_targets.t10.sense import CheckCondition
-from vlib_images.disk.raw import DiskImage
+from vlib_images.disk.image import Image
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +79,7 @@ class Erasing(DiskPart):
             return Response(data_length=moved)
         return self._disk.defer(task, lambda: self._await(erasure, moved))
 
-    def _start(self, plan: Plan, image: DiskImage) -> Erasure:
+    def _start(self, plan: Plan, image: Image) -> Erasure:
         erasure = Erasure(plan, image, bytes_per_second=self._bytes_per_second, ended=self._ended)
         with self._disk.gate.alone:  # what others are reading and writing ends first; then they find no medium
             self.running = erasure

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
-from vlib_images.disk.raw import DiskImage, Provisioning, fill_steps
+from vlib_images.disk.image import Image, Provisioning, fill_steps
 
 
 class Kind(Enum):
@@ -49,7 +49,7 @@ class Erasure:
     """One erasure that runs on a thread. `ended` is called on that thread with None, or with what went wrong."""
 
     def __init__(
-        self, plan: Plan, image: DiskImage, *, bytes_per_second: int | None, ended: Callable[[Exception | None], None]
+        self, plan: Plan, image: Image, *, bytes_per_second: int | None, ended: Callable[[Exception | None], None]
     ) -> None:
         self.plan = plan
         self.finished = threading.Event()
@@ -59,7 +59,7 @@ class Erasure:
         self._done_bytes = 0
         self._total_bytes = image.size_bytes * plan.passes
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"{plan.kind.value} {image.path.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{plan.kind.value} {image.name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

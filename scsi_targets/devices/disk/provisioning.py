@@ -12,7 +12,7 @@ from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import sbc, sbc_pages, sense
 from scsi_targets.t10.sense import CheckCondition
-from vlib_images.disk.raw import Provisioning, fill_steps
+from vlib_images.disk.image import Provisioning, fill_steps
 
 # A WRITE SAME that writes more than this does so on a thread of its own.
 LONG_FILL_BYTES = 16 << 20

@@ -17,7 +17,7 @@ from scsi_targets.devices.unit.task import Nexus, Task
 from scsi_targets.t10 import sbc, sense, spc, vpd
 from scsi_targets.t10.fields import Command, Field
 from scsi_targets.t10.sense import CheckCondition, Sense
-from vlib_images.disk.raw import DiskImage
+from vlib_images.disk.image import Image
 
 BLOCK_LENGTHS = (512, 4096)
 SYNCHRONIZING = (
@@ -44,7 +44,7 @@ class BlockStorage(Device):
     def __init__(
         self,
         identity: Identity,
-        image: DiskImage | None,
+        image: Image | None,
         *,
         block_length: int = 512,
         physical_block_length: int | None = None,
@@ -61,7 +61,7 @@ class BlockStorage(Device):
         if image is None and not removable and unavailable is None:
             raise ValueError("a disk that is not removable needs its image")
         if image is not None and image.size_bytes < block_length:
-            raise ValueError(f"{image.path} is shorter than one block of {block_length} bytes")
+            raise ValueError(f"{image.name} is shorter than one block of {block_length} bytes")
         super().__init__(identity, store=store, state_key=state_key)
         self.image = image
         self.unavailable = unavailable
@@ -86,7 +86,7 @@ class BlockStorage(Device):
     # ---- the medium ------------------------------------------------------------------------------------------------
 
     @property
-    def medium(self) -> DiskImage:
+    def medium(self) -> Image:
         """The loaded image; raises CheckCondition while it must not be touched."""
         if self.image is None or not self.accessible:
             raise self.not_ready() or CheckCondition(sense.MEDIUM_NOT_PRESENT)
@@ -185,7 +185,7 @@ class BlockStorage(Device):
 
     # ---- media that come, go and grow ------------------------------------------------------------------------------
 
-    def load(self, image: DiskImage) -> None:
+    def load(self, image: Image) -> None:
         """Makes an image the medium, ready for commands."""
         self.image, self.loaded, self.unavailable = image, True, None
         self.update_access()

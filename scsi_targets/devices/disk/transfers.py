@@ -13,7 +13,7 @@ from scsi_targets.devices.unit.parameter_data import reply_buffer
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import sbc, sense
 from scsi_targets.t10.sense import CheckCondition
-from vlib_images.disk.raw import Provisioning
+from vlib_images.disk.image import Provisioning
 
 # BYTCHK (SBC-4 5.36)
 NO_COMPARISON, COMPARE_ALL, COMPARE_ONE_BLOCK = 0, 1, 3

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from vlib_images.disk import holders
-from vlib_images.disk.raw import DiskImage, DiskInUse, Provisioning
+from vlib_images.disk.image import Provisioning
+from vlib_images.disk.raw import DiskImage, DiskInUse
 
 SIZE = 8 << 20
 

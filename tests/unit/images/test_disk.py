@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.storage import needs_fiemap
 from vlib_images.disk import fallocate
-from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk, Provisioning
+from vlib_images.disk.image import Provisioning
+from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
 
 
 @pytest.fixture

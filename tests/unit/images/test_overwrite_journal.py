@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from vlib_images.disk.raw import MAX_ATOMIC_BYTES, DiskImage, NotADisk
+from vlib_images.disk.image import MAX_ATOMIC_BYTES
+from vlib_images.disk.raw import DiskImage, NotADisk
 
 OLD, NEW = b"old-" * 2048, b"new+" * 2048
 

@@ -7,15 +7,29 @@ from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.task import Response
 from scsi_targets.t10 import sbc
 from tests.unit.devices.support import data_of, send
+from vlib_images.disk.image import Image
+from vlib_images.disk.memory import MemoryImage
 from vlib_images.disk.raw import DiskImage
 
 BLOCKS = 2048
 
 
+def file_image(directory: Path, name: str, size_bytes: int) -> Image:
+    return DiskImage.create(directory / f"{name}.img", size_bytes)
+
+
+def memory_image(directory: Path, name: str, size_bytes: int) -> Image:
+    return MemoryImage(size_bytes, name=name)
+
+
+KINDS = {"file": file_image, "memory": memory_image}
+make_image = file_image  # the conftest of this directory sets it to each of KINDS
+
+
 def make_disk(
     directory: Path, *, block_length: int = 512, blocks: int = BLOCKS, name: str = "a", **options
 ) -> BlockDevice:
-    image = DiskImage.create(directory / f"{name}.img", blocks * block_length)
+    image = make_image(directory, name, blocks * block_length)
     return BlockDevice(Identity("TAPEBAY", "DISK", "0001", name), image, block_length=block_length, **options)
 
 

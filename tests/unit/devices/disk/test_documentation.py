@@ -5,7 +5,7 @@ from pathlib import Path
 
 from scsi_targets.devices.disk import capacity as block_capacity
 from scsi_targets.devices.unit.dispatch import all_rows
-from vlib_images.disk.raw import MAX_ATOMIC_BYTES
+from vlib_images.disk.image import MAX_ATOMIC_BYTES
 
 TEXT = (Path(__file__).parents[4] / "docs" / "disks.md").read_text(encoding="utf-8")
 TABLE = TEXT.partition("## Commands")[2].partition("\n## ")[0]

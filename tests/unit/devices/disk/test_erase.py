@@ -11,7 +11,8 @@ from scsi_targets.devices.unit.task import Task
 from scsi_targets.t10 import sbc, sbc_pages, spc
 from tests.unit.devices.disk.support import BLOCKS, make_disk, pattern, read, write
 from tests.unit.devices.support import ALPHA, data_of, send, sense_of
-from vlib_images.disk.raw import DiskImage, Provisioning
+from vlib_images.disk.image import Provisioning
+from vlib_images.disk.raw import DiskImage
 
 SANITIZE_IN_PROGRESS, FORMAT_IN_PROGRESS = (2, 4, 0x1B), (2, 4, 4)
 
@@ -170,6 +171,7 @@ def test_no_reset_and_no_abort_ends_it(slow):
     assert not answers
 
 
+@pytest.mark.image_file
 def test_it_goes_on_after_a_power_loss(slow):
     write(slow, (16 << 11) - 1, b"secret.." * 64)
     start_overwrite(slow)

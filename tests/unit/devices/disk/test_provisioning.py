@@ -118,6 +118,7 @@ def test_anchored_blocks_have_their_space_and_read_as_zeros(disk):
     assert status(disk)[0] == (0, 32, DEALLOCATED)
 
 
+@pytest.mark.image_file
 def test_unmapped_blocks_read_as_zeros_at_any_alignment(disk):
     write(disk, 0, b"x" * 512 * 64)
     assert unmap(disk, (1, 1), (9, 30), (63, 1), (5, 0)).status == 0

@@ -173,6 +173,7 @@ def test_an_image_that_fails_is_a_medium_error_and_a_full_store_a_space_failure(
     assert sense_of(write(disk, 0, bytes(512))) == (7, 0x27, 7)
 
 
+@pytest.mark.image_file
 def test_an_image_that_became_shorter_is_a_read_error(disk):
     os.truncate(disk.image.path, 512)
     assert sense_of(send(disk, sbc.Read10.encode(logical_block_address=1, transfer_length=1))) == (3, 0x11, 0)

@@ -118,6 +118,7 @@ def test_the_operator_changes_the_medium(tmp_path, removable):
         removable.insert(DiskImage.create(tmp_path / "third.img", 4096))
 
 
+@pytest.mark.image_file
 def test_growing_tells_every_initiator(disk):
     for nexus in (ALPHA, BETA):
         disk.nexus_established(nexus)
