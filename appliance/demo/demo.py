@@ -11,7 +11,7 @@ from typing import Any
 from appliance.control import client as control
 from appliance.demo import cartridges, spawn
 from appliance.demo import copy as demo_copy
-from appliance.demo.copy import CommandFailed, Copied, Place
+from appliance.demo.copy import Copied, Place
 from appliance.failures import Failure, OperatorError
 from appliance.operations import setup
 from appliance.operations.setup import DEMO_DISK
@@ -20,6 +20,7 @@ from appliance.settings.settings import CHANGER, Settings
 from appliance.settings.units import Address, format_size, parse_address
 from datamover.initiator import InitiatorError, Session
 from datamover.libiscsi import LibraryUnavailable
+from scsi_targets.client.unit import CommandFailed, NoSuchAnswer
 
 PORTS_TRIED = 100
 
@@ -103,7 +104,7 @@ def _copy(settings: Settings, status: dict[str, Any], barcode: str, progress: Pr
             copied = demo_copy.run(session, place, progress)
     except LibraryUnavailable as error:
         raise OperatorError(Failure.REFUSED, str(error)) from error
-    except (InitiatorError, CommandFailed) as error:
+    except (InitiatorError, CommandFailed, NoSuchAnswer) as error:
         raise OperatorError(Failure.INTERNAL, f"the demonstration failed: {error}") from error
     if copied.disk_sha256 != copied.tape_sha256:
         message = f"the tape ({copied.tape_sha256}) does not hold what the disk does ({copied.disk_sha256})"

@@ -1,0 +1,87 @@
+"""A tape drive of an iSCSI session."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from scsi_targets.client.unit import CommandFailed, NoSuchAnswer, Unit
+from scsi_targets.t10 import copy_descriptors, spc, ssc, vpd
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+LONG_POSITION_BYTES = 32
+
+
+class Position(NamedTuple):
+    """READ POSITION, long form."""
+
+    partition: int
+    logical_object_number: int
+    logical_file_identifier: int
+
+
+class Tape(Unit):
+    """A sequential access device, in variable-block mode where a method says nothing else."""
+
+    def load(self) -> None:
+        """LOAD UNLOAD: ready, at the beginning of partition 0."""
+        self.run(ssc.LoadUnload.encode(load=1))
+
+    def unload(self) -> None:
+        """LOAD UNLOAD: the robot can take the cartridge."""
+        self.run(ssc.LoadUnload.encode(load=0))
+
+    def use_variable_blocks(self) -> None:
+        """MODE SELECT: buffered mode, the medium's own density, block length 0."""
+        parameters = bytes([0, 0, 0x10, 8]) + bytes(8)
+        self.run(spc.ModeSelect6.encode(page_format=1, parameter_list_length=len(parameters)), parameters)
+
+    def rewind(self) -> None:
+        """REWIND."""
+        self.run(ssc.Rewind.encode())
+
+    def write_block(self, data: Buffer) -> None:
+        """WRITE(6) of one block. Raises CommandFailed at early warning, too, when the block is written."""
+        self.run(ssc.Write6.encode(transfer_length=memoryview(data).nbytes), data)
+
+    def read_block(self, into: Buffer) -> int:
+        """READ(6) of one block that is no longer than the buffer; returns its length. Raises CommandFailed for a
+        filemark, the end of data or a longer block."""
+        cdb = ssc.Read6.encode(transfer_length=memoryview(into).nbytes, suppress_incorrect_length=1)
+        return len(self.run(cdb, data_in=into))
+
+    def write_filemarks(self, count: int = 1) -> None:
+        """WRITE FILEMARKS(6): everything is durable afterwards, with count 0, too."""
+        self.run(ssc.WriteFilemarks6.encode(filemark_count=count))
+
+    def position(self) -> Position:
+        """READ POSITION."""
+        data = bytes(self.run(ssc.ReadPositionLong.encode(), data_in_length=LONG_POSITION_BYTES))
+        numbers = data[4:8], data[8:16], data[16:24]
+        return Position(*(int.from_bytes(number, "big") for number in numbers))
+
+    def locate(self, logical_object_number: int) -> None:
+        """LOCATE(16) in the current partition."""
+        self.run(ssc.Locate16.encode(logical_identifier=logical_object_number))
+
+    def sha256_of_file(self, size_bytes: int, block_length: int) -> str:
+        """Of a file that has to be `size_bytes` in blocks of `block_length` bytes, from the position on and with the
+        filemark behind it. Raises NoSuchAnswer when there is more."""
+        digest, cdb = hashlib.sha256(), ssc.Read6.encode(transfer_length=block_length)
+        for data in self.stream((cdb for _ in range(0, size_bytes, block_length)), block_length):
+            digest.update(data)
+        try:
+            self.run(cdb, data_in_length=block_length)
+        except CommandFailed as stopped:
+            if stopped.sense is not None and stopped.sense.filemark:
+                return digest.hexdigest()
+            raise
+        raise NoSuchAnswer(f"LUN {self.lun}: the file goes on after {size_bytes} bytes")
+
+    def cscd(self, *, pad: bool = False, block_length: int = 0) -> bytes:
+        """A CSCD descriptor for this drive; block_length: for fixed-block transfers."""
+        return copy_descriptors.identification_descriptor(
+            self.naa(), device_type=vpd.SEQUENTIAL_ACCESS, pad=pad, fixed=bool(block_length), block_length=block_length
+        )
