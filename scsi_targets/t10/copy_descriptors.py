@@ -117,16 +117,20 @@ class IdentificationDescriptor(CscdDescriptor, code=IDENTIFICATION_DESCRIPTOR):
 
 class SegmentDescriptor(Structure):
     """A segment descriptor. `code=` and `length=` (whole descriptor) come with the class statement; encode() fills in
-    DESCRIPTOR TYPE CODE and DESCRIPTOR LENGTH (SPC-5 table 147)."""
+    DESCRIPTOR TYPE CODE and DESCRIPTOR LENGTH (SPC-5 table 147). `carries_data`: `length` bytes are only its head."""
 
     type_code: ClassVar[int]
+    carries_data: ClassVar[bool] = False
     types: ClassVar[dict[int, type[SegmentDescriptor]]] = {}
 
-    def __init_subclass__(cls, *, code: int | None = None, length: int | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(
+        cls, *, code: int | None = None, length: int | None = None, carries_data: bool = False, **kwargs: Any
+    ) -> None:
         super().__init_subclass__(length=length, **kwargs)
         if code is None:
             return
         cls.type_code = code
+        cls.carries_data = carries_data
         head = bytes([code, 0]) + (cls.length - 4).to_bytes(2, "big")
         cls.constant = int.from_bytes(head.ljust(cls.length, b"\0"), "big")
         cls.types[code] = cls
@@ -187,6 +191,15 @@ class InlineToStream(SegmentDescriptor, code=0x04, length=20):
     inline_data_number_of_bytes = Bits(16, 7, 32)
 
 
+class EmbeddedToStream(SegmentDescriptor, code=0x05, length=16, carries_data=True):
+    """Embedded data to stream device (SPC-5 table 154): the head; embedded_to_stream() makes the whole."""
+
+    cat = Bits(1, 0, 1)
+    destination = Bits(6, 7, 16)
+    stream_device_transfer_length = Bits(9, 7, 24)
+    embedded_data_number_of_bytes = Bits(12, 7, 16)
+
+
 class StreamToDiscard(SegmentDescriptor, code=0x06, length=16):
     """Stream device to discard (SPC-5 table 155)."""
 
@@ -201,6 +214,43 @@ class VerifyCscd(SegmentDescriptor, code=0x07, length=12):
 
     source = Bits(4, 7, 16)
     test_unit_ready = Bits(8, 0, 1)
+
+
+class BlockWithOffsetToStream(SegmentDescriptor, code=0x08, length=28):
+    """Block device with offset to stream device (SPC-5 table 157)."""
+
+    cat = Bits(1, 0, 1)
+    source = Bits(4, 7, 16)
+    destination = Bits(6, 7, 16)
+    stream_device_transfer_length = Bits(9, 7, 24)
+    number_of_bytes = Bits(12, 7, 32)
+    logical_block_address = Bits(16, 7, 64)
+    byte_offset = Bits(26, 7, 16)
+
+
+class StreamToBlockWithOffset(SegmentDescriptor, code=0x09, length=28):
+    """Stream device to block device with offset (SPC-5 table 158)."""
+
+    cat = Bits(1, 0, 1)
+    source = Bits(4, 7, 16)
+    destination = Bits(6, 7, 16)
+    stream_device_transfer_length = Bits(9, 7, 24)
+    number_of_bytes = Bits(12, 7, 32)
+    logical_block_address = Bits(16, 7, 64)
+    byte_offset = Bits(26, 7, 16)
+
+
+class BlockWithOffsetToBlockWithOffset(SegmentDescriptor, code=0x0A, length=32):
+    """Block device with offset to block device with offset (SPC-5 table 159)."""
+
+    cat = Bits(1, 0, 1)
+    source = Bits(4, 7, 16)
+    destination = Bits(6, 7, 16)
+    number_of_bytes = Bits(8, 7, 32)
+    source_logical_block_address = Bits(12, 7, 64)
+    destination_logical_block_address = Bits(20, 7, 64)
+    source_byte_offset = Bits(28, 7, 16)
+    destination_byte_offset = Bits(30, 7, 16)
 
 
 class WriteFilemarks(SegmentDescriptor, code=0x10, length=12):
@@ -224,6 +274,14 @@ class LocateTape(SegmentDescriptor, code=0x12, length=12):
 
     destination = Bits(6, 7, 16)
     logical_object_identifier = Bits(8, 7, 32)
+
+
+def embedded_to_stream(data: bytes, **fields: int) -> bytes:
+    """A segment descriptor of type 05h with its data, at most 65520 bytes; `fields` are those of EmbeddedToStream."""
+    head = bytearray(EmbeddedToStream.encode(embedded_data_number_of_bytes=len(data), **fields))
+    padded = data.ljust((len(data) + 3) // 4 * 4, b"\0")
+    head[2:4] = (len(head) - 4 + len(padded)).to_bytes(2, "big")
+    return bytes(head) + padded
 
 
 def identification_descriptor(

@@ -92,11 +92,11 @@ class DiskAccess(Access):
 
     @abstractmethod
     def read_into(self, buffer: Buffer, offset: int, /) -> None:
-        """Reads whole logical blocks from a byte offset on."""
+        """Reads from a byte offset on, which may be within a logical block."""
 
     @abstractmethod
     def write(self, buffer: Buffer, offset: int, /) -> None:
-        """Writes whole logical blocks from a byte offset on."""
+        """Writes from a byte offset on; the rest of a logical block stays as it is."""
 
 
 class TapeAccess(Access):

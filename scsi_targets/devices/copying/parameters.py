@@ -13,13 +13,15 @@ from scsi_targets.t10.copy_descriptors import ParameterListHeader, SegmentDescri
 from scsi_targets.t10.sense import CheckCondition
 
 RESERVED_USAGE = 0b01
-LONGEST_SEGMENT = max(kind.length for kind in SegmentDescriptor.types.values())
+DESCRIPTOR_HEAD_BYTES = DESCRIPTOR_ALIGNMENT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """A parameter list that is well formed. cscds and segments are in their order, with the offset of each segment in
-    the list; inline_data is a view of the Data-Out."""
+    the list; `data` is a view of all of it, inline_data of its end."""
+
+    data: memoryview
 
     header: ParameterListHeader
     cscds: list[Described]
@@ -41,6 +43,7 @@ def parse(data: memoryview, types: limits.SegmentTypes = SegmentDescriptor.types
     segments_at = ParameterListHeader.length + header.cscd_descriptor_list_length
     inline_at = segments_at + header.segment_descriptor_list_length
     return Parameters(
+        data,
         header,
         _cscds(bytes(data[ParameterListHeader.length : segments_at])),
         _segments(bytes(data[segments_at:inline_at]), segments_at, types),
@@ -78,18 +81,20 @@ def _segments(data: bytes, offset: int, types: limits.SegmentTypes) -> list[tupl
     while at < len(data):
         if len(found) == limits.MAXIMUM_SEGMENT_DESCRIPTORS:
             raise invalid(offset + at, None, sense.TOO_MANY_SEGMENT_DESCRIPTORS)
-        segment = _segment(data[at : at + LONGEST_SEGMENT], offset + at, types)
+        segment, length = _segment(data, at, offset + at, types)
         found.append((offset + at, segment))
-        at += segment.length
+        at += length
     return found
 
 
-def _segment(data: bytes, offset: int, types: limits.SegmentTypes) -> SegmentDescriptor:
-    kind = types.get(data[0])
+def _segment(data: bytes, at: int, offset: int, types: limits.SegmentTypes) -> tuple[SegmentDescriptor, int]:
+    """The descriptor that begins at `at`, `offset` in the list, and how long it is with the data it carries."""
+    kind = types.get(data[at])
     if kind is None:
         raise invalid(offset, None, sense.UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE)
-    if int.from_bytes(data[2:4], "big") != kind.length - 4:
+    length = DESCRIPTOR_HEAD_BYTES + int.from_bytes(data[at + 2 : at + 4], "big")
+    if length < kind.length or length % DESCRIPTOR_ALIGNMENT or (length > kind.length and not kind.carries_data):
         raise invalid(offset + 2)
-    if len(data) < kind.length:
+    if len(data) < at + length:
         raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
-    return kind.decode(data)
+    return kind.decode(data[at : at + kind.length]), length

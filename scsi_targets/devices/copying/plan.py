@@ -205,6 +205,12 @@ class Place:
         """The tape that the segment does something to."""
         return cast(TapeAccess, self.access(self.destination(vpd.SEQUENTIAL_ACCESS)))
 
+    def embedded_data(self) -> memoryview:
+        """What the descriptor carries beyond its head."""
+        head = self.segment.length
+        length = int.from_bytes(self.segment.raw[2:4], "big") + 4
+        return self.planner.parameters.data[self.offset + head : self.offset + length]
+
     # ---- endpoints -------------------------------------------------------------------------------------------------
 
     def extent(self, side: Side, address: int, length: int) -> DiskExtent | NullDevice:
@@ -223,7 +229,7 @@ class Place:
             return NullDevice(1)
         access = cast(DiskAccess, disk.access)
         self._check_range(side, disk, address, offset + length)
-        return DiskExtent(access, address * disk.block_length + offset)
+        return DiskExtent(access, address * disk.block_length + offset)  # a byte is the least, so nothing is left over
 
     def _disk(self, side: Side) -> Cscd:
         disk = self.ends.of(side)

@@ -104,6 +104,23 @@ def inline_to_stream(place: Place, segment: copy.InlineToStream) -> Segment:
     )
 
 
+@plans(copy.EmbeddedToStream)
+def embedded_to_stream(place: Place, segment: copy.EmbeddedToStream) -> Segment:
+    tape, length = place.destination(TAPE), segment.embedded_data_number_of_bytes
+    data = place.embedded_data()
+    if length > len(data):
+        raise invalid(place.offset, copy.EmbeddedToStream.embedded_data_number_of_bytes)
+    return Segment(
+        InlineBytes(data[:length]),
+        place.transfers(
+            tape, segment.stream_device_transfer_length, copy.EmbeddedToStream.stream_device_transfer_length
+        ),
+        length,
+        _rests(segment.cat, False, tape.pad)._replace(source=Rest.KEEP),
+        source_residue_first=False,
+    )
+
+
 @plans(copy.StreamToDiscard)
 def stream_to_discard(place: Place, segment: copy.StreamToDiscard) -> Segment:
     tape = place.source(TAPE)
@@ -119,6 +136,44 @@ def verify(place: Place, segment: copy.VerifyCscd) -> Action:
     access = place.access(place.source(DISK, TAPE))
     run: Callable[[], None] = access.test_unit_ready if segment.test_unit_ready else (lambda: None)
     return Action(access, run, Side.SOURCE)
+
+
+@plans(copy.BlockWithOffsetToStream)
+def block_with_offset_to_stream(place: Place, segment: copy.BlockWithOffsetToStream) -> Segment:
+    disk, tape = place.source(DISK), place.destination(TAPE)
+    kind, length = copy.BlockWithOffsetToStream, segment.number_of_bytes
+    return Segment(
+        place.bytes_of(Side.SOURCE, segment.logical_block_address, segment.byte_offset, length),
+        place.transfers(tape, segment.stream_device_transfer_length, kind.stream_device_transfer_length),
+        length,
+        _rests(segment.cat, disk.pad, tape.pad),
+    )
+
+
+@plans(copy.StreamToBlockWithOffset)
+def stream_to_block_with_offset(place: Place, segment: copy.StreamToBlockWithOffset) -> Segment:
+    tape, disk = place.source(TAPE), place.destination(DISK)
+    kind, length = copy.StreamToBlockWithOffset, segment.number_of_bytes
+    return Segment(
+        place.transfers(tape, segment.stream_device_transfer_length, kind.stream_device_transfer_length),
+        place.bytes_of(Side.DESTINATION, segment.logical_block_address, segment.byte_offset, length),
+        length,
+        _rests(segment.cat, tape.pad, disk.pad),
+        length_of_sink=True,
+    )
+
+
+@plans(copy.BlockWithOffsetToBlockWithOffset)
+def block_with_offset_to_block_with_offset(place: Place, segment: copy.BlockWithOffsetToBlockWithOffset) -> Segment:
+    source, destination, length = place.source(DISK), place.destination(DISK), segment.number_of_bytes
+    return Segment(
+        place.bytes_of(Side.SOURCE, segment.source_logical_block_address, segment.source_byte_offset, length),
+        place.bytes_of(
+            Side.DESTINATION, segment.destination_logical_block_address, segment.destination_byte_offset, length
+        ),
+        length,
+        _rests(segment.cat, source.pad, destination.pad),
+    )
 
 
 @plans(copy.WriteFilemarks)

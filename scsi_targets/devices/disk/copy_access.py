@@ -45,5 +45,5 @@ class BlockDeviceAccess(LocalAccess, DiskAccess):
 
     def _check(self, buffer: Buffer, offset: int, *, writes: bool) -> None:
         self._guest.check()  # a reset that came since has waited for the gate
-        blocks = memoryview(buffer).nbytes // self.block_length
-        self.check_range(offset // self.block_length, blocks, writes=writes)
+        first, end = offset // self.block_length, offset + memoryview(buffer).nbytes
+        self.check_range(first, -(-end // self.block_length) - first, writes=writes)

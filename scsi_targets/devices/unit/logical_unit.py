@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import structlog
 
@@ -51,6 +51,9 @@ MAX_QUEUED_TASKS = 1024
 MAX_DEFERRED_TASKS = 16
 # Unit attentions kept for one nexus; the list holds each condition at most once.
 MAX_UNIT_ATTENTIONS = 16
+
+# How long a task management function waits for what it has aborted to stop transferring data.
+ABORT_PATIENCE_SECONDS = 5.0
 
 # What defer() returns and its caller passes on: task.complete() will end the task.
 DEFERRED: Final = Response(status=-1)
@@ -87,6 +90,7 @@ class LogicalUnit(Part):
     the spine is one of them, for what it does itself."""
 
     rows: RowTable = {}
+    abort_patience_seconds: ClassVar[float] = ABORT_PATIENCE_SECONDS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -384,12 +388,14 @@ class LogicalUnit(Part):
                 self._running = None
             self._advance()
 
-    def _clear_guests(self, code: SenseCode, of: Container[Nexus | None] | None = None) -> None:
+    def _clear_guests(self, code: SenseCode, of: Container[Nexus | None] | None = None) -> list[Guest]:
         """Aborts what copy managers have under way here: all of them, or those that work for some nexuses."""
-        for guest in [g for g in self._guests if g.nexus is not None and (of is None or g.nexus in of)]:
+        cleared = [guest for guest in self._guests if guest.nexus is not None and (of is None or guest.nexus in of)]
+        for guest in cleared:
             guest.clear(code)
             if not guest.active:
                 self.dismiss(guest)
+        return cleared
 
     def occupy(self, timeout_seconds: float) -> bool:
         """Takes this logical unit for the robot: commands queue up as behind a slow command. False when it did not fall
@@ -428,36 +434,50 @@ class LogicalUnit(Part):
     def abort_task(self, nexus: Nexus, tag: int) -> bool:
         """ABORT TASK: True when the task was in this task set."""
         with self.lock:
-            return bool(self._abort_tasks(lambda t: t.nexus == nexus and t.tag == tag))
+            hit = self._abort_tasks(lambda t: t.nexus == nexus and t.tag == tag)
+            self._await_end(hit)
+            return bool(hit)
 
     def abort_task_set(self, nexus: Nexus) -> None:
         """ABORT TASK SET: every task of that nexus."""
         with self.lock:
-            self._abort_tasks(lambda t: t.nexus == nexus)
+            self._await_end(self._abort_tasks(lambda t: t.nexus == nexus))
 
     def clear_task_set(self, nexus: Nexus) -> None:
         """CLEAR TASK SET: every task; the other nexuses are told (SAM-5 7.4, TST 000b)."""
         with self.lock:
-            others = {t.nexus for t in self._abort_tasks(lambda t: True)} - {nexus}
-            self._clear_guests(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
+            hit = self._abort_tasks(lambda t: True)
+            cleared = self._clear_guests(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
+            others = {t.nexus for t in hit} - {nexus}
             self.establish_unit_attention(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, others)
+            self._await_end(hit, cleared)
 
     def abort_tasks_of(self, nexuses: Container[Nexus | None], code: SenseCode) -> None:
         """PREEMPT AND ABORT: the tasks of these nexuses; `code`: what ends the copies that work for them."""
         with self.lock:
-            self._abort_tasks(lambda task: task.nexus in nexuses)
-            self._clear_guests(code, nexuses)
+            hit = self._abort_tasks(lambda task: task.nexus in nexuses)
+            self._await_end(hit, self._clear_guests(code, nexuses))
 
     def reset(self, *, code: SenseCode = sense.BUS_DEVICE_RESET_FUNCTION_OCCURRED) -> None:
         """LOGICAL UNIT RESET (SAM-5 6.3.3): tasks aborted, RESERVE freed, a unit attention for every nexus."""
         with self._reserving, self.lock:
-            self._abort_tasks(lambda t: True)
-            self._clear_guests(code)
+            hit = self._abort_tasks(lambda t: True)
+            cleared = self._clear_guests(code)
             self.reservations.reset()
             for part in self.parts:
                 part.on_reset()
             self._unit_attentions.clear()
             self.establish_unit_attention(code, self.nexuses)
+        with self.lock:
+            self._await_end(hit, cleared)
+
+    def _await_end(self, tasks: Iterable[Task], guests: Iterable[Guest] = ()) -> None:
+        """Waits until what was aborted transfers no data any more, as a copy must before the function that ended it is
+        complete (SPC-2 7.2.4); but not for ever for a device that hangs. The lock is free meanwhile."""
+        self._idle.wait_for(
+            lambda: not any(task in self._deferred for task in tasks) and not any(guest.active for guest in guests),
+            self.abort_patience_seconds,
+        )
 
     def _abort_tasks(self, which: Callable[[Task], bool]) -> list[Task]:
         hit = [entry[1] for entry in self._queue if not isinstance(entry, Guest) and which(entry[1])]

@@ -100,11 +100,13 @@ class PersistentReserveOut(Part):
                 task.nexus, given.reservation_key, given.service_action_reservation_key, self._type(cdb)
             )
         with self._unit.lock:
-            if (cdb.raw[1] & 0x1F) == spc.PreemptAndAbort.service_action:
-                self._unit.abort_tasks_of(removed, sense.REGISTRATIONS_PREEMPTED)
+            aborts = (cdb.raw[1] & 0x1F) == spc.PreemptAndAbort.service_action
+            if aborts:
                 self._unit.establish_unit_attention(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, removed)
             self._unit.establish_unit_attention(sense.REGISTRATIONS_PREEMPTED, removed)
             self._unit.establish_unit_attention(sense.RESERVATIONS_RELEASED, released)
+            if aborts:  # last: it waits for what it aborts, without the lock
+                self._unit.abort_tasks_of(removed, sense.REGISTRATIONS_PREEMPTED)
 
     @_handles(spc.RegisterAndMove)
     def register_and_move(self, cdb: spc.RegisterAndMove, task: Task) -> None:

@@ -45,7 +45,7 @@ def patched(site, changes, segments=None, inline=b"", **header):
         ({45: b"\x00\x10\x00"}, (ILLEGAL, 0x26, 0x00), 45),  # another block length than the disk's
         ({76: b"\x01"}, (ILLEGAL, 0x26, 0x00), 77),  # FIXED without a block length
         ({77: b"\x00\x02\x00"}, (ILLEGAL, 0x26, 0x00), 77),  # a block length without FIXED
-        ({80: b"\x08"}, (ILLEGAL, 0x26, 0x09), 80),  # an unsupported segment descriptor
+        ({80: b"\x0b"}, (ILLEGAL, 0x26, 0x09), 80),  # an unsupported segment descriptor
         ({80: b"\xbe"}, (ILLEGAL, 0x26, 0x09), 80),
         ({83: b"\x15"}, (ILLEGAL, 0x26, 0x00), 82),  # a wrong descriptor length
         ({80: b"\x03"}, (ILLEGAL, 0x26, 0x00), 82),  # between tapes, which has another length
@@ -68,6 +68,24 @@ def test_lists_that_are_cut_short(site):
     assert sense_of(send(site.disk, cdb)) == (ILLEGAL, 0x1A, 0x00)
 
 
+@pytest.mark.parametrize("length", [0, 8, 11, 13, 14, 18])
+def test_a_descriptor_with_data_has_whole_words(site, length):
+    segment = bytearray(copy.embedded_to_stream(bytes(4), destination=1, stream_device_transfer_length=4))
+    segment[2:4] = length.to_bytes(2, "big")
+    response = extended_copy(site.disk, patched(site, {}, [bytes(segment)]))
+    assert (sense_of(response), pointer(response)) == ((ILLEGAL, 0x26, 0x00), (0x80, 82))
+
+
+def test_embedded_data_that_is_not_there(site):
+    segment = copy.embedded_to_stream(bytes(8), destination=1, stream_device_transfer_length=4)
+    response = extended_copy(site.disk, patched(site, {92: b"\x00\x09"}, [segment]))
+    assert (sense_of(response), pointer(response)) == ((ILLEGAL, 0x26, 0x00), (0x80, 92))
+    cut = patched(site, {}, [segment])[:-4]
+    assert sense_of(extended_copy(site.disk, cut)) == (ILLEGAL, 0x1A, 0x00)
+    claimed = patched(site, {82: b"\xff\xfc"}, [segment])  # its data would lie behind the list's end
+    assert sense_of(extended_copy(site.disk, claimed)) == (ILLEGAL, 0x1A, 0x00)
+
+
 def test_a_cscd_descriptor_that_is_not_there(site):
     for at, byte in ((85, 4), (87, 6)):
         response = extended_copy(site, patched(site, {at: b"\x02"}))
@@ -75,7 +93,8 @@ def test_a_cscd_descriptor_that_is_not_there(site):
 
 
 def test_a_list_longer_than_the_longest(site):
-    segments = [copy.BlockToBlock.encode()] * copy_limits.MAXIMUM_SEGMENT_DESCRIPTORS
+    longest = copy.BlockWithOffsetToBlockWithOffset.encode()
+    segments = [longest] * copy_limits.MAXIMUM_SEGMENT_DESCRIPTORS
     most = [site.disk_descriptor()] * copy_limits.MAXIMUM_CSCD_DESCRIPTORS
     for cscds, more in ((most * 2, []), ([*most, most[0]], segments[:1])):
         data = copy.parameter_list(cscds, [*segments, *more], list_identifier=1)
@@ -137,7 +156,8 @@ ANSWERS = {(ILLEGAL, 0x26), (ILLEGAL, 0x1A), (ABORTED, 0x08), (ABORTED, 0x0D), (
 
 def test_every_byte_of_a_list_may_be_anything(site):
     """Whatever stands in a parameter list, the answer is GOOD or one of the codes for parameters."""
-    whole = patched(site, {}, [copy.VerifyCscd.encode(source=0), copy.VerifyCscd.encode(source=1)])
+    whole = patched(site, {}, [copy.VerifyCscd.encode(source=0), copy.VerifyCscd.encode(source=1),
+        copy.embedded_to_stream(b"", destination=1, stream_device_transfer_length=4)])  # fmt: skip
     for offset in range(len(whole)):
         for value in (0x00, 0x01, 0x7F, 0x80, 0xFF):
             response = extended_copy(site, whole[:offset] + bytes([value]) + whole[offset + 1 :])
@@ -147,7 +167,7 @@ def test_every_byte_of_a_list_may_be_anything(site):
 
 
 def test_what_is_supported_is_said_in_one_way(site):
-    types = bytes([0, 1, 2, 3, 4, 6, 7, 0x10, 0x11, 0x12, 0xE4])
+    types = bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0xA, 0x10, 0x11, 0x12, 0xE4])
     for unit in (site.disk, site.tape):
         data = data_of(send(unit, copy.ReceiveCopyOperatingParameters.encode(allocation_length=4096)))
         said = copy.OperatingParameters.decode(data)

@@ -156,6 +156,143 @@ def test_reading_and_discarding(site):
     assert position(site.tape) == (0, 3)
 
 
+def test_embedded_data(site):
+    head, more = content(13, seed=3), content(512 + 499, seed=4)
+    kind = {"destination": 1, "stream_device_transfer_length": 512, "cat": 1}
+    good(site.copy(copy.embedded_to_stream(head, **kind), copy.embedded_to_stream(more, **kind)))
+    assert site.written() == [(head + more)[:512], (head + more)[512:]]
+    nothing = copy.embedded_to_stream(b"", destination=1, stream_device_transfer_length=512)
+    good(site.copy(nothing))
+
+
+def test_from_any_byte_of_a_disk(site):
+    def part(length, address, offset, **fields):
+        return copy.BlockWithOffsetToStream.encode(
+            **{"source": 0, "destination": 1, "stream_device_transfer_length": 1000} | fields,
+            number_of_bytes=length, logical_block_address=address, byte_offset=offset,
+        )  # fmt: skip
+
+    good(site.copy(part(2000, 3, 7)))
+    assert b"".join(site.written()) == site.disk_data[1543:3543]
+    good(site.copy(part(300, 0, 511, cat=1), part(1, 5, 65535, cat=1), part(699, 2, 0)))
+    assert site.written()[2:] == [site.disk_data[511:811] + site.disk_data[68095:68096] + site.disk_data[1024:1723]]
+
+
+def test_the_last_byte_of_a_disk_and_the_one_behind_it(site):
+    def last(length):
+        return copy.BlockWithOffsetToStream.encode(
+            source=0, destination=1, stream_device_transfer_length=length, number_of_bytes=length,
+            logical_block_address=BLOCKS - 1, byte_offset=500,
+        )  # fmt: skip
+
+    good(site.copy(last(12)))
+    assert site.written() == [site.disk_data[-12:]]
+    response = site.copy(last(13))
+    assert sense_of(response) == (0xA, 0x0D, 0x01)
+    assert (response.sense[21] & 0xF, response.sense[31]) == (5, 0x21)
+
+
+def test_to_any_byte_of_a_disk(site):
+    site.fill([content(1000, 5), content(1000, 6)])
+    segment = copy.StreamToBlockWithOffset.encode(
+        source=1, destination=0, stream_device_transfer_length=1000, number_of_bytes=2000,
+        logical_block_address=9, byte_offset=100,
+    )  # fmt: skip
+    good(site.copy(segment))
+    read = bytearray(8192)
+    site.disk.medium.read_into(read, 4096)
+    at = 9 * 512 + 100 - 4096
+    expected = site.disk_data[4096:12288]
+    assert read == expected[:at] + content(1000, 5) + content(1000, 6) + expected[at + 2000 :]
+
+
+def test_between_bytes_of_disks(site, tmp_path):
+    big = make_disk(tmp_path, name="big", block_length=4096, blocks=8)
+    site.add(big)
+    segment = copy.BlockWithOffsetToBlockWithOffset.encode(
+        source=0, destination=1, number_of_bytes=10001, source_logical_block_address=1, source_byte_offset=3,
+        destination_logical_block_address=2, destination_byte_offset=4095,
+    )  # fmt: skip
+    good(
+        site.copy(
+            segment, cscds=[site.disk_descriptor(), copy.identification_descriptor(big.identity.naa, device_type=0)]
+        )
+    )
+    read = bytearray(8 * 4096)
+    big.medium.read_into(read, 0)
+    start = 2 * 4096 + 4095
+    assert read[start : start + 10001] == site.disk_data[515:10516]
+    assert not any(read[:start]) and not any(read[start + 10001 :])
+
+
+# ---- the null device -----------------------------------------------------------------------------------------------
+
+
+def null(device_type=1, **fields):
+    """A CSCD descriptor whose name means nothing."""
+    return copy.identification_descriptor(b"\xff" * 8, device_type=device_type, null=True, **fields)
+
+
+def test_residue_goes_to_the_null_device(site):
+    """SPC-3 6.3.6.1: a stream to discard of no bytes from a null device with PAD drops what was left over."""
+    site.fill([content(1000, seed) for seed in range(4)])
+    read_too_much = stream_to_block(1000, 1, 7, cat=1)
+    drop = copy.StreamToDiscard.encode(source=2, stream_device_transfer_length=1000)
+    cscds = [site.disk_descriptor(), site.tape_descriptor(), null(pad=True)]
+    good(site.copy(read_too_much, drop, stream_to_block(1000, 1, 8, cat=1), cscds=cscds))
+    read = bytearray(1024)
+    site.disk.medium.read_into(read, 7 * 512)
+    assert read == content(1000, 0)[:512] + content(1000, 1)[:512]
+
+
+def test_destination_residue_is_dropped_too(site):
+    cscds = [site.disk_descriptor(), site.tape_descriptor(), null(0, pad=True), null()]
+    drop = copy.BlockToStream.encode(source=2, destination=3, stream_device_transfer_length=4096)
+    good(site.copy(block_to_stream(4096, 9, cat=1), drop, block_to_stream(4096, 8, 100), cscds=cscds))
+    assert site.written() == [site.disk_data[:4096], site.disk_data[51200:55296]]
+
+
+@pytest.mark.parametrize(
+    ("segment", "at"),
+    [
+        (copy.BlockToStream.encode(source=2, destination=1, stream_device_transfer_length=512, number_of_blocks=1), 80),
+        (
+            copy.BlockToStream.encode(source=0, destination=3, stream_device_transfer_length=512, number_of_blocks=1),
+            112,
+        ),
+        (copy.StreamToDiscard.encode(source=3, stream_device_transfer_length=512, number_of_bytes=1), 112),
+        (copy.BlockWithOffsetToBlockWithOffset.encode(source=0, destination=2, number_of_bytes=1), 80),
+        (copy.WriteFilemarks.encode(destination=3), 112),
+        (copy.VerifyCscd.encode(source=2), 80),
+    ],
+)
+def test_the_null_device_cannot_be_reached(site, segment, at):
+    cscds = [*site.descriptors, null(0), null()]
+    response = site.copy(copy.VerifyCscd.encode(source=0), segment, cscds=cscds)
+    assert sense_of(response) == (0xA, 0x0D, 0x02)
+    assert response.sense[8:12] == bytes([0, 0, 0, 1])
+    assert response.sense[15:18] == bytes([0x80, 0, at])
+    assert site.written() == []
+
+
+def test_no_filemarks_make_what_was_written_durable(site, monkeypatch):
+    """WRITE FILEMARKS of none is how a job of many commands marks a checkpoint."""
+    synchronize, positions = site.tape.loaded.synchronize, []
+
+    def noted():
+        positions.append(site.tape.loaded.position[1])
+        return synchronize()
+
+    monkeypatch.setattr(site.tape.loaded, "synchronize", noted)
+    checkpoint = copy.WriteFilemarks.encode(destination=1)
+    good(site.copy(block_to_stream(512, 3), checkpoint, block_to_stream(512, 2), checkpoint))
+    assert positions == [3, 5]
+    assert len(site.written()) == 5
+    assert site.tape.buffered_from is None
+    good(site.copy(copy.WriteFilemarks.encode(destination=1, immediate=1)))
+    assert positions == [3, 5]
+
+
 def test_filemarks_spacing_and_locating(site):
     mark = copy.WriteFilemarks.encode(destination=1, filemark_count=2)
     good(site.copy(block_to_stream(512, 2), mark, block_to_stream(512, 1, 9)))
