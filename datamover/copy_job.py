@@ -1,4 +1,4 @@
-"""A copy job: segments in order between endpoints, reading and writing overlapped, CRC32C computed on the way.
+"""A copy job: segments in order between endpoints, reading and writing overlapped, CRC32C of each computed on the way.
 
 The caller's thread reads and assembles; one writer thread writes, in order. Between them go a few buffers of the
 engine, so memory is bounded and payload is never handled here: endpoints fill and drain whole buffers.
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Progress, Side, Tally
 from datamover.copy_writer import Act, Chunk, CopyWriter
 from datamover.endpoints import Sink, Source, TransferFailed
-from datamover.engine import BufferPool, DataBuffer, crc32c
+from datamover.engine import BufferPool, DataBuffer, crc32c, crc32c_combine
 
 # One write: large enough that its overhead is lost in the copying, small enough to stay in the processor's cache.
 CHUNK_BYTES = 1 << 20
@@ -123,7 +123,11 @@ class CopyJob:
         self._source_residue = memoryview(b"")
         self._sink_residue = memoryview(b"")
         self._number = 0
-        self._crc32c = 0
+
+    @property
+    def tallies(self) -> Sequence[Tally]:
+        """The account of each step, in order; complete when run() has returned."""
+        return self._tallies
 
     def run(self) -> None:
         """Raises CopyFailed or CopyCancelled; everything before the failing read or write is written then."""
@@ -172,6 +176,8 @@ class CopyJob:
         elif sink is not None:
             self._take_sink_residue(len(self._sink_residue))
         self._take(segment, taken)
+        tally = self._tallies[self._number]
+        self.progress.crc32c = crc32c_combine(self.progress.crc32c, tally.crc32c, tally.taken_bytes)
         self._settle_source(segment.rests.source)
         self._settle_sink(segment)
 
@@ -210,10 +216,17 @@ class CopyJob:
                 raise CopyCancelled
             if segment.source_residue_first and self._source_residue:
                 count = self._put(self._source_residue[:length])
+                self._took(self._source_residue[:count])
                 self._source_residue = self._source_residue[count:]
             else:
                 count = self._read(segment.source, length)
             length -= count
+
+    def _took(self, data: memoryview) -> None:
+        """What the segment at hand takes: its checksum is made here, and nowhere again."""
+        tally = self._tallies[self._number]
+        tally.crc32c = crc32c(data, tally.crc32c)
+        tally.taken_bytes += len(data)
 
     def _put(self, data: memoryview) -> int:
         assembly = self._with_room()
@@ -235,12 +248,16 @@ class CopyJob:
             source.read(residue)
             self._source_residue = residue
             return 0
+        done = 0
         try:
             source.read(assembly.view[assembly.filled : assembly.filled + whole])
+            done = whole
         except TransferFailed as error:
-            assembly.filled += error.bytes_done  # what came before the failure is good, and is written
+            done = error.bytes_done  # what came before the failure is good, and is written
             raise
-        assembly.filled += whole
+        finally:
+            self._took(assembly.view[assembly.filled : assembly.filled + done])
+            assembly.filled += done
         return whole
 
     # ---- residue ---------------------------------------------------------------------------------------------------
@@ -316,8 +333,6 @@ class CopyJob:
         length = assembly.filled - residue
         if not length:
             return
-        whole = assembly.view[:length]
-        self._crc32c = crc32c(whole, self._crc32c)
         shares = assembly.shares
         if not shares or shares[-1][1] < length:
             shares.append((self._number, length))
@@ -325,7 +340,7 @@ class CopyJob:
         view = memoryview(buffer)[: len(assembly.view)]
         view[:residue] = assembly.view[length : assembly.filled]
         self._assembly = _Assembly(assembly.sink, buffer, view, residue)
-        self._writer.write(Chunk(assembly.sink, assembly.buffer, length, shares, self._crc32c))
+        self._writer.write(Chunk(assembly.sink, assembly.buffer, length, shares))
 
 
 def _chunk_bytes(sink: Sink | None) -> int:

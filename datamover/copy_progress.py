@@ -41,7 +41,8 @@ class CopyFailed(Exception):
 class Progress:
     """How far a job is; may be read while it runs.
 
-    segments: begun so far. operations: writes and actions that are done. crc32c: of all bytes written, in order."""
+    segments: begun so far. operations: writes and actions that are done. crc32c: of all that the
+    segments so far took, in order."""
 
     segments: int = 0
     operations: int = 0
@@ -51,7 +52,11 @@ class Progress:
 
 @dataclass(slots=True)
 class Tally:
-    """One segment's account: the bytes its destination should get, and has got."""
+    """One segment's account: the bytes its destination should get, and has got; the bytes it took from its source or
+    from residue, and their CRC32C. Those of several segments that make a file combine to the file's (crc32c_combine).
+    """
 
     planned_bytes: int = 0
     written_bytes: int = 0
+    taken_bytes: int = 0
+    crc32c: int = 0

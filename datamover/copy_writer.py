@@ -18,14 +18,12 @@ class Chunk:
     """Whole writes for a sink, from the start of a buffer.
 
     shares: (segment, offset): the bytes up to that offset, from the one before it, are that segment's.
-    crc32c: of everything the job has written when this is written.
     """
 
     sink: Sink
     buffer: DataBuffer
     length: int
     shares: list[tuple[int, int]]
-    crc32c: int
 
 
 @dataclass(slots=True)
@@ -139,7 +137,6 @@ class CopyWriter:
             self.failure = CopyFailed(segment, Side.DESTINATION, error.__cause__ or error, self._tallies[segment])
         else:
             self._account(chunk, chunk.length)
-            self._progress.crc32c = chunk.crc32c
             self._progress.operations += 1
 
     def _account(self, chunk: Chunk, done: int) -> int:

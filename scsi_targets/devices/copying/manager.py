@@ -7,21 +7,20 @@ the copy reads there is what is there then.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from scsi_targets.devices.copying import limits as copy_limits
-from scsi_targets.devices.copying.access import Access, Copyable, Designator
-from scsi_targets.devices.copying.local import designators_in
+from scsi_targets.devices.copying.access import Copyable
 from scsi_targets.devices.copying.operation import Operation
 from scsi_targets.devices.copying.parameters import parse
 from scsi_targets.devices.copying.records import CopyRecord, CopyRecords
 from scsi_targets.devices.copying.segments import implemented
 from scsi_targets.devices.unit import task as status
-from scsi_targets.devices.unit.dispatch import CONFLICTS, PERSISTENT_ALLOWED, handles
+from scsi_targets.devices.unit.dispatch import CONFLICTS, PERSISTENT_ALLOWED, RowTable, handles
 from scsi_targets.devices.unit.logical_unit import DEFERRED
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
-from scsi_targets.devices.unit.part import vpd_page
-from scsi_targets.devices.unit.primary import PrimaryCommands
+from scsi_targets.devices.unit.part import Part, vpd_page
 from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import copy_descriptors as copy
@@ -32,38 +31,41 @@ from scsi_targets.t10.sense import CheckCondition
 COPY_TIMEOUT_SECONDS = 24 * 3600
 
 
-class CopyManager(PrimaryCommands):
-    """What disks and tape drives have in common as copy managers, and as copy sources and destinations."""
+class CopyDevice(Copyable, Protocol):
+    """What a copy manager needs of the logical unit that it is a part of, which is a source and destination, too."""
 
-    third_party_copy: ClassVar[bool] = True
-    segment_types: ClassVar[copy_limits.SegmentTypes] = implemented()
+    @property
+    def descriptor_sense(self) -> bool: ...
+    @property
+    def rows(self) -> RowTable: ...
+    def defer(self, task: Task, work: Callable[[], Response | None], /) -> Response: ...
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+
+class CopyManager(Part):
+    """The part that makes a logical unit a copy manager."""
+
+    def __init__(self, device: CopyDevice) -> None:
+        self._device = device
+        self._types = implemented()
         self._copies = CopyRecords()
-        super().__init__(*args, **kwargs)
+
+    def record(self, nexus: Nexus, list_identifier: int) -> CopyRecord | None:
+        """A copy that is remembered: how far it is, how it ended, and its segments' checksums."""
+        return self._copies.get(nexus, list_identifier)
+
+    def inquiry_fields(self) -> dict[str, Any]:
+        return {"third_party_copy": 1}
 
     def on_reset(self) -> None:
-        super().on_reset()
         self._copies.clear()
 
     def on_nexus_lost(self, nexus: Nexus) -> None:
-        super().on_nexus_lost(nexus)
         self._copies.forget(nexus)
-
-    # ---- as a source or destination --------------------------------------------------------------------------------
-
-    def designators(self, task: Task) -> list[Designator]:
-        """As access.Copyable has it."""
-        return list(designators_in(self.device_identification(task)))
-
-    def copy_access(self, task: Task) -> Access:
-        """As access.Copyable has it; each kind of device has its own."""
-        raise NotImplementedError
 
     def _reachable(self, task: Task) -> list[Copyable]:
         """What an initiator may copy between: the logical units that its session shows it, and no others. What it could
         see by another login it has not proved here."""
-        units = task.view.units() if task.view is not None else [self]
+        units = task.view.units() if task.view is not None else [self._device]
         return [unit for unit in units if isinstance(unit, Copyable)]
 
     # ---- EXTENDED COPY ---------------------------------------------------------------------------------------------
@@ -79,18 +81,18 @@ class CopyManager(PrimaryCommands):
             return Response()
         field = copy.ExtendedCopyLid1.parameter_list_length
         parameter_list(task, min(length, copy.ParameterListHeader.length), field)
-        parameters = parse(task.data()[:length], self.segment_types)
+        parameters = parse(task.data()[:length], self._types)
         identifier = parameters.header.list_identifier if parameters.remembered else None
         record = self._copies.begin(task.nexus, identifier)
         try:
-            operation = Operation(parameters, task, self._reachable(task), self, record)
+            operation = Operation(parameters, task, self._reachable(task), self._device, record)
         except CheckCondition as refusal:
-            return record.end(self._respond(task, refusal))
+            return record.end(self._refused(refusal))
         except BaseException:
             self._copies.drop(record)
             raise
         operation.begin()
-        response = self.defer(task, lambda: self._run(operation, record, task))
+        response = self._device.defer(task, lambda: self._run(operation, record, task))
         if response is not DEFERRED:  # there are too many
             operation.end()
             self._copies.drop(record)
@@ -102,11 +104,14 @@ class CopyManager(PrimaryCommands):
             operation.run()
             response = Response(data_length=len(task.data()))
         except CheckCondition as refusal:
-            response = self._respond(task, refusal)
+            response = self._refused(refusal)
         finally:
             operation.end()
             record.end(response)
         return response
+
+    def _refused(self, refusal: CheckCondition) -> Response:
+        return Response(status.CHECK_CONDITION, refusal.sense.encode(self._device.descriptor_sense))
 
     # ---- COPY OPERATION ABORT and RECEIVE COPY RESULTS -------------------------------------------------------------
 
@@ -151,7 +156,7 @@ class CopyManager(PrimaryCommands):
 
     @handles(copy.ReceiveCopyOperatingParameters, reservation=CONFLICTS, while_busy=True)
     def receive_copy_operating_parameters(self, cdb: copy.ReceiveCopyOperatingParameters, task: Task) -> Response:
-        return reply(copy_limits.operating_parameters(self.segment_types), cdb.allocation_length)
+        return reply(copy_limits.operating_parameters(self._types), cdb.allocation_length)
 
     def _drop_if_told(self, nexus: Nexus, list_identifier: int, record: CopyRecord) -> None:
         if record.status_reported and (record.details_reported or not record.sense_data):
@@ -160,4 +165,4 @@ class CopyManager(PrimaryCommands):
     @vpd_page(0x8F)
     def third_party_copy_page(self, task: Task) -> bytes:
         """Third-party Copy (SPC-5 7.8.17)."""
-        return copy_limits.third_party_copy_page(self.rows, self.segment_types)
+        return copy_limits.third_party_copy_page(self._device.rows, self._types)

@@ -14,7 +14,7 @@ from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, S
 from datamover.endpoints import NoDevice
 from scsi_targets.devices.copying.access import Access, Copyable
 from scsi_targets.devices.copying.plan import Planner, unreachable
-from scsi_targets.devices.copying.records import CopyRecord
+from scsi_targets.devices.copying.records import Checksums, CopyRecord
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition, ForwardedSense
 
@@ -66,7 +66,12 @@ class Operation:
         progress = self._record.progress
         try:
             self._await_turn()
-            CopyJob(self._steps, progress=progress, cancelled=self._stopped).run()
+            self._planner.check()
+            job = CopyJob(self._steps, progress=progress, cancelled=self._stopped)
+            try:
+                job.run()
+            finally:
+                self._record.checksums = Checksums.of(job.tallies)
         except CopyFailed as failed:
             raise self._report(failed) from failed
         except CopyCancelled:

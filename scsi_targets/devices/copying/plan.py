@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
-from datamover.copy_job import Action, Segment
+from datamover.copy_job import Action, Rest, Segment
 from datamover.copy_progress import CopyFailed, Side, Tally
 from datamover.endpoints import DiskExtent, NullDevice, TapeBlocks
 from scsi_targets.devices.copying import limits
@@ -75,6 +75,15 @@ class Ends:
         return self.source if side is Side.SOURCE else self.destination
 
 
+class Need(NamedTuple):
+    """Something that a copy is certain to do to a unit, first in that segment."""
+
+    segment: int
+    side: Side
+    access: Access
+    writes: bool
+
+
 class Planner:
     """Plans one parameter list for one task.
 
@@ -85,6 +94,7 @@ class Planner:
         self.ends: list[Ends] = []  # of each segment, for reporting failures
         self.accesses: dict[int, Access] = {}  # by the unit's id(); one for each unit, so that a job knows it again
         self.carries = False  # a segment so far may have left residue
+        self._needs: dict[tuple[int, bool], Need] = {}
         self._task = task
         self._units = units
         self._own = own
@@ -101,8 +111,33 @@ class Planner:
         self.ends.append(place.ends)
         step = PLANS[segment.type_code](place, segment)
         if isinstance(step, Segment):
+            self._expect_transfers(place, step)
             self.carries = self.carries or step.rests.keeps
         return step
+
+    def _expect_transfers(self, place: Place, step: Segment) -> None:
+        if step.length and step.source is not None and not self.carries:
+            self.expect(place, Side.SOURCE, writes=False)
+        if (
+            step.sink is not None
+            and step.length
+            and (step.length >= step.sink.granularity or step.rests.sink is Rest.PAD)
+        ):
+            self.expect(place, Side.DESTINATION, writes=True)
+
+    def expect(self, place: Place, side: Side, *, writes: bool) -> None:
+        """The segment will read or write that end, whatever comes before."""
+        if (cscd := place.ends.of(side)) is not None and cscd.access is not None:
+            need = Need(place.number, side, cscd.access, writes)
+            self._needs.setdefault((id(cscd.access), writes), need)
+
+    def check(self) -> None:
+        """Raises CopyFailed for the first segment that would be refused as things are: before anything is copied."""
+        for segment, side, access, writes in self._needs.values():
+            try:
+                access.check(writes=writes)
+            except (CheckCondition, Conflict) as refusal:
+                raise CopyFailed(segment, side, refusal, Tally()) from refusal
 
     def first_use(self, access: Access) -> tuple[int, Side]:
         """The first segment that uses a unit, and as what."""
@@ -201,9 +236,11 @@ class Place:
             raise unreachable(cscd, self.number)
         return cscd.access
 
-    def tape(self) -> TapeAccess:
+    def tape(self, *, writes: bool = False) -> TapeAccess:
         """The tape that the segment does something to."""
-        return cast(TapeAccess, self.access(self.destination(vpd.SEQUENTIAL_ACCESS)))
+        access = cast(TapeAccess, self.access(self.destination(vpd.SEQUENTIAL_ACCESS)))
+        self.planner.expect(self, Side.DESTINATION, writes=writes)
+        return access
 
     def embedded_data(self) -> memoryview:
         """What the descriptor carries beyond its head."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from datamover.copy_progress import Progress
+from datamover.copy_progress import Progress, Tally
 from scsi_targets.devices.unit.task import Nexus, Response
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
@@ -22,11 +23,32 @@ IN_PROGRESS, COMPLETED, COMPLETED_WITH_ERRORS = 0x00, 0x01, 0x02
 IN_PROGRESS_FOREGROUND = 0x11
 
 
+class Checksums:
+    """How many bytes each segment of a copy took, and their CRC32C, in twelve bytes a segment. Those of the segments
+    that make a file combine to the file's (engine.crc32c_combine)."""
+
+    def __init__(self, taken_bytes: Iterable[int], crc32c: Iterable[int]) -> None:
+        self._taken_bytes = array("Q", taken_bytes)
+        self._crc32c = array("I", crc32c)
+
+    @classmethod
+    def of(cls, tallies: Sequence[Tally]) -> Checksums:
+        """Of a job that has ended."""
+        return cls((tally.taken_bytes for tally in tallies), (tally.crc32c for tally in tallies))
+
+    def __len__(self) -> int:
+        return len(self._crc32c)
+
+    def __getitem__(self, segment: int) -> tuple[int, int]:
+        return self._taken_bytes[segment], self._crc32c[segment]
+
+
 @dataclass(eq=False)
 class CopyRecord:
     """One copy. status: of the EXTENDED COPY command, None while it runs; `sense_data` came with it."""
 
     progress: Progress = field(default_factory=Progress)
+    checksums: Checksums = field(default_factory=lambda: Checksums.of(()))
     cancelled: bool = False
     status: int | None = None
     sense_data: bytes = b""
@@ -112,11 +134,14 @@ class CopyRecords:
                 del self._records[finished[0]]
             return self._records.setdefault(key, CopyRecord())
 
+    def get(self, nexus: Nexus, list_identifier: int) -> CopyRecord | None:
+        """The copy with that identifier."""
+        with self._lock:
+            return self._records.get((nexus, list_identifier))
+
     def find(self, nexus: Nexus, list_identifier: int, field_: Field) -> CopyRecord:
         """The copy with that identifier; CheckCondition (INVALID FIELD IN CDB) when there is none."""
-        with self._lock:
-            record = self._records.get((nexus, list_identifier))
-        if record is None:
+        if (record := self.get(nexus, list_identifier)) is None:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field_)
         return record
 

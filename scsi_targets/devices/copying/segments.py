@@ -178,7 +178,7 @@ def block_with_offset_to_block_with_offset(place: Place, segment: copy.BlockWith
 
 @plans(copy.WriteFilemarks)
 def write_filemarks(place: Place, segment: copy.WriteFilemarks) -> Action:
-    tape = place.tape()
+    tape = place.tape(writes=bool(segment.filemark_count))
     return Action(tape, lambda: tape.write_filemarks(segment.filemark_count, immediate=bool(segment.immediate)))
 
 

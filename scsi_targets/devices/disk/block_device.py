@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from scsi_targets.devices.copying.access import Designator
+from scsi_targets.devices.copying.local import designators_in
 from scsi_targets.devices.copying.manager import CopyManager
 from scsi_targets.devices.disk.atomic import AtomicCommands
 from scsi_targets.devices.disk.capacity import CapacityPages
@@ -21,7 +25,7 @@ from scsi_targets.devices.unit.task import Task
 from vlib_images.disk.image import Image
 
 
-class BlockDevice(BlockTransfers, CopyManager):
+class BlockDevice(BlockTransfers):
     """A disk logical unit; BlockStorage says what the arguments are.
 
     BlockDevice(identity, DiskImage.open(path), block_length=512, removable=False, store=..., state_key="disk/demo")
@@ -54,12 +58,18 @@ class BlockDevice(BlockTransfers, CopyManager):
         self.power = Power(self, self.erasing, self.prevention)
         statistics = DiskStatistics(block_length)
         self.traffic = statistics.traffic
+        self.copy_manager = CopyManager(self)
         self.attach(
             DiskModes(self), self.erasing, self.power, self.prevention, CapacityPages(self), ProvisioningCommands(self),
-            AtomicCommands(self), statistics, EchoBuffer(),
+            AtomicCommands(self), statistics, EchoBuffer(), self.copy_manager,
         )  # fmt: skip
         self.offer_commands()
         self.erasing.resume()
+
+    # ---- copying.access.Copyable -----------------------------------------------------------------------------------
+
+    def designators(self, task: Task) -> Iterable[Designator]:
+        return designators_in(self.device_identification(task))
 
     def copy_access(self, task: Task) -> BlockDeviceAccess:
         return BlockDeviceAccess(self, task)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from scsi_targets.devices.copying.access import Designator
+from scsi_targets.devices.copying.local import designators_in
 from scsi_targets.devices.copying.manager import CopyManager
 from scsi_targets.devices.tape.attributes import AttributeCommands
 from scsi_targets.devices.tape.copy_access import TapeDriveAccess
@@ -24,7 +27,7 @@ from scsi_targets.devices.unit.task import Task
 
 class TapeDrive(
     VolumeLogPages, LoadCommands, PositionCommands, VerifyCommands, FormatCommands, DensityCommands, AttributeCommands,
-    DiagnosticCommands, EncryptionCommands, ProtectionModes, TapeVpdPages, CopyManager,
+    DiagnosticCommands, EncryptionCommands, ProtectionModes, TapeVpdPages,
 ):  # fmt: skip
     """A sequential-access device: `TapeDrive(drive_model("IBM ULT3580-TD8"), serial, store=, state_key=)`.
 
@@ -35,7 +38,13 @@ class TapeDrive(
         self.mode_header = self
         methods = self.model.block_protection_methods
         vendor = [IbmPages(methods, lambda: self.density_code)] if self.model.ibm_pages else []
-        self.attach(EchoBuffer(), *vendor)
+        self.copy_manager = CopyManager(self)
+        self.attach(EchoBuffer(), self.copy_manager, *vendor)
+
+    # ---- copying.access.Copyable -----------------------------------------------------------------------------------
+
+    def designators(self, task: Task) -> Iterable[Designator]:
+        return designators_in(self.device_identification(task))
 
     def copy_access(self, task: Task) -> TapeDriveAccess:
         return TapeDriveAccess(self, task)

@@ -38,7 +38,6 @@ class PrimaryCommands(LogicalUnit):
 
     device_type: ClassVar[int] = vpd.NO_DEVICE
     removable: bool = False
-    third_party_copy: ClassVar[bool] = False
     version_descriptors: ClassVar[tuple[int, ...]] = (vpd.SAM_5, vpd.SPC_4, vpd.ISCSI)
 
     def __init__(self, identity: Identity, **kwargs: Any) -> None:
@@ -89,7 +88,6 @@ class PrimaryCommands(LogicalUnit):
         return vpd.StandardInquiryData.encode(
             peripheral_device_type=self.device_type,
             removable_medium=self.removable,
-            third_party_copy=self.third_party_copy,
             multiple_ports=len(self.target_ports(task)) > 1,
             vendor_identification=self.identity.vendor,
             product_identification=self.identity.product,

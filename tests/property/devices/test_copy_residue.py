@@ -14,7 +14,7 @@ from tests.unit.devices.disk.support import make_disk
 from tests.unit.devices.support import sense_of
 
 DISK_BYTES = 128 * 512
-TAPE_BLOCKS = 60
+TAPE_BLOCKS = 250
 GOOD, INEXACT, RAN_OUT = "good", "inexact", "ran out"
 # CSCD descriptors, in this order in every list.
 SMALL, BIG, TAPE, OTHER, FIXED = range(5)

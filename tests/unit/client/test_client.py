@@ -32,7 +32,7 @@ def site(tmp_path):
 @pytest.fixture
 def session(site):
     portals = [Portal("127.0.0.1", 0, 1)]
-    server = Server(Directory({TARGET: site.target}, portals), portals)
+    server = Server(Directory({TARGET: dict(site.view.logical_units)}, portals), portals)
     ((host, port),) = server.start()
     with Session(f"{host}:{port}", TARGET) as session:
         yield session

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from datamover.copy_job import CHUNK_BYTES, Action, CopyJob, Rest, Rests, Segment
 from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Side
 from datamover.endpoints import DiskExtent, InlineBytes, TapeBlocks
+from datamover.engine import crc32c_combine
 from tests.unit.datamover.endpoint_fakes import MemoryDisk, MemoryTape
 
 crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
@@ -275,3 +276,44 @@ def test_restoring_extent_by_extent_is_reading_the_stream(data):
     CopyJob(steps).run()
     assert disk.data[: at * 512] == DATA[: at * 512]
     assert tape.position == -(-at * 512 // block_length)
+
+
+# ---- checksums -----------------------------------------------------------------------------------------------------
+
+
+def test_each_segment_has_the_checksum_of_what_it_took():
+    """A header and two extents make one file: whatever the tape's blocks are, and whatever is left over in between."""
+    disk, tape = MemoryDisk(DATA), MemoryTape()
+    sink = TapeBlocks(tape, 10_000)
+    header, first, second = b"header" * 100, (512, 2 * CHUNK_BYTES + 7), (5 * CHUNK_BYTES // 2, 4096)
+    job = CopyJob(
+        [
+            inline(header, sink),
+            keep(DiskExtent(disk, first[0]), sink, first[1]),
+            keep(DiskExtent(disk, second[0]), sink, second[1]),
+            Segment(None, sink, 0, Rests(Rest.DISCARD, Rest.PAD)),
+        ]
+    )
+    job.run()
+    parts = [header, *(DATA[at : at + length] for at, length in (first, second))]
+    found = [(tally.taken_bytes, tally.crc32c) for tally in job.tallies]
+    assert found == [*((len(part), crc32c(part)) for part in parts), (0, 0)]
+    assert job.progress.crc32c == crc32c(b"".join(parts))
+    whole = crc32c_combine(job.tallies[1].crc32c, job.tallies[2].crc32c, second[1])
+    assert whole == crc32c(parts[1] + parts[2])
+
+
+def test_the_checksum_of_what_is_read_and_forgotten():
+    tape = MemoryTape([DATA[at : at + 4096] for at in range(0, 40960, 4096)])
+    job = CopyJob([Segment(TapeBlocks(tape, 4096), None, 10_000, Rests(Rest.KEEP, Rest.KEEP)),
+                   Segment(TapeBlocks(tape, 4096), None, 6_000, Rests(Rest.DISCARD, Rest.DISCARD))])  # fmt: skip
+    job.run()
+    assert [tally.crc32c for tally in job.tallies] == [crc32c(DATA[:10_000]), crc32c(DATA[10_000:16_000])]
+
+
+def test_the_checksum_up_to_a_failure():
+    disk, tape = MemoryDisk(DATA), MemoryTape()
+    disk.fail_at = CHUNK_BYTES + 1
+    job = CopyJob([Segment(DiskExtent(disk, 0), TapeBlocks(tape, 4096), 2 * CHUNK_BYTES)])
+    failure(job)
+    assert (job.tallies[0].taken_bytes, job.tallies[0].crc32c) == (CHUNK_BYTES, crc32c(DATA[:CHUNK_BYTES]))

@@ -2,6 +2,7 @@
 
 import threading
 
+import crcmod.predefined
 import pytest
 
 from scsi_targets.devices.unit.task import Task
@@ -20,6 +21,7 @@ from tests.unit.devices.disk.support import make_disk
 from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
 from tests.unit.devices.tape.support import good
 
+crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
 SOURCE, DESTINATION = 8, 9  # bytes of fixed-format sense data
 
 
@@ -187,6 +189,44 @@ def test_reservations_of_both_ends_hold_for_the_copy(site):
     assert len(site.written()) == 1
 
 
+def test_nothing_is_copied_when_a_later_segment_is_certain_to_be_refused(site):
+    """A reservation, a medium that is write protected or not there: in the second segment."""
+    segments = [
+        block_to_stream(512, 4),
+        copy.BlockToStream.encode(source=0, destination=2, stream_device_transfer_length=512, number_of_blocks=4),
+    ]
+    cscds = [*site.descriptors, site.tape_descriptor(site.other)]
+    good(send(site.other, bytes([0x16, 0, 0, 0, 0, 0]), nexus=BETA))
+    segment, information, pointer, status, _ = failure(site.copy(*segments, cscds=cscds), DESTINATION)
+    assert (segment, information, pointer, status) == (1, None, bytes([0x80, 0, 80]), 0x18)
+    good(send(site.other, bytes([0x17, 0, 0, 0, 0, 0]), nexus=BETA))
+    site.other.loaded.write_protected = True
+    segment, _, _, _, sense = failure(site.copy(*segments, cscds=cscds), DESTINATION)
+    assert (segment, code_of(sense)) == (1, (7, 0x27, 0))
+    mark = copy.WriteFilemarks.encode(destination=2, filemark_count=1)
+    segment, _, _, _, sense = failure(site.copy(segments[0], mark, cscds=cscds), DESTINATION)
+    assert (segment, code_of(sense)) == (1, (7, 0x27, 0))
+    site.other.loaded.write_protected = False
+    cartridge = site.other.unload()
+    segment, _, _, _, sense = failure(site.copy(*segments, cscds=cscds), DESTINATION)
+    assert (segment, code_of(sense)) == (1, (2, 0x3A, 0))
+    site.other.load(cartridge)
+    assert site.written() == site.written(site.other) == []
+
+
+def test_what_only_moves_a_write_protected_tape_is_not_refused(site):
+    site.fill([content(512), content(512, 2)])
+    site.tape.loaded.write_protected = True
+    move = copy.LocateTape.encode(destination=1, logical_object_identifier=1)
+    checkpoint = copy.WriteFilemarks.encode(destination=1)
+    flush = block_to_stream(512, 0, cat=1)
+    good(site.copy(move, flush, checkpoint, stream_to_block(512, 1)))
+    read = bytearray(512)
+    site.disk.medium.read_into(read, 0)
+    assert read == content(512, 2)
+    site.tape.loaded.write_protected = False
+
+
 def test_a_drive_that_is_busy_is_waited_for(site):
     assert site.tape.occupy(1)
     answers, ended = [], threading.Event()
@@ -263,6 +303,20 @@ def test_a_good_copy_has_no_details(site):
     lid4 = data_of(receive(site.disk, copy.ReceiveCopyStatusLid4, list_identifier=1))
     assert lid4 == bytes.fromhex("0000001c 00 01 0001 fffffffe 00 00 00 00 0000000000000800 0001 000000000000")
     assert copy_status(site.disk, 1).copy_command_status == 1
+
+
+def test_the_record_has_each_segments_checksum(site):
+    segments = [block_to_stream(512, 4), copy.WriteFilemarks.encode(destination=1), block_to_stream(512, 3, 9)]
+    good(site.copy(*segments, list_identifier=2))
+    checksums = site.disk.copy_manager.record(ALPHA, 2).checksums
+    parts = [site.disk_data[:2048], b"", site.disk_data[4608:6144]]
+    assert list(checksums) == [(len(part), crc32c(part)) for part in parts]
+    site.tape.loaded.rewind()
+    site.fill([content(512), None])
+    site.copy(stream_to_block(512, 1, 7), stream_to_block(512, 2, 8), list_identifier=3)
+    checksums = site.disk.copy_manager.record(ALPHA, 3).checksums
+    assert list(checksums) == [(512, crc32c(content(512))), (0, 0)]
+    assert site.disk.copy_manager.record(BETA, 3) is None
 
 
 def test_no_list_identifier_leaves_nothing(site):

@@ -72,18 +72,18 @@ def test_lists_that_are_cut_short(site):
 def test_a_descriptor_with_data_has_whole_words(site, length):
     segment = bytearray(copy.embedded_to_stream(bytes(4), destination=1, stream_device_transfer_length=4))
     segment[2:4] = length.to_bytes(2, "big")
-    response = extended_copy(site.disk, patched(site, {}, [bytes(segment)]))
+    response = extended_copy(site, patched(site, {}, [bytes(segment)]))
     assert (sense_of(response), pointer(response)) == ((ILLEGAL, 0x26, 0x00), (0x80, 82))
 
 
 def test_embedded_data_that_is_not_there(site):
     segment = copy.embedded_to_stream(bytes(8), destination=1, stream_device_transfer_length=4)
-    response = extended_copy(site.disk, patched(site, {92: b"\x00\x09"}, [segment]))
+    response = extended_copy(site, patched(site, {92: b"\x00\x09"}, [segment]))
     assert (sense_of(response), pointer(response)) == ((ILLEGAL, 0x26, 0x00), (0x80, 92))
     cut = patched(site, {}, [segment])[:-4]
-    assert sense_of(extended_copy(site.disk, cut)) == (ILLEGAL, 0x1A, 0x00)
+    assert sense_of(extended_copy(site, cut)) == (ILLEGAL, 0x1A, 0x00)
     claimed = patched(site, {82: b"\xff\xfc"}, [segment])  # its data would lie behind the list's end
-    assert sense_of(extended_copy(site.disk, claimed)) == (ILLEGAL, 0x1A, 0x00)
+    assert sense_of(extended_copy(site, claimed)) == (ILLEGAL, 0x1A, 0x00)
 
 
 def test_a_cscd_descriptor_that_is_not_there(site):
