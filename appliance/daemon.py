@@ -25,6 +25,7 @@ from appliance.web.app import make_app
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 60.0
+MANY_DESCRIPTORS = 65536
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal it was started from is gone
 
 
@@ -38,6 +39,7 @@ def serve(path: Path, *, apply: bool = False) -> None:
     logs.configure(settings.logging)
     # A core dump would put the keys of encrypted cartridges on a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _allow_many_descriptors()
     # Blocked before any thread starts, so that the signal waits for sigwait() below and no thread is interrupted.
     under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     stopping = tuple(number for number in _SIGNALS if number != signal.SIGHUP or not under_nohup)
@@ -83,6 +85,14 @@ def _say_what_an_operator_should_know(library: Library) -> None:
             changes=found.changes,
             removals=found.removals,
         )
+
+
+def _allow_many_descriptors() -> None:
+    """Each session takes two; the usual soft limit of 1024 is for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MANY_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _let_a_second_signal_kill(stopping: tuple[signal.Signals, ...]) -> None:

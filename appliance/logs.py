@@ -1,8 +1,12 @@
 """Logging: structlog, one JSON object a line in a container or a file, aligned and coloured on a terminal."""
 
+import json
 import logging
+import os
 import sys
+import threading
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any, TextIO, cast
 
 import structlog
@@ -19,27 +23,94 @@ def configure(settings: LoggingSettings) -> None:
     """Set structlog up for this process, on standard error: a daemon's standard output belongs to nobody."""
     level = getattr(logging, settings.level.upper())
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    standard_error = _StandardError(as_json=as_json)
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
-            *(_json() if as_json else [_console()]),
+            _Chain(
+                structlog.contextvars.merge_contextvars,
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
+                *(_json() if as_json else [_console()]),
+            )
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_names: structlog.WriteLogger(cast(TextIO, _StandardError())),
+        logger_factory=lambda *_names: structlog.WriteLogger(cast(TextIO, standard_error)),
         cache_logger_on_first_use=True,
     )
 
 
+class _Chain:
+    """The processors, one after another. What cannot be rendered becomes a line that says so: logging never raises."""
+
+    def __init__(self, *processors: Any) -> None:
+        self._processors = processors
+
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> Any:
+        name, value = event.get("event"), cast(Any, event)
+        try:
+            for process in self._processors:
+                value = process(logger, method, value)
+        except structlog.DropEvent:
+            raise
+        except Exception as error:  # noqa: BLE001 - whoever logs has something better to do than to fail
+            return f"{method}: {name!r} (its fields could not be written: {type(error).__name__})"
+        return value
+
+
 class _StandardError:
-    """Whatever is standard error when a line is written: a logger that is cached outlives a redirection."""
+    """Whatever is standard error when a line is written: a logger that is cached outlives a redirection.
+
+    A line that cannot be written (the disk is full, the pipe is gone) is dropped and counted; the next one that can be
+    written says how many were lost. structlog writes a line and its end in one piece and flushes after it."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._lock = threading.Lock()
+        self._lost = 0
+        self._torn = False  # the last line was written in part
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with self._lock:
+            try:
+                self._write_all(text)
+            except (OSError, ValueError):  # ValueError: standard error is closed
+                self._lost += 1
+        return len(text)
+
+    def _write_all(self, text: str) -> None:
+        if self._torn:
+            self._put("\n")
+            self._torn = False
+        if self._lost:
+            event = "lines of the log could not be written"
+            lost = {"level": "warning", "event": event, "lost": self._lost}
+            self._put(f"{json.dumps(lost) if self._as_json else f'{self._lost} {event}'}\n")
+            self._lost = 0
+        self._put(text)
+
+    def _put(self, text: str) -> None:
+        """Past every buffer, which would keep what could not be written and raise again at the next line."""
+        descriptor = _descriptor_of(sys.stderr)
+        if descriptor is None:
+            sys.stderr.write(text)
+            return
+        rest = text.encode(errors="backslashreplace")
+        while rest:
+            written = os.write(descriptor, rest)
+            rest = rest[written:]
+            self._torn = bool(rest)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):  # only a redirected stream has a buffer, and it is its owner's to care for
+            sys.stderr.flush()
+
+
+def _descriptor_of(stream: TextIO) -> int | None:
+    """The file behind a stream; None when it has none, as in a test that captures it."""
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _console() -> structlog.dev.ConsoleRenderer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, time
 from typing import Any
@@ -17,6 +17,7 @@ from scsi_targets.devices.unit.view import View
 from scsi_targets.iscsi.directory import NotFound, Portal, TargetDirectory, Who
 from scsi_targets.iscsi.discovery import Address, SendTargets, TextExchange, format_address
 from scsi_targets.iscsi.limits import Limits
+from scsi_targets.iscsi.log_lines import LogLines
 from scsi_targets.iscsi.login import Login, LoginProgress, LoginResult
 from scsi_targets.iscsi.login_transport import LoginReader
 from scsi_targets.iscsi.pdu import PduFormatError
@@ -37,6 +38,8 @@ class ServerContext:
     pool: engine.BufferPool
     table: SessionTable[ServedConnection]
     bound: Mapping[Portal, Sequence[Address]]
+    failure_lines: LogLines = field(default_factory=lambda: LogLines(burst=20, pause_seconds=10))
+    session_lines: LogLines = field(default_factory=lambda: LogLines(burst=200, pause_seconds=0.5))
 
 
 class ServedConnection:
@@ -51,6 +54,7 @@ class ServedConnection:
         self._lock = threading.Lock()  # over who owns the descriptor, and over what was asked meanwhile
         self._close_reason: str | None = None
         self._logout_grace: float | None = None
+        self._view_is_stale = False
         self._session: Session | None = None
         self._login: LoginResult | None = None
         self._since = time()
@@ -85,7 +89,9 @@ class ServedConnection:
 
     def look_again(self) -> None:
         """What the session may see has changed, or may have."""
-        session = self._session
+        with self._lock:
+            self._view_is_stale = True
+            session = self._session
         if session is not None:
             session.look_again()
 
@@ -165,8 +171,14 @@ class ServedConnection:
             return login.result
         self._states.fire(ConnectionEvent.LOGIN_FAILED)
         event, reason = failure
-        log.warning(event, reason=reason, **_known_of(login), **self._about)
+        if (more := self._context.failure_lines.admit(self._peer_host)) is not None:
+            log.warning(event, reason=reason, **_known_of(login), **self._about, **more)
         return None
+
+    def _say(self, write: Callable[..., Any], event: str, **fields: Any) -> None:
+        """A line about the session, if its peer has not filled the log with them."""
+        if (more := self._context.session_lines.admit(self._peer_host)) is not None:
+            write(event, **fields, **self._about, **more)
 
     def _exchange(self, login: Login) -> None:
         """PDUs back and forth until the login is over. Raises PduFormatError, OSError (TimeoutError among them)."""
@@ -184,31 +196,31 @@ class ServedConnection:
     def _serve(self, login: LoginResult) -> None:
         parameters = login.parameters
         self._about |= {"initiator": login.who.initiator_name, "target": login.who.target_name, "tsih": login.tsih}
-        log.info(
+        self._say(
+            log.info,
             "login",
             authentication=login.authentication,
             header_digest=parameters.header_digest,
             data_digest=parameters.data_digest,
-            **self._about,
         )
         self._states.fire(ConnectionEvent.LOGIN_COMPLETED)
         try:
             self._start_session(login).run()
-            log.info("logout", **self._about)
+            self._say(log.info, "logout")
         except engine.ConnectionClosed as error:
             self._states.fire(ConnectionEvent.TRANSPORT_LOST)
             if self._close_reason is not None:
-                log.info("session closed", reason=self._close_reason, **self._about)
+                self._say(log.info, "session closed", reason=self._close_reason)
             elif login.view is None:
                 # libiscsi and open-iscsi both end a discovery by hanging up.
-                log.info("discovery ended", reason=str(error), **self._about)
+                self._say(log.info, "discovery ended", reason=str(error))
             elif isinstance(error, SessionOver):
-                log.info("session closed", reason=str(error), **self._about)
+                self._say(log.info, "session closed", reason=str(error))
             else:
-                log.warning("connection lost", reason=str(error), **self._about)
+                self._say(log.warning, "connection lost", reason=str(error))
         except engine.ProtocolError as error:
             self._states.fire(ConnectionEvent.TRANSPORT_LOST)
-            log.warning("protocol error", reason=str(error), **self._about)
+            self._say(log.warning, "protocol error", reason=str(error))
 
     def _start_session(self, login: LoginResult) -> Session:
         """The socket becomes the engine's. Raises engine.ConnectionClosed after a close()."""
@@ -222,7 +234,9 @@ class ServedConnection:
                 login, self._connect_engine(login), self._states, context.limits, text, partial(self._open_view, login),
                 self._peers, self._close_own,
             )  # fmt: skip
-            session, logout_grace = self._session, self._logout_grace
+            session, logout_grace, stale = self._session, self._logout_grace, self._view_is_stale
+        if stale:
+            session.look_again()
         if logout_grace is not None:
             session.request_logout(logout_grace)
         return session

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import selectors
 import socket
+import sys
 import threading
 from collections.abc import Iterable
+from time import monotonic, time
 
 import structlog
 
@@ -21,7 +24,11 @@ log = structlog.get_logger(__name__)
 
 BACKLOG = 128
 ACCEPT_RETRY_SECONDS = 0.2  # after accept() failed for want of descriptors or memory
+UPKEEP_SECONDS = 1.0
 JOIN_SECONDS = 10.0
+# Connections leave so many descriptors to cartridges, images and the rest of the process; each takes two.
+RESERVED_DESCRIPTORS = 256
+DESCRIPTORS_PER_CONNECTION = 2
 
 
 class Server:
@@ -41,6 +48,7 @@ class Server:
         self._pending_logins: dict[ServedConnection, None] = {}  # the oldest first
         self._wake, self._waker = socket.socketpair()
         self._stopping = threading.Event()
+        self._next_upkeep = 0.0
         self._acceptor = threading.Thread(target=self._accept_all, name="iscsi accept", daemon=True)
 
     @property
@@ -84,8 +92,15 @@ class Server:
             connections = dict(self._connections)
         for connection in connections:
             connection.close("the server stops")
+        deadline = monotonic() + JOIN_SECONDS
         for thread in connections.values():
-            thread.join(JOIN_SECONDS)
+            thread.join(max(0.0, deadline - monotonic()))
+
+    def views_changed(self) -> None:
+        """The directory's answers have changed: every session asks anew what it sees, and gets another view between two
+        of its commands, or is ended."""
+        for member in self._table.members():
+            member.look_again()
 
     def sessions(self) -> list[SessionRecord]:
         """All sessions in the full-feature phase, oldest first."""
@@ -104,26 +119,53 @@ class Server:
             for listener, portal in self._listeners:
                 selector.register(listener, selectors.EVENT_READ, portal)
             while not self._stopping.is_set():
-                for key, _ in selector.select():
-                    if isinstance(key.fileobj, socket.socket) and key.data is not None:
-                        self._accept(key.fileobj, key.data)
+                try:
+                    self._accept_some(selector)
+                    self._look_after()
+                except Exception:
+                    log.exception("accepting failed inside the target")
+                    self._stopping.wait(ACCEPT_RETRY_SECONDS)
+
+    def _accept_some(self, selector: selectors.BaseSelector) -> None:
+        for key, _ in selector.select(UPKEEP_SECONDS):
+            if isinstance(key.fileobj, socket.socket) and key.data is not None:
+                self._accept(key.fileobj, key.data)
+
+    def _look_after(self) -> None:
+        """What has its time: views that end, lines of the log that were left out."""
+        if monotonic() < self._next_upkeep:
+            return
+        self._next_upkeep = monotonic() + UPKEEP_SECONDS
+        now = time()
+        for member in self._table.members():
+            view = member.session.view if member.session is not None else None
+            if view is not None and view.ends_at is not None and view.ends_at <= now:
+                member.look_again()
+        for lines in (self._context.failure_lines, self._context.session_lines):
+            for peer, count in lines.left_out():
+                log.warning("lines left out", peer=peer, left_out=count)
 
     def _accept(self, listener: socket.socket, portal: Portal) -> None:
         try:
-            sock, _ = listener.accept()
+            sock, peer = listener.accept()
         except BlockingIOError:
             return  # the peer gave up between select() and accept()
         except OSError as error:
-            log.warning("connection not accepted", portal=format_address(portal.host, portal.port), reason=str(error))
+            self._not_accepted("", portal, error)
             self._stopping.wait(ACCEPT_RETRY_SECONDS)
             return
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._start(ServedConnection(self._context, portal, sock))
-        except (OSError, RuntimeError) as error:
-            # OSError: the peer is gone already. RuntimeError: no thread to be had.
-            log.warning("connection not accepted", portal=format_address(portal.host, portal.port), reason=str(error))
+        except (OSError, RuntimeError, MemoryError) as error:
+            # OSError: the peer is gone already. RuntimeError: no thread to be had, or too many connections.
+            self._not_accepted(peer[0], portal, error)
             sock.close()
+
+    def _not_accepted(self, peer: str, portal: Portal, error: Exception) -> None:
+        if (more := self._context.failure_lines.admit(peer)) is not None:
+            at = format_address(portal.host, portal.port)
+            log.warning("connection not accepted", peer=peer, portal=at, reason=str(error), **more)
 
     def _start(self, connection: ServedConnection) -> None:
         thread = threading.Thread(target=self._run, args=(connection,), name="iscsi connection", daemon=True)
@@ -141,7 +183,8 @@ class Server:
         """An honest login takes milliseconds. So the oldest of too many gives way, and nobody who connects and then
         stays silent can keep the others out. Raises RuntimeError when those who gave way are not gone yet."""
         pending, limit = self._pending_logins, self._limits.pending_logins
-        if len(self._connections) >= self._limits.sessions + 2 * (limit + self._limits.discovery_sessions):
+        most = self._limits.sessions + 2 * (limit + self._limits.discovery_sessions)
+        if len(self._connections) >= min(most, _descriptors_allow()):
             raise RuntimeError(f"{len(self._connections)} connections are open already")
         if len(pending) >= limit:
             oldest = next(iter(pending))
@@ -162,6 +205,14 @@ class Server:
         with self._lock:
             self._pending_logins.pop(connection, None)
             self._connections.pop(connection, None)
+
+
+def _descriptors_allow() -> int:
+    """How many connections the process may have, so that storage never lacks a descriptor for their sake."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(1, (allowed - min(RESERVED_DESCRIPTORS, allowed // 2)) // DESCRIPTORS_PER_CONNECTION)
 
 
 def _listen(portal: Portal) -> socket.socket:

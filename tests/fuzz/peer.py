@@ -105,11 +105,12 @@ class Peer:
         number, self.cmd_sn = self.cmd_sn, (self.cmd_sn + 1) & 0xFFFFFFFF
         return number
 
-    def login(self, target_name: str | None, **keys: object) -> layers.LoginResponse:
+    def login(self, target_name: str | None, *, isid: int = 0, **keys: object) -> layers.LoginResponse:
         """Log in without authentication (a discovery session when there is no target name); return the last answer."""
         declared = {"InitiatorName": INITIATOR_NAME}
         declared |= {"TargetName": target_name} if target_name else {"SessionType": "Discovery"}
-        request = layers.LoginRequest(initiator_task_tag=self.tag(), cmd_sn=self.cmd_sn)
+        port = b"\x80\x12\x34\x56" + isid.to_bytes(2, "big")
+        request = layers.LoginRequest(isid=port, initiator_task_tag=self.tag(), cmd_sn=self.cmd_sn)
         self.send(request / Raw(text(declared | {key: str(value) for key, value in keys.items()})))
         answer = self.receive()
         if not isinstance(answer, layers.LoginResponse) or answer.status_class or answer.next_stage != FULL_FEATURE:

@@ -1,5 +1,6 @@
 """What a fault inside the target leaves in the log: where it happened, and nothing of a key or a block."""
 
+import json
 import subprocess
 import sys
 
@@ -55,3 +56,76 @@ def test_a_traceback_shows_no_key_and_no_block(log_format: str) -> None:
     key = bytes.fromhex(KEY)
     for secret in (KEY[:16], repr(key)[2:30], str(list(key[:6]))[1:-1], BLOCK):
         assert secret not in logged
+
+
+FULL = """
+import os, sys
+from appliance import logs
+from appliance.settings.settings import LoggingSettings
+
+import structlog
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("no")
+    __str__ = __repr__
+
+logs.configure(LoggingSettings(level="debug", format={format!r}))
+log = structlog.get_logger("test")
+log.info("before")
+kept = os.dup(2)
+for target in ("/dev/full", None):
+    if target:
+        os.dup2(os.open(target, os.O_WRONLY), 2)
+    else:
+        os.close(2)
+    for _ in range(3):
+        log.error("lost", exc_info=RuntimeError("a fault"))
+os.dup2(kept, 2)
+log.info("after")
+log.info("odd", value=Unprintable(), name="\\udcff")
+sys.stderr.close()
+log.error("nobody hears this")
+os.write(1, b"survived")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_logging_never_raises_and_says_later_what_was_lost(log_format: str) -> None:
+    """On a full disk, without standard error, with what cannot be rendered."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL.format(format=log_format)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "survived"), done.stderr
+    lines = done.stderr.splitlines()
+    told = [number for number, line in enumerate(lines) if "lines of the log could not be written" in line]
+    assert len(told) == 1
+    assert "6" in lines[told[0]]
+    assert "before" in lines[told[0] - 1] and "after" in lines[told[0] + 1]
+    assert "odd" in lines[-1]
+    if log_format == "json":
+        assert [json.loads(line) for line in lines[:3]]
+
+
+def test_a_line_that_was_written_in_part_does_not_spoil_the_next() -> None:
+    """A pipe that takes a little, then nothing: as a disk that fills up in the middle of a line."""
+    script = """
+import os
+from appliance import logs
+from appliance.settings.settings import LoggingSettings
+import structlog
+logs.configure(LoggingSettings(level="debug", format="json"))
+log = structlog.get_logger()
+reader, writer = os.pipe()
+os.set_blocking(writer, False)
+os.dup2(writer, 2)
+log.info("x" * 200000)
+taken = os.read(reader, 1 << 20)
+log.info("whole")
+os.write(1, os.read(reader, 1 << 20))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    first, lost, whole = done.stdout.split("\n")[:3]
+    assert first == ""
+    assert json.loads(lost)["lost"] == 1
+    assert json.loads(whole)["event"] == "whole"

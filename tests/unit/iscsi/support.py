@@ -38,6 +38,7 @@ class Directory:
     more_accounts: list[ChapCredentials] = field(default_factory=list)
     masked: dict[Principal, dict[int, LogicalUnit]] = field(default_factory=dict)  # who sees other logical units
     ends_at: float | None = None
+    others: list[str] = field(default_factory=list)  # initiators that have become somebody else
 
     def target_names(self, who: Who) -> list[str]:
         return [] if who.initiator_name in self.forbidden else sorted(self.targets)
@@ -64,6 +65,8 @@ class Directory:
         if who.initiator_name in self.forbidden:
             raise Forbidden(f"{who.initiator_name} may not use {who.target_name}")
         principal = Principal.account(who.account) if who.account else Principal.initiator(who.initiator_name)
+        if who.initiator_name in self.others:
+            principal = Principal.account("somebody else")
         units = self.masked.get(principal, self.targets[who.target_name])
         return View(principal, who.target_name, dict(units), ends_at=self.ends_at)
 

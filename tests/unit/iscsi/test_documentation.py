@@ -45,7 +45,9 @@ def test_every_limit_with_its_default(name: str) -> None:
 
 def test_every_line_of_the_log() -> None:
     sources = [path.read_text() for path in (ROOT / "scsi_targets" / "iscsi").glob("*.py")]
-    logged = {event for source in sources for event in re.findall(r'(?:log\.\w+\(\s*|failure = )"([a-z ]+)"', source)}
+    logged = {
+        event for source in sources for event in re.findall(r'(?:log\.\w+(?:\(|,)\s*|failure = )"([a-z ]+)"', source)
+    }
     assert logged - {"connection failed inside the target"} == {row_of(event)[0] for event in logged - {
         "connection failed inside the target"
     }}  # fmt: skip

@@ -1,11 +1,15 @@
 """The server as a whole: portals, limits, reinstatement, hostile peers, the end."""
 
+import hashlib
+import resource
 import socket
 import threading
+from time import monotonic, time
 
 import pytest
 from scapy.packet import Raw
 
+from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.iscsi.directory import ChapCredentials, Portal
 from scsi_targets.iscsi.discovery import format_address
 from scsi_targets.iscsi.limits import Limits
@@ -15,13 +19,239 @@ from tests.fuzz.peer import INITIATOR_NAME, HungUp, Peer, text
 from tests.unit.iscsi.conftest import PATIENCE_SECONDS, Log
 from tests.unit.iscsi.dummy import Served, serving
 from tests.unit.iscsi.support import TARGET, Directory
-from tests.unit.iscsi.test_session import STORE, TEST_UNIT_READY, good, sense_of
+from tests.unit.iscsi.test_session import DAWDLE, STORE, TEST_UNIT_READY, fetch, good, sense_of
+from tests.unit.iscsi.test_task_management import REPORT_LUNS
 
 
 def send_targets(peer: Peer) -> list[str]:
     peer.send(layers.TextRequest(cmd_sn=peer.take_cmd_sn()) / Raw(text({"SendTargets": "All"})))
     pairs = peer.receive().data.decode().split("\0")
     return [pair.partition("=")[2] for pair in pairs if pair.startswith("TargetAddress=")]
+
+
+# ---- what runs out -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), OSError(12, "Cannot allocate memory"), None])
+def test_a_connection_that_cannot_be_had_costs_nobody_else(
+    served: Served, log: Log, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    """No descriptor, no memory, no thread: the connection at hand goes without, and the next is served."""
+    with monkeypatch.context() as patched:
+        if error is None:
+
+            def start(thread: threading.Thread) -> None:
+                raise RuntimeError("can't start new thread")
+
+            patched.setattr(threading.Thread, "start", start)
+        else:
+
+            def accept(listener: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
+                raise error
+
+            patched.setattr(socket.socket, "accept", accept)
+        with socket.create_connection(served.address):
+            log.wait_for("connection not accepted")
+    with Peer(served.address) as peer:
+        peer.login(TARGET)
+        assert peer.is_alive()
+
+
+def test_descriptors_are_left_for_the_rest_of_the_process(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (4, 4))
+    with serving() as served, Peer(served.address) as peer:
+        peer.login(TARGET)
+        with Peer(served.address) as another, pytest.raises(HungUp):
+            another.login(TARGET)
+        assert "connections are open" in log.wait_for("connection not accepted")["reason"]
+        assert peer.is_alive()
+
+
+def test_a_peer_that_floods_the_log_gets_few_lines(log: Log) -> None:
+    with serving() as served:
+        for _ in range(100):
+            with socket.create_connection(served.address) as peer:
+                peer.sendall(b"\xff" * 48)
+                assert peer.recv(1) == b""
+        with Peer(served.address) as alive:
+            alive.login(TARGET)
+    lines = [line for line in log.rest() if line["event"] == "protocol error"]
+    assert 20 <= len(lines) <= 25
+
+
+def test_a_peer_that_does_not_read_holds_no_other_session(log: Log) -> None:
+    """It asks for more than it takes; the others' commands, its own unit's reset and stop() do not wait for it."""
+    with serving(Limits(logout_grace_seconds=0.1)) as served:
+        stuck = Peer(served.address)
+        stuck.login(TARGET)
+        for lun in (0, 1):
+            stuck.send(stuck.command(lun, TEST_UNIT_READY))
+            stuck.receive()
+        for _ in range(8):
+            stuck.send(stuck.command(0, fetch(8 << 20), read=1, expected_data_transfer_length=8 << 20))
+        stuck.send(stuck.command(1, DAWDLE))
+        with Peer(served.address) as peer:
+            peer.login(TARGET, isid=7)
+            for lun in (0, 1):
+                peer.send(peer.command(lun, TEST_UNIT_READY))
+                assert sense_of(peer.receive()) == (6, 0x29, 0)
+            peer.send(layers.TaskManagementRequest(function=5, lun=0, cmd_sn=peer.cmd_sn))
+            assert peer.receive().response == 0
+            peer.send(peer.command(0, TEST_UNIT_READY))
+            assert sense_of(peer.receive()) == (6, 0x29, 3)
+        began = monotonic()
+        served.server.stop()
+        assert monotonic() - began < 5
+        stuck.socket.close()
+
+
+# ---- views that change ---------------------------------------------------------------------------------------------
+
+ME = Principal.initiator(INITIATOR_NAME)
+LUNS_CHANGED = (6, 0x3F, 0x0E)
+
+
+def turn_ready(peer: Peer, lun: int) -> None:
+    peer.send(peer.command(lun, TEST_UNIT_READY))
+    assert sense_of(peer.receive()) == (6, 0x29, 0)
+
+
+def sense_until(peer: Peer, lun: int, wanted: tuple[int, int, int]) -> None:
+    """TEST UNIT READY until that is its answer: the session sees to the change when it comes by."""
+    for _ in range(1000):
+        peer.send(peer.command(lun, TEST_UNIT_READY))
+        response = peer.receive()
+        if response.status == 2 and sense_of(response) == wanted:
+            return
+    raise AssertionError(wanted)
+
+
+def test_a_view_is_replaced_between_two_commands(served: Served) -> None:
+    with Peer(served.address) as peer, Peer(served.address) as other:
+        peer.login(TARGET)
+        other.login(TARGET, isid=9)
+        for each in (peer, other):
+            for lun in (0, 1):
+                turn_ready(each, lun)
+        served.directory.masked[ME] = {0: served.units[0], 5: served.units[1]}
+        served.server.views_changed()
+        for each in (peer, other):
+            sense_until(each, 0, LUNS_CHANGED)
+            each.send(each.command(0, TEST_UNIT_READY))
+            good(each.receive())
+            each.send(each.command(1, TEST_UNIT_READY))
+            assert sense_of(each.receive()) == (5, 0x25, 0)
+            each.send(each.command(5, TEST_UNIT_READY))
+            assert sense_of(each.receive()) == LUNS_CHANGED
+            each.send(each.command(0, REPORT_LUNS, read=1, expected_data_transfer_length=64))
+            assert good(each.receive()).data[8:] == bytes(8) + bytes([0, 5]) + bytes(6)
+
+
+def test_a_view_that_stays_as_it_was_is_not_told(served: Served) -> None:
+    with Peer(served.address) as peer:
+        peer.login(TARGET)
+        turn_ready(peer, 0)
+        served.server.views_changed()
+        assert peer.is_alive()
+        peer.send(peer.command(0, TEST_UNIT_READY))
+        good(peer.receive())
+
+
+def test_a_unit_that_leaves_the_view_lets_a_running_command_end(served: Served) -> None:
+    with Peer(served.address) as peer:
+        peer.login(TARGET)
+        for lun in (0, 1):
+            turn_ready(peer, lun)
+        peer.send(peer.command(1, DAWDLE))
+        assert served.units[1].started.wait(10)
+        served.directory.masked[ME] = {0: served.units[0]}
+        served.server.views_changed()
+        sense_until(peer, 0, LUNS_CHANGED)
+        peer.send(peer.command(1, TEST_UNIT_READY))
+        assert sense_of(peer.receive()) == (5, 0x25, 0)
+        assert served.units[1].nexuses
+        served.units[1].go.set()
+        good(peer.receive())
+        deadline = monotonic() + PATIENCE_SECONDS
+        while served.units[1].nexuses:
+            assert monotonic() < deadline, "the nexus ends with its last command"
+            assert peer.is_alive()
+
+
+def test_a_new_unit_begins_with_its_own_power_on(served: Served) -> None:
+    served.directory.masked[ME] = {0: served.units[0]}
+    with Peer(served.address) as peer:
+        peer.login(TARGET)
+        turn_ready(peer, 0)
+        del served.directory.masked[ME]
+        served.server.views_changed()
+        sense_until(peer, 0, LUNS_CHANGED)
+        turn_ready(peer, 1)
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "somebody else's"])
+def test_an_ended_view_is_a_logout_and_then_the_end(log: Log, how: str) -> None:
+    with serving(Limits(logout_grace_seconds=0.2)) as served, Peer(served.address) as peer:
+        if how == "expired":
+            served.directory.ends_at = time() + 0.1
+        peer.login(TARGET)
+        if how == "revoked":
+            served.directory.forbidden.add(INITIATOR_NAME)
+        elif how != "expired":
+            served.directory.others.append(INITIATOR_NAME)
+        if how != "expired":
+            served.server.views_changed()
+        message = peer.receive()
+        assert (type(message), message.event) == (layers.AsynchronousMessage, 1)
+        peer.send(peer.command(0, TEST_UNIT_READY))
+        assert sense_of(peer.receive()) == (5, 0x25, 0), "nothing is to be seen any more"
+        with pytest.raises(HungUp):
+            peer.receive()
+        log.wait_for("session closed")
+
+
+def test_a_session_that_logs_out_when_asked_is_not_closed(log: Log) -> None:
+    with serving(Limits(logout_grace_seconds=60)) as served, Peer(served.address) as peer:
+        peer.login(TARGET)
+        served.directory.forbidden.add(INITIATOR_NAME)
+        served.server.views_changed()
+        assert peer.receive().event == 1
+        peer.send(layers.LogoutRequest(reason=0, cmd_sn=peer.cmd_sn))
+        assert peer.receive().response == 0
+        log.wait_for("logout")
+
+
+def test_nobody_takes_the_session_of_another_account(log: Log) -> None:
+    accounts = [ChapCredentials("alice", "secret-of-alice"), ChapCredentials("bob", "secret-of-bobby")]
+    with serving() as served:
+        served.directory.chap, served.directory.more_accounts = accounts[0], accounts[1:]
+        with chap_login(served, accounts[0]) as alice:
+            with pytest.raises(AssertionError, match="0202"):
+                chap_login(served, accounts[1])
+            assert alice.is_alive()
+            assert served.server.sessions()[0].principal == "account alice"
+        log.wait_for("connection lost")
+        with chap_login(served, accounts[1]) as bob:
+            assert bob.is_alive()
+
+
+def chap_login(served: Served, account: ChapCredentials) -> Peer:
+    """The name and ISID are always the same."""
+    peer = Peer(served.address)
+    keys = {"InitiatorName": INITIATOR_NAME, "TargetName": TARGET, "AuthMethod": "CHAP"}
+    for step in range(3):
+        request = layers.LoginRequest(current_stage=0, next_stage=3, transit=step == 2, cmd_sn=1)
+        peer.send(request / Raw(text(keys)))
+        answer = peer.receive()
+        if answer.status_class:
+            peer.socket.close()
+            raise AssertionError(f"{answer.status_class:02X}{answer.status_detail:02X}")
+        given = dict(pair.split("=", 1) for pair in answer.data.decode().split("\0") if pair)
+        keys = {"CHAP_A": "5"}
+        if "CHAP_C" in given:
+            proof = bytes([int(given["CHAP_I"])]) + account.secret.encode() + bytes.fromhex(given["CHAP_C"][2:])
+            keys = {"CHAP_N": account.username, "CHAP_R": "0x" + hashlib.md5(proof).hexdigest()}
+    return peer
 
 
 # ---- portals -----------------------------------------------------------------------------------------------------
