@@ -312,6 +312,7 @@ static enum advance work_through(struct connection *c, struct request **request,
 		requests_solicit(c);
 	state = advance(c, request);
 	*queued = c->filling->bytes && (answered || state != ADVANCE_REQUEST);
+	c->called = c->called && state != ADVANCE_REQUEST;	/* receive() returns all the same */
 	pthread_mutex_unlock(&c->lock);
 	return state;
 }
