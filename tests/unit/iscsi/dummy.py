@@ -38,6 +38,7 @@ class Memory(Device):
         super().__init__(Identity("TAPEBAY", "MEMORY", "0001", serial_number))
         self.kept = b""
         self.started, self.go = threading.Event(), threading.Event()
+        self.attach()
 
     @handles(Store)
     def keep(self, cdb: Store, task: Task) -> Response:
