@@ -33,6 +33,7 @@ class CommandFailed(Exception):
         self.raw_sense = result.sense
         self.sense: Sense | None = sense_data.decode(result.sense)
         self.residual = result.residual
+        self.transferred = 0  # bytes that commands before it have moved, where it was one of several
         self.data = result.data
         super().__init__(
             f"LUN {lun}: CDB {cdb.hex()} ended with status {result.status:02X}h, sense {result.sense.hex() or 'none'}"
@@ -81,6 +82,15 @@ class Unit:
                 break
         raise CommandFailed(self.lun, cdb, result)
 
+    def once(self, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None) -> memoryview:
+        """As run(), for whom a unit attention is a failure like any other."""
+        result = self.session.command(
+            self.lun, cdb, data_out, data_in_length, data_in=data_in, timeout_seconds=self.timeout_seconds
+        )
+        if result.status != GOOD:
+            raise CommandFailed(self.lun, cdb, result)
+        return result.data
+
     def stream(self, cdbs: Iterator[bytes], length: int) -> Iterator[Buffer]:
         """The Data-In of many commands that read `length` bytes each, in order, several of them under way at once."""
         waiting: deque[tuple[bytes, Command]] = deque()
@@ -96,6 +106,10 @@ class Unit:
             yield result.data
 
     # ---- what every unit answers -----------------------------------------------------------------------------------
+
+    def device_type(self) -> int:
+        """PERIPHERAL DEVICE TYPE of standard INQUIRY data."""
+        return self.run(spc.Inquiry.encode(allocation_length=36), data_in_length=36)[0] & 0x1F
 
     def test_unit_ready(self) -> None:
         """TEST UNIT READY."""

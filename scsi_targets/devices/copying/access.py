@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from scsi_targets.devices.unit.task import Task
 
 
+class Unreachable(Exception):
+    """A logical unit could not be reached, or did not answer: COPY TARGET DEVICE NOT REACHABLE, not what it said."""
+
+
 class Designator(NamedTuple):
     """A name of a logical unit, as its Device Identification VPD page has it (SPC-5 7.8.6)."""
 

@@ -74,7 +74,7 @@ class LocalAccess(Access):
         return self._guest.transfer(lambda: self._admit(command))
 
     def _admit(self, command: type[Command]) -> None:
-        self._unit.admit(row_of(self._unit.rows, command), self._task.nexus)
+        self._unit.admit(row_of(self._unit.rows, command), self._task)
 
     def answer_to(self, error: BaseException, *, writes: bool) -> tuple[int, bytes]:
         if isinstance(error, Conflict):

@@ -7,7 +7,7 @@ the copy reads there is what is there then.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from scsi_targets.devices.copying import limits as copy_limits
@@ -65,7 +65,9 @@ class CopyManager(Part):
     def _reachable(self, task: Task) -> list[Copyable]:
         """What an initiator may copy between: the logical units that its session shows it, and no others. What it could
         see by another login it has not proved here."""
-        units = task.view.units() if task.view is not None else [self._device]
+        units: Iterable[object] = [self._device]
+        if task.view is not None:
+            units = [*task.view.units(), *task.view.remote_units]
         return [unit for unit in units if isinstance(unit, Copyable)]
 
     # ---- EXTENDED COPY ---------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,9 +12,10 @@ import structlog
 from datamover.copy_job import CopyJob
 from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Side, Tally
 from datamover.endpoints import NoDevice
-from scsi_targets.devices.copying.access import Access, Copyable
+from scsi_targets.devices.copying.access import Access, Copyable, Unreachable
 from scsi_targets.devices.copying.plan import Planner, unreachable
 from scsi_targets.devices.copying.records import Checksums, CopyRecord
+from scsi_targets.devices.copying.slots import SLOTS, Slot
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition, ForwardedSense
 
@@ -42,6 +43,7 @@ class Operation:
         self._record = record
         self._planner = Planner(parameters, task, units, own)
         self._changed = threading.Condition()
+        self._slot = Slot(self._wake)
         try:
             self._steps = self._planner.steps()
             self._accesses = list(self._planner.accesses.values())
@@ -58,6 +60,7 @@ class Operation:
 
     def end(self) -> None:
         """The logical units are free of it."""
+        SLOTS.give_back(self._slot)
         for access in self._accesses:
             access.end()
 
@@ -90,9 +93,15 @@ class Operation:
             self._changed.notify_all()
 
     def _await_turn(self) -> None:
-        """Until every drive is free for this copy: they serve copies and commands in the order of their arrival."""
+        """Until every drive is free for this copy: they serve copies and commands in the order of their arrival. Then,
+        holding them, until there is memory for its buffers, which no copy has that still waits for a drive."""
+        self._await(lambda: all(access.granted for access in self._accesses))
+        SLOTS.claim(self._slot)
+        self._await(lambda: self._slot.granted)
+
+    def _await(self, condition: Callable[[], bool]) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped() or self._cleared() or all(a.granted for a in self._accesses))
+            self._changed.wait_for(lambda: self._stopped() or self._cleared() or condition())
         if self._stopped():
             raise CopyCancelled
         if (access := self._cleared()) is not None and access.cleared is not None:
@@ -107,7 +116,7 @@ class Operation:
         ends = self._planner.ends[failed.segment]
         log.warning("copy failed", segment=failed.segment, side=failed.side.value, reason=str(failed.cause))
         cscd = ends.of(failed.side)
-        if isinstance(failed.cause, NoDevice) and cscd is not None:
+        if isinstance(failed.cause, NoDevice | Unreachable) and cscd is not None:
             return unreachable(cscd, failed.segment)
         information = None
         if failed.written_bytes and ends.destination is not None:

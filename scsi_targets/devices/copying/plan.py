@@ -136,7 +136,7 @@ class Planner:
         for segment, side, access, writes in self._needs.values():
             try:
                 access.check(writes=writes)
-            except (CheckCondition, Conflict) as refusal:
+            except Exception as refusal:
                 raise CopyFailed(segment, side, refusal, Tally()) from refusal
 
     def first_use(self, access: Access) -> tuple[int, Side]:
@@ -191,7 +191,7 @@ def _null_device(wanted: CscdDescriptor, at: int) -> Cscd:
 
 
 def unreachable(cscd: Cscd, number: int) -> CheckCondition:
-    """A command would have to be sent to the null device: it is as one that cannot be reached (SPC-3 6.3.6.1)."""
+    """A command would have to be sent to what cannot be reached; the null device is such a one (SPC-3 6.3.6.1)."""
     pointer = (cscd.offset, False, -1) if cscd.offset is not None else None
     return CheckCondition(sense.COPY_TARGET_NOT_REACHABLE, command_specific=number, segment_pointer=pointer)
 

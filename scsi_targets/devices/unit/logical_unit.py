@@ -8,7 +8,9 @@ defer() the rest of its work to a thread of its own, and nothing waits for that.
 queues like a command; while a copy's guest has it, only commands whose row says `exclusive` queue behind it.
 
 Lock order, for whoever needs two: media changer, then tape drives by element address, then disks. Nothing takes a
-logical unit's lock while holding a connection's.
+logical unit's lock while holding a connection's. A copy takes one unit's lock at a time; its places in the queues of
+several drives it takes under a lock that comes before all of these (copying/operation.py), so in every queue copies are
+in one order.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ log = structlog.get_logger(__name__)
 # A queue behind a slow command longer than this answers TASK SET FULL.
 MAX_QUEUED_TASKS = 1024
 # Tasks that run on threads of their own at one time; one more answers TASK SET FULL.
-MAX_DEFERRED_TASKS = 16
+MAX_DEFERRED_TASKS = 64
 # Unit attentions kept for one nexus; the list holds each condition at most once.
 MAX_UNIT_ATTENTIONS = 16
 
@@ -198,10 +200,12 @@ class LogicalUnit(Part):
             return self._failure(row, task, error)
         return None
 
-    def admit(self, row: Row, nexus: Nexus) -> None:
-        """The row's legality for what a nexus has done without sending the command: a copy. Raises CheckCondition,
-        Conflict."""
-        self.reservations.check(nexus, row.reservation)
+    def admit(self, row: Row, task: Task) -> None:
+        """The row's legality for what is done without that command, for whoever sent the one at hand: a copy. Raises
+        CheckCondition, Conflict."""
+        self.reservations.check(task.nexus, row.reservation)
+        if task.view is not None and not task.view.permits_with(self, row.permission):
+            raise CheckCondition(sense.ACCESS_DENIED)
         if row.needs_medium and not self.medium_usable:
             self.check_medium(row)
         if row.writes and not self.writable:

@@ -21,7 +21,8 @@ class View:
 
     portal_group_tags: of the portals that the target is reached by; each is a target port and a target port group of
     its own. permissions: what a LUN may be used for; one that is not in it may be used for everything. ends_at: when
-    the view ends, in seconds since the epoch; None: never. A view never changes: a session gets another one."""
+    the view ends, in seconds since the epoch; None: never. remote_units: copy sources and destinations without a LUN,
+    which are elsewhere (copying.remote). A view never changes: a session gets another one."""
 
     principal: Principal
     target_name: str
@@ -29,6 +30,7 @@ class View:
     portal_group_tags: tuple[int, ...] = (1,)
     permissions: Mapping[int, Permission] = field(default_factory=dict)
     ends_at: float | None = None
+    remote_units: tuple[object, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "portal_group_tags", tuple(sorted(set(self.portal_group_tags))))
@@ -49,6 +51,10 @@ class View:
     def permits(self, lun: int, use: Permission) -> bool:
         """Whether a logical unit may be used so."""
         return use in self.permissions.get(lun, Permission.ALL)
+
+    def permits_with(self, unit: LogicalUnit, use: Permission) -> bool:
+        """Whether a logical unit may be used so under any of its numbers."""
+        return not self.permissions or any(self.permits(lun, use) for lun in self.luns_of(unit))
 
     # ---- commands ------------------------------------------------------------------------------------------------
 

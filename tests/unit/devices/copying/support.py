@@ -34,6 +34,8 @@ class Site:
         for drive, cartridge in zip((self.tape, self.other), self.cartridges, strict=True):
             drive.load(cartridge)
         self.units = [self.disk, self.tape, self.other]
+        self.remote_units = []
+        self.permissions = {}
         self.hidden = []  # units that the sessions do not see
         for unit in self.units:
             unit.abort_patience_seconds = 0.05  # for those that a test makes stand still
@@ -52,7 +54,8 @@ class Site:
     @property
     def view(self) -> View:
         """What the sessions see."""
-        return View(ALPHA.principal, TARGET, {n: u for n, u in enumerate(self.units) if u not in self.hidden})
+        shown = {n: u for n, u in enumerate(self.units) if u not in self.hidden}
+        return View(ALPHA.principal, TARGET, shown, permissions=self.permissions, remote_units=tuple(self.remote_units))
 
     def close(self) -> None:
         for unit in self.units:

@@ -4,13 +4,18 @@ import threading
 
 import pytest
 
+from scsi_targets.devices.copying import operation
+from scsi_targets.devices.copying.slots import Slots
+from scsi_targets.devices.tape.models import drive_model
+from scsi_targets.devices.tape.tape_drive import TapeDrive
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Nexus, Task
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import spc, ssc
 from tests.unit.devices.copying.support import BLOCKS, Running, Site, block_to_stream, copy_status, receive
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
 from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
-from tests.unit.devices.tape.support import good
+from tests.unit.devices.tape.support import good, make_cartridge
 
 ELSEWHERE = "iqn.2026-11.test:elsewhere"
 NOT_REACHABLE = (0xA, 0x0D, 0x02)
@@ -85,6 +90,39 @@ def test_results_belong_to_the_nexus_that_asked(site):
         for other in (BETA, same_name):
             assert sense_of(receive(site.disk, command, list_identifier=3, nexus=other)) == (5, 0x24, 0)
     assert copy_status(site.disk, 3).copy_command_status == 1
+
+
+# ---- what the view permits -----------------------------------------------------------------------------------------
+
+READ_ONLY = Permission.READ_DATA | Permission.READ_PARAMETERS | Permission.WRITE_PARAMETERS
+DENIED = (5, 0x20, 0x02)
+
+
+def test_a_copy_reads_and_writes_what_the_view_permits(site):
+    """A second number that permits more counts, too; what a copy does to no unit is not asked for."""
+    site.permissions = {0: READ_ONLY, 1: Permission.ALL & ~Permission.READ_DATA}
+    good(site.copy(block_to_stream(512, 4)))
+    segment, _, _, _, sense = failure(
+        site.copy(block_to_stream(512, 4), copy.BlockToBlock.encode(source=0, destination=0, number_of_blocks=1)),
+        DESTINATION,
+    )
+    assert (segment, code_of(sense)) == (1, DENIED)
+    back = copy.StreamToDiscard.encode(source=1, stream_device_transfer_length=512, number_of_bytes=512)
+    _, _, _, _, sense = failure(site.copy(back), SOURCE)
+    assert code_of(sense) == DENIED
+    assert len(site.written()) == 4
+    site.permissions = {0: READ_ONLY, 1: READ_ONLY}
+    for segment in (block_to_stream(512, 1), copy.WriteFilemarks.encode(destination=1, filemark_count=1)):
+        _, _, _, _, sense = failure(site.copy(segment), DESTINATION)
+        assert code_of(sense) == DENIED
+    site.add(site.tape)  # as LUN 3, for everything
+    good(site.copy(block_to_stream(512, 1)))
+    site.units.pop()
+
+
+def test_who_may_not_change_parameters_may_not_copy(site):
+    site.permissions = {0: Permission.READ_DATA}
+    assert sense_of(site.copy(block_to_stream(512, 1))) == DENIED
 
 
 # ---- commands that are aborted -------------------------------------------------------------------------------------
@@ -333,6 +371,49 @@ def test_copies_that_want_the_same_drives_the_other_way_round(site):
     expected = [site.disk_data[at : at + 512] for at in range(0, 8192, 512)]
     assert site.written() == expected
     assert site.written(site.other) == expected
+
+
+def test_sixty_four_copies_over_eight_drives(site):
+    """None fails for waiting, whatever it waits for; one more than a copy manager takes is told so."""
+    drives = [site.tape, site.other]
+    for number in range(3, 9):
+        drives.append(TapeDrive(drive_model("IBM ULT3580-TD8"), f"TB0000000{number}"))
+        site.cartridges.append(make_cartridge(site.directory, f"TAP00{number}L8", capacity_bytes=4_000_000))
+        drives[-1].load(site.cartridges[-1])
+        site.add(drives[-1])
+    assert all(drive.occupy(1) for drive in drives)
+    cscds = [site.disk_descriptor(), *map(site.tape_descriptor, drives)]
+    copies = []
+    for number in range(64):
+        segment = copy.BlockToStream.encode(
+            source=0, destination=1 + number % 8, stream_device_transfer_length=512, number_of_blocks=1,
+            logical_block_address=number,
+        )  # fmt: skip
+        copies.append(start(site.disk, site, [segment], ALPHA, cscds, list_identifier=number))
+    assert site.copy(segment, cscds=cscds, list_identifier=64).status == 0x28  # TASK SET FULL
+    assert {copy_status(site.disk, number).copy_command_status for number in range(64)} == {0}
+    for drive in drives:
+        drive.vacate()
+    for copy_ in copies:
+        good(copy_.answer())
+    for first, drive in enumerate(drives):
+        blocks = [site.disk_data[512 * n : 512 * (n + 1)] for n in range(first, 64, 8)]
+        assert site.written(drive) == blocks
+
+
+def test_jobs_that_move_data_are_bounded(site, monkeypatch):
+    """Those beyond wait, holding their drives; one that waits can be stopped."""
+    monkeypatch.setattr(operation, "SLOTS", Slots(1))
+    running = Running(site, site.disk, monkeypatch)
+    verify = copy.VerifyCscd.encode(source=0)
+    waiting = [start(site.other, site, [verify], ALPHA, list_identifier=number) for number in range(3)]
+    good(send(site.other, copy.CopyOperationAbort.encode(list_identifier=1)))
+    assert sense_of(waiting[1].answer()) == (0xA, 0x2F, 0x02)
+    assert not waiting[0].ended.is_set()
+    running.go.set()
+    for number in (0, 2):
+        good(waiting[number].answer())
+    assert running.done.wait(30)
 
 
 def test_one_unit_by_two_names_is_one_unit(site):
