@@ -6,6 +6,7 @@
 #include <structmember.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -73,13 +74,17 @@ static void fit_window(struct negotiated *n)
 		n->command_window = places ? (uint32_t)places : 1;
 }
 
-/* Small responses leave at once: the peer waits for them. */
-static bool set_up_socket(int descriptor)
+/* Blocking, so that sending waits by itself; small responses leave at once (the peer waits for them). */
+static bool set_up_socket(int descriptor, double send_timeout_seconds)
 {
-	int on = 1, type;
-	socklen_t length = sizeof type;
+	struct timeval timeout = { .tv_sec = (time_t)send_timeout_seconds };
+	int on = 1, flags = fcntl(descriptor, F_GETFL);
 
-	if (getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &length) < 0) {
+	timeout.tv_usec = (suseconds_t)((send_timeout_seconds - (double)timeout.tv_sec) * 1e6);
+	if (!timeout.tv_sec && !timeout.tv_usec)
+		timeout.tv_usec = 1;
+	if (flags < 0 || fcntl(descriptor, F_SETFL, flags & ~O_NONBLOCK) < 0 ||
+	    setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout) < 0) {
 		PyErr_SetFromErrno(PyExc_OSError);
 		return false;
 	}
@@ -170,7 +175,7 @@ static PyObject *connection_new(PyTypeObject *type, PyObject *args, PyObject *ke
 
 	if (!parse_arguments(args, keywords, &values))
 		return NULL;
-	if (!set_up_socket(values.descriptor))
+	if (!set_up_socket(values.descriptor, values.negotiated.send_timeout_seconds))
 		return NULL;
 	self = PyObject_New(struct connection, type);
 	if (!self)

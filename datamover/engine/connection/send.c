@@ -1,6 +1,5 @@
 /* PDUs to bytes on the socket: batches of pieces for one sendmsg(), Data-In and responses (RFC 7143 11.4, 11.7). */
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -132,42 +131,30 @@ static void skip_sent(struct iovec **piece, int *count, size_t sent)
 	}
 }
 
-/* Waits until the socket takes more. False: the send as a whole has had its time. */
-static bool wait_until_writable(const struct connection *c, int64_t *deadline_us)
-{
-	struct pollfd wanted = { .fd = c->descriptor, .events = POLLOUT };
-	int64_t now_us = monotonic_us(), left_us;
-
-	if (!*deadline_us)
-		*deadline_us = now_us + (int64_t)(c->negotiated.send_timeout_seconds * 1e6);
-	left_us = *deadline_us - now_us;
-	if (left_us <= 0)
-		return false;
-	ppoll(&wanted, 1, &(struct timespec){ .tv_sec = left_us / 1000000, .tv_nsec = left_us % 1000000 * 1000 }, NULL);
-	return true;					/* whatever it says, sending will tell */
-}
-
-/* Writes a whole batch; the send timeout is for all of it, however the peer reads. NULL, or why the connection is over. */
+/* Writes a whole batch. What the socket does not take at once, it waits for; the send timeout is for all of it, however the
+ * peer reads: it is the socket's own for one call, and ours for all. NULL, or why the connection is over. */
 static const char *write_batch(const struct connection *c, struct batch *batch)
 {
+	static const char stopped[] = "the peer stopped reading (send timeout)";
 	struct msghdr message = { .msg_iov = batch->pieces };
-	int count = batch->piece_count;
+	int count = batch->piece_count, flags = MSG_NOSIGNAL | MSG_DONTWAIT;
 	int64_t deadline_us = 0;
 
 	for (;;) {
 		message.msg_iovlen = (size_t)count;
-		ssize_t sent = sendmsg(c->descriptor, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (sent < 0 && errno == EAGAIN) {
-			if (!wait_until_writable(c, &deadline_us))
-				return "the peer stopped reading (send timeout)";
-			continue;
-		}
-		if (sent < 0 && errno != EINTR)
+		ssize_t sent = sendmsg(c->descriptor, &message, flags);
+		bool would_wait = sent < 0 && errno == EAGAIN;
+		if (sent < 0 && errno != EINTR && !would_wait)
 			return "the peer closed the connection while we were sending";
 		if (sent > 0)
 			skip_sent(&message.msg_iov, &count, (size_t)sent);
 		if (!count)
 			return NULL;
+		if (!deadline_us)
+			deadline_us = monotonic_us() + (int64_t)(c->negotiated.send_timeout_seconds * 1e6);
+		else if (would_wait || monotonic_us() >= deadline_us)
+			return stopped;
+		flags = MSG_NOSIGNAL;
 	}
 }
 
