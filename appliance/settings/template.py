@@ -128,7 +128,7 @@ _REST = """\
 # discovery = false                    # ask for CHAP in discovery sessions too
 #
 # [[chap.accounts]]
-# initiator = "*"                      # for which initiators and targets; the first account that matches counts
+# initiator = "*"                      # for which initiators and targets; one may have several accounts
 # target = "*"
 # user = "backup"
 # secret = "at-least-12-chars"

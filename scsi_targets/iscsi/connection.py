@@ -54,7 +54,6 @@ class ServedConnection:
         self._lock = threading.Lock()  # over who owns the descriptor, and over what was asked meanwhile
         self._close_reason: str | None = None
         self._logout_grace: float | None = None
-        self._view_is_stale = False
         self._session: Session | None = None
         self._login: LoginResult | None = None
         self._since = time()
@@ -89,10 +88,8 @@ class ServedConnection:
 
     def look_again(self) -> None:
         """What the session may see has changed, or may have."""
-        with self._lock:
-            self._view_is_stale = True
-            session = self._session
-        if session is not None:
+        session = self._session
+        if session is not None:  # one that is about to begin looks by itself
             session.look_again()
 
     def record(self) -> SessionRecord | None:
@@ -234,9 +231,7 @@ class ServedConnection:
                 login, self._connect_engine(login), self._states, context.limits, text, partial(self._open_view, login),
                 self._peers, self._close_own,
             )  # fmt: skip
-            session, logout_grace, stale = self._session, self._logout_grace, self._view_is_stale
-        if stale:
-            session.look_again()
+            session, logout_grace = self._session, self._logout_grace
         if logout_grace is not None:
             session.request_logout(logout_grace)
         return session

@@ -96,8 +96,8 @@ class Session:
         self._bytes_in_at_ping = -1
         self._pinged_at = 0.0
         self._patience_seconds = ATTENTION_SECONDS if self._discovery else limits.keep_alive_seconds
-        self._attention = self._discovery  # there is something to see to before the next item
-        self._stale = False  # somebody asked to look at the view again
+        self._attention = True  # there is something to see to before the next item
+        self._stale = True  # the view is to be looked at again: it may have changed while the login went on
         self._logout_grace_seconds: float | None = None  # somebody asked for a logout
         self._leaving: set[LogicalUnit] = set()  # no longer in the view; commands that run there may end
         self._over_at: float | None = monotonic() + limits.discovery_seconds if self._discovery else None
@@ -142,6 +142,7 @@ class Session:
         if self._view is not None:
             self._view.nexus_established(self._nexus)
         try:
+            self._attend()
             receive, execute = self.connection.receive, self._execute
             while self._states.state is not ConnectionState.FREE:
                 item = receive(self._patience_seconds)
