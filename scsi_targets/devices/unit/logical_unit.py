@@ -507,16 +507,18 @@ class LogicalUnit(Part):
             self.establish_unit_attention(sense.POWER_ON_OCCURRED, [nexus])
 
     def has_tasks_of(self, nexus: Nexus) -> bool:
-        """Whether a command of that nexus is queued or runs."""
+        """Whether a command of that nexus is queued or runs, or a copy works here for it."""
         with self.lock:
             waiting = [entry[1] for entry in self._queue if not isinstance(entry, Guest)]
             running = [self._running] if isinstance(self._running, Task) else []
-            return any(task.nexus == nexus for task in (*waiting, *running, *self._deferred))
+            copies = any(guest.nexus == nexus for guest in self._guests)
+            return copies or any(task.nexus == nexus for task in (*waiting, *running, *self._deferred))
 
     def nexus_lost(self, nexus: Nexus) -> None:
         """Logout, connection loss, session reinstatement: its tasks end, its RESERVE is freed."""
         with self._reserving, self.lock:
             self._abort_tasks(lambda t: t.nexus == nexus)
+            self._clear_guests(sense.LOGICAL_UNIT_NOT_SUPPORTED, [nexus])
             self.reservations.nexus_lost(nexus)
             self.nexuses.discard(nexus)
             self._unit_attentions.pop(nexus, None)

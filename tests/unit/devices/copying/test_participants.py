@@ -226,6 +226,20 @@ def test_a_copy_that_waits_for_its_turn_can_be_aborted(site, monkeypatch):
     good(running.answers[0])
 
 
+def test_a_nexus_that_loses_a_unit_loses_the_copy_there(site, monkeypatch):
+    """A unit that is no longer in the view lets what runs there end first, copies that others run included."""
+    running = Running(site, site.disk, monkeypatch)
+    assert site.tape.has_tasks_of(ALPHA)
+    assert not site.tape.has_tasks_of(BETA)
+    site.tape.nexus_lost(BETA)
+    site.tape.nexus_lost(ALPHA)
+    running.go.set()
+    assert running.done.wait(30)
+    _, _, _, _, sense = failure(running.answers[0], DESTINATION)
+    assert code_of(sense) == (5, 0x25, 0)
+    assert not site.tape.has_tasks_of(ALPHA)
+
+
 def test_a_drive_that_goes_away_takes_the_copy_along(site, monkeypatch):
     running = Running(site, site.disk, monkeypatch)
     closing = threading.Thread(target=site.tape.close)
