@@ -28,7 +28,6 @@ from scsi_targets.iscsi.server import Server
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.raw import DiskImage
 from vlib_images.errors import CartridgeError
-from vlib_images.library.elements import ElementType
 from vlib_images.library.partition import Partition
 from vlib_images.library.state import StateDamaged
 
@@ -157,8 +156,6 @@ class Library:
         return Robot(self.files.inventory, drives, self.files.cartridges.open)
 
     def _make_changer(self, partition: Partition) -> MediaChanger:
-        for drive, address in zip(partition.elements[ElementType.DRIVE], partition.layout.drives, strict=True):
-            self.robot.drives[drive].installed(partition.serial_number, address)
         return MediaChanger(partition, self.robot, store=self._state, state_key=partition.name)
 
     def _make_disks(self) -> dict[str, BlockDevice]:

@@ -32,6 +32,7 @@ class StandardInquiryData(Structure, length=96):
     target_port_group_support = Bits(5, 5, 2, default=1)  # implicit: the device server alone sets the access state
     third_party_copy = Bits(5, 3, 1)
     protect = Bits(5, 0, 1)
+    vendor_specific_bit = Bits(6, 5, 1)
     multiple_ports = Bits(6, 4, 1)
     medium_changer = Bits(6, 3, 1)
     command_queuing = Bits(7, 1, 1, default=1)

@@ -49,10 +49,11 @@ class Inventory:
         self._database = database
         self.layout = layout
         self._changing = FairLock()  # taken before the database's turn
-        self._lock = threading.Lock()  # guards the two mappings, held for as long as memory takes
+        self._lock = threading.Lock()  # guards the three mappings, held for as long as memory takes
         with database.read() as connection:
             self._records = inventory_rows.read(connection, database.path)
         self._occupant = {record.place: barcode for barcode, record in self._records.items() if record.place}
+        self._shown: dict[Place, Element] = {}  # what has been asked for since it changed
         self.evicted = self._evict()
 
     # ---- questions -------------------------------------------------------------------------------------------------
@@ -220,11 +221,13 @@ class Inventory:
                 old = self._records.pop(barcode, None)
                 if old is not None and old.place is not None:
                     del self._occupant[old.place]
+                    self._shown.pop(old.place, None)
             for barcode, record in changes.items():
                 if record is not None:
                     self._records[barcode] = record
                     if record.place is not None:
                         self._occupant[record.place] = barcode
+                        self._shown.pop(record.place, None)
 
     def _evict(self) -> list[str]:
         homeless = sorted(b for place, b in self._occupant.items() if self.layout.address_of(place) is None)
@@ -240,6 +243,11 @@ class Inventory:
     # ---- lookups in memory -----------------------------------------------------------------------------------------
 
     def _element(self, address: int, place: Place) -> Element:
+        if (shown := self._shown.get(place)) is None:
+            shown = self._shown[place] = self._look(address, place)
+        return shown
+
+    def _look(self, address: int, place: Place) -> Element:
         barcode = self._occupant.get(place)
         if barcode is None:
             return Element(address, *place, None, None, False)

@@ -7,10 +7,13 @@ its own is here too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
-from vlib_images.library.elements import Layout
+from vlib_images.library.elements import ElementType, Layout
+from vlib_images.library.partition import Partition
 
 # NUMBER OF ELEMENTS of READ ELEMENT STATUS has 16 bits.
 MAXIMUM_ELEMENTS = 0xFFFF
@@ -38,8 +41,8 @@ class ChangerModel:
     drive_identifier: DriveIdentifier = DriveIdentifier.T10_VENDOR
     # Whether MOVE MEDIUM out of a drive unloads it first. Libraries that do not answer 53/02 until a host has unloaded.
     unloads_drives: bool = True
-    # Bits of standard INQUIRY data that the model sets, by byte: where it says that it has a bar code reader.
-    inquiry_bits: tuple[tuple[int, int], ...] = ()
+    # Fields of standard INQUIRY data that are the model's own: where it says that it has a bar code reader.
+    inquiry_fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def name(self) -> str:
@@ -65,6 +68,33 @@ class ChangerModel:
         starts = _without_overlap([wanted[name] for name in names])
         return Layout(**{name: range(s, s + wanted[name][1]) for name, s in zip(names, starts, strict=True)})
 
+    def partition(
+        self,
+        name: str,
+        serial_number: str,
+        *,
+        transport: Sequence[int],
+        storage: Sequence[int],
+        import_export: Sequence[int],
+        drives: Sequence[int],
+        barcodes: str = "*",
+    ) -> Partition:
+        """A partition that presents itself as such a library, with these elements of the inventory in this order.
+        ValueError: more elements than a media changer can have, or one twice."""
+        return Partition(
+            name=name,
+            model=self.name,
+            serial_number=serial_number,
+            layout=self.layout(slots=len(storage), import_export=len(import_export), drives=len(drives)),
+            elements={
+                ElementType.TRANSPORT: transport,
+                ElementType.STORAGE: storage,
+                ElementType.IMPORT_EXPORT: import_export,
+                ElementType.DRIVE: drives,
+            },
+            barcodes=barcodes,
+        )
+
 
 def _without_overlap(runs: list[tuple[int, int]]) -> list[int]:
     """First addresses for runs of (wanted first address, length), in order, none over another or past 65535."""
@@ -80,18 +110,19 @@ def _without_overlap(runs: list[tuple[int, int]]) -> list[int]:
     return starts
 
 
-_BAR_CODE_READER = ((55, 0x01),)
-_SCALAR_BAR_CODE_READER = ((6, 0x20), (55, 0x01))
+_BAR_CODE_READER = {"vendor_specific": bytes(19) + b"\x01"}  # BarC, bit 0 of byte 55
+_SCALAR_BAR_CODE_READER = {**_BAR_CODE_READER, "vendor_specific_bit": 1}  # and bit 5 of byte 6
+
 _MODELS = (
     # TS3500 and TS4500; then TS3100, TS3200 and TS4300.
     ChangerModel("IBM", "03584L32", "A510", 1, 1025, 769, 257),
-    ChangerModel("IBM", "3573-TL", "F.11", 1, 4096, 16, 256, inquiry_bits=_BAR_CODE_READER),
+    ChangerModel("IBM", "3573-TL", "F.11", 1, 4096, 16, 256, inquiry_fields=_BAR_CODE_READER),
     # MSL2024, MSL4048, MSL6480; then ESL G3.
     ChangerModel("HP", "MSL G3 Series", "8.70", 0, 1001, 101, 1, DriveIdentifier.SERIAL_NUMBER),
     ChangerModel("HP", "ESL G3 Series", "665H", 1, 4096, 16, 256),
-    ChangerModel("QUANTUM", "Scalar i3", "210G", 1, 4096, 16, 256, inquiry_bits=_SCALAR_BAR_CODE_READER),
-    ChangerModel("QUANTUM", "Scalar i6", "210G", 1, 4096, 16, 256, inquiry_bits=_SCALAR_BAR_CODE_READER),
-    ChangerModel("ADIC", "Scalar i2000", "735A", 1, 4096, 16, 256, inquiry_bits=_SCALAR_BAR_CODE_READER),
+    ChangerModel("QUANTUM", "Scalar i3", "210G", 1, 4096, 16, 256, inquiry_fields=_SCALAR_BAR_CODE_READER),
+    ChangerModel("QUANTUM", "Scalar i6", "210G", 1, 4096, 16, 256, inquiry_fields=_SCALAR_BAR_CODE_READER),
+    ChangerModel("ADIC", "Scalar i2000", "735A", 1, 4096, 16, 256, inquiry_fields=_SCALAR_BAR_CODE_READER),
     ChangerModel("STK", "L700", "0318", 0, 1000, 10, 500, DriveIdentifier.SERIAL_NUMBER),
     ChangerModel("STK", "SL500", "1501", 0, 1000, 10, 500, DriveIdentifier.SERIAL_NUMBER),
 )

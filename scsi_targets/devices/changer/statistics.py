@@ -7,6 +7,8 @@ import threading
 import structlog
 
 from scsi_targets.devices.unit.logical_unit import StateStore
+from scsi_targets.devices.unit.part import Part, log_page
+from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.t10.log_pages import LogParameter, counter
 
 log = structlog.get_logger(__name__)
@@ -21,8 +23,8 @@ TAPE_ALERT_FLAGS = 64
 LIBRARY_HARDWARE_A = 0x01  # "trouble communicating with the drive"
 
 
-class ChangerStatistics:
-    """Counters that survive a restart. Thread-safe."""
+class ChangerStatistics(Part):
+    """Counters that survive a restart, and their log pages. Thread-safe."""
 
     def __init__(self, store: StateStore, key: str) -> None:
         self._store, self._key = store, key
@@ -49,22 +51,25 @@ class ChangerStatistics:
         """An initiator asked for an inventory."""
         self._add({INVENTORY_SCANS: 1})
 
-    def reset(self) -> None:
-        """LOG SELECT set every counter to zero."""
-        with self._lock:
-            self._counts = dict.fromkeys(COUNTED, 0)
-            self._save()
-
-    def parameters(self) -> list[LogParameter]:
-        """The media changer statistics log page."""
+    @log_page(0x14)
+    def media_changer_statistics(self, nexus: Nexus) -> list[LogParameter]:
+        """Media changer statistics log page (SMC-3 7.2.2)."""
         with self._lock:
             return [counter(code, value, width=4) for code, value in self._counts.items()]
 
-    def take_tape_alerts(self) -> list[LogParameter]:
-        """The TapeAlert log page; the flags that were set are cleared thereby."""
+    @log_page(0x2E)
+    def tape_alert(self, nexus: Nexus) -> list[LogParameter]:
+        """TapeAlert log page (SMC-3 7.2.3); reading it clears the flags."""
         with self._lock:
             alerts, self._alerts = self._alerts, set()
         return [LogParameter(flag, bytes([flag in alerts])) for flag in range(1, TAPE_ALERT_FLAGS + 1)]
+
+    def reset_log_page(self, page: int, subpage: int) -> None:
+        """LOG SELECT with PCR sets every counter to zero."""
+        if page == 0x14:
+            with self._lock:
+                self._counts = dict.fromkeys(COUNTED, 0)
+                self._save()
 
     def _add(self, amounts: dict[int, int]) -> None:
         with self._lock:

@@ -11,23 +11,12 @@ from scsi_targets.t10 import smc
 from tests.support.database import new_database
 from tests.unit.devices.changer.support import Bay, Tape, move, status
 from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
-from vlib_images.library.inventory import ElementType, Inventory, Layout
+from vlib_images.library.inventory import Inventory, Layout
 from vlib_images.library.partition import Partition, refuse_overlap
 
 LIBRARY = Layout(range(1, 2), storage=range(4096, 4140), import_export=range(16, 20), drives=range(256, 259))
 IBM, HP = MODELS["IBM 3573-TL"], MODELS["HP MSL G3 Series"]
 READY = bytes(6)
-
-
-def cut(model, name, slots, mail, drives, barcodes="*"):
-    layout = model.layout(slots=len(slots), import_export=len(mail), drives=len(drives))
-    elements = {
-        ElementType.TRANSPORT: LIBRARY.transport,
-        ElementType.STORAGE: slots,
-        ElementType.IMPORT_EXPORT: mail,
-        ElementType.DRIVE: drives,
-    }
-    return Partition(name, model.name, f"LIB_{name}", layout, elements, barcodes)
 
 
 class Site:
@@ -43,9 +32,11 @@ class Site:
         self.opened = []
         self.robot = Robot(self.inventory, self.bays, self.open)
         self.parts = [
-            cut(IBM, "a", range(4096, 4116), range(16, 18), range(256, 257)),
-            cut(HP, "b", (*range(4116, 4126), *range(4130, 4140)), (19, 18), (258, 257), "B*"),
-        ]
+            IBM.partition("a", "LIB_a", transport=LIBRARY.transport, storage=range(4096, 4116),
+                          import_export=range(16, 18), drives=range(256, 257)),
+            HP.partition("b", "LIB_b", transport=LIBRARY.transport, storage=(*range(4116, 4126), *range(4130, 4140)),
+                         import_export=(19, 18), drives=(258, 257), barcodes="B*"),
+        ]  # fmt: skip
         refuse_overlap(self.parts)
         self.a, self.b = self.changers = [MediaChanger(part, self.robot, state_key=part.name) for part in self.parts]
 
@@ -96,6 +87,29 @@ def test_drives_are_numbered_from_the_first_and_named_as_they_are(site):
     assert [data[16:18], data[32:42]] == [bytes.fromhex("0001"), b"10WT000002"]
     assert [data[42:44], data[58:68]] == [bytes.fromhex("0002"), b"10WT000001"]
     assert b"10WT" not in data_of(send(site.b, status(element_type_code=4)))
+
+
+def test_drives_know_by_which_address_they_are_shown(site):
+    assert [bay.shown_at for bay in site.bays.values()] == [("LIB_a", 256), ("LIB_b", 2), ("LIB_b", 1)]
+
+
+def test_a_partition_that_changes_is_told(site):
+    for changer in site.changers:
+        changer.nexus_established(ALPHA)
+        send(changer, READY)
+    before = everything(site.a)
+    for import_export, first in (((19, 18), (6, 0x28, 0x00)), ((19,), (6, 0x28, 0x01))):
+        site.b.show(HP.partition("b", "LIB_b", transport=LIBRARY.transport, storage=range(4116, 4140),
+                                 import_export=import_export, drives=(257, 258)))  # fmt: skip
+        assert [sense_of(send(site.b, READY)) for _ in range(2)] == [first, (6, 0x2A, 0x01)]
+    assert mode_page(site.b, 0x1D) == bytes.fromhex("9d12 0000 0001 03e9 0018 0065 0001 0001 0002 0000")
+    assert (site.bays[257].shown_at, site.bays[258].shown_at) == (("LIB_b", 1), ("LIB_b", 2))
+    assert send(site.b, move(1024, 1)).status == 2
+    assert send(site.b, move(1001, 1)).status == 0
+    assert site.bays[257].cartridge.barcode == "B00000L6"
+    assert everything(site.a) == before
+    with pytest.raises(ValueError, match="is not what this media changer was made for"):
+        site.b.show(site.a.partition)
 
 
 def test_moves_go_by_the_partitions_addresses(site):
