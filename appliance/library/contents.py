@@ -1,42 +1,47 @@
 """What a library contains, kept in its state: taken over from tapebay.toml once, changed by verbs and by `apply`.
 
-Two documents: the content, and what tapebay.toml declared when it was last applied. The second is what tells a change
-of the file from a change that a verb made.
+A row of the database for each device, target and account, and what tapebay.toml declared when it was last applied. The
+second is what tells a change of the file from a change that a verb made.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
 from appliance.failures import Failure, OperatorError
-from appliance.library.plan import Plan, compare
+from appliance.library.plan import Plan, compare, row_key
 from appliance.settings.content import Content, ContentError, declared_in, settled, with_content
 from appliance.settings.problems import problems_of
-from appliance.settings.settings import Settings
-from vlib_images.library.state import JsonValue, StateStore
+from appliance.settings.settings import CHANGER, Settings
+from vlib_images.library.database import content_rows
+from vlib_images.library.database.content_rows import StoredContent
+from vlib_images.library.database.database import Database
 
 log = structlog.get_logger(__name__)
 
-NAMESPACE = "content"
-CONTENT, APPLIED = "content", "applied"
+
+_DEVICES = {"drive": "drives", "disk": "disks"}
+_LUN = "automatic_lun"  # a disk has a `lun` of its own, which an operator gave it
 
 
 class Contents:
     """The content of one library, and the settings that it makes of tapebay.toml (`declared`)."""
 
-    def __init__(self, store: StateStore, declared: Settings) -> None:
+    def __init__(self, database: Database, declared: Settings) -> None:
         """Raises OperatorError CONFIGURATION when what is kept cannot be used."""
-        self._store = store
+        self._database = database
         self._declared = declared
-        kept = store.items(NAMESPACE)
-        if CONTENT not in kept:
+        self._stored = content_rows.load(database)
+        if self._stored.applied is None:
             self._content = self._applied = declared_in(declared)
             self._keep()
             log.info("the content of tapebay.toml is taken over; from now on verbs and `tapebay apply` change it")
         else:
-            self._content = _read(kept[CONTENT])
-            self._applied = _read(kept[APPLIED])
+            self._content = _read(_documents(self._stored))
+            self._applied = _read(self._stored.applied)
         self.settings = self._settings_with(self._content)
 
     @property
@@ -73,8 +78,9 @@ class Contents:
         self.settings = self._settings_with(self._content)
 
     def _keep(self) -> None:
-        changes: dict[str, JsonValue] = {CONTENT: self._content.to_json(), APPLIED: self._applied.to_json()}
-        self._store.update(NAMESPACE, changes)
+        after = StoredContent(_rows(self._content), self._applied.to_json())
+        content_rows.change(self._database, self._stored, after)
+        self._stored = after
 
     def _settings_with(self, content: Content) -> Settings:
         try:
@@ -84,7 +90,38 @@ class Contents:
             raise OperatorError(Failure.CONFIGURATION, message) from None
 
 
-def _read(document: JsonValue) -> Content:
+def _rows(content: Content) -> dict[str, dict[str, dict[str, Any]]]:
+    """A row for each device, target and account. A device's says what it is, and its LUN."""
+    documents = content.to_json()
+    luns = documents.get("luns", {})
+    devices = {CHANGER: {"kind": CHANGER, **documents.get("changer", {})}}
+    for kind, field in _DEVICES.items():
+        devices |= {document["name"]: {"kind": kind, **document} for document in documents.get(field, [])}
+    return {
+        "devices": {name: {**row, _LUN: luns[name]} if name in luns else row for name, row in devices.items()},
+        "targets": {document["iqn"]: document for document in documents.get("targets", [])},
+        "accounts": {
+            row_key(account): document
+            for account, document in zip(content.accounts, documents.get("accounts", []), strict=True)
+        },
+    }
+
+
+def _documents(stored: StoredContent) -> dict[str, Any]:
+    """The document that _rows() took apart."""
+    devices = {name: dict(row) for name, row in stored.rows["devices"].items()}
+    luns = {name: row.pop(_LUN) for name, row in devices.items() if _LUN in row}
+    kinds = {name: row.pop("kind") for name, row in devices.items()}
+    return {
+        "changer": devices.get(CHANGER, {}),
+        **{field: [devices[n] for n in devices if kinds[n] == kind] for kind, field in _DEVICES.items()},
+        "targets": list(stored.rows["targets"].values()),
+        "accounts": list(stored.rows["accounts"].values()),
+        "luns": luns,
+    }
+
+
+def _read(document: Any) -> Content:
     try:
         return Content.model_validate(document)
     except ValidationError as error:

@@ -41,7 +41,7 @@ class LibraryFiles:
         self.changing = threading.Lock()  # one operator at a time makes or deletes things
         self.database = database
         self.store = StateStore(database)
-        self.contents = Contents(self.store, declared)
+        self.contents = Contents(database, declared)
         if apply:
             self._apply()
         self.inventory = Inventory(database, self.settings.layout())

@@ -69,10 +69,11 @@ _NOUNS = {"changer": "changer", "drive": "drives", "disk": "disks", "target": "t
 def _rows(content: Content, field: str) -> Rows:
     if field == "changer":
         return {"changer": content.changer}
-    return {_key(row): row for row in getattr(content, field)}
+    return {row_key(row): row for row in getattr(content, field)}
 
 
-def _key(row: Any) -> str:
+def row_key(row: Any) -> str:
+    """What tells a device, a target or an account from the others of its kind."""
     if isinstance(row, ChapAccount):
         return f"{row.user} (initiator {row.initiator}, target {row.target})"
     return str(row.iqn if hasattr(row, "iqn") else row.name)

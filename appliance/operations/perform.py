@@ -13,6 +13,7 @@ from appliance.failures import Failure, OperatorError, explained
 from appliance.operations import VERBS
 from appliance.operations.verb import OnFiles, OnLibrary, OnSettings, Parameters, Progress, Verb, no_progress
 from appliance.settings.problems import problems_of
+from vlib_images.library.actor import OPERATOR, acting_as
 
 if TYPE_CHECKING:
     from appliance.library.files import LibraryFiles
@@ -55,7 +56,7 @@ def parameters_of(verb: Verb, given: Mapping[str, Any], label: Callable[[str], s
 
 def perform(verb: Verb, context: OnSettings, parameters: Parameters) -> Any:
     """The verb's result, as JSON can hold it. Raises OperatorError, Cancelled."""
-    with translated():
+    with translated(), acting_as(OPERATOR):
         return verb.adapter.dump_python(verb.run(context, parameters), mode="json", by_alias=True)
 
 

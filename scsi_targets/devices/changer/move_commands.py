@@ -13,6 +13,7 @@ from scsi_targets.devices.unit.prevention import RemovalPrevention
 from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10 import sense, smc, spc
 from scsi_targets.t10.sense import CheckCondition
+from vlib_images.library.actor import acting_as
 from vlib_images.library.elements import ElementEmpty, ElementFull, InventoryError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class MoveCommands(Part):
             cdb, smc.MoveMedium.source_element_address, smc.MoveMedium.destination_element_address
         )
         _refuse_inverting(cdb, smc.MoveMedium.invert)
-        with self._refusals():
+        with self._refusals(), acting_as(task.nexus.initiator_name):
             self._changer.robot.move(source, destination, manner=self._manner, by=self._changer)
 
     @handles(smc.ExchangeMedium, permission=Permission.MOVE, slow=True, timeout_seconds=MOVE_TIMEOUT_SECONDS)
@@ -53,7 +54,7 @@ class MoveCommands(Part):
             smc.ExchangeMedium.second_destination_element_address,
         )
         _refuse_inverting(cdb, smc.ExchangeMedium.invert_1, smc.ExchangeMedium.invert_2)
-        with self._refusals():
+        with self._refusals(), acting_as(task.nexus.initiator_name):
             self._changer.robot.exchange(source, first, second, manner=self._manner, by=self._changer)
 
     @handles(smc.PositionToElement, permission=Permission.MOVE, timeout_seconds=MOVE_TIMEOUT_SECONDS)

@@ -20,6 +20,7 @@ from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense, spc
 from scsi_targets.t10.mode_pages import ControlModePage
 from scsi_targets.t10.sense import CheckCondition
+from vlib_images.library.actor import acting_as
 
 if TYPE_CHECKING:
     from scsi_targets.devices.unit.device import Device
@@ -107,7 +108,8 @@ class ModeCommands(Part):
                 start, end = self._descriptor_span(header, header_class.length, len(data))
                 pages = self._check(header, data, start, end, task.nexus)
             if save:
-                unit.keep("mode", unit.mode.saved_state(pages))
+                with acting_as(task.nexus.initiator_name):
+                    unit.keep("mode", unit.mode.saved_state(pages))
             with unit.lock:
                 self._change(task.nexus, header, data[start:end], pages, save)
 

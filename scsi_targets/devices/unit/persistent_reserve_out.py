@@ -26,6 +26,7 @@ from scsi_targets.devices.unit.transport_id import MAX_TRANSPORT_ID_BYTES, initi
 from scsi_targets.t10 import sense, spc
 from scsi_targets.t10.persistent_reservation import BasicParameterList, RegisterAndMoveParameterList
 from scsi_targets.t10.sense import CheckCondition
+from vlib_images.library.actor import acting_as
 
 if TYPE_CHECKING:
     from scsi_targets.devices.unit.primary import PrimaryCommands
@@ -57,7 +58,7 @@ class PersistentReserveOut(Part):
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, BasicParameterList.specify_initiator_ports)
         if given.all_target_ports:  # ATP_C is zero in REPORT CAPABILITIES
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, BasicParameterList.all_target_ports)
-        with self._changing() as after:
+        with self._changing(task.nexus) as after:
             tell = after.register(
                 task.nexus,
                 given.reservation_key,
@@ -72,7 +73,7 @@ class PersistentReserveOut(Part):
     )
     def reserve_persistent(self, cdb: spc.ReservePersistent, task: Task) -> None:
         given = self._basic(cdb, task)
-        with self._changing() as after:
+        with self._changing(task.nexus) as after:
             after.reserve_persistent(task.nexus, given.reservation_key, self._type(cdb))
 
     @handles(
@@ -80,14 +81,14 @@ class PersistentReserveOut(Part):
     )
     def release_persistent(self, cdb: spc.ReleasePersistent, task: Task) -> None:
         given = self._basic(cdb, task)
-        with self._changing() as after:
+        with self._changing(task.nexus) as after:
             tell = after.release_persistent(task.nexus, given.reservation_key, cdb.type)
         self._unit.establish_unit_attention(sense.RESERVATIONS_RELEASED, tell)
 
     @_handles(spc.ClearPersistent)
     def clear_persistent(self, cdb: spc.ClearPersistent, task: Task) -> None:
         given = self._basic(cdb, task)
-        with self._changing() as after:
+        with self._changing(task.nexus) as after:
             tell = after.clear(task.nexus, given.reservation_key)
         self._unit.establish_unit_attention(sense.RESERVATIONS_PREEMPTED, tell)
 
@@ -95,7 +96,7 @@ class PersistentReserveOut(Part):
     @_handles(spc.PreemptAndAbort)
     def preempt(self, cdb: spc.PersistentReserveOutCommand, task: Task) -> None:
         given = self._basic(cdb, task)
-        with self._changing(preempts=True) as after:
+        with self._changing(task.nexus, preempts=True) as after:
             removed, released = after.preempt(
                 task.nexus, given.reservation_key, given.service_action_reservation_key, self._type(cdb)
             )
@@ -116,7 +117,7 @@ class PersistentReserveOut(Part):
         data = parameter_list(task, cdb.parameter_list_length, field, minimum=RegisterAndMoveParameterList.length)
         given = RegisterAndMoveParameterList.decode(data)
         to = self._destination(data, given, task)
-        with self._changing() as after:
+        with self._changing(task.nexus) as after:
             after.register_and_move(
                 task.nexus,
                 given.reservation_key,
@@ -151,10 +152,10 @@ class PersistentReserveOut(Part):
     # ---- checks --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _changing(self, *, preempts: bool = False) -> Iterator[Reservations]:
-        """changed_reservations(), with what it refuses in SCSI's words."""
+    def _changing(self, nexus: Nexus, *, preempts: bool = False) -> Iterator[Reservations]:
+        """changed_reservations() on behalf of a nexus, with what it refuses in SCSI's words."""
         try:
-            with self._unit.changed_reservations(preempts=preempts) as after:
+            with acting_as(nexus.initiator_name), self._unit.changed_reservations(preempts=preempts) as after:
                 if after.legacy_holder is not None:  # a RESERVE, the holder's own included (SPC-2 5.5.1)
                     raise Conflict
                 yield after

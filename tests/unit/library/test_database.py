@@ -4,10 +4,12 @@ import errno
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, insert, select
 from sqlalchemy.dialects import postgresql
@@ -15,11 +17,12 @@ from sqlalchemy.schema import CreateTable
 
 from tests.support.database import new_database, open_again
 from tests.support.full_disk import nothing_can_be_written
-from vlib_images.library.database import events, schema
+from vlib_images.library.actor import acting_as
+from vlib_images.library.database import events, schema, sqlite
 from vlib_images.library.database.batches import batches
 from vlib_images.library.database.database import Database
 from vlib_images.library.database.errors import DatabaseClosed, DatabaseMissing, StateDamaged
-from vlib_images.library.database.events import Event, acting_as
+from vlib_images.library.database.events import Event
 from vlib_images.library.database.fair_lock import FairLock
 from vlib_images.library.database.upgrade import configuration
 from vlib_images.library.state import StateStore
@@ -183,6 +186,43 @@ def test_the_migrations_end_in_the_schema(tmp_path: Path) -> None:
     made = sqlite3.connect(new_database(tmp_path / "new").path)
     tables = "SELECT name, type FROM sqlite_schema ORDER BY name"
     assert made.execute(tables).fetchall() == [tuple(row) for row in connection.exec_driver_sql(tables)]
+
+
+def test_an_older_schema_is_brought_up_to_date_and_keeps_what_it_held(tmp_path: Path) -> None:
+    old = migrated(tmp_path / "tapebay.db", "0001")
+    row = schema.seal(schema.state, {"namespace": "identity", "key": "library_id", "document": '"id"'})
+    with old.begin():
+        sqlite.mark(old)
+        old.execute(insert(schema.state), [row])
+    old.close()
+    database = open_again(tmp_path)
+    assert StateStore(database).get("identity", "library_id") == "id"
+    with database.read() as connection:
+        assert connection.execute(select(schema.devices)).all() == []
+    database.close()
+    assert sqlite3.connect(tmp_path / "tapebay.db").execute("SELECT * FROM alembic_version").fetchall() == [("0002",)]
+
+
+def test_an_interrupted_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = migrated(tmp_path / "tapebay.db", "0001")
+    with old.begin():
+        sqlite.mark(old)
+    old.close()
+    tables = "SELECT name FROM sqlite_schema ORDER BY name"
+    before = sqlite3.connect(tmp_path / "tapebay.db").execute(tables).fetchall()
+    made = Operations.create_table
+
+    def fails_in_the_middle(self: Operations, name: str, *arguments: Any, **named: Any) -> Any:
+        if name == "accounts":
+            raise OSError(28, "No space left on device")
+        return made(self, name, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Operations, "create_table", fails_in_the_middle)
+        with pytest.raises(OSError, match="No space"):
+            open_again(tmp_path)
+    assert sqlite3.connect(tmp_path / "tapebay.db").execute(tables).fetchall() == before
+    open_again(tmp_path).close()
 
 
 def test_a_newer_schema_is_refused(database: Database, tmp_path: Path) -> None:

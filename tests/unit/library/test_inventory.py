@@ -10,9 +10,9 @@ from sqlalchemy.exc import IntegrityError
 
 from tests.support.database import new_database, open_again
 from tests.support.full_disk import nothing_can_be_written
+from vlib_images.library.actor import acting_as
 from vlib_images.library.database import events, inventory_rows
 from vlib_images.library.database.errors import StateDamaged
-from vlib_images.library.database.events import acting_as
 from vlib_images.library.database.inventory_rows import Record
 from vlib_images.library.inventory import (
     BadBarcode,

@@ -2,20 +2,18 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, select
 
+from vlib_images.library.actor import actor
 from vlib_images.library.database import schema
 
 KEPT_EVENTS: Final = (
     200_000  # about 20 MB, read at each start; a peer that changes its reservation for ever does not fill the disk
 )
-_actor: ContextVar[str] = ContextVar("actor", default="library")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +34,13 @@ class RecordedEvent(Event):
     actor: str = ""
 
 
-@contextmanager
-def acting_as(actor: str) -> Iterator[None]:
-    """Changes in this block, by this thread, are recorded as done by `actor` ("operator", an initiator's name)."""
-    token = _actor.set(actor[:255])
-    try:
-        yield
-    finally:
-        _actor.reset(token)
-
-
 def record(connection: Connection, happened: Iterable[Event]) -> None:
     """Write events within a transaction."""
-    actor, now = _actor.get(), time.time_ns() // 1000
+    now = time.time_ns() // 1000
     rows = [
         {
             "at_microseconds": now,
-            "actor": actor,
+            "actor": actor(),
             "action": event.action,
             "subject": event.subject,
             "details": json.dumps(event.details, sort_keys=True),

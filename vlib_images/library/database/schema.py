@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from datamover.engine import crc32c
 
-REVISION: Final = "0001"  # the newest migration, which these tables are the outcome of
+REVISION: Final = "0002"  # the newest migration, which these tables are the outcome of
 
 metadata = MetaData(
     naming_convention={
@@ -67,6 +67,24 @@ def _documents(name: str) -> Table:
 reservations = _documents("reservations")  # persistent reservations with APTPL, a row for each logical unit
 saved_mode_pages = _documents("saved_mode_pages")  # a row for each logical unit
 state = _documents("state")  # counters, erasures under way, the library's identity
+
+
+def _content(name: str) -> Table:
+    """What the library contains: JSON documents by name, in the order in which they were given."""
+    return Table(
+        name,
+        metadata,
+        Column("name", String(512), primary_key=True),
+        Column("position", Integer, nullable=False),
+        Column("document", Text, nullable=False),
+        Column("crc32c", BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+
+
+devices = _content("devices")  # changer, drives, disks
+targets = _content("targets")
+accounts = _content("accounts")  # secrets included
 
 # Who changed what, when: each row is written in the transaction of the change that it tells of.
 events = Table(

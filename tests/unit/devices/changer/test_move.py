@@ -9,6 +9,7 @@ from scsi_targets.devices.unit.task import Task
 from scsi_targets.t10 import sense, smc
 from tests.unit.devices.changer.support import DRIVE, MAIL, SLOT, Library, move, status
 from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
+from vlib_images.library.database import events
 
 
 @pytest.fixture
@@ -282,3 +283,11 @@ def test_the_lock_falls_with_its_nexus_and_with_a_reset(library):
         end()
         library.robot.insert("A00009LX", MAIL)
         library.robot.remove(MAIL)
+
+
+def test_the_audit_record_names_the_initiator(library):
+    send(library.changer, move(SLOT, DRIVE), nexus=BETA)
+    with library.database.read() as connection:
+        newest = events.latest(connection, 1)[0]
+    assert (newest.actor, newest.action, newest.subject) == (BETA.initiator_name, "cartridge moved", "A00001L6")
+    assert newest.details == {"from": "storage:0", "to": "drive:0"}
