@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+
 import structlog
 
 from scsi_targets.devices.disk.erasure import Erasure, Kind, Plan
@@ -19,6 +22,7 @@ from vlib_images.disk.image import Image
 log = structlog.get_logger(__name__)
 
 ERASE_TIMEOUT_SECONDS = 24 * 3600
+_erases = partial(handles, medium=REQUIRED, writes=True, concurrent=True, timeout_seconds=ERASE_TIMEOUT_SECONDS)
 RECOVERY = (sbc.SanitizeCommand, sbc.FormatUnit)  # what a disk takes whose erasure has failed
 
 
@@ -31,6 +35,7 @@ class Erasing(DiskPart):
     def __init__(self, disk: BlockStorage, bytes_per_second: int | None = None) -> None:
         self._disk = disk
         self._bytes_per_second = bytes_per_second
+        self._beginning = threading.Lock()  # one erasure is begun at a time; the store works without the unit's lock
         self.running: Erasure | None = None
         self.failure: Plan | None = None
 
@@ -71,10 +76,15 @@ class Erasing(DiskPart):
     # ---- running ---------------------------------------------------------------------------------------------------
 
     def _begin(self, plan: Plan, task: Task, *, immediate: bool, moved: int) -> Response:
-        assert self._disk.image is not None  # or check_medium() had refused
-        self._disk.keep("erasure", plan.to_state())
-        self.failure = None
-        erasure = self._start(plan, self._disk.image)
+        image = self._disk.image
+        if image is None:  # taken out since the command was checked
+            raise CheckCondition(sense.MEDIUM_NOT_PRESENT)
+        with self._beginning:
+            if self.running is not None:  # another one, since this command was checked
+                self._disk.check_ready()
+            self._disk.keep("erasure", plan.to_state())
+            self.failure = None
+            erasure = self._start(plan, image)
         if immediate:
             return Response(data_length=moved)
         return self._disk.defer(task, lambda: self._await(erasure, moved))
@@ -96,18 +106,28 @@ class Erasing(DiskPart):
     def _ended(self, error: Exception | None) -> None:
         assert self.running is not None
         plan = self.running.plan
-        state = None
+        failed = Plan.from_state(plan.to_state() | {"failed": True})
         if error is not None:
             log.error("an erasure failed", disk=self._disk.state_key, kind=plan.kind.value, reason=str(error))
-            self.failure = Plan.from_state(plan.to_state() | {"failed": True})
-            state = self.failure.to_state()
-        self._disk.store.put(f"{self._disk.state_key}/erasure", state)
+            self.failure = failed
+        try:
+            self._disk.keep("erasure", failed.to_state() if error is not None else None)
+        except CheckCondition:
+            # The next start would erase again: nothing may be written until another erasure can be recorded.
+            self.failure = failed
         self.running = None
         self._disk.update_access()
 
     # ---- FORMAT UNIT -----------------------------------------------------------------------------------------------
 
-    @handles(sbc.FormatUnit, medium=REQUIRED, writes=True, reservation=CONFLICTS, timeout_seconds=ERASE_TIMEOUT_SECONDS)
+    @handles(
+        sbc.FormatUnit,
+        medium=REQUIRED,
+        writes=True,
+        concurrent=True,
+        reservation=CONFLICTS,
+        timeout_seconds=ERASE_TIMEOUT_SECONDS,
+    )
     def format_unit(self, cdb: sbc.FormatUnit, task: Task) -> Response:
         if cdb.format_protection_information:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, sbc.FormatUnit.format_protection_information)
@@ -149,7 +169,7 @@ class Erasing(DiskPart):
 
     # ---- SANITIZE --------------------------------------------------------------------------------------------------
 
-    @handles(sbc.SanitizeOverwrite, medium=REQUIRED, writes=True, timeout_seconds=ERASE_TIMEOUT_SECONDS)
+    @_erases(sbc.SanitizeOverwrite)
     def sanitize_overwrite(self, cdb: sbc.SanitizeOverwrite, task: Task) -> Response:
         _refuse_reserved(cdb)
         header, field = sbc_pages.OverwriteParameterList, sbc.SanitizeCommand.parameter_list_length
@@ -171,11 +191,17 @@ class Erasing(DiskPart):
         )
         return self._begin(plan, task, immediate=bool(cdb.immediate), moved=len(data))
 
-    @handles(sbc.SanitizeBlockErase, medium=REQUIRED, writes=True, timeout_seconds=ERASE_TIMEOUT_SECONDS)
+    @_erases(sbc.SanitizeBlockErase)
     def sanitize_block_erase(self, cdb: sbc.SanitizeBlockErase, task: Task) -> Response:
         return self._sanitize(Kind.BLOCK_ERASE, cdb, task)
 
-    @handles(sbc.SanitizeCryptographicErase, medium=REQUIRED, writes=True, timeout_seconds=ERASE_TIMEOUT_SECONDS)
+    @handles(
+        sbc.SanitizeCryptographicErase,
+        medium=REQUIRED,
+        writes=True,
+        concurrent=True,
+        timeout_seconds=ERASE_TIMEOUT_SECONDS,
+    )
     def sanitize_cryptographic_erase(self, cdb: sbc.SanitizeCryptographicErase, task: Task) -> Response:
         return self._sanitize(Kind.CRYPTOGRAPHIC_ERASE, cdb, task)
 
@@ -185,7 +211,7 @@ class Erasing(DiskPart):
         plan = Plan(kind, unrestricted_exit=bool(cdb.allow_unrestricted_sanitize_exit))
         return self._begin(plan, task, immediate=bool(cdb.immediate), moved=0)
 
-    @handles(sbc.SanitizeExitFailureMode, permission=Permission.WRITE_DATA, medium=REQUIRED)
+    @handles(sbc.SanitizeExitFailureMode, permission=Permission.WRITE_DATA, medium=REQUIRED, concurrent=True)
     def sanitize_exit_failure_mode(self, cdb: sbc.SanitizeExitFailureMode, task: Task) -> None:
         _refuse_reserved(cdb)
         _refuse_parameter_list(cdb)
@@ -193,9 +219,10 @@ class Erasing(DiskPart):
             return
         if not self.failure.unrestricted_exit:  # only another sanitize operation ends it (SBC-4 4.11.4)
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB)
-        self._disk.keep("erasure", None)
-        self.failure = None
-        self._disk.update_access()
+        with self._beginning:
+            self._disk.keep("erasure", None)
+            self.failure = None
+            self._disk.update_access()
 
 
 def _failure_code(plan: Plan) -> sense.SenseCode:

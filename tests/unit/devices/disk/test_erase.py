@@ -247,3 +247,26 @@ def test_write_protected_disks_are_not_erased(tmp_path):
     for command, sent in ((cdb, data), (sbc.SanitizeBlockErase.encode(), None), (sbc.FormatUnit.encode(), None)):
         assert sense_of(send(disk, command, data=sent)) == (7, 0x27, 0)
     disk.close()
+
+
+def test_an_erasure_whose_end_cannot_be_recorded_bars_the_disk(tmp_path, monkeypatch):
+    """The next start would take it up again and erase what was written meanwhile."""
+    disk = make_disk(tmp_path)
+    put, full = disk.store.put, []
+
+    def fails(key, value):
+        if value is None or full:
+            full.append(key)
+            raise OSError(28, "state")
+        put(key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.store, "put", fails)
+        assert sense_of(wait_for(disk, sbc.SanitizeBlockErase.encode())) == (3, 0x31, 3)
+        assert full
+        assert sense_of(write(disk, 0, pattern(0))) == (3, 0x31, 3)
+        assert sense_of(send(disk, sbc.SanitizeBlockErase.encode())) == (5, 0x55, 3)
+        assert sense_of(write(disk, 0, pattern(0))) == (3, 0x31, 3)
+    assert wait_for(disk, sbc.SanitizeBlockErase.encode()).status == 0
+    assert write(disk, 0, pattern(0)).status == 0
+    disk.close()
