@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datamover.engine import LIMIT_TRANSFER_BYTES
 from scsi_targets.devices.copying.cscds import NAMERS
 from scsi_targets.devices.unit.dispatch import RowTable
-from scsi_targets.devices.unit.logical_unit import MAX_DEFERRED_TASKS
+from scsi_targets.devices.unit.task_set import MAX_DEFERRED_TASKS
 from scsi_targets.t10 import copy_descriptors as copy
 
 SegmentTypes = Mapping[int, type[copy.SegmentDescriptor]]  # by descriptor type code

@@ -18,11 +18,11 @@ from scsi_targets.devices.copying.records import CopyRecord, CopyRecords
 from scsi_targets.devices.copying.segments import implemented
 from scsi_targets.devices.unit import task as status
 from scsi_targets.devices.unit.dispatch import CONFLICTS, PERSISTENT_ALLOWED, RowTable, handles
-from scsi_targets.devices.unit.logical_unit import DEFERRED
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.part import Part, vpd_page
 from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Nexus, Response, Task
+from scsi_targets.devices.unit.task_set import DEFERRED
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition

@@ -146,7 +146,7 @@ class TapeBase(Device):
 
     def current_sense(self) -> Sense:
         """REQUEST SENSE while a slow command runs says so; LTFS asks that way after a long erase."""
-        return Sense(sense.OPERATION_IN_PROGRESS) if isinstance(self._running, Task) else super().current_sense()
+        return Sense(sense.OPERATION_IN_PROGRESS) if isinstance(self.tasks.running, Task) else super().current_sense()
 
     # ---- durability ----------------------------------------------------------------------------------------------
 

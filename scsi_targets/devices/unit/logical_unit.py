@@ -1,11 +1,9 @@
-"""The base of every logical unit: dispatch, legality, unit attentions, reservations, and the one worker.
+"""The base of every logical unit: dispatch, legality, nexuses, reservations, parts.
 
 Concurrency. `lock` guards the state of one logical unit and is held while a quick command runs, so quick commands of
-one logical unit exclude one another. A command whose row says `slow` runs on the worker thread without the lock; until
-it ends, every other command queues behind it in order, except those whose row says `while_busy`. A row that says
-`concurrent` is checked under the lock and runs outside it. A handler that sees from its CDB that it will take long may
-defer() the rest of its work to a thread of its own, and nothing waits for that. A guest that wants the unit for itself
-queues like a command; while a copy's guest has it, only commands whose row says `exclusive` queue behind it.
+one logical unit exclude one another. A command whose row says `slow` runs on the task set's worker without the lock. A
+row that says `concurrent` is checked under the lock and runs outside it. A handler that sees from its CDB that it will
+take long may defer() the rest of its work to a thread of its own, and nothing waits for that.
 
 Lock order, for whoever needs two: media changer, then tape drives by element address, then disks. Nothing takes a
 logical unit's lock while holding a connection's. A copy takes one unit's lock at a time; its places in the queues of
@@ -17,10 +15,9 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Final, Protocol
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import structlog
 
@@ -41,24 +38,13 @@ from scsi_targets.devices.unit.guest import Guest
 from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.reservations import Conflict, Reservations
 from scsi_targets.devices.unit.task import Nexus, Response, Task
+from scsi_targets.devices.unit.task_set import DEFERRED, TaskSet
+from scsi_targets.devices.unit.unit_attentions import UnitAttentions, is_reset
 from scsi_targets.t10 import sense
 from scsi_targets.t10.fields import Bits, Command
 from scsi_targets.t10.sense import CheckCondition, Sense, SenseCode
 
 log = structlog.get_logger(__name__)
-
-# A queue behind a slow command longer than this answers TASK SET FULL.
-MAX_QUEUED_TASKS = 1024
-# Tasks that run on threads of their own at one time; one more answers TASK SET FULL.
-MAX_DEFERRED_TASKS = 64
-# Unit attentions kept for one nexus; the list holds each condition at most once.
-MAX_UNIT_ATTENTIONS = 16
-
-# How long a task management function waits for what it has aborted to stop transferring data.
-ABORT_PATIENCE_SECONDS = 5.0
-
-# What defer() returns and its caller passes on: task.complete() will end the task.
-DEFERRED: Final = Response(status=-1)
 
 OPERATION_CODE = Bits(0, 7, 8)
 SERVICE_ACTION = Bits(1, 4, 5)
@@ -92,7 +78,6 @@ class LogicalUnit(Part):
     the spine is one of them, for what it does itself."""
 
     rows: RowTable = {}
-    abort_patience_seconds: ClassVar[float] = ABORT_PATIENCE_SECONDS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -106,14 +91,8 @@ class LogicalUnit(Part):
         self.reservations = Reservations.from_state(self.store.get(f"{state_key}/reservations"))
         self.descriptor_sense = False  # D_SENSE of the control mode page
         self.nexuses: set[Nexus] = set()
-        self._unit_attentions: dict[Nexus, list[SenseCode]] = {}  # only of nexuses that are logged in
-        self._queue: deque[tuple[Row, Task] | Guest] = deque()
-        self._running: Task | Guest | None = None  # what the rest of the queue waits for
-        self._deferred: dict[Task, threading.Thread] = {}
-        self._guests: list[Guest] = []
-        self._idle = threading.Condition(self.lock)
-        self._worker: threading.Thread | None = None
-        self._closing = False
+        self.attentions = UnitAttentions()
+        self.tasks = TaskSet(state_key, self.lock, perform=self._perform, failed=self._failed)
         self._withdrawn: RowTable = {}
         self.parts: tuple[Part, ...] = (self,)
         self.rows = copy_table(type(self).rows)
@@ -149,20 +128,13 @@ class LogicalUnit(Part):
         if row is None:
             return self._respond(task, CheckCondition(*self._unsupported(task.cdb)))
         with self.lock:
-            if (row.slow or self._running is not None or self._queue) and self._must_wait(row):
-                return self._enqueue(row, task)
+            tasks = self.tasks
+            if (row.slow or tasks.running is not None or tasks.queue) and tasks.must_wait(row):
+                return tasks.enqueue(row, task)
             if not row.concurrent:
                 return self._perform(row, task)
             refusal = self._check(row, task)
         return refusal if refusal is not None else self._handle(row, task)
-
-    def _must_wait(self, row: Row) -> bool:
-        """Whether a command queues, when there is something to queue behind or its row says slow."""
-        if row.while_busy:
-            return False
-        running = self._running
-        copying = isinstance(running, Guest) and running.nexus is not None
-        return row.exclusive if copying else True
 
     def _unsupported(self, cdb: bytes) -> tuple[SenseCode, Bits]:
         if isinstance(self.rows.get(cdb[0]), dict):
@@ -181,13 +153,14 @@ class LogicalUnit(Part):
         """The row's legality, in SAM-5's order (5.3.3): a unit attention for a reset, the reservation, other unit
         attentions, field checks, medium, write protection. What a reservation conflict goes before stays pending."""
         try:
-            waiting = self._unit_attentions.get(task.nexus) if self._unit_attentions and row.reports else None
-            if waiting and waiting[0].asc == sense.RESET_ASC:
-                raise CheckCondition(self._take(task.nexus, waiting))
+            attentions = self.attentions.waiting
+            waiting = attentions.get(task.nexus) if attentions and row.reports else None
+            if waiting is not None and is_reset(waiting[0]):
+                self._report_attention(task.nexus)
             if self.reservations.legacy_holder is not None or self.reservations.type is not None:
                 self.reservations.check(task.nexus, row.reservation)
-            if waiting:
-                raise CheckCondition(self._take(task.nexus, waiting))
+            if waiting is not None:
+                self._report_attention(task.nexus)
             if task.view is not None and task.view.permissions and not task.view.permits(task.lun, row.permission):
                 raise CheckCondition(sense.ACCESS_DENIED)
             if task.cdb[row.control_byte] & 1 << NACA_BIT:
@@ -199,6 +172,10 @@ class LogicalUnit(Part):
         except Exception as error:  # noqa: BLE001 - as in _handle
             return self._failure(row, task, error)
         return None
+
+    def _report_attention(self, nexus: Nexus) -> None:
+        if (code := self.attentions.take(nexus)) is not None:
+            raise CheckCondition(code)
 
     def admit(self, row: Row, task: Task) -> None:
         """The row's legality for what is done without that command, for whoever sent the one at hand: a copy. Raises
@@ -235,6 +212,9 @@ class LogicalUnit(Part):
                   cdb=task.cdb.hex(), exc_info=error)  # fmt: skip
         return self._respond(task, CheckCondition(sense.INTERNAL_TARGET_FAILURE))
 
+    def _failed(self) -> Response:
+        return Response(status.CHECK_CONDITION, Sense(sense.INTERNAL_TARGET_FAILURE).encode(self.descriptor_sense))
+
     def _meaning_of(self, row: Row, error: Exception) -> CheckCondition | None:
         try:
             return self.storage_failure(row, error)
@@ -267,168 +247,42 @@ class LogicalUnit(Part):
         """What an exception of the device's storage means in SCSI; None when it is not one of the storage's."""
         return None
 
-    # ---- the worker ----------------------------------------------------------------------------------------------
-
-    def _enqueue(self, row: Row, task: Task) -> Response | None:
-        if len(self._queue) >= MAX_QUEUED_TASKS or self._closing:
-            return Response(status.TASK_SET_FULL)
-        if not self._have_worker():
-            return Response(status.BUSY)
-        self._queue.append((row, task))
-        self._advance()
-        return None
-
-    def _have_worker(self) -> bool:
-        """Starts the worker, if there is none. False: the system has no thread now; the next command tries again."""
-        if self._worker is None:
-            worker = threading.Thread(target=self._work, name=f"worker {self.state_key}", daemon=True)
-            if not _started(worker):
-                return False
-            self._worker = worker
-        return True
-
-    def _advance(self) -> None:
-        """After the queue or what runs has changed: a guest whose turn it is gets it, a command gets the worker."""
-        if self._running is None and self._queue and isinstance(first := self._queue[0], Guest):
-            self._queue.popleft()
-            self._running = first
-            first.grant()
-        self._idle.notify_all()
-
-    def _work(self) -> None:
-        """The worker's life. Whatever befalls a command, the next one is served."""
-        while (found := self._next()) is not None:
-            row, task = found
-            try:
-                if not task.aborted and (response := self._perform(row, task)) is not None:
-                    self._finish(task, response)
-            except Exception as error:  # noqa: BLE001 - whatever it was, even a log that cannot be written
-                self._give_up(task, error)
-            finally:
-                with self.lock:
-                    self._running = None
-                    self._advance()
-
-    def _give_up(self, task: Task, error: Exception) -> None:
-        self._finish(task, self._respond(task, CheckCondition(sense.INTERNAL_TARGET_FAILURE)))
-        with suppress(Exception):  # when the log itself is what failed, there is nobody to tell
-            log.error("command failed inside the target", cdb=task.cdb.hex(), lun=task.lun, exc_info=error)
-
-    def _next(self) -> tuple[Row, Task] | None:
-        """Waits for a command that is the worker's; None: the unit is closing."""
-        with self.lock:
-            while self._running is not None or not self._queue or isinstance(self._queue[0], Guest):
-                if self._closing:
-                    return None
-                self._idle.wait()
-            found = self._queue.popleft()
-            assert not isinstance(found, Guest)
-            self._running = found[1]
-            return found
-
-    @staticmethod
-    def _finish(task: Task, response: Response) -> None:
-        if task.aborted:
-            return
-        try:
-            task.complete(response)
-        except Exception as error:  # noqa: BLE001 - the session is gone; the worker serves the others
-            log.info("response could not be delivered", lun=task.lun, reason=str(error))
+    # ---- the task set ----------------------------------------------------------------------------------------------
 
     def defer(self, task: Task, work: Callable[[], Response | None]) -> Response:
         """Runs `work` on a thread of its own, without the lock, and ends the task with what it returns or raises. Other
         commands go on meanwhile; work that takes long looks at task.aborted. A handler returns defer()'s result."""
         row = find_row(self.rows, task.cdb)
         assert row is not None  # a handler runs because there is a row
-        name = f"{row.command.__name__} {self.state_key}"
-        thread = threading.Thread(target=self._run_deferred, args=(row, task, work), name=name, daemon=True)
-        with self.lock:
-            if len(self._deferred) >= MAX_DEFERRED_TASKS or self._closing:
-                return Response(status.TASK_SET_FULL)
-            if not _started(thread):
-                return Response(status.BUSY)
-            self._deferred[task] = thread
-        return DEFERRED
 
-    def _work_deferred(self, row: Row, task: Task, work: Callable[[], Response | None]) -> Response:
-        try:
-            response = work() or Response()
-        except Exception as error:  # noqa: BLE001 - as in _handle
-            response = self._failure(row, task, error)
-        return response
+        def run() -> Response:
+            try:
+                return work() or Response()
+            except Exception as error:  # noqa: BLE001 - as in _handle
+                return self._failure(row, task, error)
 
-    def _run_deferred(self, row: Row, task: Task, work: Callable[[], Response | None]) -> None:
-        try:
-            response = self._work_deferred(row, task, work)
-        except Exception as error:  # noqa: BLE001 - as in _work
-            self._give_up(task, error)
-            response = None
-        with self.lock:
-            del self._deferred[task]
-            self._idle.notify_all()
-        if response is not None:
-            self._finish(task, response)
-
-    # ---- guests --------------------------------------------------------------------------------------------------
+        return self.tasks.defer(task, row.command.__name__, run)
 
     def welcome(self, guest: Guest) -> None:
-        """A guest begins. One that waits for its turn queues up; dismiss() ends it."""
-        with self.lock:
-            self._guests.append(guest)
-            if self._closing:
-                guest.clear(sense.LOGICAL_UNIT_NOT_SUPPORTED)
-            elif guest.waits:
-                self._queue.append(guest)
-                self._advance()
+        """A guest begins; dismiss() ends it."""
+        self.tasks.welcome(guest)
 
     def dismiss(self, guest: Guest) -> None:
         """Ends what welcome() began, if something else has not done so."""
-        with self.lock:
-            if guest in self._guests:
-                self._guests.remove(guest)
-            if guest in self._queue:
-                self._queue.remove(guest)
-            if self._running is guest:
-                self._running = None
-            self._advance()
-
-    def _clear_guests(self, code: SenseCode, of: Container[Nexus | None] | None = None) -> list[Guest]:
-        """Aborts what copy managers have under way here: all of them, or those that work for some nexuses."""
-        cleared = [guest for guest in self._guests if guest.nexus is not None and (of is None or guest.nexus in of)]
-        for guest in cleared:
-            guest.clear(code)
-            if not guest.active:
-                self.dismiss(guest)
-        return cleared
+        self.tasks.dismiss(guest)
 
     def occupy(self, timeout_seconds: float) -> bool:
         """Takes this logical unit for the robot: commands queue up as behind a slow command. False when it did not fall
         idle in time. vacate() ends it."""
-        robot = Guest(self, None, waits=True)
-        with self.lock:
-            self.welcome(robot)
-            if self._idle.wait_for(lambda: robot.granted, timeout_seconds):
-                return True
-            self.dismiss(robot)
-            return False
+        return self.tasks.occupy(Guest(self, None, waits=True), timeout_seconds)
 
     def vacate(self) -> None:
         """Ends what occupy() began."""
-        with self.lock:
-            if isinstance(self._running, Guest):
-                self.dismiss(self._running)
+        self.tasks.vacate()
 
     def close(self) -> None:
-        """Ends the worker after the command it runs; queued commands are aborted."""
-        with self.lock:
-            self._closing = True
-            self._abort_tasks(lambda task: True)
-            self._clear_guests(sense.LOGICAL_UNIT_NOT_SUPPORTED)
-            self._idle.notify_all()
-            threads = [self._worker, *self._deferred.values()]
-        for thread in threads:
-            if thread is not None and thread is not threading.current_thread():
-                thread.join()
+        """Ends the worker after the command it runs, then the parts; queued commands are aborted."""
+        self.tasks.close()
         for part in self.parts:
             if part is not self:
                 part.close()
@@ -438,62 +292,47 @@ class LogicalUnit(Part):
     def abort_task(self, nexus: Nexus, tag: int) -> bool:
         """ABORT TASK: True when the task was in this task set."""
         with self.lock:
-            hit = self._abort_tasks(lambda t: t.nexus == nexus and t.tag == tag)
-            self._await_end(hit)
+            hit = self.tasks.abort(lambda t: t.nexus == nexus and t.tag == tag)
+            self.tasks.await_end(hit)
             return bool(hit)
 
     def abort_task_set(self, nexus: Nexus) -> None:
         """ABORT TASK SET: every task of that nexus."""
         with self.lock:
-            self._await_end(self._abort_tasks(lambda t: t.nexus == nexus))
+            self.tasks.await_end(self.tasks.abort(lambda t: t.nexus == nexus))
+
+    def has_tasks_of(self, nexus: Nexus) -> bool:
+        """Whether a command of that nexus is queued or runs, or a copy works here for it."""
+        with self.lock:
+            return self.tasks.serves(nexus)
 
     def clear_task_set(self, nexus: Nexus) -> None:
         """CLEAR TASK SET: every task; the other nexuses are told (SAM-5 7.4, TST 000b)."""
         with self.lock:
-            hit = self._abort_tasks(lambda t: True)
-            cleared = self._clear_guests(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
+            hit = self.tasks.abort(lambda t: True)
+            cleared = self.tasks.clear_guests(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
             others = {t.nexus for t in hit} - {nexus}
             self.establish_unit_attention(sense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, others)
-            self._await_end(hit, cleared)
+            self.tasks.await_end(hit, cleared)
 
     def abort_tasks_of(self, nexuses: Container[Nexus | None], code: SenseCode) -> None:
         """PREEMPT AND ABORT: the tasks of these nexuses; `code`: what ends the copies that work for them."""
         with self.lock:
-            hit = self._abort_tasks(lambda task: task.nexus in nexuses)
-            self._await_end(hit, self._clear_guests(code, nexuses))
+            hit = self.tasks.abort(lambda task: task.nexus in nexuses)
+            self.tasks.await_end(hit, self.tasks.clear_guests(code, nexuses))
 
     def reset(self, *, code: SenseCode = sense.BUS_DEVICE_RESET_FUNCTION_OCCURRED) -> None:
         """LOGICAL UNIT RESET (SAM-5 6.3.3): tasks aborted, RESERVE freed, a unit attention for every nexus."""
         with self._reserving, self.lock:
-            hit = self._abort_tasks(lambda t: True)
-            cleared = self._clear_guests(code)
+            hit = self.tasks.abort(lambda t: True)
+            cleared = self.tasks.clear_guests(code)
             self.reservations.reset()
             for part in self.parts:
                 part.on_reset()
-            self._unit_attentions.clear()
+            self.attentions.waiting.clear()
             self.establish_unit_attention(code, self.nexuses)
         with self.lock:
-            self._await_end(hit, cleared)
-
-    def _await_end(self, tasks: Iterable[Task], guests: Iterable[Guest] = ()) -> None:
-        """Waits until what was aborted transfers no data any more, as a copy must before the function that ended it is
-        complete (SPC-2 7.2.4); but not for ever for a device that hangs. The lock is free meanwhile."""
-        self._idle.wait_for(
-            lambda: not any(task in self._deferred for task in tasks) and not any(guest.active for guest in guests),
-            self.abort_patience_seconds,
-        )
-
-    def _abort_tasks(self, which: Callable[[Task], bool]) -> list[Task]:
-        hit = [entry[1] for entry in self._queue if not isinstance(entry, Guest) and which(entry[1])]
-        ended = set(hit)
-        self._queue = deque(entry for entry in self._queue if isinstance(entry, Guest) or entry[1] not in ended)
-        if isinstance(running := self._running, Task) and which(running) and not running.aborted:
-            hit.append(running)
-        hit += [task for task in self._deferred if which(task) and not task.aborted]
-        for task in hit:
-            task.abort()
-        self._advance()
-        return hit
+            self.tasks.await_end(hit, cleared)
 
     # ---- nexuses and unit attentions -----------------------------------------------------------------------------
 
@@ -506,22 +345,14 @@ class LogicalUnit(Part):
             self.reservations.recognise(nexus)
             self.establish_unit_attention(sense.POWER_ON_OCCURRED, [nexus])
 
-    def has_tasks_of(self, nexus: Nexus) -> bool:
-        """Whether a command of that nexus is queued or runs, or a copy works here for it."""
-        with self.lock:
-            waiting = [entry[1] for entry in self._queue if not isinstance(entry, Guest)]
-            running = [self._running] if isinstance(self._running, Task) else []
-            copies = any(guest.nexus == nexus for guest in self._guests)
-            return copies or any(task.nexus == nexus for task in (*waiting, *running, *self._deferred))
-
     def nexus_lost(self, nexus: Nexus) -> None:
         """Logout, connection loss, session reinstatement: its tasks end, its RESERVE is freed."""
         with self._reserving, self.lock:
-            self._abort_tasks(lambda t: t.nexus == nexus)
-            self._clear_guests(sense.LOGICAL_UNIT_NOT_SUPPORTED, [nexus])
+            self.tasks.abort(lambda t: t.nexus == nexus)
+            self.tasks.clear_guests(sense.LOGICAL_UNIT_NOT_SUPPORTED, [nexus])
             self.reservations.nexus_lost(nexus)
             self.nexuses.discard(nexus)
-            self._unit_attentions.pop(nexus, None)
+            self.attentions.forget(nexus)
             for part in self.parts:
                 part.on_nexus_lost(nexus)
 
@@ -530,31 +361,16 @@ class LogicalUnit(Part):
         reset goes before the others. A nexus that is not logged in learns everything by 29/00 when it comes."""
         with self.lock:
             for nexus in self.nexuses.intersection(nexuses):
-                waiting = self._unit_attentions.setdefault(nexus, [])
-                if code in waiting or len(waiting) >= MAX_UNIT_ATTENTIONS:
-                    continue
-                waiting.insert(0 if code.asc == sense.RESET_ASC else len(waiting), code)
+                self.attentions.establish(nexus, code)
+
+    def take_unit_attention(self, nexus: Nexus) -> SenseCode | None:
+        """The first pending unit attention, which is thereby cleared."""
+        with self.lock:
+            return self.attentions.take(nexus)
 
     def tell_others(self, nexus: Nexus | None, code: SenseCode) -> None:
         """A unit attention for every nexus but this one."""
         self.establish_unit_attention(code, [n for n in self.nexuses if n != nexus])
-
-    def take_unit_attention(self, nexus: Nexus) -> SenseCode | None:
-        """The first pending unit attention, which is thereby cleared."""
-        waiting = self._unit_attentions.get(nexus)
-        return self._take(nexus, waiting) if waiting else None
-
-    def _take(self, nexus: Nexus, waiting: list[SenseCode]) -> SenseCode:
-        code = waiting.pop(0)
-        if not waiting:
-            del self._unit_attentions[nexus]
-        return code
-
-    def clear_unit_attention(self, nexus: Nexus, code: SenseCode) -> None:
-        """Drops one pending condition, when a command has told what it was about (REPORT LUNS: SPC-5 6.33)."""
-        waiting = self._unit_attentions.get(nexus)
-        if waiting and code in waiting:
-            waiting.remove(code)
 
     def check_reservation(self, nexus: Nexus, rule: ReservationRule) -> None:
         """For handlers whose behaviour under a reservation depends on the CDB; raises Conflict."""
@@ -587,16 +403,6 @@ class LogicalUnit(Part):
             log.error("state could not be kept", unit=self.state_key, name=name, reason=str(error))
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise CheckCondition(sense.INSUFFICIENT_RESOURCES if full else sense.INTERNAL_TARGET_FAILURE) from error
-
-
-def _started(thread: threading.Thread) -> bool:
-    """Starts a thread. False, and a line in the log, when the system has none to give."""
-    try:
-        thread.start()
-    except RuntimeError as error:
-        log.warning("no thread to be had", thread=thread.name, reason=str(error))
-        return False
-    return True
 
 
 def sense_data(code: SenseCode, *, descriptor_format: bool = False) -> bytes:

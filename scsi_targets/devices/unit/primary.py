@@ -135,7 +135,7 @@ class PrimaryCommands(LogicalUnit):
     def report_luns(self, cdb: spc.ReportLuns, task: Task) -> Response:
         luns = sorted(task.view.logical_units) if task.view is not None else [task.lun]
         response = report_luns(luns, cdb)
-        self.clear_unit_attention(task.nexus, sense.REPORTED_LUNS_DATA_HAS_CHANGED)
+        self.attentions.clear(task.nexus, sense.REPORTED_LUNS_DATA_HAS_CHANGED)
         return response
 
     def target_ports(self, task: Task) -> tuple[int, ...]:

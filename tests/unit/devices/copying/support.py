@@ -38,7 +38,7 @@ class Site:
         self.permissions = {}
         self.hidden = []  # units that the sessions do not see
         for unit in self.units:
-            unit.abort_patience_seconds = 0.05  # for those that a test makes stand still
+            unit.tasks.abort_patience_seconds = 0.05  # for those that a test makes stand still
         for nexus in (ALPHA, BETA):
             self.view.nexus_established(nexus)
             for unit in self.units:

@@ -140,7 +140,7 @@ def test_nothing_is_kept_for_a_nexus_that_is_not_logged_in(unit):
         assert move(unit, transport_id(port.initiator_port.encode()), new_key=9).status == 0
         assert out(unit, 4, key=1, action_key=9, type_=3).status == 0
         assert out(unit, 3, key=1).status == 0
-    assert set(unit._unit_attentions) <= {ALPHA, BETA}
+    assert set(unit.attentions.waiting) <= {ALPHA, BETA}
     assert not unit.reservations.registrations
 
 
