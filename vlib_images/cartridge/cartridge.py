@@ -17,10 +17,9 @@ from datamover.engine import storage_sync_directory
 from vlib_images.cartridge.identity import LIMIT_PARTITIONS, Identity, default_early_warning
 from vlib_images.cartridge.mam import MamStore
 from vlib_images.cartridge.medium import MediumType
-from vlib_images.cartridge.protected import ProtectedTransport
 from vlib_images.cartridge.recovery import RecoveryReport, create_partition, open_partition, remove_partition
 from vlib_images.cartridge.segments import Limits, SegmentStore
-from vlib_images.cartridge.transport import ReadBlocksResult, ReadKind, ReadResult
+from vlib_images.cartridge.transport import ReadBlocksResult, ReadKind, ReadResult, Transport
 from vlib_images.cartridge.usage import STORE_EVERY_BYTES, Usage
 from vlib_images.errors import (
     CartridgeInUse,
@@ -38,7 +37,7 @@ LOCK: Final = "lock"
 log = structlog.get_logger(__name__)
 
 
-class Cartridge(ProtectedTransport):
+class Cartridge(Transport):
     """One cartridge, open. Made by create() or open().
 
     position: the logical object number in the current partition. recovery: what open() found, one report a partition.

@@ -14,6 +14,8 @@ from datamover.engine import (
     READ_ENCODED,
     READ_END,
     READ_FILEMARK,
+    ProtectionMismatch,
+    protection_check,
     protection_information,
 )
 from vlib_images.cartridge import codec, positioning
@@ -40,6 +42,7 @@ from vlib_images.errors import (
     NotEncrypted,
     NotRawBlock,
     OriginRefused,
+    ProtectionFailed,
     RawReadRefused,
     WriteStopped,
 )
@@ -215,29 +218,49 @@ class Transport:
         """What is behind the position goes. Raises WriteProtected, WormViolation, NoSpace, StorageError."""
         raise NotImplementedError
 
-    def write_block(self, data: Buffer) -> None:
+    def write_block(self, data: Buffer, protection: int = 0) -> None:
         """Write one block of 1 to 2**24 - 1 bytes at the position. What was behind the position is gone.
 
-        Raises WriteProtected, WormViolation, EndOfPartition, NoSpace, StorageError; NotRawBlock with `external`.
+        protection: a method of logical block protection; then the block's last 4 bytes are protection information,
+        which is checked and not kept.
+        Raises WriteProtected, WormViolation, EndOfPartition, NoSpace, StorageError; NotRawBlock with `external`;
+        ProtectionFailed: block and protection information differ. ValueError: no such method, or no room for a block.
         """
+        view, encoded = memoryview(data), self.encoder is not None or self.external
+        crc = self._check(view, protection) if protection and (encoded or not self.at_eod) else None
         self._prepare_write()
-        length = memoryview(data).nbytes
-        if self.encoder is None and not self.external:
-            self._partition.append(data, length)
-            stored_length = length
+        if encoded:
+            length, stored_length = self._write_encoded(view, protection, crc)
         else:
-            length, stored_length = self._write_encoded(data, length)
+            length = stored_length = self._write_plain(view, protection)
         self._position += 1
         self.usage.wrote(1, length, stored_length)
 
-    def _write_encoded(self, data: Buffer, length: int) -> tuple[int, int]:
-        """Returns the block's length and what is stored of it."""
-        block = self._encode(data)
-        if block is None:
+    def _write_plain(self, data: memoryview, protection: int) -> int:
+        """Returns the block's length."""
+        length = data.nbytes - PROTECTION_BYTES if protection else data.nbytes
+        if protection:
+            self._partition.append_protected(data, length, 1, protection)
+        else:
             self._partition.append(data, length)
+        return length
+
+    def _write_encoded(self, data: memoryview, protection: int, crc: int | None) -> tuple[int, int]:
+        """Returns the block's length and what is stored of it."""
+        block = self._encode(data[:-PROTECTION_BYTES] if protection else data, crc)
+        if block is None:
+            length = self._write_plain(data, protection)
             return length, length
         self._partition.append_stored(block)
         return block.logical_length, len(block.payload)
+
+    @staticmethod
+    def _check(protected: memoryview, method: int) -> int:
+        """The block's CRC32C. A block that came damaged must not take away what is behind the position."""
+        try:
+            return protection_check(protected, method)
+        except ProtectionMismatch as error:
+            raise ProtectionFailed("a block and its protection information differ") from error
 
     def _encode(self, data: Buffer, crc: int | None = None) -> StoredBlock | None:
         """None: the block is stored as it is."""
@@ -259,28 +282,36 @@ class Transport:
         except codec.UndecodableBlock as error:
             raise NotRawBlock(str(error)) from error
 
-    def write_blocks(self, data: Buffer, block_length: int) -> int:
-        """Write a buffer as blocks of block_length bytes; returns how many. Raises as write_block() does, and
-        ValueError when the buffer is no multiple; the error's blocks_written says how many blocks are written."""
-        count, rest = divmod(memoryview(data).nbytes, block_length)
+    def write_blocks(self, data: Buffer, block_length: int, protection: int = 0) -> int:
+        """Write a buffer as blocks of block_length bytes, which with a method of logical block protection count the
+        protection information that each ends in; returns how many. Raises as write_block() does, and ValueError when
+        the buffer is no multiple; the error's blocks_written says how many blocks are written."""
+        view = memoryview(data)
+        count, rest = divmod(view.nbytes, block_length)
         if rest:
             raise ValueError(f"the buffer is no multiple of {block_length} bytes")
         if self.encoder is not None or self.external:
-            return self._write_each(memoryview(data), block_length, count)
+            return self._write_each(view, block_length, count, protection)
+        length = block_length - PROTECTION_BYTES if protection else block_length
+        if protection and not self.at_eod:
+            self._check(view[:block_length], protection)
         self._prepare_write()
         before = self._partition.end
         try:
-            self._partition.append_many(data, block_length, count)
+            if protection:
+                self._partition.append_protected(data, length, count, protection)
+            else:
+                self._partition.append_many(data, length, count)
         finally:
             written = self._partition.end - before
             self._position += written
-            self.usage.wrote(written, written * block_length, written * block_length)
+            self.usage.wrote(written, written * length, written * length)
         return count
 
-    def _write_each(self, data: memoryview, block_length: int, count: int) -> int:
+    def _write_each(self, data: memoryview, block_length: int, count: int, protection: int) -> int:
         for number in range(count):
             try:
-                self.write_block(data[number * block_length : (number + 1) * block_length])
+                self.write_block(data[number * block_length : (number + 1) * block_length], protection)
             except WriteStopped as error:
                 error.blocks_written = number
                 raise

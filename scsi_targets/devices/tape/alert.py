@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from scsi_targets.devices.tape.base import CleaningCartridge, TapeBase
+from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.part import log_page, vpd_page
 from scsi_targets.t10 import sense
 from scsi_targets.t10.log_pages import LogParameter
 
 if TYPE_CHECKING:
+    from scsi_targets.devices.tape.transfer import TapeTransfers
     from scsi_targets.devices.unit.task import Nexus, Task
     from scsi_targets.t10.sense import SenseCode
 
@@ -31,13 +32,13 @@ class Alert(IntEnum):
     WORM_OVERWRITE_ATTEMPTED = 60
 
 
-class TapeAlertPages(TapeBase):
+class TapeAlerts(TapePart):
     """A flag is set when its condition occurs, and cleared for a nexus that has read it, for all with the next load."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, drive: TapeTransfers) -> None:
+        super().__init__(drive)
         self._alerts: set[Alert] = set()
         self._alerts_read: dict[Nexus, set[Alert]] = {}
-        super().__init__(*args, **kwargs)
 
     def alert(self, *flags: Alert) -> None:
         """Sets flags, for every nexus anew."""
@@ -45,11 +46,11 @@ class TapeAlertPages(TapeBase):
         for read in self._alerts_read.values():
             read.difference_update(flags)
 
-    def tape_alert_bits(self) -> int:
+    def bits(self) -> int:
+        """All flags as a 64-bit number, flag 1 in its most significant bit."""
         return sum(1 << (FLAGS - flag) for flag in self._alerts)
 
     def on_log_page_read(self, page: int, subpage: int, nexus: Nexus) -> None:
-        super().on_log_page_read(page, subpage, nexus)
         if page == TAPE_ALERT_PAGE:
             self._alerts_read.setdefault(nexus, set()).update(self._alerts)  # SSC-3 8.2.3: what is read is cleared
 
@@ -62,7 +63,7 @@ class TapeAlertPages(TapeBase):
     @log_page(RESPONSE_PAGE)
     def tape_alert_response_page(self, nexus: Nexus) -> list[LogParameter]:
         """The same flags as one number; reading it clears nothing (ADC-3 6.1.3)."""
-        return [LogParameter(0, self.tape_alert_bits().to_bytes(8, "big"))]
+        return [LogParameter(0, self.bits().to_bytes(8, "big"))]
 
     @vpd_page(0xB2)
     def tape_alert_supported_flags(self, task: Task) -> bytes:
@@ -72,32 +73,24 @@ class TapeAlertPages(TapeBase):
     # ---- events --------------------------------------------------------------------------------------------------
 
     def on_loaded(self) -> None:
-        super().on_loaded()
         self._alerts.clear()
         self._alerts_read.clear()
 
     def on_nexus_lost(self, nexus: Nexus) -> None:
-        super().on_nexus_lost(nexus)
         self._alerts_read.pop(nexus, None)
 
     def on_read_error(self) -> None:
-        super().on_read_error()
         self.alert(Alert.HARD_ERROR, Alert.MEDIA, Alert.READ_FAILURE)
 
     def on_write_error(self) -> None:
-        super().on_write_error()
         self.alert(Alert.HARD_ERROR, Alert.WRITE_FAILURE)
 
     def on_write_refused(self, code: SenseCode) -> None:
-        super().on_write_refused(code)
         worm = code == sense.WORM_MEDIUM_OVERWRITE_ATTEMPTED
         self.alert(Alert.WORM_OVERWRITE_ATTEMPTED if worm else Alert.WRITE_PROTECT)
 
     def on_removal_refused(self) -> None:
-        super().on_removal_refused()
         self.alert(Alert.NO_REMOVAL)
 
     def on_cleaned(self) -> None:
-        super().on_cleaned()
-        if isinstance(self.cartridge, CleaningCartridge):
-            self.alert(Alert.CLEANING_MEDIA)
+        self.alert(Alert.CLEANING_MEDIA)

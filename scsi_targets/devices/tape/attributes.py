@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scsi_targets.devices.tape.base import TapeBase
+from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.dispatch import CONFLICTS, READS, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.principal import Permission
@@ -21,6 +21,8 @@ from vlib_images.cartridge.mam import CAPACITY_BYTES, HOST, Attribute, Format, M
 from vlib_images.cartridge.usage import MOUNTS_KEPT
 
 if TYPE_CHECKING:
+    from scsi_targets.devices.tape.alert import TapeAlerts
+    from scsi_targets.devices.tape.transfer import TapeTransfers
     from scsi_targets.devices.unit.task import Response, Task
     from vlib_images.cartridge.usage import PartitionUsage, Usage
 
@@ -31,8 +33,12 @@ DATA_MEDIUM, WORM_MEDIUM = 0x00, 0x80  # MEDIUM TYPE, 0408h
 NO_POSITION, UNKNOWN_POSITION = 0xFFFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFE
 
 
-class AttributeCommands(TapeBase):
+class MediumAuxiliaryMemory(TapePart):
     """The memory is readable whenever a data cartridge is in the drive, loaded or not."""
+
+    def __init__(self, drive: TapeTransfers, alerts: TapeAlerts) -> None:
+        super().__init__(drive)
+        self._alerts = alerts
 
     # ---- READ ATTRIBUTE ------------------------------------------------------------------------------------------
 
@@ -62,9 +68,9 @@ class AttributeCommands(TapeBase):
         return reply(bytes([0, 2, 0, self._memory(cdb).partition_count]), cdb.allocation_length)
 
     def _memory(self, cdb: ssc.ReadAttributeCommand | ssc.WriteAttribute) -> Cartridge:
-        cartridge = self.cartridge
+        cartridge = self._drive.cartridge
         if not isinstance(cartridge, Cartridge):
-            raise CheckCondition(self.not_ready_code())
+            raise CheckCondition(self._drive.not_ready_code())
         if cdb.logical_volume_number:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, type(cdb).logical_volume_number)
         if cdb.partition_number >= cartridge.partition_count:
@@ -136,7 +142,7 @@ class AttributeCommands(TapeBase):
         return [
             binary(0x0000, cartridge.remaining_bytes(partition) // MEBIBYTE, 8),
             binary(0x0001, cartridge.partition_capacity_bytes(partition) // MEBIBYTE, 8),
-            binary(0x0002, self.tape_alert_bits(), 8),
+            binary(0x0002, self._alerts.bits(), 8),
             binary(0x0003, usage.loads, 8),
             binary(0x0004, max(0, CAPACITY_BYTES - cartridge.mam.used_bytes), 8),
             ascii_text(0x0005, "LTO-CVE", 8),

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from scsi_targets.devices.tape.models import DriveModel
+from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.dispatch import Row
 from scsi_targets.devices.unit.identity import Identity
+from scsi_targets.devices.unit.prevention import RemovalPrevention
 from scsi_targets.devices.unit.task import Task
 from scsi_targets.t10 import sense, vpd
 from scsi_targets.t10.sense import CheckCondition, Sense, SenseCode
@@ -21,7 +23,7 @@ from vlib_images.cartridge.medium import can_write
 
 if TYPE_CHECKING:
     from scsi_targets.devices.unit.logical_unit import StateStore
-    from scsi_targets.devices.unit.task import Nexus
+    from scsi_targets.devices.unit.part import Part
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +84,6 @@ class TapeBase(Device):
     device_type = vpd.SEQUENTIAL_ACCESS
     removable = True
     version_descriptors = (vpd.SAM_5, vpd.SPC_4, vpd.ISCSI, vpd.SSC_4)
-    medium_usable = writable = False  # asked at each command
 
     def __init__(
         self, model: DriveModel, serial_number: str, *, store: StateStore | None = None, state_key: str = ""
@@ -92,12 +93,24 @@ class TapeBase(Device):
         self.medium: Cartridge | None = None  # the same while it is loaded; commands use this one
         self.load_state = LoadState.EMPTY
         self.buffered_from: tuple[int, int] | None = None  # (partition, block): the first write that is not yet durable
-        self._preventing: set[Nexus] = set()  # PREVENT ALLOW MEDIUM REMOVAL
         self.software_write_protected = False  # SWP of the Device Configuration mode page
+        self.prevention = RemovalPrevention(self)
+        self.tape_parts: list[TapePart] = []  # those of the parts that hear of the medium
         identity = Identity(model.vendor, model.product, model.revision, serial_number)
         super().__init__(identity, store=store, state_key=state_key)
+        self.medium_usable = self.writable = False  # decide_legality() keeps them
+
+    def attach(self, *parts: Part) -> None:
+        super().attach(*parts)
+        self.tape_parts = [part for part in parts if isinstance(part, TapePart)]
 
     # ---- legality ------------------------------------------------------------------------------------------------
+
+    def decide_legality(self) -> None:
+        """To be called when something changes that decides what may be done with the medium. While it may be written,
+        WRITE does not ask again; an operator who protects it meanwhile is heard by the cartridge itself."""
+        self.medium_usable = self.medium is not None
+        self.writable = self.medium is not None and self.write_protection() is None
 
     def check_ready(self) -> None:
         """TEST UNIT READY."""
@@ -122,7 +135,7 @@ class TapeBase(Device):
     def require_writable(self) -> None:
         """Raises CheckCondition: WRITE PROTECTED, or a medium that this generation only reads (SSC-3 4.2.13)."""
         if (code := self.write_protection()) is not None:
-            self.on_write_refused(code)
+            self._write_refused(code)
             raise CheckCondition(code)
 
     def write_protection(self) -> SenseCode | None:
@@ -181,7 +194,8 @@ class TapeBase(Device):
         if isinstance(error, errors.EncryptionProblem):
             return CheckCondition(ENCRYPTION_PROBLEMS[type(error)], information=information)
         log.warning("a block cannot be read", drive=self.identity.serial_number, reason=str(error))
-        self.on_read_error()
+        for part in self.tape_parts:
+            part.on_read_error()
         return CheckCondition(sense.UNRECOVERED_READ_ERROR, information=information)
 
     def write_failure(
@@ -197,10 +211,11 @@ class TapeBase(Device):
             log.warning("a block came damaged", drive=self.identity.serial_number, reason=str(error))
             return CheckCondition(sense.LOGICAL_BLOCK_GUARD_CHECK_FAILED, information=information)
         if code.key == sense.DATA_PROTECT:
-            self.on_write_refused(code)
+            self._write_refused(code)
         elif code.key != sense.VOLUME_OVERFLOW:
             log.error("writing failed", drive=self.identity.serial_number, reason=str(error))
-            self.on_write_error()
+            for part in self.tape_parts:
+                part.on_write_error()
         return CheckCondition(code, information=information, end_of_medium=end_of_medium, deferred=deferred)
 
     @staticmethod
@@ -218,37 +233,14 @@ class TapeBase(Device):
             return sense.MEDIUM_FORMAT_CORRUPTED, False
         return sense.WRITE_ERROR, False
 
-    def on_read_error(self) -> None:
-        """A hard read error happened (log pages and TapeAlert count it)."""
-
-    def on_write_error(self) -> None:
-        """A hard write error happened."""
-
-    def on_write_refused(self, code: SenseCode) -> None:
-        """Writing was refused: the medium is protected."""
-
-    def on_removal_refused(self) -> None:
-        """Somebody wanted the cartridge out while PREVENT ALLOW MEDIUM REMOVAL holds it."""
+    def _write_refused(self, code: SenseCode) -> None:
+        for part in self.tape_parts:
+            part.on_write_refused(code)
 
     @property
     def removal_prevented(self) -> bool:
         """Whether an initiator prevents removal: the robot must refuse to take the cartridge (53/02)."""
-        return bool(self._preventing)
-
-    def tape_alert_bits(self) -> int:
-        """All TapeAlert flags as a 64-bit number, flag 1 in its most significant bit."""
-        return 0
-
-    # ---- hooks of the concerns -----------------------------------------------------------------------------------
-
-    def on_loaded(self) -> None:
-        """A cartridge became ready: what starts anew with every mount."""
-
-    def on_unloaded(self) -> None:
-        """The medium is about to leave the ready state; everything is synchronized."""
-
-    def on_cleaned(self) -> None:
-        """A cleaning cartridge has cleaned the heads."""
+        return self.prevention.prevents
 
     def on_moved(self) -> None:
         """The position changed by something else than reading or writing on."""

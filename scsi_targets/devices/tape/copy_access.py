@@ -13,7 +13,7 @@ from vlib_images.errors import DamagedBlock, EncryptionProblem
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from scsi_targets.devices.tape.position import PositionCommands
+    from scsi_targets.devices.tape.tape_drive import TapeDrive
     from scsi_targets.devices.unit.task import Task
 
 
@@ -24,7 +24,7 @@ class TapeDriveAccess(LocalAccess, TapeAccess):
     writing = ssc.Write6
     alone = True
 
-    def __init__(self, drive: PositionCommands, task: Task) -> None:
+    def __init__(self, drive: TapeDrive, task: Task) -> None:
         super().__init__(drive, task)
         self._drive = drive
 
@@ -62,12 +62,12 @@ class TapeDriveAccess(LocalAccess, TapeAccess):
 
     def space(self, code: int, count: int) -> None:
         with self.command(ssc.Space6), self._drive.lock:
-            self._drive.space(code, count, ssc.Space6.code)
+            self._drive.positioning.space(code, count, ssc.Space6.code)
 
     def locate(self, logical_object_identifier: int) -> None:
         with self.command(ssc.Locate10), self._drive.lock:
             partition = self._drive.loaded.position[0]
-            self._drive.locate(ssc.DESTINATION_OBJECT, partition, logical_object_identifier)
+            self._drive.positioning.locate(ssc.DESTINATION_OBJECT, partition, logical_object_identifier)
 
 
 def _after(transferred: int, failure: CheckCondition) -> CheckCondition:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from scsi_targets.devices.tape.base import MAXIMUM_BLOCK_LENGTH, MINIMUM_BLOCK_LENGTH
 from scsi_targets.devices.tape.models import DENSITIES, MEGABYTE
-from scsi_targets.devices.tape.transfer import TransferCommands
+from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.dispatch import ALLOWED, REQUIRED, handles
 from scsi_targets.devices.unit.parameter_data import reply
 from scsi_targets.t10 import ssc
@@ -28,7 +28,7 @@ TENTHS_OF_HALF_AN_INCH = 127
 MAXIMUM_OBJECT_IDENTIFIER = (1 << 64) - 1
 
 
-class DensityCommands(TransferCommands):
+class DensityCommands(TapePart):
     """Answers that come from tables of data."""
 
     @handles(ssc.ReadBlockLimits, reservation=ALLOWED)
@@ -37,7 +37,7 @@ class DensityCommands(TransferCommands):
             data = MaximumLogicalObjectIdentifier.encode(maximum_logical_object_identifier=MAXIMUM_OBJECT_IDENTIFIER)
         else:
             # SSC-5 4.2.27: with protection information a block must still fit the 24 bits of TRANSFER LENGTH.
-            protected = task.nexus in self.protecting_writes or task.nexus in self.protecting_reads
+            protected = task.nexus in self._drive.protecting_writes or task.nexus in self._drive.protecting_reads
             data = BlockLimits.encode(
                 maximum_block_length=MAXIMUM_BLOCK_LENGTH - (PROTECTION_INFORMATION_LENGTH if protected else 0),
                 minimum_block_length=MINIMUM_BLOCK_LENGTH,
@@ -46,7 +46,7 @@ class DensityCommands(TransferCommands):
 
     @handles(ssc.ReportDensitySupport, reservation=ALLOWED)
     def report_density_support(self, cdb: ssc.ReportDensitySupport, task: Task) -> Response:
-        media = [self.loaded.medium] if cdb.media else list(self.model.media)
+        media = [self._drive.loaded.medium] if cdb.media else list(self._drive.model.media)
         describe = self._medium_descriptor if cdb.medium_type else self._density_descriptor
         if not cdb.medium_type:
             media = list({medium.density_code: medium for medium in reversed(media)}.values())[::-1]
@@ -55,14 +55,14 @@ class DensityCommands(TransferCommands):
 
     def _density_descriptor(self, medium: MediumType) -> bytes:
         density = DENSITIES[medium.density_code]
-        loaded = self.medium
+        loaded = self._drive.medium
         is_loaded = loaded is not None and loaded.medium.density_code == density.code
         capacity = loaded.capacity_bytes if loaded is not None and is_loaded else medium.capacity_bytes
-        default = is_loaded if loaded is not None else density.code == self.model.native_medium.density_code
+        default = is_loaded if loaded is not None else density.code == self._drive.model.native_medium.density_code
         return DensityDescriptor.encode(
             primary_density_code=density.code,
             secondary_density_code=density.code,
-            write_ok=can_write(self.model.generation, medium),
+            write_ok=can_write(self._drive.model.generation, medium),
             default=default,
             bits_per_mm=density.bits_per_mm,
             media_width=TENTHS_OF_HALF_AN_INCH,
@@ -88,5 +88,5 @@ class DensityCommands(TransferCommands):
 
     @handles(ssc.ReadMediaSerialNumber, medium=REQUIRED, reservation=ALLOWED, exclusive=False)
     def read_media_serial_number(self, cdb: ssc.ReadMediaSerialNumber, task: Task) -> Response:
-        serial = self.loaded.uuid.encode("ascii")
+        serial = self._drive.loaded.uuid.encode("ascii")
         return reply(len(serial).to_bytes(4, "big") + serial, cdb.allocation_length)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
-from scsi_targets.devices.tape.compression import TapeCompression
 from scsi_targets.devices.tape.encryption_parameters import DECRYPTION_MODES, EncryptionParameters, ParameterSet
 from scsi_targets.devices.tape.encryption_request import parse_set_data_encryption
-from scsi_targets.devices.unit.dispatch import READS, Row, handles
+from scsi_targets.devices.tape.part import TapePart
+from scsi_targets.devices.unit.dispatch import READS, handles
+from scsi_targets.devices.unit.logical_unit import wipe
 from scsi_targets.devices.unit.parameter_data import reply
 from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Response
@@ -30,6 +31,9 @@ from vlib_images.cartridge.codec import (
 from vlib_images.errors import DamagedBlock, StorageError
 
 if TYPE_CHECKING:
+    from scsi_targets.devices.tape.compression import Compression
+    from scsi_targets.devices.tape.transfer import TapeTransfers
+    from scsi_targets.devices.unit.mode import ModePages
     from scsi_targets.devices.unit.task import Nexus, Task
 
 log = structlog.get_logger(__name__)
@@ -38,59 +42,59 @@ RANDOM_BYTES = 32
 NO_POSITION, NOT_VALID_HERE, VALID_FOR_WRITING_HERE = 0, 1, 2  # AVFCLP (SSC-4 8.5.2.4)
 
 
-class EncryptionCommands(TapeCompression):
-    """`encryption` holds who set what. The medium is told lazily, by the next transfer: so a key that goes while a
+class Encryption(TapePart):
+    """`parameters` holds who set what. The medium is told lazily, by the next transfer: so a key that goes while a
     command runs can only fail that command, never let it write in clear."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.encryption = EncryptionParameters()
+    def __init__(self, drive: TapeTransfers, compression: Compression) -> None:
+        super().__init__(drive)
+        self.parameters = EncryptionParameters()
+        self._compression = compression
         self._in_force: ParameterSet | None = None  # None: the medium has to be told
-        super().__init__(*args, **kwargs)
-
-    @property
-    def encryption_parameters_present(self) -> bool:
-        return bool(self.encryption.sets())
 
     # ---- transfers -----------------------------------------------------------------------------------------------
 
     def prepare_transfer(self, nexus: Nexus, *, writing: bool) -> None:
-        if not self.encryption_watched:
+        """Brings the data encryption parameters of a nexus into effect. Raises CheckCondition: it must not write."""
+        if not self._drive.encryption_watched:
             return
-        if writing and self.encryption.changed_under_lock(nexus):
+        if writing and self.parameters.changed_under_lock(nexus):
             raise CheckCondition(sense.KEY_INSTANCE_COUNTER_CHANGED)
-        parameters = self.encryption.of(nexus)
+        parameters = self.parameters.of(nexus)
         if parameters is not self._in_force:
             self._bring_into_force(parameters)
 
     def _bring_into_force(self, parameters: ParameterSet) -> None:
-        medium = self.loaded
+        medium = self._drive.loaded
         if parameters.encryption_mode is EncryptionMode.ENCRYPT:
-            medium.encoder = parameters.encoder(self.compression_level if self.compressing else None)
+            medium.encoder = parameters.encoder(self._compression.level if self._compression.on else None)
         else:
-            super().choose_encoder()
+            medium.encoder = self._compression.encoder
         medium.external = parameters.encryption_mode is EncryptionMode.EXTERNAL
         medium.decryption = parameters.decryption
         self._in_force = parameters
-        self.encryption_watched = self.encryption.any
+        self._drive.encryption_watched = self.parameters.any
 
-    def choose_encoder(self) -> None:
-        super().choose_encoder()
+    def apply_mode_pages(self, mode: ModePages) -> None:
+        self._in_force = None  # compression may have been turned on or off, and has told the medium
+
+    def on_loaded(self) -> None:
         self._in_force = None
 
     def _parameters_changed(self) -> None:
-        self._in_force, self.encryption_watched = None, True
+        self._in_force, self._drive.encryption_watched = None, True
 
     def _drop(self, which: Callable[[ParameterSet], bool], *, tell: bool) -> None:
         """Ends sets of parameters; tell: those who used them learn of it."""
-        ending = [each for each in self.encryption.sets() if which(each)]
+        ending = [each for each in self.parameters.sets() if which(each)]
         if not ending:
             return
-        users = set().union(*(self.encryption.users_of(each, self.nexuses) for each in ending))
-        self.encryption.drop(which)
+        users = set().union(*(self.parameters.users_of(each, self._drive.nexuses) for each in ending))
+        self.parameters.drop(which)
         self._parameters_changed()
         if tell:
-            self.establish_unit_attention(sense.ENCRYPTION_PARAMETERS_LOST, users)
-        log.info("encryption keys cleared", drive=self.identity.serial_number)
+            self._drive.establish_unit_attention(sense.ENCRYPTION_PARAMETERS_LOST, users)
+        log.info("encryption keys cleared", drive=self._drive.identity.serial_number)
 
     # ---- SECURITY PROTOCOL IN ------------------------------------------------------------------------------------
 
@@ -124,12 +128,12 @@ class EncryptionCommands(TapeCompression):
 
     def capabilities(self, nexus: Nexus) -> bytes:
         """Data Encryption Capabilities page, one algorithm."""
-        if self.medium is None:
+        if self._drive.medium is None:
             here = NO_POSITION
         else:
-            here = VALID_FOR_WRITING_HERE if self.write_protection() is None else NOT_VALID_HERE
+            here = VALID_FOR_WRITING_HERE if self._drive.write_protection() is None else NOT_VALID_HERE
         algorithm = pages.AlgorithmDescriptor.encode(
-            valid_for_mounted_volume=self.medium is not None,
+            valid_for_mounted_volume=self._drive.medium is not None,
             valid_for_position=here,
             maximum_unauthenticated_length=U_KAD_BYTES_MAX,
             maximum_authenticated_length=A_KAD_BYTES_MAX,
@@ -147,7 +151,7 @@ class EncryptionCommands(TapeCompression):
 
     def encryption_status(self, nexus: Nexus) -> bytes:
         """Data Encryption Status page: what governs the nexus that asks. Never a key."""
-        given = self.encryption.of(nexus)
+        given = self.parameters.of(nexus)
         kads = b"".join(
             (
                 pages.encode_kad(KadType.UNAUTHENTICATED, given.unauthenticated_data, pages.NOT_COVERED),
@@ -157,7 +161,7 @@ class EncryptionCommands(TapeCompression):
         )
         head = pages.StatusPage.encode(
             page_length=pages.StatusPage.length - 4 + len(kads),
-            i_t_nexus_scope=self.encryption.scope_of(nexus),
+            i_t_nexus_scope=self.parameters.scope_of(nexus),
             key_scope=given.scope,
             encryption_mode=given.encryption_mode,
             decryption_mode=DECRYPTION_MODES.index(given.decryption_mode),
@@ -172,7 +176,7 @@ class EncryptionCommands(TapeCompression):
 
     def _volume_is_encrypted(self) -> bool:
         """Whether a volume is there that is known to hold an encrypted block."""
-        medium = self.medium
+        medium = self._drive.medium
         if medium is None:
             return False
         found = [medium.encrypted_blocks(partition) for partition in range(medium.partition_count)]
@@ -180,8 +184,8 @@ class EncryptionCommands(TapeCompression):
 
     def next_block_status(self, nexus: Nexus) -> bytes:
         """Next Block Encryption Status page: of the block at the position."""
-        self.check_ready()
-        given = self.encryption.of(nexus)
+        self._drive.check_ready()
+        given = self.parameters.of(nexus)
         status, found = self._next_block(given)
         if status is NextBlock.DECRYPTABLE:
             authenticated = pages.AUTHENTICATED
@@ -191,7 +195,7 @@ class EncryptionCommands(TapeCompression):
         kads += pages.encode_kad(KadType.AUTHENTICATED, found.authenticated_data, authenticated)
         head = pages.NextBlockStatusPage.encode(
             page_length=pages.NextBlockStatusPage.length - 4 + len(kads),
-            logical_object_number=self.loaded.position[1],
+            logical_object_number=self._drive.loaded.position[1],
             encryption_status=status,
             algorithm_index=pages.ALGORITHM_INDEX if found.encrypted else 0,
             written_in_external_mode=found.origin is Origin.EXTERNAL,
@@ -201,7 +205,7 @@ class EncryptionCommands(TapeCompression):
         return head + kads
 
     def _next_block(self, given: ParameterSet) -> tuple[NextBlock, EncryptionStatus]:
-        medium, nothing = self.loaded, EncryptionStatus(encrypted=False)
+        medium, nothing = self._drive.loaded, EncryptionStatus(encrypted=False)
         if medium.at_eod:
             return NextBlock.UNKNOWN_NOW, nothing
         try:
@@ -222,8 +226,14 @@ class EncryptionCommands(TapeCompression):
 
     # ---- SECURITY PROTOCOL OUT -----------------------------------------------------------------------------------
 
-    @handles(spc.SecurityProtocolOut, permission=Permission.WRITE_PARAMETERS)
+    @handles(spc.SecurityProtocolOut, permission=Permission.WRITE_PARAMETERS, secret=True)
     def security_protocol_out(self, cdb: spc.SecurityProtocolOut, task: Task) -> Response:
+        try:
+            return self._take_page(cdb, task)
+        finally:
+            wipe(task.data())
+
+    def _take_page(self, cdb: spc.SecurityProtocolOut, task: Task) -> Response:
         if cdb.increment_512:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.SecurityProtocolOut.increment_512)
         if cdb.security_protocol != pages.TAPE_DATA_ENCRYPTION:
@@ -234,13 +244,6 @@ class EncryptionCommands(TapeCompression):
             self._set_data_encryption(task.data(), cdb.transfer_length, task.nexus)
         return Response(data_length=cdb.transfer_length)
 
-    def _perform(self, row: Row, task: Task) -> Response | None:
-        try:
-            return super()._perform(row, task)
-        finally:
-            if row.command is spc.SecurityProtocolOut:
-                _wipe(task.data())
-
     def _set_data_encryption(self, data: memoryview, length: int, nexus: Nexus) -> None:
         if len(data) < length:
             raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
@@ -248,17 +251,17 @@ class EncryptionCommands(TapeCompression):
         new = request.parameters
         try:
             self._check_conditions(new, nexus)
-            concerns_others = self.encryption.establish(new, nexus, lock=request.lock)
+            concerns_others = self.parameters.establish(new, nexus, lock=request.lock)
         except BaseException:
             new.wipe()
             raise
         self._parameters_changed()
         if concerns_others:
-            sharing = self.encryption.users_of(self.encryption.shared_or_defaults, self.nexuses)
-            self.establish_unit_attention(sense.ENCRYPTION_PARAMETERS_CHANGED, sharing - {nexus})
+            sharing = self.parameters.users_of(self.parameters.shared_or_defaults, self._drive.nexuses)
+            self._drive.establish_unit_attention(sense.ENCRYPTION_PARAMETERS_CHANGED, sharing - {nexus})
         log.info(
             "data encryption set",
-            drive=self.identity.serial_number,
+            drive=self._drive.identity.serial_number,
             initiator=nexus.initiator_name,
             scope=new.scope.name,
             encryption=new.encryption_mode.name,
@@ -267,7 +270,7 @@ class EncryptionCommands(TapeCompression):
 
     def _check_conditions(self, new: ParameterSet, nexus: Nexus) -> None:
         """When a key is to be cleared by something that cannot happen now, it is refused (SSC-4 8.5.3.2)."""
-        if new.clear_on_demount and self.medium is None:
+        if new.clear_on_demount and self._drive.medium is None:
             raise CheckCondition(
                 sense.INVALID_FIELD_IN_PARAMETER_LIST, pages.SetDataEncryptionPage.clear_key_on_demount
             )
@@ -278,13 +281,12 @@ class EncryptionCommands(TapeCompression):
     # ---- events --------------------------------------------------------------------------------------------------
 
     def _holds_reservation(self, nexus: Nexus) -> bool:
-        held = self.reservations
+        held = self._drive.reservations
         if held.legacy_holder == nexus or held.is_holder(nexus):
             return True
         return held.type is not None and held.type.registrants and nexus in held.registrations
 
     def on_reservations_changed(self, *, preempted: bool) -> None:
-        super().on_reservations_changed(preempted=preempted)
 
         def lost(each: ParameterSet) -> bool:
             flagged = each.clear_on_loss or (preempted and each.clear_on_preempt)
@@ -293,58 +295,48 @@ class EncryptionCommands(TapeCompression):
         self._drop(lost, tell=True)
 
     def on_nexus_lost(self, nexus: Nexus) -> None:
-        super().on_nexus_lost(nexus)
-        if self.encryption.any:
+        if self.parameters.any:
             self.on_reservations_changed(preempted=False)
-            self.encryption.nexus_lost(nexus)
+            self.parameters.nexus_lost(nexus)
             self._parameters_changed()
 
     def on_unloaded(self) -> None:
-        super().on_unloaded()
-        self.loaded.external, self.loaded.decryption = False, Decryption()
+        self._drive.loaded.external, self._drive.loaded.decryption = False, Decryption()
         self._drop(lambda each: each.clear_on_demount, tell=False)
 
     def on_reset(self) -> None:
-        super().on_reset()
         self._forget_everything()
 
     def close(self) -> None:
-        super().close()
-        with self.lock:
+        with self._drive.lock:
             self._forget_everything()
 
     def _forget_everything(self) -> None:
-        if self.encryption.any:
-            self.encryption.clear()
+        if self.parameters.any:
+            self.parameters.clear()
             self._parameters_changed()
-
-
-def _wipe(data: memoryview) -> None:
-    """A key may be in it, whether the command took it or not, and the buffer goes back to a pool."""
-    if not data.readonly:
-        data[:] = bytes(len(data))
 
 
 def _page(code: int, body: bytes) -> bytes:
     return code.to_bytes(2, "big") + len(body).to_bytes(2, "big") + body
 
 
-_Page = Callable[[EncryptionCommands, "Nexus"], bytes]
+_Page = Callable[[Encryption, "Nexus"], bytes]
 
 # SECURITY PROTOCOL and SECURITY PROTOCOL SPECIFIC to what answers.
 _PROTOCOLS: dict[int, dict[int, _Page]] = {
     pages.SECURITY_PROTOCOL_INFORMATION: {
-        pages.SUPPORTED_SECURITY_PROTOCOLS: EncryptionCommands.supported_protocols,
-        pages.CERTIFICATE_DATA: EncryptionCommands.certificate_data,
+        pages.SUPPORTED_SECURITY_PROTOCOLS: Encryption.supported_protocols,
+        pages.CERTIFICATE_DATA: Encryption.certificate_data,
     },
     pages.TAPE_DATA_ENCRYPTION: {
-        pages.IN_SUPPORT: EncryptionCommands.in_support,
-        pages.OUT_SUPPORT: EncryptionCommands.out_support,
-        pages.CAPABILITIES: EncryptionCommands.capabilities,
-        pages.SUPPORTED_KEY_FORMATS: EncryptionCommands.supported_key_formats,
-        pages.MANAGEMENT_CAPABILITIES: EncryptionCommands.management_capabilities,
-        pages.STATUS: EncryptionCommands.encryption_status,
-        pages.NEXT_BLOCK_STATUS: EncryptionCommands.next_block_status,
-        pages.RANDOM_NUMBER: EncryptionCommands.random_number,
+        pages.IN_SUPPORT: Encryption.in_support,
+        pages.OUT_SUPPORT: Encryption.out_support,
+        pages.CAPABILITIES: Encryption.capabilities,
+        pages.SUPPORTED_KEY_FORMATS: Encryption.supported_key_formats,
+        pages.MANAGEMENT_CAPABILITIES: Encryption.management_capabilities,
+        pages.STATUS: Encryption.encryption_status,
+        pages.NEXT_BLOCK_STATUS: Encryption.next_block_status,
+        pages.RANDOM_NUMBER: Encryption.random_number,
     },
 }

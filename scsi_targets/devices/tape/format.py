@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from scsi_targets.devices.tape.mode import TapeModes
 from scsi_targets.devices.tape.models import DENSITIES
+from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.dispatch import REQUIRED, handles
 from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10 import sense, ssc
@@ -15,6 +15,8 @@ from scsi_targets.t10.sense import CheckCondition
 from scsi_targets.t10.ssc_pages import MediumPartitionPage
 
 if TYPE_CHECKING:
+    from scsi_targets.devices.tape.mode import TapeModes
+    from scsi_targets.devices.tape.transfer import TapeTransfers
     from scsi_targets.devices.unit.mode import SelectedPage
     from scsi_targets.devices.unit.task import Task
     from vlib_images.cartridge.cartridge import Cartridge
@@ -24,15 +26,19 @@ WRAPS_PER_PARTITION = 2  # at least
 PARTITION_SIZE_BYTES = 2  # a PARTITION SIZE descriptor
 
 
-class FormatCommands(TapeModes):
+class Formatting(TapePart):
     """IMMED is honoured by ending sooner: none of these takes long here, so GOOD says that it is done."""
+
+    def __init__(self, drive: TapeTransfers, modes: TapeModes) -> None:
+        super().__init__(drive)
+        self._modes = modes
 
     @handles(ssc.Erase6, medium=REQUIRED, writes=True, slow=True, timeout_seconds=3600)
     def erase_6(self, cdb: ssc.Erase6, task: Task) -> None:
-        self.synchronize(deferred=True)
-        self._check_append(self.loaded)
-        self.loaded.erase(long=bool(cdb.long))
-        self.on_moved()
+        self._drive.synchronize(deferred=True)
+        self._drive.check_append(self._drive.loaded)
+        self._drive.loaded.erase(long=bool(cdb.long))
+        self._drive.on_moved()
 
     # ---- FORMAT MEDIUM -------------------------------------------------------------------------------------------
 
@@ -45,34 +51,33 @@ class FormatCommands(TapeModes):
         medium = self._at_beginning()
         sizes = [formatted_capacity(medium)]
         if cdb.format != ssc.FORMAT_DEFAULT:
-            sizes = partition_sizes(self.mode.current(self.partition_page), medium)
+            sizes = partition_sizes(self._drive.mode.current(self._modes.partition_page), medium)
         if len(sizes) > 1 and medium.worm:
             raise CheckCondition(sense.CANNOT_FORMAT_MEDIUM_INCOMPATIBLE_MEDIUM)
         self._reshape(task, sizes)
 
     def _reshape(self, task: Task, sizes: list[int]) -> None:
-        allowed, self.format_allowed = self.format_allowed, False
-        if self.append_only and not allowed and has_data(self.loaded):  # SSC-4 4.2.20
+        allowed, self._drive.format_allowed = self._drive.format_allowed, False
+        if self._drive.append_only and not allowed and has_data(self._drive.loaded):  # SSC-4 4.2.20
             raise CheckCondition(sense.WORM_MEDIUM_OVERWRITE_ATTEMPTED)
-        self.loaded.format(sizes)
-        self.buffered_from = None  # what was not yet durable is gone with the rest
-        with self.lock:
-            self.show_partitions()
-            self.on_moved()
-            self.tell_others(task.nexus, sense.MODE_PARAMETERS_CHANGED)
+        self._drive.loaded.format(sizes)
+        self._drive.buffered_from = None  # what was not yet durable is gone with the rest
+        with self._drive.lock:
+            self._modes.show_partitions()
+            self._drive.on_moved()
+            self._drive.tell_others(task.nexus, sense.MODE_PARAMETERS_CHANGED)
 
     def _at_beginning(self) -> Cartridge:
-        if self.loaded.position != (0, 0):
+        if self._drive.loaded.position != (0, 0):
             raise CheckCondition(sense.POSITION_PAST_BEGINNING_OF_MEDIUM)  # SSC-3 7.1
-        return self.loaded
+        return self._drive.loaded
 
     def check_mode_pages(self, pages: Sequence[SelectedPage]) -> None:
-        super().check_mode_pages(pages)
         for page, raw, offset in pages:
-            if page is self.partition_page:
-                check_partition_page(self.partition_page(raw), offset)
-                if self.medium is not None:
-                    partition_sizes(self.partition_page(raw), self.medium, offset)
+            if page is self._modes.partition_page:
+                check_partition_page(self._modes.partition_page(raw), offset)
+                if self._drive.medium is not None:
+                    partition_sizes(self._modes.partition_page(raw), self._drive.medium, offset)
 
     # ---- capacity and overwriting --------------------------------------------------------------------------------
 
@@ -87,17 +92,17 @@ class FormatCommands(TapeModes):
 
     @handles(ssc.AllowOverwrite, permission=Permission.WRITE_DATA, medium=REQUIRED)
     def allow_overwrite(self, cdb: ssc.AllowOverwrite, task: Task) -> None:
-        if not self.append_only:
+        if not self._drive.append_only:
             raise CheckCondition(sense.COMMAND_SEQUENCE_ERROR)
         where = (cdb.partition, cdb.logical_object_identifier)
-        self.format_allowed = cdb.allow_overwrite == ssc.OVERWRITE_FORMAT
+        self._drive.format_allowed = cdb.allow_overwrite == ssc.OVERWRITE_FORMAT
         if cdb.allow_overwrite == ssc.OVERWRITE_DISABLED:
-            self.overwrite_allowed_at = None
+            self._drive.overwrite_allowed_at = None
         elif cdb.allow_overwrite == ssc.OVERWRITE_CURRENT_POSITION:
-            if where != self.loaded.position:
+            if where != self._drive.loaded.position:
                 raise CheckCondition(sense.POSITION_NOT_AS_EXPECTED)
-            self.overwrite_allowed_at = where
-        elif not self.format_allowed:
+            self._drive.overwrite_allowed_at = where
+        elif not self._drive.format_allowed:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.AllowOverwrite.allow_overwrite)
 
 

@@ -1,4 +1,4 @@
-"""The cartridge comes and goes: LOAD UNLOAD, PREVENT ALLOW MEDIUM REMOVAL, and the robot's hand (SSC-3 7.2, 7.4)."""
+"""The cartridge comes and goes: LOAD UNLOAD, and the robot's hand (SSC-3 7.2)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from scsi_targets.devices.tape.base import MEDIUM_ACCESS_SECONDS, LoadState, TapeBase
-from scsi_targets.devices.unit.dispatch import ALLOWED, CONFLICTS, handles
+from scsi_targets.devices.unit.dispatch import handles
 from scsi_targets.devices.unit.principal import Permission
-from scsi_targets.t10 import sense, spc, ssc
+from scsi_targets.t10 import sense, ssc
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.medium import can_read
@@ -30,7 +30,7 @@ ROBOT_PATIENCE_SECONDS = 0.5
 RESET_PATIENCE_SECONDS = 30.0
 
 
-class LoadCommands(TapeBase):
+class TapeLoader(TapeBase):
     """For the robot: load(), removing(), in_use(), `accessible`, `removal_prevented`, `load_state`."""
 
     # ---- the robot's side ----------------------------------------------------------------------------------------
@@ -61,7 +61,8 @@ class LoadCommands(TapeBase):
                 self._make_ready(cartridge, told=None)
             else:
                 self.load_state = LoadState.EJECTED
-                self.on_cleaned()
+                for part in self.tape_parts:
+                    part.on_cleaned()
         log.info("cartridge loaded", drive=self.identity.serial_number, barcode=cartridge.barcode)
 
     def in_use(self) -> str | None:
@@ -75,7 +76,7 @@ class LoadCommands(TapeBase):
             holder = held.holder.initiator_name if held.holder is not None else "an initiator"
             return f"{holder} has reserved it (PERSISTENT RESERVE OUT)"
         if self.removal_prevented:
-            names = ", ".join(sorted({nexus.initiator_name for nexus in self._preventing}))
+            names = ", ".join(sorted({nexus.initiator_name for nexus in self.prevention.preventing()}))
             return f"{names} has locked it (PREVENT ALLOW MEDIUM REMOVAL)"
         return None
 
@@ -139,7 +140,8 @@ class LoadCommands(TapeBase):
             log.error("unloading failed", drive=self.identity.serial_number, reason=str(error))
         self.cartridge = self.medium = None
         self.load_state = LoadState.EMPTY
-        self._preventing.clear()
+        self.decide_legality()
+        self.prevention.override()
 
     # ---- LOAD UNLOAD ---------------------------------------------------------------------------------------------
 
@@ -172,7 +174,8 @@ class LoadCommands(TapeBase):
 
     def _refuse_prevented_removal(self) -> None:
         if self.removal_prevented:
-            self.on_removal_refused()
+            for part in self.tape_parts:
+                part.on_removal_refused()
             raise CheckCondition(sense.MEDIUM_REMOVAL_PREVENTED)
 
     def _make_ready(self, cartridge: Cartridge, told: Nexus | None) -> None:
@@ -181,34 +184,17 @@ class LoadCommands(TapeBase):
         except CartridgeError as error:  # what is on it can be read all the same
             log.warning("a load could not be counted", barcode=cartridge.barcode, reason=str(error))
         self.medium, self.load_state = cartridge, LoadState.LOADED
-        self.on_loaded()
+        for part in self.tape_parts:
+            part.on_loaded()
+        self.decide_legality()
         self.on_moved()
         self.tell_others(told, sense.NOT_READY_TO_READY_CHANGE)
 
     def _leave_ready(self, state: LoadState) -> None:
         if self.medium is not None:
             self.synchronize(deferred=True)
-            self.on_unloaded()
+            for part in self.tape_parts:
+                part.on_unloaded()
             self.medium = None
         self.load_state = state
-
-    # ---- PREVENT ALLOW MEDIUM REMOVAL ----------------------------------------------------------------------------
-
-    @handles(spc.PreventAllowMediumRemoval, permission=Permission.READ_DATA, reservation=ALLOWED)
-    def prevent_allow_medium_removal(self, cdb: spc.PreventAllowMediumRemoval, task: Task) -> None:
-        if cdb.prevent:
-            self.check_reservation(task.nexus, CONFLICTS)  # allowing is allowed (SSC-3 table 10)
-        if cdb.prevent > 1:
-            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.PreventAllowMediumRemoval.prevent)
-        if cdb.prevent:
-            self._preventing.add(task.nexus)
-        else:
-            self._preventing.discard(task.nexus)
-
-    def on_nexus_lost(self, nexus: Nexus) -> None:
-        super().on_nexus_lost(nexus)
-        self._preventing.discard(nexus)
-
-    def on_reset(self) -> None:
-        super().on_reset()
-        self._preventing.clear()
+        self.decide_legality()

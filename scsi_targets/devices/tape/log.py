@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scsi_targets.devices.tape.alert import TapeAlertPages
 from scsi_targets.devices.tape.base import LoadState
-from scsi_targets.devices.tape.compression import TapeCompression
 from scsi_targets.devices.tape.models import MEGABYTE
-from scsi_targets.devices.tape.usage import UsageCounts
+from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.part import log_page
 from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.t10.fields import Bits, Structure
 from scsi_targets.t10.log_pages import LogParameter, counter
 
 if TYPE_CHECKING:
+    from scsi_targets.devices.tape.alert import TapeAlerts
+    from scsi_targets.devices.tape.compression import Compression
+    from scsi_targets.devices.tape.encryption import Encryption
+    from scsi_targets.devices.tape.transfer import TapeTransfers
+    from scsi_targets.devices.tape.usage import DriveUsage
     from vlib_images.cartridge.cartridge import Cartridge
 
 MEBIBYTE = 1 << 20
@@ -49,30 +52,43 @@ class VeryHighFrequencyData(Structure, length=4):
     tape_alert_flags_changed = Bits(3, 0, 1)
 
 
-class DriveLogPages(UsageCounts, TapeAlertPages, TapeCompression):
+class DriveLogPages(TapePart):
     """What the drive counts for itself."""
 
+    def __init__(
+        self,
+        drive: TapeTransfers,
+        usage: DriveUsage,
+        alerts: TapeAlerts,
+        compression: Compression,
+        encryption: Encryption,
+    ) -> None:
+        super().__init__(drive)
+        self._usage = usage
+        self._alerts = alerts
+        self._compression = compression
+        self._encryption = encryption
+
     def reset_log_page(self, page: int, subpage: int) -> None:
-        super().reset_log_page(page, subpage)
         if page in (0x02, 0x03, 0x0C, 0x1B, 0x32):
-            self.reset_amounts()
+            self._usage.reset_amounts()
         if page == 0x14:
-            self.loads_since_reset = 0
+            self._usage.loads_since_reset = 0
 
     @log_page(0x02)
     def write_error_counters(self, nexus: Nexus) -> list[LogParameter]:
         """Write Error Counters (SPC-5 7.3.20), of this mount."""
-        return _error_counters(self.amounts().written, self.mount_write_errors)
+        return _error_counters(self._usage.amounts().written, self._usage.mount_write_errors)
 
     @log_page(0x03)
     def read_error_counters(self, nexus: Nexus) -> list[LogParameter]:
         """Read Error Counters (SPC-5 7.3.16), of this mount."""
-        return _error_counters(self.amounts().read, self.mount_read_errors)
+        return _error_counters(self._usage.amounts().read, self._usage.mount_read_errors)
 
     @log_page(0x0C)
     def sequential_access_device(self, nexus: Nexus) -> list[LogParameter]:
         """Sequential-Access Device (SSC-3 8.2.2): bytes of this mount, capacities in megabytes."""
-        moved, medium = self.amounts(), self.medium
+        moved, medium = self._usage.amounts(), self._drive.medium
         parameters = [
             counter(0x0000, moved.written), counter(0x0001, moved.stored),
             counter(0x0002, moved.fetched), counter(0x0003, moved.read),
@@ -93,47 +109,47 @@ class DriveLogPages(UsageCounts, TapeAlertPages, TapeCompression):
     @log_page(0x11)
     def device_status(self, nexus: Nexus) -> list[LogParameter]:
         """DT Device Status (ADC-3 6.1.2): what a library reads to learn what a drive is up to."""
-        present = self.load_state is not LoadState.EMPTY
-        loaded = self.load_state is LoadState.LOADED
+        present = self._drive.load_state is not LoadState.EMPTY
+        loaded = self._drive.load_state is LoadState.LOADED
         data = VeryHighFrequencyData.encode(
-            prevented=self.removal_prevented,
-            host_initiated_unload=self.load_state is LoadState.EJECTED,
+            prevented=self._drive.removal_prevented,
+            host_initiated_unload=self._drive.load_state is LoadState.EJECTED,
             memory_accessible=present,
-            compress=bool(self.compressing),
-            write_protect=self.write_protection() is not None,
-            robotic_access_allowed=self.load_state in (LoadState.EMPTY, LoadState.EJECTED),
+            compress=self._compression.on,
+            write_protect=self._drive.write_protection() is not None,
+            robotic_access_allowed=self._drive.load_state in (LoadState.EMPTY, LoadState.EJECTED),
             medium_present=present,
-            medium_seated=loaded or self.load_state is LoadState.HELD,
+            medium_seated=loaded or self._drive.load_state is LoadState.HELD,
             medium_threaded=loaded,
             mounted=loaded,
-            encryption_parameters_present=self.encryption_parameters_present,
-            tape_alert_flags_changed=bool(self.tape_alert_bits()),
+            encryption_parameters_present=bool(self._encryption.parameters.sets()),
+            tape_alert_flags_changed=bool(self._alerts.bits()),
         )
         return [LogParameter(0x0000, data)]
 
     @log_page(0x14)
     def device_statistics(self, nexus: Nexus) -> list[LogParameter]:
         """Device Statistics (SSC-3 8.2.5)."""
-        life = self.life
+        life, serial_number = self._usage.life, self._drive.identity.serial_number.encode("ascii")
         return [
             counter(0x0000, life.loads, 4), counter(0x0001, life.cleanings, 4),
-            counter(0x0002, int(self.power_on_seconds() // 3600), 4), counter(0x000C, life.power_cycles, 4),
-            counter(0x000D, self.loads_since_reset, 4), counter(0x000E, life.hard_write_errors, 4),
+            counter(0x0002, int(self._usage.power_on_seconds() // 3600), 4), counter(0x000C, life.power_cycles, 4),
+            counter(0x000D, self._usage.loads_since_reset, 4), counter(0x000E, life.hard_write_errors, 4),
             counter(0x000F, life.hard_read_errors, 4),
-            *(LogParameter(code, self.identity.serial_number.encode("ascii"), 0x01) for code in (0x0040, 0x0041)),
+            *(LogParameter(code, serial_number, 0x01) for code in (0x0040, 0x0041)),
         ]  # fmt: skip
 
     @log_page(0x1B)
     def data_compression(self, nexus: Nexus) -> list[LogParameter]:
         """Data Compression (SSC-4): ratios in hundredths, amounts of this mount in megabytes and bytes left over."""
-        moved = self.amounts()
+        moved = self._usage.amounts()
         parameters = [
             counter(0x0000, compression_ratio(moved.read, moved.fetched), 2),
             counter(0x0001, compression_ratio(moved.written, moved.stored), 2),
         ]
         for code, amount in ((0x02, moved.read), (0x04, moved.fetched), (0x06, moved.written), (0x08, moved.stored)):
             parameters += [counter(code, amount // MEGABYTE, 4), counter(code + 1, amount % MEGABYTE, 4)]
-        return [*parameters, LogParameter(0x0100, bytes([0, bool(self.compressing)]))]
+        return [*parameters, LogParameter(0x0100, bytes([0, self._compression.on]))]
 
     @log_page(0x32)
     def older_data_compression(self, nexus: Nexus) -> list[LogParameter]:

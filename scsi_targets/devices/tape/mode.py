@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scsi_targets.devices.tape.base import MAXIMUM_BLOCK_LENGTH
-from scsi_targets.devices.tape.transfer import TransferCommands
+from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.mode import CHANGEABLE, DEFAULT, ModePages, SelectedPage
 from scsi_targets.devices.unit.mode_header import ModeHeader
 from scsi_targets.t10 import sense
@@ -55,45 +55,45 @@ _PAGES: list[type[ModePage]] = [
 ]
 
 
-class TapeModes(TransferCommands, ModeHeader):
+class TapeModes(TapePart, ModeHeader):
     """What MODE SENSE shows follows the medium; what MODE SELECT sets governs reading and writing."""
 
     @property
     def partition_page(self) -> type[MediumPartitionPage2] | type[MediumPartitionPage4]:
         """The Medium Partition page of this generation."""
-        return MediumPartitionPage2 if self.model.native_medium.maximum_partitions == 2 else MediumPartitionPage4
+        return MediumPartitionPage2 if self._drive.model.native_medium.maximum_partitions == 2 else MediumPartitionPage4
 
     def mode_pages(self) -> Mapping[type[ModePage], Mapping[str, Any]]:
-        maximum = {"maximum_additional_partitions": self.model.native_medium.maximum_partitions - 1}
+        maximum = {"maximum_additional_partitions": self._drive.model.native_medium.maximum_partitions - 1}
         return {page: {} for page in _PAGES} | {self.partition_page: maximum}
 
     # ---- header and block descriptor -----------------------------------------------------------------------------
 
     def medium_type(self) -> int:
         """IBM's and Quantum's codes tell the generation (88h: LTO-8, 8Ch: LTO-8 WORM); HP's tell WORM only."""
-        if self.medium is None:
+        if self._drive.medium is None:
             return 0
-        if not self.model.medium_type_tells_generation:
-            return HP_WORM_MEDIUM if self.medium.worm else 0
-        code = self.medium.medium.medium_type
-        return code | 0x04 if self.medium.worm else code
+        if not self._drive.model.medium_type_tells_generation:
+            return HP_WORM_MEDIUM if self._drive.medium.worm else 0
+        code = self._drive.medium.medium.medium_type
+        return code | 0x04 if self._drive.medium.worm else code
 
     def device_specific_parameter(self) -> int:
         raw = DeviceSpecificParameter.encode(
-            write_protected=self.write_protection() is not None, buffered_mode=self.buffered_mode
+            write_protected=self._drive.write_protection() is not None, buffered_mode=self._drive.buffered_mode
         )
         return raw[0]
 
     def block_descriptor(self, page_control: int) -> bytes:
         if page_control == CHANGEABLE:
             return BlockDescriptor.encode(density_code=0xFF, block_length=0xFFFFFF)
-        length = 0 if page_control == DEFAULT else self.block_length
+        length = 0 if page_control == DEFAULT else self._drive.block_length
         return BlockDescriptor.encode(density_code=self.density_code, block_length=length)
 
     @property
     def density_code(self) -> int:
         """The loaded medium's density; 0 without one."""
-        return self.medium.medium.density_code if self.medium is not None else 0
+        return self._drive.medium.medium.density_code if self._drive.medium is not None else 0
 
     def check_mode_select(self, header: dict[str, int], descriptor: bytes, offset: int) -> None:
         parameter = DeviceSpecificParameter(bytes([header["device_specific"]]))
@@ -113,22 +113,21 @@ class TapeModes(TransferCommands, ModeHeader):
         # A medium has one density and cannot be given another; without a medium, any that the drive knows will do.
         if code in (DEFAULT_DENSITY, NO_CHANGE_OF_DENSITY):
             return True
-        if self.medium is not None:
+        if self._drive.medium is not None:
             return code == self.density_code
-        return any(code == medium.density_code for medium in self.model.media)
+        return any(code == medium.density_code for medium in self._drive.model.media)
 
     def apply_mode_select(self, header: dict[str, int], descriptor: bytes) -> bool:
-        before = self.buffered_mode, self.block_length
-        self.buffered_mode = DeviceSpecificParameter(bytes([header["device_specific"]])).buffered_mode
+        before = self._drive.buffered_mode, self._drive.block_length
+        self._drive.buffered_mode = DeviceSpecificParameter(bytes([header["device_specific"]])).buffered_mode
         if descriptor:
-            self.block_length = BlockDescriptor(descriptor).block_length
-        self.watch_writes()
-        return before != (self.buffered_mode, self.block_length)
+            self._drive.block_length = BlockDescriptor(descriptor).block_length
+        self._drive.watch_writes()
+        return before != (self._drive.buffered_mode, self._drive.block_length)
 
     # ---- pages ---------------------------------------------------------------------------------------------------
 
     def check_mode_pages(self, pages: Sequence[SelectedPage]) -> None:
-        super().check_mode_pages(pages)
         for page, raw, offset in pages:
             if page is DeviceConfigurationExtensionPage:
                 mode, field = DeviceConfigurationExtensionPage(raw).write_mode, page.write_mode
@@ -137,35 +136,36 @@ class TapeModes(TransferCommands, ModeHeader):
 
     def apply_mode_pages(self, mode: ModePages) -> None:
         """Takes over from the pages what governs writing."""
-        super().apply_mode_pages(mode)
         configuration = mode.current(DeviceConfigurationPage)
         extension = mode.current(DeviceConfigurationExtensionPage)
-        self.synchronize_at_early_warning = bool(configuration.synchronize_at_early_warning)
-        self.software_write_protected = bool(configuration.software_write_protection)
-        self.append_only = extension.write_mode == WRITE_MODE_APPEND_ONLY
-        if not self.append_only:
-            self.overwrite_allowed_at, self.format_allowed = None, False
-        self.programmable_early_warning_bytes = extension.programmable_early_warning_size * MEGABYTE
-        self.watch_writes()
+        self._drive.synchronize_at_early_warning = bool(configuration.synchronize_at_early_warning)
+        self._drive.software_write_protected = bool(configuration.software_write_protection)
+        self._drive.append_only = extension.write_mode == WRITE_MODE_APPEND_ONLY
+        if not self._drive.append_only:
+            self._drive.overwrite_allowed_at, self._drive.format_allowed = None, False
+        self._drive.programmable_early_warning_bytes = extension.programmable_early_warning_size * MEGABYTE
+        self._drive.watch_writes()
+        self._drive.decide_legality()
 
     def refresh_mode_pages(self, mode: ModePages) -> None:
-        super().refresh_mode_pages(mode)
-        worm = self.medium is not None and self.medium.worm
-        partition = self.medium.position[0] if self.medium is not None else 0
+        worm = self._drive.medium is not None and self._drive.medium.worm
+        partition = self._drive.medium.position[0] if self._drive.medium is not None else 0
         mode.update(DeviceConfigurationPage, active_partition=partition)
         mode.update(MediumConfigurationPage, worm_mode=worm, worm_mode_filemarks_restrictions=3 if worm else 0)
 
     def show_partitions(self) -> None:
         """The Medium Partition page tells the medium's partitions; MODE SELECT overwrites it for FORMAT MEDIUM."""
-        page, medium = self.partition_page, self.medium
+        page, medium = self.partition_page, self._drive.medium
         if medium is None:
             self.forget_partitions()
             return
         unit = 9 if medium.capacity_bytes > 0xFFFE * MEGABYTE else 6
         sizes = [medium.partition_capacity_bytes(n) // 10**unit for n in range(medium.partition_count)]
         values: dict[str, Any] = {f"partition_size_{n}": size for n, size in enumerate(sizes)}
-        values |= {f"partition_size_{n}": 0 for n in range(len(sizes), self.model.native_medium.maximum_partitions)}
-        self.mode.update(
+        values |= {
+            f"partition_size_{n}": 0 for n in range(len(sizes), self._drive.model.native_medium.maximum_partitions)
+        }
+        self._drive.mode.update(
             page,
             maximum_additional_partitions=medium.medium.maximum_partitions - 1,
             additional_partitions_defined=medium.partition_count - 1,
@@ -176,24 +176,21 @@ class TapeModes(TransferCommands, ModeHeader):
     def forget_partitions(self) -> None:
         """The Medium Partition page tells what the drive can do, whatever was selected for the next format."""
         page = self.partition_page
-        self.mode.update(page, **page(self.mode.encode([(page.page, page.subpage)], DEFAULT)).values())
+        self._drive.mode.update(page, **page(self._drive.mode.encode([(page.page, page.subpage)], DEFAULT)).values())
 
     # ---- events --------------------------------------------------------------------------------------------------
 
     def on_loaded(self) -> None:
-        super().on_loaded()
         self.show_partitions()
 
     def on_unloaded(self) -> None:
-        super().on_unloaded()
         # Settings for one mount: an application that forgets append-only mode must not lock the next cartridge's user
         # out, nor one that forgets its programmable early warning end that user's backup early (docs/drives.md).
-        self.mode.update(DeviceConfigurationExtensionPage, write_mode=0, programmable_early_warning_size=0)
-        self.apply_mode_pages(self.mode)
+        self._drive.mode.update(DeviceConfigurationExtensionPage, write_mode=0, programmable_early_warning_size=0)
+        self.apply_mode_pages(self._drive.mode)
         self.forget_partitions()
 
     def on_reset(self) -> None:
-        super().on_reset()
-        self.block_length, self.buffered_mode = 0, 1
-        self.watch_writes()
+        self._drive.block_length, self._drive.buffered_mode = 0, 1
+        self._drive.watch_writes()
         self.show_partitions()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scsi_targets.devices.tape.base import MEDIUM_ACCESS_SECONDS
-from scsi_targets.devices.tape.transfer import TransferCommands, filemark_detected
+from scsi_targets.devices.tape.part import TapePart
+from scsi_targets.devices.tape.transfer import filemark_detected
 from scsi_targets.devices.unit.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.unit.parameter_data import reply
 from scsi_targets.t10 import sense, ssc
@@ -69,16 +70,16 @@ class ExtendedPosition(Structure, length=32):
     bytes_in_buffer = Bits(24, 7, 64)
 
 
-class PositionCommands(TransferCommands):
+class Positioning(TapePart):
     """Every move first makes what was written durable, so that nothing is lost silently behind it."""
 
     # ---- REWIND and SPACE ----------------------------------------------------------------------------------------
 
     @handles(ssc.Rewind, medium=REQUIRED, reservation=READS, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def rewind(self, cdb: ssc.Rewind, task: Task) -> None:
-        self.synchronize(deferred=True)
-        self.loaded.rewind()
-        self.on_moved()
+        self._drive.synchronize(deferred=True)
+        self._drive.loaded.rewind()
+        self._drive.on_moved()
 
     @handles(ssc.Space6, medium=REQUIRED, reservation=READS, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def space_6(self, cdb: ssc.Space6, task: Task) -> None:
@@ -92,26 +93,26 @@ class PositionCommands(TransferCommands):
 
     def space(self, code: int, count: int, field: Field) -> None:
         """SPACE. INFORMATION is what was not spaced over, never negative (SSC-3 6.6)."""
-        medium = self.loaded
+        medium = self._drive.loaded
         if code > ssc.SPACE_END_OF_DATA:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)  # setmarks went with SCSI-2
-        self.synchronize(deferred=True)
+        self._drive.synchronize(deferred=True)
         if code == ssc.SPACE_END_OF_DATA:
             medium.space_end_of_data()
         elif count:
             move = (medium.space_blocks, medium.space_filemarks, medium.space_sequential_filemarks)[code]
             self._check_arrival(move(count), abs(count))
-        self.on_moved()
+        self._drive.on_moved()
 
     def _check_arrival(self, result: SpaceResult, count: int) -> None:
         residual = count - result.moved
         if result.stopped_by is Stop.NONE:
             return
-        self.on_moved()
+        self._drive.on_moved()
         if result.stopped_by is Stop.FILEMARK:
             raise filemark_detected(residual)
         if result.stopped_by is Stop.END_OF_DATA:
-            raise self.end_of_data_detected(residual)
+            raise self._drive.end_of_data_detected(residual)
         raise CheckCondition(sense.BEGINNING_OF_PARTITION_DETECTED, information=residual, end_of_medium=True)
 
     # ---- LOCATE --------------------------------------------------------------------------------------------------
@@ -135,15 +136,15 @@ class PositionCommands(TransferCommands):
 
     def _partition(self, change: int, partition: int, field: Field) -> int:
         if not change:
-            return self.loaded.position[0]
-        if partition >= self.loaded.partition_count:
+            return self._drive.loaded.position[0]
+        if partition >= self._drive.loaded.partition_count:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
         return partition
 
     def locate(self, destination: int, partition: int, identifier: int) -> None:
         """LOCATE. Raises CheckCondition."""
-        medium = self.loaded
-        self.synchronize(deferred=True)
+        medium = self._drive.loaded
+        self._drive.synchronize(deferred=True)
         if destination == ssc.DESTINATION_END_OF_DATA:
             medium.locate_block(partition, 0)
             medium.space_end_of_data()
@@ -152,9 +153,11 @@ class PositionCommands(TransferCommands):
             stopped_by = medium.locate_file(partition, identifier).stopped_by
         else:
             stopped_by = medium.locate_block(partition, identifier).stopped_by
-        self.on_moved()
+        self._drive.on_moved()
         if stopped_by is not Stop.NONE:
-            raise self.end_of_data_detected(None)  # SSC-3 6.3: the position is end of data; no INFORMATION is defined
+            raise self._drive.end_of_data_detected(
+                None
+            )  # SSC-3 6.3: the position is end of data; no INFORMATION is defined
 
     # ---- READ POSITION -------------------------------------------------------------------------------------------
 
@@ -162,7 +165,7 @@ class PositionCommands(TransferCommands):
     @handles(ssc.ReadPositionShortVendor, medium=REQUIRED, reservation=READS, exclusive=False)
     def read_position_short(self, cdb: ssc.ReadPositionShort, task: Task) -> Response:
         # SSC-3 7.6.1: the short and long forms take no allocation length
-        partition, block = self.loaded.position
+        partition, block = self._drive.loaded.position
         if block > _SHORT_FORM_LIMIT:
             data = ShortPosition.encode(position_error=1, partition=partition, **self._flags())
         else:
@@ -171,11 +174,11 @@ class PositionCommands(TransferCommands):
 
     @handles(ssc.ReadPositionLong, medium=REQUIRED, reservation=READS, exclusive=False)
     def read_position_long(self, cdb: ssc.ReadPositionLong, task: Task) -> Response:
-        partition, block = self.loaded.position
+        partition, block = self._drive.loaded.position
         data = LongPosition.encode(
             partition=partition,
             logical_object_number=block,
-            logical_file_identifier=self.loaded.file_number,
+            logical_file_identifier=self._drive.loaded.file_number,
             **self._flags(),
         )
         return reply(data, len(data))
@@ -187,8 +190,8 @@ class PositionCommands(TransferCommands):
     def _buffered(self) -> dict[str, int]:
         # First is where the next object from the initiator goes, last the next one to go from the buffer to the medium
         # (SSC-3 7.6.2): here, the first one that is not yet durable.
-        partition, first = self.loaded.position
-        last = self.buffered_from[1] if self.buffered_from is not None else first
+        partition, first = self._drive.loaded.position
+        last = self._drive.buffered_from[1] if self._drive.buffered_from is not None else first
         return {
             "partition": partition,
             "first_logical_object": first,
@@ -198,11 +201,11 @@ class PositionCommands(TransferCommands):
         }
 
     def _flags(self) -> dict[str, int]:
-        medium = self.loaded
+        medium = self._drive.loaded
         return {
             "beginning_of_partition": medium.position[1] == 0,
             "end_of_partition": medium.past_early_warning,
-            "beyond_programmable_early_warning": self.in_programmable_zone(medium),
+            "beyond_programmable_early_warning": self._drive.in_programmable_zone(medium),
         }
 
 

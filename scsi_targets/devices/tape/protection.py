@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scsi_targets.devices.tape.mode import TapeModes
+from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.mode import ModePages
 from scsi_targets.devices.unit.part import vpd_page
 from scsi_targets.t10 import sense, vpd
@@ -24,15 +24,18 @@ from scsi_targets.t10.ssc_pages import (
 if TYPE_CHECKING:
     from scsi_targets.devices.unit.mode import SelectedPage
     from scsi_targets.devices.unit.task import Nexus, Task
+    from scsi_targets.t10.mode_pages import ModePage
 
 ALL_OTHER_PAGES, ALL_SUBPAGES = 0x3F, 0xFF
 
 
-class ProtectionModes(TapeModes):
-    """The switch, and what INQUIRY tells of it; TransferCommands and VerifyCommands ask which method is on."""
+class BlockProtection(TapePart):
+    """The switch, and what INQUIRY tells of it; the drive's transfers and VERIFY ask the drive which method is on."""
+
+    def mode_pages(self) -> Mapping[type[ModePage], Mapping[str, Any]]:
+        return {ControlDataProtectionPage: {}}
 
     def check_mode_pages(self, pages: Sequence[SelectedPage]) -> None:
-        super().check_mode_pages(pages)
         for selected in pages:
             if selected.page is ControlDataProtectionPage:
                 self._check_protection(ControlDataProtectionPage(selected.raw), selected.offset)
@@ -40,7 +43,7 @@ class ProtectionModes(TapeModes):
     def _check_protection(self, page: ControlDataProtectionPage, offset: int) -> None:
         if not page.method:  # off, whatever the other fields say
             return
-        if page.method not in self.model.block_protection_methods:
+        if page.method not in self._drive.model.block_protection_methods:
             field = ControlDataProtectionPage.method
         elif page.information_length != PROTECTION_INFORMATION_LENGTH:
             field = ControlDataProtectionPage.information_length
@@ -49,19 +52,21 @@ class ProtectionModes(TapeModes):
         raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, offset + field.byte)
 
     def apply_mode_pages(self, mode: ModePages) -> None:
-        super().apply_mode_pages(mode)
-        self._apply_protection()
+        self._apply_protection(mode)
 
-    def _apply_protection(self) -> None:
-        pages = self.mode.own(ControlDataProtectionPage).items()
+    def _apply_protection(self, mode: ModePages) -> None:
+        pages = mode.own(ControlDataProtectionPage).items()
         for nexus in [nexus for nexus, page in pages if not page.method]:  # then LBP_W and LBP_R show zero as well
-            self.mode.disown(ControlDataProtectionPage, nexus)
-        self.protecting_writes = {nexus: page.method for nexus, page in pages if page.method and page.protect_writes}
-        self.protecting_reads = {nexus: page.method for nexus, page in pages if page.method and page.protect_reads}
+            mode.disown(ControlDataProtectionPage, nexus)
+        self._drive.protecting_writes = {
+            nexus: page.method for nexus, page in pages if page.method and page.protect_writes
+        }
+        self._drive.protecting_reads = {
+            nexus: page.method for nexus, page in pages if page.method and page.protect_reads
+        }
 
     def on_nexus_lost(self, nexus: Nexus) -> None:
-        super().on_nexus_lost(nexus)
-        self._apply_protection()
+        self._apply_protection(self._drive.mode)
 
     # ---- INQUIRY -------------------------------------------------------------------------------------------------
 
@@ -87,5 +92,5 @@ class ProtectionModes(TapeModes):
         """Logical Block Protection (SSC-5 8.5): the methods of this model."""
         return bytes(4) + b"".join(
             LogicalBlockProtectionMethodDescriptor.encode(method=method)
-            for method in self.model.block_protection_methods
+            for method in self._drive.model.block_protection_methods
         )

@@ -6,10 +6,11 @@ pool, one engine call for each command, never copied here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datamover.engine import LIMIT_TRANSFER_BYTES, PROTECTION_BYTES
-from scsi_targets.devices.tape.base import MEDIUM_ACCESS_SECONDS, READ_ERRORS, TapeBase
+from scsi_targets.devices.tape.base import MEDIUM_ACCESS_SECONDS, READ_ERRORS
+from scsi_targets.devices.tape.load import TapeLoader
 from scsi_targets.devices.unit.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Nexus, Response, Task
@@ -21,11 +22,21 @@ from vlib_images.cartridge.cartridge import Cartridge, ReadKind
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from scsi_targets.devices.tape.encryption import Encryption
+    from scsi_targets.devices.tape.models import DriveModel
+    from scsi_targets.devices.unit.logical_unit import StateStore
+    from scsi_targets.t10.fields import Field
 
-class TransferCommands(TapeBase):
-    """Reading and writing at the position, by CDB and (for the copy manager) without."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+class TapeTransfers(TapeLoader):
+    """Reading and writing at the position, by CDB and (for the copy manager) without. What governs it are plain
+    attributes, which the parts set when it changes."""
+
+    encryption: Encryption  # of the finished drive
+
+    def __init__(
+        self, model: DriveModel, serial_number: str, *, store: StateStore | None = None, state_key: str = ""
+    ) -> None:
         self.block_length = 0  # of fixed-block transfers, from the mode parameter block descriptor; 0: variable only
         self.buffered_mode = 1
         self.append_only = False
@@ -33,18 +44,13 @@ class TransferCommands(TapeBase):
         self.programmable_early_warning_bytes = 0
         self.overwrite_allowed_at: tuple[int, int] | None = None  # ALLOW OVERWRITE: (partition, block)
         self.format_allowed = False  # ALLOW OVERWRITE
-        self._warned = False  # PROGRAMMABLE EARLY WARNING is reported once until the position moves
-        self._watch_writes = False
         # Logical block protection of each I_T nexus that has it on: the method (SSC-5 4.2.27).
         self.protecting_writes: dict[Nexus, int] = {}
         self.protecting_reads: dict[Nexus, int] = {}
-        self.encryption_watched = False  # data encryption parameters were set: prepare_transfer() has something to do
-        super().__init__(*args, **kwargs)
-
-    @property
-    def encryption_parameters_present(self) -> bool:
-        """Whether somebody has set data encryption parameters."""
-        return False
+        self.encryption_watched = False  # data encryption parameters were set: a transfer has to bring them into effect
+        self._warned = False  # PROGRAMMABLE EARLY WARNING is reported once until the position moves
+        self._watch_writes = False
+        super().__init__(model, serial_number, store=store, state_key=state_key)
 
     def watch_writes(self) -> None:
         """To be called when one of the rules above changes: decides whether writing has more to do than to write."""
@@ -52,55 +58,35 @@ class TransferCommands(TapeBase):
 
     def prepare_transfer(self, nexus: Nexus, *, writing: bool) -> None:
         """Brings the data encryption parameters of a nexus into effect. Raises CheckCondition: it must not write."""
+        if self.encryption_watched:
+            self.encryption.prepare_transfer(nexus, writing=writing)
 
     # ---- without CDBs --------------------------------------------------------------------------------------------
 
-    def write_block(self, data: Buffer) -> SenseCode | None:
-        """Writes one block at the position.
+    def write_blocks(
+        self, data: Buffer, block_length: int, count: int, *, fixed: bool = True, protection: int = 0
+    ) -> SenseCode | None:
+        """Writes `count` blocks of `block_length` bytes at the position; with a method of logical block protection each
+        ends in protection information, which is checked and not kept.
 
-        Returns EARLY_WARNING or PROGRAMMABLE_EARLY_WARNING when the block was written and the initiator must be told,
-        otherwise None. Raises CheckCondition: nothing was written."""
-        medium = self.loaded
+        Returns EARLY_WARNING or PROGRAMMABLE_EARLY_WARNING when the blocks were written and the initiator must be told,
+        otherwise None. Raises CheckCondition; its INFORMATION is what was not written: blocks, or without `fixed` the
+        bytes of the one block."""
+        medium, allowed = self.loaded, self.overwrite_allowed_at
         if self._watch_writes:
-            self._check_append(medium)
+            self.check_append(medium)
         if self.buffered_from is None:
             self.buffered_from = medium.position
         try:
-            medium.write_block(data)
+            if count == 1:
+                medium.write_block(data, protection)
+            else:
+                medium.write_blocks(data, block_length, protection)
         except errors.CartridgeError as error:
-            raise self.write_failure(error, memoryview(data).nbytes) from error
-        return self._after_write(medium) if self._watch_writes or medium.early_warning else None
-
-    def write_blocks(self, data: Buffer, block_length: int, count: int) -> SenseCode | None:
-        """Writes `count` blocks of `block_length` bytes; returns and raises as write_block() does. INFORMATION of a
-        CheckCondition is the number of blocks that were not written."""
-        with self.lock:  # a copy comes without it
-            medium = self.loaded
-            if self._watch_writes:
-                self._check_append(medium)
-            if self.buffered_from is None:
-                self.buffered_from = medium.position
-            try:
-                medium.write_blocks(data, block_length)
-            except errors.CartridgeError as error:
-                raise self.write_failure(error, count - getattr(error, "blocks_written", 0)) from error
-            return self._after_write(medium) if self._watch_writes or medium.early_warning else None
-
-    def write_protected_blocks(self, data: Buffer, block_length: int, method: int, residual: int) -> SenseCode | None:
-        """Writes blocks of `block_length` bytes that end in protection information; returns and raises as write_block()
-        does. `residual`: what INFORMATION says when none is written: bytes of one variable block, or blocks."""
-        medium, allowed = self.loaded, self.overwrite_allowed_at
-        before = medium.position
-        if self._watch_writes:
-            self._check_append(medium)
-        if self.buffered_from is None:
-            self.buffered_from = before
-        try:
-            medium.write_protected_blocks(data, block_length, method)
-        except errors.CartridgeError as error:
-            if medium.position == before:  # nothing was written: the same block may come again
-                self.overwrite_allowed_at = allowed
-            raise self.write_failure(error, residual - getattr(error, "blocks_written", 0)) from error
+            written = getattr(error, "blocks_written", 0)
+            if not written:
+                self.overwrite_allowed_at = allowed  # the same block may come again
+            raise self.write_failure(error, count - written if fixed else block_length) from error
         return self._after_write(medium) if self._watch_writes or medium.early_warning else None
 
     def write_filemarks(self, count: int, *, immediate: bool) -> SenseCode | None:
@@ -108,8 +94,9 @@ class TransferCommands(TapeBase):
         write_block() does."""
         medium = self.loaded
         if count:
-            self.require_writable()
-            self._check_append(medium)
+            if not self.writable:
+                self.require_writable()
+            self.check_append(medium)
             self.buffered_from = self.buffered_from or medium.position
             try:
                 medium.write_filemarks(count)
@@ -119,8 +106,9 @@ class TransferCommands(TapeBase):
             self.synchronize(deferred=False)
         return self._after_write(medium) if count else None
 
-    def _check_append(self, medium: Cartridge) -> None:
-        # Append-only mode (SSC-4 4.2.20): only at end of data, or where ALLOW OVERWRITE has said.
+    def check_append(self, medium: Cartridge) -> None:
+        """Append-only mode (SSC-4 4.2.20): only at end of data, or where ALLOW OVERWRITE has said. Raises
+        CheckCondition."""
         if not self.append_only or medium.at_eod:
             return
         allowed, self.overwrite_allowed_at = self.overwrite_allowed_at, None
@@ -144,54 +132,42 @@ class TransferCommands(TapeBase):
         return bool(size) and (medium.ends_within(medium.early_warning_bytes + size) or medium.early_warning)
 
     def on_moved(self) -> None:
-        super().on_moved()
         self._warned = False
 
     # ---- WRITE ---------------------------------------------------------------------------------------------------
 
     @handles(ssc.Write6, medium=REQUIRED, writes=True, timeout_seconds=MEDIUM_ACCESS_SECONDS)
     def write_6(self, cdb: ssc.Write6, task: Task) -> Response | None:
-        length = cdb.transfer_length
+        length, fixed = cdb.transfer_length, cdb.fixed
         if not length:
             return None  # SSC-3 6.8: no data, no error, the position stays
         if self.encryption_watched:
-            self.prepare_transfer(task.nexus, writing=True)
-        if self.protecting_writes and (method := self.protecting_writes.get(task.nexus)):
-            warning, length = self._write_protected(cdb, task, method)
-        elif not cdb.fixed:
-            warning = self.write_block(self._data_out(task, length))
-        else:
-            block_length = self._fixed_block_length(ssc.Write6.fixed)
-            count, length = length, length * block_length
-            warning = self.write_blocks(self._data_out(task, length), block_length, count)
+            self.encryption.prepare_transfer(task.nexus, writing=True)
+        protection = self.protecting_writes.get(task.nexus, 0) if self.protecting_writes else 0
+        count, block_length = 1, length
+        if fixed:
+            count = length
+            block_length = self.fixed_block_length(ssc.Write6.fixed, PROTECTION_BYTES if protection else 0)
+            length *= block_length
+        elif protection and length <= PROTECTION_BYTES:  # no block is left
+            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Write6.transfer_length)
+        data = task.data()
+        if len(data) != length:
+            # An initiator that sends less than the CDB says must not get a shorter block on its tape.
+            if len(data) < length:
+                raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Write6.transfer_length)
+            data = data[:length]
+        warning = self.write_blocks(data, block_length, count, fixed=bool(fixed), protection=protection)
         if warning is not None:
             raise CheckCondition(warning, information=0, end_of_medium=True, transferred=length)
         return Response(data_length=length)
 
-    def _write_protected(self, cdb: ssc.Write6, task: Task, method: int) -> tuple[SenseCode | None, int]:
-        """Returns the warning, and how many bytes were moved."""
-        count = residual = cdb.transfer_length
-        if cdb.fixed:
-            block_length = self._fixed_block_length(ssc.Write6.fixed, PROTECTION_BYTES)
-        else:
-            count, block_length = 1, cdb.transfer_length
-            if block_length <= PROTECTION_BYTES:  # no block is left
-                raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Write6.transfer_length)
-        length = count * block_length
-        return self.write_protected_blocks(self._data_out(task, length), block_length, method, residual), length
-
-    def _fixed_block_length(self, fixed: Any, protection_length: int = 0) -> int:
+    def fixed_block_length(self, fixed: Field, protection_length: int = 0) -> int:
+        """The block length of a command whose FIXED bit is set. Raises CheckCondition: there is none, or it leaves no
+        room beside the protection information."""
         if self.block_length <= protection_length:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, fixed)
         return self.block_length
-
-    @staticmethod
-    def _data_out(task: Task, length: int) -> memoryview:
-        # An initiator that sends less than the CDB says must not get a shorter block on its tape.
-        data = task.data()
-        if len(data) < length:
-            raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Write6.transfer_length)
-        return data if len(data) == length else data[:length]
 
     @handles(
         ssc.WriteFilemarks6, permission=Permission.WRITE_DATA, medium=REQUIRED, timeout_seconds=MEDIUM_ACCESS_SECONDS
@@ -209,12 +185,12 @@ class TransferCommands(TapeBase):
     def read_6(self, cdb: ssc.Read6, task: Task) -> Response | None:
         length = cdb.transfer_length
         if self.encryption_watched:
-            self.prepare_transfer(task.nexus, writing=False)
+            self.encryption.prepare_transfer(task.nexus, writing=False)
         method = self.protecting_reads.get(task.nexus, 0) if self.protecting_reads else 0
         if cdb.fixed:
             if cdb.suppress_incorrect_length:
                 raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.Read6.suppress_incorrect_length)
-            block_length = self._fixed_block_length(ssc.Read6.fixed, PROTECTION_BYTES if method else 0)
+            block_length = self.fixed_block_length(ssc.Read6.fixed, PROTECTION_BYTES if method else 0)
             return self._read_fixed(task, block_length, length, method)
         return self._read_variable(task, length, bool(cdb.suppress_incorrect_length), method) if length else None
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
-from scsi_targets.devices.tape.base import TapeBase
+from scsi_targets.devices.tape.part import TapePart
 
 if TYPE_CHECKING:
+    from scsi_targets.devices.tape.transfer import TapeTransfers
     from vlib_images.cartridge.cartridge import Cartridge
 
 log = structlog.get_logger(__name__)
@@ -54,23 +55,23 @@ class Amounts(NamedTuple):
         return Amounts(*(now - then for now, then in zip(self, base, strict=True)))
 
 
-class UsageCounts(TapeBase):
+class DriveUsage(TapePart):
     """`life` counts for ever; amounts() and the errors of the mount since the load or the last LOG SELECT reset."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, drive: TapeTransfers) -> None:
+        super().__init__(drive)
         self._powered_on = time.monotonic()
         self._base = Amounts()
         self._last = Amounts()  # of the last mount, when there is no medium
         self.mount_write_errors = 0
         self.mount_read_errors = 0
         self.loads_since_reset = 0
-        super().__init__(*args, **kwargs)
-        self.life = DriveLife.from_state(self.store.get(self._life_key))
+        self.life = DriveLife.from_state(self._drive.store.get(self._life_key))
         self.life.power_cycles += 1
 
     @property
     def _life_key(self) -> str:
-        return f"{self.state_key}/life"
+        return f"{self._drive.state_key}/life"
 
     def power_on_seconds(self) -> float:
         """Over the drive's life."""
@@ -80,49 +81,45 @@ class UsageCounts(TapeBase):
         """Keeps the counts; a count that is lost at a restart is no reason to refuse a load."""
         state = asdict(self.life) | {"power_on_seconds": self.power_on_seconds()}
         try:
-            self.store.put(self._life_key, state)
+            self._drive.store.put(self._life_key, state)
         except OSError as error:
-            log.warning("drive statistics could not be saved", drive=self.identity.serial_number, reason=str(error))
+            log.warning(
+                "drive statistics could not be saved", drive=self._drive.identity.serial_number, reason=str(error)
+            )
 
     def amounts(self) -> Amounts:
         """Of this mount, or of the last one when nothing is loaded."""
-        return Amounts.of(self.medium).since(self._base) if self.medium is not None else self._last
+        return Amounts.of(self._drive.medium).since(self._base) if self._drive.medium is not None else self._last
 
     def reset_amounts(self) -> None:
         """LOG SELECT with PCR, and every load."""
-        self._base = Amounts.of(self.medium) if self.medium is not None else Amounts()
+        self._base = Amounts.of(self._drive.medium) if self._drive.medium is not None else Amounts()
         self._last = Amounts()
         self.mount_write_errors = self.mount_read_errors = 0
 
     # ---- events --------------------------------------------------------------------------------------------------
 
     def on_loaded(self) -> None:
-        super().on_loaded()
         self.reset_amounts()
         self.life.loads += 1
         self.loads_since_reset += 1
         self.save_life()
 
     def on_unloaded(self) -> None:
-        super().on_unloaded()
         self._last = self.amounts()
         self.save_life()
 
     def on_cleaned(self) -> None:
-        super().on_cleaned()
         self.life.cleanings += 1
         self.save_life()
 
     def on_write_error(self) -> None:
-        super().on_write_error()
         self.life.hard_write_errors += 1
         self.mount_write_errors += 1
 
     def on_read_error(self) -> None:
-        super().on_read_error()
         self.life.hard_read_errors += 1
         self.mount_read_errors += 1
 
     def close(self) -> None:
-        super().close()
         self.save_life()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from datamover.engine import PROTECTION_BYTES
 from scsi_targets.devices.tape.base import READ_ERRORS
-from scsi_targets.devices.tape.transfer import TransferCommands, filemark_detected
+from scsi_targets.devices.tape.part import TapePart
+from scsi_targets.devices.tape.transfer import filemark_detected
 from scsi_targets.devices.unit.dispatch import READS, REQUIRED, handles
 from scsi_targets.t10 import sense, ssc
 from scsi_targets.t10.sense import CheckCondition
@@ -19,26 +20,28 @@ if TYPE_CHECKING:
     from scsi_targets.devices.unit.task import Task
 
 
-class VerifyCommands(TransferCommands):
+class Verification(TapePart):
     """Every block's checksum is verified as it is read; the data go nowhere."""
 
     @handles(ssc.Verify6, medium=REQUIRED, reservation=READS, slow=True, timeout_seconds=86400)
     def verify_6(self, cdb: ssc.Verify6, task: Task) -> None:
         self._refuse(cdb)
-        self.synchronize(deferred=True)
-        self.prepare_transfer(task.nexus, writing=False)
+        self._drive.synchronize(deferred=True)
+        self._drive.prepare_transfer(task.nexus, writing=False)
         if cdb.verify_to_end_of_data:
             self._verify_filemarks(task, None)
         elif cdb.verify_by_filemarks:
             self._verify_filemarks(task, cdb.verification_length)
         elif cdb.fixed:
-            block_length = self._fixed_block_length(ssc.Verify6.fixed, PROTECTION_BYTES if self._method(task) else 0)
+            block_length = self._drive.fixed_block_length(
+                ssc.Verify6.fixed, PROTECTION_BYTES if self._method(task) else 0
+            )
             self._verify_blocks(task, block_length, cdb.verification_length)
         elif cdb.verification_length:
             self._verify_variable(task, cdb.verification_length)
 
     def _method(self, task: Task) -> int:
-        return self.protecting_reads.get(task.nexus, 0)
+        return self._drive.protecting_reads.get(task.nexus, 0)
 
     @staticmethod
     def _refuse(cdb: ssc.Verify6) -> None:
@@ -60,7 +63,7 @@ class VerifyCommands(TransferCommands):
             if kind is ReadKind.END_OF_DATA:
                 if left is None:
                     return
-                raise self.end_of_data_detected(left)
+                raise self._drive.end_of_data_detected(left)
             if kind is ReadKind.FILEMARK and left is not None:
                 left -= 1
 
@@ -70,19 +73,19 @@ class VerifyCommands(TransferCommands):
                 return
             result = self._verify_next(task, left)
             if result.kind is not ReadKind.BLOCK or result.length != block_length:
-                raise self.read_stopped(result.kind, left)
+                raise self._drive.read_stopped(result.kind, left)
 
     def _verify_variable(self, task: Task, length: int) -> None:
         result = self._verify_next(task, length)
         if result.kind is ReadKind.FILEMARK:
             raise filemark_detected(length)
         if result.kind is ReadKind.END_OF_DATA:
-            raise self.end_of_data_detected(length)
+            raise self._drive.end_of_data_detected(length)
         if result.length != length:
             raise CheckCondition(sense.INCORRECT_LENGTH, information=length - result.length, incorrect_length=True)
 
     def _verify_next(self, task: Task, residual: int) -> ReadResult:
         try:
-            return self.loaded.read_block(bytearray(), self._method(task))
+            return self._drive.loaded.read_block(bytearray(), self._method(task))
         except READ_ERRORS as error:
-            raise self.read_failure(error, residual) from error
+            raise self._drive.read_failure(error, residual) from error

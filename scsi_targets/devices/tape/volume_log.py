@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scsi_targets.devices.tape.log import MEBIBYTE, DriveLogPages, compression_ratio
+from scsi_targets.devices.tape.log import MEBIBYTE, compression_ratio
 from scsi_targets.devices.tape.models import MEGABYTE
+from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.part import log_page
 from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.t10.log_pages import LogParameter, counter
 
 if TYPE_CHECKING:
+    from scsi_targets.devices.tape.transfer import TapeTransfers
+    from scsi_targets.devices.tape.usage import DriveUsage
     from vlib_images.cartridge.cartridge import Cartridge
 
 NEVER = 0xFFFFFFFFFFFF  # no such logical object in the partition
@@ -19,20 +22,24 @@ UNKNOWN = 0xFFFFFFFFFFFE  # there may be one
 _ZEROES = ((0x02, 8), (0x03, 4), (0x05, 2), (0x06, 2), (0x07, 8), (0x08, 4), (0x0A, 2), (0x0B, 2))
 
 
-class VolumeLogPages(DriveLogPages):
+class VolumeLogPages(TapePart):
     """Without a medium, page 17h says that it is not valid and nothing else."""
+
+    def __init__(self, drive: TapeTransfers, usage: DriveUsage) -> None:
+        super().__init__(drive)
+        self._usage = usage
 
     @log_page(0x17)
     def volume_statistics(self, nexus: Nexus) -> list[LogParameter]:
         """Volume Statistics."""
-        medium = self.medium
+        medium = self._drive.medium
         if medium is None:
             return [counter(0x0000, 0, 1)]
         return [
             counter(0x0000, 1, 1),
             *self._volume_counts(medium),
             *_volume_identity(medium),
-            counter(0x0080, self.write_protection() is not None, 1),
+            counter(0x0080, self._drive.write_protection() is not None, 1),
             counter(0x0081, medium.worm, 1),
             counter(0x0101, 0, 4),
             counter(0x0102, 0, 4),
@@ -41,14 +48,14 @@ class VolumeLogPages(DriveLogPages):
 
     def _volume_counts(self, medium: Cartridge) -> list[LogParameter]:
         usage, mount = medium.usage, medium.usage.mount
-        amounts = self.amounts()
+        amounts = self._usage.amounts()
         capacity = sum(medium.partition_capacity_bytes(n) for n in range(medium.partition_count))
         used = sum(medium.used_bytes(n) for n in range(medium.partition_count))
         return [
             counter(0x0001, usage.loads, 4),
             *(counter(code, 0, width) for code, width in _ZEROES),
-            counter(0x0004, self.mount_write_errors, 2), counter(0x0009, self.mount_read_errors, 2),
-            counter(0x000C, self.mount_write_errors, 2), counter(0x000D, self.mount_read_errors, 2),
+            counter(0x0004, self._usage.mount_write_errors, 2), counter(0x0009, self._usage.mount_read_errors, 2),
+            counter(0x000C, self._usage.mount_write_errors, 2), counter(0x000D, self._usage.mount_read_errors, 2),
             counter(0x000E, mount.bytes_written // MEGABYTE, 4), counter(0x000F, mount.bytes_read // MEGABYTE, 4),
             counter(0x0010, usage.bytes_written // MEGABYTE), counter(0x0011, usage.bytes_read // MEGABYTE),
             counter(0x0012, compression_ratio(amounts.written, amounts.stored), 2),
@@ -61,16 +68,16 @@ class VolumeLogPages(DriveLogPages):
     @log_page(0x30)
     def tape_usage(self, nexus: Nexus) -> list[LogParameter]:
         """Tape Usage: mounts, data sets, retries, errors."""
-        loads = self.medium.usage.loads if self.medium is not None else 0
+        loads = self._drive.medium.usage.loads if self._drive.medium is not None else 0
         widths = (4, 8, 4, 2, 2, 2, 8, 4, 2, 2, 2)
-        values = (loads, 0, 0, self.mount_write_errors, 0, 0, 0, 0, self.mount_read_errors, 0, 0)
+        values = (loads, 0, 0, self._usage.mount_write_errors, 0, 0, 0, 0, self._usage.mount_read_errors, 0, 0)
         rows = zip(values, widths, strict=True)
         return [counter(code, value, width) for code, (value, width) in enumerate(rows, start=1)]
 
     @log_page(0x31)
     def tape_capacity(self, nexus: Nexus) -> list[LogParameter]:
         """Tape Capacity: remaining and maximum capacity of partitions 0 and 1, in MiB."""
-        medium = self.medium
+        medium = self._drive.medium
         remaining, maximum = [0, 0], [0, 0]
         for partition in range(min(2, medium.partition_count) if medium is not None else 0):
             assert medium is not None

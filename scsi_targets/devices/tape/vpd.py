@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scsi_targets.devices.tape.base import TapeBase
+from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.part import vpd_page
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 WORM_CAPABLE = 0x01
 
 
-class TapeVpdPages(TapeBase):
+class TapeVpdPages(TapePart):
     """B0h, B1h, B3h and B4h; B2h is with TapeAlert."""
 
     # Of the media changer that shows the drive.
@@ -32,7 +32,7 @@ class TapeVpdPages(TapeBase):
     @vpd_page(0xB1)
     def manufacturer_assigned_serial_number(self, task: Task) -> bytes:
         """Manufacturer-Assigned Serial Number (SSC-3 8.4.3)."""
-        return self.identity.serial_number.encode("ascii")
+        return self._drive.identity.serial_number.encode("ascii")
 
     @vpd_page(0xB3)
     def automation_device_serial_number(self, task: Task) -> bytes:

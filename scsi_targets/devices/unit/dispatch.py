@@ -69,6 +69,7 @@ class Row:
     exclusive: bool  # needs the medium for itself: queues while a copy has it
     timeout_seconds: int  # recommended command timeout reported to initiators
     permission: Permission  # all of it must be granted by the view that the command comes through
+    secret: bool  # the Data-Out holds a secret: it is overwritten however the command ends
 
     # What the check of every command asks, made once.
     reports: bool = field(init=False)  # a pending unit attention goes before the command
@@ -98,6 +99,7 @@ def handles(
     exclusive: bool | None = None,
     timeout_seconds: int = 60,
     permission: Permission | None = None,
+    secret: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Marks a method as the handler of a command. May be stacked when one method serves several CDBs.
 
@@ -111,7 +113,7 @@ def handles(
     def mark(method: Handler) -> Handler:
         name = getattr(method, "__name__", "")
         row = Row(command, name, medium, writes, reservation, unit_attention, slow, while_busy, concurrent, alone,
-                  timeout_seconds, permission)  # fmt: skip
+                  timeout_seconds, permission, secret)  # fmt: skip
         method.__dict__.setdefault("_rows", []).append(row)
         return method
 

@@ -71,6 +71,12 @@ class MemoryStore:
         self._values[key] = value
 
 
+def wipe(data: memoryview) -> None:
+    """Overwrites a Data-Out that may hold a key, whether the command took it or not: the buffer goes back to a pool."""
+    if not data.readonly:
+        data[:] = bytes(len(data))
+
+
 class LogicalUnit(Part):
     """Dispatch and the rules common to all devices. `state_key` names this logical unit in the store.
 
@@ -170,6 +176,8 @@ class LogicalUnit(Part):
             if row.writes and not self.writable:
                 self.check_writable(row)
         except Exception as error:  # noqa: BLE001 - as in _handle
+            if row.secret:
+                wipe(task.data())
             return self._failure(row, task, error)
         return None
 

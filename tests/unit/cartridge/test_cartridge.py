@@ -175,7 +175,7 @@ def test_where_filemarks_took_more_than_the_capacity_no_block_is_written(make: M
         end = cartridge.position
         for write in (
             lambda: cartridge.write_blocks(bytes(4 * 512), 512),
-            lambda: cartridge.write_protected_blocks(bytes(4 * 512), 512, PROTECTION_CRC32C),
+            lambda: cartridge.write_blocks(bytes(4 * 512), 512, PROTECTION_CRC32C),
         ):
             with pytest.raises(EndOfPartition) as stopped:
                 write()

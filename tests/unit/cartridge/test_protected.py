@@ -53,7 +53,7 @@ def test_written_with_one_method_and_read_with_any(make: Make, length: int, meth
     with make() as cartridge:
         cartridge.encoder = encoder
         cartridge.decryption = Decryption(DecryptionMode.MIXED, KEY)
-        assert cartridge.write_protected_blocks(protected(blocks, method), slot, method) == 5
+        assert cartridge.write_blocks(protected(blocks, method), slot, method) == 5
         assert cartridge.position == (0, 5)
         assert cartridge.usage.bytes_written == 5 * length
         assert contents(cartridge) == blocks
@@ -95,11 +95,11 @@ def test_a_damaged_block_is_not_written_and_the_good_ones_before_it_are(
         cartridge.encoder = encoder
         cartridge.decryption = Decryption(DecryptionMode.MIXED, KEY)
         with pytest.raises(ProtectionFailed) as failure:
-            cartridge.write_protected_blocks(data, 504, method)
+            cartridge.write_blocks(data, 504, method)
         assert failure.value.blocks_written == 3
         assert cartridge.position == (0, 3)
         assert cartridge.usage.bytes_written == 1500
-        cartridge.write_protected_blocks(protected(blocks[3:], method), 504, method)
+        cartridge.write_blocks(protected(blocks[3:], method), 504, method)
         assert contents(cartridge) == blocks
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_block_takes_away_nothing_that_was_there(make: Make, encoder: 
         cartridge.locate_block(0, 1)
         cartridge.encoder = encoder
         with pytest.raises(ProtectionFailed):
-            cartridge.write_protected_blocks(bytes(304), 304, PROTECTION_CRC32C)
+            cartridge.write_blocks(bytes(304), 304, PROTECTION_CRC32C)
         assert cartridge.position == (0, 1)
         assert contents(cartridge) == [block(number, 300) for number in range(4)]
 
@@ -122,7 +122,7 @@ def test_over_the_ends_of_segments(make: Make) -> None:
     with make(limits=Limits(segment_bytes=8192, segment_objects=64)) as cartridge:
         data = damaged(protected(blocks, PROTECTION_CRC32C), 1004 * 40)
         with pytest.raises(ProtectionFailed) as failure:
-            cartridge.write_protected_blocks(data, 1004, PROTECTION_CRC32C)
+            cartridge.write_blocks(data, 1004, PROTECTION_CRC32C)
         assert failure.value.blocks_written == 40
         cartridge.rewind()
         into = bytearray(50 * 1004)
@@ -146,7 +146,7 @@ def test_a_full_partition(make: Make) -> None:
     blocks = [block(number, 10_000) for number in range(10)]
     with make(capacity_bytes=50_000, early_warning_bytes=1000) as cartridge:
         with pytest.raises(EndOfPartition) as failure:
-            cartridge.write_protected_blocks(protected(blocks, PROTECTION_CRC32C), 10_004, PROTECTION_CRC32C)
+            cartridge.write_blocks(protected(blocks, PROTECTION_CRC32C), 10_004, PROTECTION_CRC32C)
         assert failure.value.blocks_written == 4
         assert contents(cartridge) == blocks[:4]
 
@@ -155,7 +155,7 @@ def test_a_full_partition(make: Make) -> None:
 def test_what_makes_no_sense(make: Make, block_length: int, method: int) -> None:
     with make() as cartridge:
         with pytest.raises(ValueError, match=r"a block has|no logical block protection method"):
-            cartridge.write_protected_blocks(bytes(block_length), block_length, method)
+            cartridge.write_blocks(bytes(block_length), block_length, method)
         with pytest.raises(ValueError, match="no multiple"):
-            cartridge.write_protected_blocks(bytes(101), 100, PROTECTION_CRC32C)
+            cartridge.write_blocks(bytes(101), 100, PROTECTION_CRC32C)
         assert cartridge.end_of_data(0) == 0

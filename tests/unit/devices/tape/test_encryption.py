@@ -149,7 +149,7 @@ def test_the_flow_of_bareos(drive):
     assert next_block(drive)[12:16] == bytes([5, 1, 0, 0])
     assert moved(read(drive, len(TEXT))) == TEXT
     good(set_encryption(drive, DISABLE, DISABLE, bytes(32), flags=0))
-    assert not drive.encryption.any
+    assert not drive.encryption.parameters.any
     good(send(drive, ssc.Space6.encode(code=0, count=-1 & 0xFFFFFF)))
     assert next_block(drive)[12:16] == bytes([6, 1, 0, 0])
 
@@ -189,7 +189,7 @@ def test_the_key_is_wiped_from_the_buffer_it_came_in_and_from_memory(drive):
     buffer = bytearray(set_page())
     assert spout(drive, buffer).status == 0
     assert buffer == bytes(len(buffer))
-    key = drive.encryption.of(ALPHA).key
+    key = drive.encryption.parameters.of(ALPHA).key
     assert bytes(key._key) == KEY
     good(off(drive))
     gc.collect()
@@ -411,7 +411,7 @@ def test_compressed_before_it_is_encrypted(drive):
 def test_bad_fields_change_nothing(drive, page):
     assert sense_of(spout(drive, page)) == (5, 0x26, 0)
     assert status(drive)[4:8] == bytes(4)
-    assert not drive.encryption.any
+    assert not drive.encryption.parameters.any
 
 
 @pytest.mark.parametrize("page", [set_page()[:10], set_page()[:40]])
@@ -421,12 +421,12 @@ def test_a_list_that_is_cut_off(drive, page):
 
 def test_an_empty_list_is_no_error(drive):
     good(spout(drive, b""))
-    assert not drive.encryption.any
+    assert not drive.encryption.parameters.any
 
 
 def test_a_key_where_none_is_needed_is_ignored(drive):
     good(set_encryption(drive, DISABLE, DISABLE, bytes(32), index=0))  # how Bareos clears a key
-    assert not drive.encryption.any
+    assert not drive.encryption.parameters.any
 
 
 # ---- EXTENDED COPY ---------------------------------------------------------------------------------------------------

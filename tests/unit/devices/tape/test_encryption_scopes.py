@@ -60,7 +60,7 @@ def test_a_local_key_is_one_nexus_s_own(drive):
     assert moved(send(drive, ssc.Read6.encode(transfer_length=5), nexus=BETA)) == b"clear"
     assert moved(read(drive, len(TEXT))) == TEXT
     good(spout(drive, set_page(scope=PUBLIC)))
-    assert not drive.encryption.any
+    assert not drive.encryption.parameters.any
     assert status(drive)[4:8] == bytes(4)
 
 
@@ -68,9 +68,9 @@ def test_a_local_key_ends_with_its_nexus_and_a_shared_one_stays(drive):
     good(set_encryption(drive, scope=LOCAL, nexus=BETA))
     good(set_encryption(drive))
     drive.nexus_lost(BETA)
-    assert len(drive.encryption.sets()) == 1
+    assert len(drive.encryption.parameters.sets()) == 1
     drive.nexus_lost(ALPHA)
-    assert drive.encryption.shared is not None
+    assert drive.encryption.parameters.shared is not None
 
 
 def test_the_others_may_write_in_clear_when_nothing_is_set_any_more(drive):
@@ -101,7 +101,7 @@ def test_who_locked_a_key_never_writes_in_clear_after_it_went(drive):
     good(write(drive, TEXT))
     drive.load(drive.unload())
     quiet(drive)
-    assert drive.encryption.sets() == []
+    assert drive.encryption.parameters.sets() == []
     assert sense_of(write(drive, TEXT)) == (7, 0x2A, 0x13)
 
 
@@ -110,7 +110,7 @@ def test_who_locked_a_key_never_writes_in_clear_after_it_went(drive):
 
 def test_clear_on_demount(drive, tmp_path):
     good(set_encryption(drive, flags=0x44))
-    key = drive.encryption.of(ALPHA).key
+    key = drive.encryption.parameters.of(ALPHA).key
     good(write(drive, TEXT))
     drive.load(drive.unload())
     quiet(drive)
@@ -139,7 +139,7 @@ def test_a_reset_clears_all(drive):
     good(set_encryption(drive))
     quiet(drive)
     good(set_encryption(drive, scope=LOCAL, nexus=BETA))
-    keys = [each.key for each in drive.encryption.sets()]
+    keys = [each.key for each in drive.encryption.parameters.sets()]
     drive.reset()
     quiet(drive)
     assert all(key._key == bytes(32) for key in keys)
@@ -171,9 +171,9 @@ def waiting(drive, nexus):
 @pytest.mark.parametrize(("flags", "cleared"), [(0x41, True), (0x42, False), (0x43, True)])
 def test_clear_on_reservation_loss(drive, flags, cleared):
     reserved_with_key(drive, flags)
-    key = drive.encryption.of(ALPHA).key
+    key = drive.encryption.parameters.of(ALPHA).key
     persistent(drive, spc.ReleasePersistent, ALPHA, 1)
-    assert (drive.encryption.shared is None) == cleared
+    assert (drive.encryption.parameters.shared is None) == cleared
     assert (key._key == bytes(32)) == cleared
     for nexus in (ALPHA, BETA):
         assert ((6, 0x2A, 0x12) in waiting(drive, nexus)) == cleared
@@ -184,7 +184,7 @@ def test_clear_on_reservation_preempt(drive, flags, cleared):
     reserved_with_key(drive, flags)
     register(drive, BETA, 2)
     persistent(drive, spc.Preempt, BETA, 2, victim=1)
-    assert (drive.encryption.shared is None) == cleared
+    assert (drive.encryption.parameters.shared is None) == cleared
     for nexus in (ALPHA, BETA):
         assert ((6, 0x2A, 0x12) in waiting(drive, nexus)) == cleared
 
@@ -193,12 +193,12 @@ def test_clear_on_loss_of_a_simple_reservation(drive):
     good(send(drive, spc.Reserve6.encode()))
     good(set_encryption(drive, flags=0x41))
     good(send(drive, spc.Release6.encode()))
-    assert drive.encryption.shared is None
+    assert drive.encryption.parameters.shared is None
     quiet(drive)
     good(send(drive, spc.Reserve6.encode()))
     good(set_encryption(drive, flags=0x41))
     drive.nexus_lost(ALPHA)
-    assert drive.encryption.shared is None
+    assert drive.encryption.parameters.shared is None
 
 
 def test_reservations_keep_others_out(drive):

@@ -132,7 +132,7 @@ def test_a_cleaning_cartridge_cleans_and_waits_to_be_taken_out(empty):
     assert ready(empty) == (2, 0x30, 0x03)
     assert sense_of(send(empty, ssc.LoadUnload.encode(load=1))) == (2, 0x30, 0x03)
     assert empty.accessible
-    assert empty.life.cleanings == 1
+    assert empty.usage.life.cleanings == 1
     assert empty.unload() is cleaner
     assert ready(empty) == (2, 0x3A, 0)
 

@@ -207,7 +207,7 @@ def test_a_damaged_variable_block(drive, method, bit):
     assert stream_sense(response) == (0, *GUARD_CHECK_FAILED, len(damaged))
     assert position(drive) == (0, 1)
     assert drive.medium.at_eod
-    assert drive.tape_alert_bits() == 0
+    assert drive.alerts.bits() == 0
     good(write(drive, sealed(BLOCK, method)))
     assert read_all(drive) == [b"before", BLOCK]
 

@@ -38,7 +38,7 @@ def change(page: int, subpage: int, byte: int, value: int, *, save: bool = False
         raw[0] &= 0x7F
         raw[byte] = value
         cdb = spc.ModeSelect10.encode(page_format=1, save_pages=save, parameter_list_length=8 + len(raw))
-        good(send(drive, cdb, data=bytes([0, 0, 0, drive.device_specific_parameter() & 0x70, 0, 0, 0, 0]) + raw))
+        good(send(drive, cdb, data=bytes([0, 0, 0, drive.modes.device_specific_parameter() & 0x70, 0, 0, 0, 0]) + raw))
 
     return select
 
@@ -88,7 +88,7 @@ def protection(drive: TapeDrive) -> None:
 
 
 def alerts(drive: TapeDrive) -> bool:
-    return bool(drive.tape_alert_bits())
+    return bool(drive.alerts.bits())
 
 
 def refuse_a_write(drive: TapeDrive) -> None:
@@ -105,7 +105,7 @@ def echo(drive: TapeDrive) -> bool:
 
 
 def encrypting(drive: TapeDrive, nexus=ALPHA) -> bool:
-    return drive.encryption.of(nexus).key is not None
+    return drive.encryption.parameters.of(nexus).key is not None
 
 
 LBP_ON = shown(0x0A, 0xF0, 4)
@@ -124,11 +124,12 @@ ROWS = {
         KEPT, KEPT, FIRST, FIRST,
     ),
     "compression (DCE)": (
-        change(0x0F, 0, 2, 0xC0), lambda drive: (drive.compressing, page_of(drive, 0x0F)[2] >> 7),
+        change(0x0F, 0, 2, 0xC0), lambda drive: (drive.compression.on, page_of(drive, 0x0F)[2] >> 7),
         KEPT, KEPT, FIRST, FIRST,
     ),
     "compression (SELECT DATA COMPRESSION ALGORITHM)": (
-        change(0x10, 0, 14, 1), lambda drive: (drive.compressing, page_of(drive, 0x10)[14]), KEPT, KEPT, FIRST, FIRST,
+        change(0x10, 0, 14, 1), lambda drive: (drive.compression.on, page_of(drive, 0x10)[14]),
+        KEPT, KEPT, FIRST, FIRST,
     ),
     "synchronize at early warning (SEW)": (
         change(0x10, 0, 10, 0x10), lambda drive: drive.synchronize_at_early_warning, KEPT, KEPT, FIRST, FIRST,
@@ -264,7 +265,7 @@ def test_after_a_restart(drives, name):
     configure(drive)
     assert look(drive) != first
     if drive.removal_prevented:  # the daemon ends with the cartridge in the drive, and begins without
-        drive.on_nexus_lost(ALPHA)
+        drive.prevention.override()
     after = look(drives())
     assert expected is FIRST
     assert after == first
@@ -287,12 +288,12 @@ def test_saved_pages_come_back(drives, event):
     drive = drives()
     change(0x0F, 0, 2, 0xC0, save=True)(drive)
     change(0x0F, 0, 2, 0x40)(drive)
-    assert drive.compressing is False
+    assert drive.compression.on is False
     if event == "restart":
         drive = drives()
     else:
         {"reset": reset, "unload": remounted}[event](drive)
-    assert drive.compressing is (event != "unload")
+    assert drive.compression.on is (event != "unload")
 
 
 def test_allow_overwrite_does_not_wait_for_the_next_append_only_mode(drives):

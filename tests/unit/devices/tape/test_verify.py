@@ -132,9 +132,9 @@ def test_verify_finds_the_damage(damaged):
 
 def test_hard_errors_are_counted(damaged):
     verify(damaged, verify_to_end_of_data=1)
-    assert damaged.life.hard_read_errors == 1
-    assert damaged.mount_read_errors == 1
-    assert damaged.tape_alert_bits() >> (64 - 5) & 1
+    assert damaged.usage.life.hard_read_errors == 1
+    assert damaged.usage.mount_read_errors == 1
+    assert damaged.alerts.bits() >> (64 - 5) & 1
 
 
 def test_spacing_over_damage_works(damaged):
