@@ -131,8 +131,10 @@ class Transport:
     @property
     def early_warning(self) -> bool:
         """What was written last ended at or past early warning, or the disk under the library is nearly full."""
-        room = self._partition.room_bytes
-        return self.at_eod and (room <= self.early_warning_bytes or self._disk_is_low(room))
+        partition = self._partition
+        if self._position != partition.end:
+            return False
+        return partition.room_bytes <= self.early_warning_bytes or self._disk_is_low(partition.room_bytes)
 
     def ends_within(self, distance_bytes: int) -> bool:
         """Whether no more than so much of the capacity lies between the position and the end of the partition."""
@@ -229,10 +231,13 @@ class Transport:
         view, encoded = memoryview(data), self.encoder is not None or self.external
         crc = self._check(view, protection) if protection and (encoded or not self.at_eod) else None
         self._prepare_write()
+        length = stored_length = view.nbytes
         if encoded:
             length, stored_length = self._write_encoded(view, protection, crc)
-        else:
+        elif protection:
             length = stored_length = self._write_plain(view, protection)
+        else:
+            self._partition.append(data, length)
         self._position += 1
         self.usage.wrote(1, length, stored_length)
 

@@ -201,6 +201,7 @@ def test_nothing_is_copied_when_a_later_segment_is_certain_to_be_refused(site):
     assert (segment, information, pointer, status) == (1, None, bytes([0x80, 0, 80]), 0x18)
     good(send(site.other, bytes([0x17, 0, 0, 0, 0, 0]), nexus=BETA))
     site.other.loaded.write_protected = True
+    site.other.decide_legality()
     segment, _, _, _, sense = failure(site.copy(*segments, cscds=cscds), DESTINATION)
     assert (segment, code_of(sense)) == (1, (7, 0x27, 0))
     mark = copy.WriteFilemarks.encode(destination=2, filemark_count=1)
