@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from appliance.settings.settings import ChapAccount, PortalSettings, Settings, TargetSettings
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
@@ -16,6 +17,12 @@ def portal_of(settings: PortalSettings) -> Portal:
     return Portal(settings.listen.host, settings.listen.port, settings.group, advertised)
 
 
+class RemoteUnits(Protocol):
+    """The logical units of other targets that sessions of ours may copy."""
+
+    def of(self, target_name: str, /) -> tuple[object, ...]: ...
+
+
 class Directory:
     """The targets of one library and who may use them. Reads only what never changes, so it needs no lock: other
     settings or units are another Directory.
@@ -24,7 +31,10 @@ class Directory:
     will give open() another view for another principal.
     """
 
-    def __init__(self, settings: Settings, units: Mapping[str, LogicalUnit]) -> None:
+    def __init__(
+        self, settings: Settings, units: Mapping[str, LogicalUnit], remotes: RemoteUnits | None = None
+    ) -> None:
+        self._remotes = remotes
         self._settings = settings
         self._units = units
         self._sections = {section.iqn: section for section in settings.targets}
@@ -72,6 +82,7 @@ class Directory:
             target_name,
             {lun: self._units[name] for lun, name in luns.items()},
             tuple(sorted({portal.portal_group_tag for portal in self.all_portals})),
+            remote_units=self._remotes.of(target_name) if self._remotes is not None else (),
         )
 
     def _account(self, who: Who, username: str) -> ChapAccount | None:

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import cartridge, configuration, disk, robot, service
+from appliance.cli import cartridge, configuration, disk, remote, robot, service
 from appliance.cli.options import complain
 from appliance.failures import Failure
 
@@ -67,6 +67,7 @@ robot.register(app)
 configuration.register(app)
 app.add_typer(cartridge.app, name="cartridge")
 app.add_typer(disk.app, name="disk")
+app.add_typer(remote.app, name="remote")
 
 
 def main() -> None:

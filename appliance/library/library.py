@@ -12,6 +12,7 @@ from appliance.access.directory import Directory
 from appliance.failures import Failure, OperatorError
 from appliance.library import disks
 from appliance.library.files import LibraryFiles
+from appliance.library.remotes import Remotes
 from appliance.settings.content import Content
 from appliance.settings.settings import CHANGER, DiskSettings, Settings
 from appliance.settings.units import Address
@@ -66,7 +67,8 @@ class Library:
         self.robot = self._make_robot()
         self.changer = self._make_changer(files.whole_library())
         self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives, **self._make_disks()}
-        self.directory = Directory(settings, self.units)
+        self.remotes = Remotes(files.store)
+        self.directory = Directory(settings, self.units, self.remotes)
         self.server = Server(self.directory, self.directory.all_portals, limits_of(settings))
 
     @property

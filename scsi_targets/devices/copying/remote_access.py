@@ -15,6 +15,7 @@ from typing import ClassVar
 import structlog
 
 from datamover.initiator import Credentials, InitiatorError, Session
+from datamover.libiscsi import LibraryUnavailable
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.unit import CHECK_CONDITION, CommandFailed, Unit
 from scsi_targets.devices.copying.access import Access, Designator, Unreachable
@@ -145,7 +146,7 @@ class RemoteAccess(Access):
             try:
                 if self._session is None:
                     self._session = self._log_in()
-            except (InitiatorError, CommandFailed, ValueError) as error:
+            except (InitiatorError, LibraryUnavailable, CommandFailed, ValueError) as error:
                 raise Unreachable(f"{self._address}: {error}") from error
             return self._session
 
