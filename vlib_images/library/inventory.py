@@ -176,6 +176,17 @@ class Inventory:
             self._move({first: self.layout.place_of(first_destination), second: place})
             return first, second
 
+    def refit(self, layout: Layout) -> None:
+        """The library has other elements, or other addresses for them, from now on; each cartridge stays in its place,
+        the third slot being the third slot still. Raises InventoryError: an element that holds a cartridge would go."""
+        with self._changing:
+            for place, barcode in sorted(self._occupant.items()):
+                if layout.address_of(place) is None:
+                    raise InventoryError(f"cartridge {barcode} is in {_name(place)}, which would go; move it first")
+            with self._lock:
+                self.layout = layout
+                self._shown.clear()
+
     # ---- the parts of a change: whoever calls them holds `_changing` -----------------------------------------------
 
     def _add(self, cartridges: Iterable[tuple[str, int | None]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from scsi_targets.devices.changer.robot import Incompatible, Manner, RemovalPrevented, RobotError
+from scsi_targets.devices.changer.robot import Asker, Incompatible, Manner, RemovalPrevented, RobotError
 from scsi_targets.devices.unit.dispatch import ALLOWED, handles
 from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.prevention import RemovalPrevention
@@ -36,16 +36,18 @@ class MoveCommands(Part):
 
     @handles(smc.MoveMedium, permission=Permission.MOVE, slow=True, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     def move_medium(self, cdb: smc.MoveMedium, task: Task) -> None:
+        asker = Asker(self._changer, self._changer.partition)
         self._check_transport(cdb.transport_element_address, smc.MoveMedium.transport_element_address)
         source, destination = self._ends(
             cdb, smc.MoveMedium.source_element_address, smc.MoveMedium.destination_element_address
         )
         _refuse_inverting(cdb, smc.MoveMedium.invert)
         with self._refusals(), acting_as(task.nexus.initiator_name):
-            self._changer.robot.move(source, destination, manner=self._manner, by=self._changer)
+            self._changer.robot.move(source, destination, manner=self._manner, by=asker)
 
     @handles(smc.ExchangeMedium, permission=Permission.MOVE, slow=True, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     def exchange_medium(self, cdb: smc.ExchangeMedium, task: Task) -> None:
+        asker = Asker(self._changer, self._changer.partition)
         self._check_transport(cdb.transport_element_address, smc.ExchangeMedium.transport_element_address)
         source, first, second = self._ends(
             cdb,
@@ -55,7 +57,7 @@ class MoveCommands(Part):
         )
         _refuse_inverting(cdb, smc.ExchangeMedium.invert_1, smc.ExchangeMedium.invert_2)
         with self._refusals(), acting_as(task.nexus.initiator_name):
-            self._changer.robot.exchange(source, first, second, manner=self._manner, by=self._changer)
+            self._changer.robot.exchange(source, first, second, manner=self._manner, by=asker)
 
     @handles(smc.PositionToElement, permission=Permission.MOVE, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     def position_to_element(self, cdb: smc.PositionToElement, task: Task) -> None:

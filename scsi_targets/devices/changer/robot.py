@@ -13,7 +13,7 @@ any of them held.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -23,7 +23,9 @@ import structlog
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition, SenseCode
-from vlib_images.library.inventory import Element, ElementEmpty, ElementFull, ElementType, Inventory, NoSuchElement
+from vlib_images.library.elements import Element, ElementEmpty, ElementFull, ElementType, Layout, NoSuchElement
+from vlib_images.library.inventory import Inventory
+from vlib_images.library.partition import Partition
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +83,11 @@ class DriveBay(Protocol):
 class Watcher(Protocol):
     """Whoever is told what the robot and the operator do: the media changers."""
 
+    partition: Partition
+
+    def show(self, partition: Partition, /) -> None:
+        """Its partition is another one from now on."""
+
     def locks(self, address: int, /) -> bool:
         """Whether a host of this one has locked an import/export element (PREVENT ALLOW MEDIUM REMOVAL)."""
 
@@ -92,6 +99,13 @@ class Watcher(Protocol):
 
     def accessed(self, addresses: Collection[int], /) -> None:
         """The operator has put cartridges into elements, or taken one out."""
+
+
+class Asker(NamedTuple):
+    """A media changer that asks for a move, and the partition by which it found the addresses."""
+
+    changer: Watcher
+    partition: Partition
 
 
 class RobotError(Exception):
@@ -129,7 +143,7 @@ class Robot:
         if sorted(drives) != sorted(inventory.layout.drives):
             raise ValueError(f"drives at {sorted(drives)}, but the layout has them at {list(inventory.layout.drives)}")
         self.inventory = inventory
-        self.drives = drives
+        self.drives = dict(drives)
         self.faults: dict[int, SenseCode] = {}
         self._open_cartridge = open_cartridge
         self._lock = threading.Lock()
@@ -140,13 +154,34 @@ class Robot:
         """From now on `watcher` is told what happens, and asked whether a host has locked an element."""
         self._watchers.append(watcher)
 
+    def refit(
+        self, layout: Layout, drives: Mapping[int, DriveBay], partitions: Sequence[tuple[Watcher, Partition]] = ()
+    ) -> None:
+        """The library has other elements and drives from now on, and media changers other partitions, all at once
+        between two moves. A drive that holds a cartridge stays what it is, the second drive being the second still.
+
+        Raises InventoryError, RobotError: a cartridge would lose its element or its drive; ValueError as the
+        constructor. Then nothing has changed."""
+        if sorted(drives) != sorted(layout.drives):
+            raise ValueError(f"drives at {sorted(drives)}, but the layout has them at {list(layout.drives)}")
+        with self._lock:
+            places = {address: self.inventory.layout.place_of(address) for address in [*self.drives, *self.faults]}
+            moved = {address: layout.address_of(place) for address, place in places.items()}
+            for address, drive in self.drives.items():
+                held = self.inventory.element(address)
+                if held.barcode is not None and drives.get(-1 if (new := moved[address]) is None else new) is not drive:
+                    raise RobotError(f"drive {held.index} holds cartridge {held.barcode}; unload it first")
+            self.inventory.refit(layout)
+            self.drives = dict(drives)
+            self.faults = {new: code for old, code in self.faults.items() if (new := moved[old]) is not None}
+            for watcher, partition in partitions:
+                watcher.show(partition)
+
     # ---- moves ---------------------------------------------------------------------------------------------------
 
-    def move(
-        self, source: int, destination: int, *, manner: Manner = Manner.OPERATOR, by: Watcher | None = None
-    ) -> str:
+    def move(self, source: int, destination: int, *, manner: Manner = Manner.OPERATOR, by: Asker | None = None) -> str:
         """Moves one cartridge and returns its barcode. To the drive that it is in: it is loaded again when it had been
-        unloaded, else nothing happens.
+        unloaded, else nothing happens. by: the media changer that asks, None for the operator.
 
         Raises NoSuchElement, ElementEmpty, ElementFull, RobotError, OSError."""
         return self._perform([Move(source, destination)], lambda: self.inventory.move(source, destination), manner, by)
@@ -158,7 +193,7 @@ class Robot:
         second_destination: int,
         *,
         manner: Manner = Manner.OPERATOR,
-        by: Watcher | None = None,
+        by: Asker | None = None,
     ) -> tuple[str, str]:
         """Moves source to first_destination and what was there to second_destination. Raises as move() does."""
         return self._perform(
@@ -251,15 +286,17 @@ class Robot:
 
     # ---- the parts of a move -------------------------------------------------------------------------------------
 
-    def _perform(self, moves: list[Move], commit: Callable[[], Moved], manner: Manner, by: Watcher | None) -> Moved:
+    def _perform(self, moves: list[Move], commit: Callable[[], Moved], manner: Manner, by: Asker | None) -> Moved:
         with self._lock:
+            if by is not None and by.changer.partition is not by.partition:
+                raise NoSuchElement("the partition has changed meanwhile")
             self._check(moves, manner)
             if len(moves) == 1 and self._stays(*moves[0]):
                 return commit()  # the inventory says what is there, and changes nothing
             moved, failure = self._transfer(moves, commit, manner)
         if manner is Manner.FORCE:
             log.warning("the operator insisted on a move", moved=moved, moves=moves)
-        self._tell(lambda watcher: watcher.moved(moves, by))
+        self._tell(lambda watcher: watcher.moved(moves, None if by is None else by.changer))
         if failure is not None:
             raise failure
         return moved

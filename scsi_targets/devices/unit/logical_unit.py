@@ -5,8 +5,9 @@ one logical unit exclude one another. A command whose row says `slow` runs on th
 row that says `concurrent` is checked under the lock and runs outside it. A handler that sees from its CDB that it will
 take long may defer() the rest of its work to a thread of its own, and nothing waits for that.
 
-Lock order, for whoever needs two: media changer, then tape drives by element address, then disks. Nothing takes a
-logical unit's lock while holding a connection's. A copy takes one unit's lock at a time; its places in the queues of
+Lock order, for whoever needs two: the robot's, then the tape drives', then the media changers', then the inventory's.
+Whoever holds a logical unit's lock never takes another's or the robot's. Nothing takes a logical unit's lock while
+holding a connection's. A copy takes one unit's lock at a time; its places in the queues of
 several drives it takes under a lock that comes before all of these (copying/operation.py), so in every queue copies are
 in one order.
 """

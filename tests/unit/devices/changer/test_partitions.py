@@ -6,12 +6,13 @@ import pytest
 
 from scsi_targets.devices.changer.media_changer import MediaChanger
 from scsi_targets.devices.changer.models import MODELS
-from scsi_targets.devices.changer.robot import Manner, Robot, WrongBarcode
+from scsi_targets.devices.changer.robot import Asker, Manner, Robot, RobotError, WrongBarcode
 from scsi_targets.t10 import smc
 from tests.support.database import new_database
 from tests.unit.devices.changer.support import Bay, Tape, move, status
 from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
-from vlib_images.library.inventory import Inventory, Layout
+from vlib_images.library.elements import InventoryError, Layout, NoSuchElement
+from vlib_images.library.inventory import Inventory
 from vlib_images.library.partition import Partition, refuse_overlap
 
 LIBRARY = Layout(range(1, 2), storage=range(4096, 4140), import_export=range(16, 20), drives=range(256, 259))
@@ -110,6 +111,45 @@ def test_a_partition_that_changes_is_told(site):
     assert everything(site.a) == before
     with pytest.raises(ValueError, match="is not what this media changer was made for"):
         site.b.show(site.a.partition)
+
+
+def test_a_library_that_grows_while_it_is_served(site):
+    """More slots and a drive: the whole library's addresses shift, cartridges and drives stay what they are."""
+    assert send(site.b, move(1001, 1)).status == 0
+    site.bays[256].fails = (4, 0x31, 0)
+    assert sense_of(send(site.a, move(4096, 256))) == (4, 0x53, 0)
+    larger = Layout(range(1, 2), storage=range(5000, 5050), import_export=range(16, 20), drives=range(300, 304))
+    bays = dict(zip(larger.drives, [*site.bays.values(), Bay("10WT000003")], strict=True))
+    shifted = [
+        IBM.partition("a", "LIB_a", transport=(1,), storage=range(5000, 5020), import_export=range(16, 18),
+                      drives=(300, 303)),
+        HP.partition("b", "LIB_b", transport=(1,), storage=(*range(5020, 5030), *range(5034, 5044)),
+                     import_export=(19, 18), drives=(302, 301)),
+    ]  # fmt: skip
+    with pytest.raises(RobotError, match="drive 2 holds cartridge B00000L6"):
+        site.robot.refit(larger, bays | {302: bays[303], 303: bays[302]})
+    with pytest.raises(InventoryError, match="B00005L6 is in storage:25, which would go"):
+        fewer = Layout(range(1, 2), storage=range(4096, 4121), import_export=range(16, 20), drives=LIBRARY.drives)
+        site.robot.refit(fewer, site.bays)
+    assert site.inventory.layout == LIBRARY
+    site.robot.refit(larger, bays, list(zip(site.changers, shifted, strict=True)))
+    assert site.inventory.find("B00000L6").address == 302
+    data = data_of(send(site.a, status(element_type_code=4)))
+    assert data[:4] == bytes.fromhex("0100 0002")
+    assert (data[18] & 4, data[34] & 4) == (4, 0)  # the fault is where it was
+    assert send(site.a, move(4097, 257)).status == 0
+    assert bays[303].cartridge.barcode == "A00001L6"
+    assert send(site.b, move(1, 1001)).status == 0
+    bays[303].close()
+
+
+def test_a_move_by_addresses_of_before_is_refused(site):
+    old = site.b.partition
+    site.b.show(HP.partition("b", "LIB_b", transport=(1,), storage=range(4116, 4136), import_export=(19, 18),
+                             drives=(258, 257)))  # fmt: skip
+    with pytest.raises(NoSuchElement, match="changed meanwhile"):
+        site.robot.move(old.inside(1001), old.inside(1), manner=Manner.HOST, by=Asker(site.b, old))
+    assert site.inventory.find("B00000L6").address == 4116
 
 
 def test_moves_go_by_the_partitions_addresses(site):
