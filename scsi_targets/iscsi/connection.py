@@ -218,6 +218,9 @@ class ServedConnection:
         except engine.ProtocolError as error:
             self._states.fire(ConnectionEvent.TRANSPORT_LOST)
             self._say(log.warning, "protocol error", reason=str(error))
+        except (OSError, MemoryError) as error:  # no descriptor or no memory for this session; the others go on
+            self._states.fire(ConnectionEvent.TRANSPORT_LOST)
+            self._say(log.warning, "connection lost", reason=str(error) or "no memory")
 
     def _start_session(self, login: LoginResult) -> Session:
         """The socket becomes the engine's. Raises engine.ConnectionClosed after a close()."""

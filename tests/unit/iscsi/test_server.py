@@ -9,6 +9,7 @@ from time import monotonic, time
 import pytest
 from scapy.packet import Raw
 
+from datamover import engine
 from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.iscsi.directory import ChapCredentials, Portal
 from scsi_targets.iscsi.discovery import format_address
@@ -52,6 +53,25 @@ def test_a_connection_that_cannot_be_had_costs_nobody_else(
             patched.setattr(socket.socket, "accept", accept)
         with socket.create_connection(served.address):
             log.wait_for("connection not accepted")
+    with Peer(served.address) as peer:
+        peer.login(TARGET)
+        assert peer.is_alive()
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), MemoryError()])
+def test_a_session_that_finds_no_resources_costs_nobody_else(
+    served: Served, log: Log, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "Connection", fail)
+        with Peer(served.address) as peer, pytest.raises(HungUp):
+            peer.login(TARGET)
+            peer.receive()
+        assert log.wait_for("connection lost")["reason"]
+    assert served.server.sessions() == []
     with Peer(served.address) as peer:
         peer.login(TARGET)
         assert peer.is_alive()
