@@ -21,9 +21,6 @@ from scsi_targets.t10.sense import CheckCondition
 from vlib_images.library.elements import ElementType, NoSuchElement
 from vlib_images.library.partition import Partition
 
-# The file system that keeps the inventory is full: the library failed, not what the initiator asked for.
-INVENTORY_FULL = sense.INSUFFICIENT_RESOURCES._replace(key=sense.HARDWARE_ERROR)
-
 
 class MediaChanger(Device):
     """The media changer of a partition. Initiators see the partition's elements by the partition's own addresses, and
@@ -58,6 +55,9 @@ class MediaChanger(Device):
         if (partition.model, partition.serial_number) != (old.model, old.serial_number):
             raise ValueError(f"partition {partition.name} is not what this media changer was made for")
         with self.lock:
+            for member in old.elements[ElementType.DRIVE]:
+                if member in self.robot.drives:
+                    self.robot.drives[member].installed("", None)
             self.partition = partition
             self._install_drives()
             exits = [each.elements[ElementType.IMPORT_EXPORT] for each in (old, partition)]
@@ -86,7 +86,7 @@ class MediaChanger(Device):
         if not isinstance(error, OSError):
             return super().storage_failure(row, error)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return CheckCondition(INVENTORY_FULL if full else sense.LOGICAL_UNIT_FAILURE)
+        return CheckCondition(sense.INSUFFICIENT_RESOURCES if full else sense.LOGICAL_UNIT_FAILURE)
 
     # ---- what the robot tells (Watcher) ----------------------------------------------------------------------------
 

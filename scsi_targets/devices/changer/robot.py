@@ -62,8 +62,8 @@ class DriveBay(Protocol):
     def removal_prevented(self) -> bool:
         """A host's PREVENT ALLOW MEDIUM REMOVAL is in force."""
 
-    def installed(self, library_serial_number: str, element_address: int, /) -> None:
-        """Which media changer shows the drive, and by which address: what its VPD pages say."""
+    def installed(self, library_serial_number: str, element_address: int | None, /) -> None:
+        """Which media changer shows the drive, and by which address (None: none): what its VPD pages say."""
 
     def in_use(self) -> str | None:
         """Why an operator should leave the cartridge in the drive, None when nobody uses it."""
@@ -172,6 +172,9 @@ class Robot:
                 if held.barcode is not None and drives.get(-1 if (new := moved[address]) is None else new) is not drive:
                     raise RobotError(f"drive {held.index} holds cartridge {held.barcode}; unload it first")
             self.inventory.refit(layout)
+            for drive in self.drives.values():
+                if drive not in drives.values():
+                    drive.installed("", None)
             self.drives = dict(drives)
             self.faults = {new: code for old, code in self.faults.items() if (new := moved[old]) is not None}
             for watcher, partition in partitions:
@@ -222,9 +225,11 @@ class Robot:
             if address is not None:
                 self._check_access(address, Manner.OPERATOR)
                 self._check_arrival(barcode, address)
-        yield from self.inventory.add_all(cartridges)
-        if addresses:
-            self._tell(lambda watcher: watcher.accessed(addresses))
+        try:
+            yield from self.inventory.add_all(cartridges)
+        finally:  # also of the part that is in when the rest fails, or is no longer wanted
+            if addresses:
+                self._tell(lambda watcher: watcher.accessed(addresses))
 
     def remove(self, address: int, *, manner: Manner = Manner.OPERATOR) -> str:
         """The operator takes a cartridge out of a slot or import/export element, to the shelf; returns its barcode.

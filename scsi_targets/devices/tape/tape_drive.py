@@ -72,8 +72,8 @@ class TapeDrive(TapeTransfers):
             VolumeLogPages(self, self.usage), EchoBuffer(), self.copy_manager,
         )  # fmt: skip
 
-    def installed(self, library_serial_number: str, element_address: int) -> None:
-        """Whoever builds the library says which media changer shows the drive, and by which element address."""
+    def installed(self, library_serial_number: str, element_address: int | None) -> None:
+        """Which media changer shows the drive, and by which element address; None: it is in no library now."""
         self.vpd.installed(library_serial_number, element_address)
 
     # ---- copying.access.Copyable -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ class TapeVpdPages(TapePart):
     automation_serial_number = ""
     element_address: int | None = None
 
-    def installed(self, library_serial_number: str, element_address: int) -> None:
+    def installed(self, library_serial_number: str, element_address: int | None) -> None:
         """Whoever builds the library says which media changer shows the drive, and by which element address."""
         self.automation_serial_number, self.element_address = library_serial_number, element_address
 

@@ -50,7 +50,7 @@ class Bay(Device):
         self.lets_go = threading.Event()  # a slow drive: cleared, it keeps the robot waiting
         self.lets_go.set()
         self.forced = 0
-        self.shown_at: tuple[str, int] | None = None
+        self.shown_at: tuple[str, int | None] | None = None
         self.attach()
 
     @property
@@ -70,7 +70,7 @@ class Bay(Device):
     def in_use(self) -> str | None:
         return self.used
 
-    def installed(self, library_serial_number: str, element_address: int) -> None:
+    def installed(self, library_serial_number: str, element_address: int | None) -> None:
         self.shown_at = (library_serial_number, element_address)
 
     @contextmanager

@@ -165,12 +165,12 @@ def test_storage_that_fails_puts_the_cartridge_back_into_the_drive(library, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(library.database, "change", full)
-    assert sense_of(send(library.changer, move(DRIVE, SLOT))) == (4, 0x55, 0x03)
+    assert sense_of(send(library.changer, move(DRIVE, SLOT))) == (5, 0x55, 0x03)
     assert (library.bays[DRIVE].cartridge, tape.closed, place(library, "A00001L6")) == (tape, False, DRIVE)
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"), [(28, (4, 0x55, 0x03)), (122, (4, 0x55, 0x03)), (30, (4, 0x3E, 0x01)), (5, (4, 0x3E, 0x01))]
+    ("number", "expected"), [(28, (5, 0x55, 0x03)), (122, (5, 0x55, 0x03)), (30, (4, 0x3E, 0x01)), (5, (4, 0x3E, 0x01))]
 )
 def test_an_inventory_that_cannot_be_written_moves_nothing(library, monkeypatch, number, expected):
     """ENOSPC, EDQUOT, EROFS, EIO."""

@@ -109,6 +109,9 @@ def test_a_partition_that_changes_is_told(site):
     assert send(site.b, move(1001, 1)).status == 0
     assert site.bays[257].cartridge.barcode == "B00000L6"
     assert everything(site.a) == before
+    site.b.show(HP.partition("b", "LIB_b", transport=LIBRARY.transport, storage=range(4116, 4140),
+                             import_export=(), drives=(257,)))  # fmt: skip
+    assert [bay.shown_at for bay in site.bays.values()] == [("LIB_a", 256), ("LIB_b", 1), ("", None)]
     with pytest.raises(ValueError, match="is not what this media changer was made for"):
         site.b.show(site.a.partition)
 
