@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from datamover.engine import LIMIT_TRANSFER_BYTES
@@ -16,6 +17,7 @@ from scsi_targets.devices.unit.readers_writer_lock import ReadersWriterLock
 from scsi_targets.devices.unit.task import Nexus, Task
 from scsi_targets.t10 import sbc, sense, spc, vpd
 from scsi_targets.t10.fields import Command, Field
+from scsi_targets.t10.mode_pages import ModePage
 from scsi_targets.t10.sense import CheckCondition, Sense
 from vlib_images.disk.image import Image
 
@@ -82,6 +84,9 @@ class BlockStorage(Device):
         self._disk_parts = [part for part in parts if isinstance(part, DiskPart)]
         super().attach(*parts)
         self.update_access()
+
+    def mode_pages(self) -> Mapping[type[ModePage], Mapping[str, Any]]:
+        return {}  # DiskModes has them all, its own Control mode page too
 
     # ---- the medium ------------------------------------------------------------------------------------------------
 

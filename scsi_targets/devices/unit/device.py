@@ -52,9 +52,12 @@ class Device(PrimaryCommands):
 
 
 def make_mode_pages(parts: Sequence[Part], saved: dict[str, str]) -> ModePages:
-    """The mode pages that these parts name, with their defaults and what was saved."""
+    """The mode pages that these parts name, their defaults and what was saved. TypeError: two classes for one."""
     defaults: dict[type[ModePage], dict[str, Any]] = {}
+    classes: dict[tuple[int, int], type[ModePage]] = {}
     for part in parts:
         for page, values in part.mode_pages().items():
+            if classes.setdefault((page.page, page.subpage), page) is not page:
+                raise TypeError(f"{type(part).__name__}: mode page {page.page:02X}h/{page.subpage:02X}h named twice")
             defaults.setdefault(page, {}).update(values)
     return ModePages(list(defaults), defaults, saved)

@@ -195,6 +195,18 @@ def test_a_page_may_be_named_by_several_parts(told):
     unit.close()
 
 
+def test_a_page_has_one_class(told):
+    class OtherBellPage(ModePage, page=0x20, length=4):
+        """The same page, declared again."""
+
+    class Other(Part):
+        def mode_pages(self):
+            return {OtherBellPage: {}}
+
+    with pytest.raises(TypeError, match="mode page 20h/00h named twice"):
+        Sample(Bell(told), Other())
+
+
 @pytest.mark.parametrize("mark", ["command", "log page", "VPD page", "diagnostic page"])
 def test_nothing_is_declared_twice(told, mark):
     class Twice(Part):
