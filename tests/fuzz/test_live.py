@@ -60,8 +60,8 @@ def bystander(appliance: Appliance) -> Iterator[Bystander]:
         working.check()
 
 
-def open_peer(appliance: Appliance) -> Peer:
-    return Peer(("127.0.0.1", appliance.port))
+def open_peer(appliance: Appliance, source: str = "") -> Peer:
+    return Peer(("127.0.0.1", appliance.port), source=source)
 
 
 def finish(peer: Peer) -> None:
@@ -322,17 +322,18 @@ def test_many_connections_that_say_nothing(appliance: Appliance, bystander: Byst
 
 
 @pytest.mark.parametrize(
-    ("name", "attack"),
-    [
-        ("not iSCSI", lambda peer, name: peer.send_bytes(b"GET / HTTP/1.1\r\nHost: library\r\n\r\n" + bytes(64))),
-        ("unknown target", lambda peer, name: peer.send(login_pdu("iqn.2026-01.org.example:nowhere"))),
-        ("bad digest", lambda peer, name: send_bad_digest(peer, name)),
-        ("too much data", lambda peer, name: send_too_much_data(peer, name)),
+    ("source", "attack"),
+    [  # each from an address of its own: of one that has failed often the log leaves lines out
+        ("127.0.0.2", lambda peer, name: peer.send_bytes(b"GET / HTTP/1.1\r\nHost: library\r\n\r\n" + bytes(64))),
+        ("127.0.0.3", lambda peer, name: peer.send(login_pdu("iqn.2026-01.org.example:nowhere"))),
+        ("127.0.0.4", lambda peer, name: send_bad_digest(peer, name)),
+        ("127.0.0.5", lambda peer, name: send_too_much_data(peer, name)),
     ],
+    ids=["not iSCSI", "unknown target", "bad digest", "too much data"],
 )
-def test_the_log_has_one_clear_line(appliance: Appliance, name: str, attack: Callable[[Peer, str], None]) -> None:
+def test_the_log_has_one_clear_line(appliance: Appliance, source: str, attack: Callable[[Peer, str], None]) -> None:
     before = len(appliance.log)
-    peer = open_peer(appliance)
+    peer = open_peer(appliance, source)
     address = address_of(peer)
     with contextlib.suppress(HungUp):
         attack(peer, appliance.target_name)
