@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import structlog
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
@@ -12,8 +11,6 @@ from appliance.operations.verb import Barcode, Flag, OnFiles, Parameters, Result
 
 if TYPE_CHECKING:
     from vlib_images.library.elements import Element
-
-log = structlog.get_logger(__name__)
 
 SHELF = "shelf"
 CREATED_TOGETHER = 100  # cartridges that wait for the disk together
@@ -90,7 +87,9 @@ def create(context: OnFiles, parameters: Create) -> list[Cartridge]:
             files.cartridges.create_all({new: media[new] for new in batch}, capacity_bytes)
             for _ in context.mover.add_all(list(zip(batch, places[first:], strict=False))):
                 pass  # a batch is whole before anything may stop it: its directories are there
-            log.info("cartridges made", first=batch[0], last=batch[-1], count=len(batch), medium=media[batch[0]].name)
+            context.log.info(
+                "cartridges made", first=batch[0], last=batch[-1], count=len(batch), medium=media[batch[0]].name
+            )
             context.progress(first + len(batch), len(wanted))
     made = {new: new_cartridge(new, media[new], capacity_bytes) for new in wanted}
     return [_described(context, new, made.get(new)) for new in barcodes]
@@ -150,7 +149,7 @@ def adopt(context: OnFiles, parameters: OneCartridge) -> Cartridge:
     with files.changing:
         if barcode not in files.inventory:
             files.inventory.add(barcode)
-            log.info("cartridge adopted", barcode=barcode)
+            context.log.info("cartridge adopted", barcode=barcode)
     return _described(context, barcode)
 
 
@@ -179,7 +178,7 @@ def delete(context: OnFiles, parameters: Delete) -> Deleted:
             if element is not None:
                 context.mover.remove(element.address)
             files.cartridges.delete(barcode, files.inventory)
-            log.info("cartridge deleted", barcode=barcode)
+            context.log.info("cartridge deleted", barcode=barcode)
             context.progress(done, len(doomed))
     return Deleted(barcodes=doomed)
 

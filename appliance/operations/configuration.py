@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
@@ -12,8 +11,6 @@ from appliance.operations.verb import Nothing, OnFiles, OnLibrary, Parameters, R
 
 if TYPE_CHECKING:
     from appliance.library.plan import Plan
-
-log = structlog.get_logger(__name__)
 
 
 class Planned(Result):
@@ -57,7 +54,7 @@ def apply(context: OnFiles, parameters: Apply) -> Planned:
         else:
             context.files.contents.change(found.content, found.applied)
     for line in found.changes + (found.removals if parameters.prune else []):
-        log.info("applied", change=line)
+        context.log.info("applied", change=line)
     done = _planned(found)
     return done.model_copy(update={"removals": [] if parameters.prune else done.removals, "restart": restart})
 

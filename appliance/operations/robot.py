@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
@@ -12,8 +11,6 @@ from appliance.operations.verb import OnLibrary, Parameters, Positional, Result,
 
 if TYPE_CHECKING:
     from vlib_images.library.elements import Element
-
-log = structlog.get_logger(__name__)
 
 CartridgeOrPlace = Annotated[
     str, Positional("CARTRIDGE"), Field(description="Barcode, or the place where it is (slot:1).")
@@ -110,9 +107,9 @@ def _move(context: OnLibrary, cartridge: str, to: str, force: bool) -> Moved:
     except (RemovalPrevented, WrongBarcode) as error:
         raise OperatorError(Failure.REFUSED, f"{error} (--force insists)") from error
     moved = {"barcode": barcode, "from": format_place(source), "to": format_place(destination)}
-    log.info("cartridge moved by the operator", force=force, **moved)
+    context.log.info("cartridge moved by the operator", force=force, **moved)
     if owner not in (None, barcode):
-        log.warning("a slot was filled that a loaded cartridge came from", cartridge=owner, slot=moved["to"])
+        context.log.warning("a slot was filled that a loaded cartridge came from", cartridge=owner, slot=moved["to"])
     return Moved.model_validate(moved)
 
 

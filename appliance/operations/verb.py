@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
@@ -40,7 +41,7 @@ class Scope(Enum):
 class Parameters(BaseModel):
     """What a verb is told."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Nothing(Parameters):
@@ -50,7 +51,7 @@ class Nothing(Parameters):
 class Result(BaseModel):
     """What a verb answers; made from an object with the same attributes too."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True, defer_build=True)
 
 
 class Positional(NamedTuple):
@@ -79,6 +80,13 @@ class OnSettings:
     settings: Settings
     config: Path
     progress: Progress = field(default=no_progress, kw_only=True)
+
+    @property
+    def log(self) -> Any:
+        """Where a verb says what it did: a logger of structlog's, imported when it is needed."""
+        import structlog
+
+        return structlog.get_logger("appliance.operations")
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,11 @@ class Verb:
     reports_progress: bool
     makes: str
     run: Callable[[Any, Any], Any]
-    adapter: TypeAdapter[Any]
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        """Of its result, for JSON. Made when it is needed: the command line declares all verbs and does one."""
+        return TypeAdapter(self.result)
 
     @property
     def noun(self) -> str:
@@ -157,7 +169,7 @@ def row_of(
 ) -> Verb:
     """The row of a function: what it needs, takes and answers stands in its annotations."""
     needs, parameters, result = get_type_hints(run, include_extras=True).values()
-    return Verb(name, scope, needs, parameters, result, reports_progress, makes, run, TypeAdapter(result))
+    return Verb(name, scope, needs, parameters, result, reports_progress, makes, run)
 
 
 Barcode = Annotated[str, Positional("BARCODE"), Field(description="For example A00001L6.")]
