@@ -112,6 +112,36 @@ class Directory:
             raise NotFound(f"there is no target {target_name}") from None
 
 
+class CurrentDirectory:
+    """The directory that holds now: sessions ask it, and what it answers from is replaced whole."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._current = directory
+
+    def replace(self, directory: Directory) -> None:
+        """From the next question on. Portals stay: they are bound at the start."""
+        self._current = directory
+
+    @property
+    def all_portals(self) -> list[Portal]:
+        return self._current.all_portals
+
+    def target_names(self, who: Who) -> list[str]:
+        return self._current.target_names(who)
+
+    def portals(self, target_name: str) -> list[Portal]:
+        return self._current.portals(target_name)
+
+    def authentication(self, who: Who) -> bool:
+        return self._current.authentication(who)
+
+    def credentials(self, who: Who, username: str) -> ChapCredentials | None:
+        return self._current.credentials(who, username)
+
+    def open(self, who: Who) -> View:
+        return self._current.open(who)
+
+
 def _admits(section: TargetSettings, initiator_name: str) -> bool:
     return any(fnmatchcase(initiator_name, pattern.lower()) for pattern in section.initiators)
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import cartridge, configuration, disk, remote, robot, service
+from appliance.cli import cartridge, configuration, devices, disk, remote, robot, service
 from appliance.cli.options import complain
 from appliance.failures import Failure
 
@@ -68,6 +68,7 @@ configuration.register(app)
 app.add_typer(cartridge.app, name="cartridge")
 app.add_typer(disk.app, name="disk")
 app.add_typer(remote.app, name="remote")
+devices.register(app)
 
 
 def main() -> None:

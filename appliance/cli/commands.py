@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from appliance.cli.render import progress_bar
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
 from appliance.operations.perform import parameters_of
-from appliance.operations.verb import Flag, Positional, Verb
+from appliance.operations.verb import Flag, Positional, Secret, Verb
 
 Render = Callable[[Any, dict[str, Any]], None]
 
@@ -61,7 +62,7 @@ def _function(verb: Verb, command: Command) -> Callable[..., None]:
     parameters = [
         _parameter(name, field)
         for name, field in verb.parameters.model_fields.items()
-        if name not in dict(command.fixed)
+        if name not in dict(command.fixed) and not _is_secret(field)
     ]
     parameters += [_keyword("yes", YesOption, False)] if command.question else []
     parameters += [_keyword("config", ConfigOption, None), _keyword("as_json", JsonOption, False)]
@@ -74,6 +75,7 @@ def _run(
     verb: Verb, command: Command, config: Path | None, as_json: bool, yes: bool, arguments: dict[str, Any]
 ) -> None:
     given = {name: _sent(value) for name, value in arguments.items() if value is not None}
+    given |= {name: _asked(name) for name, field in verb.parameters.model_fields.items() if _is_secret(field)}
     parameters = parameters_of(verb, given, _label(verb))
     if command.question:
         if command.before:
@@ -90,6 +92,17 @@ def _run(
     show(result, as_json, lambda shown: command.render(shown, given))
     if command.fails(result):
         raise typer.Exit(Failure.REFUSED.exit_status)
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return any(isinstance(mark, Secret) for mark in field.metadata)
+
+
+def _asked(name: str) -> str:
+    """A secret, from a terminal without showing it, or the first line of standard input."""
+    if sys.stdin.isatty():
+        return str(typer.prompt(name.capitalize(), hide_input=True, confirmation_prompt=True))
+    return sys.stdin.readline().rstrip("\n")
 
 
 def _sent(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""tapebay disk: create, import, export, grow and list."""
+"""tapebay disk: create, import, export, grow, remove and list."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import typer
 from appliance.cli.commands import Command, add
 from appliance.cli.options import table
 
-app = typer.Typer(no_args_is_help=True, help="Make, import, export, grow and list disks.")
+app = typer.Typer(no_args_is_help=True, help="Make, import, export, grow, remove and list disks.")
 
 
 def _made(disk: dict[str, Any], _given: dict[str, Any]) -> None:
@@ -52,6 +52,12 @@ COMMANDS = [
     Command("disk.import", _made, example="tapebay disk import backup old.qcow2", doing="Importing {file}"),
     Command("disk.export", _exported, example="tapebay disk export backup backup.qcow2", doing="Exporting {name}"),
     Command("disk.grow", _grown, example='tapebay disk grow backup "20 GiB"'),
+    Command(
+        "disk.remove",
+        lambda disk, _given: typer.echo(f"{disk['name']} is removed; its image stays: {disk['image']}"),
+        question=lambda given: f"Remove disk {given['name']}, also from initiators that use it? Its image stays.",
+        example="tapebay disk remove backup",
+    ),
     Command("disk.list", _list),
 ]
 

@@ -27,25 +27,33 @@ Progress = Callable[[int, int], None]
 LEAST_BYTES = 1 << 20  # of a disk that an operator makes; less is a forgotten unit
 
 
-def create(files: LibraryFiles, name: str, size: str, **options: Any) -> dict[str, Any]:
-    """Make a sparse image for a new disk, and the disk part of what the library contains.
+def create(
+    files: LibraryFiles, name: str, size: str, *, library: Library | None = None, **options: Any
+) -> dict[str, Any]:
+    """Make a sparse image for a new disk, and the disk part of what the library contains; `library` serves it at once.
 
     options: of DiskSettings. Raises OperatorError: USAGE for what no disk can be, REFUSED when the name or the image is
     taken; then nothing has changed.
     """
     disk = _section(name, _size(size), **options)
-    return _add(files, disk, lambda image: make_image(image, int(disk.size or 0)))
+    return _add(files, library, disk, lambda image: make_image(image, int(disk.size or 0)))
 
 
 def import_disk(
-    files: LibraryFiles, name: str, source: Path, *, block_size: int = 512, progress: Progress
+    files: LibraryFiles,
+    name: str,
+    source: Path,
+    *,
+    library: Library | None = None,
+    block_size: int = 512,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Make a new disk from an image of any format that qemu-img knows; raises as create() does, and OperatorError
     REFUSED for what cannot be converted."""
     with _conversion_errors():
         size = disk_convert.virtual_size(source)
         disk = _section(name, size, block_size=block_size)
-        return _add(files, disk, lambda image: _import(source, image, _of_bytes(progress, size)))
+        return _add(files, library, disk, lambda image: _import(source, image, _of_bytes(progress, size)))
 
 
 def _import(source: Path, image: Path, progress: disk_convert.Progress) -> None:
@@ -108,13 +116,7 @@ def grow(files: LibraryFiles, name: str, size: str, library: Library | None) -> 
             raise OperatorError(Failure.REFUSED, f"disk {name} has {format_size(present)} already; it can only grow")
         larger = _section(**{**dict(disk), "size": asked})
         disks = [larger if other.name == name else other for other in before.disks]
-        files.contents.change(before.model_copy(update={"disks": disks}))
-        if library is not None:
-            try:
-                library.grow_disk(name, asked)
-            except BaseException:
-                files.contents.change(before)
-                raise
+        (library or files.contents).change(before.model_copy(update={"disks": disks}))
     return describe_one(files.settings, larger)
 
 
@@ -132,7 +134,9 @@ def _length_of(image: Path) -> int:
         return 0
 
 
-def _add(files: LibraryFiles, disk: DiskSettings, make: Callable[[Path], None]) -> dict[str, Any]:
+def _add(
+    files: LibraryFiles, library: Library | None, disk: DiskSettings, make: Callable[[Path], None]
+) -> dict[str, Any]:
     """Make the disk part of the library, when its image is made; that may take long and holds nobody up."""
     _with(files, disk)
     image = files.settings.image_of(disk)
@@ -143,7 +147,7 @@ def _add(files: LibraryFiles, disk: DiskSettings, make: Callable[[Path], None]) 
         raise OperatorError(Failure.REFUSED, message) from None
     try:
         with files.changing:
-            files.contents.change(_with(files, disk))
+            (library or files.contents).change(_with(files, disk))
     except BaseException:
         image.unlink()
         raise
@@ -158,3 +162,15 @@ def _with(files: LibraryFiles, disk: DiskSettings) -> Content:
         raise OperatorError(Failure.REFUSED, f"there is a device {disk.name} already; choose another name")
     content = files.contents.content
     return files.contents.checked(content.model_copy(update={"disks": [*content.disks, disk]}))
+
+
+def remove(files: LibraryFiles, name: str, library: Library | None) -> dict[str, Any]:
+    """A disk is no longer part of the library; its image stays where it is. Raises OperatorError NOT_FOUND, REFUSED."""
+    with files.changing:
+        content = files.contents.content
+        disk = _find(files.settings, name)
+        row = describe_one(files.settings, disk)
+        others = [other for other in content.disks if other.name != name]
+        (library or files.contents).change(content.model_copy(update={"disks": others}))
+        Known(files.store).forget_others(other.name for other in others)
+    return row

@@ -8,13 +8,14 @@ from typing import Self
 
 import structlog
 
-from appliance.access.directory import Directory
+from appliance.access.directory import CurrentDirectory, Directory
 from appliance.failures import Failure, OperatorError
 from appliance.library import disks
+from appliance.library.change import change
 from appliance.library.files import LibraryFiles
 from appliance.library.remotes import Remotes
 from appliance.settings.content import Content
-from appliance.settings.settings import CHANGER, DiskSettings, Settings
+from appliance.settings.settings import CHANGER, DiskSettings, DriveSettings, Settings
 from appliance.settings.units import Address
 from scsi_targets.devices.changer.media_changer import MediaChanger
 from scsi_targets.devices.changer.robot import Robot
@@ -62,13 +63,15 @@ class Library:
         self.files = files
         self.opened_at = time.time()
         self.bound: list[str] = []
+        self._retired: list[tuple[str, Device]] = []
         self._state = files.store.namespace(DEVICES)
-        self.drives = self._make_drives()
+        self.drives = {section.name: self.make_drive(section) for section in settings.drives}
         self.robot = self._make_robot()
         self.changer = self._make_changer(files.whole_library())
-        self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives, **self._make_disks()}
+        self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives}
+        self.units |= {section.name: self.make_disk(section) for section in settings.disks}
         self.remotes = Remotes(files.store)
-        self.directory = Directory(settings, self.units, self.remotes)
+        self.directory = CurrentDirectory(Directory(settings, self.units, self.remotes))
         self.server = Server(self.directory, self.directory.all_portals, limits_of(settings))
 
     @property
@@ -109,7 +112,7 @@ class Library:
 
     def close(self) -> None:
         """Flush everything and let go of it. Cartridges stay in their drives. What fails is logged."""
-        for name, unit in self.units.items():
+        for name, unit in [*self.units.items(), *self._retired]:
             _close(unit, name)
         for name, drive in self.drives.items():
             if drive.cartridge is not None:
@@ -117,15 +120,33 @@ class Library:
         self.files.close()
 
     def change(self, content: Content, applied: Content | None = None) -> list[str]:
-        """Make `content` what the library contains; a line for each thing that takes effect at the next start."""
-        before = self.files.contents.content
-        self.files.contents.change(content, applied)
-        for disk in content.disks:
-            if disk.size is not None and isinstance(self.units.get(disk.name), BlockDevice):
-                old = next((one.size for one in before.disks if one.name == disk.name), None)
-                if old != disk.size:
-                    self.grow_disk(disk.name, disk.size)
-        return ["all of it but the size of disks"] if before != self.files.contents.content else []
+        """Make `content` what the library contains and serves; a line for each thing that waits for the next start.
+        The caller holds files.changing. Raises OperatorError, OSError; then nothing has changed."""
+        return change(self, content, applied)
+
+    def show(self) -> None:
+        """Let every session see what there is now."""
+        self.directory.replace(Directory(self.settings, self.units, self.remotes))
+        self.server.views_changed()
+
+    def disks(self) -> dict[str, BlockDevice]:
+        """The disks among the units."""
+        return {name: unit for name, unit in self.units.items() if isinstance(unit, BlockDevice)}
+
+    def equip(self, drives: dict[str, TapeDrive]) -> None:
+        """Other drives, slots and import/export elements, as the settings say now."""
+        layout = self.settings.layout()
+        for barcode in self.robot.equip(layout, dict(zip(layout.drives, drives.values(), strict=True))):
+            log.warning("the element of a cartridge is gone; it is on the shelf now", barcode=barcode)
+        self.drives = drives
+        self.changer.show(self.files.whole_library())
+
+    def retire(self, name: str, unit: Device, *, close: bool) -> None:
+        """A unit that the library no longer has: closed now, or with the library."""
+        if close:
+            _close(unit, name)
+        else:
+            self._retired.append((name, unit))
 
     def grow_disk(self, name: str, size_bytes: int) -> None:
         """Lengthen the image of a served disk and remember it; initiators are told that its capacity has changed. A
@@ -139,18 +160,16 @@ class Library:
             raise OperatorError(Failure.REFUSED, f"disk {name} cannot grow now: {error}") from error
         disks.Known(self.files.store).remember(name, Path(disk.medium.name), size_bytes)
 
-    def _make_drives(self) -> dict[str, TapeDrive]:
-        return {
-            section.name: TapeDrive(
-                drive_model(section.model),
-                self.files.serial_number(section.name, section.serial),
-                store=self._state,
-                state_key=section.name,
-                compression=section.compression,
-                compression_level=section.compression_level,
-            )
-            for section in self.settings.drives
-        }
+    def make_drive(self, section: DriveSettings) -> TapeDrive:
+        """Raises StateDamaged."""
+        return TapeDrive(
+            drive_model(section.model),
+            self.files.serial_number(section.name, section.serial),
+            store=self._state,
+            state_key=section.name,
+            compression=section.compression,
+            compression_level=section.compression_level,
+        )
 
     def _make_robot(self) -> Robot:
         addresses = self.files.inventory.layout.drives
@@ -160,10 +179,7 @@ class Library:
     def _make_changer(self, partition: Partition) -> MediaChanger:
         return MediaChanger(partition, self.robot, store=self._state, state_key=partition.name)
 
-    def _make_disks(self) -> dict[str, BlockDevice]:
-        return {section.name: self._make_disk(section) for section in self.settings.disks}
-
-    def _make_disk(self, section: DiskSettings) -> BlockDevice:
+    def make_disk(self, section: DiskSettings) -> BlockDevice:
         """Where its image cannot be opened the others are served all the same, and initiators find it not ready."""
         image, problem = None, None
         try:

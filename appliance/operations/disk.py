@@ -10,7 +10,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from appliance.operations.verb import Nothing, OnFiles, OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.operations.verb import (
+    Nothing,
+    OnFiles,
+    OnLibrary,
+    Parameters,
+    Positional,
+    Result,
+    Scope,
+    library_of,
+    verb,
+)
 
 Name = Annotated[str, Positional("NAME"), Field(description="The disk.")]
 NewName = Annotated[str, Positional("NAME"), Field(description="A new device name: lower case, for example backup.")]
@@ -60,6 +70,10 @@ class Export(Parameters):
     ] = None
 
 
+class OneDisk(Parameters):
+    name: Name
+
+
 class Grow(Parameters):
     name: Name
     size: Annotated[str, Positional("SIZE"), Field(description='The new size: "20 GiB" or a number of bytes.')]
@@ -79,7 +93,10 @@ def create(context: OnFiles, parameters: Create) -> Disk:
     from appliance.library import disk_making
 
     options = parameters.model_dump(exclude={"name", "size"})
-    return _disk(context, disk_making.create(context.files, parameters.name, parameters.size, **options))
+    library = library_of(context)
+    return _disk(
+        context, disk_making.create(context.files, parameters.name, parameters.size, library=library, **options)
+    )
 
 
 @verb("disk.import", Scope.ADMINISTER, reports_progress=True)
@@ -88,7 +105,12 @@ def import_(context: OnFiles, parameters: Import) -> Disk:
     from appliance.library import disk_making
 
     made = disk_making.import_disk(
-        context.files, parameters.name, parameters.file, block_size=parameters.block_size, progress=context.progress
+        context.files,
+        parameters.name,
+        parameters.file,
+        library=library_of(context),
+        block_size=parameters.block_size,
+        progress=context.progress,
     )
     return _disk(context, made)
 
@@ -110,8 +132,15 @@ def grow(context: OnFiles, parameters: Grow) -> Disk:
     """Make a disk larger; where it is served, at once, and initiators are told."""
     from appliance.library import disk_making
 
-    library = context.library if isinstance(context, OnLibrary) else None
-    return _disk(context, disk_making.grow(context.files, parameters.name, parameters.size, library))
+    return _disk(context, disk_making.grow(context.files, parameters.name, parameters.size, library_of(context)))
+
+
+@verb("disk.remove", Scope.ADMINISTER)
+def remove(context: OnFiles, parameters: OneDisk) -> Disk:
+    """Take a disk out of the library, at once where it is served; its image stays where it is."""
+    from appliance.library import disk_making
+
+    return _disk(context, disk_making.remove(context.files, parameters.name, library_of(context)))
 
 
 def _disk(context: OnFiles, row: dict[str, object]) -> Disk:

@@ -66,6 +66,10 @@ class Flag(NamedTuple):
     name: str
 
 
+class Secret(NamedTuple):
+    """Marks a parameter that the command line asks for, as others may read the arguments of a process."""
+
+
 def no_progress(_done: int, _total: int) -> None:
     """For who does not watch."""
 
@@ -110,6 +114,11 @@ class OnLibrary(OnFiles):
     @property
     def mover(self) -> Any:
         return self.library.robot
+
+
+def library_of(context: OnFiles) -> Library | None:
+    """The library, where it is served."""
+    return context.library if isinstance(context, OnLibrary) else None
 
 
 class Cancelled(Exception):

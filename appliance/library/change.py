@@ -1,0 +1,137 @@
+"""Changing what a library contains while it is served.
+
+In this order: the content is kept; what grows, grows; drives and slots come and go; disks are made; the directory is
+replaced and every session sees the new whole between two of its commands (3F/0E, REPORTED LUNS DATA HAS CHANGED; the
+media changer also says 2A/01 and 28/00); units that nobody sees any more are closed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from appliance.failures import Failure, OperatorError
+from appliance.settings.content import Content
+from appliance.settings.settings import CHANGER, DiskSettings
+
+if TYPE_CHECKING:
+    from appliance.library.library import Library
+    from scsi_targets.devices.unit.device import Device
+
+log = structlog.get_logger(__name__)
+
+RETIRE_SECONDS = 10.0  # for the sessions to turn away from a unit that is gone
+POLL_SECONDS = 0.01
+
+
+def change(library: Library, content: Content, applied: Content | None) -> list[str]:
+    """Make `content` what the library contains and serves; a line for each thing that waits for the next start.
+
+    Raises OperatorError, OSError; then nothing has changed.
+    """
+    contents = library.files.contents
+    before, after, applied_before = contents.content, contents.checked(content), contents.applied
+    _refuse_loaded(library, before, after)
+    contents.change(after, applied)
+    try:
+        for disk in _grown(before, after):
+            library.grow_disk(disk.name, int(disk.size or 0))
+    except BaseException:
+        contents.change(before, applied_before)
+        raise
+    waiting = _for_the_next_start(before, after)
+    gone = {} if waiting else _equip(library, before, after)
+    gone |= _replace_disks(library, before, after)
+    library.show()
+    for name, unit in gone.items():
+        _retire(library, name, unit)
+    return waiting
+
+
+def _for_the_next_start(before: Content, after: Content) -> list[str]:
+    """What the robot is too deep in to change under it: another library model, other settings or another order of
+    drives that stay. Drives are added and removed at the end of theirs."""
+    lines = [
+        f"{CHANGER} {field}"
+        for field in ("model", "serial")
+        if getattr(before.changer, field) != getattr(after.changer, field)
+    ]
+    shared = min(len(before.drives), len(after.drives))
+    if before.drives[:shared] != after.drives[:shared]:
+        lines.append("drives")
+    if lines and before.changer != after.changer:
+        lines.append("slots")
+    return lines
+
+
+def _refuse_loaded(library: Library, before: Content, after: Content) -> None:
+    """A drive that goes, or whose address another one takes, has to be empty."""
+    staying = [drive.name for drive in after.drives]
+    for position, drive in enumerate(before.drives):
+        address = library.files.drives.get(drive.name)
+        barcode = None if address is None else library.files.inventory.element(address).barcode
+        if barcode is not None and staying[position : position + 1] != [drive.name]:
+            message = f"cartridge {barcode} is in {drive.name}; unload it first: tapebay unload {drive.name}"
+            raise OperatorError(Failure.REFUSED, message)
+
+
+def _grown(before: Content, after: Content) -> list[DiskSettings]:
+    """Disks of which nothing changed but that they are larger: their units stay."""
+    was = {disk.name: disk for disk in before.disks}
+    return [
+        disk
+        for disk in after.disks
+        if disk.name in was and _stays(was[disk.name], disk) and disk.size != was[disk.name].size
+    ]
+
+
+def _stays(was: DiskSettings, disk: DiskSettings) -> bool:
+    """Whether a disk's unit can go on: at most its LUN has changed, or it has grown."""
+    same = was.model_copy(update={"size": disk.size, "lun": disk.lun}) == disk
+    return same and (disk.size == was.size or (disk.size is not None and disk.size >= (was.size or 0)))
+
+
+def _equip(library: Library, before: Content, after: Content) -> dict[str, Device]:
+    """Drives, slots and import/export elements come and go at the end of theirs. The units that are gone."""
+    if (before.drives, before.changer) == (after.drives, after.changer):
+        return {}
+    names = [drive.name for drive in after.drives]
+    gone = {name: unit for name, unit in library.drives.items() if name not in names}
+    drives = {
+        drive.name: library.drives[drive.name] if drive.name in library.drives else library.make_drive(drive)
+        for drive in after.drives
+    }
+    library.equip(drives)
+    library.units = {CHANGER: library.changer, **drives, **library.disks()}
+    return dict(gone)
+
+
+def _replace_disks(library: Library, before: Content, after: Content) -> dict[str, Device]:
+    """New units for disks that are new or are others now. The old ones, which nobody uses from the next view on."""
+    was = {disk.name: disk for disk in before.disks}
+    wanted = {disk.name: disk for disk in after.disks}
+    gone = [name for name, disk in was.items() if name not in wanted or not _stays(disk, wanted[name])]
+    old: dict[str, Device] = {name: unit for name, unit in library.units.items() if name in gone}
+    kept = {name: unit for name, unit in library.units.items() if name not in old}
+    library.units = kept
+    again = [name for name in old if name in wanted]
+    if again:  # their images are opened anew, so nobody may use them any more
+        library.show()
+        for name in again:
+            _retire(library, name, old.pop(name))
+    new = {name: library.make_disk(disk) for name, disk in wanted.items() if name not in kept}
+    library.units = {**kept, **new}
+    return old
+
+
+def _retire(library: Library, name: str, unit: Device) -> None:
+    """Close a unit when no session uses it any more. One that is not let go of is closed when the daemon ends: closing
+    it under a command could hand its file's descriptor to another file."""
+    deadline = time.monotonic() + RETIRE_SECONDS
+    while unit.nexuses and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    if unit.nexuses:
+        log.warning("a session still uses a unit that is gone; it is closed when the daemon ends", unit=name)
+    library.retire(name, unit, close=not unit.nexuses)
