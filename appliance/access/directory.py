@@ -80,7 +80,7 @@ class Directory:
         return View(
             Principal.initiator(who.initiator_name) if who.account is None else Principal.account(who.account),
             target_name,
-            {lun: self._units[name] for lun, name in luns.items()},
+            {lun: self._units[name] for lun, name in luns.items() if name in self._units},  # one may be on its way
             tuple(sorted({portal.portal_group_tag for portal in self.all_portals})),
             remote_units=self._remotes.of(target_name) if self._remotes is not None else (),
         )

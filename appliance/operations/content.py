@@ -32,7 +32,7 @@ def change(context: OnFiles, make: Callable[[Content], dict[str, Any]]) -> list[
         return []
 
 
-def section(model: type[BaseModel], **settings: Any) -> Any:
+def section(model: type[BaseModel], /, **settings: Any) -> Any:
     """A section of what was given. Raises OperatorError USAGE that names what is wrong with it."""
     from pydantic import ValidationError
 

@@ -39,8 +39,8 @@ _WORDS: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = {
     "string_too_short": lambda context: f"must have at least {context['min_length']} characters",
     "string_type": _TEXT,
     "string_unicode": "must be text in UTF-8",
-    "too_long": lambda context: f"must have at most {context['max_length']} entries",
-    "too_short": lambda context: f"must have at least {context['min_length']}",
+    "too_long": lambda context: f"must have at most {context['max_length']} {_counted(context)}",
+    "too_short": lambda context: f"must have at least {context['min_length']} {_counted(context)}",
 }
 
 
@@ -65,6 +65,10 @@ def lines_of(
                 yield from (f"{where}: {line}" if where else line for line in lines)
             case _:
                 yield f"{where}: {_words(detail)}, not {_shown(detail)}"
+
+
+def _counted(context: Mapping[str, Any]) -> str:
+    return "entries" if context["field_type"] == "List" else "characters"
 
 
 def _words(detail: ErrorDetails) -> str:

@@ -42,7 +42,9 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         daemon.wait_ready()
         yield daemon
     finally:
-        assert daemon.stop() == 0, daemon.log
+        status = daemon.stop()
+        print(*daemon.log, sep="\n")
+        assert status == 0
     assert not [line for line in daemon.log if line.get("level") == "error"], daemon.log
 
 
