@@ -1,6 +1,6 @@
 """Changing what a library contains while it is served.
 
-In this order: the content is kept; what grows, grows; drives and slots come and go; disks are made; the directory is
+In this order: drives and slots come and go; the content is kept; what grows, grows; disks are made; the directory is
 replaced and every session sees the new whole between two of its commands (3F/0E, REPORTED LUNS DATA HAS CHANGED; the
 media changer also says 2A/01 and 28/00); units that nobody sees any more are closed.
 """
@@ -34,15 +34,17 @@ def change(library: Library, content: Content, applied: Content | None) -> list[
     contents = library.files.contents
     before, after, applied_before = contents.content, contents.checked(content), contents.applied
     _refuse_loaded(library, before, after)
-    contents.change(after, applied)
+    waiting = _for_the_next_start(before, after)
+    fitted = library.files.inventory.layout, library.drives
+    gone = {} if waiting else _equip(library, before, after)
     try:
+        contents.change(after, applied)
         for disk in _grown(before, after):
             library.grow_disk(disk.name, int(disk.size or 0))
     except BaseException:
+        library.equip(*fitted)
         contents.change(before, applied_before)
         raise
-    waiting = _for_the_next_start(before, after)
-    gone = {} if waiting else _equip(library, before, after)
     gone |= _replace_disks(library, before, after)
     library.show()
     for name, unit in gone.items():
@@ -70,7 +72,7 @@ def _refuse_loaded(library: Library, before: Content, after: Content) -> None:
     """A drive that goes, or whose address another one takes, has to be empty."""
     staying = [drive.name for drive in after.drives]
     for position, drive in enumerate(before.drives):
-        address = library.files.drives.get(drive.name)
+        address = library.drive_addresses().get(drive.name)
         barcode = None if address is None else library.files.inventory.element(address).barcode
         if barcode is not None and staying[position : position + 1] != [drive.name]:
             message = f"cartridge {barcode} is in {drive.name}; unload it first: tapebay unload {drive.name}"
@@ -97,15 +99,13 @@ def _equip(library: Library, before: Content, after: Content) -> dict[str, Devic
     """Drives, slots and import/export elements come and go at the end of theirs. The units that are gone."""
     if (before.drives, before.changer) == (after.drives, after.changer):
         return {}
-    names = [drive.name for drive in after.drives]
-    gone = {name: unit for name, unit in library.drives.items() if name not in names}
     drives = {
         drive.name: library.drives[drive.name] if drive.name in library.drives else library.make_drive(drive)
         for drive in after.drives
     }
-    library.equip(drives)
-    library.units = {CHANGER: library.changer, **drives, **library.disks()}
-    return dict(gone)
+    gone: dict[str, Device] = {name: unit for name, unit in library.drives.items() if name not in drives}
+    library.equip(library.files.contents.settings_with(after).layout(), drives)
+    return gone
 
 
 def _replace_disks(library: Library, before: Content, after: Content) -> dict[str, Device]:
@@ -114,7 +114,8 @@ def _replace_disks(library: Library, before: Content, after: Content) -> dict[st
     wanted = {disk.name: disk for disk in after.disks}
     gone = [name for name, disk in was.items() if name not in wanted or not _stays(disk, wanted[name])]
     old: dict[str, Device] = {name: unit for name, unit in library.units.items() if name in gone}
-    kept = {name: unit for name, unit in library.units.items() if name not in old}
+    kept = {CHANGER: library.changer, **library.drives}
+    kept |= {name: unit for name, unit in library.disks().items() if name not in old}
     library.units = kept
     again = [name for name in old if name in wanted]
     if again:  # their images are opened anew, so nobody may use them any more

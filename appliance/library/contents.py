@@ -42,7 +42,7 @@ class Contents:
         else:
             self._content = _read(_documents(self._stored))
             self._applied = _read(self._stored.applied)
-        self.settings = self._settings_with(self._content)
+        self.settings = self.settings_with(self._content)
 
     @property
     def content(self) -> Content:
@@ -75,14 +75,15 @@ class Contents:
         except BaseException:
             self._content, self._applied = before
             raise
-        self.settings = self._settings_with(self._content)
+        self.settings = self.settings_with(self._content)
 
     def _keep(self) -> None:
         after = StoredContent(_rows(self._content), self._applied.to_json())
         content_rows.change(self._database, self._stored, after)
         self._stored = after
 
-    def _settings_with(self, content: Content) -> Settings:
+    def settings_with(self, content: Content) -> Settings:
+        """What the settings would be with another content. Raises OperatorError CONFIGURATION."""
         try:
             return with_content(self._declared, content)
         except ContentError as error:

@@ -18,6 +18,7 @@ from appliance.library.lock import LibraryLock
 from appliance.settings.settings import CHANGER, Settings
 from vlib_images.library.database.database import FILE_NAME, Database
 from vlib_images.library.database.takeover import OLD_FILES, open_database
+from vlib_images.library.elements import Layout
 from vlib_images.library.inventory import BARCODE, ElementType, Inventory, InventoryError
 from vlib_images.library.partition import Partition
 from vlib_images.library.state import StateDamaged, StateStore, put_document
@@ -116,11 +117,11 @@ class LibraryFiles:
         """
         return configured or f"TB{hashlib.sha256(f'{self._library_id}/{name}'.encode()).hexdigest()[:8].upper()}"
 
-    def whole_library(self) -> Partition:
-        """The library as its one media changer shows it."""
+    def whole_library(self, layout: Layout | None = None) -> Partition:
+        """The library as its one media changer shows it; with another layout, if given."""
         changer = self.settings.changer
         serial_number = self.serial_number(CHANGER, changer.serial)
-        return Partition.whole(CHANGER, changer.model, serial_number, self.inventory.layout)
+        return Partition.whole(CHANGER, changer.model, serial_number, layout or self.inventory.layout)
 
     def close(self) -> None:
         self.database.close()

@@ -30,6 +30,7 @@ from scsi_targets.iscsi.server import Server
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.raw import DiskImage
 from vlib_images.errors import CartridgeError
+from vlib_images.library.elements import Layout
 from vlib_images.library.partition import Partition
 from vlib_images.library.state import StateDamaged
 
@@ -133,13 +134,17 @@ class Library:
         """The disks among the units."""
         return {name: unit for name, unit in self.units.items() if isinstance(unit, BlockDevice)}
 
-    def equip(self, drives: dict[str, TapeDrive]) -> None:
-        """Other drives, slots and import/export elements, as the settings say now."""
-        layout = self.settings.layout()
-        for barcode in self.robot.equip(layout, dict(zip(layout.drives, drives.values(), strict=True))):
-            log.warning("the element of a cartridge is gone; it is on the shelf now", barcode=barcode)
+    def drive_addresses(self) -> dict[str, int]:
+        """The names of the drives that are served, with their element addresses."""
+        return dict(zip(self.drives, self.files.inventory.layout.drives, strict=False))  # between two steps of refit()
+
+    def equip(self, layout: Layout, drives: dict[str, TapeDrive]) -> None:
+        """Other slots, import/export elements and drives from now on. Raises InventoryError, RobotError when a
+        cartridge would lose its element or its drive; then nothing has changed."""
+        partition = self.files.whole_library(layout)
+        at = dict(zip(layout.drives, drives.values(), strict=True))
+        self.robot.refit(layout, at, [(self.changer, partition)])
         self.drives = drives
-        self.changer.show(self.files.whole_library())
 
     def retire(self, name: str, unit: Device, *, close: bool) -> None:
         """A unit that the library no longer has: closed now, or with the library."""

@@ -125,7 +125,7 @@ def status(context: OnLibrary, parameters: Nothing) -> Status:
 
 def _devices(context: OnLibrary) -> list[Device]:
     inventory = context.files.inventory
-    holds = {name: inventory.element(address).barcode for name, address in context.files.drives.items()}
+    holds = {name: inventory.element(address).barcode for name, address in context.drives.items()}
     return [
         Device(
             name=name,

@@ -41,7 +41,7 @@ class Scope(Enum):
 class Parameters(BaseModel):
     """What a verb is told."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Nothing(Parameters):
@@ -51,7 +51,7 @@ class Nothing(Parameters):
 class Result(BaseModel):
     """What a verb answers; made from an object with the same attributes too."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
 
 class Positional(NamedTuple):
@@ -100,6 +100,11 @@ class OnFiles(OnSettings):
     files: LibraryFiles
 
     @property
+    def drives(self) -> dict[str, int]:
+        """Drive names with their element addresses."""
+        return self.files.drives
+
+    @property
     def mover(self) -> Any:
         """What moves cartridges: the robot, or the inventory alone where no device is there."""
         return self.files.inventory
@@ -110,6 +115,10 @@ class OnLibrary(OnFiles):
     """A library that is served."""
 
     library: Library
+
+    @property
+    def drives(self) -> dict[str, int]:
+        return self.library.drive_addresses()
 
     @property
     def mover(self) -> Any:

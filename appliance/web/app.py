@@ -83,7 +83,6 @@ def _add(app: FastAPI, verb: Verb, make_context: MakeContext, stopping: threadin
         assert isinstance(ended, Ended)
         return _problem(ended.error) if ended.error else _json(ended.result, 200, "application/json")
 
-    verb.parameters.model_rebuild()  # they are declared without being built, for the command line's sake
     optional = not any(field.is_required() for field in verb.parameters.model_fields.values())
     endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
