@@ -21,7 +21,7 @@ WRITE_LAST = f"head -c 4096 /dev/zero | tr '\\0' '\\245' | dd of=$DISK bs=4k see
 
 def test_a_file_system_grows_with_its_disk(appliance: Appliance) -> None:
     packages.require("e2fsprogs", "sg3-utils")
-    with HostCalls({"grow": lambda: appliance.call("disk.grow", name="disk", size=GROWN)["size_bytes"]}) as calls:
+    with HostCalls({"grow": lambda: appliance.call("disk.grow", name="disk", size=str(GROWN))["size_bytes"]}) as calls:
         done = run_in_guest(
             appliance,
             [
