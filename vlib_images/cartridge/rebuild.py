@@ -4,10 +4,15 @@ Segments are taken in the order of their ids, which is the order in which they w
 end of what was found so far had overwritten the rest: it cuts it off.
 """
 
+from typing import Final
+
 from datamover.engine import Segment
 from vlib_images.cartridge.manifest import Entry, EntryFlag, Manifest
 from vlib_images.cartridge.segments import SegmentHeader, SegmentStore
 from vlib_images.plain_files import is_folder
+
+NO_SEGMENT: Final = 0
+"""No file has this id."""
 
 
 def rebuild_manifest(store: SegmentStore) -> tuple[Manifest, list[str]]:
@@ -56,10 +61,10 @@ def _make_room(store: SegmentStore, entries: list[Entry], header: SegmentHeader)
 
 
 def _missing(before: Entry, after: Entry) -> Entry:
-    """Stands for a segment that is gone, so that what follows keeps its numbers. No file has id 0."""
+    """Stands for a segment that is gone, so that what follows keeps its numbers."""
     first_filemark = before.first_filemark + before.filemarks
     return Entry(
-        0,
+        NO_SEGMENT,
         0,
         before.end,
         first_filemark,

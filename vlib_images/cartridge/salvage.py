@@ -16,7 +16,7 @@ from vlib_images.cartridge.identity import Identity
 from vlib_images.cartridge.mam import MamStore
 from vlib_images.cartridge.medium import MediumType
 from vlib_images.cartridge.partition import Partition
-from vlib_images.cartridge.rebuild import rebuild_manifest
+from vlib_images.cartridge.rebuild import NO_SEGMENT, rebuild_manifest
 from vlib_images.cartridge.recovery import open_partition, partition_from
 from vlib_images.cartridge.segments import Limits, SegmentStore
 from vlib_images.cartridge.verify import Damage, Progress
@@ -35,13 +35,13 @@ class SalvageReport:
     lost: list[Damage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def lose(self, partition: int, block: int, reason: str) -> None:
-        """Note a lost block."""
+    def lose(self, partition: int, block: int, reason: str, count: int = 1) -> None:
+        """Note lost blocks."""
         last = self.lost[-1] if self.lost else None
         if last and (last.partition, last.first_block + last.count, last.reason) == (partition, block, reason):
-            self.lost[-1] = Damage(partition, last.first_block, last.count + 1, reason)
+            self.lost[-1] = Damage(partition, last.first_block, last.count + count, reason)
         else:
-            self.lost.append(Damage(partition, block, 1, reason))
+            self.lost.append(Damage(partition, block, count, reason))
 
     def __str__(self) -> str:
         lost = sum(damage.count for damage in self.lost)
@@ -162,23 +162,34 @@ def _copy_attributes(source: Path, target: Cartridge, report: SalvageReport) -> 
 
 def _copy(partition: Partition, target: Cartridge, report: SalvageReport) -> Iterator[None]:
     scratch = Scratch()
-    for position in range(partition.end):
-        try:
-            if partition.header(position) is None:
-                _write_filemark(target, report)
-                continue
-            block = partition.read_stored(position, scratch)
-        except (DamagedBlock, StorageError) as error:
-            if _was_filemark(partition, position):
-                _write_filemark(target, report)
-            else:
-                reason = error.reason if isinstance(error, DamagedBlock) else str(error)
-                report.lose(partition.number, position, reason)
+    for entry in partition.segments.entries:
+        if entry.segment_id == NO_SEGMENT:  # however many blocks the next one says were in it, there is nothing to try
+            reason = f"{partition.store.path(NO_SEGMENT)} is missing"
+            report.lose(partition.number, entry.first_object, reason, entry.objects)
             continue
-        target.write_stored(block)
-        report.blocks += 1
-        report.bytes_copied += len(block.payload)
-        yield
+        for position in range(entry.first_object, entry.end):
+            yield from _copy_object(partition, position, scratch, target, report)
+
+
+def _copy_object(
+    partition: Partition, position: int, scratch: Scratch, target: Cartridge, report: SalvageReport
+) -> Iterator[None]:
+    try:
+        if partition.header(position) is None:
+            _write_filemark(target, report)
+            return
+        block = partition.read_stored(position, scratch)
+    except (DamagedBlock, StorageError) as error:
+        if _was_filemark(partition, position):
+            _write_filemark(target, report)
+        else:
+            reason = error.reason if isinstance(error, DamagedBlock) else str(error)
+            report.lose(partition.number, position, reason)
+        return
+    target.write_stored(block)
+    report.blocks += 1
+    report.bytes_copied += len(block.payload)
+    yield
 
 
 def _write_filemark(target: Cartridge, report: SalvageReport) -> None:

@@ -25,6 +25,7 @@ from vlib_images.cartridge.codec import (
 )
 from vlib_images.cartridge.manifest import Manifest
 from vlib_images.cartridge.salvage import salvage
+from vlib_images.cartridge.segments import SegmentHeader
 from vlib_images.cartridge.verify import verify
 from vlib_images.errors import CartridgeDamaged, DamagedBlock
 from vlib_images.interchange import InterchangeError, export_tape, import_tape
@@ -172,6 +173,7 @@ from pathlib import Path
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.verify import verify
 from vlib_images.cartridge.salvage import salvage
+from vlib_images.cartridge.segments import SegmentHeader
 from vlib_images.errors import CartridgeDamaged
 resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
 directory = Path({str(directory)!r})
@@ -217,3 +219,18 @@ def test_the_list_of_an_exported_directory_has_a_bound_too(make: Make, tmp_path:
         file.truncate(1 << 40)
     with make(barcode="T00002L8") as cartridge, pytest.raises(InterchangeError, match=str(1 << 40)):
         import_tape("directory", tmp_path / "out", cartridge)
+
+
+@pytest.mark.parametrize("claimed", [1 << 40, (1 << 63) - 1])
+def test_salvage_counts_no_block_by_block_what_a_header_claims(make: Make, tmp_path: Path, claimed: int) -> None:
+    """A segment that says it begins after so many blocks, in a cartridge without a manifest."""
+    with make() as cartridge:
+        cartridge.write_block(b"a block")
+        uuid = bytes.fromhex(cartridge.uuid)
+    folder = tmp_path / "T00001L8" / "p0"
+    header = SegmentHeader(uuid, 0, 2, 1, claimed, 0, False, bytes(16), 1)
+    (folder / "00000002.seg").write_bytes(header.encode())
+    (folder / "manifest").unlink()
+    report = salvage(tmp_path / "T00001L8", tmp_path / "T00002L8")
+    assert report.blocks == 1
+    assert [(damage.first_block, damage.count) for damage in report.lost] == [(1, claimed - 1)]
