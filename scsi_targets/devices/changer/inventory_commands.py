@@ -105,14 +105,16 @@ class InventoryCommands(Part):
         accessible: Iterable[bool] = repeat(True)
         if page.kind is ElementType.DRIVE:
             accessible = [robot.accessible(element.address) for element in elements]
+        faults = robot.faults
         for address, element, reachable in zip(page.addresses, elements, accessible, strict=False):
+            source = element.source
             yield ElementStatus(
                 address,
                 element.barcode,
-                None if element.source is None else partition.outside(element.source),
+                None if source is None else partition.outside(source),
                 element.placed_by_operator,
                 reachable,
-                robot.faults.get(element.address) if robot.faults else None,
+                faults.get(element.address) if faults else None,
             )
 
     def _identities(self, page: Page) -> list[Identity]:

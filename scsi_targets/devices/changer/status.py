@@ -126,22 +126,15 @@ def _descriptor_length(names: list[bytes], volume_tag: bool) -> int:
 
 def _descriptors(page: Page, names: list[bytes], length: int, volume_tag: bool, describe: Describe) -> Iterable[bytes]:
     import_export = page.kind is ElementType.IMPORT_EXPORT
-    transport = page.kind is ElementType.TRANSPORT
-    for number, status in enumerate(describe(page)):
+    reachable = page.kind is not ElementType.TRANSPORT
+    tag = _volume_tag if volume_tag else _no_volume_tag
+    for number, (address, barcode, source, by_operator, accessible, fault) in enumerate(describe(page)):
+        medium = None if barcode is None else medium_type(barcode)
         head = _head(
-            import_export,
-            status.accessible and not transport,
-            status.placed_by_operator and import_export,
-            status.fault,
-            status.source is not None,
-            None if status.barcode is None else medium_type(status.barcode),
+            import_export, reachable and accessible, import_export and by_operator, fault, source is not None, medium
         )
-        tail = _volume_tag(status.barcode) if volume_tag else b""
-        if names:
-            tail += names[number]
-        yield (status.address.to_bytes(2, "big") + head[2:10] + (status.source or 0).to_bytes(2, "big") + tail).ljust(
-            length, b"\0"
-        )
+        parts = (address.to_bytes(2, "big"), head, (source or 0).to_bytes(2, "big"), tag(barcode))
+        yield b"".join((*parts, names[number] if names else b"")).ljust(length, b"\0")
 
 
 @lru_cache(maxsize=256)
@@ -149,8 +142,8 @@ def _head(
     import_export: bool, access: bool, placed_by_operator: bool, fault: SenseCode | None, source_valid: bool,
     medium: int | None,
 ) -> bytes:  # fmt: skip
-    """A descriptor's first bytes, but for the addresses: thousands of elements differ in nothing else."""
-    return smc.ElementDescriptor.encode(
+    """What stands between a descriptor's two addresses: thousands of elements differ in nothing else."""
+    descriptor = smc.ElementDescriptor.encode(
         import_enabled=import_export,
         export_enabled=import_export,
         access=access,
@@ -162,6 +155,7 @@ def _head(
         source_valid=source_valid,
         medium_type=medium or smc.UNSPECIFIED_MEDIUM,
     )
+    return descriptor[2:10]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -173,11 +167,13 @@ def medium_type(barcode: str) -> int:
     return smc.WORM_MEDIUM if medium is not None and medium.worm else smc.DATA_MEDIUM
 
 
+@lru_cache(maxsize=1 << 16)
 def _volume_tag(barcode: str | None) -> bytes:
-    """VolumeTag, whose sequence number is zero for every cartridge here."""
-    if barcode is None:
-        return bytes(smc.VolumeTag.length)
-    return barcode.encode("ascii").ljust(smc.VolumeTag.volume_identification_field.length) + bytes(4)
+    return smc.VolumeTag.encode(volume_identification_field=barcode) if barcode else bytes(smc.VolumeTag.length)
+
+
+def _no_volume_tag(_barcode: str | None) -> bytes:
+    return b""
 
 
 _NAMES: dict[DriveIdentifier, Callable[[Identity], tuple[int, bytes]]] = {  # code set (1 binary, 2 ASCII), identifier
