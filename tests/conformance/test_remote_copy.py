@@ -173,15 +173,15 @@ def test_early_warning_of_their_tape_has_an_exact_residual(here, there):
 
 def test_a_reset_there_ends_the_copy_here(here, there, monkeypatch):
     standing, go = threading.Event(), threading.Event()
-    write_block = there.site.tape.write_block
+    write_blocks = there.site.tape.write_blocks
 
-    def stand(*args):
+    def stand(*args, **kwargs):
         if not standing.is_set():
             standing.set()
             assert go.wait(30)
-        return write_block(*args)
+        return write_blocks(*args, **kwargs)
 
-    monkeypatch.setattr(there.site.tape, "write_block", stand)
+    monkeypatch.setattr(there.site.tape, "write_blocks", stand)
     running = start(here.disk, here, [block_to_stream(65536, BLOCKS)], BETA, [here.disk_descriptor(), cscd(there.tape)])
     assert standing.wait(30)
     resetting = threading.Thread(target=there.site.tape.reset)

@@ -72,22 +72,23 @@ class TapeTransfers(TapeLoader):
         Returns EARLY_WARNING or PROGRAMMABLE_EARLY_WARNING when the blocks were written and the initiator must be told,
         otherwise None. Raises CheckCondition; its INFORMATION is what was not written: blocks, or without `fixed` the
         bytes of the one block."""
-        medium, allowed = self.loaded, self.overwrite_allowed_at
-        if self._watch_writes:
-            self.check_append(medium)
-        if self.buffered_from is None:
-            self.buffered_from = medium.position
-        try:
-            if count == 1:
-                medium.write_block(data, protection)
-            else:
-                medium.write_blocks(data, block_length, protection)
-        except errors.CartridgeError as error:
-            written = getattr(error, "blocks_written", 0)
-            if not written:
-                self.overwrite_allowed_at = allowed  # the same block may come again
-            raise self.write_failure(error, count - written if fixed else block_length) from error
-        return self._after_write(medium) if self._watch_writes or medium.early_warning else None
+        with self.lock:  # a copy comes without it
+            medium, allowed = self.loaded, self.overwrite_allowed_at
+            if self._watch_writes:
+                self.check_append(medium)
+            if self.buffered_from is None:
+                self.buffered_from = medium.position
+            try:
+                if count == 1:
+                    medium.write_block(data, protection)
+                else:
+                    medium.write_blocks(data, block_length, protection)
+            except errors.CartridgeError as error:
+                written = getattr(error, "blocks_written", 0)
+                if not written:
+                    self.overwrite_allowed_at = allowed  # the same block may come again
+                raise self.write_failure(error, count - written if fixed else block_length) from error
+            return self._after_write(medium) if self._watch_writes or medium.early_warning else None
 
     def write_filemarks(self, count: int, *, immediate: bool) -> SenseCode | None:
         """Writes filemarks; without `immediate` everything is durable when it returns. Returns and raises as

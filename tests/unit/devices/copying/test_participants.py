@@ -12,7 +12,16 @@ from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Nexus, Task
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import spc, ssc
-from tests.unit.devices.copying.support import BLOCKS, Running, Site, block_to_stream, copy_status, receive
+from tests.unit.devices.copying.support import (
+    BLOCKS,
+    Running,
+    Site,
+    block_to_stream,
+    content,
+    copy_status,
+    receive,
+    stream_to_block,
+)
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
 from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
 from tests.unit.devices.tape.support import good, make_cartridge
@@ -312,6 +321,26 @@ def test_commands_that_need_no_medium_are_answered_at_once(site, where, monkeypa
     assert running.done.wait(30)
     good(running.answers[0])
     assert b"".join(site.written()) == site.disk_data
+
+
+@pytest.mark.parametrize("method", ["write_block", "write_blocks", "read_blocks", "write_filemarks"])
+def test_a_transfer_and_a_command_of_another_do_not_touch_the_cartridge_together(site, method, monkeypatch):
+    """LOG SENSE and READ POSITION look at what a transfer changes: the unit's lock is held, as for a WRITE(6)."""
+    site.fill([content(512)] * 8)
+    found, call = [], getattr(site.tape.loaded, method)
+
+    def looked_at(*args, **kwargs):
+        other = threading.Thread(target=lambda: found.append(site.tape.lock.acquire(blocking=False)))
+        other.start()
+        other.join(30)
+        return call(*args, **kwargs)
+
+    monkeypatch.setattr(site.tape.loaded, method, looked_at)
+    good(site.copy(stream_to_block(512, 4)))
+    good(site.copy(block_to_stream(4096, 64), block_to_stream(512, 1)))
+    good(site.copy(copy.WriteFilemarks.encode(destination=1, filemark_count=1)))
+    assert found
+    assert not any(found)
 
 
 @pytest.mark.parametrize("where", ["disk", "tape", "other"])
