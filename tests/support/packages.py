@@ -34,6 +34,7 @@ _EVIDENCE = {
     "qemu-utils": "qemu-img",
     "qemu-block-extra": "/usr/lib/*/qemu/block-iscsi.so",
     "gcc": "gcc",
+    "postgresql": "initdb",
 }
 
 
@@ -45,8 +46,9 @@ def missing(*names: str) -> list[str]:
 def _is_installed(evidence: str) -> bool:
     if evidence.startswith("/"):
         return any(Path("/").glob(evidence[1:]))
-    # /usr/sbin is not on an ordinary user's path.
-    return shutil.which(evidence, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
+    # Neither /usr/sbin nor a server's own directory is on an ordinary user's path.
+    more = ["/usr/sbin", "/sbin", *map(str, Path("/").glob("usr/lib/postgresql/*/bin"))]
+    return shutil.which(evidence, path=os.pathsep.join([os.environ.get("PATH", ""), *more])) is not None
 
 
 def require(*names: str) -> None:
