@@ -167,13 +167,11 @@ class CartridgeStore:
             barcode = doomed.name.removeprefix(_DELETED)
             self._finish_deleting(barcode, inventory)
             lines.append(f"finished deleting cartridge {barcode}")
-        named = {path for path in self._directory.iterdir() if BARCODE.fullmatch(path.name)}
-        there = {path.name for path in named if is_folder(path)}
+        there, others = self._found()
         known = set(inventory.barcodes())
         lines += [
             f"{path} is not taken for a cartridge: it is {'a link' if path.is_symlink() else 'no directory'}"
-            for path in sorted(named)
-            if path.name not in there
+            for path in others
         ]
         found = sorted(there - known)
         for _ in inventory.add_all([(barcode, None) for barcode in found]):
@@ -182,6 +180,14 @@ class CartridgeStore:
             log.info("found a cartridge, put it on the shelf", barcode=barcode)  # somebody copied or imported it
         lines += [f"cartridge {barcode} has no directory in {self._directory}" for barcode in sorted(known - there)]
         return lines
+
+    def _found(self) -> tuple[set[str], list[Path]]:
+        """The barcodes of the directories that there are, and what has such a name and is none. A name at a time: there
+        may be tens of thousands."""
+        with os.scandir(self._directory) as entries:
+            named = {e.name: e.is_dir(follow_symlinks=False) for e in entries if BARCODE.fullmatch(e.name)}
+        others = sorted(name for name, is_directory in named.items() if not is_directory)
+        return named.keys() - set(others), [self._directory / name for name in others]
 
     def _finish_deleting(self, barcode: str, inventory: Inventory) -> None:
         if barcode in inventory and not os.path.lexists(self._directory / barcode):
