@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from scsi_targets.t10.fields import Bits, Structure
 
-SUPPORTED_LOG_PAGES = 0x00
 SUPPORTED_SUBPAGES = 0xFF
 
 

@@ -106,13 +106,3 @@ class InformationalExceptionsModePage(ModePage, page=0x1C, length=12):
     method_of_reporting = Bits(3, 3, 4)
     interval_timer = Bits(4, 7, 32)
     report_count = Bits(8, 7, 32)
-
-
-class PowerConditionModePage(ModePage, page=0x1A, length=40):
-    """Power condition mode page (SPC-5 7.5.15)."""
-
-    standby_y = Bits(2, 0, 1)
-    idle_c = Bits(3, 3, 1)
-    idle_b = Bits(3, 2, 1)
-    idle_a = Bits(3, 1, 1)
-    standby_z = Bits(3, 0, 1)
