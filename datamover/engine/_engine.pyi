@@ -307,24 +307,34 @@ READ_DAMAGED: Final = -4
 class Segment:
     """One segment file. Object numbers are relative to the segment. One thread at a time, else RuntimeError.
 
+    place: its path, or a descriptor of a file that is open for reading and writing, which stays the caller's.
+
     Every method raises OSError when storage fails, SegmentDamaged when an object cannot be read, IndexError when there
     is no such object, ValueError when the segment is closed, or sealed and asked to write.
     """
 
     @classmethod
-    def create(cls, path: str, header: Buffer, limit_bytes: int, limit_objects: int) -> Segment:
-        """A new file with its 128-byte header. The limits are where append() says that the segment is full."""
+    def create(cls, place: str | int, header: Buffer, limit_bytes: int, limit_objects: int) -> Segment:
+        """A new file, or one that is empty, with its 128-byte header. The limits are where append() says that the
+        segment is full."""
 
     @classmethod
     def open_sealed(
-        cls, path: str, seed: int, data_bytes: int, objects: int, filemarks: int, dead: int, writable: bool = False
+        cls,
+        place: str | int,
+        seed: int,
+        data_bytes: int,
+        objects: int,
+        filemarks: int,
+        dead: int,
+        writable: bool = False,
     ) -> Segment:
         """A sealed segment, described by its manifest entry; nothing is read. `writable` is for shorten()."""
 
     @classmethod
     def recover(
         cls,
-        path: str,
+        place: str | int,
         seed: int,
         limit_bytes: int,
         limit_objects: int,

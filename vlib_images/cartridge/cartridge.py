@@ -4,16 +4,15 @@ The caller holds the lock of the logical unit that the cartridge is loaded in; n
 """
 
 import datetime
-import fcntl
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import Final, Self
 
 import structlog
 
-from datamover.engine import storage_sync_directory
+from vlib_images.cartridge.files import CartridgeFiles, Lock, files_of
 from vlib_images.cartridge.identity import LIMIT_PARTITIONS, Identity, default_early_warning
 from vlib_images.cartridge.mam import MamStore
 from vlib_images.cartridge.medium import MediumType
@@ -29,7 +28,6 @@ from vlib_images.errors import (
     WriteProtected,
     storage_failure,
 )
-from vlib_images.plain_files import open_plain
 
 __all__ = ["Cartridge", "ReadBlocksResult", "ReadKind", "ReadResult"]
 
@@ -45,18 +43,18 @@ class Cartridge(Transport):
     """
 
     def __init__(
-        self, directory: Path, identity: Identity, lock: IO[bytes], *, read_only: bool, limits: Limits
+        self, files: CartridgeFiles, identity: Identity, lock: Lock, *, read_only: bool, limits: Limits
     ) -> None:
         """Use create() or open()."""
         super().__init__()
-        self.directory = directory
+        self.files = files
         self.read_only = read_only
         self._identity = identity
         self._lock = lock
         self._limits = limits
         self.recovery: list[RecoveryReport] = []
-        self.mam = MamStore.read_or_begin(directory, len(identity.partition_bytes))
-        self.usage = Usage.read_or_begin(directory)
+        self.mam = MamStore.read_or_begin(files, len(identity.partition_bytes))
+        self.usage = Usage.read_or_begin(files)
         self._usage_stored_at = self.usage.bytes_moved
         self._change_counted = False
         self._open_partitions()
@@ -66,7 +64,7 @@ class Cartridge(Transport):
     @classmethod
     def create(
         cls,
-        directory: Path,
+        place: Path | CartridgeFiles,
         *,
         barcode: str,
         medium: MediumType,
@@ -78,7 +76,7 @@ class Cartridge(Transport):
     ) -> Self:
         """As make(); the cartridge is open when this returns."""
         cls.make(
-            directory,
+            place,
             barcode=barcode,
             medium=medium,
             capacity_bytes=capacity_bytes,
@@ -86,12 +84,12 @@ class Cartridge(Transport):
             partitions=partitions,
             early_warning_bytes=early_warning_bytes,
         )
-        return cls.open(directory, limits=limits)
+        return cls.open(place, limits=limits)
 
     @classmethod
     def make(
         cls,
-        directory: Path,
+        place: Path | CartridgeFiles,
         *,
         barcode: str,
         medium: MediumType,
@@ -100,7 +98,7 @@ class Cartridge(Transport):
         partitions: int | Sequence[int] = 1,
         early_warning_bytes: int | None = None,
     ) -> None:
-        """A new cartridge in a directory that does not exist yet or is empty.
+        """A new cartridge in a directory, or a store, that does not exist yet or is empty.
 
         capacity_bytes: None takes the medium's own. partitions: how many (equal) ones, or the bytes of each.
         Raises InvalidPartition, StorageError, NoSpace, FileExistsError.
@@ -123,41 +121,42 @@ class Cartridge(Transport):
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         ).with_partitions(sizes)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            if any(directory.iterdir()):
-                raise FileExistsError(f"{directory} is not empty")
-            cls._create_files(directory, identity)
+            files = files_of(place)
+            files.make()
+            if files.names():
+                raise FileExistsError(f"{files.name} is not empty")
+            cls._create_files(files, identity)
         except FileExistsError:
             raise
         except OSError as error:
             raise storage_failure(error, f"creating cartridge {barcode}") from error
 
     @classmethod
-    def _create_files(cls, directory: Path, identity: Identity) -> None:
+    def _create_files(cls, files: CartridgeFiles, identity: Identity) -> None:
         """cartridge.json comes last: without it the directory is no cartridge."""
         for number in range(len(identity.partition_bytes)):
-            store = cls._store(directory, identity, number, Limits())
-            create_partition(store.directory, identity.uuid_bytes, number, store)
-        MamStore.create(directory, len(identity.partition_bytes))
-        Usage().write(directory)
-        (directory / LOCK).open("xb").close()
-        identity.write(directory)
-        storage_sync_directory(str(directory.parent))
+            create_partition(cls._store(files, identity, number, Limits()))
+        MamStore.create(files, len(identity.partition_bytes))
+        Usage().write(files)
+        files.replace(LOCK, b"")
+        identity.write(files)
+        files.synchronize_name()
 
     @classmethod
-    def open(cls, directory: Path, *, read_only: bool = False, limits: Limits | None = None) -> Self:
+    def open(cls, place: Path | CartridgeFiles, *, read_only: bool = False, limits: Limits | None = None) -> Self:
         """After a crash it recovers: see `recovery`.
 
         read_only: nothing on disk is changed, and any number of readers may have the cartridge open.
         Raises NotACartridge, CartridgeInUse, CartridgeDamaged, StorageError.
         """
+        files = files_of(place)
         try:
-            identity = Identity.read(directory)
-            lock = cls._take_lock(directory, shared=read_only)
+            identity = Identity.read(files)
+            lock = cls._take_lock(files, shared=read_only)
         except OSError as error:
-            raise storage_failure(error, f"opening the cartridge in {directory}") from error
+            raise storage_failure(error, f"opening the cartridge in {files.name}") from error
         try:
-            return cls(directory, identity, lock, read_only=read_only, limits=limits or Limits())
+            return cls(files, identity, lock, read_only=read_only, limits=limits or Limits())
         except OSError as error:
             lock.close()
             raise storage_failure(error, f"opening cartridge {identity.barcode}") from error
@@ -166,28 +165,24 @@ class Cartridge(Transport):
             raise
 
     @staticmethod
-    def _take_lock(directory: Path, *, shared: bool) -> IO[bytes]:
+    def _take_lock(files: CartridgeFiles, *, shared: bool) -> Lock:
         try:
-            lock = open_plain(directory / LOCK, only_name=not shared)
+            return files.lock(LOCK, shared=shared)
         except FileNotFoundError as error:
-            raise NotACartridge(f"{directory} has no file {LOCK}") from error
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            raise NotACartridge(f"{files.name} has no file {LOCK}") from error
         except BlockingIOError as error:
-            lock.close()
-            raise CartridgeInUse(f"{directory} is in use by another process") from error
-        return lock
+            raise CartridgeInUse(f"{files.name} is in use by another process") from error
 
     @staticmethod
-    def _store(directory: Path, identity: Identity, number: int, limits: Limits) -> SegmentStore:
-        return SegmentStore(directory / f"p{number}", identity.uuid_bytes, number, limits, identity.worm)
+    def _store(files: CartridgeFiles, identity: Identity, number: int, limits: Limits) -> SegmentStore:
+        return SegmentStore(files.folder(f"p{number}"), identity.uuid_bytes, number, limits, identity.worm)
 
     def _open_partitions(self) -> None:
         if not self.read_only:
             self._forget_partitions()
         opened = [
             open_partition(
-                self._store(self.directory, self._identity, number, self._limits), capacity, writable=not self.read_only
+                self._store(self.files, self._identity, number, self._limits), capacity, writable=not self.read_only
             )
             for number, capacity in enumerate(self._identity.partition_bytes)
         ]
@@ -201,9 +196,9 @@ class Cartridge(Transport):
     def _forget_partitions(self) -> None:
         """What a format with fewer partitions left, now that cartridge.json says so."""
         for number in range(len(self._identity.partition_bytes), LIMIT_PARTITIONS):
-            store = self._store(self.directory, self._identity, number, self._limits)
-            if store.directory.is_dir() and not remove_partition(store):
-                log.warning("cartridge.json knows nothing of a partition that has data", directory=str(store.directory))
+            store = self._store(self.files, self._identity, number, self._limits)
+            if store.files.exists() and not remove_partition(store):
+                log.warning("cartridge.json knows nothing of a partition that has data", directory=store.files.name)
 
     def close(self) -> None:
         """Synchronize, leave a checkpoint so that opening is quick, let go of the lock.
@@ -249,7 +244,7 @@ class Cartridge(Transport):
 
     def _store_usage(self) -> None:
         self.settle_usage()
-        self.usage.write(self.directory)
+        self.usage.write(self.files)
         self._usage_stored_at = self.usage.bytes_moved
 
     def volume_change_reference(self) -> int:
@@ -264,7 +259,7 @@ class Cartridge(Transport):
     def _count_change(self) -> None:
         self.usage.changes += 1
         try:
-            self.usage.write(self.directory)
+            self.usage.write(self.files)
         except OSError as error:
             raise storage_failure(error, f"cartridge {self.barcode}") from error
         self._change_counted = True
@@ -342,7 +337,7 @@ class Cartridge(Transport):
         if self.read_only:
             raise WriteProtected(f"cartridge {self.barcode} is open for reading only")
         try:
-            identity.write(self.directory)
+            identity.write(self.files)
         except OSError as error:
             raise storage_failure(error, f"cartridge {self.barcode}") from error
         self._identity = identity
@@ -408,9 +403,8 @@ class Cartridge(Transport):
             partition.empty()
         self._enter(0, 0)
         for number in range(len(self._partitions), len(identity.partition_bytes)):
-            store = self._store(self.directory, identity, number, self._limits)
-            create_partition(store.directory, identity.uuid_bytes, number, store)
-        storage_sync_directory(str(self.directory))
+            create_partition(self._store(self.files, identity, number, self._limits))
+        self.files.synchronize()
         self._change_identity(identity)
         for partition in self._partitions:
             partition.release()

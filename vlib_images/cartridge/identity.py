@@ -2,11 +2,10 @@
 
 import uuid as uuids
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Final
 
+from vlib_images.cartridge.files import CartridgeFiles, read_document, write_document
 from vlib_images.cartridge.medium import MEDIA, MediumType
-from vlib_images.documents import read_document, write_document
 from vlib_images.errors import CartridgeDamaged, InvalidPartition, NotACartridge
 
 FORMAT_VERSION: Final = 1
@@ -53,29 +52,29 @@ class Identity:
             raise InvalidPartition(f"partitions of {sizes} bytes do not fit {self.capacity_bytes} bytes of capacity")
         return replace(self, partition_bytes=sizes)
 
-    def write(self, directory: Path) -> None:
+    def write(self, files: CartridgeFiles) -> None:
         """Durable when it returns. Raises OSError."""
-        write_document(directory / FILE, asdict(self))
+        write_document(files, FILE, asdict(self))
 
     @classmethod
-    def read(cls, directory: Path) -> "Identity":
+    def read(cls, files: CartridgeFiles) -> "Identity":
         """Raises NotACartridge, CartridgeDamaged, OSError."""
         try:
-            content = read_document(directory / FILE)
+            content = read_document(files, FILE)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotACartridge(f"{directory} is no cartridge: it has no {FILE}") from error
+            raise NotACartridge(f"{files.name} is no cartridge: it has no {FILE}") from error
         version = content.get("format_version")
         if version != FORMAT_VERSION:
             raise NotACartridge(
-                f"{directory} has format version {version}; this Tapebay knows version {FORMAT_VERSION}"
+                f"{files.name} has format version {version}; this Tapebay knows version {FORMAT_VERSION}"
             )
         try:
             identity = cls(**{**content, "partition_bytes": tuple(content["partition_bytes"])})
             identity._check()
         except (TypeError, KeyError, ValueError) as error:
-            raise CartridgeDamaged(f"{directory / FILE} lacks something: {error}") from error
+            raise CartridgeDamaged(f"{files.name}/{FILE} lacks something: {error}") from error
         if identity.medium not in MEDIA:
-            raise NotACartridge(f"{directory} is of a medium type that this Tapebay does not know: {identity.medium}")
+            raise NotACartridge(f"{files.name} is of a medium type that this Tapebay does not know: {identity.medium}")
         return identity
 
     def _check(self) -> None:

@@ -7,12 +7,12 @@ initiators wrote. Attributes of a partition (host attribute 0809h, device attrib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Final
 
 import structlog
 
-from vlib_images.documents import Document, read_document, write_document
+from vlib_images.cartridge.files import CartridgeFiles, read_document, write_document
+from vlib_images.documents import Document
 from vlib_images.errors import CartridgeDamaged, CartridgeError
 
 FILE: Final = "mam.json"
@@ -100,35 +100,35 @@ class MamStore:
     damaged: the stored attributes could not be read and are lost (TapeAlert flag 0Fh, cartridge memory failure).
     """
 
-    def __init__(self, directory: Path, partitions: list[dict[int, Attribute]], *, damaged: bool = False) -> None:
-        self._path = directory / FILE
+    def __init__(self, files: CartridgeFiles, partitions: list[dict[int, Attribute]], *, damaged: bool = False) -> None:
+        self._files = files
         self._partitions = partitions
         self.damaged = damaged
 
     @classmethod
-    def create(cls, directory: Path, partition_count: int) -> "MamStore":
+    def create(cls, files: CartridgeFiles, partition_count: int) -> "MamStore":
         """Raises OSError."""
-        store = cls(directory, [{} for _ in range(partition_count)])
+        store = cls(files, [{} for _ in range(partition_count)])
         store._write()
         return store
 
     @classmethod
-    def read_or_begin(cls, directory: Path, partition_count: int) -> "MamStore":
+    def read_or_begin(cls, files: CartridgeFiles, partition_count: int) -> "MamStore":
         """As read(), but a damaged memory is an empty one that says so: the data on the medium is whole."""
         try:
-            return cls.read(directory)
+            return cls.read(files)
         except (CartridgeDamaged, FileNotFoundError) as error:
             log.warning("the attributes of a cartridge are lost", reason=str(error))
-            return cls(directory, [{} for _ in range(partition_count)], damaged=True)
+            return cls(files, [{} for _ in range(partition_count)], damaged=True)
 
     @classmethod
-    def read(cls, directory: Path) -> "MamStore":
+    def read(cls, files: CartridgeFiles) -> "MamStore":
         """Raises CartridgeDamaged, OSError."""
-        content = read_document(directory / FILE)
+        content = read_document(files, FILE)
         try:
-            return cls(directory, [cls._decode(rows) for rows in content["partitions"]])
+            return cls(files, [cls._decode(rows) for rows in content["partitions"]])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CartridgeDamaged(f"{directory / FILE} is not understood: {error}") from error
+            raise CartridgeDamaged(f"{files.name}/{FILE} is not understood: {error}") from error
 
     @staticmethod
     def _decode(rows: Document) -> dict[int, Attribute]:
@@ -142,7 +142,7 @@ class MamStore:
             {f"{a.identifier:04x}": {"format": int(a.format), "value": a.value.hex()} for a in attributes.values()}
             for attributes in self._partitions
         ]
-        write_document(self._path, {"partitions": rows})
+        write_document(self._files, FILE, {"partitions": rows})
 
     def reset(self, partition_count: int) -> None:
         """The medium was formatted: one set of attributes per partition; those of partition 0 stay. Raises OSError."""

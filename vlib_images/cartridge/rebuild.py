@@ -9,7 +9,6 @@ from typing import Final
 from datamover.engine import Segment
 from vlib_images.cartridge.manifest import Entry, EntryFlag, Manifest
 from vlib_images.cartridge.segments import SegmentHeader, SegmentStore
-from vlib_images.plain_files import is_folder
 
 NO_SEGMENT: Final = 0
 """No file has this id."""
@@ -20,13 +19,13 @@ def rebuild_manifest(store: SegmentStore) -> tuple[Manifest, list[str]]:
     entries: list[Entry] = []
     problems: list[str] = []
     last_id = 0
-    if not is_folder(store.directory):
-        return Manifest(store.cartridge_uuid, store.partition, worm=store.worm), [f"{store.directory} is missing"]
-    for segment_id in filter(lambda number: store.path(number).exists(), store.stored_ids()):
+    if not store.files.exists():
+        return Manifest(store.cartridge_uuid, store.partition, worm=store.worm), [f"{store.files.name} is missing"]
+    for segment_id in filter(lambda number: store.files.has(store.segment_name(number)), store.stored_ids()):
         last_id = segment_id
         header = store.read_header(segment_id)
         if header is None or (header.cartridge_uuid, header.partition) != (store.cartridge_uuid, store.partition):
-            problems.append(f"{store.path(segment_id)}: no segment of this partition")
+            problems.append(f"{store.files.name}/{store.segment_name(segment_id)}: no segment of this partition")
             continue
         _make_room(store, entries, header)
         entry = _entry(store, header)

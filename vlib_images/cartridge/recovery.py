@@ -5,7 +5,6 @@ FORMAT.md, "Recovery", is the specification.
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 
 from datamover.engine import Segment
 from vlib_images.cartridge.identity import FILE
@@ -156,11 +155,11 @@ class _Recovery:
             self.changed = True
 
 
-def create_partition(directory: Path, cartridge_uuid: bytes, number: int, store: SegmentStore) -> None:
+def create_partition(store: SegmentStore) -> None:
     """The files of an empty partition, durable. What an interrupted FORMAT MEDIUM left there goes."""
-    directory.mkdir(exist_ok=True)
+    store.files.make()
     store.delete(store.stored_ids())
-    store.write_manifest(Manifest(cartridge_uuid, number, worm=store.worm))
+    store.write_manifest(Manifest(store.cartridge_uuid, store.partition, worm=store.worm))
 
 
 def remove_partition(store: SegmentStore) -> bool:

@@ -4,7 +4,7 @@ Blocks are copied as they are stored, so encrypted ones need no key. A lost bloc
 up; a filemark that is known to have been there is written again. The damaged cartridge is not changed.
 """
 
-import fcntl
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from vlib_images.cartridge.cartridge import LOCK, Cartridge
 from vlib_images.cartridge.codec import Scratch
-from vlib_images.cartridge.identity import Identity
+from vlib_images.cartridge.files import CartridgeFiles, files_of
+from vlib_images.cartridge.identity import LIMIT_PARTITIONS, Identity
 from vlib_images.cartridge.mam import MamStore
 from vlib_images.cartridge.medium import MediumType
 from vlib_images.cartridge.partition import Partition
@@ -21,7 +22,6 @@ from vlib_images.cartridge.recovery import open_partition, partition_from
 from vlib_images.cartridge.segments import Limits, SegmentStore
 from vlib_images.cartridge.verify import Damage, Progress
 from vlib_images.errors import CartridgeDamaged, CartridgeInUse, DamagedBlock, NotACartridge, StorageError
-from vlib_images.plain_files import is_folder, open_plain
 
 
 @dataclass(slots=True)
@@ -49,8 +49,8 @@ class SalvageReport:
 
 
 def salvage(
-    source: Path,
-    destination: Path,
+    source: Path | CartridgeFiles,
+    destination: Path | CartridgeFiles,
     *,
     barcode: str | None = None,
     medium: MediumType | None = None,
@@ -61,10 +61,11 @@ def salvage(
     barcode and medium are needed only where cartridge.json is damaged. Raises NotACartridge, CartridgeInUse, NoSpace,
     StorageError, FileExistsError.
     """
-    with _locked(source):
-        identity, notes = _identity(source, barcode, medium)
+    files = files_of(source)
+    with _locked(files):
+        identity, notes = _identity(files, barcode, medium)
         report = SalvageReport(identity.barcode, notes=notes)
-        partitions = [_open(source, identity, number, report) for number in range(len(identity.partition_bytes))]
+        partitions = [_open(files, identity, number, report) for number in range(len(identity.partition_bytes))]
         target = Cartridge.create(
             destination,
             barcode=barcode or identity.barcode,
@@ -75,7 +76,7 @@ def salvage(
             early_warning_bytes=identity.early_warning_bytes,
         )
         with target:
-            _copy_attributes(source, target, report)
+            _copy_attributes(files, target, report)
             total = sum(partition.used_bytes for partition in partitions)
             for partition in partitions:
                 target.locate_block(partition.number, 0)
@@ -88,35 +89,35 @@ def salvage(
 
 
 @contextmanager
-def _locked(source: Path) -> Iterator[None]:
+def _locked(source: CartridgeFiles) -> Iterator[None]:
     """Nobody writes to the cartridge meanwhile. A cartridge without its lock file can be in nobody's use."""
     try:
-        opened = open_plain(source / LOCK)
+        lock = source.lock(LOCK, shared=True)
     except FileNotFoundError:
         yield
         return
-    with opened as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CartridgeInUse(f"{source} is in use by another process") from error
+    except BlockingIOError as error:
+        raise CartridgeInUse(f"{source.name} is in use by another process") from error
+    with contextlib.closing(lock):
         yield
 
 
-def _identity(source: Path, barcode: str | None, medium: MediumType | None) -> tuple[Identity, list[str]]:
+def _identity(source: CartridgeFiles, barcode: str | None, medium: MediumType | None) -> tuple[Identity, list[str]]:
     try:
         return Identity.read(source), []
     except (CartridgeDamaged, NotACartridge) as error:
         if medium is None:
             raise
-        return _guess_identity(source, barcode or source.name, medium), [f"{error}; taken from the segments instead"]
+        return _guess_identity(source, barcode or Path(source.name).name, medium), [
+            f"{error}; taken from the segments instead"
+        ]
 
 
-def _guess_identity(source: Path, barcode: str, medium: MediumType) -> Identity:
+def _guess_identity(source: CartridgeFiles, barcode: str, medium: MediumType) -> Identity:
     """From the headers of the segments, which name their cartridge."""
-    count = len([path for path in source.glob("p[0-3]") if is_folder(path)])
+    count = sum(source.folder(f"p{number}").exists() for number in range(LIMIT_PARTITIONS))
     for number in range(count):
-        store = SegmentStore(source / f"p{number}", bytes(16), number, Limits(), worm=False)
+        store = SegmentStore(source.folder(f"p{number}"), bytes(16), number, Limits(), worm=False)
         for segment_id in store.stored_ids():
             header = store.read_header(segment_id)
             if header is not None:
@@ -133,11 +134,11 @@ def _guess_identity(source: Path, barcode: str, medium: MediumType) -> Identity:
                     write_protected=False,
                     created="",
                 )
-    raise NotACartridge(f"{source} holds no segment of a cartridge")
+    raise NotACartridge(f"{source.name} holds no segment of a cartridge")
 
 
-def _open(source: Path, identity: Identity, number: int, report: SalvageReport) -> Partition:
-    store = SegmentStore(source / f"p{number}", identity.uuid_bytes, number, Limits(), identity.worm)
+def _open(source: CartridgeFiles, identity: Identity, number: int, report: SalvageReport) -> Partition:
+    store = SegmentStore(source.folder(f"p{number}"), identity.uuid_bytes, number, Limits(), identity.worm)
     capacity = identity.partition_bytes[number]
     try:
         return open_partition(store, capacity, writable=False)[0]
@@ -152,7 +153,7 @@ def _open(source: Path, identity: Identity, number: int, report: SalvageReport) 
     return partition_from(store, manifest, capacity)
 
 
-def _copy_attributes(source: Path, target: Cartridge, report: SalvageReport) -> None:
+def _copy_attributes(source: CartridgeFiles, target: Cartridge, report: SalvageReport) -> None:
     attributes = MamStore.read_or_begin(source, target.partition_count)
     if attributes.damaged:
         report.notes.append("the attributes in the medium auxiliary memory are lost")

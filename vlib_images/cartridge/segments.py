@@ -2,20 +2,19 @@
 sealed segments never change, and everything else is a small file that is replaced whole."""
 
 import contextlib
+import errno
 import os
 import re
 import struct
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from datamover.engine import Segment, crc32c, storage_replace, storage_sync_directory, storage_unlink
+from datamover.engine import Segment, crc32c
+from vlib_images.cartridge.files import CartridgeFiles
 from vlib_images.cartridge.manifest import NO_OBJECT, SEGMENT_OBJECTS_MAX, Entry, EntryFlag, Manifest
-from vlib_images.documents import read_bounded
 from vlib_images.errors import CartridgeDamaged
-from vlib_images.plain_files import open_plain
 
 MAGIC: Final = b"TAPEBAYS"
 VERSION: Final = 1
@@ -91,30 +90,34 @@ class SegmentHeader:
 
 
 class SegmentStore:
-    """The local directory of one partition. Methods raise OSError; nothing here decides what the partition contains."""
+    """The folder of one partition. Methods raise OSError; nothing here decides what the partition contains."""
 
-    def __init__(self, directory: Path, cartridge_uuid: bytes, partition: int, limits: Limits, worm: bool) -> None:
-        self.directory = directory
+    def __init__(
+        self, files: CartridgeFiles, cartridge_uuid: bytes, partition: int, limits: Limits, worm: bool
+    ) -> None:
+        self.files = files
         self.cartridge_uuid = cartridge_uuid
         self.partition = partition
         self.limits = limits
         self.worm = worm
         self._open: OrderedDict[int, Segment] = OrderedDict()
 
-    def path(self, segment_id: int) -> Path:
-        return self.directory / f"{segment_id:08d}.seg"
+    @staticmethod
+    def segment_name(segment_id: int) -> str:
+        return f"{segment_id:08d}.seg"
 
-    def index_path(self, segment_id: int) -> Path:
-        return self.directory / f"{segment_id:08d}.idx"
+    @staticmethod
+    def checkpoint_name(segment_id: int) -> str:
+        return f"{segment_id:08d}.idx"
 
     def read_manifest(self) -> Manifest:
         """Raises CartridgeDamaged, OSError."""
-        return Manifest.decode(read_bounded(self.directory / MANIFEST, MANIFEST_BYTES_MAX))
+        return Manifest.decode(self.files.read(MANIFEST, MANIFEST_BYTES_MAX))
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Durable when it returns, and so is every name in the directory."""
-        storage_sync_directory(str(self.directory))
-        storage_replace(str(self.directory), MANIFEST, manifest.encode(), True)
+        self.files.synchronize()
+        self.files.replace(MANIFEST, manifest.encode(), spare=True)
 
     def create(
         self, segment_id: int, previous_id: int, first_object: int, first_filemark: int
@@ -131,30 +134,30 @@ class SegmentStore:
             os.urandom(16),
             time.time_ns(),
         )
-        path, limits = self.path(segment_id), self.limits
+        name, limits = self.segment_name(segment_id), self.limits
         try:
-            segment = Segment.create(str(path), header.encode(), limits.segment_bytes, limits.segment_objects)
+            place = self.files.segment(name, new=True)
+            segment = Segment.create(place, header.encode(), limits.segment_bytes, limits.segment_objects)
         except OSError:
-            path.unlink(missing_ok=True)  # so that another try finds the name free
+            self._unlink(name)  # so that another try finds the name free
             raise
         return Entry(segment_id, header.seed, first_object, first_filemark, first_encrypted=NO_OBJECT), segment
 
     def read_header(self, segment_id: int) -> SegmentHeader | None:
         """None when there is no such segment or its header does not verify."""
         try:
-            with open_plain(self.path(segment_id)) as file:
-                return SegmentHeader.decode(file.read(HEADER.size))
+            return SegmentHeader.decode(self.files.read_beginning(self.segment_name(segment_id), HEADER.size))
         except FileNotFoundError:
             return None
 
     def recover(self, entry: Entry, writable: bool) -> Segment:
         """A segment that may be unsealed, from its checkpoint and its log."""
         try:
-            index = read_bounded(self.index_path(entry.segment_id), CHECKPOINT_BYTES_MAX)
+            index = self.files.read(self.checkpoint_name(entry.segment_id), CHECKPOINT_BYTES_MAX)
         except (FileNotFoundError, CartridgeDamaged):  # the log says the same
             index = b""
         return Segment.recover(
-            str(self.path(entry.segment_id)),
+            self.files.segment(self.segment_name(entry.segment_id)),
             entry.seed,
             self.limits.segment_bytes,
             self.limits.segment_objects,
@@ -179,7 +182,7 @@ class SegmentStore:
 
     def _open_sealed(self, entry: Entry, writable: bool) -> Segment:
         return Segment.open_sealed(
-            str(self.path(entry.segment_id)),
+            self.files.segment(self.segment_name(entry.segment_id)),
             entry.seed,
             entry.data_bytes,
             entry.objects,
@@ -198,10 +201,10 @@ class SegmentStore:
             segment.close()
 
     def write_checkpoint(self, segment_id: int, content: bytes) -> None:
-        storage_replace(str(self.directory), self.index_path(segment_id).name, content)
+        self.files.replace(self.checkpoint_name(segment_id), content)
 
     def drop_checkpoint(self, segment_id: int) -> None:
-        self._unlink(self.index_path(segment_id))
+        self._unlink(self.checkpoint_name(segment_id))
 
     def forget(self, segment_id: int) -> None:
         """Close the segment if it is open for reading."""
@@ -213,39 +216,35 @@ class SegmentStore:
         """Delete segments and their checkpoints, durably."""
         for segment_id in segment_ids:
             self.forget(segment_id)
-            self._unlink(self.path(segment_id))
-            self._unlink(self.index_path(segment_id))
+            self._unlink(self.segment_name(segment_id))
+            self._unlink(self.checkpoint_name(segment_id))
         if segment_ids:
-            storage_sync_directory(str(self.directory))
+            self.files.synchronize()
 
     def remove(self) -> None:
         """Delete the manifest and the directory, which stays when somebody else has a file there."""
         for name in (MANIFEST, f".{MANIFEST}.new"):
-            self._unlink(self.directory / name)
-        with contextlib.suppress(OSError):
-            self.directory.rmdir()
-        storage_sync_directory(str(self.directory.parent))
+            self._unlink(name)
+        self.files.remove()
 
-    @staticmethod
-    def _unlink(path: Path) -> None:
-        try:
-            storage_unlink(str(path))
-        except FileNotFoundError:
-            return
+    def _unlink(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.files.unlink(name)
 
     def require(self, segment_id: int) -> None:
         """Raises FileNotFoundError unless the segment has a name in the directory, OSError."""
-        self.path(segment_id).lstat()
+        name = self.segment_name(segment_id)
+        if not self.files.has(name):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.files.name}/{name}")
 
     def free_bytes(self) -> int:
-        """Free space of the file system. Raises OSError."""
-        space = os.statvfs(self.directory)
-        return space.f_bavail * space.f_frsize
+        """Free space of the store. Raises OSError."""
+        return self.files.free_bytes()
 
     def stored_ids(self) -> list[int]:
         """The ids of all segment files and checkpoints in the directory, whoever they belong to. Other files are none
         of ours."""
-        names = (NAME.fullmatch(path.name) for path in self.directory.iterdir())
+        names = (NAME.fullmatch(name) for name in self.files.names())
         return sorted({int(name["id"]) for name in names if name})
 
     def close(self) -> None:

@@ -2,12 +2,11 @@
 closed, and with a synchronize whenever STORE_EVERY_BYTES have moved, so a crash loses little of them."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Final
 
 import structlog
 
-from vlib_images.documents import read_document, write_document
+from vlib_images.cartridge.files import CartridgeFiles, read_document, write_document
 from vlib_images.errors import CartridgeDamaged
 
 FILE: Final = "usage.json"
@@ -122,23 +121,23 @@ class Usage:
         """Written and read over life, as stored."""
         return self.stored_bytes_written + self.stored_bytes_read
 
-    def write(self, directory: Path) -> None:
+    def write(self, files: CartridgeFiles) -> None:
         """Raises OSError."""
-        write_document(directory / FILE, asdict(self))
+        write_document(files, FILE, asdict(self))
 
     @classmethod
-    def read_or_begin(cls, directory: Path) -> "Usage":
+    def read_or_begin(cls, files: CartridgeFiles) -> "Usage":
         """As read(), but counters that are lost begin anew: they are no reason to keep the data from anyone."""
         try:
-            return cls.read(directory)
+            return cls.read(files)
         except (CartridgeDamaged, FileNotFoundError) as error:
             log.warning("the counters of a cartridge are lost and begin anew", reason=str(error))
             return cls()
 
     @classmethod
-    def read(cls, directory: Path) -> "Usage":
+    def read(cls, files: CartridgeFiles) -> "Usage":
         """Raises CartridgeDamaged, OSError."""
-        content = read_document(directory / FILE)
+        content = read_document(files, FILE)
         try:
             mounts = [Mount(**mount) for mount in content.pop("mounts")]
             partitions = [PartitionUsage(**row) for row in content.pop("partitions", [])]
@@ -146,7 +145,7 @@ class Usage:
             _check_counts(usage, *usage.mounts, *usage.partitions)
             return usage
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CartridgeDamaged(f"{directory / FILE} is not understood: {error}") from error
+            raise CartridgeDamaged(f"{files.name}/{FILE} is not understood: {error}") from error
 
 
 def _check_counts(*records: Usage | Mount | PartitionUsage) -> None:

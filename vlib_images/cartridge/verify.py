@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from datamover.engine import Segment
+from vlib_images.cartridge.files import CartridgeFiles, files_of
 from vlib_images.cartridge.identity import Identity
 from vlib_images.cartridge.manifest import Entry, EntryFlag
 from vlib_images.cartridge.segments import Limits, SegmentStore
@@ -75,12 +76,13 @@ class Progress:
     bytes_total: int
 
 
-def verify(directory: Path, progress: Callable[[Progress], None] | None = None) -> VerifyReport:
+def verify(place: Path | CartridgeFiles, progress: Callable[[Progress], None] | None = None) -> VerifyReport:
     """Check a cartridge. Raises NotACartridge, CartridgeDamaged (what describes it does not verify), StorageError."""
-    identity = Identity.read(directory)
+    files = files_of(place)
+    identity = Identity.read(files)
     report = VerifyReport(identity.barcode)
     stores = [
-        SegmentStore(directory / f"p{number}", identity.uuid_bytes, number, Limits(), identity.worm)
+        SegmentStore(files.folder(f"p{number}"), identity.uuid_bytes, number, Limits(), identity.worm)
         for number in range(len(identity.partition_bytes))
     ]
     try:

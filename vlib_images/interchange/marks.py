@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from vlib_images.cartridge.cartridge import Cartridge
-from vlib_images.documents import read_document, write_document
+from vlib_images.cartridge.files import read_document, write_document
 from vlib_images.errors import CartridgeDamaged
 
 FILE: Final = "interchange.json"
@@ -67,13 +67,13 @@ class Marks:
             "bad": [list(run) for run in self.bad],
             "lost": [list(run) for run in self.lost],
         }
-        write_document(cartridge.directory / FILE, content)
+        write_document(cartridge.files, FILE, content)
 
     @classmethod
     def read(cls, cartridge: Cartridge) -> "Marks":
         """None of them where there are none, or they are of data that is no longer there. Raises OSError."""
         try:
-            content = read_document(cartridge.directory / FILE)
+            content = read_document(cartridge.files, FILE)
             if content["changes"] != cartridge.usage.changes:
                 return cls()
             return cls(_runs(content["bad"]), _runs(content["lost"]), bool(content["end_of_medium"]))

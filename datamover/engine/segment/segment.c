@@ -71,22 +71,32 @@ bool segment_has_object(const struct segment *segment, unsigned long object, boo
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
-/* Takes over the reference to `path`, which PyUnicode_FSConverter made. */
-static struct segment *new_segment(PyObject *path, int flags)
+/* Where a segment is: a path, as bytes, or a descriptor that stays its owner's. */
+static int convert_place(PyObject *object, void *place)
 {
-	struct segment *segment = PyObject_New(struct segment, segment_type);
-	const char *name = PyBytes_AsString(path);
-	int rc;
+	if (!object || !PyLong_Check(object))
+		return PyUnicode_FSConverter(object, place);
+	*(PyObject **)place = Py_NewRef(object);
+	return Py_CLEANUP_SUPPORTED;
+}
+
+/* Takes over the reference to `place`, which convert_place() made. */
+static struct segment *new_segment(PyObject *place, int flags)
+{
+	bool is_path = PyBytes_Check(place);
+	const char *path = is_path ? PyBytes_AsString(place) : NULL;
+	int fd = is_path ? -1 : PyObject_AsFileDescriptor(place), rc;
+	struct segment *segment = is_path || fd >= 0 ? PyObject_New(struct segment, segment_type) : NULL;
 
 	if (!segment) {
-		Py_DECREF(path);
+		Py_DECREF(place);
 		return NULL;
 	}
 	memset((char *)segment + sizeof(PyObject), 0, sizeof(*segment) - sizeof(PyObject));
 	Py_BEGIN_ALLOW_THREADS
-	rc = storage_open(&segment->file, name, flags);
+	rc = is_path ? storage_open(&segment->file, path, flags) : storage_adopt(&segment->file, fd);
 	Py_END_ALLOW_THREADS
-	Py_DECREF(path);
+	Py_DECREF(place);
 	if (rc) {
 		segment_fail(segment, rc, 0);
 		Py_DECREF(segment);
@@ -110,8 +120,8 @@ static void segment_dealloc(PyObject *self)
 
 static PyObject *py_create(PyObject *type, PyObject *args, PyObject *keywords)
 {
-	static char *names[] = { "path", "header", "limit_bytes", "limit_objects", NULL };
-	PyObject *path;
+	static char *names[] = { "place", "header", "limit_bytes", "limit_objects", NULL };
+	PyObject *place;
 	Py_buffer header;
 	unsigned long long limit_bytes;
 	unsigned int limit_objects;
@@ -120,16 +130,16 @@ static PyObject *py_create(PyObject *type, PyObject *args, PyObject *keywords)
 	int rc;
 
 	(void)type;
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&y*KI:create", names, PyUnicode_FSConverter, &path, &header,
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&y*KI:create", names, convert_place, &place, &header,
 					 &limit_bytes, &limit_objects))
 		return NULL;
 	if (header.len != SEGMENT_HEADER_BYTES) {
 		PyErr_Format(PyExc_ValueError, "a segment header has %d bytes", SEGMENT_HEADER_BYTES);
 		PyBuffer_Release(&header);
-		Py_DECREF(path);
+		Py_DECREF(place);
 		return NULL;
 	}
-	segment = new_segment(path, O_RDWR | O_CREAT | O_EXCL);
+	segment = new_segment(place, O_RDWR | O_CREAT | O_EXCL);
 	if (segment) {
 		segment->writable = segment->resident = segment->allocates = true;
 		segment->limit_bytes = limit_bytes;
@@ -149,18 +159,18 @@ static PyObject *py_create(PyObject *type, PyObject *args, PyObject *keywords)
 
 static PyObject *py_open_sealed(PyObject *type, PyObject *args, PyObject *keywords)
 {
-	static char *names[] = { "path", "seed", "data_bytes", "objects", "filemarks", "dead", "writable", NULL };
-	PyObject *path;
+	static char *names[] = { "place", "seed", "data_bytes", "objects", "filemarks", "dead", "writable", NULL };
+	PyObject *place;
 	unsigned int seed, objects, filemarks, dead;
 	unsigned long long data_bytes;
 	int writable = 0;
 	struct segment *segment;
 
 	(void)type;
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&IKIII|p:open_sealed", names, PyUnicode_FSConverter, &path, &seed,
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&IKIII|p:open_sealed", names, convert_place, &place, &seed,
 					 &data_bytes, &objects, &filemarks, &dead, &writable))
 		return NULL;
-	segment = new_segment(path, writable ? O_RDWR : O_RDONLY);
+	segment = new_segment(place, writable ? O_RDWR : O_RDONLY);
 	if (!segment)
 		return NULL;
 	segment->sealed = true;
@@ -216,9 +226,9 @@ static int drop_tail(struct segment *segment)
 
 static PyObject *py_recover(PyObject *type, PyObject *args, PyObject *keywords)
 {
-	static char *names[] = { "path", "seed", "limit_bytes", "limit_objects", "writable", "index", "promised_bytes",
+	static char *names[] = { "place", "seed", "limit_bytes", "limit_objects", "writable", "index", "promised_bytes",
 				 "promised_objects", "promised_filemarks", "promised_epoch", NULL };
-	PyObject *path;
+	PyObject *place;
 	unsigned int seed, limit_objects;
 	unsigned long long limit_bytes;
 	int writable, rc;
@@ -227,11 +237,11 @@ static PyObject *py_recover(PyObject *type, PyObject *args, PyObject *keywords)
 	struct segment *segment;
 
 	(void)type;
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&IKIpy*KIII:recover", names, PyUnicode_FSConverter, &path, &seed,
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&IKIpy*KIII:recover", names, convert_place, &place, &seed,
 					 &limit_bytes, &limit_objects, &writable, &index, &promise.bytes, &promise.objects,
 					 &promise.filemarks, &promise.epoch))
 		return NULL;
-	segment = new_segment(path, writable ? O_RDWR : O_RDONLY);
+	segment = new_segment(place, writable ? O_RDWR : O_RDONLY);
 	if (segment) {
 		segment->seed = seed;
 		segment->limit_bytes = limit_bytes;

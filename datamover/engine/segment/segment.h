@@ -23,6 +23,8 @@ struct storage_file {
 /* Only a regular file of its own folder: -ELOOP, -ENXIO or -EMLINK for a link, a pipe or device, and, to be written, for
  * a file that has other names. */
 int storage_open(struct storage_file *file, const char *path, int flags);
+/* Another descriptor of an open file, which has no path. */
+int storage_adopt(struct storage_file *file, int fd);
 void storage_close(struct storage_file *file);
 ssize_t storage_read(const struct storage_file *file, void *data, size_t length, uint64_t offset);
 ssize_t storage_readv(const struct storage_file *file, const struct iovec *parts, int count, uint64_t offset);

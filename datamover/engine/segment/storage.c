@@ -193,6 +193,16 @@ int storage_open(struct storage_file *file, const char *path, int flags)
 	return rc;
 }
 
+int storage_adopt(struct storage_file *file, int fd)
+{
+	int rc = prepare(file, "(memory)");
+
+	if (rc)
+		return rc;
+	file->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return file->fd < 0 ? -errno : 0;
+}
+
 PyObject *storage_os_error(int rc, const char *path)
 {
 	const char *reason = rc == -ELOOP  ? "it is a symbolic link, which Tapebay does not follow here; put the file itself there" :

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from datamover.engine import PROTECTION_CRC32C
+from tests.support.documents import read_document, write_document
 from tests.unit.cartridge.conftest import contents
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.codec import Encoder, Encryption, EncryptionKey
 from vlib_images.cartridge.medium import MEDIA
-from vlib_images.documents import read_document, write_document
 from vlib_images.errors import (
     CartridgeInUse,
     EndOfPartition,

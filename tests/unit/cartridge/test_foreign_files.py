@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documents import read_document, write_document
 from tests.unit.cartridge.conftest import contents
 from tests.unit.cartridge.test_interchange import mhvtl
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.medium import MEDIA
 from vlib_images.cartridge.salvage import salvage
 from vlib_images.cartridge.verify import verify
-from vlib_images.documents import read_document, write_document
 from vlib_images.errors import CartridgeError, NotACartridge
 from vlib_images.interchange import InterchangeError, import_tape
 

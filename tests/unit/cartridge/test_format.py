@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documents import write_document
 from tests.unit.cartridge.conftest import contents
 from tests.unit.cartridge.format_reader import document, read_partition
 from vlib_images.cartridge import encrypted_blocks
@@ -21,7 +22,6 @@ from vlib_images.cartridge.codec import (
     Origin,
 )
 from vlib_images.cartridge.segments import Limits
-from vlib_images.documents import write_document
 from vlib_images.errors import CartridgeDamaged, NotACartridge, RawReadRefused
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "cartridge-v1"

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from datamover.engine import storage_fault, storage_faults_clear
 from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.files import DirectoryFiles
 from vlib_images.cartridge.identity import Identity
 from vlib_images.cartridge.segments import Limits
 from vlib_images.errors import StorageError
@@ -148,8 +149,8 @@ def test_what_an_older_version_left_of_a_partition_goes_with_the_next_opening(ma
         cartridge.erase()
         cartridge.synchronize()
     assert MARK in (directory / "p1" / "00000001.seg").read_bytes()
-    identity = Identity.read(directory)
-    replace(identity, partition_bytes=identity.partition_bytes[:1]).write(directory)
+    identity = Identity.read(DirectoryFiles(directory))
+    replace(identity, partition_bytes=identity.partition_bytes[:1]).write(DirectoryFiles(directory))
     open_quietly(directory).close()
     assert not (directory / "p1").exists()
 
@@ -159,8 +160,8 @@ def test_a_partition_with_data_is_never_taken_for_a_leftover(make: Make, tmp_pat
     directory = tmp_path / "T00001L8"
     with make(partitions=SHAPES[1]) as cartridge:
         fill(cartridge, 5)
-    identity = Identity.read(directory)
-    replace(identity, partition_bytes=identity.partition_bytes[:1]).write(directory)
+    identity = Identity.read(DirectoryFiles(directory))
+    replace(identity, partition_bytes=identity.partition_bytes[:1]).write(DirectoryFiles(directory))
     before = (directory / "p1" / "00000001.seg").read_bytes()
     with capture_logs() as logs:
         Cartridge.open(directory).close()

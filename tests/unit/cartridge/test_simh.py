@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documents import read_document, write_document
 from tests.unit.cartridge.conftest import contents
 from vlib_images.cartridge.cartridge import Cartridge
-from vlib_images.documents import read_document, write_document
 from vlib_images.interchange import InterchangeError, export_tape, import_tape
 
 Make = Callable[..., Cartridge]

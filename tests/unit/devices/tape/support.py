@@ -11,14 +11,20 @@ from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import ssc
 from tests.unit.devices.support import ALPHA, BETA, send
 from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.files import DirectoryFiles
 from vlib_images.cartridge.medium import MEDIA
+from vlib_images.cartridge.memory_files import MemoryFiles
 from vlib_images.errors import StorageError
 
 CAPACITY = 4_000_000
 
 
+KINDS = {"directory": DirectoryFiles, "memory": lambda path: MemoryFiles(str(path))}
+make_files = DirectoryFiles  # the conftest of this directory sets it to each of KINDS
+
+
 def make_cartridge(directory: Path, barcode: str = "TAP001L8", medium: str = "LTO-8", **kwargs: object) -> Cartridge:
-    return Cartridge.create(directory / barcode, barcode=barcode, medium=MEDIA[medium], **kwargs)
+    return Cartridge.create(make_files(directory / barcode), barcode=barcode, medium=MEDIA[medium], **kwargs)
 
 
 def make_drive(model: str = "IBM ULT3580-TD8", **kwargs: object) -> TapeDrive:

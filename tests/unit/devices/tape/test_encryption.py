@@ -164,6 +164,7 @@ def test_the_format_of_key_associated_data_is_kept_with_the_block(drive, kad_for
     assert next_block(drive)[15] == kad_format
 
 
+@pytest.mark.cartridge_directory
 def test_nothing_secret_in_any_file(drive, tmp_path, capsys):
     compressing = random.Random(9).randbytes(64)
     good(set_encryption(drive, kads=kad(0, b"u-kad") + kad(1, b"a-kad")))

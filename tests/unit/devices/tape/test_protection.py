@@ -416,6 +416,7 @@ def test_raw_blocks_travel_protected_too(drive, method):
         assert moved(good(read(drive, len(BLOCK) + EXTRA))) == sealed(BLOCK, method)
 
 
+@pytest.mark.cartridge_directory
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("compressing", [False, True])
 def test_a_block_that_is_damaged_on_the_medium(drive, method, compressing):
@@ -428,13 +429,13 @@ def test_a_block_that_is_damaged_on_the_medium(drive, method, compressing):
     good(filemarks(drive))
     cartridge = drive.unload()
     cartridge.close()
-    with Cartridge.open(cartridge.directory, read_only=True) as readable:
+    with Cartridge.open(cartridge.files.path, read_only=True) as readable:
         offset = readable._partitions[0].segments.at(1)[0].describe(1)[5]
-    segment = next((cartridge.directory / "p0").glob("*.seg"))
+    segment = next((cartridge.files.path / "p0").glob("*.seg"))
     raw = bytearray(segment.read_bytes())
     raw[offset + 40] ^= 1
     segment.write_bytes(raw)
-    drive.load(Cartridge.open(cartridge.directory))
+    drive.load(Cartridge.open(cartridge.files.path))
     quiet(drive)
     assert moved(good(read(drive, 20_004))) == sealed(blocks[0], method)
     response = read(drive, 20_004)

@@ -90,7 +90,7 @@ def damaged(tmp_path):
     for n in range(6):
         good(write(drive, bytes([n + 1]) * 40_000))
     good(filemarks(drive))
-    directory = drive.medium.directory
+    directory = drive.medium.files.path
     drive.unload().close()
     segment = next((directory / "p0").glob("*.seg"))
     raw = bytearray(segment.read_bytes())
@@ -104,6 +104,7 @@ def damaged(tmp_path):
     drive.close()
 
 
+@pytest.mark.cartridge_directory
 def test_a_damaged_block_is_a_medium_error_and_the_next_one_reads(damaged):
     for n in range(2):
         assert moved(good(read(damaged, 40_000))) == bytes([n + 1]) * 40_000
@@ -114,6 +115,7 @@ def test_a_damaged_block_is_a_medium_error_and_the_next_one_reads(damaged):
     assert moved(good(read(damaged, 40_000))) == b"\4" * 40_000
 
 
+@pytest.mark.cartridge_directory
 def test_a_damaged_block_in_a_fixed_read(damaged):
     good(set_block_length(damaged, 40_000))
     response = read(damaged, 5, fixed=1)
@@ -123,6 +125,7 @@ def test_a_damaged_block_in_a_fixed_read(damaged):
     assert moved(good(read(damaged, 3, fixed=1))) == b"".join(bytes([n]) * 40_000 for n in (4, 5, 6))
 
 
+@pytest.mark.cartridge_directory
 def test_verify_finds_the_damage(damaged):
     response = verify(damaged, verify_to_end_of_data=1)
     assert stream_sense(response)[1:4] == (3, 0x11, 0x00)
@@ -130,6 +133,7 @@ def test_verify_finds_the_damage(damaged):
     good(verify(damaged, verify_to_end_of_data=1))
 
 
+@pytest.mark.cartridge_directory
 def test_hard_errors_are_counted(damaged):
     verify(damaged, verify_to_end_of_data=1)
     assert damaged.usage.life.hard_read_errors == 1
@@ -137,6 +141,7 @@ def test_hard_errors_are_counted(damaged):
     assert damaged.alerts.bits() >> (64 - 5) & 1
 
 
+@pytest.mark.cartridge_directory
 def test_spacing_over_damage_works(damaged):
     good(space(damaged, 1, 1))
     assert position(damaged) == (0, 7)
