@@ -165,7 +165,7 @@ def _copy(partition: Partition, target: Cartridge, report: SalvageReport) -> Ite
     scratch = Scratch()
     for entry in partition.segments.entries:
         if entry.segment_id == NO_SEGMENT:  # however many blocks the next one says were in it, there is nothing to try
-            reason = f"{partition.store.path(NO_SEGMENT)} is missing"
+            reason = f"{partition.store.files.name}/{partition.store.segment_name(NO_SEGMENT)} is missing"
             report.lose(partition.number, entry.first_object, reason, entry.objects)
             continue
         for position in range(entry.first_object, entry.end):
