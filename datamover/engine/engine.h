@@ -163,7 +163,8 @@ int register_lzo(PyObject *module);
 int register_protection(PyObject *module);
 int register_reed_solomon(PyObject *module);
 int register_segment(PyObject *module);
-int register_storage(PyObject *module);
+int register_small_files(PyObject *module);
+int register_instruments(PyObject *module);
 int register_bytes(PyObject *module);
 
 #endif

@@ -1,5 +1,6 @@
 /* Writing a segment's log. It only ever grows, so every prefix of it is a state that the partition once had. */
-#include "segment/segment.h"
+#include "segment/index.h"
+#include "segment/log.h"
 
 #include <errno.h>
 #include <stdlib.h>

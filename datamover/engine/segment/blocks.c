@@ -1,7 +1,9 @@
 /* The methods of Segment that append, read, check and look up objects. Arguments are checked here, once; what the calls
  * mean is in _engine.pyi.
  */
-#include "segment/segment.h"
+#include "segment/index.h"
+#include "segment/log.h"
+#include "segment/methods.h"
 
 #include <errno.h>
 #include <stdlib.h>

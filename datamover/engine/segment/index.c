@@ -2,7 +2,8 @@
  * the log are dead. Resident (arrays) while a segment is written, paged (4 KiB at a time from the file) once it is
  * sealed. It holds nothing that the log does not say, so a damaged index is rebuilt from the log. FORMAT.md, "Tables".
  */
-#include "segment/segment.h"
+#include "segment/index.h"
+#include "segment/log.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 /* The methods of Segment for blocks that travel with protection information (SSC-5 4.2.27). It is checked before a
  * block is appended and made when a block is read; it is not stored, for every record has the block's CRC32C.
  */
-#include "segment/segment.h"
+#include "segment/log.h"
+#include "segment/methods.h"
 
 #define SEGMENT_MISMATCH 3
 

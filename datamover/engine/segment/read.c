@@ -1,5 +1,6 @@
 /* Reading objects of a segment. Every block's CRC32C is verified on the way to the caller. */
-#include "segment/segment.h"
+#include "segment/index.h"
+#include "segment/log.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* The record header: 32 bytes before every block, filemark and control record of a segment. FORMAT.md, "Records". */
-#include "segment/segment.h"
+#include "segment/record.h"
 
 /* The CRC also covers the record's own offset, so that a copy of this very segment, written to the tape as somebody's
  * data, never passes for a record; the seed is the segment's own, so neither does a record of another life. */

@@ -4,7 +4,8 @@
  * everything before the last mark was durable: an unreadable record there is damage, and the log goes on behind it.
  * Behind the last mark nothing was promised: an unreadable record there is a torn write, and the log ends at it.
  */
-#include "segment/segment.h"
+#include "segment/index.h"
+#include "segment/log.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,9 @@
 /* The Segment type: one segment file of a cartridge, as Python sees it. Which segment, where to cut and when to sync
  * is Python's business (vlib_images/partition.py); every method that may wait or moves much gives up the GIL.
  */
-#include "segment/segment.h"
+#include "segment/index.h"
+#include "segment/log.h"
+#include "segment/methods.h"
 
 #include <errno.h>
 #include <fcntl.h>

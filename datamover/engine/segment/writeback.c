@@ -6,7 +6,7 @@
  *
  * Nothing here promises anything. A request that finds the queue full is refused, and comes again with more.
  */
-#include "segment/segment.h"
+#include "segment/storage.h"
 
 #include <errno.h>
 #include <fcntl.h>
