@@ -11,9 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from vlib_images.library.elements import Element, ElementType, Layout
-from vlib_images.library.inventory import Inventory
+
+if TYPE_CHECKING:  # which brings the database with it
+    from vlib_images.library.inventory import Inventory
 
 
 @dataclass(frozen=True)

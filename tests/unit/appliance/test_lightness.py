@@ -15,7 +15,7 @@ VERSION = "from appliance.cli.app import app\ntry:\n    app(['version'])\nexcept
 @pytest.mark.parametrize(
     ("program", "heavy"),
     [
-        (VERSION, HEAVY | {"httpx", "rich", "scsi_targets", "vlib_images"}),
+        (VERSION, HEAVY | {"httpx", "rich", "scsi_targets"}),
         ("import appliance.settings.config_file", HEAVY | {"httpx", "rich"}),  # every command that asks the daemon
     ],
 )
