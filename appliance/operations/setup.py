@@ -42,7 +42,7 @@ def _name_of(directory: Path) -> str:
 def create(directory: Path, plan: Plan, progress: Progress = lambda done, total: None) -> Path:
     """Make the library and return the path of its tapebay.toml, which is written last: without it there is no library.
 
-    Raises OperatorError REFUSED when there is one already, ConfigError when the plan makes no valid one, OSError.
+    Raises OperatorError: REFUSED when there is one already, USAGE when the plan makes no valid one; OSError.
     """
     path = directory.absolute() / config_file.FILE_NAME
     if path.exists():
@@ -51,7 +51,7 @@ def create(directory: Path, plan: Plan, progress: Progress = lambda done, total:
         )
         raise OperatorError(Failure.REFUSED, message)
     text = render(plan)
-    settings = config_file.parse(path, text)
+    settings = _planned(path, text)
     logs.configure_for_commands()
     directory.mkdir(parents=True, exist_ok=True, mode=0o750)
     with LibraryFiles.create(settings) as files:
@@ -59,6 +59,32 @@ def create(directory: Path, plan: Plan, progress: Progress = lambda done, total:
             _add_demo(path, settings, files, progress)
     write_atomically(path, text.encode())
     return path
+
+
+INDEX = re.compile(r"\[\d+\]")  # which of several
+_OPTIONS = {
+    "changer.import_export": "--import-export",
+    "changer.model": "--model",
+    "changer.slots": "--slots",
+    "drives.model": "--drive-model",
+    "library.name": "--name",
+    "portals.advertise": "--advertise",
+    "portals.listen": "--portal",
+    "targets.iqn": "--name",
+}
+
+
+def _planned(path: Path, text: str) -> Settings:
+    """What is wrong with a plan is blamed on the option that said so, not on a file that nobody has seen."""
+    try:
+        return config_file.parse(path, text)
+    except config_file.ConfigError as error:
+        named: dict[str, str] = {}
+        for problem in error.problems:
+            where, _, what = problem.partition(": ")
+            named.setdefault(_OPTIONS.get(INDEX.sub("", where), where), what)
+        lines = [f"{option}: {what}" for option, what in named.items()]
+        raise OperatorError(Failure.USAGE, "\n".join(lines)) from None
 
 
 def _add_demo(path: Path, settings: Settings, files: LibraryFiles, progress: Progress) -> None:

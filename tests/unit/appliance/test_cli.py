@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,9 +84,13 @@ def test_init_writes_a_library_and_does_not_overwrite_it(library: Path) -> None:
 
 def test_init_refuses_what_makes_no_library(tmp_path: Path) -> None:
     done = tapebay("init", tmp_path / "lib", "--portal", "nowhere", "--model", "Sony")
-    assert done.exit_code == 3
-    assert "portals[1].listen: 'nowhere' is not an address" in done.stderr
-    assert "changer.model: no library model 'Sony'" in done.stderr
+    assert done.exit_code == 2
+    assert "tapebay: --portal: 'nowhere' is not an address" in done.stderr
+    assert "tapebay: --model: no library model 'Sony'" in done.stderr
+    named = tapebay("init", tmp_path / "lib", "--name", "Upper Case", "--drive-model", "Sony", "--drives", 3)
+    assert (named.exit_code, len(named.stderr.splitlines())) == (2, 2)
+    assert "--name: 'Upper Case' is not a device name" in named.stderr
+    assert "--drive-model: " in named.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "lib").exists()
 
@@ -222,3 +227,39 @@ def run_process(*arguments: object) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "TAPEBAY_CONFIG": ""}
     command = [sys.executable, "-P", "-m", "appliance", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("with_daemon", [False, True])
+def test_an_interrupted_batch_can_be_completed(library: Path, with_daemon: bool) -> None:
+    """Ctrl-C in the middle: what was made stays, whole, and the same command with --skip-existing makes the rest."""
+    count, places = 700, library / "cartridges"
+    create = ("cartridge", "create", "A00001L6", "--count", count, "--to", "shelf", "--config", library)
+    daemon = Daemon(library) if with_daemon else None
+    try:
+        if daemon:
+            daemon.wait_ready()
+        process = start_process(*create)
+        while not any(places.glob("A*L6")):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1, said
+        assert "interrupted; what was made stays" in said and "--skip-existing" in said
+        made = as_json("cartridge", "list", "--config", library)
+        assert 0 < len(made) < count
+        assert not [row for row in made if row["problem"]]
+        assert len(as_json(*create, "--skip-existing")) == count
+        listing = as_json("cartridge", "list", "--config", library)
+        assert [row["barcode"] for row in listing] == [f"A{number:05}L6" for number in range(1, count + 1)]
+        output("cartridge", "delete", "A00001L6", "--count", 20, "--yes", "--config", library)
+        assert len(as_json("cartridge", "list", "--config", library)) == count - 20
+    finally:
+        if daemon:
+            assert daemon.stop() == 0
+    assert all(not path.name.startswith(".") for path in places.iterdir())
+
+
+def start_process(*arguments: object) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "TAPEBAY_CONFIG": ""}
+    command = [sys.executable, "-P", "-m", "appliance", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
