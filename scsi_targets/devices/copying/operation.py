@@ -13,7 +13,7 @@ from datamover.copy_job import CopyJob
 from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Side, Tally
 from datamover.endpoints import NoDevice
 from scsi_targets.devices.copying.access import Access, Copyable, Unreachable
-from scsi_targets.devices.copying.plan import Planner, unreachable
+from scsi_targets.devices.copying.plan import Planner, RunsOffDisk, unreachable
 from scsi_targets.devices.copying.records import Checksums, CopyRecord
 from scsi_targets.devices.copying.slots import SLOTS, Slot
 from scsi_targets.t10 import sense
@@ -128,8 +128,9 @@ class Operation:
         else:
             by_destination = failed.side is Side.DESTINATION
             answer, data = cscd.access.answer_to(failed.cause, writes=by_destination)
+            runs_off = isinstance(failed, RunsOffDisk)
             return CheckCondition(
-                sense.THIRD_PARTY_DEVICE_FAILURE,
+                sense.COPY_ABORTED_WITHOUT_ADDITIONAL_SENSE if runs_off else sense.THIRD_PARTY_DEVICE_FAILURE,
                 information=information,
                 command_specific=failed.segment,
                 segment_pointer=(cscd.offset, False, -1) if cscd.offset is not None else None,

@@ -196,6 +196,12 @@ def unreachable(cscd: Cscd, number: int) -> CheckCondition:
     return CheckCondition(sense.COPY_TARGET_NOT_REACHABLE, command_specific=number, segment_pointer=pointer)
 
 
+class RunsOffDisk(CopyFailed):
+    """An extent between disks begins on its disk and does not end there. What initiators' own suites (libiscsi) take
+    for the answer to that is COPY ABORTED without an additional sense code; the disk's sense is forwarded all the same.
+    """
+
+
 class Place:
     """One segment descriptor being planned: `number` counts from 0, `offset` is where it lies in the parameter list."""
 
@@ -229,6 +235,15 @@ class Place:
             code = sense.INVALID_OPERATION_FOR_COPY_SOURCE_OR_DESTINATION
             raise self.aborted(code, (field_.byte, True, field_.msb))
         return cscd
+
+    def wants_neither(self, device_type: int) -> bool:
+        """Whether both ends are known and neither is of that type: then the segment type is not one for these devices
+        at all, which is told apart from one wrong end."""
+        kind = type(self.segment)
+        ends = (self.segment.source, kind.source), (self.segment.destination, kind.destination)
+        return all(
+            self.planner.cscd(self, identifier, field_).device_type != device_type for identifier, field_ in ends
+        )
 
     def access(self, cscd: Cscd) -> Access:
         """The logical unit of an end that a command must be sent to. Raises CheckCondition for the null device."""
@@ -279,10 +294,22 @@ class Place:
         blocks = length // disk.block_length
         if not writes and not self.planner.carries:  # what an earlier segment left over need not be read
             blocks = -(-length // disk.block_length)
+        access = cast(DiskAccess, disk.access)
         try:
-            cast(DiskAccess, disk.access).check_range(address, blocks, writes=writes)
+            access.check_range(address, blocks, writes=writes)
         except (CheckCondition, Conflict) as refusal:
-            raise CopyFailed(self.number, side, refusal, Tally()) from refusal
+            failed = CopyFailed
+            if isinstance(self.segment, copy.BlockToBlock) and self._begins_on(access, address, writes=writes):
+                failed = RunsOffDisk
+            raise failed(self.number, side, refusal, Tally()) from refusal
+
+    @staticmethod
+    def _begins_on(disk: DiskAccess, address: int, *, writes: bool) -> bool:
+        try:
+            disk.check_range(address, 1, writes=writes)
+        except (CheckCondition, Conflict):
+            return False
+        return True
 
     def transfers(self, tape: Cscd, length: int, field_: Bits) -> TapeBlocks | NullDevice:
         """A tape in transfers of `length` bytes, or blocks where they are fixed (SPC-5 table 138)."""

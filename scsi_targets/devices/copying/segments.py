@@ -69,6 +69,8 @@ def block_to_block(place: Place, segment: copy.BlockToBlock) -> Segment:
 
 @plans(copy.StreamToStream)
 def stream_to_stream(place: Place, segment: copy.StreamToStream) -> Segment:
+    if place.wants_neither(TAPE):
+        raise invalid(place.offset, None, sense.UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE)
     source, destination = place.source(TAPE), place.destination(TAPE)
     kind = copy.StreamToStream
     return Segment(

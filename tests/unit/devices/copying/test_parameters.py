@@ -127,6 +127,17 @@ def test_units_that_are_not_there_or_something_else(site):
     assert (sense_of(response), pointer(response)) == ((ABORTED, 0x0D, 0x03), (0x80, 16))
 
 
+def test_a_segment_type_for_tapes_between_disks_is_not_supported(site):
+    between = copy.StreamToStream.encode(
+        source=0, destination=1, byte_count=512, source_stream_device_transfer_length=512,
+        destination_stream_device_transfer_length=512,
+    )  # fmt: skip
+    response = site.copy(between, cscds=[site.disk_descriptor()] * 2)
+    assert sense_of(response) == (ILLEGAL, 0x26, 0x09)
+    response = site.copy(between, cscds=[site.disk_descriptor(), site.tape_descriptor()])
+    assert sense_of(response) == (ABORTED, 0x26, 0x0C)
+
+
 def test_a_disk_where_a_tape_is_wanted(site):
     response = site.copy(block_to_stream(512, 1), cscds=[site.disk_descriptor()] * 2)
     assert (sense_of(response), pointer(response)) == ((ABORTED, 0x26, 0x0C), (0xAF, 6))
