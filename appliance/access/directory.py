@@ -1,9 +1,11 @@
-"""The TargetDirectory of iSCSI, answered from the configuration: who sees which target, and what it has to prove."""
+"""The TargetDirectory of iSCSI, answered from what the library contains: who sees what, and what it has to prove."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Protocol
 
+from appliance.access.zones import Access, Seen, view_for
 from appliance.settings.settings import ChapAccount, PortalSettings, Settings, TargetSettings
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.principal import Principal
@@ -20,15 +22,16 @@ def portal_of(settings: PortalSettings) -> Portal:
 class RemoteUnits(Protocol):
     """The logical units of other targets that sessions of ours may copy."""
 
-    def of(self, target_name: str, /) -> tuple[object, ...]: ...
+    def of(self, target_name: str, names: Collection[str] | None, /) -> tuple[object, ...]:
+        """Of a target; names: of these only."""
 
 
 class Directory:
     """The targets of one library and who may use them. Reads only what never changes, so it needs no lock: other
     settings or units are another Directory.
 
-    Today an initiator either sees a target with all its devices or does not see it; zones (principals times devices)
-    will give open() another view for another principal.
+    A session is somebody first (its CHAP account, else its initiator name); what that principal sees is decided by
+    view_for() alone.
     """
 
     def __init__(
@@ -39,6 +42,10 @@ class Directory:
         self._units = units
         self._sections = {section.iqn: section for section in settings.targets}
         self._chap = settings.chap
+        self._zones = settings.zones
+        self._access = {
+            section.iqn: Access.of(settings.zones, settings.lun_map(section)) for section in settings.targets
+        }
         self.all_portals = [portal_of(portal) for portal in settings.portals]
 
     def target_names(self, who: Who) -> list[str]:
@@ -47,7 +54,8 @@ class Directory:
         return [
             iqn
             for iqn, section in self._sections.items()
-            if _admits(section, who.initiator_name) and self._account_admits(who, iqn)
+            if _admits(section, who.initiator_name)
+            and any(self._shows(replace(who, target_name=iqn), principal) for principal in self._principals(who, iqn))
         ]
 
     def portals(self, target_name: str) -> list[Portal]:
@@ -57,9 +65,11 @@ class Directory:
     def authentication(self, who: Who) -> bool:
         if not self._chap.accounts or (who.target_name is None and not self._chap.discovery):
             return False
-        if not any(_concerns(account, who.initiator_name, who.target_name) for account in self._chap.accounts):
-            raise Forbidden(f"no CHAP account for {who.initiator_name} with {who.target_name or 'discovery'}")
-        return True
+        if any(_concerns(account, who.initiator_name, who.target_name) for account in self._chap.accounts):
+            return True
+        if self._is_known_by_name(who.initiator_name):
+            return False
+        raise Forbidden(f"no CHAP account for {who.initiator_name} with {who.target_name or 'discovery'}")
 
     def credentials(self, who: Who, username: str) -> ChapCredentials | None:
         account = self._account(who, username)
@@ -69,21 +79,65 @@ class Directory:
         return ChapCredentials(account.user, account.secret.get_secret_value(), account.mutual_user, mutual)
 
     def open(self, who: Who) -> View:
+        principal, seen = self.decide(who)
+        target_name = who.target_name
+        assert target_name is not None
+        return View(
+            principal,
+            target_name,
+            {lun: self._units[name] for lun, name in seen.luns.items() if name in self._units},  # one may be on its way
+            tuple(sorted({portal.portal_group_tag for portal in self.all_portals})),
+            remote_units=self._remotes.of(target_name, seen.remotes) if self._remotes is not None else (),
+        )
+
+    def decide(self, who: Who) -> tuple[Principal, Seen]:
+        """Who a session is that wants to log in to a target, and what it sees there. Raises NotFound, Forbidden."""
         target_name = who.target_name
         assert target_name is not None  # a discovery session sees nothing
-        section = self._section(target_name)
-        if not _admits(section, who.initiator_name):
+        if not _admits(self._section(target_name), who.initiator_name):
             raise Forbidden(f"{who.initiator_name} is not among the initiators of {target_name}")
-        if self._chap.accounts and (who.account is None or self._account(who, who.account) is None):
-            raise Forbidden(f"{who.initiator_name} has not proved an account for {target_name}")
-        luns = self._settings.lun_map(section)
-        return View(
-            Principal.initiator(who.initiator_name) if who.account is None else Principal.account(who.account),
-            target_name,
-            {lun: self._units[name] for lun, name in luns.items() if name in self._units},  # one may be on its way
-            tuple(sorted({portal.portal_group_tag for portal in self.all_portals})),
-            remote_units=self._remotes.of(target_name) if self._remotes is not None else (),
-        )
+        principal = self._proved(who)
+        seen = view_for(self._access[target_name], principal, who.portal, who.peer)
+        if self._zones and not seen.zones:
+            raise Forbidden("; ".join(seen.reasons))
+        if self._zones and not seen.luns:
+            raise Forbidden(f"no device of {target_name} is in {' or '.join(f'zone {name}' for name in seen.zones)}")
+        return principal, seen
+
+    def _proved(self, who: Who) -> Principal:
+        """Who a session is. Raises Forbidden when it has not proved what it must."""
+        if who.account is None:
+            must_prove = self.authentication(who)
+        else:
+            must_prove = bool(self._chap.accounts) and self._account(who, who.account) is None
+        if must_prove:
+            raise Forbidden(f"{who.initiator_name} has not proved an account for {who.target_name}")
+        return Principal.initiator(who.initiator_name) if who.account is None else Principal.account(who.account)
+
+    def _is_known_by_name(self, initiator_name: str) -> bool:
+        """Whether a zone names an initiator that has no account."""
+        return any(access.zones_of(Principal.initiator(initiator_name)) for access in self._access.values())
+
+    def _shows(self, who: Who, principal: Principal) -> bool:
+        """Whether a target has anything for a principal."""
+        assert who.target_name is not None
+        return not self._zones or bool(view_for(self._access[who.target_name], principal, who.portal, who.peer).luns)
+
+    def accounts_for(self, initiator_name: str, target_name: str) -> list[str]:
+        """The users that an initiator may prove to be at a target."""
+        accounts = (a for a in self._chap.accounts if _concerns(a, initiator_name, target_name))
+        return list(dict.fromkeys(account.user for account in accounts))
+
+    def _principals(self, who: Who, target_name: str) -> Iterator[Principal]:
+        """Who CHAP would let this session be at a target: with the secret that it proved, or with any if it was asked
+        for none."""
+        accounts = [a for a in self._chap.accounts if _concerns(a, who.initiator_name, target_name)]
+        if not accounts and (not self._chap.accounts or self._is_known_by_name(who.initiator_name)):
+            yield Principal.initiator(who.initiator_name)
+        elif who.account is not None:
+            proved = self._account(who, who.account)
+            accounts = [a for a in accounts if proved and (a.user, a.secret) == (proved.user, proved.secret)]
+        yield from (Principal.account(account.user) for account in accounts)
 
     def _account(self, who: Who, username: str) -> ChapAccount | None:
         """The first account of that user for this initiator and target."""
@@ -95,15 +149,6 @@ class Directory:
             ),
             None,
         )
-
-    def _account_admits(self, who: Who, target_name: str) -> bool:
-        """Whether CHAP would let this session in to a target: with the secret that it proved, or with any if it was
-        asked for none."""
-        accounts = [a for a in self._chap.accounts if _concerns(a, who.initiator_name, target_name)]
-        if not self._chap.accounts or who.account is None:
-            return bool(accounts) or not self._chap.accounts
-        proved = self._account(who, who.account)
-        return proved is not None and any((a.user, a.secret) == (proved.user, proved.secret) for a in accounts)
 
     def _section(self, target_name: str) -> TargetSettings:
         try:

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import cartridge, configuration, devices, disk, remote, robot, service
+from appliance.cli import access, cartridge, configuration, devices, disk, remote, robot, service
 from appliance.cli.options import complain
 from appliance.failures import Failure
 
@@ -69,6 +69,7 @@ app.add_typer(cartridge.app, name="cartridge")
 app.add_typer(disk.app, name="disk")
 app.add_typer(remote.app, name="remote")
 devices.register(app)
+access.register(app)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What a library contains, kept in its state: taken over from tapebay.toml once, changed by verbs and by `apply`.
 
-A row of the database for each device, target and account, and what tapebay.toml declared when it was last applied. The
-second is what tells a change of the file from a change that a verb made.
+A row of the database for each device, target, account and zone, and what tapebay.toml declared when it was last
+applied. The second is what tells a change of the file from a change that a verb made.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Contents:
 
 
 def _rows(content: Content) -> dict[str, dict[str, dict[str, Any]]]:
-    """A row for each device, target and account. A device's says what it is, and its LUN."""
+    """A row for each device, target, account and zone. A device's says what it is, and its LUN."""
     documents = content.to_json()
     luns = documents.get("luns", {})
     devices = {CHANGER: {"kind": CHANGER, **documents.get("changer", {})}}
@@ -105,6 +105,7 @@ def _rows(content: Content) -> dict[str, dict[str, dict[str, Any]]]:
             row_key(account): document
             for account, document in zip(content.accounts, documents.get("accounts", []), strict=True)
         },
+        "zones": {document["name"]: document for document in documents.get("zones", [])},
     }
 
 
@@ -118,6 +119,7 @@ def _documents(stored: StoredContent) -> dict[str, Any]:
         **{field: [devices[n] for n in devices if kinds[n] == kind] for kind, field in _DEVICES.items()},
         "targets": list(stored.rows["targets"].values()),
         "accounts": list(stored.rows["accounts"].values()),
+        "zones": list(stored.rows["zones"].values()),
         "luns": luns,
     }
 

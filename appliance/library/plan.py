@@ -6,8 +6,8 @@
 
 What changed from applied to declared is the operator's wish, and is carried out. What differs from applied to content
 is what verbs did since; it is drift, said and left alone, field by field. What left the file is removed only when that
-is asked for (prune), and stays in `applied` until then. Accounts that a verb removed come back only by an explicit
-apply.
+is asked for (prune), and stays in `applied` until then. Accounts and zones that a verb removed come back only by an
+explicit apply.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -63,7 +63,15 @@ def compare(
     return Plan(said.changes, said.removals, said.drift, Content(**kept), Content(**applied_now))
 
 
-_NOUNS = {"changer": "changer", "drive": "drives", "disk": "disks", "target": "targets", "account": "accounts"}
+_NOUNS = {
+    "changer": "changer",
+    "drive": "drives",
+    "disk": "disks",
+    "target": "targets",
+    "account": "accounts",
+    "zone": "zones",
+}
+_WHO_MAY = ("account", "zone")  # rows that let somebody in
 
 
 def _rows(content: Content, field: str) -> Rows:
@@ -73,7 +81,7 @@ def _rows(content: Content, field: str) -> Rows:
 
 
 def row_key(row: Any) -> str:
-    """What tells a device, a target or an account from the others of its kind."""
+    """What tells a device, a target, an account or a zone from the others of its kind."""
     if isinstance(row, ChapAccount):
         return f"{row.user} (initiator {row.initiator}, target {row.target})"
     return str(row.iqn if hasattr(row, "iqn") else row.name)
@@ -110,7 +118,7 @@ def _wished(
 ) -> tuple[Section | None, bool]:
     """What the file has: the row afterwards, and whether the wish waits for an explicit apply."""
     if now is None:
-        if before == wish or (before is not None and noun == "account" and not explicit):
+        if before == wish or (before is not None and noun in _WHO_MAY and not explicit):
             said.drift.append(f"{name} was removed by a verb; tapebay.toml still has it")
             return None, before != wish
         said.changes.append(f"+ {name}{_described(wish)}")

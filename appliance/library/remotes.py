@@ -4,7 +4,7 @@ state with what they were when they were added. A copy can reach no others."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import structlog
@@ -57,9 +57,11 @@ class Remotes:
     def __iter__(self) -> Iterator[Remote]:
         return iter(list(self._remotes.values()))
 
-    def of(self, target_name: str) -> tuple[RemoteUnit, ...]:
-        """What sessions of a target may copy from and to."""
-        return tuple(remote.unit for remote in self if remote.target == target_name)
+    def of(self, target_name: str, names: Collection[str] | None = None) -> tuple[RemoteUnit, ...]:
+        """What sessions of a target may copy from and to; names: of these only."""
+        return tuple(
+            remote.unit for remote in self if remote.target == target_name and (names is None or remote.name in names)
+        )
 
     def add(self, settings: Settings, name: str, address: RemoteAddress, target: str) -> Remote:
         """Logs in, asks the logical unit what it is, and keeps it. Raises OperatorError: USAGE, REFUSED."""

@@ -13,6 +13,8 @@ from appliance.operations import (
     robot,
     session,
     target,
+    who,
+    zone,
 )
 from appliance.operations.verb import VERBS
 
@@ -30,4 +32,6 @@ __all__ = [
     "robot",
     "session",
     "target",
+    "who",
+    "zone",
 ]

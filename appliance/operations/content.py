@@ -52,6 +52,11 @@ def found(rows: Sequence[Row], matches: Callable[[Row], bool], what: str) -> Row
     raise OperatorError(Failure.NOT_FOUND, f"there is no {what}")
 
 
+def names(text: str) -> list[str]:
+    """What stands between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def refuse_known(context: OnFiles, name: str) -> None:
     """Raises OperatorError REFUSED when a device has that name already."""
     if name in context.files.settings.device_names():

@@ -49,7 +49,7 @@ def create(context: OnFiles, parameters: Create) -> Target:
     """Add a target that holds every device; initiators find it at their next discovery."""
     from appliance.settings.settings import TargetSettings
 
-    made = content.section(TargetSettings, iqn=parameters.iqn, initiators=_names(parameters.initiators))
+    made = content.section(TargetSettings, iqn=parameters.iqn, initiators=content.names(parameters.initiators))
     if any(section.iqn == made.iqn for section in context.files.settings.targets):
         raise OperatorError(Failure.REFUSED, f"there is a target {made.iqn} already")
     content.change(context, lambda now: {"targets": [*now.targets, made]})
@@ -60,7 +60,7 @@ def create(context: OnFiles, parameters: Create) -> Target:
 def change(context: OnFiles, parameters: Change) -> Target:
     """Say who sees a target; sessions of initiators that no longer do are ended."""
     iqn = _found(context, parameters.iqn)
-    names = _names(parameters.initiators)
+    names = content.names(parameters.initiators)
     content.change(
         context,
         lambda now: {
@@ -79,10 +79,6 @@ def remove(context: OnFiles, parameters: OneTarget) -> Target:
     gone = _target(context, _found(context, parameters.iqn))
     content.change(context, lambda now: {"targets": [one for one in now.targets if one.iqn != gone.iqn]})
     return gone
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _found(context: OnFiles, iqn: str) -> str:

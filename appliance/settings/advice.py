@@ -9,18 +9,50 @@ from appliance.settings.settings import ChapAccount, Settings, TargetSettings
 
 def advice_on(settings: Settings) -> list[str]:
     """A line for each such thing; `tapebay check` prints them and the daemon logs them at its start."""
-    return [*_open_to_the_network(settings), *_accounts(settings), *_locked_out(settings), *_out_of_sight(settings)]
+    return [
+        *_open_to_the_network(settings),
+        *_accounts(settings),
+        *_locked_out(settings),
+        *_zones(settings),
+        *_out_of_sight(settings),
+    ]
 
 
 def _open_to_the_network(settings: Settings) -> Iterator[str]:
-    if settings.chap.accounts:
-        return
+    by_name = [zone.name for zone in settings.zones if zone.initiators]
     for portal in settings.portals:
-        if not ipaddress.ip_address(portal.listen.host.partition("%")[0]).is_loopback:
+        if ipaddress.ip_address(portal.listen.host.partition("%")[0]).is_loopback:
+            continue
+        if by_name:
+            yield (
+                f"portal {portal.listen} is open to the network, and whoever reaches it may be in zone "
+                f"{' or '.join(by_name)}, as an initiator's name can be chosen freely; give such zones `accounts`"
+            )
+        elif not settings.chap.accounts and not settings.zones:
             yield (
                 f"portal {portal.listen} is open to the network without login: whoever reaches it may read and write "
                 "everything; add [[chap.accounts]], as an initiator's name can be chosen freely"
             )
+        elif not settings.zones:
+            yield (
+                f"portal {portal.listen} is open to the network and there are no zones: every account sees every "
+                "device; say who sees what: tapebay zone create"
+            )
+
+
+def _zones(settings: Settings) -> Iterator[str]:
+    for zone in settings.zones:
+        if not zone.initiators and not zone.accounts:
+            yield f"zone {zone.name} names no initiators and no accounts: nobody is in it"
+        if not zone.device_names():
+            yield f"zone {zone.name} has no devices: whoever is in no other zone cannot log in"
+        for name in zone.initiators:
+            account = next((one for one in settings.chap.accounts if _covers(one.initiator, name)), None)
+            if account is not None:
+                yield (
+                    f"zone {zone.name}: initiator {name} is asked for a CHAP account ({account.user}), and then is "
+                    "that account and no mere name; name the account in the zone's `accounts`"
+                )
 
 
 def _accounts(settings: Settings) -> Iterator[str]:
@@ -59,9 +91,12 @@ def _locked_out(settings: Settings) -> Iterator[str]:
 
 def _out_of_sight(settings: Settings) -> Iterator[str]:
     seen = {name for target in settings.targets for name in _luns(settings, target)}
+    zoned = {name for zone in settings.zones for name in zone.device_names()}
     for name in settings.device_names():
         if name not in seen:
             yield f"{name} is in no target's luns: no initiator sees it"
+        elif settings.zones and name not in zoned:
+            yield f"{name} is in no zone: no initiator sees it"
 
 
 def _luns(settings: Settings, target: TargetSettings) -> list[str]:

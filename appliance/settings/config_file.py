@@ -11,6 +11,7 @@ from appliance.failures import explained
 from appliance.settings.problems import problems_of
 from appliance.settings.settings import Settings
 from appliance.settings.units import parse_address
+from appliance.settings.zones import conflicts
 
 FILE_NAME = "tapebay.toml"
 ENVIRONMENT = "TAPEBAY_CONFIG"
@@ -78,6 +79,8 @@ def parse(path: Path, text: str) -> Settings:
         raise ConfigError(path, [f"not valid TOML: {error}"]) from error
     except ValidationError as error:
         raise ConfigError(path, list(problems_of(error, Settings))) from None
+    if problems := conflicts(settings):
+        raise ConfigError(path, problems)
     return _with_absolute_paths(settings, path.absolute().parent)
 
 

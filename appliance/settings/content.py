@@ -1,4 +1,4 @@
-"""What a library contains, apart from what the daemon needs to start: devices, targets, accounts.
+"""What a library contains, apart from what the daemon needs to start: devices, targets, accounts, zones.
 
 tapebay.toml declares it, the library keeps it, and verbs change what the library keeps, never the file.
 """
@@ -17,7 +17,9 @@ from appliance.settings.settings import (
     Section,
     Settings,
     TargetSettings,
+    ZoneSettings,
 )
+from appliance.settings.zones import conflicts
 
 
 class Content(Section):
@@ -28,6 +30,7 @@ class Content(Section):
     disks: list[DiskSettings] = []
     targets: list[TargetSettings]
     accounts: list[ChapAccount] = []
+    zones: list[ZoneSettings] = []
     luns: dict[str, Lun] = {}
 
     def to_json(self) -> dict[str, Any]:
@@ -47,6 +50,7 @@ def declared_in(settings: Settings) -> Content:
         disks=settings.disks,
         targets=settings.targets,
         accounts=settings.chap.accounts,
+        zones=settings.zones,
     )
     return content.model_copy(update={"luns": settings.automatic_luns()})
 
@@ -55,12 +59,15 @@ def with_content(settings: Settings, content: Content) -> Settings:
     """The settings of a library that contains `content`, checked as a file's are. Raises ContentError."""
     chap = settings.chap.model_copy(update={"accounts": content.accounts})
     given: dict[str, Any] = {name: getattr(settings, name) for name in Settings.model_fields}
-    given |= {name: getattr(content, name) for name in ("changer", "drives", "disks", "targets")}
+    given |= {name: getattr(content, name) for name in ("changer", "drives", "disks", "targets", "zones")}
     try:
         made = Settings(**{**given, "chap": chap})
     except ValidationError as error:
         raise ContentError("\n".join(problems_of(error, Settings))) from None
-    return made.placed(settings.directory, content.luns)
+    placed = made.placed(settings.directory, content.luns)
+    if problems := conflicts(placed):
+        raise ContentError("\n".join(problems))
+    return placed
 
 
 def settled(settings: Settings, content: Content) -> Content:

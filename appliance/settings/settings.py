@@ -99,6 +99,24 @@ def _library_serial(value: str) -> str:
     return value
 
 
+def _initiator_pattern(value: str) -> str:
+    """An iSCSI name, or a pattern of such names."""
+    if "*" not in value and "?" not in value:
+        return _iscsi_name(value)
+    if not re.fullmatch(r"[a-z0-9*?.:_-]+", value.lower()):
+        raise ValueError(f"{value!r} is no pattern of iSCSI names; write for example iqn.1993-08.org.debian:*")
+    return value.lower()
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is no network; write for example 192.0.2.0/24, 2001:db8::/64 or an address"
+        ) from None
+
+
 AddressSetting = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]
 SizeSetting = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 IscsiName = Annotated[str, AfterValidator(_iscsi_name)]
@@ -106,6 +124,8 @@ DeviceName = Annotated[str, AfterValidator(_device_name)]
 Serial = Annotated[str, AfterValidator(_serial)]
 LibrarySerial = Annotated[str, AfterValidator(_library_serial)]
 Lun = Annotated[int, Field(ge=0, le=16383)]  # SAM-5 4.7.4: the peripheral and flat addressing methods
+InitiatorPattern = Annotated[str, AfterValidator(_initiator_pattern)]
+Network = Annotated[str, AfterValidator(_network)]
 ChapName = Annotated[str, Field(min_length=1, max_length=255)]
 ChapSecret = Annotated[SecretStr, Field(min_length=12, max_length=255)]
 
@@ -175,6 +195,28 @@ class DiskSettings(Section):
         return self
 
 
+class ZoneSettings(Section):
+    """Who sees what: principals times devices. A principal is an initiator that has nothing to show but its name, or a
+    CHAP account that was proved.
+
+    luns: the numbers of devices that have others here than in the target; such a device need not stand in `devices`.
+    networks, portal_groups: from where; none: from anywhere. remotes: units of other targets that copies may reach.
+    """
+
+    name: DeviceName
+    initiators: list[InitiatorPattern] = []
+    accounts: list[ChapName] = []
+    devices: list[DeviceName] = []
+    luns: dict[Lun, DeviceName] = {}
+    networks: list[Network] = []
+    portal_groups: list[Annotated[int, Field(ge=0, le=65535)]] = []
+    remotes: list[DeviceName] = []
+
+    def device_names(self) -> list[str]:
+        """Its devices, each once."""
+        return list(dict.fromkeys([*self.devices, *self.luns.values()]))
+
+
 class ChapAccount(Section):
     """Who must prove what: the initiator's user and secret, and with mutual_* the target's."""
 
@@ -228,6 +270,7 @@ class Settings(Section):
     drives: list[DriveSettings] = []
     disks: list[DiskSettings] = []
     chap: ChapSettings = ChapSettings()
+    zones: list[ZoneSettings] = []
     limits: LimitsSettings = LimitsSettings()
     logging: LoggingSettings = LoggingSettings()
 
@@ -284,7 +327,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _together(self) -> "Settings":
-        problems = [*_repeated(self), *_luns(self), *_elements(self)]
+        problems = [*_repeated(self), *_luns(self), *_zones(self), *_elements(self)]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -296,6 +339,7 @@ def _repeated(settings: Settings) -> list[str]:
     lists: dict[str, list[Any]] = {
         "device name": settings.device_names(),
         "target iqn": [target.iqn for target in settings.targets],
+        "zone name": [zone.name for zone in settings.zones],
         "portal": [str(portal.listen) for portal in settings.portals if portal.listen.port],
         "serial": [device.serial for device in devices if device.serial is not None],
         "LUN": [disk.lun for disk in settings.disks if disk.lun is not None],
@@ -328,4 +372,23 @@ def _luns(settings: Settings) -> list[str]:
         ]
         if len(names) != len(set(names)):
             problems.append(f"target {target.iqn}: a device has two LUNs; give each device one")
+    return problems
+
+
+def _zones(settings: Settings) -> list[str]:
+    known, users = set(settings.device_names()), {account.user for account in settings.chap.accounts}
+    problems = []
+    for zone in settings.zones:
+        problems += [
+            f"zone {zone.name}: there is no device {name!r}; the library has {', '.join(sorted(known))}"
+            for name in zone.device_names()
+            if name not in known
+        ]
+        problems += [
+            f"zone {zone.name}: there is no account {user!r}; make it first, or take it out of the zone"
+            for user in zone.accounts
+            if user not in users
+        ]
+        if len(zone.luns) != len(set(zone.luns.values())):
+            problems.append(f"zone {zone.name}: a device has two LUNs; give each device one")
     return problems

@@ -135,6 +135,18 @@ _REST = """\
 # mutual_user = "tapebay"              # with these two, the target proves itself as well
 # mutual_secret = "another-secret"
 
+# Who sees what. Without zones every initiator that a target admits sees all of its devices; as soon as there is one,
+# nobody sees what no zone gives it. docs/sharing.md explains zones, partitions and reservations.
+# [[zones]]
+# name = "payroll"
+# accounts = ["backup"]                # CHAP users
+# initiators = []                      # names of initiators without an account; '*' and '?' match any characters
+# devices = ["changer", "drive0"]      # they keep the LUNs that they have in the target ...
+# luns = { 1 = "drive1" }                # ... but for these, which have others in this zone
+# networks = ["192.0.2.0/24"]          # only from there
+# portal_groups = [1]                  # only by portals of these groups
+# remotes = []                         # units of other targets that its copies may reach
+
 [limits]
 # sessions = 256                       # more are refused at login
 # buffer_memory = "512 MiB"            # for the payload of all commands together

@@ -7,7 +7,13 @@ from typing import Any
 from appliance.settings.content import Content
 from appliance.settings.units import format_size
 
-_SECTIONS = {"drives": "[[drives]]", "disks": "[[disks]]", "targets": "[[targets]]", "accounts": "[[chap.accounts]]"}
+_SECTIONS = {
+    "drives": "[[drives]]",
+    "disks": "[[disks]]",
+    "targets": "[[targets]]",
+    "accounts": "[[chap.accounts]]",
+    "zones": "[[zones]]",
+}
 _SIZES = ("size", "erase_rate")
 
 

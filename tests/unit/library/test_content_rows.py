@@ -1,4 +1,4 @@
-"""Devices, targets and accounts as rows: what was kept is there, what differs is written, and each change is told."""
+"""Devices, targets, accounts and zones as rows: what was kept is there, what differs is written, and all is told."""
 
 import sqlite3
 from pathlib import Path
@@ -18,6 +18,7 @@ FIRST: Rows = {
     "devices": {"changer": {"kind": "changer"}, "drive1": {"kind": "drive", "lun": 2}, "drive0": {"kind": "drive"}},
     "targets": {"iqn.2026-11.io.tapebay:t": {"initiators": ["*"]}},
     "accounts": {"u (initiator *, target *)": {"user": "u", "secret": "twelve chars"}},
+    "zones": {"z": {"name": "z", "devices": ["drive0"]}},
 }
 
 
@@ -34,7 +35,9 @@ def told(database: Database) -> list[tuple[str, str, str, dict[str, Any]]]:
 
 
 def test_nothing_was_ever_kept(tmp_path: Path) -> None:
-    assert load(new_database(tmp_path)) == StoredContent({"devices": {}, "targets": {}, "accounts": {}}, None)
+    assert load(new_database(tmp_path)) == StoredContent(
+        {"devices": {}, "targets": {}, "accounts": {}, "zones": {}}, None
+    )
 
 
 def test_what_was_kept_is_there_in_its_order(database: Database, tmp_path: Path) -> None:
@@ -49,6 +52,7 @@ def test_each_difference_is_written_and_told_without_its_values(database: Databa
         "devices": {"changer": {"kind": "changer"}, "drive0": {"kind": "drive", "lun": 1}, "d": {"kind": "disk"}},
         "targets": FIRST["targets"],
         "accounts": {"u (initiator *, target *)": {"user": "u", "secret": "another secret"}},
+        "zones": {"z": {"name": "z", "devices": ["drive0", "drive1"]}},
     }
     seen = len(told(database))
     with acting_as("operator"):
@@ -59,6 +63,7 @@ def test_each_difference_is_written_and_told_without_its_values(database: Databa
         ("operator", "device changed", "drive0", {"fields": ["lun"]}),
         ("operator", "device added", "d", {}),
         ("operator", "account changed", "u (initiator *, target *)", {"fields": ["secret"]}),
+        ("operator", "zone changed", "z", {"fields": ["devices"]}),
     ]
     assert "another secret" not in str(told(database))
 
@@ -66,7 +71,7 @@ def test_each_difference_is_written_and_told_without_its_values(database: Databa
 def test_a_failed_change_leaves_what_there_was(database: Database, tmp_path: Path) -> None:
     before, seen = load(database), told(database)
     with nothing_can_be_written(), pytest.raises(OSError, match=r"tapebay\.db"):
-        change(database, before, StoredContent({"devices": {}, "targets": {}, "accounts": {}}, {}))
+        change(database, before, StoredContent({"devices": {}, "targets": {}, "accounts": {}, "zones": {}}, {}))
     assert load(database) == before == load(open_again(tmp_path))
     assert told(database) == seen
 

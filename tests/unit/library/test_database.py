@@ -200,7 +200,9 @@ def test_an_older_schema_is_brought_up_to_date_and_keeps_what_it_held(tmp_path: 
     with database.read() as connection:
         assert connection.execute(select(schema.devices)).all() == []
     database.close()
-    assert sqlite3.connect(tmp_path / "tapebay.db").execute("SELECT * FROM alembic_version").fetchall() == [("0002",)]
+    assert sqlite3.connect(tmp_path / "tapebay.db").execute("SELECT * FROM alembic_version").fetchall() == [
+        (schema.REVISION,)
+    ]
 
 
 def test_an_interrupted_upgrade_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

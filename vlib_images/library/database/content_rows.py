@@ -1,4 +1,4 @@
-"""What the library contains: devices, targets and accounts, a row each, in the order in which they were given.
+"""What the library contains: devices, targets, accounts and zones, a row each, in the order in which they were given.
 
 This room does not know what a drive is: a row is a JSON document with a name, and the table it stands in. Whoever keeps
 content here says all of it each time; only the rows that differ are written, with an audit record for each, which names
@@ -17,8 +17,13 @@ from vlib_images.library.database.database import Database
 from vlib_images.library.database.errors import StateDamaged
 from vlib_images.library.database.events import Event
 
-TABLES: Final = {"devices": schema.devices, "targets": schema.targets, "accounts": schema.accounts}
-_NOUN: Final = {"devices": "device", "targets": "target", "accounts": "account"}
+TABLES: Final = {
+    "devices": schema.devices,
+    "targets": schema.targets,
+    "accounts": schema.accounts,
+    "zones": schema.zones,
+}
+_NOUN: Final = {"devices": "device", "targets": "target", "accounts": "account", "zones": "zone"}
 _APPLIED: Final = "content/applied"  # a key of schema.state: what was declared when it was last applied
 _NAMESPACE: Final = "content"
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from datamover.engine import crc32c
 
-REVISION: Final = "0002"  # the newest migration, which these tables are the outcome of
+REVISION: Final = "0003"  # the newest migration, which these tables are the outcome of
 
 metadata = MetaData(
     naming_convention={
@@ -85,6 +85,7 @@ def _content(name: str) -> Table:
 devices = _content("devices")  # changer, drives, disks
 targets = _content("targets")
 accounts = _content("accounts")  # secrets included
+zones = _content("zones")
 
 # Who changed what, when: each row is written in the transaction of the change that it tells of.
 events = Table(

@@ -1,0 +1,170 @@
+"""Zones: which initiators and accounts see which devices. And the question who sees what, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations import content
+from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, verb
+
+if TYPE_CHECKING:
+    from appliance.settings.content import Content
+    from appliance.settings.settings import ZoneSettings
+
+Name = Annotated[str, Positional("ZONE"), Field(description="The zone's name.")]
+Initiators = Annotated[
+    str | None,
+    Field(description="iSCSI names of initiators without an account, with commas; * and ? match any characters."),
+]
+Accounts = Annotated[str | None, Field(description="CHAP users, with commas.")]
+Devices = Annotated[str | None, Field(description="Devices, with commas; they keep the LUNs that they have.")]
+Luns = Annotated[str | None, Field(description="LUNs of its own, with commas: 0=changer,1=drive2.")]
+Networks = Annotated[str | None, Field(description="Only from these, with commas: 192.0.2.0/24.")]
+PortalGroups = Annotated[str | None, Field(description="Only by portals of these groups, with commas.")]
+Remotes = Annotated[str | None, Field(description="Units of other targets that its copies reach, with commas.")]
+
+
+class Zone(Result):
+    """Who is in a zone, and what they see."""
+
+    name: str
+    initiators: list[str]
+    accounts: list[str]
+    devices: list[str]
+    luns: dict[str, str] = Field(description="The devices whose LUN is the zone's own.")
+    networks: list[str]
+    portal_groups: list[int]
+    remotes: list[str]
+
+
+class Members(Parameters):
+    """What a zone is told; what is not given stays as it is."""
+
+    name: Name
+    initiators: Initiators = None
+    accounts: Accounts = None
+    devices: Devices = None
+    luns: Luns = None
+    networks: Networks = None
+    portal_groups: PortalGroups = None
+    remotes: Remotes = None
+
+
+class OneZone(Parameters):
+    name: Name
+
+
+class Delete(Parameters):
+    name: Name
+    open: Annotated[
+        bool, Field(description="Delete the last zone, too: from then on every initiator sees every device.")
+    ] = False
+
+
+@verb("zone.list", Scope.READ)
+def list_(context: OnFiles, parameters: Nothing) -> list[Zone]:
+    """List the zones. Without any, every initiator that a target admits sees all of its devices."""
+    return [_zone(zone) for zone in context.files.settings.zones]
+
+
+@verb("zone.show", Scope.READ)
+def show(context: OnFiles, parameters: OneZone) -> Zone:
+    """One zone: who is in it, and what they see."""
+    return _zone(_among(context.files.settings.zones, parameters.name))
+
+
+@verb("zone.create", Scope.ADMINISTER)
+def create(context: OnFiles, parameters: Members) -> Zone:
+    """Make a zone. With the first one, whoever is in no zone sees nothing any more; such sessions end."""
+    from appliance.settings.settings import ZoneSettings
+
+    made = content.section(ZoneSettings, **_given(parameters))
+
+    def with_it(now: Content) -> dict[str, Any]:
+        if any(zone.name == made.name for zone in now.zones):
+            raise OperatorError(Failure.REFUSED, f"there is a zone {made.name} already; change it: tapebay zone change")
+        return {"zones": [*now.zones, made]}
+
+    content.change(context, with_it)
+    return _zone(made)
+
+
+@verb("zone.change", Scope.ADMINISTER)
+def change(context: OnFiles, parameters: Members) -> Zone:
+    """Say anew who is in a zone or what they see; what is not given stays. Sessions see it between two commands."""
+    from appliance.settings.settings import ZoneSettings
+
+    given = _given(parameters)
+
+    def changed(now: Content) -> dict[str, Any]:
+        was = _among(now.zones, parameters.name)
+        made = content.section(ZoneSettings, **{**was.model_dump(), **given})
+        return {"zones": [made if zone is was else zone for zone in now.zones]}
+
+    content.change(context, changed)
+    return show(context, OneZone(name=parameters.name))
+
+
+@verb("zone.delete", Scope.ADMINISTER)
+def delete(context: OnFiles, parameters: Delete) -> Zone:
+    """Delete a zone; who sees nothing without it is logged out. The devices stay."""
+    gone = show(context, OneZone(name=parameters.name))
+
+    def without_it(now: Content) -> dict[str, Any]:
+        zones = [zone for zone in now.zones if zone is not _among(now.zones, gone.name)]
+        if not zones and not parameters.open:
+            message = f"{gone.name} is the last zone: without it every initiator sees every device; say --open to do so"
+            raise OperatorError(Failure.REFUSED, message)
+        return {"zones": zones}
+
+    content.change(context, without_it)
+    return gone
+
+
+def _among(zones: list[ZoneSettings], name: str) -> ZoneSettings:
+    return content.found(zones, lambda zone: zone.name == name, f"zone {name}; see: tapebay zone list")
+
+
+def _given(parameters: Members) -> dict[str, Any]:
+    """What was given, as a [[zones]] section has it. Raises OperatorError USAGE."""
+    given = parameters.model_dump(exclude_none=True)
+    made: dict[str, Any] = {"name": given.pop("name")}
+    if "luns" in given:
+        made["luns"] = _luns(given.pop("luns"))
+    if "portal_groups" in given:
+        made["portal_groups"] = [_number(text, "portal group") for text in content.names(given.pop("portal_groups"))]
+    return made | {name: content.names(text) for name, text in given.items()}
+
+
+def _luns(text: str) -> dict[int, str]:
+    luns: dict[int, str] = {}
+    for pair in content.names(text):
+        number, separator, name = pair.partition("=")
+        if not separator:
+            raise OperatorError(Failure.USAGE, f"{pair!r} is no LUN and device; write for example 0=changer,1=drive0")
+        if (lun := _number(number, "LUN")) in luns:
+            raise OperatorError(Failure.USAGE, f"LUN {lun} is given twice")
+        luns[lun] = name.strip()
+    return luns
+
+
+def _number(text: str, what: str) -> int:
+    if not text.strip().isdecimal():
+        raise OperatorError(Failure.USAGE, f"{text!r} is no {what}; write a number")
+    return int(text)
+
+
+def _zone(zone: ZoneSettings) -> Zone:
+    return Zone(
+        name=zone.name,
+        initiators=zone.initiators,
+        accounts=zone.accounts,
+        devices=zone.device_names(),
+        luns={str(lun): name for lun, name in zone.luns.items()},
+        networks=zone.networks,
+        portal_groups=zone.portal_groups,
+        remotes=zone.remotes,
+    )

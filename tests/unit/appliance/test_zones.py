@@ -1,0 +1,247 @@
+"""Zones: who sees what, decided by one pure function, and what the directory makes of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.access.directory import Directory
+from appliance.access.zones import Access, view_for
+from appliance.settings import config_file
+from appliance.settings.advice import advice_on
+from appliance.settings.config_file import ConfigError
+from appliance.settings.settings import ZoneSettings
+from appliance.settings.zones import overlap
+from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.iscsi.directory import Forbidden, Portal, Who
+from tests.unit.iscsi.dummy import Memory
+
+IQN = "iqn.2026-11.io.tapebay:library"
+ALICE, BOB, EVE = "iqn.1993-08.org.debian:alice", "iqn.1993-08.org.debian:bob", "iqn.1993-08.org.debian:eve"
+PORTAL = Portal("127.0.0.1", 3260)
+LUNS = {0: "changer", 1: "drive0", 2: "drive1", 7: "disk"}
+BASE = f"""
+[[portals]]
+listen = "127.0.0.1:3260"
+[[targets]]
+iqn = "{IQN}"
+[[drives]]
+name = "drive0"
+[[drives]]
+name = "drive1"
+[[disks]]
+name = "disk"
+size = "1 MiB"
+lun = 7
+"""
+ACCOUNTS = """
+[[chap.accounts]]
+user = "payroll"
+secret = "twelve chars"
+[[chap.accounts]]
+user = "science"
+secret = "other twelve"
+"""
+ZONES = f"""
+[[zones]]
+name = "first"
+initiators = ["{ALICE}"]
+devices = ["drive0", "changer"]
+[[zones]]
+name = "second"
+initiators = ["{BOB}"]
+devices = ["drive1"]
+"""
+
+
+def access(*zones: dict[str, Any]) -> Access:
+    return Access.of([ZoneSettings(name=f"z{number}", **zone) for number, zone in enumerate(zones)], LUNS)
+
+
+def sees(access: Access, principal: Principal, peer: str = "192.0.2.1", portal: Portal = PORTAL) -> dict[int, str]:
+    return dict(view_for(access, principal, portal, peer).luns)
+
+
+def directory(text: str) -> Directory:
+    settings = config_file.parse(Path("tapebay.toml"), text)
+    return Directory(settings, {name: Memory() for name in settings.device_names()})
+
+
+def who(initiator: str, account: str | None = None, target: str | None = IQN) -> Who:
+    return Who(initiator, bytes(6), target, PORTAL, "192.0.2.1", account)
+
+
+def test_without_zones_everybody_sees_everything() -> None:
+    assert sees(access(), Principal.initiator(EVE)) == LUNS
+    assert view_for(access(), Principal.initiator(EVE), PORTAL, "").remotes is None
+
+
+def test_with_one_zone_who_is_in_none_sees_nothing() -> None:
+    found = access({"initiators": [ALICE], "devices": ["drive0"]})
+    assert sees(found, Principal.initiator(ALICE)) == {1: "drive0"}
+    nothing = view_for(found, Principal.initiator(EVE), PORTAL, "192.0.2.1")
+    assert (dict(nothing.luns), nothing.zones, nothing.remotes) == ({}, (), frozenset())
+    assert nothing.reasons == (f"no zone names initiator {EVE}",)
+
+
+def test_an_account_is_that_account_and_never_its_initiator_s_name() -> None:
+    found = access(
+        {"initiators": [ALICE], "devices": ["drive0"]}, {"accounts": ["payroll", ALICE], "devices": ["disk"]}
+    )
+    assert sees(found, Principal.account("payroll")) == {7: "disk"}
+    assert sees(found, Principal.account(ALICE)) == {7: "disk"}
+    assert sees(found, Principal.initiator(ALICE)) == {1: "drive0"}
+    assert sees(found, Principal.initiator("payroll")) == {}
+    assert sees(access({"initiators": ["*"], "devices": ["disk"]}), Principal.account("payroll")) == {}
+
+
+def test_several_zones_are_seen_together() -> None:
+    found = access(
+        {"initiators": ["iqn.1993-08.org.debian:*"], "devices": ["disk"]},
+        {"initiators": [ALICE], "devices": ["drive1"], "luns": {4: "drive0"}},
+    )
+    assert sees(found, Principal.initiator(ALICE)) == {2: "drive1", 4: "drive0", 7: "disk"}
+    assert sees(found, Principal.initiator(BOB)) == {7: "disk"}
+
+
+def test_a_pattern_means_itself_and_no_regular_expression() -> None:
+    found = access({"initiators": ["iqn.1993-08.org.debian:a?ice"], "devices": ["disk"]})
+    assert sees(found, Principal.initiator(ALICE)) == {7: "disk"}
+    assert sees(found, Principal.initiator("iqn.1993-08.orgXdebian:alice")) == {}
+    assert sees(found, Principal.initiator(f"{ALICE}\n")) == {}
+
+
+@pytest.mark.parametrize(
+    ("peer", "group", "in_it"),
+    [
+        ("192.0.2.77", 2, True),
+        ("::ffff:192.0.2.77", 2, True),
+        ("fe80::1%eth0", 2, True),
+        ("192.0.3.1", 2, False),
+        ("", 2, False),
+        ("not-an-address", 2, False),
+        ("192.0.2.77", 1, False),
+    ],
+)
+def test_a_zone_may_be_for_networks_and_portal_groups(peer: str, group: int, in_it: bool) -> None:
+    found = access(
+        {
+            "initiators": [ALICE],
+            "devices": ["disk"],
+            "networks": ["192.0.2.0/24", "fe80::/10"],
+            "portal_groups": [2],
+        }
+    )
+    portal = Portal("127.0.0.1", 3260, group)
+    assert bool(sees(found, Principal.initiator(ALICE), peer, portal)) is in_it
+
+
+def test_devices_keep_their_luns_whatever_comes_and_goes() -> None:
+    before = sees(access({"initiators": [ALICE], "devices": ["disk", "drive1"]}), Principal.initiator(ALICE))
+    after = sees(
+        access({"initiators": [ALICE], "devices": ["changer", "drive0", "disk", "drive1"]}), Principal.initiator(ALICE)
+    )
+    assert before.items() <= after.items()
+
+
+def test_the_directory_opens_what_the_zone_holds() -> None:
+    found = directory(BASE + ZONES)
+    assert sorted(found.open(who(ALICE)).logical_units) == [0, 1]
+    assert sorted(found.open(who(BOB)).logical_units) == [2]
+    with pytest.raises(Forbidden, match="no zone names initiator iqn"):
+        found.open(who(EVE))
+    assert found.target_names(who(ALICE, target=None)) == [IQN]
+    assert found.target_names(who(EVE, target=None)) == [], "discovery shows only what it could log in to"
+
+
+def test_a_target_s_own_luns_hold_and_bound_the_zones() -> None:
+    text = BASE.replace(f'iqn = "{IQN}"', f'iqn = "{IQN}"\nluns = {{ 3 = "drive1", 5 = "drive0" }}') + ZONES
+    assert sorted(directory(text).open(who(ALICE)).logical_units) == [5]
+    with pytest.raises(Forbidden, match=r"no device of .* is in zone second"):
+        directory(text.replace('"drive1"]', '"disk"]')).open(who(BOB))
+
+
+def test_accounts_in_zones() -> None:
+    text = BASE + ACCOUNTS + '[[zones]]\nname = "money"\naccounts = ["payroll"]\ndevices = ["disk"]\n'
+    found = directory(text)
+    assert found.authentication(who(ALICE))
+    view = found.open(who(ALICE, "payroll"))
+    assert (view.principal, sorted(view.logical_units)) == (Principal.account("payroll"), [7])
+    with pytest.raises(Forbidden, match="no zone names account science"):
+        found.open(who(ALICE, "science"))
+    with pytest.raises(Forbidden, match="has not proved"):
+        found.open(who(ALICE))
+    assert found.target_names(who(ALICE, "science", None)) == []
+    assert found.target_names(who(ALICE, "payroll", None)) == [IQN]
+
+
+def test_beside_accounts_a_zone_may_know_initiators_by_name() -> None:
+    text = BASE + ACCOUNTS.replace("user =", f'initiator = "{BOB}"\nuser =') + ZONES
+    found = directory(text)
+    assert not found.authentication(who(ALICE))
+    assert sorted(found.open(who(ALICE)).logical_units) == [0, 1]
+    assert found.authentication(who(BOB)), "it has an account, so its name alone is nothing"
+    with pytest.raises(Forbidden):
+        found.authentication(who(EVE))
+    with pytest.raises(Forbidden, match="has not proved"):
+        found.open(who(ALICE, "payroll"))
+
+
+@pytest.mark.parametrize(
+    ("zones", "problem"),
+    [
+        ('[[zones]]\nname = "z"\ndevices = ["tape"]\n', "zone z: there is no device 'tape'; the library has changer"),
+        ('[[zones]]\nname = "z"\naccounts = ["nobody"]\n', "zone z: there is no account 'nobody'"),
+        ('[[zones]]\nname = "z"\n[[zones]]\nname = "z"\n', "zone name 'z' is given 2 times"),
+        ('[[zones]]\nname = "z"\nluns = { 1 = "disk", 2 = "disk" }\n', "zone z: a device has two LUNs"),
+        ('[[zones]]\nname = "z"\ninitiators = ["alice"]\n', "'alice' is not an iSCSI name"),
+        ('[[zones]]\nname = "z"\ninitiators = ["iqn *"]\n', "'iqn \\*' is no pattern"),
+        ('[[zones]]\nname = "z"\nnetworks = ["here"]\n', "'here' is no network"),
+        (
+            '[[zones]]\nname = "z"\ndevices = ["drive0"]\nluns = { 1 = "disk" }\n',
+            "zone z: .* have one LUN, 1",
+        ),
+        (
+            '[[zones]]\nname = "a"\ninitiators = ["*:alice"]\nluns = { 1 = "disk" }\n'
+            '[[zones]]\nname = "b"\ninitiators = ["iqn.1993-08.*"]\ndevices = ["drive0"]\n',
+            "zones a and b may both be one initiator's, and disk is LUN 1 in the first, drive0 is LUN 1 in the second",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(zones: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        directory(BASE + zones)
+
+
+def test_zones_that_nobody_shares_may_use_one_number_twice() -> None:
+    text = f'[[zones]]\nname = "a"\ninitiators = ["{ALICE}"]\nluns = {{ 0 = "disk" }}\n'
+    text += f'[[zones]]\nname = "b"\ninitiators = ["{BOB}"]\nluns = {{ 0 = "drive1" }}\n'
+    found = directory(BASE + text)
+    assert sorted(found.open(who(ALICE)).logical_units) == sorted(found.open(who(BOB)).logical_units) == [0]
+    assert found.open(who(ALICE)).logical_units[0] is not found.open(who(BOB)).logical_units[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "may"),
+    [
+        ("a*", "*b", True), ("a*", "b*", False), ("a?c", "ab*", True), ("a?", "a", False), ("*", "x", True),
+        ("a*c", "a*d", False), ("?*?", "a", False), ("?*?", "*", True), ("ab", "ab", True), ("*ab*", "a*b", True),
+    ],
+)  # fmt: skip
+def test_whether_two_patterns_have_a_name_in_common(one: str, other: str, may: bool) -> None:
+    assert overlap(one, other) is overlap(other, one) is may
+
+
+def advice(text: str) -> str:
+    return "\n".join(advice_on(config_file.parse(Path("tapebay.toml"), text)))
+
+
+def test_advice_on_zones() -> None:
+    assert advice(BASE) == ""
+    text = advice(BASE + ACCOUNTS + ZONES + '[[zones]]\nname = "empty"\n')
+    assert "disk is in no zone: no initiator sees it" in text
+    assert "zone empty names no initiators and no accounts" in text
+    assert f"zone first: initiator {ALICE} is asked for a CHAP account (payroll)" in text
+    public = BASE.replace("127.0.0.1", "0.0.0.0")
+    assert "no zones: every account sees every device" in advice(public + ACCOUNTS)
+    assert "whoever reaches it may be in zone first or second" in advice(public + ZONES)
