@@ -168,8 +168,8 @@ class LogicalUnit(Part):
                 self.reservations.check(task.nexus, row.reservation)
             if waiting is not None:
                 self._report_attention(task.nexus)
-            if task.view is not None and task.view.permissions and not task.view.permits(task.lun, row.permission):
-                raise CheckCondition(sense.ACCESS_DENIED)
+            if task.view is not None and task.view.permissions:
+                task.view.check(task.lun, row.permission)
             if task.cdb[row.control_byte] & 1 << NACA_BIT:
                 raise CheckCondition(sense.INVALID_FIELD_IN_CDB, Bits(row.command.length - 1, NACA_BIT, 1))
             if row.needs_medium and not self.medium_usable:
@@ -190,8 +190,8 @@ class LogicalUnit(Part):
         """The row's legality for what is done without that command, for whoever sent the one at hand: a copy. Raises
         CheckCondition, Conflict."""
         self.reservations.check(task.nexus, row.reservation)
-        if task.view is not None and not task.view.permits_with(self, row.permission):
-            raise CheckCondition(sense.ACCESS_DENIED)
+        if task.view is not None:
+            task.view.check_with(self, row.permission)
         if row.needs_medium and not self.medium_usable:
             self.check_medium(row)
         if row.writes and not self.writable:

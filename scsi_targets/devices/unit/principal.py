@@ -32,6 +32,11 @@ class Principal:
         """Who proved to know the secret of a CHAP account."""
         return cls(PrincipalKind.ACCOUNT, user)
 
+    @classmethod
+    def key(cls, grant: str) -> Principal:
+        """Who holds a key of a grant."""
+        return cls(PrincipalKind.KEY, grant)
+
     def __str__(self) -> str:
         return f"{self.kind.value} {self.name}"
 

@@ -13,6 +13,8 @@ from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.primary import no_such_logical_unit
 from scsi_targets.devices.unit.principal import Permission, Principal
 from scsi_targets.devices.unit.task import Nexus, Response, Task
+from scsi_targets.t10 import sense
+from scsi_targets.t10.sense import CheckCondition
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +57,17 @@ class View:
     def permits_with(self, unit: LogicalUnit, use: Permission) -> bool:
         """Whether a logical unit may be used so under any of its numbers."""
         return not self.permissions or any(self.permits(lun, use) for lun in self.luns_of(unit))
+
+    def check(self, lun: int, use: Permission) -> None:
+        """Asked for each command, under the logical unit's lock, of a view with permissions. Raises CheckCondition:
+        ACCESS DENIED when the logical unit may not be used so."""
+        if not self.permits(lun, use):
+            raise CheckCondition(sense.ACCESS_DENIED)
+
+    def check_with(self, unit: LogicalUnit, use: Permission) -> None:
+        """The same for a logical unit that a copy names, under any of its numbers."""
+        if not self.permits_with(unit, use):
+            raise CheckCondition(sense.ACCESS_DENIED)
 
     # ---- commands ------------------------------------------------------------------------------------------------
 

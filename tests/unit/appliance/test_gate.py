@@ -1,0 +1,288 @@
+"""The gate: whom a key lets in, to what, and for how long."""
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.access.directory import Directory
+from appliance.access.gate import TOLERANCE_MS, Gate, GatedDirectory
+from appliance.access.keys import Capability, GrantedUnit, Key, WorkingKeys, initiator_hash, name_of, volume_hash
+from appliance.settings import config_file
+from datamover.initiator import Credentials, InitiatorError, Session
+from scsi_targets.devices.unit.principal import Permission, Principal, PrincipalKind
+from scsi_targets.devices.unit.view import View
+from scsi_targets.iscsi.directory import Forbidden, Portal, Who
+from scsi_targets.iscsi.limits import Limits
+from scsi_targets.iscsi.server import Server
+from scsi_targets.t10.sense import CheckCondition
+from tests.support import packages
+from tests.unit.iscsi.dummy import Memory, Store
+
+TARGET, LEGACY = "iqn.2026-11.io.tapebay:gate", "iqn.2026-11.io.tapebay:legacy"
+HOST, OTHER = "iqn.1993-08.org.debian:host", "iqn.1993-08.org.debian:other"
+PORTAL = Portal("127.0.0.1", 0)
+NOW_MS = 1_800_000_000_000
+EXPIRY_MS = NOW_MS + 900_000
+GRANT = b"grant-01"
+DENIED, BECOMING_READY = (5, 0x20, 2), (2, 4, 1)
+SEED = 20261129
+
+
+@dataclass
+class Cartridge:
+    """As much of one as a gate asks for."""
+
+    barcode: str
+
+
+class Drive(Memory):
+    """A logical unit that holds a cartridge."""
+
+    cartridge: Cartridge | None = None
+
+
+class World:
+    """A gate with two drives, and clocks that tests set."""
+
+    def __init__(self) -> None:
+        self.monotonic, self.wall = 1000.0, NOW_MS / 1000
+        self.keys = WorkingKeys.new()
+        self.gate = Gate(TARGET, [PORTAL], self.keys, clock=lambda: self.monotonic, wall_clock=lambda: self.wall)
+        self.drives = {1: Drive("D1"), 2: Drive("D2")}
+        self.gate.show(self.drives)
+
+    def key(self, *units: GrantedUnit, host: str = HOST, grant: bytes = GRANT, tag: bytes = bytes(4)) -> Key:
+        units = units or (GrantedUnit(1, Permission.ALL, volume_hash("A00001L6")),)
+        return self.keys.mint(TARGET, Capability(0, EXPIRY_MS, grant, initiator_hash(host), units, tag))
+
+    def lend(self, *, seconds: float = 60, mounted: bool = True) -> None:
+        self.gate.extend(GRANT, seconds, EXPIRY_MS, mounted=mounted)
+
+    def open(self, key: Key, host: str = HOST, isid: int = 1, portal: Portal = PORTAL) -> View:
+        return self.gate.open(Who(host, isid.to_bytes(6, "big"), TARGET, portal, "192.0.2.1", key.name))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def refusal(view: View, lun: int, use: Permission) -> tuple[int, int, int] | None:
+    try:
+        view.check(lun, use)
+    except CheckCondition as refused:
+        code = refused.sense.code
+        return code.key, code.asc, code.ascq
+    return None
+
+
+def test_a_key_shows_what_was_granted_under_the_same_number_and_nothing_else(world: World) -> None:
+    view = world.open(world.key(GrantedUnit(2, Permission.READ_DATA)))
+    assert dict(view.logical_units) == {2: world.drives[2]}
+    assert view.principal == Principal(PrincipalKind.KEY, GRANT.hex())
+    assert refusal(view, 2, Permission.READ_DATA) is None
+    assert refusal(view, 2, Permission.WRITE_DATA) == DENIED
+
+
+def test_a_key_is_for_its_volume(world: World) -> None:
+    world.lend()
+    view, drive = world.open(world.key()), world.drives[1]
+    for barcode, expected in (("A00001L6", None), ("A00002L6", DENIED), ("A00001L6", None)):
+        drive.cartridge = Cartridge(barcode)
+        assert refusal(view, 1, Permission.READ_DATA) == expected
+        assert refusal(view, 1, Permission(0)) is None  # INQUIRY
+    drive.cartridge = None
+    assert refusal(view, 1, Permission.READ_DATA) is None  # the drive says itself that it is empty
+
+
+def test_the_drive_becomes_ready_until_it_is_mounted(world: World) -> None:
+    world.lend(mounted=False)
+    view = world.open(world.key())
+    world.drives[1].cartridge = Cartridge("A00002L6")  # of whoever was there before
+    assert refusal(view, 1, Permission.READ_PARAMETERS) == BECOMING_READY
+    world.drives[1].cartridge = Cartridge("A00001L6")
+    world.lend(mounted=True)
+    assert refusal(view, 1, Permission.READ_PARAMETERS) is None
+
+
+def test_expiry_bounds_the_first_login_only(world: World) -> None:
+    world.wall = (EXPIRY_MS + TOLERANCE_MS + 1) / 1000
+    with pytest.raises(Forbidden, match="expired before its first login"):
+        world.open(world.key())
+    world.wall = (EXPIRY_MS + TOLERANCE_MS - 1) / 1000
+    world.lend(seconds=3600)
+    world.open(world.key())
+    world.wall += 1800
+    world.open(world.key())  # a connection that broke comes back
+    world.monotonic += 3600
+    with pytest.raises(Forbidden, match=r"lease of grant .* has ended"):
+        world.open(world.key())
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_key_is_for_one_session(world: World, mounted: bool) -> None:
+    world.lend(mounted=mounted)
+    key = world.key()
+    world.open(key)
+    with pytest.raises(Forbidden, match="one session"):
+        world.open(key, isid=2)
+    with pytest.raises(Forbidden, match="one session"):
+        world.open(key, portal=Portal("127.0.0.1", 1, 2))
+    world.open(key)
+
+
+def test_a_key_is_for_its_initiator(world: World) -> None:
+    with pytest.raises(Forbidden, match="another initiator"):
+        world.open(world.key(), host=OTHER)
+    world.open(world.key())  # nothing was bound by it
+
+
+def test_what_ends_a_grant(world: World) -> None:
+    world.lend()
+    view = world.open(world.key())
+    world.gate.end(GRANT, EXPIRY_MS)
+    assert refusal(view, 1, Permission.WRITE_DATA) == DENIED
+    world.lend()  # too late
+    with pytest.raises(Forbidden, match="over or revoked"):
+        world.open(world.key())
+    tagged = world.key(grant=b"grant-02", tag=b"tag1")
+    world.open(tagged)
+    world.gate.deny_tag(b"tag1")
+    with pytest.raises(Forbidden, match="revoked"):
+        world.open(tagged)
+    other = world.key(grant=b"grant-03")
+    world.gate.keys = world.keys.rotated().rotated()
+    with pytest.raises(Forbidden, match="working key"):
+        world.open(other)
+
+
+def test_the_deny_list_does_not_grow_for_ever(world: World) -> None:
+    for number in range(100):
+        world.gate.end(number.to_bytes(8, "big"), NOW_MS)
+    world.wall += 3600
+    world.gate.end(GRANT, EXPIRY_MS + 3600_000)
+    assert list(world.gate._denied) == [GRANT]
+
+
+def test_nobody_enters_without_a_key(world: World) -> None:
+    for account in (None, "backup", "ak1.", "ak1.AAAA"):
+        with pytest.raises(Forbidden):
+            world.gate.open(Who(HOST, bytes(6), TARGET, PORTAL, "", account))
+        assert world.gate.credentials(Who(HOST, bytes(6), TARGET, PORTAL), account or "") is None
+
+
+def test_ten_thousand_replayed_keys_none_of_which_is_let_in(world: World) -> None:
+    """A key that is good, shown by somebody else, later, or after its end. The secret was proved each time."""
+    randomness, key = random.Random(SEED), world.key()
+    world.lend()
+    world.open(key)
+    for _ in range(10_000):
+        kind = randomness.randrange(4)
+        isid = randomness.randrange(2, 1 << 48)
+        if kind == 0:
+            attempt: dict[str, Any] = {"host": f"{OTHER}{isid}", "isid": 1}
+        elif kind == 1:
+            attempt = {"isid": isid}
+        elif kind == 2:
+            attempt = {"portal": Portal("127.0.0.1", 0, randomness.randrange(2, 1 << 16))}
+        else:
+            ended = isid.to_bytes(8, "big")
+            world.gate.end(ended, EXPIRY_MS)
+            attempt = {}
+        shown = world.key(grant=ended) if kind == 3 else key
+        with pytest.raises(Forbidden):
+            world.open(shown, **attempt)
+    world.open(key)
+
+
+# ---- over iSCSI ------------------------------------------------------------------------------------------------------
+
+SETTINGS = f"""
+[[portals]]
+listen = "127.0.0.1:0"
+[[targets]]
+iqn = "{LEGACY}"
+"""
+
+
+@contextmanager
+def served(world: World) -> Iterator[tuple[Server, str]]:
+    packages.require("libiscsi7")
+    settings = config_file.parse(Path("tapebay.toml"), SETTINGS)
+    rest = Directory(settings, dict.fromkeys(settings.device_names(), world.drives[1]))
+    world.gate._portals = rest.all_portals
+    server = Server(GatedDirectory(rest, world.gate), rest.all_portals, Limits(logout_grace_seconds=0.2))
+    (address,) = server.start()
+    try:
+        yield server, f"{address[0]}:{address[1]}"
+    finally:
+        server.stop()
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def login(portal: str, key: Key, host: str = HOST, target: str = TARGET, *, mutual: bool = False) -> Session:
+    proof = (TARGET, key.mutual_secret) if mutual else (None, None)
+    return Session(
+        portal, target, initiator_name=host, credentials=Credentials(key.name, key.secret, *proof), timeout_seconds=20
+    )
+
+
+def test_a_real_initiator_logs_in_with_a_key(world: World) -> None:
+    with served(world) as (_, portal), login(portal, world.key(), mutual=True) as session:
+        results = [session.command(lun, bytes(6)) for lun in (1, 1)]  # the first takes the unit attention
+        assert [result.status for result in results] == [2, 0]
+        assert session.command(2, bytes(6)).sense[2:14:10] == bytes([5, 0x25])
+
+
+def test_legacy_targets_are_as_they_were(world: World) -> None:
+    with served(world) as (_, portal):
+        with Session(portal, LEGACY, initiator_name=HOST, timeout_seconds=20) as session:
+            session.command(0, bytes(6))
+            assert session.command(0, bytes(6)).status == 0
+        with pytest.raises(InitiatorError):
+            Session(portal, TARGET, initiator_name=HOST, timeout_seconds=20)
+
+
+def test_a_name_or_secret_that_is_not_right_is_refused(world: World) -> None:
+    key = world.key()
+    longer = name_of(
+        Capability(0, EXPIRY_MS * 2, GRANT, initiator_hash(HOST), (GrantedUnit(1, Permission.ALL),)).encode()
+    )
+    with served(world) as (_, portal):
+        for wrong in (
+            dataclasses.replace(key, secret="A" * 16),
+            dataclasses.replace(key, secret=key.mutual_secret),
+            dataclasses.replace(key, name=longer),
+            dataclasses.replace(key, name="backup"),
+        ):
+            with pytest.raises(InitiatorError):
+                login(portal, wrong)
+        login(portal, key).close()
+
+
+def test_revoked_while_it_is_used(world: World) -> None:
+    with served(world) as (server, portal):
+        session = login(portal, world.key())
+        session.command(1, bytes(6))
+        world.gate.end(GRANT, EXPIRY_MS)
+        result = session.command(1, Store.encode(), b"x" * 512)
+        assert (result.status, result.sense[2] & 0xF, result.sense[12], result.sense[13]) == (2, *DENIED)
+        server.views_changed()
+        assert eventually(lambda: not server.sessions())
+        session.close()
+        assert world.drives[1].kept == b""
+        with pytest.raises(InitiatorError):
+            login(portal, world.key())
