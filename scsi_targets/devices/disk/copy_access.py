@@ -8,12 +8,15 @@ from scsi_targets.devices.copying.access import DiskAccess
 from scsi_targets.devices.copying.local import LocalAccess
 from scsi_targets.t10 import sbc, sense
 from scsi_targets.t10.sense import CheckCondition
+from vlib_images.disk.image import Provisioning
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from scsi_targets.devices.disk.storage import BlockStorage
     from scsi_targets.devices.unit.task import Task
+
+ZEROS = memoryview(bytes(1 << 20))
 
 
 class BlockDeviceAccess(LocalAccess, DiskAccess):
@@ -27,6 +30,7 @@ class BlockDeviceAccess(LocalAccess, DiskAccess):
         super().__init__(disk, task)
         self._disk = disk
         self.block_length = disk.block_length
+        self._data_until = 0  # where the run of data ends that the last look found: within it nothing is looked up
 
     def check_range(self, address: int, count: int, *, writes: bool) -> None:
         if self._disk.accessible and count and address + count > self._disk.capacity:
@@ -36,14 +40,39 @@ class BlockDeviceAccess(LocalAccess, DiskAccess):
     def read_into(self, buffer: Buffer, offset: int, /) -> None:
         with self.command(self.reading), self._disk.gate.shared:
             self._check(buffer, offset, writes=False)
-            self._disk.medium.read_into(buffer, offset)
+            view = memoryview(buffer)
+            if self._holds_nothing(offset, view.nbytes):
+                _clear(view)
+            else:
+                self._disk.medium.read_into(view, offset)
 
     def write(self, buffer: Buffer, offset: int, /) -> None:
         with self.command(self.writing), self._disk.gate.shared:
             self._check(buffer, offset, writes=True)
             self._disk.medium.write(buffer, offset, durable=not self._disk.writeback_cache)
 
+    def _holds_nothing(self, offset: int, length: int) -> bool:
+        """Whether all of a range is without data now: it is zeros, and its storage is left in peace. Only runs of data
+        are remembered, as another initiator may write to what was empty a moment ago."""
+        if offset + length <= self._data_until:
+            return False
+        medium = self._disk.medium
+        for extent in medium.extents(offset, medium.size_bytes - offset):
+            end = extent.offset + extent.length
+            if extent.state is Provisioning.MAPPED:
+                self._data_until = end
+                break
+            if end >= offset + length:
+                return True
+        return False
+
     def _check(self, buffer: Buffer, offset: int, *, writes: bool) -> None:
         self._guest.check()  # a reset that came since has waited for the gate
         first, end = offset // self.block_length, offset + memoryview(buffer).nbytes
         self.check_range(first, -(-end // self.block_length) - first, writes=writes)
+
+
+def _clear(view: memoryview) -> None:
+    for at in range(0, len(view), len(ZEROS)):
+        part = view[at : at + len(ZEROS)]
+        part[:] = ZEROS[: len(part)]
