@@ -12,7 +12,7 @@ to 6.25). Encoding is as complete as decoding, so initiators build their paramet
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from scsi_targets.t10.fields import Bits, Command, Octets, Structure
 
@@ -30,6 +30,12 @@ HOLD, MAY_DISCARD, NO_LIST_IDENTIFIER = 0b00, 0b10, 0b11
 
 class ExtendedCopyLid1(Command, opcode=0x83, service_action=0x00, length=16):
     """EXTENDED COPY(LID1), SPC-5 6.5."""
+
+    parameter_list_length = Bits(10, 7, 32)
+
+
+class ExtendedCopyLid4(Command, opcode=0x83, service_action=0x01, length=16):
+    """EXTENDED COPY(LID4), SPC-5 6.4."""
 
     parameter_list_length = Bits(10, 7, 32)
 
@@ -80,6 +86,27 @@ class ParameterListHeader(Structure, length=16):
     cscd_descriptor_list_length = Bits(2, 7, 16)
     segment_descriptor_list_length = Bits(8, 7, 32)
     inline_data_length = Bits(12, 7, 32)
+
+
+class ParameterListHeaderLid4(Structure, length=48):
+    """EXTENDED COPY(LID4) parameter list header (SPC-5 6.4.2). By the fields named header_... it looks like a LID1 list
+    with one CSCD descriptor of a type, FFh, that there is none of."""
+
+    parameter_list_format = Bits(0, 7, 8, default=1)
+    sequential_striped = Bits(1, 5, 1)
+    list_id_usage = Bits(1, 4, 2)
+    priority = Bits(1, 2, 3)
+    header_cscd_descriptor_list_length = Bits(2, 7, 16, default=0x20)
+    good_with_sense = Bits(15, 1, 1)
+    immediate = Bits(15, 0, 1)
+    header_cscd_descriptor_type_code = Bits(16, 7, 8, default=0xFF)
+    list_identifier = Bits(20, 7, 32)
+    cscd_descriptor_list_length = Bits(42, 7, 16)
+    segment_descriptor_list_length = Bits(44, 7, 16)
+    inline_data_length = Bits(46, 7, 16)
+
+
+AnyListHeader: TypeAlias = ParameterListHeader | ParameterListHeaderLid4
 
 
 class CscdDescriptor(Structure, length=CSCD_DESCRIPTOR_LENGTH):
@@ -319,15 +346,19 @@ def parameter_list(
     list_identifier: int = 0,
     list_id_usage: int = HOLD,
     priority: int = 1,
+    form: type[AnyListHeader] = ParameterListHeader,
+    **fields: int,
 ) -> bytes:
-    """An EXTENDED COPY(LID1) parameter list of encoded descriptors."""
-    header = ParameterListHeader.encode(
+    """A parameter list of encoded descriptors for EXTENDED COPY(LID1), or with `form` ParameterListHeaderLid4 for
+    EXTENDED COPY(LID4); `fields` are others of its header."""
+    header = form.encode(
         list_identifier=list_identifier,
         list_id_usage=list_id_usage,
         priority=priority,
         cscd_descriptor_list_length=sum(map(len, cscds)),
         segment_descriptor_list_length=sum(map(len, segments)),
         inline_data_length=len(inline_data),
+        **fields,
     )
     return b"".join((header, *cscds, *segments, inline_data))
 

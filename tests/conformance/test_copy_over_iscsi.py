@@ -68,6 +68,22 @@ def test_copy_and_read_back(site, server, lun):
         assert b"".join(blocks) == site.disk_data
 
 
+def test_a_copy_with_a_long_list_identifier(site, server):
+    form = copy.ParameterListHeaderLid4
+    data = copy.parameter_list(
+        site.descriptors, [block_to_stream(65536, BLOCKS)], list_identifier=0xC0FFEE42, form=form, good_with_sense=1
+    )
+    with session(server) as alpha:
+        result = alpha.command(DISK, copy.ExtendedCopyLid4.encode(parameter_list_length=len(data)), data)
+        assert (result.status, result.residual) == (0, 0)
+        status = copy.ReceiveCopyStatusLid4.encode(list_identifier=0xC0FFEE42, allocation_length=64)
+        said = bytes(alpha.command(DISK, status, data_in_length=64).data)
+        assert said[:6] == bytes.fromhex("00000030 01 01")
+        assert said[8:32] == bytes.fromhex("fffffffe 00 14 12 00 0000000000200000 0001 000000000000")
+        assert said[32:50] == bytes.fromhex("70 00 0f 00000000 0a 00000001 00 20 00 000000")
+    assert b"".join(site.written()) == site.disk_data
+
+
 def test_a_failure_brings_its_forwarded_sense(site, server):
     site.tape.loaded.write_filemarks(1)
     site.tape.loaded.rewind()

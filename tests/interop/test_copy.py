@@ -1,4 +1,4 @@
-"""sg_raw on a Linux guest sends EXTENDED COPY.
+"""sg_raw on a Linux guest sends EXTENDED COPY, and sg_xcopy writes its own.
 
 The tape then has the disk's bytes, and none of them passed through the guest.
 """
@@ -69,3 +69,23 @@ def test_extended_copy_puts_the_disk_on_the_tape(appliance: Appliance, tmp_path:
     assert "Operation completed without errors" in done["status"]
     tape_blocks = -(-BLOCKS * 512 // TAPE_BLOCK)
     assert done["filemark"] == f"At block {tape_blocks + 1}.\n"
+
+
+@pytest.mark.parametrize("sent_to", ["--on_src", "--on_dst"])
+def test_sg_xcopy_copies_on_a_disk(appliance: Appliance, sent_to: str) -> None:
+    """The list is of sg3_utils' making: what it reads of limits and designators decides what is in it."""
+    packages.require("sg3-utils")
+    data = fill_disk(appliance)
+    skip, seek, count = 17, 80_000, 5_000
+    copying = f"if=$DISK_SG of=$DISK_SG bs=512 skip={skip} seek={seek} count={count} bpt=2048 list_id=9 id_usage=hold"
+    done = run_in_guest(
+        appliance,
+        [
+            Step("copy", f"sg_xcopy {sent_to} {copying}"),
+            Step("status", "sg_copy_results --status --list_id=9 $DISK_SG"),
+            Step("read", f"dd if=$DISK bs=512 skip={seek} count={count} 2>/dev/null | sha256sum"),
+        ],
+    )
+    assert "5000+0 records" in done["copy"], done.transcript()
+    assert "Operation completed without errors" in done["status"]
+    assert done["read"].split()[0] == hashlib.sha256(data[skip * 512 :][: count * 512]).hexdigest()

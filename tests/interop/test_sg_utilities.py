@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.interop.guest import Step
+from tests.interop.guest import INITIATOR_NAME, Step
 from tests.interop.session import run_in_guest
 from tests.support import packages
 from tests.support.appliance import Appliance
@@ -87,7 +87,10 @@ def test_sg_utilities_are_content(appliance: Appliance) -> None:
         assert "there are NO registered reservation keys" in done[f"{device}: keys before"]
         assert "0xabc123" in done[f"{device}: keys"]
         assert "Exclusive Access" in done[f"{device}: reservation"]
-        assert "active/optimized" in done[f"{device}: target port groups"]
+        for answer in ("Key=0xabc123", "Reservation holder", "Exclusive Access", "iSCSI", INITIATOR_NAME):
+            assert answer in done[f"{device}: full status"], answer
+        assert "Persist Through Power Loss Capable (PTPL_C): 1" in done[f"{device}: capabilities"]
+        assert done[f"{device}: target port groups"].count("active/optimized") == 2  # without and with the header
     assert "Write(6)" in done["tape: operation codes"]
     assert "Extended copy" in done["disk: operation codes"]
     assert "Move medium" in done["changer: operation codes"]

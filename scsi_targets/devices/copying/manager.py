@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from scsi_targets.devices.copying import limits as copy_limits
 from scsi_targets.devices.copying.access import Copyable
 from scsi_targets.devices.copying.operation import Operation
-from scsi_targets.devices.copying.parameters import parse
+from scsi_targets.devices.copying.parameters import Parameters, parse
 from scsi_targets.devices.copying.records import CopyRecord, CopyRecords
 from scsi_targets.devices.copying.segments import implemented
 from scsi_targets.devices.unit import task as status
@@ -25,10 +25,16 @@ from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.devices.unit.task_set import DEFERRED
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
+from scsi_targets.t10.fields import Command
 from scsi_targets.t10.sense import CheckCondition
 
 # A copy of terabytes takes hours; this is what initiators are told to wait.
 COPY_TIMEOUT_SECONDS = 24 * 3600
+# What the parameter list of each EXTENDED COPY command begins with.
+LIST_HEADERS: dict[type[Command], type[copy.AnyListHeader]] = {
+    copy.ExtendedCopyLid1: copy.ParameterListHeader,
+    copy.ExtendedCopyLid4: copy.ParameterListHeaderLid4,
+}
 
 
 class CopyDevice(Copyable, Protocol):
@@ -73,19 +79,23 @@ class CopyManager(Part):
     # ---- EXTENDED COPY ---------------------------------------------------------------------------------------------
 
     @handles(
+        copy.ExtendedCopyLid4, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS, concurrent=True,
+        while_busy=True,
+        timeout_seconds=COPY_TIMEOUT_SECONDS,
+    )  # fmt: skip
+    @handles(
         copy.ExtendedCopyLid1, permission=Permission.WRITE_PARAMETERS, reservation=CONFLICTS, concurrent=True,
         while_busy=True,
         timeout_seconds=COPY_TIMEOUT_SECONDS,
     )  # fmt: skip
-    def extended_copy(self, cdb: copy.ExtendedCopyLid1, task: Task) -> Response:
-        length = cdb.parameter_list_length
+    def extended_copy(self, cdb: copy.ExtendedCopyLid1 | copy.ExtendedCopyLid4, task: Task) -> Response:
+        length, form = cdb.parameter_list_length, LIST_HEADERS[type(cdb)]
         if not length:
             return Response()
-        field = copy.ExtendedCopyLid1.parameter_list_length
-        parameter_list(task, min(length, copy.ParameterListHeader.length), field)
-        parameters = parse(task.data()[:length], self._types)
+        parameter_list(task, min(length, form.length), type(cdb).parameter_list_length)
+        parameters = parse(task.data()[:length], self._types, form)
         identifier = parameters.header.list_identifier if parameters.remembered else None
-        record = self._copies.begin(task.nexus, identifier)
+        record = self._copies.begin(task.nexus, identifier, cdb.service_action or 0)
         try:
             operation = Operation(parameters, task, self._reachable(task), self._device, record)
         except CheckCondition as refusal:
@@ -94,17 +104,26 @@ class CopyManager(Part):
             self._copies.drop(record)
             raise
         operation.begin()
-        response = self._device.defer(task, lambda: self._run(operation, record, task))
+        success = Response(sense=self._sense_with_good(parameters), data_length=len(task.data()))
+        response = self._device.defer(task, lambda: self._run(operation, record, success))
         if response is not DEFERRED:  # there are too many
             operation.end()
             self._copies.drop(record)
         return response
 
-    def _run(self, operation: Operation, record: CopyRecord, task: Task) -> Response:
+    def _sense_with_good(self, parameters: Parameters) -> bytes:
+        """What goes with GOOD status when the list asks for it by G_SENSE (SPC-5 6.4.2)."""
+        header = parameters.header
+        if not (isinstance(header, copy.ParameterListHeaderLid4) and header.good_with_sense):
+            return b""
+        code = sense.EXTENDED_COPY_INFORMATION_AVAILABLE
+        return sense.Sense(code, command_specific=len(parameters.segments)).encode(self._device.descriptor_sense)
+
+    def _run(self, operation: Operation, record: CopyRecord, success: Response) -> Response:
         response = Response(status.TASK_ABORTED)
         try:
             operation.run()
-            response = Response(data_length=len(task.data()))
+            response = success
         except CheckCondition as refusal:
             response = self._refused(refusal)
         finally:
@@ -161,7 +180,7 @@ class CopyManager(Part):
         return reply(copy_limits.operating_parameters(self._types), cdb.allocation_length)
 
     def _drop_if_told(self, nexus: Nexus, list_identifier: int, record: CopyRecord) -> None:
-        if record.status_reported and (record.details_reported or not record.sense_data):
+        if record.status_reported and (record.details_reported or not record.status):
             self._copies.forget(nexus, list_identifier)
 
     @vpd_page(0x8F)

@@ -1,4 +1,4 @@
-"""EXTENDED COPY parameter lists: everything that is checked before anything is copied (SPC-5 5.17.7.3, 6.4)."""
+"""EXTENDED COPY parameter lists: everything that is checked before anything is copied (SPC-5 5.17.7.3, 6.4, 6.5)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ from scsi_targets.devices.copying.cscds import Described, describe
 from scsi_targets.devices.copying.refusals import invalid
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
-from scsi_targets.t10.copy_descriptors import ParameterListHeader, SegmentDescriptor
+from scsi_targets.t10.copy_descriptors import (
+    AnyListHeader,
+    ParameterListHeader,
+    ParameterListHeaderLid4,
+    SegmentDescriptor,
+)
 from scsi_targets.t10.sense import CheckCondition
 
 RESERVED_USAGE = 0b01
+# What says that a list is a LID4 list; and a copy that goes on when its command has ended there is none of.
+PRESCRIBED_LID4 = {
+    ParameterListHeaderLid4.parameter_list_format: 1,
+    ParameterListHeaderLid4.header_cscd_descriptor_list_length: copy.CSCD_DESCRIPTOR_LENGTH,
+    ParameterListHeaderLid4.header_cscd_descriptor_type_code: 0xFF,
+    ParameterListHeaderLid4.immediate: 0,
+}
 DESCRIPTOR_HEAD_BYTES = DESCRIPTOR_ALIGNMENT = 4
 
 
@@ -23,7 +35,7 @@ class Parameters:
 
     data: memoryview
 
-    header: ParameterListHeader
+    header: AnyListHeader
     cscds: list[Described]
     segments: list[tuple[int, SegmentDescriptor]]
     inline_data: memoryview
@@ -34,45 +46,59 @@ class Parameters:
         return self.header.list_id_usage != copy.NO_LIST_IDENTIFIER
 
 
-def parse(data: memoryview, types: limits.SegmentTypes = SegmentDescriptor.types) -> Parameters:
-    """Takes a parameter list apart; `types`: the segment descriptors that are supported. Raises CheckCondition."""
-    if len(data) < ParameterListHeader.length:
+def parse(
+    data: memoryview,
+    types: limits.SegmentTypes = SegmentDescriptor.types,
+    form: type[AnyListHeader] = ParameterListHeader,
+) -> Parameters:
+    """Takes a parameter list apart; `types`: the segment descriptors that are supported, `form`: what it begins with.
+    Raises CheckCondition."""
+    if len(data) < form.length:
         raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
-    header = ParameterListHeader.decode(data)
+    header = form.decode(data)
+    if isinstance(header, ParameterListHeaderLid4):
+        _check_prescribed(header)
     _check_header(header, len(data))
-    segments_at = ParameterListHeader.length + header.cscd_descriptor_list_length
+    segments_at = form.length + header.cscd_descriptor_list_length
     inline_at = segments_at + header.segment_descriptor_list_length
     return Parameters(
         data,
         header,
-        _cscds(bytes(data[ParameterListHeader.length : segments_at])),
+        _cscds(bytes(data[form.length : segments_at]), form.length),
         _segments(bytes(data[segments_at:inline_at]), segments_at, types),
         data[inline_at : inline_at + header.inline_data_length],
     )
 
 
-def _check_header(header: ParameterListHeader, available: int) -> None:
+def _check_prescribed(header: ParameterListHeaderLid4) -> None:
+    for field, prescribed in PRESCRIBED_LID4.items():
+        if getattr(header, field.name) != prescribed:
+            raise invalid(0, field)
+
+
+def _check_header(header: AnyListHeader, available: int) -> None:
+    form = type(header)
     if header.list_id_usage == RESERVED_USAGE:
-        raise invalid(0, ParameterListHeader.list_id_usage)
+        raise invalid(0, form.list_id_usage)
     if header.list_id_usage == copy.NO_LIST_IDENTIFIER and header.list_identifier:
-        raise invalid(0, ParameterListHeader.list_identifier)
+        raise invalid(0, form.list_identifier)
     descriptors = header.cscd_descriptor_list_length + header.segment_descriptor_list_length
     if descriptors > limits.MAXIMUM_DESCRIPTOR_LIST_BYTES:  # that comes before what the list consists of
         raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
     if header.cscd_descriptor_list_length > limits.MAXIMUM_CSCD_DESCRIPTORS * copy.CSCD_DESCRIPTOR_LENGTH:
-        field = ParameterListHeader.cscd_descriptor_list_length
+        field = form.cscd_descriptor_list_length
         raise invalid(0, field, sense.TOO_MANY_TARGET_DESCRIPTORS)
     if header.inline_data_length > limits.MAXIMUM_INLINE_BYTES:
-        raise invalid(0, ParameterListHeader.inline_data_length, sense.INLINE_DATA_LENGTH_EXCEEDED)
-    if ParameterListHeader.length + descriptors + header.inline_data_length > available:
+        raise invalid(0, form.inline_data_length, sense.INLINE_DATA_LENGTH_EXCEEDED)
+    if form.length + descriptors + header.inline_data_length > available:
         raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
     if header.cscd_descriptor_list_length % copy.CSCD_DESCRIPTOR_LENGTH:
-        raise invalid(0, ParameterListHeader.cscd_descriptor_list_length)
+        raise invalid(0, form.cscd_descriptor_list_length)
 
 
-def _cscds(data: bytes) -> list[Described]:
+def _cscds(data: bytes, offset: int) -> list[Described]:
     starts = range(0, len(data), copy.CSCD_DESCRIPTOR_LENGTH)
-    return [describe(data[at:], ParameterListHeader.length + at) for at in starts]
+    return [describe(data[at:], offset + at) for at in starts]
 
 
 def _segments(data: bytes, offset: int, types: limits.SegmentTypes) -> list[tuple[int, SegmentDescriptor]]:

@@ -45,11 +45,13 @@ class Checksums:
 
 @dataclass(eq=False)
 class CopyRecord:
-    """One copy. status: of the EXTENDED COPY command, None while it runs; `sense_data` came with it."""
+    """One copy. service_action: which EXTENDED COPY it is. status: of that command, None while it runs; `sense_data`
+    came with it."""
 
     progress: Progress = field(default_factory=Progress)
     checksums: Checksums = field(default_factory=lambda: Checksums.of(()))
     cancelled: bool = False
+    service_action: int = 0
     status: int | None = None
     sense_data: bytes = b""
     status_reported: bool = False
@@ -83,6 +85,7 @@ class CopyRecord:
         units, count = _scaled(self.progress.bytes_written, 64)
         header = copy.CopyStatusLid4.encode(
             available_data=copy.CopyStatusLid4.length - 4 + len(padded),
+            response_to_service_action=self.service_action,
             copy_operation_status=self._code(IN_PROGRESS_FOREGROUND),
             operation_counter=self.progress.operations & 0xFFFF,
             estimated_status_update_delay=STATUS_UPDATE_DELAY_MS if self.status is None else NO_MORE_UPDATES,
@@ -102,7 +105,7 @@ class CopyRecord:
 
     def failure_details(self) -> bytes:
         """RECEIVE COPY FAILURE DETAILS(LID1) parameter data; only a zero AVAILABLE DATA when nothing failed."""
-        if not self.sense_data or self.status is None:
+        if not self.status:
             return bytes(4)
         header = copy.FailureDetails.encode(
             available_data=copy.FailureDetails.length - 4 + len(self.sense_data),
@@ -119,11 +122,11 @@ class CopyRecords:
         self._lock = threading.Lock()
         self._records: dict[tuple[Nexus, int], CopyRecord] = {}
 
-    def begin(self, nexus: Nexus, list_identifier: int | None) -> CopyRecord:
+    def begin(self, nexus: Nexus, list_identifier: int | None, service_action: int = 0) -> CopyRecord:
         """A new copy takes the place of a finished one with its identifier; CheckCondition when that one still runs.
         None: the copy is not remembered."""
         if list_identifier is None:
-            return CopyRecord()
+            return CopyRecord(service_action=service_action)
         key = (nexus, list_identifier)
         with self._lock:
             if key in self._records and self._records[key].status is None:
@@ -132,7 +135,7 @@ class CopyRecords:
             finished = [other for other, record in self._records.items() if record.status is not None]
             if len(finished) >= MAXIMUM_RECORDS:
                 del self._records[finished[0]]
-            return self._records.setdefault(key, CopyRecord())
+            return self._records.setdefault(key, CopyRecord(service_action=service_action))
 
     def get(self, nexus: Nexus, list_identifier: int) -> CopyRecord | None:
         """The copy with that identifier."""

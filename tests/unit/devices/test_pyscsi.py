@@ -1,8 +1,8 @@
 """PySCSI as the second opinion on what devices answer: its own SCSI class drives them, its decoders read INQUIRY,
 VPD, READ CAPACITY, GET LBA STATUS, REPORT LUNS, MODE SENSE and READ ELEMENT STATUS.
 
-What release 2.1.0 reads wrongly is said at the test that meets it. It has no decoder for PERSISTENT RESERVE IN and for
-REPORT TARGET PORT GROUPS, and does not build EXTENDED COPY; later releases do.
+What release 2.1.0 reads wrongly is said at the test that meets it. What only PySCSI's repository has is in
+test_pyscsi_development.py.
 """
 
 from pathlib import Path
@@ -13,38 +13,13 @@ from pyscsi.pyscsi.scsi import SCSI
 from pyscsi.pyscsi.scsi_cdb_inquiry import Inquiry
 
 from scsi_targets.devices.tape.models import drive_model
-from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.t10 import spc
 from scsi_targets.t10.mode_pages import ControlModePage
 from tests.unit.devices.changer.support import Library
 from tests.unit.devices.disk.support import BLOCKS, make_disk, pattern
-from tests.unit.devices.support import data_of, send, sense_of
+from tests.unit.devices.pyscsi_local import Local, Refused
+from tests.unit.devices.support import data_of, send
 from tests.unit.devices.tape.support import loaded_drive, make_drive
-
-
-class Refused(Exception):
-    """CHECK CONDITION."""
-
-
-class Local:
-    """What PySCSI asks of a device: it executes a command. Ours is in this process."""
-
-    def __init__(self, unit: LogicalUnit) -> None:
-        from pyscsi.pyscsi import scsi_enum_command
-
-        self.unit = unit
-        self.opcodes = scsi_enum_command.spc
-        self.devicetype: int | None = None
-
-    def execute(self, command: Any) -> None:
-        response = send(self.unit, bytes(command.cdb), data=bytes(command.dataout) or None)
-        if response.status:
-            raise Refused(sense_of(response))
-        data = b"" if response.data_in is None else bytes(memoryview(response.data_in)[: response.data_length])
-        command.datain[: len(data)] = data
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 @pytest.fixture
@@ -237,24 +212,6 @@ def test_prevent_and_allow(tape: Any) -> None:
     assert tape.device.unit.removal_prevented
     tape.preventallowmediumremoval(prevent=0)
     assert not tape.device.unit.removal_prevented
-
-
-# ---- what later releases decode ------------------------------------------------------------------------------------
-
-
-def test_persistent_reserve_in_of_later_releases(disk: Any) -> None:
-    pytest.importorskip("pyscsi.pyscsi.scsi_cdb_persistentreservein", reason="not in this release of PySCSI")
-    unit = disk.device.unit
-    register = (0).to_bytes(8, "big") + (0xABCD).to_bytes(8, "big") + bytes(8)
-    assert send(unit, spc.Register.encode(parameter_list_length=24), data=register).status == 0
-    result = disk.persistentreservein(0).result
-    assert result["reservation_keys"] == [0xABCD]
-
-
-def test_report_target_port_groups_of_later_releases(disk: Any) -> None:
-    pytest.importorskip("pyscsi.pyscsi.scsi_cdb_report_target_port_groups", reason="not in this release of PySCSI")
-    groups = disk.reporttargetportgroups().result
-    assert groups
 
 
 @pytest.mark.parametrize("model", ["IBM ULT3580-TD8", "HP Ultrium 6-SCSI", "QUANTUM ULTRIUM-HH9"])

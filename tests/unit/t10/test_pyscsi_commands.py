@@ -15,6 +15,7 @@ from pyscsi.pyscsi.scsi_cdb_modesense6 import ModeSelect6, ModeSense6
 from pyscsi.pyscsi.scsi_cdb_modesense10 import ModeSelect10
 from pyscsi.utils.converter import decode_bits
 
+from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sbc, smc, spc
 from scsi_targets.t10.fields import Command
 
@@ -186,7 +187,9 @@ def test_mode_select_10_cannot_be_built_by_2_1_0() -> None:
         ModeSelect10(enum.spc.MODE_SELECT_10, data)
 
 
-LATER = [  # in the repository of PySCSI, not in release 2.1.0
+LATER = [  # in the repository of PySCSI only; tests/unit/devices/test_pyscsi_development.py runs them
+    ("extended_copy_spc4", "ExtendedCopy", copy.ExtendedCopyLid1),
+    ("extended_copy_spc5", "ExtendedCopy", copy.ExtendedCopyLid4),
     ("persistentreservein", "PersistentReserveIn", spc.ReadKeys),
     ("persistentreserveout", "PersistentReserveOut", spc.Register),
     ("report_target_port_groups", "ReportTargetPortGroups", spc.ReportTargetPortGroups),
@@ -197,9 +200,12 @@ LATER = [  # in the repository of PySCSI, not in release 2.1.0
 
 @pytest.mark.parametrize(("module", "name", "ours"), LATER, ids=lambda value: str(value))
 def test_commands_of_later_releases(module: str, name: str, ours: type[Command]) -> None:
-    found = pytest.importorskip(f"pyscsi.pyscsi.scsi_cdb_{module}", reason="not in this release of PySCSI")
+    reason = f"PySCSI 2.1.0, the newest release, has no {name}; its repository has"
+    found = pytest.importorskip(f"pyscsi.pyscsi.scsi_cdb_{module}", reason=reason)
     places = {(field.first_bit, field.width) for field in ours.fields.values()}
     layout = {key: mask_bits(*place) for key, place in getattr(found, name)._cdb_bits.items()}
     assert layout.pop("opcode") == (0, 8)
+    if name == "Unmap":
+        assert layout.pop("group") == (50, 6)  # GROUP NUMBER of SBC-4; ours, and PySCSI's elsewhere, is that of SBC-3
     unknown = {key for key, place in layout.items() if key not in ("service_action",) and place not in places}
     assert unknown <= {"scope", "pr_type", "type", "immed", "sync_nv"}, unknown

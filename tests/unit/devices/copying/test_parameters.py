@@ -188,7 +188,7 @@ def test_what_is_supported_is_said_in_one_way(site):
         page = data_of(send(unit, bytes([0x12, 1, 0x8F, 0x10, 0, 0])))
         found = descriptors(page[4:])
         assert list(found) == [0x0001, 0x0004, 0x0008, 0x000C, 0x8001, 0x9101]
-        assert found[0x0001][: 1 + found[0x0001][0]] == bytes([10, 0x83, 2, 0, 0x1C, 0x84, 4, 0, 3, 4, 5])
+        assert found[0x0001][: 1 + found[0x0001][0]] == bytes([11, 0x83, 3, 0, 1, 0x1C, 0x84, 4, 0, 3, 4, 5])
         assert found[0x0008][: 1 + found[0x0008][0]] == bytes([len(types)]) + types
         assert found[0x000C] == bytes([0, 2, 0xFF, 0xFF])
         limits = copy.ParameterDataDescriptor.decode(bytes(4) + found[0x0004])

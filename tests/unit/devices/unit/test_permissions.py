@@ -20,7 +20,8 @@ RESERVE = {
 }  # fmt: skip
 WRITE_PARAMETERS = {
     spc.ModeSelect6, spc.ModeSelect10, spc.LogSelect, spc.WriteBuffer, spc.SendDiagnostic, spc.SetTimestamp,
-    ssc.WriteAttribute, spc.SecurityProtocolOut, copy.ExtendedCopyLid1, copy.CopyOperationAbort,
+    ssc.WriteAttribute, spc.SecurityProtocolOut, copy.ExtendedCopyLid1, copy.ExtendedCopyLid4,
+    copy.CopyOperationAbort,
 }  # fmt: skip
 WRITE_DATA = {
     sbc.Write6, sbc.Write10, sbc.Write12, sbc.Write16, sbc.WriteAndVerify10, sbc.WriteAndVerify12,

@@ -73,6 +73,7 @@ BUFFERS: list[tuple[type[Command], dict[str, int], str]] = [
 ]
 COPIES: list[tuple[type[Command], dict[str, int], str]] = [
     (copy.ExtendedCopyLid1, {}, NEVER),
+    (copy.ExtendedCopyLid4, {}, NEVER),
     (copy.ReceiveCopyStatusLid1, {}, NEVER),
     (copy.ReceiveCopyStatusLid4, {}, NEVER),
     (copy.ReceiveCopyFailureDetailsLid1, {}, NEVER),
