@@ -89,7 +89,8 @@ def test_sg_utilities_are_content(appliance: Appliance) -> None:
         assert "Exclusive Access" in done[f"{device}: reservation"]
         for answer in ("Key=0xabc123", "Reservation holder", "Exclusive Access", "iSCSI", INITIATOR_NAME):
             assert answer in done[f"{device}: full status"], answer
-        assert "Persist Through Power Loss Capable (PTPL_C): 1" in done[f"{device}: capabilities"]
+        for answer in ("Persist Through Power Loss Capable(PTPL_C): 1", "Exclusive Access, all registrants: 1"):
+            assert answer in done[f"{device}: capabilities"], answer
         assert done[f"{device}: target port groups"].count("active/optimized") == 2  # without and with the header
     assert "Write(6)" in done["tape: operation codes"]
     assert "Extended copy" in done["disk: operation codes"]
