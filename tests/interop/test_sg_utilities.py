@@ -26,7 +26,7 @@ ANY_DEVICE = {
     "operation codes with timeouts": "sg_opcodes --rctd {sg}",
     "task management functions": "sg_opcodes --tmf {sg}",
     "luns": "sg_luns {sg}",
-    "target port groups": "sg_rtpg --decode {sg} && sg_rtpg --extended {sg}",
+    "target port groups": "sg_rtpg --decode {sg} && sg_rtpg --decode --extended {sg}",
     "ready": "sg_turs --number=3 {sg}",
     "request sense": "sg_requests {sg}",
     "self test": "sg_senddiag --test {sg}",
