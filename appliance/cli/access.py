@@ -1,5 +1,6 @@
 """tapebay zone, who, reservation, session: who sees what, who holds what."""
 
+import time
 from typing import Any
 
 import typer
@@ -7,11 +8,18 @@ import typer
 from appliance.cli.commands import Command, add
 from appliance.cli.options import table
 
+session = typer.Typer(no_args_is_help=True, help="Who is logged in; end a session.")
+reservation = typer.Typer(no_args_is_help=True, help="What initiators have reserved; break what dead servers left.")
 zone = typer.Typer(no_args_is_help=True, help="Say which initiators and accounts see which devices.")
 
 
 def _joined(values: Any) -> str:
     return ", ".join(map(str, values))
+
+
+def _account(principal: str) -> str:
+    """An account; nothing for who is no more than the initiator that stands beside it."""
+    return principal if principal.startswith("account ") else ""
 
 
 def _luns(luns: dict[str, str]) -> str:
@@ -55,7 +63,79 @@ def _who(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
     )
 
 
+def _sessions(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
+    table(
+        [">session", "initiator", "as", "target", "from", "since", "holds", ">commands", ">MB in", ">MB out"],
+        [
+            (
+                row["id"],
+                row["initiator"],
+                _account(row["principal"]),
+                row["target"],
+                row["address"],
+                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["since"])),
+                _joined(row["holds"]),
+                row["commands"],
+                f"{row['bytes_in'] / 1e6:.1f}",
+                f"{row['bytes_out'] / 1e6:.1f}",
+            )
+            for row in rows
+        ],
+        empty="No sessions.",
+    )
+
+
+def _one_session(row: dict[str, Any], _given: dict[str, Any]) -> None:
+    for name, value in row.items():
+        typer.echo(f"{name.replace('_', ' ')}: {_joined(value) if isinstance(value, list) else value}")
+
+
+def _reservations(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
+    table(
+        ["device", "what", "type", "initiator", "as", "key", "logged in", "survives power loss"],
+        [
+            (
+                row["device"],
+                row["kind"],
+                row["type"],
+                f"{row['initiator']},i,0x{row['isid']}",
+                _account(row["principal"]),
+                row["key"],
+                "yes" if row["logged_in"] else "no",
+                "yes" if row["survives"] else "no",
+            )
+            for row in rows
+        ],
+        empty="Nothing is reserved.",
+    )
+
+
+def _broken(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
+    for row in rows:
+        typer.echo(f"{row['device']}: the {row['kind']} of {row['initiator']} is broken")
+
+
 COMMANDS = [
+    (session, Command("session.list", _sessions)),
+    (session, Command("session.show", _one_session)),
+    (
+        session,
+        Command(
+            "session.end",
+            lambda row, _given: typer.echo(f"session {row['id']} of {row['initiator']} is ended"),
+            question=lambda given: f"End session {given['id']} and abort its commands?",
+        ),
+    ),
+    (reservation, Command("reservation.list", _reservations)),
+    (
+        reservation,
+        Command(
+            "reservation.break",
+            _broken,
+            question=lambda given: f"Break the reservations of {given['device']}? Two servers may then write at once.",
+            example="tapebay reservation break drive0 --initiator iqn.1993-08.org.debian:dead",
+        ),
+    ),
     (zone, Command("zone.list", _zones)),
     (zone, Command("zone.show", _one_zone)),
     (
@@ -82,5 +162,6 @@ def register(app: typer.Typer) -> None:
     """Adds the groups to `tapebay`."""
     for group, command in COMMANDS:
         add(group, command)
-    app.add_typer(zone, name="zone")
+    for name, group in (("zone", zone), ("session", session), ("reservation", reservation)):
+        app.add_typer(group, name=name)
     add(app, Command("who", _who, name="who", example="tapebay who iqn.1993-08.org.debian:host"))

@@ -1,21 +1,30 @@
-"""The sessions of initiators."""
+"""The sessions of initiators: who is logged in, what each holds, and its end."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from appliance.operations.verb import Nothing, OnLibrary, Result, Scope, verb
+from pydantic import Field
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
 
 if TYPE_CHECKING:
     from appliance.library.library import Library
+    from scsi_targets.iscsi.session_record import SessionRecord
+
+END_SECONDS = 10.0  # for a session to give back all that it holds
 
 
 class Session(Result):
     """An initiator that is logged in."""
 
+    id: int = Field(description="Of this session, until it ends.")
     initiator: str
+    principal: str = Field(description='Who it proved to be: "account payroll", or its mere name.')
     target: str
     address: str
+    portal: str
     state: str
     authentication: str
     header_digest: bool
@@ -24,6 +33,11 @@ class Session(Result):
     commands: int
     bytes_in: int
     bytes_out: int
+    holds: list[str] = Field(description="The devices that it has reserved.")
+
+
+class OneSession(Parameters):
+    id: Annotated[int, Positional("SESSION"), Field(description="Its number in `tapebay session list`.")]
 
 
 @verb("session.list", Scope.READ)
@@ -32,13 +46,40 @@ def list_(context: OnLibrary, parameters: Nothing) -> list[Session]:
     return sessions_of(context.library)
 
 
+@verb("session.show", Scope.READ)
+def show(context: OnLibrary, parameters: OneSession) -> Session:
+    """One session: who it is, from where, since when, what it holds, its commands and bytes."""
+    for session in sessions_of(context.library):
+        if session.id == parameters.id:
+            return session
+    raise OperatorError(Failure.NOT_FOUND, f"there is no session {parameters.id}; see: tapebay session list")
+
+
+@verb("session.end", Scope.OPERATE)
+def end(context: OnLibrary, parameters: OneSession) -> Session:
+    """End a session at once; its commands are aborted and its RESERVE is released. It may log in again."""
+    from vlib_images.library.database.events import Event
+
+    session = show(context, parameters)
+    details = {"initiator": session.initiator, "principal": session.principal, "address": session.address}
+    with context.files.database.change(Event("session ended", str(session.id), details)):
+        pass
+    context.log.warning("a session is ended by an operator", session=session.id, **details)
+    if not context.library.server.end_session(session.id, "ended by an operator", END_SECONDS):
+        raise OperatorError(Failure.REFUSED, f"session {session.id} is closed, but what it does takes long to end")
+    return session
+
+
 def sessions_of(library: Library) -> list[Session]:
     """Every session of a library that is served."""
     return [
         Session(
+            id=record.tsih,
             initiator=record.initiator_name,
+            principal=record.principal or "nobody",
             target=record.target_name or "(discovery)",
             address=record.peer,
+            portal=record.portal,
             state=record.state,
             authentication=record.authentication,
             header_digest=record.header_digest,
@@ -47,6 +88,18 @@ def sessions_of(library: Library) -> list[Session]:
             commands=record.commands,
             bytes_in=record.bytes_in,
             bytes_out=record.bytes_out,
+            holds=_holds(library, record),
         )
         for record in library.server.sessions()
+    ]
+
+
+def _holds(library: Library, record: SessionRecord) -> list[str]:
+    from appliance.library.reservations import reservations_of
+
+    ports = record.initiator_name, record.isid, record.target_name
+    return [
+        name
+        for name, unit in library.units.items()
+        if any((one.initiator, one.isid, one.target) == ports and one.holder for one in reservations_of(name, unit))
     ]

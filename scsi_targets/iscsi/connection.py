@@ -16,6 +16,7 @@ from datamover import engine
 from scsi_targets.devices.unit.view import View
 from scsi_targets.iscsi.directory import NotFound, Portal, TargetDirectory, Who
 from scsi_targets.iscsi.discovery import Address, SendTargets, TextExchange, format_address
+from scsi_targets.iscsi.failed_logins import FailedLogins
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.log_lines import LogLines
 from scsi_targets.iscsi.login import Login, LoginProgress, LoginResult
@@ -38,6 +39,7 @@ class ServerContext:
     pool: engine.BufferPool
     table: SessionTable[ServedConnection]
     bound: Mapping[Portal, Sequence[Address]]
+    failed_logins: FailedLogins = field(default_factory=FailedLogins)
     failure_lines: LogLines = field(default_factory=lambda: LogLines(burst=20, pause_seconds=10))
     session_lines: LogLines = field(default_factory=lambda: LogLines(burst=200, pause_seconds=0.5))
 
@@ -151,8 +153,14 @@ class ServedConnection:
     def _log_in(self) -> LoginResult | None:
         """The login's result; None, and one line in the log, when nothing came of it."""
         login = Login(
-            self._context.directory, self._portal, self._context.limits, self, monotonic(), self._peer_host
-        )  # fmt: skip
+            self._context.directory,
+            self._portal,
+            self._context.limits,
+            self,
+            monotonic(),
+            self._peer_host,
+            self._context.failed_logins,
+        )
         failure: tuple[str, str] | None = None
         try:
             self._exchange(login)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
+
+from scsi_targets.iscsi.failed_logins import network_of
 
 # Peers that are remembered; of more, those that were quiet for the longest time begin anew.
 MAX_PEERS = 1024
@@ -38,7 +39,7 @@ class LogLines:
     def admit(self, peer: str) -> dict[str, int] | None:
         """What to add to a line about this peer (how many before it were left out); None: leave it out."""
         with self._lock:
-            allowance = self._allowance_of(_network_of(peer))
+            allowance = self._allowance_of(network_of(peer))
             if not self._take(allowance):
                 allowance.left_out += 1
                 return None
@@ -77,12 +78,3 @@ class LogLines:
         now = self._clock()
         allowance.lines = min(most, allowance.lines + (now - allowance.at) / pause_seconds)
         allowance.at = now
-
-
-def _network_of(peer: str) -> str:
-    """The address; of IPv6 the 64-bit network, within which a host may have any number of them."""
-    try:
-        address = ipaddress.ip_address(peer.partition("%")[0])
-    except ValueError:
-        return peer
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else peer

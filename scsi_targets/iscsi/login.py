@@ -13,6 +13,7 @@ from scsi_targets.iscsi import directory as errors
 from scsi_targets.iscsi.chap import KEYS as CHAP_KEYS
 from scsi_targets.iscsi.chap import ChapError, ChapTarget
 from scsi_targets.iscsi.directory import DirectoryError, Portal, TargetDirectory, Who
+from scsi_targets.iscsi.failed_logins import FailedLogins
 from scsi_targets.iscsi.keys import SESSION_TYPES, Phase
 from scsi_targets.iscsi.limits import LOGIN_DATA_SEGMENT_BYTES, Limits
 from scsi_targets.iscsi.negotiation import Negotiation, NegotiationError, OperationalParameters
@@ -102,6 +103,7 @@ class Login:
         admission: Admission,
         now: float,
         peer: str = "",
+        failures: FailedLogins | None = None,
     ) -> None:
         self._directory = directory
         self._portal = portal
@@ -119,6 +121,7 @@ class Login:
         self._incoming = TextAssembler(limits.text_bytes)
         self._outgoing = TextSender()
         self._peer = peer
+        self._failures = failures if failures is not None else FailedLogins()
         self._who: Who | None = None  # once the first text is whole
         self._chap_wanted = False
         self._chap: ChapTarget | None = None
@@ -283,7 +286,7 @@ class Login:
     def _authenticate(self, request: LoginRequest, keys: dict[str, str]) -> list[Pair]:
         offer = keys.pop("AuthMethod", None)
         if self._chap is not None and offer is None:
-            return self._chap.receive(keys)
+            return self._prove(self._chap, keys)
         if keys or self._chap is not None:
             raise LoginRefused(LoginStatus.INITIATOR_ERROR, "authentication keys out of order")
         if offer is None:
@@ -299,6 +302,20 @@ class Login:
             assert self._who is not None
             self._chap = ChapTarget(partial(self._directory.credentials, self._who))
         return [("AuthMethod", wanted)]
+
+    def _prove(self, chap: ChapTarget, keys: dict[str, str]) -> list[Pair]:
+        """One exchange of CHAP. Of who has failed too often nothing is looked at, and it learns no more than that the
+        login failed."""
+        user = keys.get("CHAP_N")
+        if user is None:
+            return chap.receive(keys)
+        if not self._failures.admit(self._peer, user):
+            raise ChapError("too many logins have failed from this address or as this user; try again later")
+        try:
+            return chap.receive(keys)
+        except ChapError:
+            self._failures.failed(self._peer, user)
+            raise
 
     def _stage_complete(self) -> bool:
         return self._stage != Stage.SECURITY_NEGOTIATION or self._authenticated

@@ -102,6 +102,10 @@ class Server:
         for member in self._table.members():
             member.look_again()
 
+    def end_session(self, tsih: int, reason: str, timeout_seconds: float) -> bool:
+        """Close one session; whether it is over in that time. One that is not there is over."""
+        return self._table.end(tsih, reason, timeout_seconds)
+
     def sessions(self) -> list[SessionRecord]:
         """All sessions in the full-feature phase, oldest first."""
         records = [member.record() for member in self._table.members()]

@@ -96,6 +96,18 @@ class SessionTable(Generic[M]):
                 == (login.who.initiator_name, login.who.target_name, login.principal)
             ]
 
+    def end(self, tsih: int, reason: str, timeout_seconds: float) -> bool:
+        """End one session; whether it has given back all that it held in that time, or was not there."""
+        with self._changed:
+            if tsih not in self._sessions:
+                return True
+            member, _ = self._sessions[tsih]
+            member.close(reason)
+            return self._changed.wait_for(lambda: not self._is_served_by(tsih, member), timeout_seconds)
+
+    def _is_served_by(self, tsih: int, member: M) -> bool:
+        return tsih in self._sessions and self._sessions[tsih][0] is member
+
     def wait_until_empty(self, timeout_seconds: float) -> bool:
         """Whether all sessions ended in that time."""
         with self._changed:

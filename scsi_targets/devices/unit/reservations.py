@@ -6,6 +6,7 @@ told (unit attentions); refusals are raised as Conflict or ValueError.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
@@ -230,6 +231,18 @@ class Reservations:
             del self.registrations[nexus]
         self.aptpl = aptpl
         self.generation += 1
+
+    def withdraw(self, nexuses: Iterable[Nexus]) -> tuple[set[Nexus], set[Nexus]]:
+        """An operator takes from nexuses whatever they have. Returns them, and the registrants whose reservation went
+        with its holder."""
+        lost, released = set(nexuses), set[Nexus]()
+        if self.legacy_holder in lost:
+            self.legacy_holder = None
+        if lost & self.registrations.keys():
+            self.generation += 1
+        for nexus in lost & self.registrations.keys():
+            released |= self._unregister(nexus)
+        return lost, released - lost
 
     def _check_registered(self, nexus: Nexus, reservation_key: int) -> None:
         if self.registrations.get(nexus) != reservation_key:

@@ -238,3 +238,27 @@ def test_a_registration_from_before_principals_belongs_to_whoever_comes_first_th
     again.recognise(owner)
     again.recognise(ALPHA)
     assert (again.registrations, again.holder) == ({owner: 1}, owner)
+
+
+@pytest.mark.parametrize("type_", list(ReservationType))
+def test_an_operator_withdraws_what_nexuses_have(type_: ReservationType) -> None:
+    held = Reservations()
+    for nexus, key in ((ALPHA, 1), (BETA, 2)):
+        held.register(nexus, 0, key, ignore_existing=False, aptpl=True)
+    held.reserve_persistent(ALPHA, 1, type_)
+    generation = held.generation
+    lost, released = held.withdraw([ALPHA])
+    assert (lost, held.registrations, held.generation) == ({ALPHA}, {BETA: 2}, generation + 1)
+    assert held.is_holder(BETA) is type_.all_registrants
+    assert released == ({BETA} if type_.registrants and not type_.all_registrants else set())
+    held.withdraw([BETA])
+    assert (held.type, held.holder, held.registrations, held.to_state()) == (None, None, {}, None)
+
+
+def test_an_operator_withdraws_a_reserve() -> None:
+    held = Reservations()
+    held.reserve(ALPHA)
+    assert held.withdraw([BETA]) == ({BETA}, set())
+    assert held.legacy_holder == ALPHA
+    assert held.withdraw([ALPHA]) == ({ALPHA}, set())
+    assert held.legacy_holder is None

@@ -1,0 +1,72 @@
+"""Reservations that initiators hold: seeing them, and breaking those of dead servers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.unit.task import Nexus
+
+
+class Reservation(Result):
+    """What one initiator port has of one device."""
+
+    device: str
+    kind: str = Field(description='"reserve" (RESERVE); "reservation" or "registration" (PERSISTENT RESERVE OUT).')
+    type: str = Field(description='Of a persistent reservation, for example "exclusive access".')
+    initiator: str
+    isid: str
+    principal: str
+    target: str
+    key: str
+    holder: bool = Field(description="Others are kept out for its sake.")
+    logged_in: bool
+    survives: bool = Field(description="A loss of power (APTPL).")
+
+
+class Break(Parameters):
+    device: Annotated[str, Positional("DEVICE"), Field(description="A drive, a disk, or the changer.")]
+    initiator: Annotated[str | None, Field(description="Only what this initiator holds there.")] = None
+
+
+@verb("reservation.list", Scope.READ)
+def list_(context: OnLibrary, parameters: Nothing) -> list[Reservation]:
+    """List what initiators have reserved, and the registrations of persistent reservations."""
+    return [one for name in context.library.units for one in _of(context, name)]
+
+
+@verb("reservation.break", Scope.OPERATE)
+def break_(context: OnLibrary, parameters: Break) -> list[Reservation]:
+    """Take a device from who reserved it: all reservations and registrations, or those of one initiator."""
+    from appliance.library.reservations import break_reservations
+    from vlib_images.library.database.events import Event
+
+    name, initiator = parameters.device, parameters.initiator and parameters.initiator.lower()
+    if name not in context.library.units:
+        known = ", ".join(context.library.units)
+        raise OperatorError(Failure.NOT_FOUND, f"there is no device {name}; the library has {known}")
+    broken = [one for one in _of(context, name) if initiator in (None, one.initiator)]
+    if not broken:
+        holder = f" by {initiator}" if initiator else ""
+        raise OperatorError(Failure.NOT_FOUND, f"{name} is not reserved{holder}; see: tapebay reservation list")
+    details = {"of": [f"{one.initiator} ({one.principal}): {one.kind}" for one in broken]}
+    with context.files.database.change(Event("reservations broken", name, details)):
+        pass
+    context.log.warning("reservations are broken by an operator", device=name, **details)
+
+    def whose(nexus: Nexus) -> bool:
+        return initiator in (None, nexus.initiator_name)
+
+    break_reservations(context.library.units[name], whose)
+    return broken
+
+
+def _of(context: OnLibrary, name: str) -> list[Reservation]:
+    from appliance.library.reservations import reservations_of
+
+    return [Reservation.model_validate(one) for one in reservations_of(name, context.library.units[name])]
