@@ -59,6 +59,10 @@ class CopyManager(Part):
         """A copy that is remembered: how far it is, how it ended, and its segments' checksums."""
         return self._copies.get(nexus, list_identifier)
 
+    def recent(self) -> list[CopyRecord]:
+        """The copies that run and the last that have ended, of all initiators, in the order of their arrival."""
+        return self._copies.recent()
+
     def inquiry_fields(self) -> dict[str, Any]:
         return {"third_party_copy": 1}
 

@@ -69,6 +69,7 @@ class Operation:
         progress = self._record.progress
         try:
             self._await_turn()
+            self._record.has_turn = True
             self._planner.check()
             job = CopyJob(self._steps, progress=progress, cancelled=self._stopped)
             try:
@@ -78,6 +79,7 @@ class Operation:
         except CopyFailed as failed:
             raise self._report(failed) from failed
         except CopyCancelled:
+            self._record.reason = "it was stopped"
             log.info("copy stopped", written_bytes=progress.bytes_written)
             raise CheckCondition(sense.COPY_CLEARED_BY_DEVICE_SERVER) from None
         log.info("copy done", segments=len(self._steps), written_bytes=progress.bytes_written,
@@ -115,6 +117,7 @@ class Operation:
     def _report(self, failed: CopyFailed) -> CheckCondition:
         ends = self._planner.ends[failed.segment]
         log.warning("copy failed", segment=failed.segment, side=failed.side.value, reason=str(failed.cause))
+        self._record.failed_segment, self._record.reason = failed.segment, f"{failed.side.value}: {failed.cause}"
         cscd = ends.of(failed.side)
         if isinstance(failed.cause, NoDevice | Unreachable) and cscd is not None:
             return unreachable(cscd, failed.segment)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from datamover.copy_progress import Progress, Tally
@@ -14,13 +16,16 @@ from scsi_targets.t10 import sense
 from scsi_targets.t10.fields import Field
 from scsi_targets.t10.sense import CheckCondition
 
-# Finished copies that one logical unit remembers; the oldest is forgotten for one more.
+# Finished copies that one logical unit remembers for initiators, and as many for the operator; the oldest is forgotten
+# for one more. With the longest lists an operator's take 6 MiB, for the checksums of 64 times 8192 segments.
 MAXIMUM_RECORDS = 64
 # How long an initiator should wait before it asks again.
 STATUS_UPDATE_DELAY_MS = 1000
 NO_MORE_UPDATES = 0xFFFFFFFE
 IN_PROGRESS, COMPLETED, COMPLETED_WITH_ERRORS = 0x00, 0x01, 0x02
 IN_PROGRESS_FOREGROUND = 0x11
+
+_numbers = itertools.count(1)  # of the copies of all logical units, in the order of their arrival
 
 
 class Checksums:
@@ -39,6 +44,9 @@ class Checksums:
     def __len__(self) -> int:
         return len(self._crc32c)
 
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self._taken_bytes, self._crc32c, strict=True)
+
     def __getitem__(self, segment: int) -> tuple[int, int]:
         return self._taken_bytes[segment], self._crc32c[segment]
 
@@ -46,8 +54,17 @@ class Checksums:
 @dataclass(eq=False)
 class CopyRecord:
     """One copy. service_action: which EXTENDED COPY it is. status: of that command, None while it runs; `sense_data`
-    came with it."""
+    came with it. has_turn: whether it has the drives and buffers that it waited for. failed_segment, reason: of a
+    segment that failed. began, ended: seconds since 1970."""
 
+    initiator: str = ""
+    list_identifier: int | None = None
+    number: int = field(default_factory=lambda: next(_numbers))
+    began: float = field(default_factory=time.time)
+    ended: float | None = None
+    has_turn: bool = False
+    failed_segment: int | None = None
+    reason: str = ""
     progress: Progress = field(default_factory=Progress)
     checksums: Checksums = field(default_factory=lambda: Checksums.of(()))
     cancelled: bool = False
@@ -66,7 +83,8 @@ class CopyRecord:
 
     def end(self, response: Response) -> Response:
         """The copy has ended with that response, which is returned."""
-        self.sense_data, self.status, self.cancelling = response.sense, response.status, None
+        self.sense_data, self.ended, self.cancelling = response.sense, time.time(), None
+        self.status = response.status
         return response
 
     def copy_status(self) -> bytes:
@@ -116,26 +134,41 @@ class CopyRecord:
 
 
 class CopyRecords:
-    """By I_T nexus and list identifier. Thread-safe."""
+    """By I_T nexus and list identifier for initiators, who are told once; all in order for the operator, for whom they
+    stay when a nexus ends. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._records: dict[tuple[Nexus, int], CopyRecord] = {}
+        self._recent: list[CopyRecord] = []
 
     def begin(self, nexus: Nexus, list_identifier: int | None, service_action: int = 0) -> CopyRecord:
         """A new copy takes the place of a finished one with its identifier; CheckCondition when that one still runs.
-        None: the copy is not remembered."""
-        if list_identifier is None:
-            return CopyRecord(service_action=service_action)
-        key = (nexus, list_identifier)
+        None: the initiator cannot ask for it."""
         with self._lock:
-            if key in self._records and self._records[key].status is None:
-                raise CheckCondition(sense.OPERATION_IN_PROGRESS._replace(key=sense.ILLEGAL_REQUEST))  # SPC-5 5.17.4.2
-            self._records.pop(key, None)
-            finished = [other for other, record in self._records.items() if record.status is not None]
+            record = CopyRecord(nexus.initiator_name, list_identifier, service_action=service_action)
+            if list_identifier is not None:
+                self._name(record, (nexus, list_identifier))
+            finished = [other for other in self._recent if other.status is not None]
             if len(finished) >= MAXIMUM_RECORDS:
-                del self._records[finished[0]]
-            return self._records.setdefault(key, CopyRecord(service_action=service_action))
+                self._recent.remove(finished[0])
+            self._recent.append(record)
+            return record
+
+    def _name(self, record: CopyRecord, key: tuple[Nexus, int]) -> None:
+        """Has initiators find it. Raises CheckCondition."""
+        if key in self._records and self._records[key].status is None:
+            raise CheckCondition(sense.OPERATION_IN_PROGRESS._replace(key=sense.ILLEGAL_REQUEST))  # SPC-5 5.17.4.2
+        self._records.pop(key, None)
+        finished = [other for other, known in self._records.items() if known.status is not None]
+        if len(finished) >= MAXIMUM_RECORDS:
+            del self._records[finished[0]]
+        self._records[key] = record
+
+    def recent(self) -> list[CopyRecord]:
+        """Those that run and the last that have ended, in the order of their arrival."""
+        with self._lock:
+            return list(self._recent)
 
     def get(self, nexus: Nexus, list_identifier: int) -> CopyRecord | None:
         """The copy with that identifier."""
@@ -159,9 +192,11 @@ class CopyRecords:
         with self._lock:
             for key in [k for k, known in self._records.items() if known is record]:
                 del self._records[key]
+            if record in self._recent:
+                self._recent.remove(record)
 
     def clear(self) -> None:
-        """A reset."""
+        """A reset: initiators start anew."""
         with self._lock:
             self._records.clear()
 

@@ -408,3 +408,19 @@ def test_a_disk_that_is_full(site, monkeypatch):
     monkeypatch.setattr(site.disk.medium, "write", full)
     _, _, _, _, sense = failure(site.copy(stream_to_block(512, 1)), DESTINATION)
     assert code_of(sense) == (7, 0x27, 7)
+
+
+def test_a_copy_that_waits_and_one_that_is_stopped_are_told_apart(site, monkeypatch):
+    running, stopped = Running(site, site.disk, monkeypatch), threading.Event()
+    data = copy.parameter_list(site.descriptors, [block_to_stream(512, 1)], list_identifier=6)
+    cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(data))
+    waiting = Task(ALPHA, 0, cdb, tag=78, data_out=data, complete=lambda _response: stopped.set(), view=site.view)
+    assert site.disk.execute(waiting) is None
+    first, second = site.disk.copy_manager.recent()
+    assert (first.has_turn, second.has_turn, first.status, second.status) == (True, False, None, None)
+    good(send(site.disk, copy.CopyOperationAbort.encode(list_identifier=6)))
+    assert stopped.wait(30)
+    assert second.status == 2 and second.reason == "it was stopped" and second.failed_segment is None
+    running.go.set()
+    assert running.done.wait(30)
+    assert first.status == 0 and [record.list_identifier for record in site.disk.copy_manager.recent()] == [5, 6]

@@ -1,0 +1,38 @@
+"""tapebay copies: what EXTENDED COPY moves and has moved."""
+
+from typing import Any
+
+import typer
+
+from appliance.cli.commands import Command, add
+from appliance.cli.options import table
+
+app = typer.Typer(no_args_is_help=True, help="Copies that initiators had made: how far they are, how they ended.")
+
+
+def _list(copies: list[dict[str, Any]], _given: dict[str, Any]) -> None:
+    names = ("number", "device", "state", "bytes_written", "initiator", "failed_segment")
+    table(
+        [">number", "device", "state", ">bytes", "initiator", ">failed"],
+        [[copy[name] for name in names] for copy in copies],
+        empty="No copies since the daemon's start.",
+    )
+
+
+def _show(copy: dict[str, Any], _given: dict[str, Any]) -> None:
+    typer.echo(f"copy {copy['number']} on {copy['device']} for {copy['initiator']}: {copy['state']}")
+    typer.echo(f"{copy['bytes_written']} bytes written, {copy['segments']} segments begun, CRC32C {copy['crc32c']}")
+    if copy["reason"]:
+        segment = copy["failed_segment"]
+        typer.echo(f"{'' if segment is None else f'segment {segment}, '}{copy['reason']}; sense data {copy['sense']}")
+    rows = [[result[name] for name in ("segment", "bytes_taken", "crc32c")] for result in copy["results"]]
+    table([">segment", ">bytes", "crc32c"], rows, empty="No segment's checksum yet.")
+
+
+COMMANDS = [
+    Command("copies.list", _list),
+    Command("copies.show", _show, example="tapebay copies show 3 --json"),
+]
+
+for command in COMMANDS:
+    add(app, command)

@@ -1,0 +1,106 @@
+"""Copies: what EXTENDED COPY moves and has moved, whoever sent it, and the checksum of each segment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.copying.records import CopyRecord
+
+State = Literal["waiting", "copying", "done", "failed"]
+
+
+class Copy(Result):
+    """One EXTENDED COPY command."""
+
+    number: int = Field(description="In the order of their arrival since the daemon's start.")
+    device: str = Field(description="The disk or drive that manages it.")
+    initiator: str
+    list_identifier: int | None = Field(description="What the initiator calls it; null when it gave it no name.")
+    state: State = Field(description='"waiting" is for its turn with a drive, or for buffers.')
+    began: float = Field(description="Seconds since 1970.")
+    ended: float | None
+    segments: int = Field(description="How many were begun.")
+    bytes_written: int
+    crc32c: str = Field(description="Of all that the segments took so far, in order; hexadecimal.")
+    failed_segment: int | None = Field(description="Counted from 0.")
+    reason: str = Field(description="Why it failed, or empty.")
+    sense: str = Field(description="The sense data that it ended with; hexadecimal.")
+
+
+class SegmentResult(Result):
+    """What one segment took from its source, and from what earlier segments left over."""
+
+    segment: int
+    bytes_taken: int
+    crc32c: str
+
+
+class CopyResult(Copy):
+    """results: of each segment, when it has ended."""
+
+    results: list[SegmentResult]
+
+
+class OneCopy(Parameters):
+    number: Annotated[int, Positional("NUMBER"), Field(ge=1, description="As `tapebay copies list` shows it.")]
+
+
+@verb("copies.list", Scope.READ)
+def list_(context: OnLibrary, parameters: Nothing) -> list[Copy]:
+    """List the copies that run and the last 64 that have ended of each disk and drive, oldest first."""
+    return sorted((_shown(device, record) for device, record in _records(context)), key=lambda copy: copy.number)
+
+
+@verb("copies.show", Scope.READ)
+def show(context: OnLibrary, parameters: OneCopy) -> CopyResult:
+    """One copy, with the length and CRC32C of each of its segments when it has ended."""
+    from appliance.failures import Failure, OperatorError
+
+    for device, record in _records(context):
+        if record.number == parameters.number:
+            results = [
+                SegmentResult(segment=segment, bytes_taken=taken, crc32c=f"{crc32c:08x}")
+                for segment, (taken, crc32c) in enumerate(record.checksums)
+            ]
+            return CopyResult(**_shown(device, record).model_dump(), results=results)
+    message = f"copy {parameters.number} is not known, or no longer; tapebay copies list shows those that are"
+    raise OperatorError(Failure.NOT_FOUND, message)
+
+
+def _records(context: OnLibrary) -> Iterator[tuple[str, CopyRecord]]:
+    from scsi_targets.devices.disk.block_device import BlockDevice
+    from scsi_targets.devices.tape.tape_drive import TapeDrive
+
+    for name, unit in list(context.library.units.items()):
+        if isinstance(unit, BlockDevice | TapeDrive):
+            yield from ((name, record) for record in unit.copy_manager.recent())
+
+
+def _shown(device: str, record: CopyRecord) -> Copy:
+    return Copy(
+        number=record.number,
+        device=device,
+        initiator=record.initiator,
+        list_identifier=record.list_identifier,
+        state=_state(record),
+        began=record.began,
+        ended=record.ended,
+        segments=record.progress.segments,
+        bytes_written=record.progress.bytes_written,
+        crc32c=f"{record.progress.crc32c:08x}",
+        failed_segment=record.failed_segment,
+        reason=record.reason,
+        sense=record.sense_data.hex(),
+    )
+
+
+def _state(record: CopyRecord) -> State:
+    if record.status is None:
+        return "copying" if record.has_turn else "waiting"
+    return "failed" if record.status else "done"
