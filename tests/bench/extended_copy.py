@@ -1,6 +1,6 @@
 """How fast EXTENDED COPY moves data between a disk and a tape, without iSCSI:
 
-    python -m tests.bench.extended_copy [--directory DIR] [--mebibytes 512] [--block 262144]
+    python -m tests.bench.extended_copy [--directory DIR] [--mebibytes 512] [--block 262144] [--hole]
 
 Both are files in DIR, so what is measured is the page cache, the engine and this project. Each figure is the best of
 three, with the processor seconds it took, which say more than the wall clock does where others share the machine.
@@ -28,12 +28,12 @@ MEBIBYTE = 1 << 20
 
 
 class Bench:
-    """A disk full of noise and a drive with a cartridge that is large enough."""
+    """A disk full of noise, or with nothing in it (`hole`), and a drive with a cartridge that is large enough."""
 
-    def __init__(self, directory: Path, mebibytes: int) -> None:
+    def __init__(self, directory: Path, mebibytes: int, *, hole: bool = False) -> None:
         self.length = mebibytes * MEBIBYTE
         self.disk = make_disk(directory, blocks=self.length // 512)
-        for at in range(0, self.length, MEBIBYTE):
+        for at in range(0, 0 if hole else self.length, MEBIBYTE):
             self.disk.medium.write(os.urandom(MEBIBYTE), at)
         self.tape = TapeDrive(drive_model("IBM ULT3580-TD8"), "TB00000001")
         self.cartridge = make_cartridge(directory, capacity_bytes=4 * self.length)
@@ -73,12 +73,14 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=None, help="where the files go (default: the temporary one)")
     parser.add_argument("--mebibytes", type=int, default=512)
     parser.add_argument("--block", type=int, action="append", help="tape block length; may be given several times")
+    parser.add_argument("--hole", action="store_true", help="a disk that holds nothing, to a tape only")
     options = parser.parse_args()
+    directions = [("disk to tape", block_to_stream), ("tape to disk", stream_to_block)][: 1 if options.hole else 2]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
-        bench = Bench(Path(directory), options.mebibytes)
+        bench = Bench(Path(directory), options.mebibytes, hole=options.hole)
         for block in options.block or [65536, 262144, 1048576]:
-            for name, make_segment in (("disk to tape", block_to_stream), ("tape to disk", stream_to_block)):
+            for name, make_segment in directions:
                 best = max(bench.run(make_segment, block) for _ in range(3))
                 print(f"{name}, blocks of {block:7d}: {best[0]:5.2f} GB/s, {best[1]:5.2f} GB per processor second")
         bench.close()
