@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Progress, Side, Tally
+from datamover.copy_progress import CopyCancelled, CopyFailed, CopyProgress, InexactSegment, Side, Tally
 from datamover.copy_writer import Act, Chunk, CopyWriter
 from datamover.endpoints import Sink, Source, TransferFailed
 from datamover.engine import BufferPool, DataBuffer, crc32c, crc32c_combine
@@ -50,7 +50,7 @@ EXACT = Rests()
 
 
 @dataclass(slots=True)
-class Segment:
+class CopySegment:
     """`length` bytes from source to sink.
 
     source: None when only residue shall be written. sink: None when the bytes shall be read and forgotten.
@@ -104,18 +104,18 @@ class CopyJob:
 
     def __init__(
         self,
-        steps: Sequence[Segment | Action],
+        steps: Sequence[CopySegment | Action],
         *,
-        progress: Progress | None = None,
+        progress: CopyProgress | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         """progress: where to tell how far it is, for whoever watched before the job was made. cancelled: asked before
         every read and write; True makes the job stop with CopyCancelled."""
-        self.progress = progress if progress is not None else Progress()
+        self.progress = progress if progress is not None else CopyProgress()
         self._steps = steps
         self._cancelled = cancelled
         self._tallies = [Tally() for _ in steps]
-        size = max((_chunk_bytes(step.sink) for step in steps if isinstance(step, Segment)), default=0)
+        size = max((_chunk_bytes(step.sink) for step in steps if isinstance(step, CopySegment)), default=0)
         pool = BufferPool(BUFFERS * max(4096, 1 << (size - 1).bit_length()))
         buffers = [pool.acquire(size) for _ in range(BUFFERS)]
         self._writer = CopyWriter(self.progress, self._tallies, buffers, cancelled)
@@ -162,7 +162,7 @@ class CopyJob:
 
     # ---- a segment -------------------------------------------------------------------------------------------------
 
-    def _segment(self, segment: Segment) -> None:
+    def _segment(self, segment: CopySegment) -> None:
         source, sink = segment.source, segment.sink
         if source is not None and self._must_drain(source):
             self._emit()
@@ -188,7 +188,7 @@ class CopyJob:
         assembled = assembly is not None and assembly.sink is not None and assembly.sink.device is source.device
         return not source.read_ahead or assembled or source.device in self._writer.devices
 
-    def _plan(self, segment: Segment) -> None:
+    def _plan(self, segment: CopySegment) -> None:
         if segment.sink is None or self._assembly is None:
             return
         granularity = segment.sink.granularity
@@ -208,7 +208,7 @@ class CopyJob:
             rest = rest[self._put(rest) :]
         return taken
 
-    def _take(self, segment: Segment, length: int) -> None:
+    def _take(self, segment: CopySegment, length: int) -> None:
         """Moves `length` bytes from source residue and source into the assembly."""
         while length:
             self._writer.check()
@@ -270,7 +270,7 @@ class CopyJob:
             self._share()
             raise InexactSegment(f"{left} bytes were read that the segment has no use for")
 
-    def _settle_sink(self, segment: Segment) -> None:
+    def _settle_sink(self, segment: CopySegment) -> None:
         assembly = self._assembly
         if segment.sink is None or assembly is None:
             self._assembly_is_over()

@@ -38,7 +38,7 @@ class CopyFailed(Exception):
 
 
 @dataclass(slots=True)
-class Progress:
+class CopyProgress:
     """How far a job is; may be read while it runs.
 
     segments: begun so far. operations: writes and actions that are done. crc32c: of all that the

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TypeAlias
 
-from datamover.copy_progress import CopyCancelled, CopyFailed, Progress, Side, Tally
+from datamover.copy_progress import CopyCancelled, CopyFailed, CopyProgress, Side, Tally
 from datamover.endpoints import Sink, TransferFailed
 from datamover.engine import DataBuffer
 
@@ -51,7 +51,7 @@ class CopyWriter:
     devices: what has been written to since the last drain()."""
 
     def __init__(
-        self, progress: Progress, tallies: list[Tally], buffers: list[DataBuffer], cancelled: Callable[[], bool]
+        self, progress: CopyProgress, tallies: list[Tally], buffers: list[DataBuffer], cancelled: Callable[[], bool]
     ) -> None:
         self.failure: CopyFailed | CopyCancelled | None = None
         self.devices: set[object] = set()

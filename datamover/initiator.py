@@ -21,10 +21,10 @@ from typing import Any, Self
 from datamover import libiscsi
 from datamover.libiscsi import CompletionStatus
 from datamover.libiscsi_connection import (
-    Command,
     Connection,
     Credentials,
     InitiatorError,
+    PendingCommand,
     Redirected,
     Result,
     on_completion,
@@ -32,14 +32,14 @@ from datamover.libiscsi_connection import (
 
 __all__ = [
     "DEFAULT_INITIATOR_NAME",
-    "Command",
     "Credentials",
     "DiscoveredTarget",
     "InitiatorError",
+    "InitiatorSession",
+    "PendingCommand",
     "Result",
-    "Session",
     "TaskManagementFunction",
-    "TaskManagementResponse",
+    "TaskManagementOutcome",
     "discover",
 ]
 
@@ -62,7 +62,7 @@ class TaskManagementFunction(enum.IntEnum):
     TARGET_COLD_RESET = 7
 
 
-class TaskManagementResponse(enum.IntEnum):
+class TaskManagementOutcome(enum.IntEnum):
     """RFC 7143 11.6.1."""
 
     FUNCTION_COMPLETE = 0
@@ -86,7 +86,7 @@ class DiscoveredTarget:
     addresses: tuple[str, ...]
 
 
-class Session:
+class InitiatorSession:
     """A logged-in normal session with one target. Leaving its `with` block logs out."""
 
     def __init__(
@@ -150,7 +150,7 @@ class Session:
 
     def submit(
         self, lun: int, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None
-    ) -> Command:
+    ) -> PendingCommand:
         """Queue one command, to be sent in this order as the target's window allows; wait() for its result.
 
         lun: 0 to 16383. data_out: any C-contiguous buffer, sent as it is, not copied: leave it alone until the end.
@@ -164,7 +164,7 @@ class Session:
             raise ValueError("libiscsi has no bidirectional commands: give data_out or data_in")
         with self._lock:
             library, context = self._connection.library, self._connection.context
-            command = Command(library, lun, cdb, data_out, data_in)
+            command = PendingCommand(library, lun, cdb, data_out, data_in)
             try:
                 self._connection.start(
                     "command",
@@ -178,7 +178,7 @@ class Session:
                 raise
             return command
 
-    def wait(self, command: Command, timeout_seconds: float | None = None) -> Result:
+    def wait(self, command: PendingCommand, timeout_seconds: float | None = None) -> Result:
         """Return the command's result.
 
         Raise InitiatorError when it was aborted or none came in time, which closes the session.
@@ -211,51 +211,51 @@ class Session:
                 timeout_seconds=timeout_seconds,
             )
 
-    def abort_task(self, command: Command, timeout_seconds: float | None = None) -> TaskManagementResponse:
+    def abort_task(self, command: PendingCommand, timeout_seconds: float | None = None) -> TaskManagementOutcome:
         """ABORT TASK. FUNCTION_COMPLETE.
 
         Wait() for the command now says aborted; TASK_DOES_NOT_EXIST: it has its result.
         """
         with self._lock:
             if command.done:
-                return TaskManagementResponse.TASK_DOES_NOT_EXIST
+                return TaskManagementOutcome.TASK_DOES_NOT_EXIST
             task = command.task.contents
             tags = (int(task.initiator_task_tag), int(task.cmd_sn))
             response = self._manage(TaskManagementFunction.ABORT_TASK, command.lun, tags, timeout_seconds)
-            if response == TaskManagementResponse.FUNCTION_COMPLETE:
+            if response == TaskManagementOutcome.FUNCTION_COMPLETE:
                 self._cancel([command])
             return response
 
-    def abort_task_set(self, lun: int, timeout_seconds: float | None = None) -> TaskManagementResponse:
+    def abort_task_set(self, lun: int, timeout_seconds: float | None = None) -> TaskManagementOutcome:
         """ABORT TASK SET: this session's commands for the logical unit."""
         return self._reset(TaskManagementFunction.ABORT_TASK_SET, lun, timeout_seconds)
 
-    def clear_task_set(self, lun: int, timeout_seconds: float | None = None) -> TaskManagementResponse:
+    def clear_task_set(self, lun: int, timeout_seconds: float | None = None) -> TaskManagementOutcome:
         """CLEAR TASK SET: every session's commands for the logical unit."""
         return self._reset(TaskManagementFunction.CLEAR_TASK_SET, lun, timeout_seconds)
 
-    def logical_unit_reset(self, lun: int, timeout_seconds: float | None = None) -> TaskManagementResponse:
+    def logical_unit_reset(self, lun: int, timeout_seconds: float | None = None) -> TaskManagementOutcome:
         """LOGICAL UNIT RESET."""
         return self._reset(TaskManagementFunction.LOGICAL_UNIT_RESET, lun, timeout_seconds)
 
-    def target_reset(self, *, cold: bool = False, timeout_seconds: float | None = None) -> TaskManagementResponse:
+    def target_reset(self, *, cold: bool = False, timeout_seconds: float | None = None) -> TaskManagementOutcome:
         """TARGET WARM RESET; or COLD, after which the target ends every session, this one too (RFC 7143 11.5.1)."""
         function = TaskManagementFunction.TARGET_COLD_RESET if cold else TaskManagementFunction.TARGET_WARM_RESET
         return self._reset(function, None, timeout_seconds)
 
     def _reset(
         self, function: TaskManagementFunction, lun: int | None, timeout_seconds: float | None
-    ) -> TaskManagementResponse:
+    ) -> TaskManagementOutcome:
         with self._lock:
             response = self._manage(function, lun or 0, (_NO_TASK_TAG, 0), timeout_seconds)
-            if response == TaskManagementResponse.FUNCTION_COMPLETE:
+            if response == TaskManagementOutcome.FUNCTION_COMPLETE:
                 waiting = self._connection.commands()
                 self._cancel([command for command in waiting if lun is None or command.lun == lun])
             return response
 
     def _manage(
         self, function: TaskManagementFunction, lun: int, tags: tuple[int, int], timeout_seconds: float | None
-    ) -> TaskManagementResponse:
+    ) -> TaskManagementOutcome:
         connection = self._connection
         response = connection.run(
             function.name,
@@ -265,9 +265,9 @@ class Session:
             lambda pointer: ctypes.c_uint32.from_address(pointer).value,
             timeout_seconds,
         )
-        return TaskManagementResponse(response)
+        return TaskManagementOutcome(response)
 
-    def _cancel(self, commands: list[Command]) -> None:
+    def _cancel(self, commands: list[PendingCommand]) -> None:
         # The target sends no response for an aborted task (RFC 7143 4.2.2.1), so libiscsi has to be told to forget it.
         for command in commands:
             if not command.done:

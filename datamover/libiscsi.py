@@ -82,7 +82,7 @@ class _Data(ctypes.Structure):
     _fields_ = [("size", c_int), ("bytes", c_void_p)]
 
 
-class Task(ctypes.Structure):
+class ScsiTask(ctypes.Structure):
     """struct scsi_task, up to the last member we need."""
 
     _fields_ = [
@@ -145,16 +145,16 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "iscsi_discovery_async": (c_int, [c_void_p, Callback, c_void_p]),
     "iscsi_nop_out_async": (c_int, [c_void_p, Callback, c_char_p, c_int, c_void_p]),
     "iscsi_task_mgmt_async": (c_int, [c_void_p, c_int, c_int, c_uint32, c_uint32, Callback, c_void_p]),
-    "iscsi_scsi_command_async": (c_int, [c_void_p, c_int, POINTER(Task), Callback, c_void_p, c_void_p]),
-    "iscsi_scsi_cancel_task": (c_int, [c_void_p, POINTER(Task)]),
+    "iscsi_scsi_command_async": (c_int, [c_void_p, c_int, POINTER(ScsiTask), Callback, c_void_p, c_void_p]),
+    "iscsi_scsi_cancel_task": (c_int, [c_void_p, POINTER(ScsiTask)]),
     "iscsi_get_fd": (c_int, [c_void_p]),
     "iscsi_which_events": (c_int, [c_void_p]),
     "iscsi_service": (c_int, [c_void_p, c_int]),
-    "scsi_create_task": (POINTER(Task), [c_int, c_char_p, c_int, c_int]),
-    "scsi_free_scsi_task": (None, [POINTER(Task)]),
-    "scsi_set_task_private_ptr": (None, [POINTER(Task), c_void_p]),
-    "scsi_task_set_iov_in": (None, [POINTER(Task), POINTER(IoVector), c_int]),
-    "scsi_task_set_iov_out": (None, [POINTER(Task), POINTER(IoVector), c_int]),
+    "scsi_create_task": (POINTER(ScsiTask), [c_int, c_char_p, c_int, c_int]),
+    "scsi_free_scsi_task": (None, [POINTER(ScsiTask)]),
+    "scsi_set_task_private_ptr": (None, [POINTER(ScsiTask), c_void_p]),
+    "scsi_task_set_iov_in": (None, [POINTER(ScsiTask), POINTER(IoVector), c_int]),
+    "scsi_task_set_iov_out": (None, [POINTER(ScsiTask), POINTER(IoVector), c_int]),
 }
 
 

@@ -123,7 +123,7 @@ class _PinnedBuffer:
         self._release()
 
 
-class Command(Completion):
+class PendingCommand(Completion):
     """A command that was submitted; `Session.wait()` gives its result."""
 
     def __init__(self, library: ctypes.CDLL, lun: int, cdb: bytes, data_out: Any, data_in: Any) -> None:
@@ -214,9 +214,11 @@ class Connection:
     def closed(self) -> bool:
         return not self._close.alive
 
-    def commands(self) -> list["Command"]:
+    def commands(self) -> list[PendingCommand]:
         """The commands that have not ended."""
-        return [waiting for waiting in self._pending.values() if isinstance(waiting, Command) and not waiting.done]
+        return [
+            waiting for waiting in self._pending.values() if isinstance(waiting, PendingCommand) and not waiting.done
+        ]
 
     def set_credentials(self, credentials: Credentials | None) -> None:
         if credentials is None:

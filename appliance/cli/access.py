@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import Command, add
+from appliance.cli.commands import VerbCommand, add
 from appliance.cli.options import table
 
 session = typer.Typer(no_args_is_help=True, help="Who is logged in; end a session.")
@@ -116,40 +116,40 @@ def _broken(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 
 
 COMMANDS = [
-    (session, Command("session.list", _sessions)),
-    (session, Command("session.show", _one_session)),
+    (session, VerbCommand("session.list", _sessions)),
+    (session, VerbCommand("session.show", _one_session)),
     (
         session,
-        Command(
+        VerbCommand(
             "session.end",
             lambda row, _given: typer.echo(f"session {row['id']} of {row['initiator']} is ended"),
             question=lambda given: f"End session {given['id']} and abort its commands?",
         ),
     ),
-    (reservation, Command("reservation.list", _reservations)),
+    (reservation, VerbCommand("reservation.list", _reservations)),
     (
         reservation,
-        Command(
+        VerbCommand(
             "reservation.break",
             _broken,
             question=lambda given: f"Break the reservations of {given['device']}? Two servers may then write at once.",
             example="tapebay reservation break drive0 --initiator iqn.1993-08.org.debian:dead",
         ),
     ),
-    (zone, Command("zone.list", _zones)),
-    (zone, Command("zone.show", _one_zone)),
+    (zone, VerbCommand("zone.list", _zones)),
+    (zone, VerbCommand("zone.show", _one_zone)),
     (
         zone,
-        Command(
+        VerbCommand(
             "zone.create",
             _one_zone,
             example="tapebay zone create payroll --accounts payroll --devices drive1,disk0",
         ),
     ),
-    (zone, Command("zone.change", _one_zone, example="tapebay zone change payroll --devices drive1,drive2,disk0")),
+    (zone, VerbCommand("zone.change", _one_zone, example="tapebay zone change payroll --devices drive1,drive2,disk0")),
     (
         zone,
-        Command(
+        VerbCommand(
             "zone.delete",
             lambda row, _given: typer.echo(f"zone {row['name']} is deleted"),
             question=lambda given: f"Delete zone {given['name']} and end the sessions that see nothing without it?",
@@ -164,4 +164,4 @@ def register(app: typer.Typer) -> None:
         add(group, command)
     for name, group in (("zone", zone), ("session", session), ("reservation", reservation)):
         app.add_typer(group, name=name)
-    add(app, Command("who", _who, name="who", example="tapebay who iqn.1993-08.org.debian:host"))
+    add(app, VerbCommand("who", _who, name="who", example="tapebay who iqn.1993-08.org.debian:host"))

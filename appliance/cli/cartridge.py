@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from appliance.cli.ask import ask_by_name
-from appliance.cli.commands import Command, add
+from appliance.cli.commands import VerbCommand, add
 from appliance.cli.options import table
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, check, convert and delete cartridges.")
@@ -90,7 +90,7 @@ def _copied(what: str, report: dict[str, Any]) -> None:
 
 
 COMMANDS = [
-    Command(
+    VerbCommand(
         "cartridge.create",
         _list,
         example="tapebay cartridge create A00001L6 --count 10 makes A00001L6 to A00010L6 in the free slots.",
@@ -98,22 +98,22 @@ COMMANDS = [
         of_bytes=False,
         interrupted="interrupted; what was made stays, and the same command with --skip-existing makes the rest",
     ),
-    Command("cartridge.list", _list),
-    Command("cartridge.show", _show),
-    Command(
+    VerbCommand("cartridge.list", _list),
+    VerbCommand("cartridge.show", _show),
+    VerbCommand(
         "cartridge.protect",
         _protected,
         help="Slide the write-protect tab of a cartridge: drives only read it.",
         fixed=(("protected", True),),
     ),
-    Command(
+    VerbCommand(
         "cartridge.protect",
         _protected,
         name="unprotect",
         help="Slide the write-protect tab back: drives write it again.",
         fixed=(("protected", False),),
     ),
-    Command(
+    VerbCommand(
         "cartridge.delete",
         _deleted,
         example="tapebay cartridge delete A00001L6 --count 10 deletes what there is of A00001L6 to A00010L6.",
@@ -123,28 +123,28 @@ COMMANDS = [
         before=_must_be_there,
         interrupted="interrupted; what was deleted is gone, and the same command deletes the rest",
     ),
-    Command(
+    VerbCommand(
         "cartridge.verify",
         _text,
         example="tapebay cartridge verify A00001L6",
         doing="Verifying {barcode}",
         fails=lambda report: bool(report["damages"]),
     ),
-    Command(
+    VerbCommand(
         "cartridge.recover",
         _text,
         example="tapebay cartridge recover A00001L6 A00101L6",
         doing="Saving {barcode}",
         fails=lambda report: bool(report["lost"]),  # so that `recover ... && delete ...` deletes nothing that is needed
     ),
-    Command(
+    VerbCommand(
         "cartridge.import",
         _imported,
         example="tapebay cartridge import A00009L6 old.tap --format simh",
         doing="Importing {file}",
         fails=lambda report: bool(report["incomplete"]),
     ),
-    Command(
+    VerbCommand(
         "cartridge.export",
         _exported,
         example="tapebay cartridge export A00001L6 tape.tap --format simh",

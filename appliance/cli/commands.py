@@ -24,7 +24,7 @@ Render = Callable[[Any, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Command:
+class VerbCommand:
     """How a verb looks on the command line.
 
     render(result, arguments) prints for people. doing: what its progress bar says. question: asked first, when what it
@@ -46,7 +46,7 @@ class Command:
     fixed: tuple[tuple[str, Any], ...] = ()
 
 
-def add(app: typer.Typer, command: Command) -> None:
+def add(app: typer.Typer, command: VerbCommand) -> None:
     """Adds a command to an application or a group."""
     verb = VERBS[command.verb]
     name = command.name or verb.name.rpartition(".")[2]
@@ -54,7 +54,7 @@ def add(app: typer.Typer, command: Command) -> None:
     app.command(name, epilog=epilog, help=command.help or inspect.getdoc(verb.run))(_function(verb, command))
 
 
-def _function(verb: Verb, command: Command) -> Callable[..., None]:
+def _function(verb: Verb, command: VerbCommand) -> Callable[..., None]:
     def run(config: Path | None = None, as_json: bool = False, yes: bool = False, **arguments: Any) -> None:
         with reporting(as_json):
             _run(verb, command, config, as_json, yes, {**arguments, **dict(command.fixed)})
@@ -72,7 +72,7 @@ def _function(verb: Verb, command: Command) -> Callable[..., None]:
 
 
 def _run(
-    verb: Verb, command: Command, config: Path | None, as_json: bool, yes: bool, arguments: dict[str, Any]
+    verb: Verb, command: VerbCommand, config: Path | None, as_json: bool, yes: bool, arguments: dict[str, Any]
 ) -> None:
     given = {name: _sent(value) for name, value in arguments.items() if value is not None}
     given |= {name: _asked(name) for name, field in verb.parameters.model_fields.items() if _is_secret(field)}

@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import Command, add
+from appliance.cli.commands import VerbCommand, add
 
 
 def _plan(planned: dict[str, Any], given: dict[str, Any]) -> None:
@@ -17,9 +17,9 @@ def _plan(planned: dict[str, Any], given: dict[str, Any]) -> None:
 
 
 COMMANDS = [
-    Command("configuration.plan", _plan),
-    Command("configuration.apply", _plan, example="tapebay apply --prune"),
-    Command("configuration.show", lambda shown, _given: typer.echo(shown["toml"], nl=False), name="show-config"),
+    VerbCommand("configuration.plan", _plan),
+    VerbCommand("configuration.apply", _plan, example="tapebay apply --prune"),
+    VerbCommand("configuration.show", lambda shown, _given: typer.echo(shown["toml"], nl=False), name="show-config"),
 ]
 
 

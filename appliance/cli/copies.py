@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import Command, add
+from appliance.cli.commands import VerbCommand, add
 from appliance.cli.options import table
 
 app = typer.Typer(no_args_is_help=True, help="Copies that initiators had made: how far they are, how they ended.")
@@ -30,8 +30,8 @@ def _show(copy: dict[str, Any], _given: dict[str, Any]) -> None:
 
 
 COMMANDS = [
-    Command("copies.list", _list),
-    Command("copies.show", _show, example="tapebay copies show 3 --json"),
+    VerbCommand("copies.list", _list),
+    VerbCommand("copies.show", _show, example="tapebay copies show 3 --json"),
 ]
 
 for command in COMMANDS:

@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import Command, add
+from appliance.cli.commands import VerbCommand, add
 from appliance.cli.options import table
 
 drive = typer.Typer(no_args_is_help=True, help="Add, remove and list tape drives.")
@@ -56,33 +56,35 @@ def _accounts(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 
 
 COMMANDS = [
-    (drive, Command("drive.list", _drives)),
-    (drive, Command("drive.create", _drive_made, example="tapebay drive create drive2")),
+    (drive, VerbCommand("drive.list", _drives)),
+    (drive, VerbCommand("drive.create", _drive_made, example="tapebay drive create drive2")),
     (
         drive,
-        Command("drive.remove", _drive_gone, question=lambda given: f"Remove {given['name']}, also from initiators?"),
+        VerbCommand(
+            "drive.remove", _drive_gone, question=lambda given: f"Remove {given['name']}, also from initiators?"
+        ),
     ),
-    (changer, Command("changer.resize", _changer, example="tapebay changer resize --slots 40")),
-    (target, Command("target.list", _targets)),
-    (target, Command("target.create", _one_target, example="tapebay target create iqn.2026-11.io.tapebay:second")),
+    (changer, VerbCommand("changer.resize", _changer, example="tapebay changer resize --slots 40")),
+    (target, VerbCommand("target.list", _targets)),
+    (target, VerbCommand("target.create", _one_target, example="tapebay target create iqn.2026-11.io.tapebay:second")),
     (
         target,
-        Command(
+        VerbCommand(
             "target.change", _one_target, example="tapebay target change IQN --initiators 'iqn.1993-08.org.debian:*'"
         ),
     ),
     (
         target,
-        Command(
+        VerbCommand(
             "target.remove",
             lambda row, _given: typer.echo(f"{row['iqn']} is removed"),
             question=lambda given: f"Remove target {given['iqn']} and end its sessions?",
         ),
     ),
-    (account, Command("account.list", _accounts)),
+    (account, VerbCommand("account.list", _accounts)),
     (
         account,
-        Command(
+        VerbCommand(
             "account.create",
             lambda row, given: _accounts([row], given),
             example="tapebay account create backup < file-with-the-secret",
@@ -90,7 +92,7 @@ COMMANDS = [
     ),
     (
         account,
-        Command(
+        VerbCommand(
             "account.remove",
             lambda row, _given: typer.echo(f"the account of {row['user']} is removed"),
             question=lambda given: f"Remove the account of {given['user']} and end its sessions?",

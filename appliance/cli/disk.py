@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import Command, add
+from appliance.cli.commands import VerbCommand, add
 from appliance.cli.options import table
 
 app = typer.Typer(no_args_is_help=True, help="Make, import, export, grow, remove and list disks.")
@@ -48,17 +48,17 @@ def _list(disks: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 
 
 COMMANDS = [
-    Command("disk.create", _made, example='tapebay disk create backup "10 GiB"'),
-    Command("disk.import", _made, example="tapebay disk import backup old.qcow2", doing="Importing {file}"),
-    Command("disk.export", _exported, example="tapebay disk export backup backup.qcow2", doing="Exporting {name}"),
-    Command("disk.grow", _grown, example='tapebay disk grow backup "20 GiB"'),
-    Command(
+    VerbCommand("disk.create", _made, example='tapebay disk create backup "10 GiB"'),
+    VerbCommand("disk.import", _made, example="tapebay disk import backup old.qcow2", doing="Importing {file}"),
+    VerbCommand("disk.export", _exported, example="tapebay disk export backup backup.qcow2", doing="Exporting {name}"),
+    VerbCommand("disk.grow", _grown, example='tapebay disk grow backup "20 GiB"'),
+    VerbCommand(
         "disk.remove",
         lambda disk, _given: typer.echo(f"{disk['name']} is removed; its image stays: {disk['image']}"),
         question=lambda given: f"Remove disk {given['name']}, also from initiators that use it? Its image stays.",
         example="tapebay disk remove backup",
     ),
-    Command("disk.list", _list),
+    VerbCommand("disk.list", _list),
 ]
 
 for command in COMMANDS:

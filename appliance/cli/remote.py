@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import Command, add
+from appliance.cli.commands import VerbCommand, add
 from appliance.cli.options import table
 
 app = typer.Typer(no_args_is_help=True, help="Disks and tape drives of other iSCSI targets, to copy from and to.")
@@ -27,9 +27,9 @@ def _list(units: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 
 
 COMMANDS = [
-    Command("remote.add", _added, example="tapebay remote add array iscsi://192.0.2.7/iqn.2026-01.org.example:a/1"),
-    Command("remote.list", _list),
-    Command("remote.remove", _removed, example="tapebay remote remove array"),
+    VerbCommand("remote.add", _added, example="tapebay remote add array iscsi://192.0.2.7/iqn.2026-01.org.example:a/1"),
+    VerbCommand("remote.list", _list),
+    VerbCommand("remote.remove", _removed, example="tapebay remote remove array"),
 ]
 
 for command in COMMANDS:

@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import Command, add
+from appliance.cli.commands import VerbCommand, add
 
 PLACES = (
     "Places: slot:1 is the first storage slot, ie:1 the first import/export element, drive:0 the first drive, "
@@ -19,9 +19,9 @@ def _say(moved: dict[str, str], _given: dict[str, Any]) -> None:
 
 
 COMMANDS = [
-    Command("load", _say, example=f"tapebay load A00001L6 drive:0. {PLACES}"),
-    Command("unload", _say, example=f"tapebay unload drive:0 slot:5. {PLACES}"),
-    Command("move", _say, example=f"tapebay move A00001L6 ie:1. {PLACES}"),
+    VerbCommand("load", _say, example=f"tapebay load A00001L6 drive:0. {PLACES}"),
+    VerbCommand("unload", _say, example=f"tapebay unload drive:0 slot:5. {PLACES}"),
+    VerbCommand("move", _say, example=f"tapebay move A00001L6 ie:1. {PLACES}"),
 ]
 
 

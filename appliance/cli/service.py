@@ -7,7 +7,7 @@ import typer
 
 from appliance import __version__
 from appliance.cli import render
-from appliance.cli.commands import Command, add
+from appliance.cli.commands import VerbCommand, add
 from appliance.cli.options import ConfigOption, JsonOption, reporting, show, table
 
 Portal = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where initiators connect.")]
@@ -17,12 +17,12 @@ Advertise = Annotated[
 
 
 COMMANDS = [
-    Command(
+    VerbCommand(
         "status",
         lambda report, _given: render.status(report),
         help="Show what the running daemon serves: portals, targets, devices, cartridges, storage, sessions.",
     ),
-    Command(
+    VerbCommand(
         "health",
         lambda _report, _given: None,
         help="Exit with 0 when the daemon answers, 4 when not. For container health checks.",

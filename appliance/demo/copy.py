@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from scsi_targets.client.changer import Changer
 from scsi_targets.client.copy_manager import CopyManager
 from scsi_targets.client.disk import Disk
@@ -52,7 +52,7 @@ class Place:
     drive_address: int
 
 
-def run(session: Session, place: Place, progress: Progress) -> Copied:
+def run(session: InitiatorSession, place: Place, progress: Progress) -> Copied:
     """Load the cartridge, copy the disk to it, read both back, put the cartridge back.
 
     Raises CommandFailed and NoSuchAnswer of scsi_targets.client, InitiatorError.

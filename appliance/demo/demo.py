@@ -18,7 +18,7 @@ from appliance.operations.setup import DEMO_DISK
 from appliance.settings import config_file
 from appliance.settings.settings import CHANGER, Settings
 from appliance.settings.units import Address, format_size, parse_address
-from datamover.initiator import InitiatorError, Session
+from datamover.initiator import InitiatorError, InitiatorSession
 from datamover.libiscsi import LibraryUnavailable
 from scsi_targets.client.unit import CommandFailed, NoSuchAnswer
 
@@ -100,7 +100,7 @@ def _copy(settings: Settings, status: dict[str, Any], barcode: str, progress: Pr
     )
     portal = str(local_address(status["portals"][0]["listen"]))
     try:
-        with Session(portal, target["iqn"]) as session:
+        with InitiatorSession(portal, target["iqn"]) as session:
             copied = demo_copy.run(session, place, progress)
     except LibraryUnavailable as error:
         raise OperatorError(Failure.REFUSED, str(error)) from error

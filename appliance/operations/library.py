@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from appliance import __version__
-from appliance.operations.session import Session, sessions_of
+from appliance.operations.session import SessionStatus, sessions_of
 from appliance.operations.verb import Nothing, OnLibrary, Result, Scope, verb
 
 FULL_PERCENT = 95  # of a file system: what an operator should know before writes fail
@@ -74,7 +74,7 @@ class Status(Result):
     elements: list[Element]
     shelf: list[str]
     storage: list[Storage]
-    sessions: list[Session]
+    sessions: list[SessionStatus]
 
 
 class Health(Result):

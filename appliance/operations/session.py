@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 END_SECONDS = 10.0  # for a session to give back all that it holds
 
 
-class Session(Result):
+class SessionStatus(Result):
     """An initiator that is logged in."""
 
     id: int = Field(description="Of this session, until it ends.")
@@ -41,13 +41,13 @@ class OneSession(Parameters):
 
 
 @verb("session.list", Scope.READ)
-def list_(context: OnLibrary, parameters: Nothing) -> list[Session]:
+def list_(context: OnLibrary, parameters: Nothing) -> list[SessionStatus]:
     """Who is logged in, oldest first."""
     return sessions_of(context.library)
 
 
 @verb("session.show", Scope.READ)
-def show(context: OnLibrary, parameters: OneSession) -> Session:
+def show(context: OnLibrary, parameters: OneSession) -> SessionStatus:
     """One session: who it is, from where, since when, what it holds, its commands and bytes."""
     for session in sessions_of(context.library):
         if session.id == parameters.id:
@@ -56,7 +56,7 @@ def show(context: OnLibrary, parameters: OneSession) -> Session:
 
 
 @verb("session.end", Scope.OPERATE)
-def end(context: OnLibrary, parameters: OneSession) -> Session:
+def end(context: OnLibrary, parameters: OneSession) -> SessionStatus:
     """End a session at once; its commands are aborted and its RESERVE is released. It may log in again."""
     from vlib_images.library.database.events import Event
 
@@ -70,10 +70,10 @@ def end(context: OnLibrary, parameters: OneSession) -> Session:
     return session
 
 
-def sessions_of(library: Library) -> list[Session]:
+def sessions_of(library: Library) -> list[SessionStatus]:
     """Every session of a library that is served."""
     return [
-        Session(
+        SessionStatus(
             id=record.tsih,
             initiator=record.initiator_name,
             principal=record.principal or "nobody",

@@ -12,7 +12,7 @@ from appliance.operations import cartridge, demo_disk
 from appliance.operations.perform import on_files, translated
 from appliance.settings import config_file
 from appliance.settings.settings import Settings
-from appliance.settings.template import Plan, render
+from appliance.settings.template import NewLibrary, render
 from appliance.settings.units import parse_size
 from vlib_images.atomic import write_atomically
 
@@ -25,12 +25,12 @@ DEMO_FIRST_BARCODE = "A00001L6"
 Progress = Callable[[int, int], None]
 
 
-def plan(directory: Path, *, name: str | None = None, demo: bool = False, **choices: Any) -> Plan:
+def plan(directory: Path, *, name: str | None = None, demo: bool = False, **choices: Any) -> NewLibrary:
     """A Plan for `directory`; choices are Plan's, None means the default."""
     chosen = {key: value for key, value in choices.items() if value is not None}
     if demo:
         chosen["disks"] = [(DEMO_DISK, DEMO_DISK_SIZE)]
-    return Plan(name=name or _name_of(directory), demo=demo, **chosen)
+    return NewLibrary(name=name or _name_of(directory), demo=demo, **chosen)
 
 
 def _name_of(directory: Path) -> str:
@@ -39,7 +39,7 @@ def _name_of(directory: Path) -> str:
     return name if re.match(r"[a-z]", name) else f"tapebay-{name}".rstrip("-")
 
 
-def create(directory: Path, plan: Plan, progress: Progress = lambda done, total: None) -> Path:
+def create(directory: Path, plan: NewLibrary, progress: Progress = lambda done, total: None) -> Path:
     """Make the library and return the path of its tapebay.toml, which is written last: without it there is no library.
 
     Raises OperatorError: REFUSED when there is one already, USAGE when the plan makes no valid one; OSError.

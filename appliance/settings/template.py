@@ -7,7 +7,7 @@ from appliance.settings.settings import ChangerSettings, DriveSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class NewLibrary:
     """What a new library is made of. portal: HOST:PORT; disks: (name, size as text); demo: with cartridges and data."""
 
     name: str
@@ -26,14 +26,14 @@ class Plan:
         return f"iqn.2026-11.io.tapebay:{self.name}"
 
 
-def render(plan: Plan) -> str:
+def render(plan: NewLibrary) -> str:
     """The file's text; it reads back as the plan says, everything else at its default."""
     return "\n".join(
         [_library(plan), _portals(plan), _target(plan), _changer(plan), _drives(plan), _disks(plan), _REST]
     )
 
 
-def _library(plan: Plan) -> str:
+def _library(plan: NewLibrary) -> str:
     return f"""\
 # A Tapebay library. `tapebay serve --config THIS-FILE` serves it. No program changes this file; after you did:
 # `tapebay plan` says what is new, `tapebay apply` (or `tapebay serve --apply`) carries it out.
@@ -49,7 +49,7 @@ name = "{plan.name}"                 # shown by `tapebay status`
 """
 
 
-def _portals(plan: Plan) -> str:
+def _portals(plan: NewLibrary) -> str:
     advertise = f'advertise = "{plan.advertise}"' if plan.advertise else '# advertise = "192.0.2.10:3260"'
     return f"""\
 # Where initiators connect; one [[portals]] for each address, "0.0.0.0" for all of IPv4, "[::]" for all of IPv6.
@@ -60,7 +60,7 @@ listen = "{plan.portal}"
 """
 
 
-def _target(plan: Plan) -> str:
+def _target(plan: NewLibrary) -> str:
     return f"""\
 # What initiators log in to. Without `luns` it holds the changer at LUN 0, the drives from 1, then the disks.
 [[targets]]
@@ -70,7 +70,7 @@ iqn = "{plan.iqn}"
 """
 
 
-def _changer(plan: Plan) -> str:
+def _changer(plan: NewLibrary) -> str:
     return f"""\
 # The robot and its slots. The model fixes the names in INQUIRY data and the element addresses.
 [changer]
@@ -81,7 +81,7 @@ import_export = {plan.import_export}
 """
 
 
-def _drives(plan: Plan) -> str:
+def _drives(plan: NewLibrary) -> str:
     heading = "# The tape drives, in the order of their element addresses.\n"
     return heading + "\n".join(
         f"""\
@@ -96,7 +96,7 @@ model = "{plan.drive_model}"
     )
 
 
-def _disks(plan: Plan) -> str:
+def _disks(plan: NewLibrary) -> str:
     heading = "# Disks. `tapebay disk create` makes more, which need no section here.\n"
     if not plan.disks:
         return heading + "\n".join(f"# {line}".rstrip() for line in disk_section("demo", "256 MiB").splitlines()) + "\n"

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datamover.initiator import Command, Result, Session
+from datamover.initiator import InitiatorSession, PendingCommand, Result
 from scsi_targets.t10 import sense, sense_data, spc
 from scsi_targets.t10.sense import Sense
 
@@ -57,7 +57,7 @@ class Unit:
 
     timeout_seconds: for each command that gives none of its own."""
 
-    def __init__(self, session: Session, lun: int, *, timeout_seconds: float = 60.0) -> None:
+    def __init__(self, session: InitiatorSession, lun: int, *, timeout_seconds: float = 60.0) -> None:
         self.session = session
         self.lun = lun
         self.timeout_seconds = timeout_seconds
@@ -93,7 +93,7 @@ class Unit:
 
     def stream(self, cdbs: Iterator[bytes], length: int) -> Iterator[Buffer]:
         """The Data-In of many commands that read `length` bytes each, in order, several of them under way at once."""
-        waiting: deque[tuple[bytes, Command]] = deque()
+        waiting: deque[tuple[bytes, PendingCommand]] = deque()
         while True:
             while len(waiting) < QUEUE_DEPTH and (cdb := next(cdbs, None)) is not None:
                 waiting.append((cdb, self.session.submit(self.lun, cdb, data_in_length=length)))

@@ -79,6 +79,19 @@ class KadType(IntEnum):
 NOT_COVERED, NOT_ATTEMPTED, AUTHENTICATED, NOT_AUTHENTIC = 1, 2, 3, 4
 
 
+class SupportedProtocolsHeader(Structure, length=8):
+    """What the supported security protocols list begins with (SPC-5 7.7.1.3)."""
+
+    supported_security_protocol_list_length = Bits(6, 7, 16)
+
+
+class PageHeader(Structure, length=4):
+    """What every page of tape data encryption begins with (SSC-4 8.5)."""
+
+    page_code = Bits(0, 7, 16)
+    page_length = Bits(2, 7, 16)
+
+
 class AlgorithmDescriptor(Structure, length=24):
     """Data Encryption Algorithm descriptor (SSC-4 8.5.2.4)."""
 

@@ -223,6 +223,12 @@ class MaximumLogicalObjectIdentifier(Structure, length=20):
     maximum_logical_object_identifier = Bits(12, 7, 64)
 
 
+class DensitySupportHeader(Structure, length=4):
+    """What REPORT DENSITY SUPPORT data begin with (SSC-3 table 57)."""
+
+    available_length = Bits(0, 7, 16)  # of what follows this field
+
+
 class DensityDescriptor(Structure, length=52):
     """Density support data block descriptor (SSC-3 table 58)."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from tests.bench.bench_throughput import Place, Row, build_load_generator, measure, table
 from tests.support import packages
 from tests.support.scsi import REWIND, Device, write_6
@@ -40,7 +40,7 @@ def test_what_was_written_is_read(program: Path, place: Place, depth: int) -> No
 
 def test_a_wrong_block_is_noticed(program: Path, target: TgtTarget, place: Place) -> None:
     measure(program, "write", place, 65536, 3, 1)
-    with Session(target.portal, target.target_name) as session:
+    with InitiatorSession(target.portal, target.target_name) as session:
         tape = Device(session, target.tape_lun)
         tape.good(REWIND)
         tape.good(write_6(65536), bytes(65536))

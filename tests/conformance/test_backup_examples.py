@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from scsi_targets.client import tape_stream
 from scsi_targets.client.copy_manager import CopyManager
 from scsi_targets.client.disk import Disk
@@ -44,7 +44,7 @@ def portal(site):
 
 @pytest.fixture
 def session(portal):
-    with Session(portal, TARGET) as session:
+    with InitiatorSession(portal, TARGET) as session:
         yield session
 
 

@@ -15,7 +15,7 @@ from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
 from appliance.settings import config_file
 from datamover.engine import crc32c
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from scsi_targets.client.copy_manager import CopyManager
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.unit import CommandFailed
@@ -73,7 +73,7 @@ def segment(number, address=0, to=0):
 
 def copied(library, *segments, list_identifier=7):
     """Disk one to disk two, by a session that is gone afterwards."""
-    with Session(library.portal, TARGET) as session:
+    with InitiatorSession(library.portal, TARGET) as session:
         one, two = Disk(session, 2), Disk(session, 3)
         manager = CopyManager(session, 2)
         manager.extended_copy([one.cscd(), two.cscd()], segments, list_identifier=list_identifier)
@@ -113,7 +113,7 @@ def test_a_failed_copy_names_its_segment(library, monkeypatch):
 
 def test_copies_of_all_devices_are_in_the_order_of_their_arrival_and_bounded(library):
     for number in range(66):
-        with Session(library.portal, TARGET) as session:
+        with InitiatorSession(library.portal, TARGET) as session:
             one, two = Disk(session, 2), Disk(session, 3)
             CopyManager(session, 3 if number == 65 else 2).extended_copy([one.cscd(), two.cscd()], [segment(1)])
     rows = do(library, "copies.list")

@@ -8,7 +8,7 @@ import pytest
 from appliance.library.files import LibraryFiles
 from appliance.library.library import Library
 from appliance.settings import config_file
-from datamover.initiator import Credentials, InitiatorError, Session, TaskManagementResponse
+from datamover.initiator import Credentials, InitiatorError, InitiatorSession, TaskManagementOutcome
 from scsi_targets.iscsi.directory import Portal
 from scsi_targets.iscsi.server import Server
 from scsi_targets.t10 import copy_descriptors as copy
@@ -40,7 +40,9 @@ def server(site):
 
 @contextmanager
 def session(server, name="alpha"):
-    with Session("{}:{}".format(*server.bound), TARGET, initiator_name=f"iqn.2026-11.test:{name}") as logged_in:
+    with InitiatorSession(
+        "{}:{}".format(*server.bound), TARGET, initiator_name=f"iqn.2026-11.test:{name}"
+    ) as logged_in:
         for lun in (DISK, TAPE):
             while logged_in.command(lun, bytes(6)).status:
                 pass  # unit attentions of the login
@@ -113,7 +115,7 @@ def test_the_disk_serves_others_while_it_is_copied_and_the_copy_can_be_aborted(s
         assert standing.wait(30)
         block = beta.command(DISK, bytes([0x28, 0, 0, 0, 0, 3, 0, 0, 1, 0]), data_in_length=512)
         assert bytes(block.data) == site.disk_data[1536:2048]
-        assert alpha.abort_task(command) is TaskManagementResponse.FUNCTION_COMPLETE
+        assert alpha.abort_task(command) is TaskManagementOutcome.FUNCTION_COMPLETE
         go.set()
         with pytest.raises(InitiatorError, match="aborted"):
             alpha.wait(command)
@@ -137,7 +139,7 @@ def test_a_reset_of_the_tape_aborts_the_copy_that_the_disk_runs(site, server, mo
         command = alpha.submit(DISK, *order(site, block_to_stream(4096, BLOCKS)))
         alpha.ping()
         assert standing.wait(30)
-        assert beta.logical_unit_reset(TAPE) is TaskManagementResponse.FUNCTION_COMPLETE
+        assert beta.logical_unit_reset(TAPE) is TaskManagementOutcome.FUNCTION_COMPLETE
         go.set()
         result = alpha.wait(command)
     assert (result.status, result.sense[2] & 0x0F, bytes(result.sense[12:14])) == (2, 0xA, b"\x0d\x01")
@@ -200,10 +202,10 @@ def test_an_account_cannot_copy_what_it_could_not_log_in_to(library):
     (portal,) = library.start()
     account = {"credentials": Credentials("user-of-a", "secret-of-aaaaa")}
     with pytest.raises(InitiatorError):
-        Session(portal, TARGETS["b"], **account)
+        InitiatorSession(portal, TARGETS["b"], **account)
     secret = library.units["theirs"]
     secret.medium.write(b"secret" * 64, 0)
-    with Session(portal, TARGETS["a"], **account) as alpha:
+    with InitiatorSession(portal, TARGETS["a"], **account) as alpha:
         while alpha.command(1, spc.TestUnitReady.encode()).status:
             pass
         theirs, mine = (

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.devices.copying import remote_disk
@@ -271,7 +271,7 @@ def test_tgts_disk_to_our_tape_and_our_disk_to_tgts(here, tgt):
     address = RemoteAddress(tgt.portal, tgt.target_name, tgt.disk_lun, NAME)
     remote = add(address)
     here.remote_units = [remote]
-    with Session(tgt.portal, tgt.target_name) as session:
+    with InitiatorSession(tgt.portal, tgt.target_name) as session:
         for at in range(0, 4 << 20, 1 << 20):
             Disk(session, tgt.disk_lun).write(content(1 << 20, seed=at), at // 512)
         cscds = [cscd(remote), here.tape_descriptor()]
@@ -293,7 +293,7 @@ def test_our_disk_to_tgts_tape_and_back(here, tgt):
     cscds = [here.disk_descriptor(), cscd(remote)]
     mark = copy.WriteFilemarks.encode(destination=1, filemark_count=1)
     good(here.copy(block_to_stream(65536, 2048), mark, cscds=cscds))
-    with Session(tgt.portal, tgt.target_name) as session:
+    with InitiatorSession(tgt.portal, tgt.target_name) as session:
         Tape(session, tgt.tape_lun).rewind()
     good(here.copy(stream_to_block(65536, 2048, 2048), cscds=cscds))
     image = bytearray(BLOCKS * 512)

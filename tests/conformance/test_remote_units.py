@@ -10,7 +10,7 @@ from appliance.operations import VERBS
 from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
 from appliance.settings import config_file
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from scsi_targets.client.copy_manager import CopyManager
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.unit import CommandFailed
@@ -80,7 +80,7 @@ def fetch(session):
 def test_a_unit_is_added_copied_kept_and_removed(libraries, secret, tmp_path):
     there, here = libraries["there"], libraries["here"]
     there.units["disk"].medium.write(content(1 << 20, seed=5), 0)
-    with Session(here.portal, HERE) as session, Session(here.portal, OTHER) as other:
+    with InitiatorSession(here.portal, HERE) as session, InitiatorSession(here.portal, OTHER) as other:
         made = do(here, "remote.add", name="array", address=address(libraries), target=HERE, user="mover",
                   secret_file=str(secret))  # fmt: skip
         assert (made["kind"], made["naa"], made["user"]) == ("disk", there.units["disk"].identity.naa.hex(), "mover")
@@ -96,7 +96,7 @@ def test_a_unit_is_added_copied_kept_and_removed(libraries, secret, tmp_path):
     here.close()
     libraries["here"] = here = opened(tmp_path / "here", "here")
     assert do(here, "remote.list") == [made]
-    with Session(here.portal, HERE) as session:
+    with InitiatorSession(here.portal, HERE) as session:
         fetch(session)(made["naa"])
         do(here, "remote.remove", name="array")
         assert do(here, "remote.list") == []

@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from datamover.initiator import InitiatorError, Session
+from datamover.initiator import InitiatorError, InitiatorSession
 from tests.support.appliance import Appliance
 from tests.support.scsi import Device, is_unit_attention, read_10, write_10
 
@@ -26,7 +26,7 @@ class Bystander:
         self._stopping = threading.Event()
         self._advanced = threading.Condition()
         self._random = random.Random(1)
-        self._session = Session(
+        self._session = InitiatorSession(
             appliance.portal, appliance.target_name, initiator_name=NAME, timeout_seconds=LIMIT_SECONDS
         )
         self._disk = Device(self._session, appliance.lun(device))

@@ -6,7 +6,7 @@ from pathlib import Path
 import crcmod.predefined
 import pytest
 
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from tests.interop.guest import Step
 from tests.interop.session import run_in_guest
 from tests.support import packages
@@ -101,7 +101,7 @@ def test_blocks_of_any_length_over_libiscsi(tmp_path: Path, writing: int) -> Non
     blocks = [random.Random(n).randbytes(n) for n in lengths]
     with (
         Appliance.with_loaded_drive(tmp_path) as appliance,
-        Session(appliance.portal, appliance.target_name) as session,
+        InitiatorSession(appliance.portal, appliance.target_name) as session,
     ):
         drive = Device(session, appliance.lun("drive0"))
         select(drive, writing)

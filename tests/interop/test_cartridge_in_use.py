@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from datamover.initiator import InitiatorError, Session
+from datamover.initiator import InitiatorError, InitiatorSession
 from tests.support import packages
 from tests.support.appliance import FIRST_BARCODE, Appliance
 from tests.support.scsi import CHECK_CONDITION, REWIND, Device, read_6, write_6, write_filemarks
@@ -29,7 +29,7 @@ def appliance(tmp_path: Path) -> Iterator[Appliance]:
 
 @contextmanager
 def tape(appliance: Appliance) -> Iterator[Device]:
-    with Session(appliance.portal, appliance.target_name, timeout_seconds=30) as session:
+    with InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=30) as session:
         yield Device(session, appliance.lun("drive0"))
 
 

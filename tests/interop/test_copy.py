@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from tests.interop.guest import Step
 from tests.interop.session import run_in_guest
 from tests.support import packages
@@ -24,7 +24,7 @@ SEED = 20260101
 
 def copy_parameters(appliance: Appliance) -> bytes:
     """Ask the devices for their names, as a backup program would."""
-    with Session(appliance.portal, appliance.target_name) as session:
+    with InitiatorSession(appliance.portal, appliance.target_name) as session:
         disk = CopyEndpoint(Device(session, appliance.lun("disk")).designator(), 0x00, 512)
         tape = CopyEndpoint(Device(session, appliance.lun("drive0")).designator(), 0x01, TAPE_BLOCK)
     return disk_to_tape(disk, tape, BLOCKS)
@@ -32,7 +32,7 @@ def copy_parameters(appliance: Appliance) -> bytes:
 
 def fill_disk(appliance: Appliance) -> bytes:
     data = random.Random(SEED).randbytes(BLOCKS * 512)
-    with Session(appliance.portal, appliance.target_name) as session:
+    with InitiatorSession(appliance.portal, appliance.target_name) as session:
         disk = Device(session, appliance.lun("disk"))
         for start in range(0, BLOCKS, 2048):
             piece = data[start * 512 : (start + 2048) * 512]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance.failures import OperatorError
-from datamover.initiator import InitiatorError, Session
+from datamover.initiator import InitiatorError, InitiatorSession
 from tests.support import packages
 from tests.support.appliance import Appliance, Disk
 from tests.support.scsi import CHECK_CONDITION, REWIND, Device, read_6, read_10, write_6, write_10, write_filemarks
@@ -58,7 +58,7 @@ def test_a_filemark_is_a_promise(tmp_path: Path, delay: float) -> None:
     packages.require("libiscsi7")
     with Appliance.with_loaded_drive(tmp_path) as appliance:
         promised = written = 0
-        with pytest.raises(InitiatorError), Session(appliance.portal, appliance.target_name) as session:
+        with pytest.raises(InitiatorError), InitiatorSession(appliance.portal, appliance.target_name) as session:
             tape = Device(session, appliance.lun("drive0"))
             crash = kill_after(appliance, delay)
             for number in itertools.count():
@@ -69,7 +69,7 @@ def test_a_filemark_is_a_promise(tmp_path: Path, delay: float) -> None:
                     promised = number + 1
         crash.join()
         appliance.start()
-        with Session(appliance.portal, appliance.target_name) as session:
+        with InitiatorSession(appliance.portal, appliance.target_name) as session:
             files, end = read_tape(Device(session, appliance.lun("drive0")))
         blocks = [block for file in files for block in file]
         assert promised <= len(blocks) <= written
@@ -118,7 +118,7 @@ def test_a_persistent_reservation_survives_when_it_is_to(tmp_path: Path, name: s
     packages.require("libiscsi7")
     register, reserve, exclusive_access = 0, 1, 3
     with Appliance(tmp_path, disks=[Disk("disk", "16 MiB")]) as appliance:
-        with Session(appliance.portal, appliance.target_name) as session:
+        with InitiatorSession(appliance.portal, appliance.target_name) as session:
             device = Device(session, appliance.lun(name))
             device.good(persistent_reserve_out(register), reservation_parameters(0, 0xABC, aptpl=aptpl))
             parameters = reservation_parameters(0xABC, 0, aptpl=False)
@@ -126,7 +126,7 @@ def test_a_persistent_reservation_survives_when_it_is_to(tmp_path: Path, name: s
             appliance.kill()
             session.close()
         appliance.start()
-        with Session(appliance.portal, appliance.target_name) as session:
+        with InitiatorSession(appliance.portal, appliance.target_name) as session:
             device = Device(session, appliance.lun(name))
             keys = device.good(bytes([0x5E, 0, 0, 0, 0, 0, 0, 0, 64, 0]), data_in_length=64)
             reservation = device.good(bytes([0x5E, 1, 0, 0, 0, 0, 0, 0, 64, 0]), data_in_length=64)
@@ -139,7 +139,7 @@ def test_a_persistent_reservation_survives_when_it_is_to(tmp_path: Path, name: s
 def test_a_synchronized_disk_keeps_its_blocks(tmp_path: Path) -> None:
     packages.require("libiscsi7")
     with Appliance(tmp_path, disks=[Disk("disk", "16 MiB")], cartridges=0) as appliance:
-        with Session(appliance.portal, appliance.target_name) as session:
+        with InitiatorSession(appliance.portal, appliance.target_name) as session:
             disk = Device(session, appliance.lun("disk"))
             for number in range(64):
                 disk.good(write_10(number * 8, 8), bytes([number]) * 4096)
@@ -147,7 +147,7 @@ def test_a_synchronized_disk_keeps_its_blocks(tmp_path: Path) -> None:
             appliance.kill()
             session.close()
         appliance.start()
-        with Session(appliance.portal, appliance.target_name) as session:
+        with InitiatorSession(appliance.portal, appliance.target_name) as session:
             disk = Device(session, appliance.lun("disk"))
             for number in range(64):
                 assert disk.good(read_10(number * 8, 8), data_in_length=4096) == bytes([number]) * 4096

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from tests.support import packages
 from tests.support.appliance import Appliance, Disk
 from tests.support.recorder import RecordingProxy
@@ -32,7 +32,7 @@ BLOCK = 64 << 10
 
 def talk(portal: str, appliance: Appliance, *, header_digest: bool) -> None:
     """Login, disk, tape, changer and copy, all through one session."""
-    with Session(portal, appliance.target_name, header_digest=header_digest) as session:
+    with InitiatorSession(portal, appliance.target_name, header_digest=header_digest) as session:
         devices = {name: Device(session, appliance.lun(name)) for name in ("changer", "drive0", "disk")}
         for device in devices.values():
             device.good(inquiry(), data_in_length=255)  # tells the dissector what kind of device this is

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from tests.interop import guest
 from tests.interop.guest import HOST_ADDRESS, GuestRun, Step
 from tests.support import packages
@@ -41,7 +41,7 @@ class TwoWays:
         )
         self.relays = [stack.enter_context(Relay(("127.0.0.1", each))) for each in (self.appliance.port, port)]
         self._other = stack.enter_context(
-            Session(self.appliance.portal, self.appliance.target_name, initiator_name=OTHER)
+            InitiatorSession(self.appliance.portal, self.appliance.target_name, initiator_name=OTHER)
         )
         self.other = Device(self._other, self.appliance.lun("disk"))
 

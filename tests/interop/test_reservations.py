@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datamover.initiator import Session, TaskManagementResponse
+from datamover.initiator import InitiatorSession, TaskManagementOutcome
 from tests.support import packages
 from tests.support.appliance import Appliance, Disk
 from tests.support.scsi import (
@@ -48,11 +48,11 @@ class Pair:
     def __init__(self, appliance: Appliance, stack: ExitStack) -> None:
         self.appliance = appliance
         self.owner, self.other = (
-            stack.enter_context(Session(appliance.portal, appliance.target_name, initiator_name=name))
+            stack.enter_context(InitiatorSession(appliance.portal, appliance.target_name, initiator_name=name))
             for name in (OWNER, OTHER)
         )
 
-    def device(self, session: Session, name: str) -> Device:
+    def device(self, session: InitiatorSession, name: str) -> Device:
         return Device(session, self.appliance.lun(name))
 
     def is_shut_out(self, name: str) -> bool:
@@ -107,7 +107,7 @@ def test_a_reservation_ends(pair: Pair, name: str, end: Callable[[Pair, int], ob
     pair.device(pair.other, name)
     assert pair.is_shut_out(name)
     answer = end(pair, pair.appliance.lun(name))
-    assert answer in (None, TaskManagementResponse.FUNCTION_COMPLETE)
+    assert answer in (None, TaskManagementOutcome.FUNCTION_COMPLETE)
     if pair.owner.closed:
         # The target may see the end of the connection a moment after this side does.
         wait_until(lambda: not pair.is_shut_out(name))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from tests.support import packages
 from tests.support.appliance import FIRST_BARCODE, Appliance
 from tests.support.scsi import CHECK_CONDITION, REWIND, Device, mode_select_6, read_6, write_6, write_filemarks
@@ -74,7 +74,7 @@ def compress(tape: Device) -> None:
 
 
 def write_in_every_form(appliance: Appliance) -> None:
-    with Session(appliance.portal, appliance.target_name) as session:
+    with InitiatorSession(appliance.portal, appliance.target_name) as session:
         tape = Device(session, appliance.lun("drive0"))
         tape.good(*set_data_encryption(LOCAL_KEY, scope=1))
         refused = tape.command(*set_data_encryption(REFUSED_KEY, modes=bytes([2, 2, 77, 0])))
@@ -113,7 +113,7 @@ def test_nothing_secret_is_left_in_a_killed_library(tmp_path: Path) -> None:
         appliance.kill()
         search_files(tmp_path)
         appliance.start()
-        with Session(appliance.portal, appliance.target_name) as session:
+        with InitiatorSession(appliance.portal, appliance.target_name) as session:
             tape = Device(session, appliance.lun("drive0"))
             refused = tape.command(read_6(len(TEXT)), data_in_length=len(TEXT))
             assert (refused.sense[2] & 0x0F, *refused.sense[12:14]) == (7, 0x74, 0x01)

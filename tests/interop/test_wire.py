@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from scapy.packet import Raw
 
-from datamover.initiator import InitiatorError, Session, TaskManagementResponse, discover
+from datamover.initiator import InitiatorError, InitiatorSession, TaskManagementOutcome, discover
 from tests.fuzz import layers
 from tests.fuzz.peer import Peer
 from tests.support import packages
@@ -30,13 +30,13 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
 
 
 @pytest.fixture
-def session(appliance: Appliance) -> Iterator[Session]:
-    with Session(appliance.portal, appliance.target_name, timeout_seconds=20) as logged_in:
+def session(appliance: Appliance) -> Iterator[InitiatorSession]:
+    with InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=20) as logged_in:
         yield logged_in
 
 
 @pytest.fixture
-def disk(appliance: Appliance, session: Session) -> Device:
+def disk(appliance: Appliance, session: InitiatorSession) -> Device:
     return Device(session, appliance.lun("disk"))
 
 
@@ -55,9 +55,9 @@ def test_an_underflow_and_an_overflow(disk: Device) -> None:
     assert (cut.status, bytes(cut.data), cut.residual) == (0, bytes(whole.data[:10]), 10 - len(whole.data))
 
 
-def test_unknown_target_and_unknown_logical_unit(appliance: Appliance, session: Session) -> None:
+def test_unknown_target_and_unknown_logical_unit(appliance: Appliance, session: InitiatorSession) -> None:
     with pytest.raises(InitiatorError, match=r"login: iqn\.x"):
-        Session(appliance.portal, "iqn.x", timeout_seconds=10)
+        InitiatorSession(appliance.portal, "iqn.x", timeout_seconds=10)
     absent = session.command(77, inquiry(), data_in_length=255)
     assert (absent.status, absent.data[0]) == (0, 0x7F)  # SPC-4 6.6.1: peripheral qualifier 3, device type 1Fh
     refused = session.command(77, TEST_UNIT_READY)
@@ -143,19 +143,19 @@ def read(peer: Peer, lun: int, length: int) -> bytes:
     raise AssertionError("unreachable")
 
 
-def test_task_management_answers(appliance: Appliance, session: Session, disk: Device) -> None:
+def test_task_management_answers(appliance: Appliance, session: InitiatorSession, disk: Device) -> None:
     lun = appliance.lun("disk")
-    assert session.logical_unit_reset(lun) is TaskManagementResponse.FUNCTION_COMPLETE
-    assert session.abort_task_set(lun) is TaskManagementResponse.FUNCTION_COMPLETE
-    assert session.clear_task_set(lun) is TaskManagementResponse.FUNCTION_COMPLETE
-    assert session.logical_unit_reset(77) is TaskManagementResponse.LUN_DOES_NOT_EXIST
-    assert session.target_reset() is TaskManagementResponse.FUNCTION_COMPLETE
+    assert session.logical_unit_reset(lun) is TaskManagementOutcome.FUNCTION_COMPLETE
+    assert session.abort_task_set(lun) is TaskManagementOutcome.FUNCTION_COMPLETE
+    assert session.clear_task_set(lun) is TaskManagementOutcome.FUNCTION_COMPLETE
+    assert session.logical_unit_reset(77) is TaskManagementOutcome.LUN_DOES_NOT_EXIST
+    assert session.target_reset() is TaskManagementOutcome.FUNCTION_COMPLETE
 
 
 def test_a_cold_reset_ends_every_session(appliance: Appliance) -> None:
-    with Session(appliance.portal, appliance.target_name, timeout_seconds=20) as other:
+    with InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=20) as other:
         other.ping()
-        one = Session(appliance.portal, appliance.target_name, timeout_seconds=20)
+        one = InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=20)
         one.target_reset(cold=True)
         for session in (one, other):
             with pytest.raises(InitiatorError):
@@ -164,7 +164,7 @@ def test_a_cold_reset_ends_every_session(appliance: Appliance) -> None:
 
 def test_commands_in_flight_through_both_portals(appliance: Appliance) -> None:
     lun = appliance.lun("disk")
-    sessions = [Session(portal, appliance.target_name, timeout_seconds=20) for portal in appliance.portals]
+    sessions = [InitiatorSession(portal, appliance.target_name, timeout_seconds=20) for portal in appliance.portals]
     for session in sessions:
         Device(session, lun)
     data = [bytes([number]) * 4096 for number in range(64)]

@@ -13,7 +13,7 @@ from typing import Any
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
 from vlib_images.cartridge.encrypted_blocks import EncryptedBlocks
-from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.segments import SegmentLimits
 from vlib_images.errors import EndOfPartition
 
 Event = dict[str, Any]
@@ -41,13 +41,13 @@ class Plan:
 
     seed: int
     partitions: int
-    limits: Limits
+    limits: SegmentLimits
     worm: bool
 
     @classmethod
     def draw(cls, seed: int) -> "Plan":
         rng = random.Random(seed)
-        limits = Limits(rng.choice([2048, 8192, 65536, 1 << 20]), rng.choice([4, 64, 1 << 20]))
+        limits = SegmentLimits(rng.choice([2048, 8192, 65536, 1 << 20]), rng.choice([4, 64, 1 << 20]))
         return cls(seed, rng.choice([1, 1, 2, 3]), limits, rng.random() < 0.15)
 
 

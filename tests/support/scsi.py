@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass
 
-from datamover.initiator import Result, Session
+from datamover.initiator import InitiatorSession, Result
 
 CHECK_CONDITION = 0x02
 RESERVATION_CONFLICT = 0x18
@@ -67,7 +67,7 @@ def receive_copy_status(list_identifier: int, length: int = 64) -> bytes:
 class Device:
     """A logical unit seen through a session; the unit attentions of a new session are out of the way."""
 
-    def __init__(self, session: Session, lun: int) -> None:
+    def __init__(self, session: InitiatorSession, lun: int) -> None:
         self.session = session
         self.lun = lun
         for _ in range(8):

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from datamover import libiscsi
-from datamover.initiator import InitiatorError, Session, TaskManagementResponse, discover
+from datamover.initiator import InitiatorError, InitiatorSession, TaskManagementOutcome, discover
 from tests.support import packages
 from tests.support.tgt import TgtTarget
 
@@ -42,8 +42,8 @@ def target() -> Iterator[TgtTarget]:
 
 
 @pytest.fixture
-def session(target: TgtTarget) -> Iterator[Session]:
-    with Session(target.portal, target.target_name, timeout_seconds=10) as logged_in:
+def session(target: TgtTarget) -> Iterator[InitiatorSession]:
+    with InitiatorSession(target.portal, target.target_name, timeout_seconds=10) as logged_in:
         for lun in (target.tape_lun, target.disk_lun):
             logged_in.command(lun, TEST_UNIT_READY)  # the power-on unit attention
         yield logged_in
@@ -60,7 +60,7 @@ def test_discover_names_the_target_and_its_address(target: TgtTarget) -> None:
 @pytest.mark.parametrize("initial_r2t", [False, True])
 def test_disk_round_trip(target: TgtTarget, header_digest: bool, immediate_data: bool, initial_r2t: bool) -> None:
     data = bytes(i * 7 & 0xFF for i in range(512 * 1024))
-    with Session(
+    with InitiatorSession(
         target.portal,
         target.target_name,
         header_digest=header_digest,
@@ -74,7 +74,7 @@ def test_disk_round_trip(target: TgtTarget, header_digest: bool, immediate_data:
         assert bytes(result.data) == data
 
 
-def test_reads_into_the_callers_buffer(target: TgtTarget, session: Session) -> None:
+def test_reads_into_the_callers_buffer(target: TgtTarget, session: InitiatorSession) -> None:
     buffer = bytearray(b"\xff" * 4096)
     result = session.command(target.disk_lun, disk_cdb(0x28, 0, 4), data_in=memoryview(buffer)[1024:3072])
     assert result.data.obj is buffer
@@ -82,13 +82,13 @@ def test_reads_into_the_callers_buffer(target: TgtTarget, session: Session) -> N
     assert buffer[:1024] == b"\xff" * 1024 == buffer[3072:]
 
 
-def test_writes_from_any_buffer_without_a_copy(target: TgtTarget, session: Session) -> None:
+def test_writes_from_any_buffer_without_a_copy(target: TgtTarget, session: InitiatorSession) -> None:
     for data in (b"a" * 512, bytearray(b"b" * 512), memoryview(b"." + b"c" * 512)[1:]):
         assert session.command(target.disk_lun, disk_cdb(0x2A, 0, 1), data).status == 0
         assert session.command(target.disk_lun, disk_cdb(0x28, 0, 1), data_in_length=512).data == data
 
 
-def test_a_short_block_leaves_a_residual_and_sense(target: TgtTarget, session: Session) -> None:
+def test_a_short_block_leaves_a_residual_and_sense(target: TgtTarget, session: InitiatorSession) -> None:
     lun = target.tape_lun
     assert session.command(lun, REWIND).status == 0
     assert session.command(lun, write_6(4000), b"x" * 4000).status == 0
@@ -102,24 +102,24 @@ def test_a_short_block_leaves_a_residual_and_sense(target: TgtTarget, session: S
     assert bytes(result.data) == b"x" * 4000
 
 
-def test_submitted_commands_keep_their_order(target: TgtTarget, session: Session) -> None:
+def test_submitted_commands_keep_their_order(target: TgtTarget, session: InitiatorSession) -> None:
     writes = [session.submit(target.disk_lun, disk_cdb(0x2A, 7, 1), bytes([i]) * 512) for i in range(64)]
     assert [session.wait(write).status for write in writes] == [0] * 64
     assert bytes(session.command(target.disk_lun, disk_cdb(0x28, 7, 1), data_in_length=512).data) == b"\x3f" * 512
 
 
-def test_task_management(target: TgtTarget, session: Session) -> None:
+def test_task_management(target: TgtTarget, session: InitiatorSession) -> None:
     done = session.submit(target.disk_lun, TEST_UNIT_READY)
     session.wait(done)
-    assert session.abort_task(done) is TaskManagementResponse.TASK_DOES_NOT_EXIST
-    assert session.logical_unit_reset(target.disk_lun) is TaskManagementResponse.FUNCTION_COMPLETE
+    assert session.abort_task(done) is TaskManagementOutcome.TASK_DOES_NOT_EXIST
+    assert session.logical_unit_reset(target.disk_lun) is TaskManagementOutcome.FUNCTION_COMPLETE
     assert session.command(target.disk_lun, TEST_UNIT_READY).sense[2] == 0x06  # unit attention
     # tgt has no target reset, and says so.
-    assert session.target_reset() is TaskManagementResponse.TASK_MANAGEMENT_FUNCTION_NOT_SUPPORTED
+    assert session.target_reset() is TaskManagementOutcome.TASK_MANAGEMENT_FUNCTION_NOT_SUPPORTED
 
 
 def test_two_sessions_of_one_process_do_not_reinstate_each_other(target: TgtTarget) -> None:
-    sessions = [Session(target.portal, target.target_name) for _ in range(4)]
+    sessions = [InitiatorSession(target.portal, target.target_name) for _ in range(4)]
     for session in sessions:
         session.ping()
         session.logout()
@@ -128,10 +128,10 @@ def test_two_sessions_of_one_process_do_not_reinstate_each_other(target: TgtTarg
 
 def test_unknown_target_is_said(target: TgtTarget) -> None:
     with pytest.raises(InitiatorError, match=r"login: iqn.2012-08.org.example:nobody at 127"):
-        Session(target.portal, "iqn.2012-08.org.example:nobody", timeout_seconds=10)
+        InitiatorSession(target.portal, "iqn.2012-08.org.example:nobody", timeout_seconds=10)
 
 
-def test_wrong_arguments_are_refused_before_anything_is_sent(session: Session) -> None:
+def test_wrong_arguments_are_refused_before_anything_is_sent(session: InitiatorSession) -> None:
     with pytest.raises(ValueError, match="bidirectional"):
         session.submit(2, INQUIRY, b"out", 10)
     with pytest.raises(ValueError, match="CDB of 17 bytes"):
@@ -142,7 +142,7 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(session: Session) -
 
 
 def test_closed_session_says_so(target: TgtTarget) -> None:
-    session = Session(target.portal, target.target_name)
+    session = InitiatorSession(target.portal, target.target_name)
     session.close()
     with pytest.raises(InitiatorError, match=r"command: the session with .* is closed"):
         session.command(0, INQUIRY)
@@ -154,7 +154,7 @@ def test_a_dropped_session_gives_its_buffers_back(target: TgtTarget) -> None:
 
     buffer = Buffer(4096)
     seen = weakref.ref(buffer)
-    session = Session(target.portal, target.target_name)
+    session = InitiatorSession(target.portal, target.target_name)
     session.submit(target.disk_lun, disk_cdb(0x28, 0, 8), data_in=buffer)
     session.close()
     del buffer, session
@@ -167,14 +167,14 @@ def test_missing_library_names_the_package(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(ctypes.util, "find_library", lambda _name: None)
     libiscsi.load.cache_clear()
     with pytest.raises(InitiatorError, match="apt-get install libiscsi7"):
-        Session("127.0.0.1:1", "iqn.2012-08.org.example:any")
+        InitiatorSession("127.0.0.1:1", "iqn.2012-08.org.example:any")
 
 
 class ShiftedLibrary:
     """libiscsi as it would look if a member had been added in front of the residual."""
 
     class Task(ctypes.Structure):
-        _fields_ = [*libiscsi.Task._fields_[:5], ("added", ctypes.c_uint64), *libiscsi.Task._fields_[5:]]
+        _fields_ = [*libiscsi.ScsiTask._fields_[:5], ("added", ctypes.c_uint64), *libiscsi.ScsiTask._fields_[5:]]
 
     _name = "libiscsi.so.99"
 
@@ -183,7 +183,7 @@ class ShiftedLibrary:
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         return lambda task, *more: getattr(libiscsi.load(), name)(
-            ctypes.cast(task, ctypes.POINTER(libiscsi.Task)), *more
+            ctypes.cast(task, ctypes.POINTER(libiscsi.ScsiTask)), *more
         )
 
 
@@ -209,13 +209,13 @@ def test_nobody_listens() -> None:
     with listener() as listening:
         portal = portal_of(listening)
     with pytest.raises(InitiatorError, match=f"connect: iqn.x at {portal}"):
-        Session(portal, "iqn.x", timeout_seconds=10)
+        InitiatorSession(portal, "iqn.x", timeout_seconds=10)
 
 
 def test_a_peer_that_never_answers_the_login() -> None:
     packages.require("libiscsi7")
     with listener() as listening, pytest.raises(InitiatorError, match=r"login: no answer from .* within 0.2 s"):
-        Session(portal_of(listening), "iqn.x", timeout_seconds=0.2)
+        InitiatorSession(portal_of(listening), "iqn.x", timeout_seconds=0.2)
 
 
 def test_a_peer_that_hangs_up_during_the_login() -> None:
@@ -230,14 +230,14 @@ def test_a_peer_that_hangs_up_during_the_login() -> None:
         thread = threading.Thread(target=hang_up, args=(listening,))
         thread.start()
         with pytest.raises(InitiatorError, match=r"login: iqn.x at"):
-            Session(portal_of(listening), "iqn.x", timeout_seconds=10)
+            InitiatorSession(portal_of(listening), "iqn.x", timeout_seconds=10)
         thread.join()
 
 
 def test_losing_the_connection_ends_the_command() -> None:
     packages.require("tgt", "libiscsi7")
     with TgtTarget() as target:
-        session = Session(target.portal, target.target_name, timeout_seconds=10)
+        session = InitiatorSession(target.portal, target.target_name, timeout_seconds=10)
         session.ping()
     with pytest.raises(InitiatorError, match=r"lost|socket|connection"):
         session.command(target.disk_lun, TEST_UNIT_READY)

@@ -13,11 +13,11 @@ from typing import Final, Self
 import structlog
 
 from vlib_images.cartridge.files import CartridgeFiles, Lock, files_of
-from vlib_images.cartridge.identity import LIMIT_PARTITIONS, Identity, default_early_warning
+from vlib_images.cartridge.identity import LIMIT_PARTITIONS, CartridgeIdentity, default_early_warning
 from vlib_images.cartridge.mam import MamStore
 from vlib_images.cartridge.medium import MediumType
 from vlib_images.cartridge.recovery import RecoveryReport, create_partition, open_partition, remove_partition
-from vlib_images.cartridge.segments import Limits, SegmentStore
+from vlib_images.cartridge.segments import SegmentLimits, SegmentStore
 from vlib_images.cartridge.transport import ReadBlocksResult, ReadKind, ReadResult, Transport
 from vlib_images.cartridge.usage import STORE_EVERY_BYTES, Usage
 from vlib_images.errors import (
@@ -43,7 +43,7 @@ class Cartridge(Transport):
     """
 
     def __init__(
-        self, files: CartridgeFiles, identity: Identity, lock: Lock, *, read_only: bool, limits: Limits
+        self, files: CartridgeFiles, identity: CartridgeIdentity, lock: Lock, *, read_only: bool, limits: SegmentLimits
     ) -> None:
         """Use create() or open()."""
         super().__init__()
@@ -72,7 +72,7 @@ class Cartridge(Transport):
         worm: bool | None = None,
         partitions: int | Sequence[int] = 1,
         early_warning_bytes: int | None = None,
-        limits: Limits | None = None,
+        limits: SegmentLimits | None = None,
     ) -> Self:
         """As make(); the cartridge is open when this returns."""
         cls.make(
@@ -108,7 +108,7 @@ class Cartridge(Transport):
             raise InvalidPartition("a cleaning cartridge holds no data")
         sizes = (capacity // partitions,) * partitions if isinstance(partitions, int) else tuple(partitions)
         early_warning = default_early_warning(min(sizes)) if early_warning_bytes is None else early_warning_bytes
-        identity = Identity(
+        identity = CartridgeIdentity(
             uuid=uuid.uuid4().hex,
             barcode=barcode,
             medium=medium.name,
@@ -132,10 +132,10 @@ class Cartridge(Transport):
             raise storage_failure(error, f"creating cartridge {barcode}") from error
 
     @classmethod
-    def _create_files(cls, files: CartridgeFiles, identity: Identity) -> None:
+    def _create_files(cls, files: CartridgeFiles, identity: CartridgeIdentity) -> None:
         """cartridge.json comes last: without it the directory is no cartridge."""
         for number in range(len(identity.partition_bytes)):
-            create_partition(cls._store(files, identity, number, Limits()))
+            create_partition(cls._store(files, identity, number, SegmentLimits()))
         MamStore.create(files, len(identity.partition_bytes))
         Usage().write(files)
         files.replace(LOCK, b"")
@@ -143,7 +143,9 @@ class Cartridge(Transport):
         files.synchronize_name()
 
     @classmethod
-    def open(cls, place: Path | CartridgeFiles, *, read_only: bool = False, limits: Limits | None = None) -> Self:
+    def open(
+        cls, place: Path | CartridgeFiles, *, read_only: bool = False, limits: SegmentLimits | None = None
+    ) -> Self:
         """After a crash it recovers: see `recovery`.
 
         read_only: nothing on disk is changed, and any number of readers may have the cartridge open.
@@ -151,12 +153,12 @@ class Cartridge(Transport):
         """
         files = files_of(place)
         try:
-            identity = Identity.read(files)
+            identity = CartridgeIdentity.read(files)
             lock = cls._take_lock(files, shared=read_only)
         except OSError as error:
             raise storage_failure(error, f"opening the cartridge in {files.name}") from error
         try:
-            return cls(files, identity, lock, read_only=read_only, limits=limits or Limits())
+            return cls(files, identity, lock, read_only=read_only, limits=limits or SegmentLimits())
         except OSError as error:
             lock.close()
             raise storage_failure(error, f"opening cartridge {identity.barcode}") from error
@@ -174,7 +176,7 @@ class Cartridge(Transport):
             raise CartridgeInUse(f"{files.name} is in use by another process") from error
 
     @staticmethod
-    def _store(files: CartridgeFiles, identity: Identity, number: int, limits: Limits) -> SegmentStore:
+    def _store(files: CartridgeFiles, identity: CartridgeIdentity, number: int, limits: SegmentLimits) -> SegmentStore:
         return SegmentStore(files.folder(f"p{number}"), identity.uuid_bytes, number, limits, identity.worm)
 
     def _open_partitions(self) -> None:
@@ -333,7 +335,7 @@ class Cartridge(Transport):
     def early_warning_bytes(self, value: int) -> None:
         self._change_identity(replace(self._identity, early_warning_bytes=value))
 
-    def _change_identity(self, identity: Identity) -> None:
+    def _change_identity(self, identity: CartridgeIdentity) -> None:
         if self.read_only:
             raise WriteProtected(f"cartridge {self.barcode} is open for reading only")
         try:
@@ -397,7 +399,7 @@ class Cartridge(Transport):
         except OSError as error:
             raise storage_failure(error, f"formatting cartridge {self.barcode}") from error
 
-    def _format(self, identity: Identity) -> None:
+    def _format(self, identity: CartridgeIdentity) -> None:
         """Data goes first: a crash on the way leaves the old partitions, empty or not, and then the new ones."""
         for partition in self._partitions:
             partition.empty()

@@ -20,7 +20,7 @@ def default_early_warning(capacity_bytes: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class CartridgeIdentity:
     """uuid: 32 hexadecimal digits. partition_bytes: the capacity of each partition, in bytes."""
 
     uuid: str
@@ -43,7 +43,7 @@ class Identity:
     def medium_type(self) -> MediumType:
         return MEDIA[self.medium]
 
-    def with_partitions(self, sizes: tuple[int, ...]) -> "Identity":
+    def with_partitions(self, sizes: tuple[int, ...]) -> "CartridgeIdentity":
         """Raises InvalidPartition unless the sizes fit the cartridge and its medium allows that many."""
         most = min(LIMIT_PARTITIONS, self.medium_type.maximum_partitions)
         if not 1 <= len(sizes) <= most:
@@ -57,7 +57,7 @@ class Identity:
         write_document(files, FILE, asdict(self))
 
     @classmethod
-    def read(cls, files: CartridgeFiles) -> "Identity":
+    def read(cls, files: CartridgeFiles) -> "CartridgeIdentity":
         """Raises NotACartridge, CartridgeDamaged, OSError."""
         try:
             content = read_document(files, FILE)

@@ -13,14 +13,14 @@ from pathlib import Path
 from vlib_images.cartridge.cartridge import LOCK, Cartridge
 from vlib_images.cartridge.codec import Scratch
 from vlib_images.cartridge.files import CartridgeFiles, files_of
-from vlib_images.cartridge.identity import LIMIT_PARTITIONS, Identity
+from vlib_images.cartridge.identity import LIMIT_PARTITIONS, CartridgeIdentity
 from vlib_images.cartridge.mam import MamStore
 from vlib_images.cartridge.medium import MediumType
 from vlib_images.cartridge.partition import Partition
 from vlib_images.cartridge.rebuild import NO_SEGMENT, rebuild_manifest
 from vlib_images.cartridge.recovery import open_partition, partition_from
-from vlib_images.cartridge.segments import Limits, SegmentStore
-from vlib_images.cartridge.verify import Damage, Progress
+from vlib_images.cartridge.segments import SegmentLimits, SegmentStore
+from vlib_images.cartridge.verify import Damage, VerifyProgress
 from vlib_images.errors import CartridgeDamaged, CartridgeInUse, DamagedBlock, NotACartridge, StorageError
 
 
@@ -54,7 +54,7 @@ def salvage(
     *,
     barcode: str | None = None,
     medium: MediumType | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[VerifyProgress], None] | None = None,
 ) -> SalvageReport:
     """Copy what reads of the cartridge in `source` to a new one in `destination`, which must not exist or be empty.
 
@@ -82,9 +82,9 @@ def salvage(
                 target.locate_block(partition.number, 0)
                 for _ in _copy(partition, target, report):
                     if progress is not None:
-                        progress(Progress(report.bytes_copied, max(total, report.bytes_copied)))
+                        progress(VerifyProgress(report.bytes_copied, max(total, report.bytes_copied)))
             if progress is not None:
-                progress(Progress(report.bytes_copied, report.bytes_copied))
+                progress(VerifyProgress(report.bytes_copied, report.bytes_copied))
     return report
 
 
@@ -102,9 +102,11 @@ def _locked(source: CartridgeFiles) -> Iterator[None]:
         yield
 
 
-def _identity(source: CartridgeFiles, barcode: str | None, medium: MediumType | None) -> tuple[Identity, list[str]]:
+def _identity(
+    source: CartridgeFiles, barcode: str | None, medium: MediumType | None
+) -> tuple[CartridgeIdentity, list[str]]:
     try:
-        return Identity.read(source), []
+        return CartridgeIdentity.read(source), []
     except (CartridgeDamaged, NotACartridge) as error:
         if medium is None:
             raise
@@ -113,16 +115,16 @@ def _identity(source: CartridgeFiles, barcode: str | None, medium: MediumType | 
         ]
 
 
-def _guess_identity(source: CartridgeFiles, barcode: str, medium: MediumType) -> Identity:
+def _guess_identity(source: CartridgeFiles, barcode: str, medium: MediumType) -> CartridgeIdentity:
     """From the headers of the segments, which name their cartridge."""
     count = sum(source.folder(f"p{number}").exists() for number in range(LIMIT_PARTITIONS))
     for number in range(count):
-        store = SegmentStore(source.folder(f"p{number}"), bytes(16), number, Limits(), worm=False)
+        store = SegmentStore(source.folder(f"p{number}"), bytes(16), number, SegmentLimits(), worm=False)
         for segment_id in store.stored_ids():
             header = store.read_header(segment_id)
             if header is not None:
                 capacity = medium.capacity_bytes
-                return Identity(
+                return CartridgeIdentity(
                     uuid=header.cartridge_uuid.hex(),
                     barcode=barcode,
                     medium=medium.name,
@@ -137,8 +139,8 @@ def _guess_identity(source: CartridgeFiles, barcode: str, medium: MediumType) ->
     raise NotACartridge(f"{source.name} holds no segment of a cartridge")
 
 
-def _open(source: CartridgeFiles, identity: Identity, number: int, report: SalvageReport) -> Partition:
-    store = SegmentStore(source.folder(f"p{number}"), identity.uuid_bytes, number, Limits(), identity.worm)
+def _open(source: CartridgeFiles, identity: CartridgeIdentity, number: int, report: SalvageReport) -> Partition:
+    store = SegmentStore(source.folder(f"p{number}"), identity.uuid_bytes, number, SegmentLimits(), identity.worm)
     capacity = identity.partition_bytes[number]
     try:
         return open_partition(store, capacity, writable=False)[0]

@@ -28,7 +28,7 @@ CHECKPOINT_BYTES_MAX: Final = 16 * SEGMENT_OBJECTS_MAX
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SegmentLimits:
     """Where a segment is full: bytes of log, or objects (which bound the memory of its index).
 
     disk_low_bytes: free space of the disk under which every partition is at early warning.
@@ -93,7 +93,7 @@ class SegmentStore:
     """The folder of one partition. Methods raise OSError; nothing here decides what the partition contains."""
 
     def __init__(
-        self, files: CartridgeFiles, cartridge_uuid: bytes, partition: int, limits: Limits, worm: bool
+        self, files: CartridgeFiles, cartridge_uuid: bytes, partition: int, limits: SegmentLimits, worm: bool
     ) -> None:
         self.files = files
         self.cartridge_uuid = cartridge_uuid

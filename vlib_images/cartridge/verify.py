@@ -11,9 +11,9 @@ from typing import Final
 
 from datamover.engine import Segment
 from vlib_images.cartridge.files import CartridgeFiles, files_of
-from vlib_images.cartridge.identity import Identity
+from vlib_images.cartridge.identity import CartridgeIdentity
 from vlib_images.cartridge.manifest import Entry, EntryFlag
-from vlib_images.cartridge.segments import Limits, SegmentStore
+from vlib_images.cartridge.segments import SegmentLimits, SegmentStore
 from vlib_images.errors import storage_failure
 
 STEP_OBJECTS: Final = 4096
@@ -69,20 +69,20 @@ class VerifyReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class VerifyProgress:
     """How far: bytes of records checked, of so many in all (as known now)."""
 
     bytes_checked: int
     bytes_total: int
 
 
-def verify(place: Path | CartridgeFiles, progress: Callable[[Progress], None] | None = None) -> VerifyReport:
+def verify(place: Path | CartridgeFiles, progress: Callable[[VerifyProgress], None] | None = None) -> VerifyReport:
     """Check a cartridge. Raises NotACartridge, CartridgeDamaged (what describes it does not verify), StorageError."""
     files = files_of(place)
-    identity = Identity.read(files)
+    identity = CartridgeIdentity.read(files)
     report = VerifyReport(identity.barcode)
     stores = [
-        SegmentStore(files.folder(f"p{number}"), identity.uuid_bytes, number, Limits(), identity.worm)
+        SegmentStore(files.folder(f"p{number}"), identity.uuid_bytes, number, SegmentLimits(), identity.worm)
         for number in range(len(identity.partition_bytes))
     ]
     try:
@@ -90,9 +90,9 @@ def verify(place: Path | CartridgeFiles, progress: Callable[[Progress], None] | 
         for store in stores:
             for _ in _verify_partition(store, report):
                 if progress is not None:
-                    progress(Progress(report.bytes_checked, max(total, report.bytes_checked)))
+                    progress(VerifyProgress(report.bytes_checked, max(total, report.bytes_checked)))
         if progress is not None:
-            progress(Progress(report.bytes_checked, report.bytes_checked))
+            progress(VerifyProgress(report.bytes_checked, report.bytes_checked))
     except OSError as error:
         raise storage_failure(error, f"verifying cartridge {identity.barcode}") from error
     finally:

@@ -96,13 +96,6 @@ class Inventory:
         with self._lock:
             return sorted(barcode for barcode, record in self._records.items() if record.place is None)
 
-    def first_empty(self, kind: ElementType) -> Element | None:
-        """The empty element of that type with the lowest index, None when all are full."""
-        with self._lock:
-            elements = self.layout.elements_of(kind)
-            index = next((i for i in range(len(elements)) if (kind, i) not in self._occupant), None)
-            return None if index is None else self._element(elements[index], (kind, index))
-
     def check_new(self, barcode: str) -> None:
         """Whether a new cartridge may have this barcode. Raises BadBarcode, BarcodeExists."""
         if not BARCODE.fullmatch(barcode):

@@ -33,14 +33,25 @@ class InventoryCommands(Part):
         self._changer = changer
         self._search = VolumeTagSearch()
 
-    @handles(smc.InitializeElementStatus, permission=Permission.MOVE, timeout_seconds=SCAN_TIMEOUT_SECONDS)
+    # Counts only, so no lock is held while the store keeps the count.
+    @handles(
+        smc.InitializeElementStatus, permission=Permission.MOVE, concurrent=True, timeout_seconds=SCAN_TIMEOUT_SECONDS
+    )
     def initialize_element_status(self, cdb: smc.InitializeElementStatus, task: Task) -> None:
         # The inventory is always current: there is no door through which a cartridge could come unseen.
         self._changer.statistics.scanned()
 
-    @handles(smc.InitializeElementStatusWithRange, permission=Permission.MOVE, timeout_seconds=SCAN_TIMEOUT_SECONDS)
     @handles(
-        smc.InitializeElementStatusWithRangeVendor, permission=Permission.MOVE, timeout_seconds=SCAN_TIMEOUT_SECONDS
+        smc.InitializeElementStatusWithRange,
+        permission=Permission.MOVE,
+        concurrent=True,
+        timeout_seconds=SCAN_TIMEOUT_SECONDS,
+    )
+    @handles(
+        smc.InitializeElementStatusWithRangeVendor,
+        permission=Permission.MOVE,
+        concurrent=True,
+        timeout_seconds=SCAN_TIMEOUT_SECONDS,
     )
     def initialize_element_status_with_range(
         self, cdb: smc.InitializeElementStatusWithRange | smc.InitializeElementStatusWithRangeVendor, task: Task

@@ -14,7 +14,7 @@ from scsi_targets.devices.changer.statistics import ChangerStatistics
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.dispatch import Row
 from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.logical_unit import StateStore
+from scsi_targets.devices.unit.state_store import StateStore
 from scsi_targets.t10 import sense, vpd
 from scsi_targets.t10.fields import Bits
 from scsi_targets.t10.sense import CheckCondition

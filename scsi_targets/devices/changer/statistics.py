@@ -6,8 +6,8 @@ import threading
 
 import structlog
 
-from scsi_targets.devices.unit.logical_unit import StateStore
 from scsi_targets.devices.unit.part import Part, log_page
+from scsi_targets.devices.unit.state_store import StateStore
 from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.t10.log_pages import LogParameter, counter
 

@@ -21,8 +21,7 @@ from scsi_targets.devices.unit.dispatch import CONFLICTS, PERSISTENT_ALLOWED, Ro
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.part import Part, vpd_page
 from scsi_targets.devices.unit.principal import Permission
-from scsi_targets.devices.unit.task import Nexus, Response, Task
-from scsi_targets.devices.unit.task_set import DEFERRED
+from scsi_targets.devices.unit.task import DEFERRED, Deferred, Nexus, Response, Task
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
 from scsi_targets.t10.fields import Command
@@ -44,7 +43,7 @@ class CopyDevice(Copyable, Protocol):
     def descriptor_sense(self) -> bool: ...
     @property
     def rows(self) -> RowTable: ...
-    def defer(self, task: Task, work: Callable[[], Response | None], /) -> Response: ...
+    def defer(self, task: Task, work: Callable[[], Response | None], /) -> Response | Deferred: ...
 
 
 class CopyManager(Part):
@@ -92,7 +91,7 @@ class CopyManager(Part):
         while_busy=True,
         timeout_seconds=COPY_TIMEOUT_SECONDS,
     )  # fmt: skip
-    def extended_copy(self, cdb: copy.ExtendedCopyLid1 | copy.ExtendedCopyLid4, task: Task) -> Response:
+    def extended_copy(self, cdb: copy.ExtendedCopyLid1 | copy.ExtendedCopyLid4, task: Task) -> Response | Deferred:
         length, form = cdb.parameter_list_length, LIST_HEADERS[type(cdb)]
         if not length:
             return Response()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
-from datamover.copy_job import Action, Rest, Segment
+from datamover.copy_job import Action, CopySegment, Rest
 from datamover.copy_progress import CopyFailed, Side, Tally
 from datamover.endpoints import DiskExtent, NullDevice, TapeBlocks
 from scsi_targets.devices.copying import limits
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scsi_targets.devices.unit.task import Task
     from scsi_targets.t10.fields import Bits
 
-Step: TypeAlias = "Segment | Action"
+Step: TypeAlias = "CopySegment | Action"
 NULL_DISK_BLOCK_BYTES = 512  # where a null device's descriptor does not say
 Planned = TypeVar("Planned", bound=Callable[[Any, Any], Step])
 
@@ -110,12 +110,12 @@ class Planner:
         place = Place(self, number, offset, segment)
         self.ends.append(place.ends)
         step = PLANS[segment.type_code](place, segment)
-        if isinstance(step, Segment):
+        if isinstance(step, CopySegment):
             self._expect_transfers(place, step)
             self.carries = self.carries or step.rests.keeps
         return step
 
-    def _expect_transfers(self, place: Place, step: Segment) -> None:
+    def _expect_transfers(self, place: Place, step: CopySegment) -> None:
         if step.length and step.source is not None and not self.carries:
             self.expect(place, Side.SOURCE, writes=False)
         if (

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from datamover.copy_progress import Progress, Tally
+from datamover.copy_progress import CopyProgress, Tally
 from scsi_targets.devices.unit.task import Nexus, Response
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
@@ -65,7 +65,7 @@ class CopyRecord:
     has_turn: bool = False
     failed_segment: int | None = None
     reason: str = ""
-    progress: Progress = field(default_factory=Progress)
+    progress: CopyProgress = field(default_factory=CopyProgress)
     checksums: Checksums = field(default_factory=lambda: Checksums.of(()))
     cancelled: bool = False
     service_action: int = 0

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import structlog
 
-from datamover.initiator import Credentials, InitiatorError, Session
+from datamover.initiator import Credentials, InitiatorError, InitiatorSession
 from datamover.libiscsi import LibraryUnavailable
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.unit import CHECK_CONDITION, CommandFailed, Unit
@@ -38,9 +38,9 @@ class RemoteAddress:
     initiator_name: str
     credentials: Credentials | None = None
 
-    def log_in(self) -> Session:
+    def log_in(self) -> InitiatorSession:
         """Raises InitiatorError."""
-        return Session(
+        return InitiatorSession(
             self.portal, self.target_name, initiator_name=self.initiator_name, credentials=self.credentials,
             timeout_seconds=LOGIN_SECONDS,
         )  # fmt: skip
@@ -58,7 +58,7 @@ class Description:
     block_length: int
 
     @classmethod
-    def of(cls, session: Session, lun: int) -> Description:
+    def of(cls, session: InitiatorSession, lun: int) -> Description:
         """Raises InitiatorError, CommandFailed; ValueError for what is neither a disk nor a tape drive, or has no
         name."""
         unit = Unit(session, lun)
@@ -114,7 +114,7 @@ class RemoteAccess(Access):
         self._description = description
         self._line = line
         self._lock = threading.Lock()  # the reader and the writer of a copy may come at once
-        self._session: Session | None = None
+        self._session: InitiatorSession | None = None
 
     # ---- taking part -----------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class RemoteAccess(Access):
 
     # ---- the session -----------------------------------------------------------------------------------------------
 
-    def session(self) -> Session:
+    def session(self) -> InitiatorSession:
         """Logged in, to the logical unit that was added. Raises Unreachable."""
         with self._lock:
             try:
@@ -150,7 +150,7 @@ class RemoteAccess(Access):
                 raise Unreachable(f"{self._address}: {error}") from error
             return self._session
 
-    def _log_in(self) -> Session:
+    def _log_in(self) -> InitiatorSession:
         session = self._address.log_in()
         try:
             found = Description.of(session, self._address.lun)  # which takes the unit attentions of the login

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
-from datamover.initiator import Command
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.unit import GOOD, CommandFailed
 from scsi_targets.devices.copying.access import DiskAccess
@@ -17,9 +16,10 @@ from scsi_targets.t10.sense import CheckCondition
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from datamover.initiator import PendingCommand
     from scsi_targets.devices.copying.remote_access import Description, Line, RemoteAddress
 
-Submitted: TypeAlias = "tuple[bytes, Command]"
+Submitted: TypeAlias = "tuple[bytes, PendingCommand]"
 
 # One command; several are under way at once.
 COMMAND_BYTES = 256 << 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from datamover.copy_job import Action, Rest, Rests, Segment
+from datamover.copy_job import Action, CopySegment, Rest, Rests
 from datamover.copy_progress import Side
 from datamover.endpoints import InlineBytes
 from scsi_targets.devices.copying import limits
@@ -30,10 +30,10 @@ def _rests(cat: int, source_pad: bool, destination_pad: bool) -> Rests:
 
 
 @plans(copy.BlockToStream)
-def block_to_stream(place: Place, segment: copy.BlockToStream) -> Segment:
+def block_to_stream(place: Place, segment: copy.BlockToStream) -> CopySegment:
     disk, tape = place.source(DISK), place.destination(TAPE)
     length = segment.number_of_blocks * disk.block_length
-    return Segment(
+    return CopySegment(
         place.extent(Side.SOURCE, segment.logical_block_address, length),
         place.transfers(tape, segment.stream_device_transfer_length, copy.BlockToStream.stream_device_transfer_length),
         length,
@@ -42,10 +42,10 @@ def block_to_stream(place: Place, segment: copy.BlockToStream) -> Segment:
 
 
 @plans(copy.StreamToBlock)
-def stream_to_block(place: Place, segment: copy.StreamToBlock) -> Segment:
+def stream_to_block(place: Place, segment: copy.StreamToBlock) -> CopySegment:
     tape, disk = place.source(TAPE), place.destination(DISK)
     length = segment.number_of_blocks * disk.block_length
-    return Segment(
+    return CopySegment(
         place.transfers(tape, segment.stream_device_transfer_length, copy.StreamToBlock.stream_device_transfer_length),
         place.extent(Side.DESTINATION, segment.logical_block_address, length),
         length,
@@ -55,10 +55,10 @@ def stream_to_block(place: Place, segment: copy.StreamToBlock) -> Segment:
 
 
 @plans(copy.BlockToBlock)
-def block_to_block(place: Place, segment: copy.BlockToBlock) -> Segment:
+def block_to_block(place: Place, segment: copy.BlockToBlock) -> CopySegment:
     source, destination = place.source(DISK), place.destination(DISK)
     length = segment.number_of_blocks * (destination if segment.destination_count else source).block_length
-    return Segment(
+    return CopySegment(
         place.extent(Side.SOURCE, segment.source_logical_block_address, length),
         place.extent(Side.DESTINATION, segment.destination_logical_block_address, length),
         length,
@@ -68,12 +68,12 @@ def block_to_block(place: Place, segment: copy.BlockToBlock) -> Segment:
 
 
 @plans(copy.StreamToStream)
-def stream_to_stream(place: Place, segment: copy.StreamToStream) -> Segment:
+def stream_to_stream(place: Place, segment: copy.StreamToStream) -> CopySegment:
     if place.wants_neither(TAPE):
         raise invalid(place.offset, None, sense.UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE)
     source, destination = place.source(TAPE), place.destination(TAPE)
     kind = copy.StreamToStream
-    return Segment(
+    return CopySegment(
         place.transfers(
             source, segment.source_stream_device_transfer_length, kind.source_stream_device_transfer_length
         ),
@@ -88,7 +88,7 @@ def stream_to_stream(place: Place, segment: copy.StreamToStream) -> Segment:
 
 
 @plans(copy.InlineToStream)
-def inline_to_stream(place: Place, segment: copy.InlineToStream) -> Segment:
+def inline_to_stream(place: Place, segment: copy.InlineToStream) -> CopySegment:
     tape = place.destination(TAPE)
     start, length = segment.inline_data_offset, segment.inline_data_number_of_bytes
     data = place.planner.parameters.inline_data
@@ -97,7 +97,7 @@ def inline_to_stream(place: Place, segment: copy.InlineToStream) -> Segment:
     if start + length > len(data):
         field_ = copy.InlineToStream.inline_data_number_of_bytes
         raise place.aborted(sense.INLINE_DATA_LENGTH_EXCEEDED, (field_.byte, True, field_.msb))
-    return Segment(
+    return CopySegment(
         InlineBytes(data[start : start + length]),
         place.transfers(tape, segment.stream_device_transfer_length, copy.InlineToStream.stream_device_transfer_length),
         length,
@@ -107,12 +107,12 @@ def inline_to_stream(place: Place, segment: copy.InlineToStream) -> Segment:
 
 
 @plans(copy.EmbeddedToStream)
-def embedded_to_stream(place: Place, segment: copy.EmbeddedToStream) -> Segment:
+def embedded_to_stream(place: Place, segment: copy.EmbeddedToStream) -> CopySegment:
     tape, length = place.destination(TAPE), segment.embedded_data_number_of_bytes
     data = place.embedded_data()
     if length > len(data):
         raise invalid(place.offset, copy.EmbeddedToStream.embedded_data_number_of_bytes)
-    return Segment(
+    return CopySegment(
         InlineBytes(data[:length]),
         place.transfers(
             tape, segment.stream_device_transfer_length, copy.EmbeddedToStream.stream_device_transfer_length
@@ -124,11 +124,11 @@ def embedded_to_stream(place: Place, segment: copy.EmbeddedToStream) -> Segment:
 
 
 @plans(copy.StreamToDiscard)
-def stream_to_discard(place: Place, segment: copy.StreamToDiscard) -> Segment:
+def stream_to_discard(place: Place, segment: copy.StreamToDiscard) -> CopySegment:
     tape = place.source(TAPE)
     field_ = copy.StreamToDiscard.stream_device_transfer_length
     rests = _rests(segment.cat, tape.pad, False)
-    return Segment(
+    return CopySegment(
         place.transfers(tape, segment.stream_device_transfer_length, field_), None, segment.number_of_bytes, rests
     )
 
@@ -141,10 +141,10 @@ def verify(place: Place, segment: copy.VerifyCscd) -> Action:
 
 
 @plans(copy.BlockWithOffsetToStream)
-def block_with_offset_to_stream(place: Place, segment: copy.BlockWithOffsetToStream) -> Segment:
+def block_with_offset_to_stream(place: Place, segment: copy.BlockWithOffsetToStream) -> CopySegment:
     disk, tape = place.source(DISK), place.destination(TAPE)
     kind, length = copy.BlockWithOffsetToStream, segment.number_of_bytes
-    return Segment(
+    return CopySegment(
         place.bytes_of(Side.SOURCE, segment.logical_block_address, segment.byte_offset, length),
         place.transfers(tape, segment.stream_device_transfer_length, kind.stream_device_transfer_length),
         length,
@@ -153,10 +153,10 @@ def block_with_offset_to_stream(place: Place, segment: copy.BlockWithOffsetToStr
 
 
 @plans(copy.StreamToBlockWithOffset)
-def stream_to_block_with_offset(place: Place, segment: copy.StreamToBlockWithOffset) -> Segment:
+def stream_to_block_with_offset(place: Place, segment: copy.StreamToBlockWithOffset) -> CopySegment:
     tape, disk = place.source(TAPE), place.destination(DISK)
     kind, length = copy.StreamToBlockWithOffset, segment.number_of_bytes
-    return Segment(
+    return CopySegment(
         place.transfers(tape, segment.stream_device_transfer_length, kind.stream_device_transfer_length),
         place.bytes_of(Side.DESTINATION, segment.logical_block_address, segment.byte_offset, length),
         length,
@@ -166,9 +166,9 @@ def stream_to_block_with_offset(place: Place, segment: copy.StreamToBlockWithOff
 
 
 @plans(copy.BlockWithOffsetToBlockWithOffset)
-def block_with_offset_to_block_with_offset(place: Place, segment: copy.BlockWithOffsetToBlockWithOffset) -> Segment:
+def block_with_offset_to_block_with_offset(place: Place, segment: copy.BlockWithOffsetToBlockWithOffset) -> CopySegment:
     source, destination, length = place.source(DISK), place.destination(DISK), segment.number_of_bytes
-    return Segment(
+    return CopySegment(
         place.bytes_of(Side.SOURCE, segment.source_logical_block_address, segment.source_byte_offset, length),
         place.bytes_of(
             Side.DESTINATION, segment.destination_logical_block_address, segment.destination_byte_offset, length

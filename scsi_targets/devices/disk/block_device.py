@@ -19,8 +19,8 @@ from scsi_targets.devices.disk.statistics import DiskStatistics
 from scsi_targets.devices.disk.transfers import BlockTransfers
 from scsi_targets.devices.unit.echo_buffer import EchoBuffer
 from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.logical_unit import StateStore
 from scsi_targets.devices.unit.prevention import RemovalPrevention
+from scsi_targets.devices.unit.state_store import StateStore
 from scsi_targets.devices.unit.task import Task
 from vlib_images.disk.image import Image
 

@@ -7,13 +7,13 @@ from functools import partial
 
 import structlog
 
-from scsi_targets.devices.disk.erasure import Erasure, Kind, Plan
+from scsi_targets.devices.disk.erasure import Erasure, ErasurePlan, Kind
 from scsi_targets.devices.disk.part import DiskPart
 from scsi_targets.devices.disk.storage import BlockStorage
 from scsi_targets.devices.unit.dispatch import CONFLICTS, REQUIRED, Row, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list
 from scsi_targets.devices.unit.principal import Permission
-from scsi_targets.devices.unit.task import Response, Task
+from scsi_targets.devices.unit.task import Deferred, Response, Task
 from scsi_targets.t10 import sbc, sbc_pages, sense
 from scsi_targets.t10.fields import Field
 from scsi_targets.t10.sense import CheckCondition
@@ -37,7 +37,7 @@ class Erasing(DiskPart):
         self._bytes_per_second = bytes_per_second
         self._beginning = threading.Lock()  # one erasure is begun at a time; the store works without the unit's lock
         self.running: Erasure | None = None
-        self.failure: Plan | None = None
+        self.failure: ErasurePlan | None = None
 
     def resume(self) -> None:
         """Takes up what the process before this one had not ended."""
@@ -45,7 +45,7 @@ class Erasing(DiskPart):
         state = disk.store.get(f"{disk.state_key}/erasure")
         if state is None:
             return
-        plan = Plan.from_state(state)
+        plan = ErasurePlan.from_state(state)
         if plan.failed:
             self.failure = plan
             disk.update_access()
@@ -75,7 +75,7 @@ class Erasing(DiskPart):
 
     # ---- running ---------------------------------------------------------------------------------------------------
 
-    def _begin(self, plan: Plan, task: Task, *, immediate: bool, moved: int) -> Response:
+    def _begin(self, plan: ErasurePlan, task: Task, *, immediate: bool, moved: int) -> Response | Deferred:
         image = self._disk.image
         if image is None:  # taken out since the command was checked
             raise CheckCondition(sense.MEDIUM_NOT_PRESENT)
@@ -89,7 +89,7 @@ class Erasing(DiskPart):
             return Response(data_length=moved)
         return self._disk.defer(task, lambda: self._await(erasure, moved))
 
-    def _start(self, plan: Plan, image: Image) -> Erasure:
+    def _start(self, plan: ErasurePlan, image: Image) -> Erasure:
         erasure = Erasure(plan, image, bytes_per_second=self._bytes_per_second, ended=self._ended)
         with self._disk.gate.alone:  # what others are reading and writing ends first; then they find no medium
             self.running = erasure
@@ -106,7 +106,7 @@ class Erasing(DiskPart):
     def _ended(self, error: Exception | None) -> None:
         assert self.running is not None
         plan = self.running.plan
-        failed = Plan.from_state(plan.to_state() | {"failed": True})
+        failed = ErasurePlan.from_state(plan.to_state() | {"failed": True})
         if error is not None:
             log.error("an erasure failed", disk=self._disk.state_key, kind=plan.kind.value, reason=str(error))
             self.failure = failed
@@ -128,11 +128,11 @@ class Erasing(DiskPart):
         reservation=CONFLICTS,
         timeout_seconds=ERASE_TIMEOUT_SECONDS,
     )
-    def format_unit(self, cdb: sbc.FormatUnit, task: Task) -> Response:
+    def format_unit(self, cdb: sbc.FormatUnit, task: Task) -> Response | Deferred:
         if cdb.format_protection_information:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, sbc.FormatUnit.format_protection_information)
         if not cdb.format_data:
-            return self._begin(Plan(Kind.FORMAT), task, immediate=False, moved=0)
+            return self._begin(ErasurePlan(Kind.FORMAT), task, immediate=False, moved=0)
         data = bytes(task.data())
         header_class = sbc_pages.LongFormatParameterListHeader if cdb.long_list else sbc_pages.FormatParameterListHeader
         if len(data) < header_class.length:
@@ -150,7 +150,7 @@ class Erasing(DiskPart):
         for field in (header_class.protection_fields_usage, header_class.defect_list_length):
             _refuse_parameter(bool(getattr(header, field.name)), field, len(data))
         block = self._format_pattern(data, header_class.length) if header.initialization_pattern else b""
-        plan = Plan(Kind.FORMAT, pattern=block if any(block) else b"")
+        plan = ErasurePlan(Kind.FORMAT, pattern=block if any(block) else b"")
         return self._begin(plan, task, immediate=bool(header.immediate), moved=len(data))
 
     def _format_pattern(self, data: bytes, at: int) -> bytes:
@@ -170,7 +170,7 @@ class Erasing(DiskPart):
     # ---- SANITIZE --------------------------------------------------------------------------------------------------
 
     @_erases(sbc.SanitizeOverwrite)
-    def sanitize_overwrite(self, cdb: sbc.SanitizeOverwrite, task: Task) -> Response:
+    def sanitize_overwrite(self, cdb: sbc.SanitizeOverwrite, task: Task) -> Response | Deferred:
         _refuse_reserved(cdb)
         header, field = sbc_pages.OverwriteParameterList, sbc.SanitizeCommand.parameter_list_length
         if not header.length < cdb.parameter_list_length <= header.length + self._disk.block_length:
@@ -182,7 +182,7 @@ class Erasing(DiskPart):
         _refuse_parameter(not given.overwrite_count, header.overwrite_count, len(data))
         wrong = not 0 < length <= self._disk.block_length or header.length + length > len(data)
         _refuse_parameter(wrong, header.initialization_pattern_length, len(data))
-        plan = Plan(
+        plan = ErasurePlan(
             Kind.OVERWRITE,
             pattern=_repeat(data[header.length : header.length + length], self._disk.block_length),
             passes=given.overwrite_count,
@@ -192,7 +192,7 @@ class Erasing(DiskPart):
         return self._begin(plan, task, immediate=bool(cdb.immediate), moved=len(data))
 
     @_erases(sbc.SanitizeBlockErase)
-    def sanitize_block_erase(self, cdb: sbc.SanitizeBlockErase, task: Task) -> Response:
+    def sanitize_block_erase(self, cdb: sbc.SanitizeBlockErase, task: Task) -> Response | Deferred:
         return self._sanitize(Kind.BLOCK_ERASE, cdb, task)
 
     @handles(
@@ -202,13 +202,13 @@ class Erasing(DiskPart):
         concurrent=True,
         timeout_seconds=ERASE_TIMEOUT_SECONDS,
     )
-    def sanitize_cryptographic_erase(self, cdb: sbc.SanitizeCryptographicErase, task: Task) -> Response:
+    def sanitize_cryptographic_erase(self, cdb: sbc.SanitizeCryptographicErase, task: Task) -> Response | Deferred:
         return self._sanitize(Kind.CRYPTOGRAPHIC_ERASE, cdb, task)
 
-    def _sanitize(self, kind: Kind, cdb: sbc.SanitizeCommand, task: Task) -> Response:
+    def _sanitize(self, kind: Kind, cdb: sbc.SanitizeCommand, task: Task) -> Response | Deferred:
         _refuse_reserved(cdb)
         _refuse_parameter_list(cdb)
-        plan = Plan(kind, unrestricted_exit=bool(cdb.allow_unrestricted_sanitize_exit))
+        plan = ErasurePlan(kind, unrestricted_exit=bool(cdb.allow_unrestricted_sanitize_exit))
         return self._begin(plan, task, immediate=bool(cdb.immediate), moved=0)
 
     @handles(sbc.SanitizeExitFailureMode, permission=Permission.WRITE_DATA, medium=REQUIRED, concurrent=True)
@@ -225,7 +225,7 @@ class Erasing(DiskPart):
             self._disk.update_access()
 
 
-def _failure_code(plan: Plan) -> sense.SenseCode:
+def _failure_code(plan: ErasurePlan) -> sense.SenseCode:
     return sense.FORMAT_COMMAND_FAILED if plan.kind is Kind.FORMAT else sense.SANITIZE_COMMAND_FAILED
 
 

@@ -26,7 +26,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ErasurePlan:
     """An erasure as the store keeps it. pattern: one logical block, or b"". invert: between the passes."""
 
     kind: Kind
@@ -40,7 +40,7 @@ class Plan:
         return asdict(self) | {"kind": self.kind.value, "pattern": self.pattern.hex()}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Plan:
+    def from_state(cls, state: dict[str, Any]) -> ErasurePlan:
         """KeyError, TypeError or ValueError: malformed."""
         return cls(**state | {"kind": Kind(state["kind"]), "pattern": bytes.fromhex(state["pattern"])})
 
@@ -49,7 +49,12 @@ class Erasure:
     """One erasure that runs on a thread. `ended` is called on that thread with None, or with what went wrong."""
 
     def __init__(
-        self, plan: Plan, image: Image, *, bytes_per_second: int | None, ended: Callable[[Exception | None], None]
+        self,
+        plan: ErasurePlan,
+        image: Image,
+        *,
+        bytes_per_second: int | None,
+        ended: Callable[[Exception | None], None],
     ) -> None:
         self.plan = plan
         self.finished = threading.Event()

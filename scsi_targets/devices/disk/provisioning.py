@@ -9,7 +9,7 @@ from scsi_targets.devices.disk.storage import BlockStorage
 from scsi_targets.devices.unit.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.part import Part
-from scsi_targets.devices.unit.task import Response, Task
+from scsi_targets.devices.unit.task import Deferred, Response, Task
 from scsi_targets.t10 import sbc, sbc_pages, sense
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.image import Provisioning, fill_steps
@@ -33,7 +33,7 @@ class ProvisioningCommands(Part):
 
     @handles(sbc.WriteSame10, medium=REQUIRED, writes=True, concurrent=True, timeout_seconds=600)
     @handles(sbc.WriteSame16, medium=REQUIRED, writes=True, concurrent=True, timeout_seconds=600)
-    def write_same(self, cdb: sbc.WriteSame10 | sbc.WriteSame16, task: Task) -> Response:
+    def write_same(self, cdb: sbc.WriteSame10 | sbc.WriteSame16, task: Task) -> Response | Deferred:
         self._disk.refuse_protection_information(cdb)
         if cdb.anchor and not cdb.unmap:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, type(cdb).anchor)

@@ -11,9 +11,9 @@ from scsi_targets.devices.disk.part import DiskPart
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.dispatch import Row
 from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.logical_unit import StateStore
 from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.readers_writer_lock import ReadersWriterLock
+from scsi_targets.devices.unit.state_store import StateStore
 from scsi_targets.devices.unit.task import Nexus, Task
 from scsi_targets.t10 import sbc, sense, spc, vpd
 from scsi_targets.t10.fields import Command, Field

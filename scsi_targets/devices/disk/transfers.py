@@ -10,7 +10,7 @@ from scsi_targets.devices.disk.statistics import Traffic
 from scsi_targets.devices.disk.storage import BlockStorage
 from scsi_targets.devices.unit.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.unit.parameter_data import reply_buffer
-from scsi_targets.devices.unit.task import Response, Task
+from scsi_targets.devices.unit.task import Deferred, Response, Task
 from scsi_targets.t10 import sbc, sense
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.image import Provisioning
@@ -90,7 +90,7 @@ class BlockTransfers(BlockStorage):
     @handles(sbc.Verify10, medium=REQUIRED, reservation=READS, concurrent=True)
     @handles(sbc.Verify12, medium=REQUIRED, reservation=READS, concurrent=True)
     @handles(sbc.Verify16, medium=REQUIRED, reservation=READS, concurrent=True)
-    def verify(self, cdb: Verify, task: Task) -> Response:
+    def verify(self, cdb: Verify, task: Task) -> Response | Deferred:
         self.refuse_protection_information(cdb)
         address, count = cdb.logical_block_address, cdb.verification_length
         if cdb.byte_check == COMPARE_ALL:
@@ -111,7 +111,7 @@ class BlockTransfers(BlockStorage):
     @handles(sbc.WriteAndVerify10, medium=REQUIRED, writes=True, concurrent=True)
     @handles(sbc.WriteAndVerify12, medium=REQUIRED, writes=True, concurrent=True)
     @handles(sbc.WriteAndVerify16, medium=REQUIRED, writes=True, concurrent=True)
-    def write_and_verify(self, cdb: WriteAndVerify, task: Task) -> Response:
+    def write_and_verify(self, cdb: WriteAndVerify, task: Task) -> Response | Deferred:
         self.refuse_protection_information(cdb)
         if cdb.byte_check not in (NO_COMPARISON, COMPARE_ALL):
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, type(cdb).byte_check)
@@ -133,7 +133,7 @@ class BlockTransfers(BlockStorage):
         if (at := first_difference(on_medium, data)) >= 0:
             raise CheckCondition(sense.MISCOMPARE_DURING_VERIFY, information=at, transferred=len(data))
 
-    def _long(self, task: Task, length: int, moved: int, work: Callable[[], None]) -> Response:
+    def _long(self, task: Task, length: int, moved: int, work: Callable[[], None]) -> Response | Deferred:
         """Runs `work`, on a thread of its own when the range it reads is long."""
 
         def finish() -> Response:

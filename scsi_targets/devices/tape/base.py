@@ -22,8 +22,8 @@ from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.medium import can_write
 
 if TYPE_CHECKING:
-    from scsi_targets.devices.unit.logical_unit import StateStore
     from scsi_targets.devices.unit.part import Part
+    from scsi_targets.devices.unit.state_store import StateStore
 
 log = structlog.get_logger(__name__)
 

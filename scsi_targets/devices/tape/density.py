@@ -14,6 +14,7 @@ from scsi_targets.t10.ssc_pages import (
     PROTECTION_INFORMATION_LENGTH,
     BlockLimits,
     DensityDescriptor,
+    DensitySupportHeader,
     MaximumLogicalObjectIdentifier,
     MediumTypeDescriptor,
 )
@@ -51,7 +52,8 @@ class DensityCommands(TapePart):
         if not cdb.medium_type:
             media = list({medium.density_code: medium for medium in reversed(media)}.values())[::-1]
         body = b"".join(describe(medium) for medium in media)
-        return reply((len(body) + 2).to_bytes(2, "big") + bytes(2) + body, cdb.allocation_length)
+        header = DensitySupportHeader.encode(available_length=DensitySupportHeader.length - 2 + len(body))
+        return reply(header + body, cdb.allocation_length)
 
     def _density_descriptor(self, medium: MediumType) -> bytes:
         density = DENSITIES[medium.density_code]

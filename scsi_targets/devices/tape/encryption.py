@@ -111,7 +111,8 @@ class Encryption(TapePart):
 
     def supported_protocols(self, nexus: Nexus) -> bytes:
         """Supported security protocols list (SPC-5 7.7.1.3)."""
-        return bytes(6) + len(_PROTOCOLS).to_bytes(2, "big") + bytes(sorted(_PROTOCOLS))
+        header = pages.SupportedProtocolsHeader.encode(supported_security_protocol_list_length=len(_PROTOCOLS))
+        return header + bytes(sorted(_PROTOCOLS))
 
     def certificate_data(self, nexus: Nexus) -> bytes:
         """Certificate data (SPC-5 7.7.1.4): there is none."""
@@ -318,7 +319,7 @@ class Encryption(TapePart):
 
 
 def _page(code: int, body: bytes) -> bytes:
-    return code.to_bytes(2, "big") + len(body).to_bytes(2, "big") + body
+    return pages.PageHeader.encode(page_code=code, page_length=len(body)) + body
 
 
 _Page = Callable[[Encryption, "Nexus"], bytes]

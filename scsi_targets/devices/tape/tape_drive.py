@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from scsi_targets.devices.tape.models import DriveModel
-    from scsi_targets.devices.unit.logical_unit import StateStore
+    from scsi_targets.devices.unit.state_store import StateStore
     from scsi_targets.devices.unit.task import Task
 
 

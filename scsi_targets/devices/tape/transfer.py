@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from scsi_targets.devices.tape.encryption import Encryption
     from scsi_targets.devices.tape.models import DriveModel
-    from scsi_targets.devices.unit.logical_unit import StateStore
+    from scsi_targets.devices.unit.state_store import StateStore
     from scsi_targets.t10.fields import Field
 
 

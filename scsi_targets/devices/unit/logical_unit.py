@@ -18,7 +18,7 @@ import errno
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -38,8 +38,9 @@ from scsi_targets.devices.unit.dispatch import (
 from scsi_targets.devices.unit.guest import Guest
 from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.reservations import Conflict, Reservations
-from scsi_targets.devices.unit.task import Nexus, Response, Task
-from scsi_targets.devices.unit.task_set import DEFERRED, TaskSet
+from scsi_targets.devices.unit.state_store import MemoryStore, StateStore
+from scsi_targets.devices.unit.task import DEFERRED, Deferred, Nexus, Outcome, Response, Task
+from scsi_targets.devices.unit.task_set import TaskSet
 from scsi_targets.devices.unit.unit_attentions import UnitAttentions, is_reset
 from scsi_targets.t10 import sense
 from scsi_targets.t10.fields import Bits, Command
@@ -50,26 +51,6 @@ log = structlog.get_logger(__name__)
 OPERATION_CODE = Bits(0, 7, 8)
 SERVICE_ACTION = Bits(1, 4, 5)
 NACA_BIT = 2
-
-
-class StateStore(Protocol):
-    """Where a logical unit keeps what survives power loss. Values are JSON; put() is durable when it returns."""
-
-    def get(self, key: str, /) -> Any: ...
-    def put(self, key: str, value: Any, /) -> None: ...
-
-
-class MemoryStore:
-    """A StateStore that forgets: for tests, and for logical units that are made anew at each start."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
-
-    def get(self, key: str, /) -> Any:
-        return self._values.get(key)
-
-    def put(self, key: str, value: Any, /) -> None:
-        self._values[key] = value
 
 
 def wipe(data: memoryview) -> None:
@@ -103,7 +84,7 @@ class LogicalUnit(Part):
         self._withdrawn: RowTable = {}
         self.parts: tuple[Part, ...] = (self,)
         self.rows = copy_table(type(self).rows)
-        self._handlers: dict[type[Command], Callable[..., Response | None]] = {
+        self._handlers: dict[type[Command], Callable[..., Outcome]] = {
             row.command: getattr(self, row.method) for row in all_rows(self.rows)
         }
 
@@ -200,12 +181,12 @@ class LogicalUnit(Part):
     def _handle(self, row: Row, task: Task) -> Response | None:
         cdb = row.command(task.cdb)
         try:
-            response = self._handlers[row.command](cdb, task)
+            outcome = self._handlers[row.command](cdb, task)
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one command, never the connection
             return self._failure(row, task, error)
-        if response is None:  # all that the CDB announced was taken
+        if outcome is None:  # all that the CDB announced was taken
             return Response(data_length=getattr(cdb, "parameter_list_length", 0))
-        return None if response is DEFERRED else response
+        return None if outcome is DEFERRED else outcome
 
     def _failure(self, row: Row, task: Task, error: Exception) -> Response:
         """The response to a command whose handler raised `error`."""
@@ -258,7 +239,7 @@ class LogicalUnit(Part):
 
     # ---- the task set ----------------------------------------------------------------------------------------------
 
-    def defer(self, task: Task, work: Callable[[], Response | None]) -> Response:
+    def defer(self, task: Task, work: Callable[[], Response | None]) -> Response | Deferred:
         """Runs `work` on a thread of its own, without the lock, and ends the task with what it returns or raises. Other
         commands go on meanwhile; work that takes long looks at task.aborted. A handler returns defer()'s result."""
         row = find_row(self.rows, task.cdb)

@@ -98,12 +98,6 @@ class ModePages:
         """Changes current values from inside the device (a position, a state), changeable or not."""
         self._current[page.page, page.subpage] = self.current(page).replace(**values)
 
-    def set_default(self, page: type[ModePage], **values: Any) -> None:
-        """Changes default, saved and current values from inside the device (what the medium or configuration gives)."""
-        key = page.page, page.subpage
-        for table in (self._default, self._saved, self._current):
-            table[key] = page(table[key]).replace(**values)
-
     def restore_saved(self) -> None:
         """Reset: current values become the saved ones (SPC-5 5.11)."""
         self._current = dict(self._saved)

@@ -16,6 +16,7 @@ from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.parameter_data import reply
 from scsi_targets.devices.unit.part import VPD_PAGE, Part, marked, merged, vpd_page
+from scsi_targets.devices.unit.state_store import StateStore
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import sense, spc, vpd
 from scsi_targets.t10.fields import Command
@@ -40,8 +41,8 @@ class PrimaryCommands(LogicalUnit):
     removable: bool = False
     version_descriptors: ClassVar[tuple[int, ...]] = (vpd.SAM_5, vpd.SPC_4, vpd.ISCSI)
 
-    def __init__(self, identity: Identity, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, identity: Identity, *, store: StateStore | None = None, state_key: str = "") -> None:
+        super().__init__(store=store, state_key=state_key)
         self.identity = identity
         self.vpd_pages = marked(self, VPD_PAGE)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from scsi_targets.devices.unit.principal import Principal
 
@@ -87,6 +88,18 @@ class Response:
     sense: bytes = b""
     data_in: Buffer | None = None
     data_length: int = 0
+
+
+class Deferred(Enum):
+    """What a handler returns that has left the rest of its command to a thread: task.complete() ends the task."""
+
+    DEFERRED = "deferred"
+
+
+DEFERRED: Final = Deferred.DEFERRED
+
+# What handlers return; None: GOOD, and all that the CDB announced was taken.
+Outcome: TypeAlias = Response | Deferred | None
 
 
 def _no_worker(response: Response) -> None:

@@ -12,14 +12,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
-from typing import Final
 
 import structlog
 
 from scsi_targets.devices.unit import task as status
 from scsi_targets.devices.unit.dispatch import Row
 from scsi_targets.devices.unit.guest import Guest
-from scsi_targets.devices.unit.task import Nexus, Response, Task
+from scsi_targets.devices.unit.task import DEFERRED, Deferred, Nexus, Response, Task
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import SenseCode
 
@@ -31,9 +30,6 @@ MAX_QUEUED_TASKS = 1024
 MAX_DEFERRED_TASKS = 64
 # How long a task management function waits for what it has aborted to stop transferring data.
 ABORT_PATIENCE_SECONDS = 5.0
-
-# What defer() returns and its caller passes on: task.complete() will end the task.
-DEFERRED: Final = Response(status=-1)
 
 
 class TaskSet:
@@ -128,7 +124,7 @@ class TaskSet:
 
     # ---- tasks on threads of their own -------------------------------------------------------------------------------
 
-    def defer(self, task: Task, name: str, work: Callable[[], Response]) -> Response:
+    def defer(self, task: Task, name: str, work: Callable[[], Response]) -> Response | Deferred:
         """Runs `work` on a thread of its own and ends the task with what it returns. Returns DEFERRED, TASK SET
         FULL, or BUSY when the system has no thread now."""
         name = f"{name} {self._name}"

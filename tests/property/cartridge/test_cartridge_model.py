@@ -17,11 +17,11 @@ from vlib_images.cartridge.cartridge import Cartridge, ReadKind
 from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
 from vlib_images.cartridge.medium import MEDIA
 from vlib_images.cartridge.partition import FILEMARK_RESERVE_BYTES, record_bytes
-from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.segments import SegmentLimits
 from vlib_images.errors import EndOfPartition, WormViolation
 
 # Tiny segments, so that a few operations seal, chain and cut them.
-LIMITS = Limits(segment_bytes=8192, segment_objects=16)
+LIMITS = SegmentLimits(segment_bytes=8192, segment_objects=16)
 COUNTS = st.integers(-6, 6)
 # Room for everything, and so little that its end is met.
 CAPACITIES = st.sampled_from([1 << 30, 1 << 30, 300_000])

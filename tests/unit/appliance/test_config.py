@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from appliance.settings import config_file
 from appliance.settings.config_file import ConfigError
 from appliance.settings.settings import Settings
-from appliance.settings.template import Plan, render
+from appliance.settings.template import NewLibrary, render
 
 IQN = "iqn.2026-11.io.tapebay:test"
 MINIMAL = f'[[portals]]\nlisten = "127.0.0.1:0"\n[[targets]]\niqn = "{IQN}"\n'
@@ -170,7 +170,9 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
 
 
 def test_the_template_reads_back_as_planned(tmp_path: Path) -> None:
-    plan = Plan(name="lib1", portal="[::1]:3261", drives=3, slots=30, import_export=4, disks=[("demo", "256 MiB")])
+    plan = NewLibrary(
+        name="lib1", portal="[::1]:3261", drives=3, slots=30, import_export=4, disks=[("demo", "256 MiB")]
+    )
     settings = load(tmp_path, render(plan))
     assert settings.targets[0].iqn == "iqn.2026-11.io.tapebay:lib1"
     assert str(settings.portals[0].listen) == "[::1]:3261"
@@ -186,7 +188,7 @@ def uncommented(text: str) -> str:
 
 
 def test_the_template_names_every_setting_and_its_default(tmp_path: Path) -> None:
-    text = render(Plan(name="lib1", portal="127.0.0.1:0", disks=[("demo", "1 MiB")]))
+    text = render(NewLibrary(name="lib1", portal="127.0.0.1:0", disks=[("demo", "1 MiB")]))
     settings = load(tmp_path, uncommented(text))
 
     def compare(with_examples: BaseModel, examples: frozenset[str]) -> None:

@@ -14,7 +14,7 @@ from appliance.cli.app import app
 from appliance.demo import demo
 from appliance.failures import OperatorError
 from appliance.settings.units import Address
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from scsi_targets.t10 import ssc
 from tests.support.packages import require
 from vlib_images.cartridge.cartridge import Cartridge
@@ -97,7 +97,7 @@ def test_no_data_of_anybody_is_overwritten(directory: Path, port: int) -> None:
 
 def append(report: Any, lun: int, data: bytes) -> None:
     """Write a block at the end of the data of the tape at `lun`, as an initiator."""
-    with Session(report["portal"], report["target"]) as session:
+    with InitiatorSession(report["portal"], report["target"]) as session:
         for cdb, out in [
             (ssc.Space6.encode(code=3), None),
             (ssc.Write6.encode(transfer_length=len(data)), data),

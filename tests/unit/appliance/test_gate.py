@@ -15,7 +15,7 @@ from appliance.access.directory import Directory
 from appliance.access.gate import TOLERANCE_MS, Gate, GatedDirectory
 from appliance.access.keys import Capability, GrantedUnit, Key, WorkingKeys, initiator_hash, name_of, volume_hash
 from appliance.settings import config_file
-from datamover.initiator import Credentials, InitiatorError, Session
+from datamover.initiator import Credentials, InitiatorError, InitiatorSession
 from scsi_targets.devices.unit.principal import Permission, Principal, PrincipalKind
 from scsi_targets.devices.unit.view import View
 from scsi_targets.iscsi.directory import Forbidden, Portal, Who
@@ -233,9 +233,9 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-def login(portal: str, key: Key, host: str = HOST, target: str = TARGET, *, mutual: bool = False) -> Session:
+def login(portal: str, key: Key, host: str = HOST, target: str = TARGET, *, mutual: bool = False) -> InitiatorSession:
     proof = (TARGET, key.mutual_secret) if mutual else (None, None)
-    return Session(
+    return InitiatorSession(
         portal, target, initiator_name=host, credentials=Credentials(key.name, key.secret, *proof), timeout_seconds=20
     )
 
@@ -249,11 +249,11 @@ def test_a_real_initiator_logs_in_with_a_key(world: World) -> None:
 
 def test_legacy_targets_are_as_they_were(world: World) -> None:
     with served(world) as (_, portal):
-        with Session(portal, LEGACY, initiator_name=HOST, timeout_seconds=20) as session:
+        with InitiatorSession(portal, LEGACY, initiator_name=HOST, timeout_seconds=20) as session:
             session.command(0, bytes(6))
             assert session.command(0, bytes(6)).status == 0
         with pytest.raises(InitiatorError):
-            Session(portal, TARGET, initiator_name=HOST, timeout_seconds=20)
+            InitiatorSession(portal, TARGET, initiator_name=HOST, timeout_seconds=20)
 
 
 def test_a_name_or_secret_that_is_not_right_is_refused(world: World) -> None:

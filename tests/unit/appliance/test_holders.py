@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from appliance.failures import Failure, OperatorError
-from datamover.initiator import Credentials, InitiatorError, Session
+from datamover.initiator import Credentials, InitiatorError, InitiatorSession
 from scsi_targets.t10 import spc
 from scsi_targets.t10.persistent_reservation import BasicParameterList
 from tests.unit.appliance.daemon_process import Daemon
@@ -23,14 +23,14 @@ KEY = 0x1122334455667788
 
 
 @pytest.fixture
-def alice(daemon: Daemon) -> Iterator[Session]:
+def alice(daemon: Daemon) -> Iterator[InitiatorSession]:
     with log_in(daemon, ALICE) as session:
         settled(session)
         yield session
 
 
 @pytest.fixture
-def bob(daemon: Daemon) -> Iterator[Session]:
+def bob(daemon: Daemon) -> Iterator[InitiatorSession]:
     with log_in(daemon, BOB) as session:
         settled(session)
         yield session
@@ -54,7 +54,7 @@ def audit(daemon: Daemon, action: str) -> list[tuple[str, str]]:
         return database.execute("SELECT actor, subject FROM events WHERE action = ? ORDER BY id", [action]).fetchall()
 
 
-def test_who_is_logged_in_and_what_it_holds(daemon: Daemon, alice: Session, bob: Session) -> None:
+def test_who_is_logged_in_and_what_it_holds(daemon: Daemon, alice: InitiatorSession, bob: InitiatorSession) -> None:
     assert reserve(Device(alice, 1)) == 0
     register_and_reserve(Device(alice, 3))
     rows = daemon.call("session.list")
@@ -71,7 +71,7 @@ def test_who_is_logged_in_and_what_it_holds(daemon: Daemon, alice: Session, bob:
     assert "exclusive access" in tapebay(daemon, "reservation", "list").stdout
 
 
-def test_a_session_is_ended(daemon: Daemon, alice: Session, bob: Session) -> None:
+def test_a_session_is_ended(daemon: Daemon, alice: InitiatorSession, bob: InitiatorSession) -> None:
     drive = Device(bob, 1)
     assert reserve(Device(alice, 1)) == 0
     assert reserve(drive) == CONFLICT
@@ -87,7 +87,7 @@ def test_a_session_is_ended(daemon: Daemon, alice: Session, bob: Session) -> Non
     assert audit(daemon, "session ended") == [("operator", str(number))]
 
 
-def test_a_reservation_is_broken(daemon: Daemon, alice: Session, bob: Session) -> None:
+def test_a_reservation_is_broken(daemon: Daemon, alice: InitiatorSession, bob: InitiatorSession) -> None:
     mine, disk = Device(alice, 3), Device(bob, 3)
     register_and_reserve(mine)
     assert disk.command(spc.Reserve6.encode()).status == CONFLICT

@@ -12,7 +12,7 @@ import pytest
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations import setup
-from datamover.initiator import InitiatorError, Result, Session
+from datamover.initiator import InitiatorError, InitiatorSession, Result
 from scsi_targets.t10 import spc
 from tests.support import packages
 from tests.support.scsi import inquiry, read_10, write_10
@@ -25,7 +25,7 @@ LUNS_CHANGED, CAPACITY_CHANGED, MODE_CHANGED = (0x3F, 0x0E), (0x2A, 0x09), (0x2A
 class Device:
     """A logical unit, with the unit attentions that wait on it."""
 
-    session: Session
+    session: InitiatorSession
     lun: int
 
     def command(self, cdb: bytes, data_out: bytes | None = None, data_in_length: int = 0) -> Result:
@@ -49,15 +49,17 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def session(daemon: Daemon) -> Iterator[Session]:
+def session(daemon: Daemon) -> Iterator[InitiatorSession]:
     status = daemon.call("status")
-    with Session(daemon.wait_ready()["portals"][0], status["targets"][0]["iqn"], timeout_seconds=20) as session:
+    with InitiatorSession(
+        daemon.wait_ready()["portals"][0], status["targets"][0]["iqn"], timeout_seconds=20
+    ) as session:
         for lun in luns(session):
             settle(Device(session, lun))
         yield session
 
 
-def luns(session: Session) -> list[int]:
+def luns(session: InitiatorSession) -> list[int]:
     """What REPORT LUNS says now, whatever unit attention comes first."""
     device = Device(session, 0)
     for _ in range(5):
@@ -100,7 +102,7 @@ def tapebay(daemon: Daemon, *arguments: object, given: str = "") -> "subprocess.
     return done
 
 
-def test_a_disk_comes_and_is_used(daemon: Daemon, session: Session) -> None:
+def test_a_disk_comes_and_is_used(daemon: Daemon, session: InitiatorSession) -> None:
     before = luns(session)
     assert tapebay(daemon, "disk", "create", "two", "1 MiB").stdout.rstrip().endswith("served")
     eventually(lambda: luns(session) == [*before, 4])
@@ -111,7 +113,7 @@ def test_a_disk_comes_and_is_used(daemon: Daemon, session: Session) -> None:
     assert (daemon.directory / "disks" / "two.img").read_bytes()[:512] == b"x" * 512
 
 
-def test_a_disk_goes_and_its_image_stays(daemon: Daemon, session: Session) -> None:
+def test_a_disk_goes_and_its_image_stays(daemon: Daemon, session: InitiatorSession) -> None:
     before = luns(session)
     disk = Device(session, 3)
     assert disk.command(write_10(0, 1), b"y" * 512).status == 0
@@ -128,7 +130,7 @@ def test_a_disk_goes_and_its_image_stays(daemon: Daemon, session: Session) -> No
     eventually(lambda: luns(session) == before)
 
 
-def test_a_disk_under_load_goes_without_a_hang(daemon: Daemon, session: Session) -> None:
+def test_a_disk_under_load_goes_without_a_hang(daemon: Daemon, session: InitiatorSession) -> None:
     disk = Device(session, 3)
     waiting = [session.submit(3, read_10(0, 1), data_in_length=512) for _ in range(30)]
     daemon.call("disk.remove", name="one")
@@ -137,7 +139,7 @@ def test_a_disk_under_load_goes_without_a_hang(daemon: Daemon, session: Session)
     eventually(lambda: disk.command(bytes(6)).sense[12:13] == b"\x25")
 
 
-def test_a_disk_that_was_added_grows(daemon: Daemon, session: Session) -> None:
+def test_a_disk_that_was_added_grows(daemon: Daemon, session: InitiatorSession) -> None:
     daemon.call("disk.create", name="two", size="1 MiB")
     eventually(lambda: 4 in luns(session))
     settle(Device(session, 4))
@@ -147,7 +149,7 @@ def test_a_disk_that_was_added_grows(daemon: Daemon, session: Session) -> None:
         daemon.call("disk.grow", name="two", size="1 MiB")
 
 
-def test_a_drive_comes_is_used_and_goes(daemon: Daemon, session: Session) -> None:
+def test_a_drive_comes_is_used_and_goes(daemon: Daemon, session: InitiatorSession) -> None:
     daemon.call("cartridge.create", barcode="A00001L6")
     made = daemon.call("drive.create", name="extra")
     assert (made["place"], made["served"], made["restart"]) == ("drive:2", True, False)
@@ -168,7 +170,7 @@ def test_a_drive_comes_is_used_and_goes(daemon: Daemon, session: Session) -> Non
     assert [row["name"] for row in daemon.call("drive.list")] == ["drive0", "drive1"]
 
 
-def test_slots_come_and_go(daemon: Daemon, session: Session) -> None:
+def test_slots_come_and_go(daemon: Daemon, session: InitiatorSession) -> None:
     settle(Device(session, 0))
     assert tapebay(daemon, "changer", "resize", "--slots", 8).stdout == "8 slots, 2 import/export slots\n"
     assert MODE_CHANGED in settle(Device(session, 0))
@@ -186,17 +188,17 @@ def test_slots_come_and_go(daemon: Daemon, session: Session) -> None:
     assert (caught.value.failure, str(caught.value)) == (Failure.USAGE, "slots: must be at least 1, not 0")
 
 
-def test_targets_come_and_go(daemon: Daemon, session: Session) -> None:
+def test_targets_come_and_go(daemon: Daemon, session: InitiatorSession) -> None:
     portal, iqn = daemon.wait_ready()["portals"][0], "iqn.2026-11.io.tapebay:second"
     daemon.call("target.create", iqn=iqn.upper())
     with pytest.raises(OperatorError, match="already"):
         daemon.call("target.create", iqn=iqn)
-    with Session(portal, iqn, timeout_seconds=20) as second:
+    with InitiatorSession(portal, iqn, timeout_seconds=20) as second:
         assert luns(second) == luns(session)
         daemon.call("target.change", iqn=iqn, initiators="iqn.2026-11.example:nobody")
         eventually(lambda: ended(second))
     with pytest.raises(InitiatorError):
-        Session(portal, iqn, timeout_seconds=20)
+        InitiatorSession(portal, iqn, timeout_seconds=20)
     daemon.call("target.remove", iqn=iqn)
     assert len(daemon.call("target.list")) == 1
     assert luns(session)
@@ -204,7 +206,7 @@ def test_targets_come_and_go(daemon: Daemon, session: Session) -> None:
         daemon.call("target.remove", iqn=daemon.call("target.list")[0]["iqn"])
 
 
-def ended(session: Session) -> bool:
+def ended(session: InitiatorSession) -> bool:
     """Whether a session sees nothing any more."""
     try:
         return bool(session.command(0, bytes(6), None, 0).status)
@@ -212,22 +214,22 @@ def ended(session: Session) -> bool:
         return True
 
 
-def test_accounts_come_and_go(daemon: Daemon, session: Session) -> None:
+def test_accounts_come_and_go(daemon: Daemon, session: InitiatorSession) -> None:
     portal, iqn = daemon.wait_ready()["portals"][0], daemon.call("target.list")[0]["iqn"]
     made = tapebay(daemon, "account", "create", "backup", given="twelve chars\n")
     assert "twelve chars" not in made.stdout
     assert [(row["user"], row["mutual"]) for row in daemon.call("account.list")] == [("backup", False)]
     with pytest.raises(InitiatorError):
-        Session(portal, iqn, timeout_seconds=20)
+        InitiatorSession(portal, iqn, timeout_seconds=20)
     eventually(lambda: ended(session))  # it proved nothing
     with pytest.raises(OperatorError, match="secret: must have at least 12 characters, not this"):
         daemon.call("account.create", user="other", secret="short")
     daemon.call("account.remove", user="backup")
-    with Session(portal, iqn, timeout_seconds=20) as again:
+    with InitiatorSession(portal, iqn, timeout_seconds=20) as again:
         assert luns(again)
 
 
-def test_apply_carries_out_at_once(daemon: Daemon, session: Session) -> None:
+def test_apply_carries_out_at_once(daemon: Daemon, session: InitiatorSession) -> None:
     path = daemon.directory / "tapebay.toml"
     text = path.read_text().replace('size = "1 MiB"', 'size = "2 MiB"').replace("slots = 4", "slots = 6")
     path.write_text(text + '[[disks]]\nname = "declared"\nsize = "1 MiB"\n')
@@ -258,7 +260,7 @@ def test_what_waits_for_the_next_start_is_said(daemon: Daemon) -> None:
     assert daemon.call("status")["elements"]
 
 
-def test_a_disk_that_becomes_read_only_is_another_one(daemon: Daemon, session: Session) -> None:
+def test_a_disk_that_becomes_read_only_is_another_one(daemon: Daemon, session: InitiatorSession) -> None:
     path = daemon.directory / "tapebay.toml"
     path.write_text(path.read_text().replace("# read_only = false", "read_only = true"))
     assert daemon.call("configuration.apply")["changes"] == ["~ disk one: read_only false -> true"]

@@ -12,7 +12,7 @@ from appliance.library import disks
 from appliance.library.library import Library
 from appliance.operations import setup
 from appliance.settings import config_file
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from scsi_targets.devices.disk.block_device import BlockDevice
 from tests.support import packages
 from tests.support.scsi import Device, inquiry, read_10, write_10
@@ -164,7 +164,7 @@ def test_initiators_find_it_not_ready_and_the_operator_reads_why(path: Path) -> 
         assert "is missing" in problems["one"]
         assert [name for name, said in problems.items() if said] == ["one"]
         luns = {name: int(lun) for lun, name in status["targets"][0]["luns"].items()}
-        with Session(portal, status["targets"][0]["iqn"], timeout_seconds=10) as session:
+        with InitiatorSession(portal, status["targets"][0]["iqn"], timeout_seconds=10) as session:
             lost, other = Device(session, luns["one"]), Device(session, luns["two"])
             for cdb, data in ((bytes(6), None), (read_10(0, 1), None), (write_10(0, 1), bytes(512))):
                 result = lost.command(cdb, data, 0 if data else 512)

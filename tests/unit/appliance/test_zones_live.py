@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from appliance.failures import Failure, OperatorError
-from datamover.initiator import Credentials, InitiatorError, Session
+from datamover.initiator import Credentials, InitiatorError, InitiatorSession
 from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.test_live_changes import (
     LUNS_CHANGED,
@@ -27,13 +27,13 @@ from vlib_images.library.database.database import FILE_NAME, Database
 ALICE, BOB, EVE = (f"iqn.1993-08.org.debian:{name}" for name in ("alice", "bob", "eve"))
 
 
-def log_in(daemon: Daemon, initiator: str, credentials: Credentials | None = None) -> Session:
+def log_in(daemon: Daemon, initiator: str, credentials: Credentials | None = None) -> InitiatorSession:
     iqn = daemon.call("target.list")[0]["iqn"]
     portal = daemon.wait_ready()["portals"][0]
-    return Session(portal, iqn, initiator_name=initiator, credentials=credentials, timeout_seconds=20)
+    return InitiatorSession(portal, iqn, initiator_name=initiator, credentials=credentials, timeout_seconds=20)
 
 
-def settled(session: Session) -> list[int]:
+def settled(session: InitiatorSession) -> list[int]:
     found = luns(session)
     for lun in found:
         settle(Device(session, lun))
@@ -41,20 +41,20 @@ def settled(session: Session) -> list[int]:
 
 
 @pytest.fixture
-def alice(daemon: Daemon) -> Iterator[Session]:
+def alice(daemon: Daemon) -> Iterator[InitiatorSession]:
     with log_in(daemon, ALICE) as session:
         settled(session)
         yield session
 
 
 @pytest.fixture
-def bob(daemon: Daemon) -> Iterator[Session]:
+def bob(daemon: Daemon) -> Iterator[InitiatorSession]:
     with log_in(daemon, BOB) as session:
         settled(session)
         yield session
 
 
-def test_the_first_zone_closes_the_library(daemon: Daemon, alice: Session, bob: Session) -> None:
+def test_the_first_zone_closes_the_library(daemon: Daemon, alice: InitiatorSession, bob: InitiatorSession) -> None:
     assert luns(alice) == [0, 1, 2, 3]
     made = tapebay(daemon, "zone", "create", "hers", "--initiators", ALICE, "--devices", "changer,drive1")
     assert "changer, drive1" in made.stdout
@@ -67,7 +67,7 @@ def test_the_first_zone_closes_the_library(daemon: Daemon, alice: Session, bob: 
         log_in(daemon, EVE)
 
 
-def test_only_those_concerned_are_told(daemon: Daemon, alice: Session, bob: Session) -> None:
+def test_only_those_concerned_are_told(daemon: Daemon, alice: InitiatorSession, bob: InitiatorSession) -> None:
     daemon.call("zone.create", name="both", initiators=f"{ALICE},{BOB}", devices="changer,drive0,drive1,one")
     daemon.call("zone.create", name="his", initiators=BOB, devices="drive0")
     settled(alice)

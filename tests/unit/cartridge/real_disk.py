@@ -12,10 +12,10 @@ from pathlib import Path
 from tests.unit.cartridge.conftest import contents
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.medium import MEDIA
-from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.segments import SegmentLimits
 from vlib_images.errors import CartridgeError, NoSpace
 
-LIMITS = Limits(segment_bytes=256 << 10, disk_low_bytes=512 << 10)
+LIMITS = SegmentLimits(segment_bytes=256 << 10, disk_low_bytes=512 << 10)
 
 
 def create(directory: Path) -> Cartridge:

@@ -16,10 +16,10 @@ from datamover.engine import crc32c
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
 from vlib_images.cartridge.medium import MEDIA
-from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.segments import SegmentLimits
 from vlib_images.errors import CartridgeDamaged, CartridgeError, DamagedBlock, NotACartridge
 
-LIMITS = Limits(segment_bytes=4096, segment_objects=1000)
+LIMITS = SegmentLimits(segment_bytes=4096, segment_objects=1000)
 State = list[bytes | None]
 DAMAGED = b"damaged"
 STRIDE = 1 if os.environ.get("TAPEBAY_EXHAUSTIVE") else 41

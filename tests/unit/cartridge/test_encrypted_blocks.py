@@ -13,12 +13,12 @@ from vlib_images.cartridge import encrypted_blocks
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.codec import Encoder, Encryption, EncryptionKey
 from vlib_images.cartridge.encrypted_blocks import EncryptedBlocks
-from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.segments import SegmentLimits
 from vlib_images.cartridge.verify import verify
 
 Make = Callable[..., Cartridge]
 SECRET = Encoder(None, Encryption(EncryptionKey(KEY)))
-SMALL = Limits(segment_bytes=1 << 14, segment_objects=24)
+SMALL = SegmentLimits(segment_bytes=1 << 14, segment_objects=24)
 CLEAR, ENCRYPTED, FILEMARK = range(3)
 
 

@@ -10,7 +10,7 @@ from vlib_images.cartridge.files import CartridgeFiles, DirectoryFiles, read_doc
 from vlib_images.cartridge.medium import MEDIA
 from vlib_images.cartridge.memory_files import MemoryFiles
 from vlib_images.cartridge.salvage import salvage
-from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.segments import SegmentLimits
 from vlib_images.cartridge.verify import verify
 from vlib_images.errors import CartridgeDamaged, CartridgeInUse, NotACartridge
 
@@ -97,7 +97,7 @@ def test_a_whole_life(files: CartridgeFiles, tmp_path: Path) -> None:
     """Many segments, a cut, a format, a crash, a check, a copy; and whoever has it open keeps others away."""
     with pytest.raises(NotACartridge):
         Cartridge.open(files)
-    limits = Limits(segment_bytes=20_000, segment_objects=50)
+    limits = SegmentLimits(segment_bytes=20_000, segment_objects=50)
     tape: list[bytes | None] = [bytes([number % 256]) * (number * 7 + 1) for number in range(200)]
     with make(files, partitions=2, limits=limits) as cartridge:
         for block in tape:

@@ -21,7 +21,7 @@ from vlib_images.cartridge.codec import (
     EncryptionStatus,
     Origin,
 )
-from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.segments import SegmentLimits
 from vlib_images.errors import CartridgeDamaged, NotACartridge, RawReadRefused
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "cartridge-v1"
@@ -133,7 +133,7 @@ def test_the_golden_image_of_encryption_by_an_independent_reader() -> None:
 def test_what_is_written_today_by_an_independent_reader(make: Make, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     encoders = [None, Encoder(1), Encoder(None, Encryption(EncryptionKey(KEY), b"a", b"u"))]
-    with make(limits=Limits(segment_bytes=1 << 15, segment_objects=50)) as cartridge:
+    with make(limits=SegmentLimits(segment_bytes=1 << 15, segment_objects=50)) as cartridge:
         for _ in range(60):
             cartridge.encoder = rng.choice(encoders)
             for _ in range(rng.randrange(8)):

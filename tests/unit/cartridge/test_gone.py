@@ -13,14 +13,14 @@ from structlog.testing import capture_logs
 from datamover.engine import storage_fault, storage_faults_clear
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.files import DirectoryFiles
-from vlib_images.cartridge.identity import Identity
-from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.identity import CartridgeIdentity
+from vlib_images.cartridge.segments import SegmentLimits
 from vlib_images.errors import StorageError
 
 Make = Callable[..., Cartridge]
 MARK = b"a secret of the tape's last owner "
 CAPACITY = 100_000_000
-SMALL = Limits(segment_bytes=1 << 16, segment_objects=1000)
+SMALL = SegmentLimits(segment_bytes=1 << 16, segment_objects=1000)
 
 
 def everything(directory: Path) -> bytes:
@@ -59,7 +59,7 @@ def test_a_format_leaves_nothing(
     before: tuple[int, ...],
     after: tuple[int, ...],
     synchronized: bool,
-    limits: Limits | None,
+    limits: SegmentLimits | None,
 ) -> None:
     directory = tmp_path / "T00001L8"
     with make(partitions=before, limits=limits) as cartridge:
@@ -82,7 +82,7 @@ def test_a_format_leaves_nothing(
 @pytest.mark.parametrize("position", [0, 20])
 @pytest.mark.parametrize("limits", [None, SMALL], ids=["one segment", "many segments"])
 def test_an_erase_leaves_a_well_closed_cartridge(
-    make: Make, tmp_path: Path, long: bool, position: int, limits: Limits | None
+    make: Make, tmp_path: Path, long: bool, position: int, limits: SegmentLimits | None
 ) -> None:
     directory = tmp_path / "T00001L8"
     with make(limits=limits) as cartridge:
@@ -149,7 +149,7 @@ def test_what_an_older_version_left_of_a_partition_goes_with_the_next_opening(ma
         cartridge.erase()
         cartridge.synchronize()
     assert MARK in (directory / "p1" / "00000001.seg").read_bytes()
-    identity = Identity.read(DirectoryFiles(directory))
+    identity = CartridgeIdentity.read(DirectoryFiles(directory))
     replace(identity, partition_bytes=identity.partition_bytes[:1]).write(DirectoryFiles(directory))
     open_quietly(directory).close()
     assert not (directory / "p1").exists()
@@ -160,7 +160,7 @@ def test_a_partition_with_data_is_never_taken_for_a_leftover(make: Make, tmp_pat
     directory = tmp_path / "T00001L8"
     with make(partitions=SHAPES[1]) as cartridge:
         fill(cartridge, 5)
-    identity = Identity.read(DirectoryFiles(directory))
+    identity = CartridgeIdentity.read(DirectoryFiles(directory))
     replace(identity, partition_bytes=identity.partition_bytes[:1]).write(DirectoryFiles(directory))
     before = (directory / "p1" / "00000001.seg").read_bytes()
     with capture_logs() as logs:

@@ -15,7 +15,7 @@ from tests.unit.cartridge.conftest import contents
 from tests.unit.engine.test_protection import expected
 from vlib_images.cartridge.cartridge import Cartridge, ReadKind
 from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
-from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.segments import SegmentLimits
 from vlib_images.errors import EndOfPartition, ProtectionFailed
 
 Make = Callable[..., Cartridge]
@@ -119,7 +119,7 @@ def test_a_damaged_block_takes_away_nothing_that_was_there(make: Make, encoder: 
 
 def test_over_the_ends_of_segments(make: Make) -> None:
     blocks = [block(number, 1000) for number in range(50)]
-    with make(limits=Limits(segment_bytes=8192, segment_objects=64)) as cartridge:
+    with make(limits=SegmentLimits(segment_bytes=8192, segment_objects=64)) as cartridge:
         data = damaged(protected(blocks, PROTECTION_CRC32C), 1004 * 40)
         with pytest.raises(ProtectionFailed) as failure:
             cartridge.write_blocks(data, 1004, PROTECTION_CRC32C)

@@ -11,11 +11,11 @@ import pytest
 from datamover.engine import storage_fault, storage_faults_clear
 from tests.unit.cartridge.conftest import contents
 from vlib_images.cartridge.cartridge import Cartridge
-from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.segments import SegmentLimits
 from vlib_images.errors import CartridgeError, DamagedBlock, NoSpace, StorageError
 
 Make = Callable[..., Cartridge]
-SMALL = Limits(segment_bytes=8192, segment_objects=1000)
+SMALL = SegmentLimits(segment_bytes=8192, segment_objects=1000)
 
 
 def reopened(tmp_path: Path) -> list[bytes | None]:

@@ -16,13 +16,13 @@ from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Enc
 from vlib_images.cartridge.mam import Attribute, Format
 from vlib_images.cartridge.medium import MEDIA
 from vlib_images.cartridge.salvage import salvage
-from vlib_images.cartridge.segments import Limits
-from vlib_images.cartridge.verify import Damage, Progress, verify
+from vlib_images.cartridge.segments import SegmentLimits
+from vlib_images.cartridge.verify import Damage, VerifyProgress, verify
 from vlib_images.errors import CartridgeInUse, NotACartridge
 
 Make = Callable[..., Cartridge]
 KEY = EncryptionKey(bytes(32))
-LIMITS = Limits(segment_bytes=16384, segment_objects=1000)
+LIMITS = SegmentLimits(segment_bytes=16384, segment_objects=1000)
 WRONG = "its checksum is wrong"
 
 
@@ -51,7 +51,7 @@ def damage_block(directory: Path, segment: int, nth_record: int) -> int:
 
 
 def test_a_whole_cartridge_is_all_good(make: Make, tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[VerifyProgress] = []
     with make(limits=LIMITS, partitions=2) as cartridge:
         expected = fill(cartridge)
         cartridge.synchronize()
@@ -88,12 +88,12 @@ def test_a_backup_that_overwrites_meanwhile_is_no_damage(
     make: Make, tmp_path: Path, change: str, segment_bytes: int
 ) -> None:
     """Behind the place where verify is just now and before it: what was cut off is not looked for."""
-    with make(limits=Limits(segment_bytes)) as cartridge:
+    with make(limits=SegmentLimits(segment_bytes)) as cartridge:
         cartridge.write_blocks(bytes(500 * 20_000), 500)
         cartridge.synchronize()
         steps = iter(range(10**9))
 
-        def interfere(progress: Progress) -> None:
+        def interfere(progress: VerifyProgress) -> None:
             if next(steps):
                 return
             cartridge.locate_block(0, 0 if change == "rewrite" else 1000)

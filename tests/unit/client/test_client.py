@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from datamover.initiator import Session
+from datamover.initiator import InitiatorSession
 from scsi_targets.client.copy_manager import CopyManager
 from scsi_targets.client.disk import Capacity, Disk
 from scsi_targets.client.tape import Tape
@@ -34,7 +34,7 @@ def session(site):
     portals = [Portal("127.0.0.1", 0, 1)]
     server = Server(Directory({TARGET: dict(site.view.logical_units)}, portals), portals)
     ((host, port),) = server.start()
-    with Session(f"{host}:{port}", TARGET) as session:
+    with InitiatorSession(f"{host}:{port}", TARGET) as session:
         yield session
     server.stop()
 

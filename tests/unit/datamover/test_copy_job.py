@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamover.copy_job import CHUNK_BYTES, Action, CopyJob, Rest, Rests, Segment
+from datamover.copy_job import CHUNK_BYTES, Action, CopyJob, CopySegment, Rest, Rests
 from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Side
 from datamover.endpoints import DiskExtent, InlineBytes, TapeBlocks
 from datamover.engine import crc32c_combine
@@ -19,7 +19,7 @@ DATA = random.Random(1).randbytes(3 * CHUNK_BYTES + 5 * 4096)
 
 
 def keep(source, sink, length, **other):
-    return Segment(source, sink, length, Rests(Rest.KEEP, Rest.KEEP), **other)
+    return CopySegment(source, sink, length, Rests(Rest.KEEP, Rest.KEEP), **other)
 
 
 def inline(data, sink):
@@ -34,7 +34,7 @@ def failure(job) -> CopyFailed:
 
 def test_disk_to_tape_in_blocks():
     disk, tape = MemoryDisk(DATA), MemoryTape()
-    job = CopyJob([Segment(DiskExtent(disk, 0), TapeBlocks(tape, 4096), len(DATA))])
+    job = CopyJob([CopySegment(DiskExtent(disk, 0), TapeBlocks(tape, 4096), len(DATA))])
     job.run()
     assert tape.data == DATA
     assert {len(block) for block in tape.blocks} == {4096}
@@ -48,8 +48,8 @@ def test_tape_to_disk_and_between_disks():
     disk, other = MemoryDisk(bytes(len(DATA) + 1024)), MemoryDisk(bytes(len(DATA)))
     CopyJob(
         [
-            Segment(TapeBlocks(tape, 4096), DiskExtent(disk, 512, 512), len(DATA), length_of_sink=True),
-            Segment(DiskExtent(disk, 512), DiskExtent(other, 0, 512), len(DATA)),
+            CopySegment(TapeBlocks(tape, 4096), DiskExtent(disk, 512, 512), len(DATA), length_of_sink=True),
+            CopySegment(DiskExtent(disk, 512), DiskExtent(other, 0, 512), len(DATA)),
         ]
     ).run()
     assert disk.data[512:-512] == DATA
@@ -62,8 +62,8 @@ def test_a_disk_that_was_written_is_read_after_the_writes():
     tape.gate.set()
     CopyJob(
         [
-            Segment(DiskExtent(disk, 0), DiskExtent(disk, len(DATA), 512), len(DATA)),
-            Segment(DiskExtent(disk, len(DATA)), TapeBlocks(tape, 4096), len(DATA)),
+            CopySegment(DiskExtent(disk, 0), DiskExtent(disk, len(DATA), 512), len(DATA)),
+            CopySegment(DiskExtent(disk, len(DATA)), TapeBlocks(tape, 4096), len(DATA)),
         ]
     ).run()
     assert tape.data == DATA
@@ -77,7 +77,7 @@ def test_inline_headers_and_extents_become_one_stream_of_whole_blocks():
         header = bytes([number]) * 512
         steps += [inline(header, blocks), keep(DiskExtent(disk, number * 512), blocks, length)]
         expected += header + DATA[number * 512 : number * 512 + length]
-    steps.append(Segment(None, blocks, 0, Rests(sink=Rest.PAD)))
+    steps.append(CopySegment(None, blocks, 0, Rests(sink=Rest.PAD)))
     CopyJob(steps).run()
     assert {len(block) for block in tape.blocks} == {10240}
     assert tape.data == expected.ljust(-(-len(expected) // 10240) * 10240, b"\0")
@@ -92,8 +92,8 @@ def test_residue_at_the_very_end_is_forgotten_when_it_is_kept():
 def test_padding_and_discarding_at_the_end_of_each_segment():
     tape = MemoryTape()
     blocks = TapeBlocks(tape, 1000)
-    first = Segment(InlineBytes(memoryview(b"a" * 1500)), blocks, 1500, Rests(sink=Rest.DISCARD))
-    second = Segment(InlineBytes(memoryview(b"b" * 700)), blocks, 700, Rests(sink=Rest.PAD))
+    first = CopySegment(InlineBytes(memoryview(b"a" * 1500)), blocks, 1500, Rests(sink=Rest.DISCARD))
+    second = CopySegment(InlineBytes(memoryview(b"b" * 700)), blocks, 700, Rests(sink=Rest.PAD))
     CopyJob([first, second]).run()
     assert tape.blocks == [b"a" * 1000, b"b" * 700 + bytes(300)]
 
@@ -101,7 +101,7 @@ def test_padding_and_discarding_at_the_end_of_each_segment():
 def test_an_inexact_segment_fails_after_its_whole_writes():
     tape = MemoryTape()
     blocks = TapeBlocks(tape, 1000)
-    job = CopyJob([inline(b"-" * 500, blocks), Segment(InlineBytes(memoryview(b"a" * 1700)), blocks, 1700)])
+    job = CopyJob([inline(b"-" * 500, blocks), CopySegment(InlineBytes(memoryview(b"a" * 1700)), blocks, 1700)])
     failed = failure(job)
     assert (failed.segment, failed.side, type(failed.cause)) == (1, Side.NEITHER, InexactSegment)
     assert (failed.written_bytes, failed.residual_bytes) == (2000, 0)
@@ -116,8 +116,8 @@ def test_tape_blocks_larger_than_the_disk_wants_stay_as_source_residue():
             keep(source, DiskExtent(disk, 0, 512), 512, length_of_sink=True),
             keep(source, DiskExtent(disk, 4096, 512), 3072, length_of_sink=True),
             keep(source, None, 16),
-            Segment(source, DiskExtent(disk, 512, 512), 512, Rests(Rest.DISCARD), length_of_sink=True),
-            Segment(source, DiskExtent(disk, 1024, 512), 1024, Rests(Rest.DISCARD), length_of_sink=True),
+            CopySegment(source, DiskExtent(disk, 512, 512), 512, Rests(Rest.DISCARD), length_of_sink=True),
+            CopySegment(source, DiskExtent(disk, 1024, 512), 1024, Rests(Rest.DISCARD), length_of_sink=True),
         ]
     ).run()
     stream = b"a" * 3000 + b"b" * 3000
@@ -129,7 +129,7 @@ def test_tape_blocks_larger_than_the_disk_wants_stay_as_source_residue():
 
 def test_source_residue_that_is_not_allowed():
     tape, disk = MemoryTape([b"a" * 3000]), MemoryDisk(bytes(8192))
-    failed = failure(CopyJob([Segment(TapeBlocks(tape, 3000), DiskExtent(disk, 0, 512), 512, length_of_sink=True)]))
+    failed = failure(CopyJob([CopySegment(TapeBlocks(tape, 3000), DiskExtent(disk, 0, 512), 512, length_of_sink=True)]))
     assert (failed.side, failed.written_bytes) == (Side.NEITHER, 512)
     assert disk.data[:512] == b"a" * 512
 
@@ -149,14 +149,14 @@ def test_inline_data_does_not_take_source_residue():
 
 def test_tape_to_tape_changes_the_block_length():
     tape, out = MemoryTape([bytes([n]) * 4096 for n in range(100)]), MemoryTape()
-    CopyJob([Segment(TapeBlocks(tape, 4096), TapeBlocks(out, 10240), 100 * 4096)]).run()
+    CopyJob([CopySegment(TapeBlocks(tape, 4096), TapeBlocks(out, 10240), 100 * 4096)]).run()
     assert out.data == tape.data
     assert {len(block) for block in out.blocks} == {10240}
 
 
 def test_fixed_blocks_go_in_transfers():
     disk, tape = MemoryDisk(DATA), MemoryTape()
-    CopyJob([Segment(DiskExtent(disk, 0), TapeBlocks(tape, 8192, 512), 8192 * 3)]).run()
+    CopyJob([CopySegment(DiskExtent(disk, 0), TapeBlocks(tape, 8192, 512), 8192 * 3)]).run()
     assert tape.blocks == [DATA[at : at + 512] for at in range(0, 8192 * 3, 512)]
 
 
@@ -165,9 +165,9 @@ def test_actions_come_between_the_writes():
     blocks = TapeBlocks(tape, 4096)
     CopyJob(
         [
-            Segment(DiskExtent(disk, 0), blocks, 8192),
+            CopySegment(DiskExtent(disk, 0), blocks, 8192),
             Action(tape, tape.write_filemark),
-            Segment(DiskExtent(disk, 8192), blocks, 4096),
+            CopySegment(DiskExtent(disk, 8192), blocks, 4096),
         ]
     ).run()
     assert tape.blocks == [DATA[:4096], DATA[4096:8192], None, DATA[8192:12288]]
@@ -177,7 +177,7 @@ def test_a_failed_read_names_its_segment_and_what_was_read_before_is_written():
     disk, tape = MemoryDisk(DATA), MemoryTape()
     disk.fail_at = 2 * CHUNK_BYTES + 1
     blocks = TapeBlocks(tape, 4096)
-    job = CopyJob([Segment(DiskExtent(disk, 0), blocks, 8192), Segment(DiskExtent(disk, 0), blocks, len(DATA))])
+    job = CopyJob([CopySegment(DiskExtent(disk, 0), blocks, 8192), CopySegment(DiskExtent(disk, 0), blocks, len(DATA))])
     failed = failure(job)
     assert (failed.segment, failed.side, type(failed.cause)) == (1, Side.SOURCE, OSError)
     assert failed.written_bytes + failed.residual_bytes == len(DATA)
@@ -188,7 +188,7 @@ def test_a_failed_read_names_its_segment_and_what_was_read_before_is_written():
 
 def test_a_filemark_on_the_source_tape():
     tape, disk = MemoryTape([b"a" * 512, b"b" * 512, None, b"c" * 512]), MemoryDisk(bytes(4096))
-    failed = failure(CopyJob([Segment(TapeBlocks(tape, 512), DiskExtent(disk, 0, 512), 2048, length_of_sink=True)]))
+    failed = failure(CopyJob([CopySegment(TapeBlocks(tape, 512), DiskExtent(disk, 0, 512), 2048, length_of_sink=True)]))
     assert (failed.segment, failed.side, str(failed.cause)) == (0, Side.SOURCE, "filemark")
     assert (failed.written_bytes, failed.residual_bytes) == (1024, 1024)
     assert disk.data[:1024] == b"a" * 512 + b"b" * 512
@@ -198,7 +198,7 @@ def test_a_filemark_on_the_source_tape():
 def test_a_full_tape_names_the_segment_that_did_not_fit():
     disk, tape = MemoryDisk(DATA), MemoryTape(capacity=5)
     blocks = TapeBlocks(tape, 4096)
-    steps = [Segment(DiskExtent(disk, 8192 * n), blocks, 8192) for n in range(4)]
+    steps = [CopySegment(DiskExtent(disk, 8192 * n), blocks, 8192) for n in range(4)]
     job = CopyJob(steps)
     failed = failure(job)
     assert (failed.segment, failed.side, failed.written_bytes, failed.residual_bytes) == (
@@ -222,7 +222,7 @@ def test_cancelling_stops_between_two_writes():
     disk, tape = MemoryDisk(DATA), MemoryTape()
     tape.gate = threading.Event()
     stop = threading.Event()
-    job = CopyJob([Segment(DiskExtent(disk, 0), TapeBlocks(tape, 4096), len(DATA))], cancelled=stop.is_set)
+    job = CopyJob([CopySegment(DiskExtent(disk, 0), TapeBlocks(tape, 4096), len(DATA))], cancelled=stop.is_set)
     outcome = []
 
     def run():
@@ -255,7 +255,7 @@ def test_any_chain_of_kept_segments_is_one_stream(data):
         piece = DiskExtent(disk, at) if data.draw(st.booleans()) else InlineBytes(memoryview(DATA)[at : at + length])
         steps.append(keep(piece, sink, length))
         at += length
-    steps.append(Segment(None, sink, 0, Rests(sink=Rest.PAD)))
+    steps.append(CopySegment(None, sink, 0, Rests(sink=Rest.PAD)))
     CopyJob(steps).run()
     assert tape.data == DATA[:at].ljust(-(-at // block_length) * block_length, b"\0")
     assert {len(block) for block in tape.blocks} <= {block_length}
@@ -291,7 +291,7 @@ def test_each_segment_has_the_checksum_of_what_it_took():
             inline(header, sink),
             keep(DiskExtent(disk, first[0]), sink, first[1]),
             keep(DiskExtent(disk, second[0]), sink, second[1]),
-            Segment(None, sink, 0, Rests(Rest.DISCARD, Rest.PAD)),
+            CopySegment(None, sink, 0, Rests(Rest.DISCARD, Rest.PAD)),
         ]
     )
     job.run()
@@ -305,8 +305,8 @@ def test_each_segment_has_the_checksum_of_what_it_took():
 
 def test_the_checksum_of_what_is_read_and_forgotten():
     tape = MemoryTape([DATA[at : at + 4096] for at in range(0, 40960, 4096)])
-    job = CopyJob([Segment(TapeBlocks(tape, 4096), None, 10_000, Rests(Rest.KEEP, Rest.KEEP)),
-                   Segment(TapeBlocks(tape, 4096), None, 6_000, Rests(Rest.DISCARD, Rest.DISCARD))])  # fmt: skip
+    job = CopyJob([CopySegment(TapeBlocks(tape, 4096), None, 10_000, Rests(Rest.KEEP, Rest.KEEP)),
+                   CopySegment(TapeBlocks(tape, 4096), None, 6_000, Rests(Rest.DISCARD, Rest.DISCARD))])  # fmt: skip
     job.run()
     assert [tally.crc32c for tally in job.tallies] == [crc32c(DATA[:10_000]), crc32c(DATA[10_000:16_000])]
 
@@ -314,6 +314,6 @@ def test_the_checksum_of_what_is_read_and_forgotten():
 def test_the_checksum_up_to_a_failure():
     disk, tape = MemoryDisk(DATA), MemoryTape()
     disk.fail_at = CHUNK_BYTES + 1
-    job = CopyJob([Segment(DiskExtent(disk, 0), TapeBlocks(tape, 4096), 2 * CHUNK_BYTES)])
+    job = CopyJob([CopySegment(DiskExtent(disk, 0), TapeBlocks(tape, 4096), 2 * CHUNK_BYTES)])
     failure(job)
     assert (job.tallies[0].taken_bytes, job.tallies[0].crc32c) == (CHUNK_BYTES, crc32c(DATA[:CHUNK_BYTES]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scapy.packet import Raw
 
-from datamover.initiator import Credentials, InitiatorError, Session, discover
+from datamover.initiator import Credentials, InitiatorError, InitiatorSession, discover
 from scsi_targets.iscsi.directory import ChapCredentials
 from tests.fuzz import layers
 from tests.fuzz.peer import Peer, text
@@ -52,7 +52,7 @@ def test_data_both_ways(served: Served, header_digest: bool, immediate_data: boo
     packages.require("libiscsi7")
     words = bytes(range(256)) * 2001
     options = {"header_digest": header_digest, "immediate_data": immediate_data, "initial_r2t": initial_r2t}
-    with Session(portal(served), TARGET, **options) as session:
+    with InitiatorSession(portal(served), TARGET, **options) as session:
         session.command(0, TEST_UNIT_READY)
         assert session.command(0, STORE, data_out=words).status == 0
         assert served.units[0].kept == words
@@ -64,7 +64,7 @@ def test_data_both_ways(served: Served, header_digest: bool, immediate_data: boo
 def test_chap(served: Served, credentials: Credentials) -> None:
     packages.require("libiscsi7")
     served.directory.chap = CHAP
-    with Session(portal(served), TARGET, credentials=credentials) as session:
+    with InitiatorSession(portal(served), TARGET, credentials=credentials) as session:
         session.command(0, TEST_UNIT_READY)
         (record,) = served.server.sessions()
         assert record.authentication == ("CHAP MD5" if credentials is ONE_WAY else "mutual CHAP MD5")
@@ -83,7 +83,7 @@ def test_chap_refused_by_one_end_or_the_other(served: Served, credentials: Crede
     packages.require("libiscsi7")
     served.directory.chap = CHAP
     with pytest.raises(InitiatorError):
-        Session(portal(served), TARGET, credentials=credentials)
+        InitiatorSession(portal(served), TARGET, credentials=credentials)
 
 
 def test_tshark_finds_nothing_malformed(served: Served, log: Log, tmp_path: Path) -> None:

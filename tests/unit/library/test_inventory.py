@@ -157,15 +157,6 @@ def test_barcodes_that_could_not_name_a_directory(inventory: Inventory, barcode:
         inventory.add(barcode)
 
 
-def test_first_empty(inventory: Inventory) -> None:
-    element = inventory.first_empty(ElementType.STORAGE)
-    assert element is not None
-    assert element.address == 4098
-    inventory.add("A00004L6", 16)
-    inventory.add("A00005L6", 17)
-    assert inventory.first_empty(ElementType.IMPORT_EXPORT) is None
-
-
 def test_another_model_keeps_cartridges_in_their_slots(inventory: Inventory, directory: Path) -> None:
     inventory.move(4096, 257)
     again = Inventory(open_again(directory), HP)

@@ -10,7 +10,7 @@ from scsi_targets.devices.changer.models import MODELS, ChangerModel
 from scsi_targets.devices.changer.robot import Robot
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.logical_unit import MemoryStore
+from scsi_targets.devices.unit.state_store import MemoryStore
 from scsi_targets.t10 import sense, smc
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 from tests.support.database import new_database

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from scsi_targets.devices.unit.logical_unit import MemoryStore
+from scsi_targets.devices.unit.state_store import MemoryStore
 from scsi_targets.t10 import spc
 from tests.unit.devices.support import sense_of
 from tests.unit.devices.tape.support import (

@@ -20,7 +20,7 @@ from tests.unit.devices.tape.support import (
     write,
     write_fixed,
 )
-from vlib_images.cartridge.segments import Limits
+from vlib_images.cartridge.segments import SegmentLimits
 
 CAPACITY, EARLY = 200_000, 60_000
 BLOCK = 10_000
@@ -169,7 +169,7 @@ def fill_and_note(drive, lengths):
 @pytest.mark.parametrize("segment_bytes", [256 << 20, 300_000], ids=["one segment", "many"])
 @pytest.mark.parametrize("lengths", [(70_000,), (50_000, 0, 3, 120_000)], ids=["equal", "mixed"])
 def test_read_position_tells_where_the_warnings_were(tmp_path, lengths, segment_bytes):
-    limits = Limits(segment_bytes=segment_bytes, disk_low_bytes=0)
+    limits = SegmentLimits(segment_bytes=segment_bytes, disk_low_bytes=0)
     drives = loaded_drive(tmp_path, capacity_bytes=3_000_000, early_warning_bytes=500_000, limits=limits)
     drive = next(drives)
     good(select_extension(drive, warning_megabytes=1))

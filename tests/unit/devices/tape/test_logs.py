@@ -3,7 +3,7 @@
 import pytest
 
 from scsi_targets.devices.tape.base import CleaningCartridge
-from scsi_targets.devices.unit.logical_unit import MemoryStore
+from scsi_targets.devices.unit.state_store import MemoryStore
 from scsi_targets.t10 import spc, ssc
 from tests.unit.devices.support import BETA, data_of, send, sense_of
 from tests.unit.devices.tape.support import good, loaded_drive, make_drive, moved, quiet, read, rewind, write

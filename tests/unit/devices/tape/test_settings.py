@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scsi_targets.devices.tape.tape_drive import TapeDrive
-from scsi_targets.devices.unit.logical_unit import MemoryStore
+from scsi_targets.devices.unit.state_store import MemoryStore
 from scsi_targets.t10 import spc, ssc
 from tests.unit.devices.support import ALPHA, BETA, send, sense_of
 from tests.unit.devices.tape.encryption_support import set_encryption

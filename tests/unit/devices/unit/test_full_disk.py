@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from scsi_targets.devices.unit.logical_unit import MemoryStore
+from scsi_targets.devices.unit.state_store import MemoryStore
 from scsi_targets.t10 import sbc, spc
 from tests.unit.devices.changer.support import Library
 from tests.unit.devices.disk.support import make_disk

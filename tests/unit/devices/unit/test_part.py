@@ -6,8 +6,8 @@ from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.dispatch import handles
 from scsi_targets.devices.unit.echo_buffer import EchoBuffer
 from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.logical_unit import MemoryStore
 from scsi_targets.devices.unit.part import Part, diagnostic_page, log_page, vpd_page
+from scsi_targets.devices.unit.state_store import MemoryStore
 from scsi_targets.t10 import spc, vpd
 from scsi_targets.t10.fields import Bits, Command
 from scsi_targets.t10.log_pages import LogParameter
