@@ -12,6 +12,12 @@ from typing import Any, TextIO, cast
 import structlog
 
 from appliance.settings.settings import LoggingSettings
+from scsi_targets.iscsi.log_lines import LogLines
+
+# What one kind of line may take: so many at once, then so many a second. Initiators can cause most of them, by any
+# number of commands, and must not fill the disk with them.
+BURST_LINES = 500
+LINES_PER_SECOND = 2.0
 
 
 def configure_for_commands() -> None:
@@ -27,6 +33,7 @@ def configure(settings: LoggingSettings) -> None:
     structlog.configure(
         processors=[
             _Chain(
+                _Bounded(),
                 structlog.contextvars.merge_contextvars,
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
@@ -37,6 +44,10 @@ def configure(settings: LoggingSettings) -> None:
         logger_factory=lambda *_names: structlog.WriteLogger(cast(TextIO, standard_error)),
         cache_logger_on_first_use=True,
     )
+    # What libraries say goes the same way: the event loop's troubles, the HTTP server's warnings.
+    root = logging.getLogger()
+    if not any(isinstance(handler, _OfLibraries) for handler in root.handlers):
+        root.addHandler(_OfLibraries())
 
 
 class _Chain:
@@ -55,6 +66,28 @@ class _Chain:
         except Exception as error:  # noqa: BLE001 - whoever logs has something better to do than to fail
             return f"{method}: {name!r} (its fields could not be written: {type(error).__name__})"
         return value
+
+
+class _Bounded:
+    """Leaves out lines of a kind (an event) that come too often, and says at the next one how many."""
+
+    def __init__(self) -> None:
+        self._lines = LogLines(BURST_LINES, 1 / LINES_PER_SECOND)
+
+    def __call__(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
+        more = self._lines.admit(str(event.get("event")))
+        if more is None:
+            raise structlog.DropEvent
+        return {**event, **({"lines_left_out": more["left_out"]} if more else {})}
+
+
+class _OfLibraries(logging.Handler):
+    """The standard library's logging, as lines of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info or None
+        )
 
 
 class _StandardError:

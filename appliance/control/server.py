@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import h11
 import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -20,15 +21,48 @@ log = structlog.get_logger(__name__)
 
 LIMIT_CONNECTIONS = 64
 IDLE_SECONDS = 60
+TRANSFER_SECONDS = 30  # for a request to arrive whole, and for what is sent at once to be taken
 STOP_SECONDS = 5
 
 
 class _Protocol(H11Protocol):
-    """Closes a connection that asks for nothing, as uvicorn does with one that asks for nothing more."""
+    """uvicorn's, with an end to every wait for a client: one that asks for nothing, one that does not finish what it
+    asks, one that does not read the answer. Each holds one of LIMIT_CONNECTIONS places."""
+
+    _request_timer: asyncio.TimerHandle | None = None
+    _answer_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # writing pauses while anything is unsent
         self.timeout_keep_alive_task = self.loop.call_later(IDLE_SECONDS, self.timeout_keep_alive_handler)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        begun = self.conn.their_state is h11.SEND_BODY or bool(self.conn.trailing_data[0])
+        if not begun or self.conn.their_state is h11.DONE:
+            self._request_timer = _cancelled(self._request_timer)
+        elif self._request_timer is None:
+            self._request_timer = self.loop.call_later(TRANSFER_SECONDS, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._answer_timer = self.loop.call_later(TRANSFER_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._answer_timer = _cancelled(self._answer_timer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._request_timer, self._answer_timer = _cancelled(self._request_timer), _cancelled(self._answer_timer)
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """None, which is what stands for a timer that does not run."""
+    if timer is not None:
+        timer.cancel()
+    return None
 
 
 class ControlServer:

@@ -104,5 +104,6 @@ def create_default(path: Path) -> None:
         create(path.parent, plan(path.parent, portal=DEFAULT_PORTAL))
         return
     settings = config_file.load(path)
+    logs.configure(settings.logging)
     if len(missing_directories(settings)) == 2:  # with one of them, the other's volume may be missing: nothing is made
         LibraryFiles.create(settings).close()

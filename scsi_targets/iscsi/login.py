@@ -23,6 +23,8 @@ from scsi_targets.iscsi.text import Pair, TextAssembler, TextError, TextSender, 
 
 ISCSI_VERSION = 0x00  # RFC 7143 11.12.4: the only one there is
 
+IDENTITY_KEYS = frozenset({"InitiatorName", "TargetName", "SessionType"})
+
 
 class LoginRefused(Exception):
     """Ends a login with a status. `answers` go into the response (TargetAddress of a target that moved)."""
@@ -244,7 +246,7 @@ class Login:
     # ---- stages --------------------------------------------------------------------------------------------------
 
     def _negotiate(self, request: LoginRequest, pairs: list[Pair]) -> list[Pair]:
-        _check_identity(pairs, again=self._who is not None)
+        pairs = self._checked_identity(pairs)
         if self._stage == Stage.SECURITY_NEGOTIATION:
             security = {name: value for name, value in pairs if name == "AuthMethod" or name in CHAP_KEYS}
             others = [pair for pair in pairs if pair[0] not in security]
@@ -257,6 +259,17 @@ class Login:
         answers = self._negotiation.answer(pairs, Phase.OPERATIONAL) + self._identify()
         self._require_authorised()
         return answers + self._negotiation.declare()
+
+    def _checked_identity(self, pairs: list[Pair]) -> list[Pair]:
+        """Who and what belongs into the first request (RFC 7143 6.3.1): later it could slip past the authentication.
+        Said again unchanged, as libiscsi does after an answer AuthMethod=None, it is passed over."""
+        for name, value in pairs:
+            again = self._who is not None and name in IDENTITY_KEYS
+            if again and value.lower() != self._negotiation.text(name).lower():
+                raise NegotiationError(f"{name} changed after the first request of the login (RFC 7143 6.3.1)")
+            if name == "SessionType" and value not in SESSION_TYPES:
+                raise LoginRefused(LoginStatus.SESSION_TYPE_NOT_SUPPORTED, f"session type {value[:32]!r}")
+        return [pair for pair in pairs if self._who is None or pair[0] not in IDENTITY_KEYS]
 
     def _identify(self) -> list[Pair]:
         """Once the first text is whole: who logs in to what, and what that takes."""
@@ -369,15 +382,6 @@ def _check_stages(request: LoginRequest, stage: int) -> None:
         raise LoginRefused(LoginStatus.INITIATOR_ERROR, "T and C are both set")
     if request.transit and request.next_stage not in LOGIN_STAGES[stage]:
         raise LoginRefused(LoginStatus.INITIATOR_ERROR, f"stage {request.next_stage} does not follow stage {stage}")
-
-
-def _check_identity(pairs: list[Pair], *, again: bool) -> None:
-    """Who and what belongs into the first request (RFC 7143 6.3.1): later it could slip past the authentication."""
-    for name, value in pairs:
-        if again and name in ("InitiatorName", "TargetName", "SessionType"):
-            raise NegotiationError(f"{name} after the first request of the login (RFC 7143 6.3.1)")
-        if name == "SessionType" and value not in SESSION_TYPES:
-            raise LoginRefused(LoginStatus.SESSION_TYPE_NOT_SUPPORTED, f"session type {value[:32]!r}")
 
 
 def _is_name(name: str) -> bool:

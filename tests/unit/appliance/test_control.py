@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import select
 import socket
 import stat
 import threading
@@ -14,6 +15,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from appliance.control import server as control_server
 from appliance.control.client import call
 from appliance.control.server import LIMIT_CONNECTIONS, ControlServer
 from appliance.failures import Failure, OperatorError
@@ -348,3 +350,30 @@ def test_every_verb_explains_itself(name: str) -> None:
     assert verb.summary.endswith(".")
     for field_name, field in verb.parameters.model_fields.items():
         assert field.description, field_name
+
+
+BIG = json.dumps({"value": "x" * 900_000}).encode()
+HEAD = b"POST /v1/echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HEAD,
+        HEAD + b"Content-Length: 10\r\n\r\n{",
+        HEAD + b"Content-Length: 2\r\n\r\n{}" + HEAD + b"Content-Length: 10\r\n\r\n{",
+        HEAD + b"Content-Length: %d\r\n\r\n" % len(BIG) + BIG,
+        HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(BIG) + BIG,
+    ],
+    ids=["half a head", "half a body", "half a second request", "an answer unread", "a last answer unread"],
+)
+def test_who_does_not_finish_holds_no_place_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(control_server, "TRANSFER_SECONDS", 0.2)
+    with socket.socket(socket.AF_UNIX) as idle:
+        idle.settimeout(20)
+        idle.connect(str(path))
+        idle.sendall(sent)
+        poll = select.poll()
+        poll.register(idle, 0)  # nothing is read: only the hang-up is waited for
+        assert poll.poll(20_000), "the connection stays for ever"
+    assert call(path, "echo", value=1) == 1

@@ -51,6 +51,19 @@ def test_an_own_file_and_an_empty_volume(tmp_path: Path) -> None:
     assert (tmp_path / "tapebay.toml").read_text() == OWN_TOML
 
 
+def test_the_first_start_with_a_full_log(tmp_path: Path) -> None:
+    (tmp_path / "tapebay.toml").write_text(OWN_TOML)
+    script = (
+        "import sys; from pathlib import Path; from appliance.operations import setup\n"
+        "setup.create_default(Path(sys.argv[1])); print('made')"
+    )
+    with Path("/dev/full").open("w") as full:
+        made = subprocess.run(
+            [sys.executable, "-c", script, tmp_path / "tapebay.toml"], stdout=subprocess.PIPE, stderr=full, cwd=ROOT
+        )
+    assert (made.returncode, made.stdout) == (0, b"made\n")
+
+
 def test_half_a_library_is_not_made_whole(tmp_path: Path) -> None:
     """The other half's volume may not be mounted."""
     (tmp_path / "tapebay.toml").write_text(OWN_TOML)

@@ -52,7 +52,7 @@ def test_a_traceback_shows_no_key_and_no_block(log_format: str) -> None:
     assert done.returncode == 0, logged
     assert logged.count("command failed inside the target") == 2
     assert "RuntimeError: a fault of ours" in logged
-    assert "encryption.establish(new, nexus" in logged  # where it happened
+    assert "parameters.establish(new, nexus" in logged  # where it happened
     key = bytes.fromhex(KEY)
     for secret in (KEY[:16], repr(key)[2:30], str(list(key[:6]))[1:-1], BLOCK):
         assert secret not in logged
@@ -129,3 +129,29 @@ os.write(1, os.read(reader, 1 << 20))
     assert first == ""
     assert json.loads(lost)["lost"] == 1
     assert json.loads(whole)["event"] == "whole"
+
+
+def test_lines_that_initiators_cause_are_bounded_and_counted() -> None:
+    script = """
+import logging
+from functools import partial
+from appliance import logs
+from appliance.settings.settings import LoggingSettings
+import structlog
+now = [0.0]
+logs.LogLines = partial(logs.LogLines, clock=lambda: now[0])
+logs.configure(LoggingSettings(level="info", format="json"))
+log = structlog.get_logger()
+for number in range(logs.BURST_LINES + 1000):
+    log.info("copy done", number=number)
+log.info("another event")
+now[0] = 1 / logs.LINES_PER_SECOND
+log.info("copy done", number=-1)
+logging.getLogger("uvicorn.error").warning("too %s", "many")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines[-3:]] == ["another event", "copy done", "too many"]
+    assert lines[-2]["lines_left_out"] == 1000
+    assert len(lines) == 500 + 3
+    assert lines[-1]["level"] == "warning" and lines[-1]["logger"] == "uvicorn.error"

@@ -139,6 +139,20 @@ def test_chap_one_way() -> None:
     assert initiator.login.result.authentication == "CHAP SHA-256"
 
 
+def test_names_said_again() -> None:
+    """libiscsi with a user name repeats them when the target answers AuthMethod=None; others may not replace them."""
+    initiator = Initiator(Directory())
+    response = initiator.send([*NAMES, ("AuthMethod", "CHAP,None")], csg=SECURITY, nsg=OPERATIONAL)
+    assert keys(response)["AuthMethod"] == "None"
+    response = initiator.send([*NAMES, ("HeaderDigest", "None")], csg=response.next_stage, nsg=FULL_FEATURE)
+    assert (response.status, response.next_stage) == (0, FULL_FEATURE)
+    for name in ("InitiatorName", "TargetName"):
+        initiator = Initiator(Directory())
+        initiator.send([*NAMES, ("AuthMethod", "None")], csg=SECURITY, nsg=OPERATIONAL)
+        response = initiator.send([(name, "iqn.2026-01.org.example:other")], nsg=FULL_FEATURE)
+        assert status_of(initiator, response) is LoginStatus.INITIATOR_ERROR
+
+
 def test_chap_mutual_in_discovery() -> None:
     initiator = Initiator(Directory(discovery_chap=CHAP))
     identifier, challenge = challenge_of(initiator, DISCOVERY)
