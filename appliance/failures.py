@@ -41,7 +41,11 @@ def explained(error: OSError) -> str:
     path = Path(os.fsdecode(error.filename))
     if error.errno in (errno.EACCES, errno.EPERM):
         return not_permitted(path)
-    words = {errno.ENOSPC: "its file system is full", errno.EROFS: "its file system is mounted read-only"}
+    words = {
+        errno.ENOSPC: "its file system is full",
+        errno.EROFS: "its file system is mounted read-only",
+        errno.EFBIG: "its file system holds no file of that size; choose a smaller one",
+    }
     return f"{path}: {words.get(error.errno or 0, error.strerror)}"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from appliance.failures import Failure, OperatorError
-from appliance.settings.units import parse_size_of_at_least
+from appliance.settings.units import LEAST_MEDIUM_BYTES, parse_size_of_at_least
 from scsi_targets.devices.tape.base import CleaningCartridge, Loadable
 from vlib_images.atomic import sync_directory, synchronized_together
 from vlib_images.cartridge.cartridge import Cartridge
@@ -29,7 +29,6 @@ from vlib_images.plain_files import is_folder
 log = structlog.get_logger(__name__)
 
 INCOMING = ".incoming-"  # a cartridge that a command of its own makes, which owns the directory meanwhile
-LEAST_CAPACITY_BYTES = 1 << 20
 _DELETED = ".deleted-"
 _UNFINISHED = ".new-"
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<suffix>[A-Z][A-Z0-9]|)")
@@ -65,9 +64,9 @@ def medium_of(barcode: str, name: str | None, worm: bool) -> MediumType:
 def capacity_of(text: str | None) -> int | None:
     """What an operator gave as the capacity, in bytes; None: what the medium holds. Raises OperatorError USAGE."""
     try:
-        return None if text is None else parse_size_of_at_least(text, LEAST_CAPACITY_BYTES)
+        return None if text is None else parse_size_of_at_least(text, LEAST_MEDIUM_BYTES)
     except ValueError as error:
-        raise OperatorError(Failure.USAGE, f"--capacity: {error}") from None
+        raise OperatorError(Failure.USAGE, f"capacity: {error}") from None
 
 
 class CartridgeStore:

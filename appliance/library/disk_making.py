@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from appliance.failures import Failure, OperatorError
-from appliance.library.disks import Known, describe_one, make_image
+from appliance.library.disks import Known, describe_one, make_image, open_image
 from appliance.library.files import LibraryFiles
 from appliance.settings.content import Content
 from appliance.settings.problems import problems_of
 from appliance.settings.settings import DiskSettings, Settings
-from appliance.settings.units import format_size, parse_size_of_at_least
+from appliance.settings.units import LEAST_MEDIUM_BYTES, format_size, parse_size_of_at_least
 from vlib_images.disk import convert as disk_convert
 from vlib_images.disk.convert import ConversionFailed, ConverterMissing
 from vlib_images.disk.raw import DiskInUse, NotADisk
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from appliance.library.library import Library
 
 Progress = Callable[[int, int], None]
-LEAST_BYTES = 1 << 20  # of a disk that an operator makes; less is a forgotten unit
 
 
 def create(
@@ -35,7 +34,7 @@ def create(
     options: of DiskSettings. Raises OperatorError: USAGE for what no disk can be, REFUSED when the name or the image is
     taken; then nothing has changed.
     """
-    disk = _section(name, _size(size), **options)
+    disk = _section(name, _least(size), **options)
     return _add(files, library, disk, lambda image: make_image(image, int(disk.size or 0)))
 
 
@@ -77,18 +76,19 @@ def _of_bytes(progress: Progress, total: int) -> disk_convert.Progress:
     return lambda fraction: progress(int(fraction * total), total)
 
 
-def _section(name: str, size: int, **options: Any) -> DiskSettings:
+def _section(name: str, size: str | int, **options: Any) -> DiskSettings:
     try:
         return DiskSettings(name=name, size=size, **options)
     except ValidationError as error:
         raise OperatorError(Failure.USAGE, "\n".join(problems_of(error, DiskSettings))) from None
 
 
-def _size(text: str) -> int:
+def _least(size: str) -> str:
     try:
-        return parse_size_of_at_least(text, LEAST_BYTES)
+        parse_size_of_at_least(size, LEAST_MEDIUM_BYTES)
     except ValueError as error:
         raise OperatorError(Failure.USAGE, f"size: {error}") from None
+    return size
 
 
 @contextmanager
@@ -103,21 +103,35 @@ def _conversion_errors() -> Iterator[None]:
 
 
 def grow(files: LibraryFiles, name: str, size: str, library: Library | None) -> dict[str, Any]:
-    """Make a disk larger: its image grows at once where `library` serves it, else when it is served next.
+    """Make a disk larger: its image grows at once; where `library` serves it, initiators are told.
 
     Returns the disk as describe() does. Raises OperatorError NOT_FOUND, USAGE, REFUSED when it is not larger or cannot
     grow now; then nothing has changed."""
     with files.changing:
         before = files.contents.content
         disk = _find(files.settings, name)
-        asked = _size(size)
+        larger = _section(**{**dict(disk), "size": _least(size)})
         present = max(disk.size or 0, _length_of(files.settings.image_of(disk)))
-        if asked <= present:
+        if (larger.size or 0) <= present:
             raise OperatorError(Failure.REFUSED, f"disk {name} has {format_size(present)} already; it can only grow")
-        larger = _section(**{**dict(disk), "size": asked})
         disks = [larger if other.name == name else other for other in before.disks]
-        (library or files.contents).change(before.model_copy(update={"disks": disks}))
+        after = before.model_copy(update={"disks": disks})
+        if library:
+            library.change(after)
+        else:
+            _grow_unserved(files, after, larger)
     return describe_one(files.settings, larger)
+
+
+def _grow_unserved(files: LibraryFiles, after: Content, disk: DiskSettings) -> None:
+    """What the file system cannot hold is said now, not by a disk that the next start cannot serve."""
+    before = files.contents.content
+    files.contents.change(after)
+    try:
+        open_image(disk, files.settings.image_of(disk), Known(files.store)).close()
+    except BaseException:
+        files.contents.change(before)
+        raise
 
 
 def _find(settings: Settings, name: str) -> DiskSettings:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.verb import Barcode, Flag, OnFiles, Parameters, Result, Scope, verb
+from appliance.operations.verb import OPTIONAL_SIZE, Barcode, Flag, OnFiles, Parameters, Result, Scope, verb
 
 if TYPE_CHECKING:
     from vlib_images.library.elements import Element
@@ -42,7 +42,9 @@ class Create(Parameters):
     barcode: Barcode
     count: Annotated[int, Field(ge=1, le=65535, description="How many, numbered on from the barcode.")] = 1
     medium: Annotated[str | None, Field(description="LTO-5 to LTO-9; by default what the barcode's end says.")] = None
-    capacity: Annotated[str | None, Field(description='"100 GiB"; by default what such a medium holds.')] = None
+    capacity: Annotated[
+        str | None, OPTIONAL_SIZE, Field(description='"100 GiB"; by default what such a medium holds.')
+    ] = None
     worm: Annotated[bool, Field(description="Write once, read many.")] = False
     place: Annotated[
         str | None, Flag("--to"), Field(description="slot:3, shelf, ...; by default the first free slot.")

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from appliance.operations import cartridge
 from appliance.operations.verb import (
+    OPTIONAL_SIZE,
     Barcode,
     Flag,
     OnFiles,
@@ -82,7 +83,9 @@ class Import(Parameters):
     file: Annotated[Path, Positional("FILE"), Field(description="The other program's tape: a file, or a directory.")]
     format_name: Format
     medium: Medium = None
-    capacity: Annotated[str | None, Field(description='"100 GiB"; by default what such a medium holds.')] = None
+    capacity: Annotated[
+        str | None, OPTIONAL_SIZE, Field(description='"100 GiB"; by default what such a medium holds.')
+    ] = None
     salvage: Annotated[
         bool, Field(description="Keep what reads of a truncated or damaged source. Status 1: not all did.")
     ] = False

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from appliance.operations.verb import (
+    SIZE,
     Nothing,
     OnFiles,
     OnLibrary,
@@ -50,7 +51,7 @@ class Exported(Result):
 
 class Create(Parameters):
     name: NewName
-    size: Annotated[str, Positional("SIZE"), Field(description='"10 GiB", 10G, "500 GB" or a number of bytes.')]
+    size: Annotated[str, SIZE, Positional("SIZE"), Field(description='"10 GiB", 10G, "500 GB" or a number of bytes.')]
     block_size: BlockSize = 512
     removable: Annotated[bool, Field(description="Initiators may eject it.")] = False
     read_only: Annotated[bool, Field(description="Initiators cannot write it.")] = False
@@ -76,7 +77,7 @@ class OneDisk(Parameters):
 
 class Grow(Parameters):
     name: Name
-    size: Annotated[str, Positional("SIZE"), Field(description='The new size: "20 GiB" or a number of bytes.')]
+    size: Annotated[str, SIZE, Positional("SIZE"), Field(description='The new size: "20 GiB" or a number of bytes.')]
 
 
 @verb("disk.list", Scope.READ)

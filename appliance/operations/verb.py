@@ -20,7 +20,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+
+from appliance.settings.units import LEAST_MEDIUM_BYTES, parse_size_of_at_least
 
 if TYPE_CHECKING:
     from appliance.library.files import LibraryFiles
@@ -191,3 +193,16 @@ def row_of(
 
 
 Barcode = Annotated[str, Positional("BARCODE"), Field(description="For example A00001L6.")]
+
+
+def _size(given: Any) -> Any:
+    """A size as text, whichever way it was given: a program has a number of bytes at hand."""
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        return given
+    parse_size_of_at_least(given, LEAST_MEDIUM_BYTES)
+    return str(given)
+
+
+SIZE = BeforeValidator(_size, json_schema_input_type=str | int)
+"""Marks a parameter that is the size of a disk or cartridge: "10 GiB", or a number of bytes as text or integer."""
+OPTIONAL_SIZE = BeforeValidator(_size, json_schema_input_type=str | int | None)

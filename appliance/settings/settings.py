@@ -20,7 +20,9 @@ from pydantic import (
     PlainSerializer,
     PrivateAttr,
     SecretStr,
+    ValidationInfo,
     field_serializer,
+    field_validator,
     model_validator,
 )
 
@@ -173,9 +175,9 @@ class DriveSettings(Section):
 
 class DiskSettings(Section):
     name: DeviceName
+    block_size: Literal[512, 4096] = 512
     size: SizeSetting | None = None
     image: Path | None = None
-    block_size: Literal[512, 4096] = 512
     physical_block_size: Literal[512, 4096] | None = None
     read_only: bool = False
     removable: bool = False
@@ -184,10 +186,20 @@ class DiskSettings(Section):
     serial: Serial | None = None
     lun: Lun | None = None
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _up_to_whole_blocks(cls, value: object, info: ValidationInfo) -> object:
+        """A size like "1.5G" is no number of blocks: who writes a unit means about that much, and gets no less."""
+        if not isinstance(value, str) or value.strip().isdecimal():
+            return value
+        block_size = info.data.get("block_size", 512)
+        return -(-parse_size(value) // block_size) * block_size
+
     @model_validator(mode="after")
     def _whole_blocks(self) -> "DiskSettings":
         if self.size is not None and self.size % self.block_size:
-            raise ValueError(f"size {self.size} is not a multiple of block_size {self.block_size}")
+            up = -(-self.size // self.block_size) * self.block_size
+            raise ValueError(f"size {self.size} is not a multiple of block_size {self.block_size}; write {up}")
         if self.physical_block_size is not None and self.physical_block_size < self.block_size:
             raise ValueError(
                 f"physical_block_size {self.physical_block_size} is less than block_size {self.block_size}"

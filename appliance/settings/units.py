@@ -8,6 +8,7 @@ from pydantic import ByteSize, TypeAdapter
 _SIZE = re.compile(r"\d*\.?\d+\s*(?:[kmgtpe]i?)?b?", re.IGNORECASE | re.ASCII)
 _BYTES = TypeAdapter(ByteSize)
 _LIMIT_BYTES = 1 << 63  # off_t
+LEAST_MEDIUM_BYTES = 1 << 20  # of a disk or cartridge that an operator makes; less is a forgotten unit
 
 
 class Address(NamedTuple):

@@ -72,7 +72,7 @@ class DiskImage:
             raise ValueError(f"a disk of {size_bytes} bytes")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
-            os.ftruncate(descriptor, size_bytes)
+            _set_length(descriptor, path, size_bytes)
             os.fsync(descriptor)
             sync_directory(path.parent)
         except OSError:
@@ -254,7 +254,7 @@ class DiskImage:
         device, whose size is not ours to change (see refresh_size). Raises OSError."""
         if self.is_block_device or size_bytes < self.size_bytes:
             raise ValueError(f"{self.path} cannot become {size_bytes} bytes: it has {self.size_bytes}")
-        os.ftruncate(self._descriptor, size_bytes)
+        _set_length(self._descriptor, self.path, size_bytes)
         os.fsync(self._descriptor)
         self.size_bytes = size_bytes
 
@@ -264,6 +264,15 @@ class DiskImage:
         changed = size_bytes != self.size_bytes
         self.size_bytes = size_bytes
         return changed
+
+
+def _set_length(descriptor: int, path: Path, size_bytes: int) -> None:
+    """ftruncate(2), whose errors name the file."""
+    try:
+        os.ftruncate(descriptor, size_bytes)
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _open(path: Path, access: int) -> int:

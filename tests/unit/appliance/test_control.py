@@ -20,6 +20,7 @@ from appliance.control.client import call
 from appliance.control.server import LIMIT_CONNECTIONS, ControlServer
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
+from appliance.operations.perform import parameters_of
 from appliance.operations.verb import Cancelled, Nothing, OnLibrary, OnSettings, Parameters, Scope, Verb, row_of
 from appliance.web.app import LIMIT_BODY_BYTES, make_app
 from vlib_images.library.inventory import NoSuchCartridge
@@ -341,6 +342,28 @@ def test_the_document_describes_every_verb() -> None:
         assert operation["summary"]
         assert f"Scope: {verb.scope.value}." in operation["description"]
         assert "default" in operation["responses"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [
+        ("disk.create", "size"),
+        ("disk.grow", "size"),
+        ("cartridge.create", "capacity"),
+        ("cartridge.import", "capacity"),
+    ],
+)
+def test_a_size_is_text_or_a_number_of_bytes(name: str, parameter: str) -> None:
+    verb = VERBS[name]
+    given = {"name": "d", "barcode": "A00001L6", "file": "tape.tap", "format_name": "simh"}
+    others = {field: given[field] for field in verb.parameters.model_fields.keys() & given.keys()}
+    for size in (268435456, "268435456", "256 MiB"):
+        assert getattr(parameters_of(verb, {**others, parameter: size}), parameter) == str(size)
+    for size, said in [(5, "the least is 1 MiB"), (True, "must be"), (1e9, "must be"), (1 << 63, "more than any file")]:
+        with pytest.raises(OperatorError, match=f"^{parameter}: .*{said}"):
+            parameters_of(verb, {**others, parameter: size})
+    schema = verb.parameters.model_json_schema()["properties"][parameter]
+    assert {"string", "integer"} <= {form["type"] for form in schema["anyOf"]}
 
 
 @pytest.mark.parametrize("name", VERBS)

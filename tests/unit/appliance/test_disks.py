@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.failures import Failure, OperatorError
+from appliance.failures import Failure, OperatorError, explained
 from appliance.library import disk_making, disks
 from appliance.library.files import LibraryFiles
 from appliance.operations import setup
@@ -81,6 +81,27 @@ def test_a_missing_image_is_said(files: LibraryFiles) -> None:
     made = disk_making.create(files, "backup", "1 MiB")
     Path(made["image"]).unlink()
     assert disks.describe(files.settings)[0]["stored_bytes"] is None
+
+
+def test_a_size_with_a_unit_is_rounded_up_to_whole_blocks(files: LibraryFiles) -> None:
+    assert disk_making.create(files, "a", "1.5G")["size_bytes"] == 1_500_000_256
+    assert disk_making.create(files, "b", "500 GB")["size_bytes"] == 500_000_000_000
+    assert disk_making.create(files, "c", "500 GB", block_size=4096)["size_bytes"] == 500_000_002_048
+    assert disk_making.grow(files, "a", "2.5G", None)["size_bytes"] == 2_500_000_256
+    with pytest.raises(OperatorError, match="not a multiple of block_size 512; write 2600000000"):
+        disk_making.grow(files, "a", "2599999999", None)
+
+
+def test_a_size_that_the_file_system_cannot_hold_changes_nothing(files: LibraryFiles) -> None:
+    disk_making.create(files, "d", "1 MiB")
+    attempts = (lambda: disk_making.create(files, "e", "7 EiB"), lambda: disk_making.grow(files, "d", "7 EiB", None))
+    for attempt in attempts:
+        with pytest.raises(OSError, match="too large") as caught:
+            attempt()
+        assert "holds no file of that size; choose a smaller one" in explained(caught.value)
+    (disk,) = files.settings.disks
+    assert (disk.name, disk.size) == ("d", 1 << 20)
+    assert files.settings.image_of(disk).stat().st_size == 1 << 20
 
 
 def test_a_disk_grows_and_no_other(files: LibraryFiles) -> None:
