@@ -76,7 +76,7 @@ def _of_bytes(progress: Progress, total: int) -> disk_convert.Progress:
     return lambda fraction: progress(int(fraction * total), total)
 
 
-def _section(name: str, size: str | int, **options: Any) -> DiskSettings:
+def _section(name: str, size: Any, **options: Any) -> DiskSettings:
     try:
         return DiskSettings(name=name, size=size, **options)
     except ValidationError as error:
