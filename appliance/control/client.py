@@ -4,33 +4,18 @@ call(path, "cartridge.list") asks the daemon behind `path` for a verb; appliance
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from appliance.failures import Failure, OperatorError
+from appliance.library.control_socket import reachable
 
 ANSWER_SECONDS = 300.0  # a move waits for a drive that is busy
-_SUN_PATH_BYTES = 107  # unix(7): sun_path is 108 bytes with its terminating null
 
 Progress = Callable[[int, int], None]
-
-
-@contextmanager
-def reachable(path: Path) -> Iterator[str]:
-    """A name for `path` that fits into a socket address, however deep the library lies."""
-    if len(os.fsencode(path)) <= _SUN_PATH_BYTES:
-        yield str(path)
-        return
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
 
 
 def call(

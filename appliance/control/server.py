@@ -15,7 +15,7 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from appliance.control.client import reachable
+from appliance.library.control_socket import bind, refuse_another_file
 
 log = structlog.get_logger(__name__)
 
@@ -91,9 +91,10 @@ class ControlServer:
 
     def start(self) -> None:
         """Raises OSError when the socket cannot be made."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_another_file(self._path)
         self._path.unlink(missing_ok=True)
-        with reachable(self._path) as name:
-            self._listener.bind(name)
+        bind(self._listener, self._path)
         self._path.chmod(0o660)  # before listen(): nobody has connected under the default mode
         self._listener.listen(LIMIT_CONNECTIONS)
         self._thread.start()

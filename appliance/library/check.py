@@ -14,6 +14,7 @@ from pathlib import Path
 
 from appliance import logs
 from appliance.failures import Failure, OperatorError, explained, not_permitted
+from appliance.library.control_socket import bind, refuse_another_file
 from appliance.library.files import LibraryFiles
 from appliance.library.library import Library
 from appliance.library.lock import LibraryLock
@@ -31,7 +32,8 @@ def problems_of(settings: Settings) -> list[str]:
     return [
         *_directories(settings),
         *_images(settings),
-        *([] if served else _ports(settings)),  # they are the daemon's, which has them open
+        *_shared_images(settings),
+        *([] if served else [*_ports(settings), *_control_socket(settings)]),  # they are the daemon's, in use
         *_built(settings),
     ]
 
@@ -49,13 +51,18 @@ def _is_served(settings: Settings) -> bool:
 def _directories(settings: Settings) -> Iterator[str]:
     paths = settings.library
     for directory in dict.fromkeys((paths.state, paths.cartridges, paths.disks, paths.control_socket.parent)):
-        present = directory
-        while not _exists(present) and present != present.parent:
-            present = present.parent  # the first start makes what is missing below it
+        present = _present(directory)
         if not present.is_dir():
             yield f"{directory}: {present} is not a directory"
         elif not os.access(present, os.R_OK | os.W_OK | os.X_OK):
             yield f"{directory}: {not_permitted(present)}"
+
+
+def _present(directory: Path) -> Path:
+    """It, or what is there of the way to it: the first start makes the rest."""
+    while not _exists(directory) and directory != directory.parent:
+        directory = directory.parent
+    return directory
 
 
 def _exists(path: Path) -> bool:
@@ -82,10 +89,45 @@ def _images(settings: Settings) -> Iterator[str]:
         except FileNotFoundError:
             if disk.size is None:
                 yield f"disk {disk.name}: there is no {path}; give its size, so that it can be made"
+            else:
+                yield from _unmakeable(disk.name, path, disk.size)
         except NotADisk as error:
             yield f"disk {disk.name}: {error}"
         except OSError as error:
             yield f"disk {disk.name}: {explained(error)}"
+
+
+def _unmakeable(name: str, path: Path, size_bytes: int) -> Iterator[str]:
+    """Whether the file system can have an image of that size: one without a name is made, and gone again."""
+    try:
+        with tempfile.TemporaryFile(dir=_present(path.parent)) as probe:
+            probe.truncate(size_bytes)
+    except OSError as error:
+        error.filename = str(path)
+        yield f"disk {name}: {explained(error)}"
+
+
+def _shared_images(settings: Settings) -> Iterator[str]:
+    disks: dict[Path, str] = {}
+    for disk in settings.disks:
+        path = settings.image_of(disk).resolve()
+        other = disks.setdefault(path, disk.name)
+        if other != disk.name:
+            yield f"disk {disk.name}: {path} is the image of disk {other}; give each disk its own"
+
+
+def _control_socket(settings: Settings) -> Iterator[str]:
+    path = settings.library.control_socket
+    with (
+        tempfile.TemporaryDirectory(prefix="tapebay-check-") as scratch,
+        closing(socket.socket(socket.AF_UNIX)) as probe,
+    ):
+        try:
+            refuse_another_file(path)
+            bind(probe, Path(scratch) / path.name)  # whose name may be too long for the kernel
+        except OSError as error:
+            error.filename = str(path)
+            yield f"control_socket: {explained(error)}"
 
 
 def _ports(settings: Settings) -> Iterator[str]:

@@ -93,6 +93,38 @@ def test_images(tmp_path: Path) -> None:
     assert not (tmp_path / "disks").exists()
 
 
+@pytest.mark.parametrize(
+    ("disks", "said"),
+    [
+        ('[[disks]]\nname = "a"\nsize = "7 EiB"\n', "holds no file of that size"),
+        ('[[disks]]\nname = "a"\nsize = "1 MiB"\nimage = "/proc/a.img"\n', "disk a: /proc/a.img"),
+        ('[[disks]]\nname = "a"\nimage = "x"\n[[disks]]\nname = "b"\nimage = "./x"\n', "is the image of disk a"),
+    ],
+)
+def test_images_that_cannot_be_made(tmp_path: Path, disks: str, said: str) -> None:
+    done = check(tmp_path, MINIMAL + disks)
+    assert (done.exit_code, said in done.stderr) == (3, True), done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("s" * 120, "too long"), ("tapebay.toml", "is no socket"), (".", "is no socket")]
+)
+def test_control_sockets_that_cannot_be_made(tmp_path: Path, name: str, said: str) -> None:
+    text = f'[library]\ncontrol_socket = "{name}"\n{MINIMAL}'
+    done = check(tmp_path, text)
+    assert (done.exit_code, said in done.stderr) == (3, True), done.output
+    daemon = Daemon(tmp_path, "--init")
+    assert daemon.end() != 0
+    assert (tmp_path / "tapebay.toml").read_text() == text
+
+
+def test_the_control_sockets_directory_is_made(tmp_path: Path) -> None:
+    assert check(tmp_path, f'[library]\ncontrol_socket = "run/x/s"\n{MINIMAL}').exit_code == 0
+    daemon = Daemon(tmp_path, "--init")
+    daemon.wait_ready()
+    assert daemon.stop() == 0
+
+
 def test_directories(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = check(tmp_path, MINIMAL + '[library]\ncartridges = "file/cartridges"\n')
