@@ -25,12 +25,14 @@ def reachable(path: Path) -> Iterator[str]:
 
 
 def refuse_another_file(path: Path) -> None:
-    """What is at the socket's name is replaced only where it is a socket. Raises FileExistsError, OSError."""
+    """What is at the socket's name is replaced only where nothing is lost: a socket or an empty file. Raises
+    FileExistsError, OSError."""
     try:
-        mode = path.lstat().st_mode
+        status = path.lstat()
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(mode):
+    empty = stat.S_ISREG(status.st_mode) and not status.st_size
+    if not stat.S_ISSOCK(status.st_mode) and not empty:
         message = "is there and is no socket; give another library.control_socket, or remove it"
         raise FileExistsError(errno.EEXIST, message, str(path))
 
