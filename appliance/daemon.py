@@ -78,7 +78,11 @@ def _serve(path: Path, library: Library, stopping: tuple[signal.Signals, ...]) -
 def _say_what_an_operator_should_know(library: Library) -> None:
     for line in advice_on(library.settings):
         log.warning(line)
-    found = library.files.contents.differences()
+    try:
+        found = library.files.contents.differences()
+    except OperatorError as error:  # a secret that cannot be had now; the library has what was applied before
+        log.warning("tapebay.toml cannot be compared with what the library contains", reason=str(error))
+        return
     if found.changes or found.removals:
         log.warning(
             "tapebay.toml has changed and is not applied; see: tapebay plan, tapebay apply, tapebay serve --apply",

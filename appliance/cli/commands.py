@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic.fields import FieldInfo
 from appliance.cli.ask import ask
 from appliance.cli.options import ConfigOption, JsonOption, YesOption, confirm, reporting, show
 from appliance.cli.render import progress_bar
+from appliance.cli.secrets import asked, places, taken
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
 from appliance.operations.perform import parameters_of
@@ -62,8 +62,9 @@ def _function(verb: Verb, command: VerbCommand) -> Callable[..., None]:
     parameters = [
         _parameter(name, field)
         for name, field in verb.parameters.model_fields.items()
-        if name not in dict(command.fixed) and not _is_secret(field)
+        if name not in dict(command.fixed) and name not in _secrets(verb)
     ]
+    parameters += [option for name in _secrets(verb) for option in places(name)]
     parameters += [_keyword("yes", YesOption, False)] if command.question else []
     parameters += [_keyword("config", ConfigOption, None), _keyword("as_json", JsonOption, False)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -74,8 +75,12 @@ def _function(verb: Verb, command: VerbCommand) -> Callable[..., None]:
 def _run(
     verb: Verb, command: VerbCommand, config: Path | None, as_json: bool, yes: bool, arguments: dict[str, Any]
 ) -> None:
+    secrets = {name: found for name in _secrets(verb) if (found := taken(name, arguments)) is not None}
     given = {name: _sent(value) for name, value in arguments.items() if value is not None}
-    given |= {name: _asked(name) for name, field in verb.parameters.model_fields.items() if _is_secret(field)}
+    for name, mark in _secrets(verb).items():
+        if name not in secrets and (not mark.beside or mark.beside in given):
+            secrets[name] = asked(name)
+    given |= secrets
     parameters = parameters_of(verb, given, _label(verb))
     if command.question:
         if command.before:
@@ -94,15 +99,14 @@ def _run(
         raise typer.Exit(Failure.REFUSED.exit_status)
 
 
-def _is_secret(field: FieldInfo) -> bool:
-    return any(isinstance(mark, Secret) for mark in field.metadata)
-
-
-def _asked(name: str) -> str:
-    """A secret, from a terminal without showing it, or the first line of standard input."""
-    if sys.stdin.isatty():
-        return str(typer.prompt(name.capitalize(), hide_input=True, confirmation_prompt=True))
-    return sys.stdin.readline().rstrip("\n")
+def _secrets(verb: Verb) -> dict[str, Secret]:
+    """The parameters that never stand on the command line."""
+    return {
+        name: mark
+        for name, field in verb.parameters.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Secret)
+    }
 
 
 def _sent(value: Any) -> Any:

@@ -10,7 +10,7 @@ from appliance.cli.options import table
 drive = typer.Typer(no_args_is_help=True, help="Add, remove and list tape drives.")
 changer = typer.Typer(no_args_is_help=True, help="Give the library more or fewer slots.")
 target = typer.Typer(no_args_is_help=True, help="Add, change, remove and list targets.")
-account = typer.Typer(no_args_is_help=True, help="Add, remove and list CHAP accounts.")
+account = typer.Typer(no_args_is_help=True, help="Add, change, remove and list CHAP accounts.")
 
 
 def _restart(row: dict[str, Any]) -> str:
@@ -49,9 +49,13 @@ def _one_target(row: dict[str, Any], given: dict[str, Any]) -> None:
 
 
 def _accounts(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
-    columns = ["user", "initiator", "target"]
     table(
-        columns, [[row[column] for column in columns] for row in rows], empty="No accounts: nobody is asked to log in."
+        ["user", "initiator", "target", "mutual", "zones"],
+        [
+            (row["user"], row["initiator"], row["target"], "yes" if row["mutual"] else "no", ", ".join(row["zones"]))
+            for row in rows
+        ],
+        empty="No accounts: nobody is asked to log in.",
     )
 
 
@@ -87,7 +91,16 @@ COMMANDS = [
         VerbCommand(
             "account.create",
             lambda row, given: _accounts([row], given),
-            example="tapebay account create backup < file-with-the-secret",
+            example="tapebay account create backup --secret-file backup.secret",
+        ),
+    ),
+    (account, Command("account.show", lambda row, given: _accounts([row], given))),
+    (
+        account,
+        Command(
+            "account.change",
+            lambda row, given: _accounts([row], given),
+            example="tapebay account change backup --secret-command 'pass show backup'",
         ),
     ),
     (

@@ -36,7 +36,7 @@ class Contents:
         self._declared = declared
         self._stored = content_rows.load(database)
         if self._stored.applied is None:
-            self._content = self._applied = declared_in(declared)
+            self._content = self._applied = self._declared_content()
             self._keep()
             log.info("the content of tapebay.toml is taken over; from now on verbs and `tapebay apply` change it")
         else:
@@ -55,8 +55,15 @@ class Contents:
         return self._applied
 
     def differences(self) -> Plan:
-        """Between tapebay.toml, as it was read, and what there is: what a start of the daemon may carry out."""
-        return compare(declared_in(self._declared), self._applied, self._content, explicit=False)
+        """Between tapebay.toml, as it was read, and what there is: what a start of the daemon may carry out. Raises
+        OperatorError CONFIGURATION: a secret cannot be had."""
+        return compare(self._declared_content(), self._applied, self._content, explicit=False)
+
+    def _declared_content(self) -> Content:
+        try:
+            return declared_in(self._declared)
+        except ContentError as error:
+            raise OperatorError(Failure.CONFIGURATION, str(error)) from None
 
     def checked(self, content: Content) -> Content:
         """With a LUN for every device. Raises OperatorError REFUSED when its parts do not fit together."""

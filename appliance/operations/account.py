@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -10,9 +10,20 @@ from appliance.failures import Failure, OperatorError
 from appliance.operations import content
 from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, Secret, verb
 
+if TYPE_CHECKING:
+    from appliance.settings.content import Content
+    from appliance.settings.settings import ChapAccount
+
 User = Annotated[str, Positional("USER"), Field(description="The name that the initiator gives.")]
 Initiator = Annotated[str, Field(description="For which initiators: an iSCSI name, * and ? match any characters.")]
 TargetPattern = Annotated[str, Field(description="For which targets: an iSCSI name, * and ? match any characters.")]
+
+
+NewSecret = Annotated[str, Secret(), Field(repr=False, description="12 to 16 characters fit every initiator.")]
+MutualUser = Annotated[str | None, Field(description="The name that the target proves itself by, in return.")]
+MutualSecret = Annotated[
+    str | None, Secret(beside="mutual_user"), Field(repr=False, description="The secret that the target proves.")
+]
 
 
 class Account(Result):
@@ -22,13 +33,16 @@ class Account(Result):
     initiator: str
     target: str
     mutual: bool = Field(description="The target proves itself as well.")
+    zones: list[str] = Field(description="The zones that name it.")
 
 
 class Create(Parameters):
     user: User
-    secret: Annotated[str, Secret(), Field(repr=False, description="12 to 16 characters fit every initiator.")]
+    secret: NewSecret
     initiator: Initiator = "*"
     target: TargetPattern = "*"
+    mutual_user: MutualUser = None
+    mutual_secret: MutualSecret = None
 
 
 class OneAccount(Parameters):
@@ -40,10 +54,29 @@ class OneAccount(Parameters):
 @verb("account.list", Scope.READ)
 def list_(context: OnFiles, parameters: Nothing) -> list[Account]:
     """List the accounts; of several with one user, the first that matches counts."""
-    return [
-        Account(user=one.user, initiator=one.initiator, target=one.target, mutual=one.mutual_secret is not None)
-        for one in context.files.settings.chap.accounts
-    ]
+    return [_account(context, one) for one in context.files.settings.chap.accounts]
+
+
+@verb("account.show", Scope.READ)
+def show(context: OnFiles, parameters: OneAccount) -> Account:
+    """One account: for whom it is, and the zones that name it."""
+    return _account(context, _among(context.files.settings.chap.accounts, parameters))
+
+
+@verb("account.change", Scope.ADMINISTER)
+def change(context: OnFiles, parameters: Create) -> Account:
+    """Give an account other secrets; without one for the target, that no longer proves itself. Sessions stay."""
+    from appliance.settings.settings import ChapAccount
+
+    made = content.section(ChapAccount, **parameters.model_dump())
+    key = OneAccount(user=made.user, initiator=made.initiator, target=made.target)
+
+    def changed(now: Content) -> dict[str, Any]:
+        was = _among(now.accounts, key)
+        return {"accounts": [made if one is was else one for one in now.accounts]}
+
+    content.change(context, changed)
+    return _account(context, made)
 
 
 @verb("account.create", Scope.ADMINISTER)
@@ -56,15 +89,29 @@ def create(context: OnFiles, parameters: Create) -> Account:
         if (one.user, one.initiator, one.target) == (made.user, made.initiator, made.target):
             raise OperatorError(Failure.REFUSED, f"there is such an account of {made.user} already; remove it first")
     content.change(context, lambda now: {"accounts": [*now.accounts, made]})
-    return Account(user=made.user, initiator=made.initiator, target=made.target, mutual=False)
+    return _account(context, made)
 
 
 @verb("account.remove", Scope.ADMINISTER)
 def remove(context: OnFiles, parameters: OneAccount) -> Account:
     """Remove an account; sessions that were logged in with it end."""
-    key = (parameters.user, parameters.initiator, parameters.target)
-    accounts = context.files.settings.chap.accounts
-    what = f"account of {parameters.user} for initiator {parameters.initiator} and target {parameters.target}"
-    gone = content.found(accounts, lambda one: (one.user, one.initiator, one.target) == key, what)
+    gone = _among(context.files.settings.chap.accounts, parameters)
+    shown = _account(context, gone)
     content.change(context, lambda now: {"accounts": [one for one in now.accounts if one != gone]})
-    return Account(user=gone.user, initiator=gone.initiator, target=gone.target, mutual=bool(gone.mutual_secret))
+    return shown
+
+
+def _among(accounts: list[ChapAccount], wanted: OneAccount) -> ChapAccount:
+    key = (wanted.user, wanted.initiator, wanted.target)
+    what = f"account of {wanted.user} for initiator {wanted.initiator} and target {wanted.target}"
+    return content.found(accounts, lambda one: (one.user, one.initiator, one.target) == key, what)
+
+
+def _account(context: OnFiles, one: ChapAccount) -> Account:
+    return Account(
+        user=one.user,
+        initiator=one.initiator,
+        target=one.target,
+        mutual=one.mutual_secret is not None,
+        zones=[zone.name for zone in context.files.settings.zones if one.user in zone.accounts],
+    )

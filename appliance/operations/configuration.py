@@ -76,11 +76,11 @@ def _compare(context: OnFiles, *, prune: bool) -> Plan:
     from appliance.library.plan import compare
     from appliance.settings import config_file
     from appliance.settings.config_file import ConfigError
-    from appliance.settings.content import declared_in
+    from appliance.settings.content import ContentError, declared_in
 
     try:
         declared = declared_in(config_file.load(context.config))
-    except ConfigError as error:
+    except (ConfigError, ContentError) as error:
         raise OperatorError(Failure.CONFIGURATION, str(error)) from None
     contents = context.files.contents
     return compare(declared, contents.applied, contents.content, prune=prune)

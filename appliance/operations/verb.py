@@ -69,7 +69,10 @@ class Flag(NamedTuple):
 
 
 class Secret(NamedTuple):
-    """Marks a parameter that the command line asks for, as others may read the arguments of a process."""
+    """Marks a parameter that the command line asks for, as others may read the arguments of a process. beside: only if
+    that parameter is given."""
+
+    beside: str = ""
 
 
 def no_progress(_done: int, _total: int) -> None:

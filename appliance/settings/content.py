@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from appliance.settings.problems import problems_of
+from appliance.settings.secrets import SecretError
 from appliance.settings.settings import (
     ChangerSettings,
     ChapAccount,
@@ -43,16 +44,27 @@ class ContentError(Exception):
 
 
 def declared_in(settings: Settings) -> Content:
-    """What tapebay.toml declares, with the LUNs that this gives its devices."""
+    """What tapebay.toml declares, with the LUNs that this gives its devices, and the secrets from where it says that
+    they are. Raises ContentError."""
     content = Content(
         changer=settings.changer,
         drives=settings.drives,
         disks=settings.disks,
         targets=settings.targets,
-        accounts=settings.chap.accounts,
+        accounts=[_resolved(account, settings) for account in settings.chap.accounts],
         zones=settings.zones,
     )
     return content.model_copy(update={"luns": settings.automatic_luns()})
+
+
+def _resolved(account: ChapAccount, settings: Settings) -> ChapAccount:
+    try:
+        return account.resolved(settings.directory)
+    except SecretError as error:
+        raise ContentError(f"chap.accounts, user {account.user}: {error}") from None
+    except ValidationError as error:
+        lines = problems_of(error, ChapAccount)
+        raise ContentError("\n".join(f"chap.accounts, user {account.user}: {line}" for line in lines)) from None
 
 
 def with_content(settings: Settings, content: Content) -> Settings:

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from appliance.settings import secrets
 from appliance.settings.units import Address, parse_address, parse_size
 from scsi_targets.devices.changer.models import MAXIMUM_ELEMENTS, find_model
 from scsi_targets.devices.tape.models import drive_model
@@ -38,6 +39,7 @@ SERIAL = re.compile(r"[A-Z0-9]{6,32}")
 LIBRARY_SERIAL = re.compile(r"[A-Z0-9][A-Z0-9_]{4,30}[A-Z0-9]")
 
 CHANGER = "changer"
+SECRET_PLACES = ("_file", "_environment", "_command")  # of a secret that does not stand in tapebay.toml
 
 
 def _address(value: object) -> object:
@@ -230,14 +232,24 @@ class ZoneSettings(Section):
 
 
 class ChapAccount(Section):
-    """Who must prove what: the initiator's user and secret, and with mutual_* the target's."""
+    """Who must prove what: the initiator's user and secret, and with mutual_* the target's.
+
+    A secret stands here, or where only its owner reads it: *_file, *_environment, *_command (settings.secrets);
+    resolved() fetches it from there.
+    """
 
     initiator: str = "*"
     target: str = "*"
     user: ChapName
-    secret: ChapSecret
+    secret: ChapSecret = SecretStr("")  # never so once it is resolved
+    secret_file: Path | None = None
+    secret_environment: str | None = None
+    secret_command: list[str] | None = None
     mutual_user: ChapName | None = None
     mutual_secret: ChapSecret | None = None
+    mutual_secret_file: Path | None = None
+    mutual_secret_environment: str | None = None
+    mutual_secret_command: list[str] | None = None
 
     @field_serializer("secret", "mutual_secret", when_used="json-unless-none")
     def _secret(self, value: SecretStr, info: FieldSerializationInfo) -> str:
@@ -246,11 +258,36 @@ class ChapAccount(Section):
 
     @model_validator(mode="after")
     def _mutual_pair(self) -> "ChapAccount":
-        if (self.mutual_user is None) != (self.mutual_secret is None):
-            raise ValueError("mutual CHAP needs both mutual_user and mutual_secret")
-        if self.mutual_secret == self.secret:  # RFC 7143 12.1.3: a target that reuses it can be made to answer itself
+        if len(self._places("secret")) != 1:
+            raise ValueError("give one of secret, secret_file, secret_environment and secret_command")
+        if len(self._places("mutual_secret")) != (self.mutual_user is not None):
+            raise ValueError("mutual CHAP needs both mutual_user and mutual_secret (or one of its other places)")
+        if (
+            self.secret.get_secret_value() and self.mutual_secret == self.secret
+        ):  # RFC 7143 12.1.3: a target that reuses it can be made to answer itself
             raise ValueError("mutual_secret must differ from secret")
         return self
+
+    def _places(self, name: str) -> list[str]:
+        """Where a secret is said to be."""
+        settings = (name, *(f"{name}{place}" for place in SECRET_PLACES))
+        return [one for one in settings if getattr(self, one) not in (None, SecretStr(""))]
+
+    def resolved(self, directory: Path) -> "ChapAccount":
+        """With its secrets themselves; files are looked for from `directory`. Raises ValueError."""
+        fetched: dict[str, Any] = {}
+        for name in ("secret", "mutual_secret"):
+            for place in self._places(name):
+                if place != name:
+                    fetched |= {place: None, name: _fetch(self, name, directory)}
+        return ChapAccount(**{**self.model_dump(), **fetched}) if fetched else self
+
+
+def _fetch(account: ChapAccount, name: str, directory: Path) -> str:
+    file, variable = getattr(account, f"{name}_file"), getattr(account, f"{name}_environment")
+    if file is not None:
+        return secrets.from_file(directory / file)
+    return secrets.from_environment(variable) if variable else secrets.from_command(getattr(account, f"{name}_command"))
 
 
 class ChapSettings(Section):

@@ -131,9 +131,12 @@ _REST = """\
 # initiator = "*"                      # for which initiators and targets; one may have several accounts
 # target = "*"
 # user = "backup"
-# secret = "at-least-12-chars"
+# secret = "at-least-12-chars"         # or, so that it does not stand here, one of
+#   secret_file = "backup.secret"      #   its first line; nobody but its owner may read it (mode 0600)
+#   secret_environment = "BACKUP"      #   a variable
+#   secret_command = ["pass", "show", "backup"]   # the first line that it prints
 # mutual_user = "tapebay"              # with these two, the target proves itself as well
-# mutual_secret = "another-secret"
+# mutual_secret = "another-secret"     # or mutual_secret_file, mutual_secret_environment, mutual_secret_command
 
 # Who sees what. Without zones every initiator that a target admits sees all of its devices; as soon as there is one,
 # nobody sees what no zone gives it. docs/sharing.md explains zones, partitions and reservations.
