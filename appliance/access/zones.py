@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from appliance.settings.settings import ZoneSettings
 from appliance.settings.zones import numbered
-from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.unit.principal import Principal, PrincipalKind
 from scsi_targets.iscsi.directory import Portal
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -55,29 +55,35 @@ class Access:
 
     target_luns: Mapping[int, str]
     zones: tuple[_Zone, ...] = ()
-    members: Mapping[Principal, Sequence[int]] = field(default_factory=dict)
+    accounts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    initiators: Mapping[str, Sequence[int]] = field(default_factory=dict)
     patterns: tuple[tuple[re.Pattern[str], int], ...] = ()
 
     @classmethod
     def of(cls, zones: Sequence[ZoneSettings], target_luns: Mapping[int, str]) -> Access:
         """Of the zones of a library, at a target that holds those devices."""
-        members: defaultdict[Principal, list[int]] = defaultdict(list)
+        accounts, initiators = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
         patterns = []
         for number, zone in enumerate(zones):
             for user in zone.accounts:
-                members[Principal.account(user)].append(number)
+                accounts[user].append(number)
             for name in zone.initiators:
                 if "*" in name or "?" in name:
                     patterns.append((_compiled(name), number))
                 else:
-                    members[Principal.initiator(name)].append(number)
-        return cls(target_luns, tuple(_zone(zone, target_luns) for zone in zones), dict(members), tuple(patterns))
+                    initiators[name].append(number)
+        numbers = {name: lun for lun, name in target_luns.items()}
+        known = tuple(_zone(zone, numbers) for zone in zones)
+        return cls(target_luns, known, dict(accounts), dict(initiators), tuple(patterns))
 
     def zones_of(self, principal: Principal) -> list[_Zone]:
         """The zones that name a principal, in their order."""
-        numbers = set(self.members.get(principal, ()))
-        if principal == Principal.initiator(principal.name):
-            numbers |= {number for pattern, number in self.patterns if pattern.fullmatch(principal.name)}
+        numbers: set[int] = set()
+        if principal.kind is PrincipalKind.ACCOUNT:
+            numbers = set(self.accounts.get(principal.name, ()))
+        elif principal.kind is PrincipalKind.INITIATOR:
+            numbers = {number for pattern, number in self.patterns if pattern.fullmatch(principal.name)}
+            numbers.update(self.initiators.get(principal.name, ()))
         return [self.zones[number] for number in sorted(numbers)]
 
 
@@ -108,10 +114,10 @@ def _together(zones: Sequence[_Zone]) -> dict[int, str]:
     return dict(sorted(luns.items()))
 
 
-def _zone(zone: ZoneSettings, target_luns: Mapping[int, str]) -> _Zone:
+def _zone(zone: ZoneSettings, target_numbers: Mapping[str, int]) -> _Zone:
     return _Zone(
         zone.name,
-        dict(numbered(zone, target_luns)),
+        dict(numbered(zone, target_numbers)),
         frozenset(zone.remotes),
         tuple(ipaddress.ip_network(network) for network in zone.networks),
         frozenset(zone.portal_groups),

@@ -94,10 +94,10 @@ COMMANDS = [
             example="tapebay account create backup --secret-file backup.secret",
         ),
     ),
-    (account, Command("account.show", lambda row, given: _accounts([row], given))),
+    (account, VerbCommand("account.show", lambda row, given: _accounts([row], given))),
     (
         account,
-        Command(
+        VerbCommand(
             "account.change",
             lambda row, given: _accounts([row], given),
             example="tapebay account change backup --secret-command 'pass show backup'",

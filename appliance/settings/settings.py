@@ -279,8 +279,10 @@ class ChapAccount(Section):
         for name in ("secret", "mutual_secret"):
             for place in self._places(name):
                 if place != name:
-                    fetched |= {place: None, name: _fetch(self, name, directory)}
-        return ChapAccount(**{**self.model_dump(), **fetched}) if fetched else self
+                    fetched[name] = _fetch(self, name, directory)
+        given = self.model_dump(exclude_unset=True).items()
+        kept = {name: value for name, value in given if not name.endswith(SECRET_PLACES)}
+        return ChapAccount(**kept, **fetched) if fetched else self
 
 
 def _fetch(account: ChapAccount, name: str, directory: Path) -> str:

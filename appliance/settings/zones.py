@@ -7,12 +7,11 @@ from itertools import combinations
 from appliance.settings.settings import Settings, ZoneSettings
 
 
-def numbered(zone: ZoneSettings, target_luns: Mapping[int, str]) -> list[tuple[int, str]]:
-    """LUN and name of each device of a zone that a target holds. Devices keep the target's numbers, but for those that
-    the zone gives others: nothing gets another number because something else comes or goes."""
+def numbered(zone: ZoneSettings, target_numbers: Mapping[str, int]) -> list[tuple[int, str]]:
+    """LUN and name of each device of a zone that a target holds (name to LUN). Devices keep the target's numbers, but
+    for those that the zone gives others: nothing gets another number because something else comes or goes."""
     own = {name: lun for lun, name in zone.luns.items()}
-    of_target = {name: lun for lun, name in target_luns.items()}
-    return [(own.get(name, of_target[name]), name) for name in zone.device_names() if name in of_target]
+    return [(own.get(name, target_numbers[name]), name) for name in zone.device_names() if name in target_numbers]
 
 
 def conflicts(settings: Settings) -> list[str]:
@@ -27,8 +26,8 @@ def _conflicts(settings: Settings) -> Iterator[str]:
     zones = {zone.name: zone for zone in settings.zones}
     sharing = list(_sharing(settings.zones))
     for target in settings.targets:
-        luns = settings.lun_map(target)
-        numbers = {name: numbered(zone, luns) for name, zone in zones.items()}
+        of_target = {name: lun for lun, name in settings.lun_map(target).items()}
+        numbers = {name: numbered(zone, of_target) for name, zone in zones.items()}
         for name, pairs in numbers.items():
             for one, other in _clashes(pairs, pairs):
                 yield f"zone {name}: {one[1]} and {other[1]} have one LUN, {one[0]}; give one of them another in `luns`"

@@ -72,6 +72,7 @@ def test_the_file_says_where_secrets_are(config: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("TAPEBAY_TEST_SECRET", OTHER)
     declare(config, 'secret_file = "secret"\nmutual_user = "us"\nmutual_secret_environment = "TAPEBAY_TEST_SECRET"')
     applied = offline(config, "configuration.apply")
+    assert "unset" not in str(applied)
     assert SECRET not in str(applied) and OTHER not in str(applied)
     assert stored(config) == [
         {"user": "backup", "secret": SECRET, "mutual_user": "us", "mutual_secret": OTHER},
