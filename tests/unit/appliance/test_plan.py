@@ -10,7 +10,7 @@ from appliance.library.plan import Plan, compare
 from appliance.operations import setup
 from appliance.settings import config_file
 from appliance.settings.content import Content, declared_in
-from appliance.settings.settings import ChapAccount, DiskSettings, Settings, TargetSettings
+from appliance.settings.settings import ChapAccount, DiskSettings, Settings, TargetSettings, ZoneSettings
 from appliance.settings.toml import content_as_toml
 from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.offline import offline
@@ -88,6 +88,15 @@ def test_an_account_that_a_verb_removed_comes_back_only_when_an_operator_says_so
     assert start.changes == [] and start.content.accounts == []
     asked = compare(declared, start.applied, start.content)
     assert len(asked.changes) == 1 and asked.content.accounts == declared.accounts
+
+
+def test_a_zone_that_a_verb_deleted_comes_back_only_when_an_operator_says_so() -> None:
+    first, other = (ZoneSettings(name="z", initiators=[f"iqn.2026-11.test:{name}"]) for name in ("first", "other"))
+    declared, applied = content(zones=[other]), content(zones=[first])
+    start = compare(declared, applied, content(), explicit=False)
+    assert start.changes == [] and start.content.zones == []
+    asked = compare(declared, start.applied, start.content)
+    assert len(asked.changes) == 1 and asked.content.zones == [other]
 
 
 def test_secrets_are_never_shown() -> None:
