@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import access, cartridge, configuration, copies, devices, disk, remote, robot, service
+from appliance.cli import access, cartridge, configuration, copies, devices, disk, remote, request, robot, service
 from appliance.cli.options import complain
 from appliance.failures import Failure
 
@@ -64,11 +64,13 @@ def _options(
 
 service.register(app)
 robot.register(app)
+request.register(app)
 configuration.register(app)
 app.add_typer(cartridge.app, name="cartridge")
 app.add_typer(disk.app, name="disk")
 app.add_typer(remote.app, name="remote")
 app.add_typer(copies.app, name="copies")
+app.add_typer(request.app, name="request")
 devices.register(app)
 access.register(app)
 

@@ -9,6 +9,10 @@ from typing import Self
 import structlog
 
 from appliance.access.directory import CurrentDirectory, Directory
+from appliance.access.gate import Gate, GatedDirectory
+from appliance.broker.broker import Broker
+from appliance.broker.requests import Requests
+from appliance.broker.working_keys import working_keys
 from appliance.failures import Failure, OperatorError
 from appliance.library import disks
 from appliance.library.change import change
@@ -73,7 +77,11 @@ class Library:
         self.units |= {section.name: self.make_disk(section) for section in settings.disks}
         self.remotes = Remotes(files.store)
         self.directory = CurrentDirectory(Directory(settings, self.units, self.remotes))
-        self.server = Server(self.directory, self.directory.all_portals, limits_of(settings))
+        self.gate = self._make_gate()
+        self._show_gate()
+        entrance = self.directory if self.gate is None else GatedDirectory(self.directory, self.gate)
+        self.server = Server(entrance, self.directory.all_portals, limits_of(settings))
+        self.broker = self._make_broker()
 
     @property
     def settings(self) -> Settings:
@@ -105,10 +113,14 @@ class Library:
         except OSError as error:
             portals = ", ".join(str(portal.listen) for portal in self.settings.portals)
             raise OperatorError(Failure.REFUSED, f"cannot listen on {portals}: {error.strerror}") from error
+        if self.broker is not None:
+            self.broker.start()
         return self.bound
 
     def stop(self) -> None:
-        """Log every session out and close what is left of them."""
+        """Log every session out and close what is left of them. Grants stay: their holders come back."""
+        if self.broker is not None:
+            self.broker.stop()
         self.server.stop()
 
     def close(self) -> None:
@@ -127,6 +139,7 @@ class Library:
 
     def show(self) -> None:
         """Let every session see what there is now."""
+        self._show_gate()
         self.directory.replace(Directory(self.settings, self.units, self.remotes))
         self.server.views_changed()
 
@@ -137,6 +150,19 @@ class Library:
     def drive_addresses(self) -> dict[str, int]:
         """The names of the drives that are served, with their element addresses."""
         return dict(zip(self.drives, self.files.inventory.layout.drives, strict=False))  # between two steps of refit()
+
+    def drive_luns(self) -> dict[str, int]:
+        """The drives behind the gate with their LUNs there, which stay what they are."""
+        luns = self.settings.automatic_luns()
+        return {name: luns[name] for name in self.drives if name in luns}
+
+    def look_again(self) -> None:
+        """Rights have changed: every session asks anew what it sees."""
+        self.server.views_changed()
+
+    def describe(self, barcode: str) -> dict[str, object]:
+        """What the cartridge store tells of a cartridge."""
+        return self.files.cartridges.describe(barcode)
 
     def equip(self, layout: Layout, drives: dict[str, TapeDrive]) -> None:
         """Other slots, import/export elements and drives from now on. Raises InventoryError, RobotError when a
@@ -175,6 +201,21 @@ class Library:
             compression=section.compression,
             compression_level=section.compression_level,
         )
+
+    def _make_gate(self) -> Gate | None:
+        if self.settings.gate is None:
+            return None
+        keys = working_keys(self.files.store, self.files.database.path)
+        return Gate(self.settings.gate.target, self.directory.all_portals, keys)
+
+    def _make_broker(self) -> Broker | None:
+        if self.gate is None:
+            return None
+        return Broker(self, self.files.inventory, Requests(self.files.database), self.gate)
+
+    def _show_gate(self) -> None:
+        if self.gate is not None:
+            self.gate.show({lun: self.drives[name] for name, lun in self.drive_luns().items()})
 
     def _make_robot(self) -> Robot:
         addresses = self.files.inventory.layout.drives

@@ -71,7 +71,7 @@ def _size(value: object) -> object:
     return parse_size(value) if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
-def _iscsi_name(value: str) -> str:
+def iscsi_name(value: str) -> str:
     """RFC 7143 4.2.7: at most 223 bytes, iqn., eui. or naa. form. Capitals mean the same and are folded, as in what
     an initiator sends (RFC 3722: names are compared in lower case)."""
     value = value.lower()
@@ -106,7 +106,7 @@ def _library_serial(value: str) -> str:
 def _initiator_pattern(value: str) -> str:
     """An iSCSI name, or a pattern of such names."""
     if "*" not in value and "?" not in value:
-        return _iscsi_name(value)
+        return iscsi_name(value)
     if not re.fullmatch(r"[a-z0-9*?.:_-]+", value.lower()):
         raise ValueError(f"{value!r} is no pattern of iSCSI names; write for example iqn.1993-08.org.debian:*")
     return value.lower()
@@ -123,7 +123,7 @@ def _network(value: str) -> str:
 
 AddressSetting = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]
 SizeSetting = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-IscsiName = Annotated[str, AfterValidator(_iscsi_name)]
+IscsiName = Annotated[str, AfterValidator(iscsi_name)]
 DeviceName = Annotated[str, AfterValidator(_device_name)]
 Serial = Annotated[str, AfterValidator(_serial)]
 LibrarySerial = Annotated[str, AfterValidator(_library_serial)]
@@ -306,6 +306,10 @@ class LimitsSettings(Section):
     send_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
 
 
+class GateSettings(Section):
+    target: IscsiName
+
+
 class LoggingSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
@@ -322,6 +326,7 @@ class Settings(Section):
     disks: list[DiskSettings] = []
     chap: ChapSettings = ChapSettings()
     zones: list[ZoneSettings] = []
+    gate: GateSettings | None = None
     limits: LimitsSettings = LimitsSettings()
     logging: LoggingSettings = LoggingSettings()
 
@@ -389,7 +394,7 @@ def _repeated(settings: Settings) -> list[str]:
     devices = [settings.changer, *settings.drives, *settings.disks]
     lists: dict[str, list[Any]] = {
         "device name": settings.device_names(),
-        "target iqn": [target.iqn for target in settings.targets],
+        "target iqn": [target.iqn for target in settings.targets] + ([settings.gate.target] if settings.gate else []),
         "zone name": [zone.name for zone in settings.zones],
         "portal": [str(portal.listen) for portal in settings.portals if portal.listen.port],
         "serial": [device.serial for device in devices if device.serial is not None],

@@ -150,6 +150,10 @@ _REST = """\
 # portal_groups = [1]                  # only by portals of these groups
 # remotes = []                         # units of other targets that its copies may reach
 
+# Drives by request: with a gate, `tapebay request create` grants a drive with a volume to one server.
+# [gate]
+# target = "iqn.2026-11.io.tapebay:gate"   # the target that keys of grants open; no other target shows it
+
 [limits]
 # sessions = 256                       # more are refused at login
 # buffer_memory = "512 MiB"            # for the payload of all commands together

@@ -37,6 +37,7 @@ from scsi_targets.devices.unit.dispatch import (
 )
 from scsi_targets.devices.unit.guest import Guest
 from scsi_targets.devices.unit.part import Part
+from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.devices.unit.reservations import Conflict, Reservations
 from scsi_targets.devices.unit.state_store import MemoryStore, StateStore
 from scsi_targets.devices.unit.task import DEFERRED, Deferred, Nexus, Outcome, Response, Task
@@ -380,6 +381,11 @@ class LogicalUnit(Part):
                 self.reservations = after
                 for part in self.parts:
                     part.on_reservations_changed(preempted=preempts)
+
+    def forget_reservations(self, principal: Principal) -> None:
+        """Of a principal that never comes back, a grant that is over. Raises CheckCondition as keep() does."""
+        with self.changed_reservations() as reservations:
+            reservations.forget(principal)
 
     def keep(self, name: str, value: Any) -> None:
         """Puts a value into the store under this unit's key; durable when it returns. A command keeps first and changes

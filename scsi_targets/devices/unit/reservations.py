@@ -267,6 +267,21 @@ class Reservations:
         if self.legacy_holder == nexus:
             self.legacy_holder = None
 
+    def forget(self, principal: Principal) -> None:
+        """A principal that never comes back: its registrations and reservations go. Nobody of it is left to be told,
+        and nobody else could release them."""
+        gone = {nexus for nexus in self.registrations if nexus.principal == principal}
+        self.registrations = {nexus: key for nexus, key in self.registrations.items() if nexus not in gone}
+        if self.legacy_holder is not None and self.legacy_holder.principal == principal:
+            self.legacy_holder = None
+        if self.holder in gone:
+            all_registrants = self.type is not None and self.type.all_registrants
+            self.holder = next(iter(self.registrations), None) if all_registrants else None
+            if self.holder is None:
+                self.type = None
+        if gone:
+            self.generation += 1
+
     def reset(self) -> None:
         """Logical unit reset, target reset: RESERVE is freed, persistent reservations stay."""
         self.legacy_holder = None

@@ -183,8 +183,8 @@ def test_the_template_reads_back_as_planned(tmp_path: Path) -> None:
 
 
 def uncommented(text: str) -> str:
-    """Every setting of the template switched on: "# key = value" and "# [[section]]" without their '# '."""
-    return re.sub(r"(?m)^# (?=\[\[|[a-z_]+ = )", "", text)
+    """All of the template switched on: "# key = value", "# [section]", "# [[section]]" without their '# '."""
+    return re.sub(r"(?m)^# (?=\[|[a-z_]+ = )", "", text)
 
 
 def test_the_template_names_every_setting_and_its_default(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from datamover.engine import crc32c
 
-REVISION: Final = "0003"  # the newest migration, which these tables are the outcome of
+REVISION: Final = "0004"  # the newest migration, which these tables are the outcome of
 
 metadata = MetaData(
     naming_convention={
@@ -86,6 +86,16 @@ devices = _content("devices")  # changer, drives, disks
 targets = _content("targets")
 accounts = _content("accounts")  # secrets included
 zones = _content("zones")
+
+# Requests for drives and volumes, and the grants that came of them; some of those that are over too.
+requests = Table(
+    "requests",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("crc32c", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
 
 # Who changed what, when: each row is written in the transaction of the change that it tells of.
 events = Table(

@@ -1,0 +1,1 @@
+"""Requests for drives and volumes, and the grants that come of them."""

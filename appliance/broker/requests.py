@@ -1,0 +1,147 @@
+"""Requests as rows of the library's database: one transaction for each step, with its audit event."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from appliance.broker.states import State, Step, after
+from vlib_images.library.database import schema
+from vlib_images.library.database.database import Database
+from vlib_images.library.database.errors import StateDamaged
+from vlib_images.library.database.events import Event
+
+MOST_LIVE: Final = 1000
+MOST_OVER: Final = 1000  # of those that are over the newest are kept, to be looked at
+
+_table = schema.requests
+
+
+class TooManyRequests(Exception):
+    """So many requests are waiting or served that another one is refused."""
+
+
+class NoSuchRequest(Exception):
+    """There is no request of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """name: 16 hexadecimal digits; the grant has the same. volume: the barcode asked for; None: a scratch one.
+    drive, barcode, key_version, key_expires_at_ms: what was decided when it was placed. ends_as: what it becomes once
+    its drive is free. reason: why it ended or waits, in an operator's words."""
+
+    name: str
+    number: int
+    created_at_ms: int
+    initiator: str
+    volume: str | None
+    write: bool
+    lease_seconds: float
+    state: State = State.QUEUED
+    drive: str | None = None
+    barcode: str | None = None
+    key_version: int = 0
+    key_expires_at_ms: int = 0
+    ends_as: Step = Step.FREE
+    reason: str = ""
+
+    @property
+    def grant(self) -> bytes:
+        """As keys name it."""
+        return bytes.fromhex(self.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the row."""
+        return {**dataclasses.asdict(self), "state": self.state.value, "ends_as": self.ends_as.value}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """Raises ValueError, TypeError for what to_json() does not make."""
+        given = {**document, "state": State(document["state"]), "ends_as": Step(document["ends_as"])}
+        return cls(**given)
+
+
+class Requests:
+    """All of them, in memory as in the database. Thread-safe; one step at a time. What a step that raises would have
+    changed stays as it was."""
+
+    def __init__(self, database: Database) -> None:
+        """Raises StateDamaged, OSError."""
+        self._database = database
+        self._changing = threading.Lock()
+        self._all = {request.name: request for request in _load(database)}
+
+    def all(self) -> list[Request]:
+        """In the order in which they were made."""
+        return sorted(self._all.copy().values(), key=lambda request: request.number)
+
+    def get(self, name: str) -> Request:
+        """Raises NoSuchRequest."""
+        try:
+            return self._all[name]
+        except KeyError:
+            raise NoSuchRequest(f"there is no request {name}; see: tapebay requests") from None
+
+    def create(self, initiator: str, volume: str | None, *, write: bool, lease_seconds: float) -> Request:
+        """A new one, queued. Raises TooManyRequests, OSError."""
+        with self._changing:
+            over = [request for request in self.all() if request.state.over]
+            if len(self._all) - len(over) >= MOST_LIVE:
+                raise TooManyRequests(f"{MOST_LIVE} requests are waiting or served; release some, or try again later")
+            number = 1 + max((request.number for request in self._all.values()), default=0)
+            made = Request(
+                secrets.token_hex(8), number, time.time_ns() // 1_000_000, initiator, volume, write, lease_seconds
+            )
+            details = {"initiator": initiator, "volume": volume, "write": write}
+            forgotten = [request.name for request in over[: max(0, len(over) + 1 - MOST_OVER)]]
+            with self._database.change(Event("request made", made.name, details)) as connection:
+                connection.execute(insert(_table), [_row(made)])
+                if forgotten:
+                    connection.execute(delete(_table).where(_table.c.name.in_(forgotten)))
+            self._all[made.name] = made
+            for name in forgotten:
+                del self._all[name]
+            return made
+
+    def step(self, name: str, step: Step, **changes: Any) -> Request:
+        """One step of a request, with what it decides. Raises NotNow, NoSuchRequest, OSError."""
+        with self._changing:
+            before = self.get(name)
+            request = dataclasses.replace(before, state=after(before.state, step), **changes)
+            details = {"from": before.state.value, **_told(changes)}
+            with self._database.change(Event(f"request {step.value}", name, details)) as connection:
+                _put(connection, request)
+            self._all[name] = request
+            return request
+
+
+def _told(changes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.value if isinstance(value, Step) else value for key, value in changes.items()}
+
+
+def _put(connection: Connection, request: Request) -> None:
+    connection.execute(update(_table).where(_table.c.name == request.name).values(_row(request)))
+
+
+def _row(request: Request) -> dict[str, Any]:
+    document = json.dumps(request.to_json(), sort_keys=True, separators=(",", ":"))
+    return schema.seal(_table, {"name": request.name, "document": document})
+
+
+def _load(database: Database) -> list[Request]:
+    with database.read() as connection:
+        rows = list(connection.execute(select(_table)))
+    found = []
+    for row in rows:
+        if not schema.is_sealed(_table, row):
+            raise StateDamaged(database.path, f"damaged: request {row.name} fails its checksum")
+        found.append(Request.from_json(json.loads(row.document)))
+    return found

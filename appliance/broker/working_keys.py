@@ -1,0 +1,39 @@
+"""The gate's working keys, which the library keeps: who has them makes keys, so they never leave it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from appliance.access.keys import WORKING_KEY_BYTES, WorkingKeys
+from vlib_images.library.state import JsonValue, StateDamaged, StateStore
+
+NAMESPACE: Final = "gate"
+KEY: Final = "working_keys"
+
+
+def working_keys(store: StateStore, path: Path) -> WorkingKeys:
+    """Those that are kept; at the first time, a new one. path: of the database. Raises StateDamaged, OSError."""
+    found = store.get(NAMESPACE, KEY)
+    if found is None:
+        made = WorkingKeys.new()
+        keep(store, made)
+        return made
+    try:
+        return _decoded(found)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise StateDamaged(path, "it has lost the gate's working keys") from None
+
+
+def keep(store: StateStore, keys: WorkingKeys) -> None:
+    """Raises OSError."""
+    shown: JsonValue = {str(version): key.hex() for version, key in keys.keys.items()}
+    store.put(NAMESPACE, KEY, {"current": keys.current, "keys": shown})
+
+
+def _decoded(document: object) -> WorkingKeys:
+    assert isinstance(document, dict)
+    keys = {int(version): bytes.fromhex(key) for version, key in document["keys"].items()}
+    if document["current"] not in keys or any(len(key) != WORKING_KEY_BYTES for key in keys.values()):
+        raise ValueError("a working key is missing or has another length")
+    return WorkingKeys(keys, document["current"])

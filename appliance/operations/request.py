@@ -1,0 +1,212 @@
+"""Requests for a drive with a volume, and the grants that come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+
+if TYPE_CHECKING:
+    from appliance.broker.broker import Broker
+    from appliance.broker.requests import Request as Made
+
+Name = Annotated[
+    str, Positional("REQUEST"), Field(description="What `tapebay requests` calls it: 16 digits and letters.")
+]
+
+
+class Grant(Result):
+    """What a host logs in with. portals: HOST:PORT. expires_at_ms: for the first login, since 1970-01-01 00:00 UTC."""
+
+    portals: list[str]
+    target: str
+    lun: int
+    user: str = Field(description="The CHAP name.")
+    secret: str = Field(repr=False)
+    mutual_user: str
+    mutual_secret: str = Field(repr=False)
+    expires_at_ms: int
+
+
+class Request(Result):
+    """A request. why: what it waits for, or why it ended. lease_seconds_left: until it has to be renewed."""
+
+    request: str
+    state: str
+    initiator: str
+    volume: str | None = Field(description="What was asked for; none: a scratch volume.")
+    write: bool
+    drive: str | None
+    cartridge: str | None
+    created_at_ms: int
+    lease_seconds_left: float | None
+    why: str
+
+
+class RequestWithGrant(Request):
+    """grant: none until it has a drive, and when it is over. Its drive becomes ready when its state is granted."""
+
+    grant: Grant | None = None
+
+
+class Create(Parameters):
+    initiator: Annotated[str, Field(description="The iSCSI name of the host that will log in.")]
+    volume: Annotated[str | None, Field(description="The barcode of a cartridge; by default a blank one.")] = None
+    read_only: Annotated[bool, Field(description="The host will not write.")] = False
+    lease_seconds: Annotated[
+        float, Field(ge=10, le=86400, description="The drive is freed when the grant is not renewed for so long.")
+    ] = 180.0
+
+
+class OneRequest(Parameters):
+    request: Name
+
+
+class Renewed(Result):
+    """For how many seconds the grant holds from now on."""
+
+    request: str
+    lease_seconds: float
+
+
+@verb("request.create", Scope.OPERATE)
+def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
+    """Ask for a drive with a volume, for one host; watch it with `request show`."""
+    initiator = _initiator(parameters.initiator)
+    if parameters.volume is None and parameters.read_only:
+        raise OperatorError(Failure.USAGE, "a blank cartridge has nothing to be read; name a volume to read")
+    broker = _broker(context)
+    with _told():
+        made = broker.ask(
+            initiator, parameters.volume, write=not parameters.read_only, lease_seconds=parameters.lease_seconds
+        )
+    return _with_grant(context, broker, made)
+
+
+@verb("request.list", Scope.READ)
+def list_(context: OnLibrary, parameters: Nothing) -> list[Request]:
+    """List the requests: those that wait, those that have a drive, and the latest that are over."""
+    broker = _broker(context)
+    return [Request.model_validate(_facts(broker, made)) for made in broker.requests.all()]
+
+
+@verb("request.show", Scope.OPERATE)
+def show(context: OnLibrary, parameters: OneRequest) -> RequestWithGrant:
+    """Show a request, and what its host logs in with."""
+    broker = _broker(context)
+    with _told():
+        return _with_grant(context, broker, broker.requests.get(parameters.request))
+
+
+@verb("request.cancel", Scope.OPERATE)
+def cancel(context: OnLibrary, parameters: OneRequest) -> Request:
+    """Cancel a request, whatever it has: its drive is freed."""
+    return _end(context, parameters, "CANCEL", "cancelled")
+
+
+@verb("grant.renew", Scope.OPERATE)
+def renew(context: OnLibrary, parameters: OneRequest) -> Renewed:
+    """Say that a grant is still used."""
+    broker = _broker(context)
+    with _told():
+        return Renewed(request=parameters.request, lease_seconds=broker.renew(parameters.request))
+
+
+@verb("grant.release", Scope.OPERATE)
+def release(context: OnLibrary, parameters: OneRequest) -> Request:
+    """Give a drive back: what was written is made durable, and the cartridge goes home."""
+    return _end_grant(context, parameters, "FREE", "released")
+
+
+@verb("grant.revoke", Scope.ADMINISTER)
+def revoke(context: OnLibrary, parameters: OneRequest) -> Request:
+    """Take a drive away: at once no command is done, and the host is logged out and cannot come back."""
+    return _end_grant(context, parameters, "FAIL", "revoked")
+
+
+def _broker(context: OnLibrary) -> Broker:
+    broker = context.library.broker
+    if broker is None:
+        message = 'this library has no gate; add to tapebay.toml: [gate] with target = "iqn...", and start it again'
+        raise OperatorError(Failure.REFUSED, message)
+    return broker
+
+
+def _initiator(name: str) -> str:
+    from appliance.settings.settings import iscsi_name
+
+    try:
+        return iscsi_name(name)
+    except ValueError as error:
+        raise OperatorError(Failure.USAGE, f"--initiator: {error}") from None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the broker refuses, in an operator's terms."""
+    from appliance.broker.requests import NoSuchRequest, TooManyRequests
+    from appliance.broker.states import NotNow
+
+    try:
+        yield
+    except NoSuchRequest as error:
+        raise OperatorError(Failure.NOT_FOUND, str(error)) from None
+    except (NotNow, TooManyRequests) as error:
+        raise OperatorError(Failure.REFUSED, str(error)) from None
+
+
+def _end_grant(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) -> Request:
+    with _told():
+        made = _broker(context).requests.get(parameters.request)
+    if not made.state.holds:
+        message = f"the request is {made.state.value}: there is no grant; see: tapebay request show {made.name}"
+        raise OperatorError(Failure.REFUSED, message)
+    return _end(context, parameters, ends_as, reason)
+
+
+def _end(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) -> Request:
+    from appliance.broker.states import Step
+
+    broker, step = _broker(context), Step[ends_as]
+    with _told():
+        made = broker.end(parameters.request, step, reason)
+    context.log.info("request ended by the operator", request=made.name, how=reason, drive=made.drive)
+    return Request.model_validate(_facts(broker, made))
+
+
+def _facts(broker: Broker, made: Made) -> dict[str, object]:
+    return {
+        "request": made.name,
+        "state": made.state.value,
+        "initiator": made.initiator,
+        "volume": made.volume,
+        "write": made.write,
+        "drive": made.drive,
+        "cartridge": made.barcode,
+        "created_at_ms": made.created_at_ms,
+        "lease_seconds_left": broker.lease_left(made),
+        "why": broker.why(made),
+    }
+
+
+def _with_grant(context: OnLibrary, broker: Broker, made: Made) -> RequestWithGrant:
+    key = broker.key(made)
+    grant = None
+    if key is not None and made.drive is not None and context.library.gate is not None:
+        target = context.library.gate.target_name
+        grant = Grant(
+            portals=context.library.bound,
+            target=target,
+            lun=context.library.drive_luns()[made.drive],
+            user=key.name,
+            secret=key.secret,
+            mutual_user=target,
+            mutual_secret=key.mutual_secret,
+            expires_at_ms=made.key_expires_at_ms,
+        )
+    return RequestWithGrant.model_validate({**_facts(broker, made), "grant": grant})

@@ -1,0 +1,231 @@
+"""From a request to a drive with a key and back, in a daemon, with a real initiator."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.broker.requests import MOST_OVER, NoSuchRequest, Requests
+from appliance.broker.states import TRANSITIONS, NotNow, State, Step, after
+from appliance.failures import Failure, OperatorError
+from appliance.operations import setup
+from datamover.initiator import Credentials, InitiatorError, Result, Session
+from tests.support import packages
+from tests.support.database import new_database, open_again
+from tests.unit.appliance.daemon_process import Daemon
+from vlib_images.library.database import events
+
+GATE = "iqn.2026-11.io.tapebay:gate"
+HOST = "iqn.1993-08.org.debian:host"
+WRITE_BLOCK = bytes([0x0A, 0, 0, 2, 0, 0])  # WRITE(6), 512 bytes
+REWIND, READ_BLOCK = bytes([1, 0, 0, 0, 0, 0]), bytes([8, 0, 0, 2, 0, 0])
+READY = bytes(6)
+
+
+# ---- the table and the rows ------------------------------------------------------------------------------------------
+
+
+def test_every_state_is_reached_and_none_is_a_dead_end() -> None:
+    reached = {State.QUEUED} | {state for steps in TRANSITIONS.values() for state in steps.values()}
+    assert reached == set(State)
+    assert {state for state in State if state.over} == {State.DONE, State.CANCELLED, State.FAILED}
+    for state in State:
+        for step in Step:
+            if step not in TRANSITIONS[state]:
+                with pytest.raises(NotNow):
+                    after(state, step)
+
+
+def test_each_step_is_kept_with_its_event(tmp_path: Path) -> None:
+    database = new_database(tmp_path)
+    requests = Requests(database)
+    made = requests.create(HOST, None, write=True, lease_seconds=60)
+    requests.step(made.name, Step.WARRANT)
+    placed = requests.step(made.name, Step.PLACE, drive="drive0", barcode="A00001L6", key_expires_at_ms=5)
+    with pytest.raises(NotNow):
+        requests.step(made.name, Step.FREE)
+    with pytest.raises(NoSuchRequest):
+        requests.step("0" * 16, Step.FREE)
+    assert Requests(open_again(tmp_path)).all() == [placed]
+    with database.read() as connection:
+        told = [(event.action, event.subject) for event in reversed(events.latest(connection, 10))]
+    assert told == [(f"request {what}", made.name) for what in ("made", "warranted", "placed")]
+
+
+def test_those_that_are_over_do_not_pile_up(tmp_path: Path) -> None:
+    requests = Requests(new_database(tmp_path))
+    for _ in range(MOST_OVER + 5):
+        requests.step(requests.create(HOST, None, write=True, lease_seconds=60).name, Step.CANCEL)
+    assert len(requests.all()) == len(Requests(open_again(tmp_path)).all()) == MOST_OVER
+
+
+# ---- the whole way ---------------------------------------------------------------------------------------------------
+
+
+def library(tmp_path: Path) -> Path:
+    packages.require("libiscsi7")
+    directory = tmp_path / "lib"
+    setup.create(directory, setup.plan(directory, portal="127.0.0.1:0", slots=4))
+    with (directory / "tapebay.toml").open("a") as settings:
+        settings.write(f'\n[gate]\ntarget = "{GATE}"\n')
+    return directory
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    daemon = Daemon(library(tmp_path))
+    try:
+        daemon.wait_ready()
+        daemon.call("cartridge.create", barcode="A00001L6", count=2)
+        yield daemon
+    finally:
+        status = daemon.stop()
+        print(*daemon.log, sep="\n")
+        assert status == 0
+    assert not [line for line in daemon.log if line.get("level") == "error"], daemon.log
+
+
+def eventually(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 30
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def state(daemon: Daemon, request: str) -> str:
+    found: str = daemon.call("request.show", request=request)["state"]
+    return found
+
+
+def granted(daemon: Daemon, **options: Any) -> dict[str, Any]:
+    made = daemon.call("request.create", initiator=HOST, **options)
+    eventually(lambda: state(daemon, made["request"]) == "granted")
+    found: dict[str, Any] = daemon.call("request.show", request=made["request"])
+    return found
+
+
+def over(daemon: Daemon, request: str) -> dict[str, Any]:
+    eventually(lambda: state(daemon, request) in ("done", "failed", "cancelled"))
+    found: dict[str, Any] = daemon.call("request.show", request=request)
+    assert found["grant"] is None
+    return found
+
+
+def login(grant: dict[str, Any], host: str = HOST) -> Session:
+    proof = Credentials(grant["user"], grant["secret"], grant["mutual_user"], grant["mutual_secret"])
+    return Session(grant["portals"][0], GATE, initiator_name=host, credentials=proof, timeout_seconds=20)
+
+
+def command(session: Session, lun: int, cdb: bytes, data: bytes | None = None, length: int = 0) -> Result:
+    """Past the unit attentions."""
+    while (result := session.command(lun, cdb, data, length)).status == 2 and result.sense[2] & 0xF == 6:
+        pass
+    return result
+
+
+def test_a_drive_with_a_blank_volume_and_back(daemon: Daemon) -> None:
+    request = granted(daemon)
+    assert (request["drive"], request["cartridge"]) == ("drive0", "A00001L6")
+    with login(request["grant"]) as session:
+        assert command(session, 1, READY).status == 0
+        assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
+        assert session.command(2, READY).sense[12] == 0x25  # the other drive is not there
+        with pytest.raises(InitiatorError):
+            login(request["grant"], "iqn.1993-08.org.debian:other")
+    daemon.call("grant.release", request=request["request"])
+    assert over(daemon, request["request"])["state"] == "done"
+    with pytest.raises(InitiatorError):
+        login(request["grant"])
+    assert {row["barcode"]: row["place"] for row in daemon.call("cartridge.list")}["A00001L6"] == "slot:1"
+    again = granted(daemon, volume="A00001L6", read_only=True)
+    with login(again["grant"]) as session:
+        result = command(session, 1, READ_BLOCK, None, 512)
+        assert (result.status, bytes(result.data)) == (0, b"t" * 512)
+        refused = command(session, 1, WRITE_BLOCK, b"u" * 512)
+        assert (refused.status, refused.sense[2] & 0xF, refused.sense[12], refused.sense[13]) == (2, 5, 0x20, 2)
+    assert granted(daemon)["cartridge"] == "A00002L6"  # the other one is not blank any more
+
+
+def test_whoever_comes_later_waits_and_is_told_why(daemon: Daemon) -> None:
+    first = granted(daemon, volume="A00001L6")
+    second = daemon.call("request.create", initiator=HOST, volume="A00001L6")["request"]
+    waiting = eventually(lambda: daemon.call("request.show", request=second)["why"])
+    assert waiting == "cartridge A00001L6 is granted to somebody else"
+    daemon.call("grant.release", request=first["request"])
+    eventually(lambda: state(daemon, second) == "granted")
+    daemon.call("request.cancel", request=second)
+    assert over(daemon, second)["state"] == "cancelled"
+    assert [row["state"] for row in daemon.call("request.list")] == ["done", "cancelled"]
+
+
+def test_revoked_while_it_is_used(daemon: Daemon) -> None:
+    request = granted(daemon)
+    session = login(request["grant"])
+    assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
+    daemon.call("grant.revoke", request=request["request"])
+    with pytest.raises((InitiatorError, AssertionError)):
+        while True:
+            result = session.command(1, WRITE_BLOCK, b"t" * 512)
+            assert result.status != 0 and result.sense[2] & 0xF != 5
+    session.close()
+    ended = over(daemon, request["request"])
+    assert (ended["state"], ended["why"]) == ("failed", "revoked")
+    assert daemon.call("session.list") == []
+
+
+def test_a_grant_that_is_not_renewed_gives_its_drive_back(daemon: Daemon) -> None:
+    request = granted(daemon, lease_seconds=10)
+    assert daemon.call("grant.renew", request=request["request"])["lease_seconds"] == 10
+    ended = over(daemon, request["request"])
+    assert (ended["state"], ended["why"]) == ("done", "it was not renewed for 10 s")
+    with pytest.raises(OperatorError, match="no grant to be renewed"):
+        daemon.call("grant.renew", request=request["request"])
+
+
+REFUSED: list[tuple[str, dict[str, Any], Failure]] = [
+    ("request.create", {"initiator": "nobody"}, Failure.USAGE),
+    ("request.create", {"initiator": HOST, "volume": "ZZZ001L6"}, Failure.NOT_FOUND),
+    ("request.create", {"initiator": HOST, "read_only": True}, Failure.USAGE),
+    ("request.create", {"initiator": HOST, "lease_seconds": 0}, Failure.USAGE),
+    ("request.show", {"request": "0"}, Failure.NOT_FOUND),
+    ("grant.release", {"request": "0"}, Failure.NOT_FOUND),
+]
+
+
+def test_what_is_refused_changes_nothing(daemon: Daemon) -> None:
+    for verb, given, failure in REFUSED:
+        with pytest.raises(OperatorError) as refused:
+            daemon.call(verb, **given)
+        assert refused.value.failure is failure, (verb, given)
+    assert daemon.call("request.list") == []
+
+
+def test_killed_with_a_grant_and_one_that_ends(tmp_path: Path) -> None:
+    """After kill -9 the first key still opens its drive, and the other grant is brought to its end."""
+    directory = library(tmp_path)
+    daemon = Daemon(directory)
+    try:
+        daemon.wait_ready()
+        daemon.call("cartridge.create", barcode="A00001L6", count=2)
+        kept, ended = granted(daemon), granted(daemon)
+        with login(kept["grant"]) as session:
+            assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
+            daemon.call("grant.revoke", request=ended["request"])
+        daemon.stop(signal.SIGKILL)
+        daemon = Daemon(directory)
+        daemon.wait_ready()
+        assert over(daemon, ended["request"])["state"] == "failed"
+        again = daemon.call("request.show", request=kept["request"])
+        assert again["state"] == "granted"
+        assert {**again["grant"], "portals": None} == {**kept["grant"], "portals": None}
+        with login(again["grant"]) as session:
+            assert command(session, 1, READY).status == 0
+        with pytest.raises(InitiatorError):
+            login({**ended["grant"], "portals": again["grant"]["portals"]})
+    finally:
+        daemon.stop()
+        print(*daemon.log, sep="\n")
