@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import Command, add
+from appliance.cli.commands import VerbCommand, add
 from appliance.cli.options import table
 
 app = typer.Typer(no_args_is_help=True, help="A drive with a volume, for one host, as long as it needs it.")
@@ -34,12 +34,12 @@ def _list(requests: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 
 
 COMMANDS = [
-    Command("request.create", _one, example="tapebay request create --initiator iqn.1993-08.org.debian:host"),
-    Command("request.show", _one, example="tapebay request show 0123456789abcdef"),
-    Command("request.cancel", _one, example="tapebay request cancel 0123456789abcdef"),
-    Command("grant.renew", _renewed, example="tapebay request renew 0123456789abcdef"),
-    Command("grant.release", _one, example="tapebay request release 0123456789abcdef"),
-    Command("grant.revoke", _one, example="tapebay request revoke 0123456789abcdef"),
+    VerbCommand("request.create", _one, example="tapebay request create --initiator iqn.1993-08.org.debian:host"),
+    VerbCommand("request.show", _one, example="tapebay request show 0123456789abcdef"),
+    VerbCommand("request.cancel", _one, example="tapebay request cancel 0123456789abcdef"),
+    VerbCommand("grant.renew", _renewed, example="tapebay request renew 0123456789abcdef"),
+    VerbCommand("grant.release", _one, example="tapebay request release 0123456789abcdef"),
+    VerbCommand("grant.revoke", _one, example="tapebay request revoke 0123456789abcdef"),
 ]
 
 for command in COMMANDS:
@@ -48,4 +48,4 @@ for command in COMMANDS:
 
 def register(top: typer.Typer) -> None:
     """Adds `requests` to `tapebay`."""
-    add(top, Command("request.list", _list, name="requests"))
+    add(top, VerbCommand("request.list", _list, name="requests"))
