@@ -12,7 +12,7 @@ from appliance.broker.requests import MOST_OVER, NoSuchRequest, Requests
 from appliance.broker.states import TRANSITIONS, NotNow, State, Step, after
 from appliance.failures import Failure, OperatorError
 from appliance.operations import setup
-from datamover.initiator import Credentials, InitiatorError, Result, Session
+from datamover.initiator import Credentials, InitiatorError, InitiatorSession, Result
 from tests.support import packages
 from tests.support.database import new_database, open_again
 from tests.unit.appliance.daemon_process import Daemon
@@ -115,12 +115,12 @@ def over(daemon: Daemon, request: str) -> dict[str, Any]:
     return found
 
 
-def login(grant: dict[str, Any], host: str = HOST) -> Session:
+def login(grant: dict[str, Any], host: str = HOST) -> InitiatorSession:
     proof = Credentials(grant["user"], grant["secret"], grant["mutual_user"], grant["mutual_secret"])
-    return Session(grant["portals"][0], GATE, initiator_name=host, credentials=proof, timeout_seconds=20)
+    return InitiatorSession(grant["portals"][0], GATE, initiator_name=host, credentials=proof, timeout_seconds=20)
 
 
-def command(session: Session, lun: int, cdb: bytes, data: bytes | None = None, length: int = 0) -> Result:
+def command(session: InitiatorSession, lun: int, cdb: bytes, data: bytes | None = None, length: int = 0) -> Result:
     """Past the unit attentions."""
     while (result := session.command(lun, cdb, data, length)).status == 2 and result.sense[2] & 0xF == 6:
         pass
