@@ -111,17 +111,21 @@ def test_the_state_of_units(url: str) -> None:
 
 def test_content_and_events(url: str) -> None:
     database = OnPostgreSQL(url)
-    first = StoredContent({"devices": {"b": {"k": 1}, "a": {"k": 2}}, "targets": {}, "accounts": {"u": {}}}, {"z": 1})
+    first = StoredContent(
+        {"devices": {"b": {"k": 1}, "a": {"k": 2}}, "targets": {}, "accounts": {"u": {}}, "zones": {}}, {"z": 1}
+    )
     content_rows.change(database, content_rows.load(database), first)
     assert content_rows.load(OnPostgreSQL(url)) == first
-    second = StoredContent({"devices": {"a": {"k": 3}}, "targets": {"t": {}}, "accounts": {"u": {}}}, {"z": 1})
+    second = StoredContent(
+        {"devices": {"a": {"k": 3}}, "targets": {"t": {}}, "accounts": {"u": {}}, "zones": {"y": {}}}, {"z": 1}
+    )
     content_rows.change(database, first, second)
     assert content_rows.load(OnPostgreSQL(url)) == second
     with pytest.raises(ZeroDivisionError), database.change(Event("undone", "x")):
         raise ZeroDivisionError
     with database.change(Event("done", "y")) as connection:
-        events.forget_oldest(connection, kept=3)
+        events.forget_oldest(connection, kept=4)
     with database.read() as connection:
         assert {event.action for event in events.latest(connection, 10)} == {
-            "done", "target added", "device changed", "device removed",
+            "done", "target added", "device changed", "device removed", "zone added",
         }  # fmt: skip
