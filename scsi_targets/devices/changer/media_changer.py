@@ -94,6 +94,10 @@ class MediaChanger(Device):
         """Whether a host has locked this import/export element."""
         return self.prevention.prevents and self.partition.outside(address) is not None
 
+    def reserved(self, address: int) -> str | None:
+        """Who has reserved this media changer, when the element is its own."""
+        return self.reservations.held_by() if self.partition.outside(address) is not None else None
+
     def admits(self, barcode: str, address: int) -> bool:
         """Whether the partition's barcode rule lets a cartridge into this element; of others it says nothing."""
         return self.partition.outside(address) is None or self.partition.admits(barcode)

@@ -91,6 +91,9 @@ class Watcher(Protocol):
     def locks(self, address: int, /) -> bool:
         """Whether a host of this one has locked an import/export element (PREVENT ALLOW MEDIUM REMOVAL)."""
 
+    def reserved(self, address: int, /) -> str | None:
+        """Which initiator has reserved the media changer that the element belongs to; None: nobody, or not its own."""
+
     def admits(self, barcode: str, address: int, /) -> bool:
         """False: the element is of this one's partition, whose barcode rule does not fit the cartridge."""
 
@@ -260,7 +263,13 @@ class Robot:
             if ends[1].barcode is not None and destination not in sources:
                 raise ElementFull(f"element {destination} holds cartridge {ends[1].barcode}")
             if manner is Manner.OPERATOR:
+                self._check_reserved(source, destination)
                 self._check_arrival(ends[0].barcode, destination)
+
+    def _check_reserved(self, *addresses: int) -> None:
+        holders = (watcher.reserved(address) for watcher in self._watchers for address in addresses)
+        if (holder := next(filter(None, holders), None)) is not None:
+            raise RemovalPrevented(f"the media changer is in use: {holder}")
 
     def _check_arrival(self, barcode: str, destination: int) -> None:
         if not all(watcher.admits(barcode, destination) for watcher in self._watchers):
@@ -288,6 +297,8 @@ class Robot:
         locked = element.type is ElementType.IMPORT_EXPORT and any(each.locks(address) for each in self._watchers)
         if locked and manner is not Manner.FORCE:
             raise RemovalPrevented("a host has locked the import/export elements (PREVENT ALLOW MEDIUM REMOVAL)")
+        if manner is not Manner.FORCE:
+            self._check_reserved(address)
 
     # ---- the parts of a move -------------------------------------------------------------------------------------
 

@@ -67,17 +67,16 @@ class TapeLoader(TapeBase):
 
     def in_use(self) -> str | None:
         """Why an operator should leave the cartridge in the drive, None when nobody uses it."""
-        held = self.reservations
         if self.buffered_from is not None:
             return "it is being written, and what was written last has no filemark behind it yet"
-        if held.legacy_holder is not None:
-            return f"{held.legacy_holder.initiator_name} has reserved it (RESERVE)"
-        if held.type is not None:
-            holder = held.holder.initiator_name if held.holder is not None else "an initiator"
-            return f"{holder} has reserved it (PERSISTENT RESERVE OUT)"
+        if (holder := self.reservations.held_by()) is not None:
+            return holder
         if self.removal_prevented:
             names = ", ".join(sorted({nexus.initiator_name for nexus in self.prevention.preventing()}))
             return f"{names} has locked it (PREVENT ALLOW MEDIUM REMOVAL)"
+        if self.load_state is LoadState.LOADED and self.nexuses and self.medium and any(self.medium.position):
+            names = ", ".join(sorted({nexus.initiator_name for nexus in self.nexuses}))
+            return f"the tape is in the middle of its work: not at its beginning, and {names} is logged in"
         return None
 
     @contextmanager

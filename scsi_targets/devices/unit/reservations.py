@@ -72,6 +72,15 @@ class Reservations:
         """The same state, to be changed while this one stays."""
         return replace(self, registrations=dict(self.registrations))
 
+    def held_by(self) -> str | None:
+        """Who has reserved the logical unit and how, in words for an operator; None: nobody."""
+        if self.legacy_holder is not None:
+            return f"{self.legacy_holder.initiator_name} has reserved it (RESERVE)"
+        if self.type is not None:
+            holder = self.holder.initiator_name if self.holder is not None else "an initiator"
+            return f"{holder} has reserved it (PERSISTENT RESERVE OUT)"
+        return None
+
     # ---- access ------------------------------------------------------------------------------------------------
 
     def check(self, nexus: Nexus, rule: ReservationRule) -> None:

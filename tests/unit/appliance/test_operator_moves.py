@@ -84,7 +84,23 @@ def test_a_running_backup_keeps_its_tape_and_its_position(site: Site) -> None:
     assert site.drive.loaded.position == (0, 5)
     site.write()
     site.send(WRITE_FILEMARK)
+    assert "not at its beginning, and iqn" in site.refused("unload")  # the next file may follow
+    site.send(REWIND)
     assert site.do("unload")["to"] == "slot:1"
+
+
+def test_a_restore_keeps_its_tape_between_two_reads(site: Site) -> None:
+    site.do("load", cartridge="A00001L6")
+    for _ in range(2):
+        site.write()
+    site.send(WRITE_FILEMARK)
+    site.send(REWIND)
+    site.send(bytes([0x08, 0, 0, 0, len(BLOCK), 0]))
+    assert "not at its beginning" in site.refused("unload")
+    assert "not at its beginning" in site.refused("move", cartridge="A00001L6", to="slot:9")
+    site.drive.nexus_lost(ALPHA)  # nobody is left who could go on
+    assert site.do("unload")["to"] == "slot:1"
+    site.drive.nexus_established(ALPHA)
 
 
 @pytest.mark.parametrize(("cdb", "why"), [(RESERVE, "reserved it"), (PREVENT, "locked it")])

@@ -201,7 +201,7 @@ def test_chap_cannot_be_left_in_the_middle() -> None:
 
 
 def test_the_identity_cannot_change_after_the_first_request() -> None:
-    for later in ([("TargetName", TARGET)], [("SessionType", "Discovery")], [("SessionType", "Normal")]):
+    for later in ([("TargetName", TARGET)], [("SessionType", "Discovery")], [("InitiatorName", "iqn.x:y")]):
         initiator = Initiator(Directory(discovery_chap=None))
         first = DISCOVERY if later[0][0] == "TargetName" else NAMES
         initiator.send(first, csg=SECURITY, nsg=OPERATIONAL)

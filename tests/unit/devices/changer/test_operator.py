@@ -107,3 +107,23 @@ def test_the_operator_meets_the_hosts_lock(library):
     with pytest.raises(Exception, match="only the robot"):
         library.robot.insert("A00001L6", DRIVE)
     assert sense_of(send(library.changer, bytes([0x1E, 0, 0, 0, 2, 0]))) == (5, 0x24, 0)
+
+
+def test_a_reserved_media_changer_is_left_alone(library):
+    library.changer.nexus_established(ALPHA)
+    attentions(library, ALPHA)
+    library.inventory.add("A00009L6")
+    reserve, release = bytes([0x16, 0, 0, 0, 0, 0]), bytes([0x17, 0, 0, 0, 0, 0])
+    assert send(library.changer, reserve).status == 0
+    for refused in (
+        lambda: library.robot.move(SLOT, DRIVE),
+        lambda: library.robot.insert("A00009L6", MAIL),
+        lambda: library.robot.remove(SLOT),
+    ):
+        with pytest.raises(RemovalPrevented, match=r"the media changer is in use: .* has reserved it"):
+            refused()
+    assert send(library.changer, move(SLOT, DRIVE)).status == 0
+    library.robot.move(DRIVE, SLOT, manner=Manner.FORCE)
+    attentions(library, ALPHA)
+    assert send(library.changer, release).status == 0
+    library.robot.move(SLOT, DRIVE)

@@ -192,7 +192,7 @@ def test_nothing_that_happens_in_one_shows_in_the_other(site):
     site.bays[257].fails = (4, 0x31, 0)
     assert sense_of(send(site.b, move(1003, 2), nexus=BETA)) == (4, 0x53, 0x00)
     site.inventory.add("B00009L6")
-    site.robot.insert("B00009L6", 4139)
+    site.robot.insert("B00009L6", 4139, manner=Manner.FORCE)  # the changer is reserved
     assert everything(site.a) == before
     assert send(site.a, READY).status == 0  # no unit attention
     assert sense_of(send(site.b, READY, nexus=BETA)) == (6, 0x28, 0x00)

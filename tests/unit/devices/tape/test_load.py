@@ -272,6 +272,8 @@ def test_what_an_operator_should_leave_alone(drive):
     good(write(drive, b"block"))
     assert "written" in drive.in_use()
     good(send(drive, bytes([0x10, 0, 0, 0, 1, 0])))
+    assert "not at its beginning" in drive.in_use()
+    good(send(drive, bytes([0x01, 0, 0, 0, 0, 0])))  # REWIND
     assert drive.in_use() is None
     good(send(drive, spc.Reserve6.encode()))
     assert "alpha has reserved it" in drive.in_use()
