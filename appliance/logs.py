@@ -42,7 +42,8 @@ def configure(settings: LoggingSettings) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_names: structlog.WriteLogger(cast(TextIO, standard_error)),
-        cache_logger_on_first_use=True,
+        # Not kept by whoever logged first: a process may be set up anew (a command within another program).
+        cache_logger_on_first_use=False,
     )
     # What libraries say goes the same way: the event loop's troubles, the HTTP server's warnings.
     root = logging.getLogger()

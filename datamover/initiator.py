@@ -2,7 +2,7 @@
 
 It knows iSCSI and nothing of SCSI: a CDB is bytes, sense data is bytes, a status is SAM's one-byte code.
 
-    with Session("127.0.0.1:3260", "iqn.2026-01.org.example:library") as session:
+    with InitiatorSession("127.0.0.1:3260", "iqn.2026-01.org.example:library") as session:
         inquiry = session.command(0, bytes([0x12, 0, 0, 0, 96, 0]), data_in_length=96)
 
 Threads: a session is one TCP connection and runs one call at a time; its lock makes a second thread wait. Use a

@@ -1,8 +1,10 @@
 """Options that several kinds of tests share."""
 
 import random
+from collections.abc import Iterator
 
 import pytest
+import structlog
 
 DEFAULT_FUZZ_SEED = 7143
 
@@ -23,3 +25,11 @@ def fuzz_seed(request: pytest.FixtureRequest) -> int:
 def fuzz_cases(request: pytest.FixtureRequest) -> int:
     cases: int = request.config.getoption("--fuzz-cases")
     return cases
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """A command that a test runs within its own process sets the log up; the next test begins as if it had not."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
