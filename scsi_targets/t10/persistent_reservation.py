@@ -24,7 +24,7 @@ class ReservationCapabilities(Structure, length=8):
     parameter_length = Bits(0, 7, 16, default=8)
     replace_lost_reservation_capable = Bits(2, 7, 1)
     compatible_reservation_handling = Bits(2, 4, 1)
-    specify_initiator_ports_capable = Bits(2, 3, 1)
+    specify_initiator_ports_capable = Bits(2, 3, 1, default=1)
     all_target_ports_capable = Bits(2, 2, 1)
     persist_through_power_loss_capable = Bits(2, 0, 1, default=1)
     type_mask_valid = Bits(3, 7, 1, default=1)
@@ -53,6 +53,12 @@ class BasicParameterList(Structure, length=24):
     specify_initiator_ports = Bits(20, 3, 1)
     all_target_ports = Bits(20, 2, 1)
     activate_persist_through_power_loss = Bits(20, 0, 1)
+
+
+class SpecifyInitiatorPortsParameterList(Structure, length=28):
+    """What precedes the TransportIDs of a REGISTER with SPEC_I_PT, after the basic list (SPC-4 table 225)."""
+
+    transport_ids_length = Bits(24, 7, 32)
 
 
 class RegisterAndMoveParameterList(Structure, length=24):

@@ -15,6 +15,7 @@ from scsi_targets.devices.unit.parameter_data import parameter_list
 from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.principal import Permission, Principal, PrincipalKind
 from scsi_targets.devices.unit.reservations import (
+    MAX_REGISTRATIONS,
     Conflict,
     ReleaseTypeMismatch,
     Reservations,
@@ -22,9 +23,14 @@ from scsi_targets.devices.unit.reservations import (
     TooManyRegistrations,
 )
 from scsi_targets.devices.unit.task import Nexus
-from scsi_targets.devices.unit.transport_id import MAX_TRANSPORT_ID_BYTES, initiator_port
+from scsi_targets.devices.unit.transport_id import MAX_TRANSPORT_ID_BYTES, initiator_port, initiator_ports
 from scsi_targets.t10 import sense, spc
-from scsi_targets.t10.persistent_reservation import BasicParameterList, RegisterAndMoveParameterList
+from scsi_targets.t10.fields import Field
+from scsi_targets.t10.persistent_reservation import (
+    BasicParameterList,
+    RegisterAndMoveParameterList,
+    SpecifyInitiatorPortsParameterList,
+)
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.library.actor import acting_as
 
@@ -53,20 +59,55 @@ class PersistentReserveOut(Part):
         concurrent=True,
     )
     def register(self, cdb: spc.PersistentReserveOutCommand, task: Task) -> None:
-        given = self._basic(cdb, task)
-        if given.specify_initiator_ports:
-            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, BasicParameterList.specify_initiator_ports)
-        if given.all_target_ports:  # ATP_C is zero in REPORT CAPABILITIES
-            raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, BasicParameterList.all_target_ports)
+        given, named = self._registering(cdb, task)
         with self._changing(task.nexus) as after:
+            if named is not None and after.registrations.get(task.nexus) == given.reservation_key:
+                raise _not_allowed(BasicParameterList.specify_initiator_ports)  # SPC-4 table 45: registered already
             tell = after.register(
                 task.nexus,
                 given.reservation_key,
                 given.service_action_reservation_key,
-                ignore_existing=(cdb.raw[1] & 0x1F) == spc.RegisterAndIgnoreExistingKey.service_action,
+                ignore_existing=_ignores_existing_key(cdb),
                 aptpl=bool(given.activate_persist_through_power_loss),
+                others=named or (),
             )
         self._unit.establish_unit_attention(sense.RESERVATIONS_RELEASED, tell)
+
+    def _registering(
+        self, cdb: spc.PersistentReserveOutCommand, task: Task
+    ) -> tuple[BasicParameterList, list[Nexus] | None]:
+        """What a REGISTER gives, and with SPEC_I_PT the nexuses that it names; None without."""
+        data = task.data()
+        head = data[: BasicParameterList.length]
+        if len(head) < BasicParameterList.length or not BasicParameterList.decode(head).specify_initiator_ports:
+            given, named = self._basic(cdb, task), None
+        else:
+            given, named = BasicParameterList.decode(head), self._specified(cdb, task)
+        if given.all_target_ports:  # ATP_C is zero in REPORT CAPABILITIES
+            raise _not_allowed(BasicParameterList.all_target_ports)
+        return given, named
+
+    def _specified(self, cdb: spc.PersistentReserveOutCommand, task: Task) -> list[Nexus]:
+        """The nexuses of the initiator ports that SPEC_I_PT lists, through the target port of the command. A
+        TransportID without an ISID means every initiator port of that name which the unit knows (SPC-4 7.6.4.6)."""
+        if _ignores_existing_key(cdb):
+            raise _not_allowed(BasicParameterList.specify_initiator_ports)
+        start = SpecifyInitiatorPortsParameterList.length
+        if cdb.parameter_list_length > start + MAX_REGISTRATIONS * MAX_TRANSPORT_ID_BYTES:
+            raise CheckCondition(
+                sense.PARAMETER_LIST_LENGTH_ERROR, spc.PersistentReserveOutCommand.parameter_list_length
+            )
+        field = spc.PersistentReserveOutCommand.parameter_list_length
+        data = parameter_list(task, cdb.parameter_list_length, field, minimum=start)
+        if SpecifyInitiatorPortsParameterList.decode(data).transport_ids_length != len(data) - start:
+            raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
+        named: list[Nexus] = []
+        for name, isid in initiator_ports(data[start:], start):
+            if isid is not None:
+                named.append(self._nexus_named(name, isid, task.nexus.portal_group_tag, task.nexus))
+            else:
+                named += [nexus for nexus in self._known() if nexus.reaches_as(name, task.nexus)]
+        return named
 
     @handles(
         spc.ReservePersistent, permission=Permission.RESERVE, reservation=ALLOWED, while_busy=True, concurrent=True
@@ -146,8 +187,12 @@ class PersistentReserveOut(Part):
         own_name = nexus.principal.kind is PrincipalKind.INITIATOR
         principal = Principal.initiator(initiator_name) if own_name else nexus.principal
         to = Nexus(initiator_name, isid, nexus.target_name, portal_group_tag, principal=principal)
-        known = (n for n in (*self._unit.nexuses, *self._unit.reservations.registrations) if n.same_ports(to))
-        return next(known, to)
+        return next((nexus for nexus in self._known() if nexus.same_ports(to)), to)
+
+    def _known(self) -> list[Nexus]:
+        """Who is logged in to the unit or registered with it."""
+        with self._unit.lock:
+            return [*self._unit.nexuses, *self._unit.reservations.registrations]
 
     # ---- checks --------------------------------------------------------------------------------------------------
 
@@ -182,3 +227,11 @@ class PersistentReserveOut(Part):
             return ReservationType(cdb.type)
         except ValueError as error:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, spc.PersistentReserveOutCommand.type) from error
+
+
+def _ignores_existing_key(cdb: spc.PersistentReserveOutCommand) -> bool:
+    return (cdb.raw[1] & 0x1F) == spc.RegisterAndIgnoreExistingKey.service_action
+
+
+def _not_allowed(field: Field) -> CheckCondition:
+    return CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, field)

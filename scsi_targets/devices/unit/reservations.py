@@ -123,16 +123,26 @@ class Reservations:
     # ---- persistent reservations ---------------------------------------------------------------------------------
 
     def register(
-        self, nexus: Nexus, reservation_key: int, new_key: int, *, ignore_existing: bool, aptpl: bool
+        self,
+        nexus: Nexus,
+        reservation_key: int,
+        new_key: int,
+        *,
+        ignore_existing: bool,
+        aptpl: bool,
+        others: Iterable[Nexus] = (),
     ) -> set[Nexus]:
-        """REGISTER and REGISTER AND IGNORE EXISTING KEY. Returns the nexuses to tell RESERVATIONS RELEASED. Raises
-        TooManyRegistrations."""
+        """REGISTER and REGISTER AND IGNORE EXISTING KEY. others: registered with the same key, unless they are
+        registered already. Returns the nexuses to tell RESERVATIONS RELEASED. Raises TooManyRegistrations."""
         known = self.registrations.get(nexus)
         if not ignore_existing and reservation_key != (known or 0):
             raise Conflict
         tell: set[Nexus] = set()
         if new_key:
             self._add(nexus, new_key)
+            for other in others:
+                if other not in self.registrations:
+                    self._add(other, new_key)
         elif known is not None:
             tell = self._unregister(nexus)
         elif not ignore_existing:

@@ -55,6 +55,10 @@ class Nexus:
         """Whether both are between the same initiator port and target port, whoever stands behind them."""
         return (self.initiator_port, self.target_port) == (other.initiator_port, other.target_port)
 
+    def reaches_as(self, initiator_name: str, other: Nexus) -> bool:
+        """Whether an initiator of that name reaches by this nexus the target port that the other one reaches."""
+        return (self.initiator_name, self.target_port) == (initiator_name, other.target_port)
+
     @property
     def initiator_port(self) -> str:
         """The SCSI initiator port name of RFC 7143 4.4.1: `iqn...,i,0x<ISID>`."""

@@ -175,6 +175,81 @@ def test_an_impossible_registration_of_an_old_state_is_forgotten():
     assert (read.holder, read.type) == (None, None)
 
 
+# ---- SPEC_I_PT -------------------------------------------------------------------------------------------------------
+
+
+def register_others(unit, ids: bytes, *, key=0, new_key=5, action=0, aptpl=0, length=None, nexus=ALPHA):
+    """REGISTER with SPEC_I_PT and that list of TransportIDs."""
+    data = key.to_bytes(8, "big") + new_key.to_bytes(8, "big") + bytes([0, 0, 0, 0, 0x08 | aptpl, 0, 0, 0])
+    data += (len(ids) if length is None else length).to_bytes(4, "big") + ids
+    cdb = bytes([0x5F, action, 0, 0, 0]) + len(data).to_bytes(4, "big") + b"\0"
+    return send(unit, cdb, data=data, nexus=nexus)
+
+
+def test_spec_i_pt_registers_others_with_the_same_key(unit):
+    """SPC-4 table 45; those that are registered already keep their key, who has not come yet is expected."""
+    assert out(unit, 0, action_key=9, nexus=BETA).status == 0
+    absent = f"{GAMMA},i,0x{ISID}"
+    ids = transport_id(BETA.initiator_port.encode()) + transport_id(absent.upper().replace("I,0X", "i,0x").encode())
+    assert register_others(unit, ids).status == 0
+    assert unit.reservations.registrations == {
+        BETA: 9, ALPHA: 5, Nexus(GAMMA, bytes.fromhex(ISID), TARGET): 5,
+    }  # fmt: skip
+    assert data_of(send(unit, spc.ReadKeys.encode(allocation_length=8)))[:4] == (2).to_bytes(4, "big")
+
+
+def test_a_name_without_isid_means_all_known_ports_of_that_initiator(unit):
+    second = replace(BETA, isid=bytes(5) + b"\x02")
+    elsewhere = replace(BETA, portal_group_tag=2)
+    for nexus in (second, elsewhere):
+        unit.nexus_established(nexus)
+    assert register_others(unit, transport_id(BETA.initiator_name.encode(), first=0x05)).status == 0
+    assert unit.reservations.registrations == {ALPHA: 5, BETA: 5, second: 5}
+
+
+@pytest.mark.parametrize(
+    ("ids", "options", "asc"),
+    [
+        (b"", {"length": 4}, 0x1A),
+        (transport_id(b"name,i,0x" + ISID.encode())[:-4], {}, 0x26),
+        (transport_id(b"name,i,0x" + ISID.encode()) + bytes(4), {}, 0x1A),
+        (transport_id(b"name,i,0x" + ISID.encode()) + bytes(24), {}, 0x26),
+        (transport_id(b"name,i,0x" + ISID.encode(), first=0x05), {}, 0x26),
+        (transport_id(b"name"), {}, 0x26),
+        (transport_id(b"name,i,0x" + ISID.encode()), {"action": 6}, 0x26),
+        (transport_id(b"x" * 300 + b",i,0x" + ISID.encode()) * 300, {}, 0x1A),
+    ],
+    ids=lambda value: str(len(value)) if isinstance(value, bytes) else str(value),
+)  # fmt: skip
+def test_a_list_of_others_that_is_none_registers_nobody(unit, ids, options, asc):
+    assert sense_of(register_others(unit, ids, aptpl=1, **options))[:2] == (5, asc)
+    assert not unit.reservations.registrations
+    assert unit.store.get("/reservations") is None
+
+
+def test_who_is_registered_does_not_register_others(unit):
+    assert out(unit, 0, action_key=1).status == 0
+    ids = transport_id(BETA.initiator_port.encode())
+    assert sense_of(register_others(unit, ids, key=1)) == (5, 0x26, 0)
+    assert register_others(unit, ids, key=2).status == 0x18
+    assert unit.reservations.registrations == {ALPHA: 1}
+
+
+def test_all_or_none_when_the_room_ends(unit):
+    for number in range(MAX_REGISTRATIONS - 2):
+        assert out(unit, 0, action_key=2, nexus=Nexus(GAMMA, number.to_bytes(6, "big"), TARGET)).status == 0
+    before = dict(unit.reservations.registrations)
+    ids = b"".join(transport_id(f"other{number},i,0x{ISID}".encode()) for number in range(2))
+    assert sense_of(register_others(unit, ids)) == (5, 0x55, 4)
+    assert unit.reservations.registrations == before
+    assert register_others(unit, transport_id(f"other,i,0x{ISID}".encode())).status == 0
+
+
+def test_capabilities_say_that_others_can_be_specified(unit):
+    data = data_of(send(unit, bytes([0x5E, 2, 0, 0, 0, 0, 0, 0, 8, 0])))
+    assert data[2] & 0x08
+
+
 # ---- principals ------------------------------------------------------------------------------------------------------
 
 
