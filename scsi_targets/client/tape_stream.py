@@ -78,7 +78,8 @@ class TapeStream:
         while at < len(data):
             length = min(len(data) - at, self._room())
             start = -(-len(self._inline) // INLINE_ALIGNMENT) * INLINE_ALIGNMENT
-            self._inline = self._inline.ljust(start, b"\0") + data[at : at + length]
+            self._inline += bytes(start - len(self._inline))
+            self._inline += data[at : at + length]
             self._add(
                 length,
                 copy.InlineToStream.encode(

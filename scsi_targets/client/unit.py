@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from datamover.initiator import InitiatorSession, PendingCommand, Result
+from datamover.initiator import Result
 from scsi_targets.t10 import sense, sense_data, spc
 from scsi_targets.t10.sense import Sense
 
@@ -23,6 +23,20 @@ PAGE_BYTES = 0x3FC  # what looks at the low byte only (SPC-2) sees FCh
 # A unit that has more to say than this keeps saying the same.
 LIMIT_UNIT_ATTENTIONS = 32
 QUEUE_DEPTH = 8
+
+
+class Session(Protocol):
+    """What commands are sent through: an InitiatorSession, or a session within the process of the units."""
+
+    def command(
+        self, lun: int, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None,
+        timeout_seconds: float | None = None,
+    ) -> Result: ...  # fmt: skip
+
+    def submit(
+        self, lun: int, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None
+    ) -> Any: ...
+    def wait(self, command: Any, timeout_seconds: float | None = None) -> Result: ...
 
 
 class CommandFailed(Exception):
@@ -57,7 +71,7 @@ class Unit:
 
     timeout_seconds: for each command that gives none of its own."""
 
-    def __init__(self, session: InitiatorSession, lun: int, *, timeout_seconds: float = 60.0) -> None:
+    def __init__(self, session: Session, lun: int, *, timeout_seconds: float = 60.0) -> None:
         self.session = session
         self.lun = lun
         self.timeout_seconds = timeout_seconds
@@ -93,7 +107,7 @@ class Unit:
 
     def stream(self, cdbs: Iterator[bytes], length: int) -> Iterator[Buffer]:
         """The Data-In of many commands that read `length` bytes each, in order, several of them under way at once."""
-        waiting: deque[tuple[bytes, PendingCommand]] = deque()
+        waiting: deque[tuple[bytes, Any]] = deque()
         while True:
             while len(waiting) < QUEUE_DEPTH and (cdb := next(cdbs, None)) is not None:
                 waiting.append((cdb, self.session.submit(self.lun, cdb, data_in_length=length)))
