@@ -1,23 +1,56 @@
-"""The commands and their help."""
+"""The commands and their help. The file of a command is imported when it is asked for: help of all takes longer."""
 
 import io
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group
 
 from appliance import __version__
-from appliance.cli import access, cartridge, configuration, copies, devices, disk, remote, request, robot, service
 from appliance.cli.options import complain
 from appliance.failures import Failure
+
+# The files of this folder, and which commands and groups each registers, in the order of the help.
+FILES = {
+    "service": ("init", "serve", "stop", "check", "models", "demo", "version"),
+    "status": ("status", "health"),
+    "robot": ("load", "unload", "move"),
+    "configuration": ("plan", "apply", "show-config"),
+    "cartridge": ("cartridge",),
+    "disk": ("disk",),
+    "drive": ("drive",),
+    "changer": ("changer",),
+    "remote": ("remote",),
+    "copies": ("copies",),
+    "target": ("target",),
+    "account": ("account",),
+    "zone": ("zone",),
+    "who": ("who",),
+    "session": ("session",),
+    "reservation": ("reservation",),
+    "request": ("request", "requests"),
+}
+_FILE_OF = {name: file for file, names in FILES.items() for name in names}
 
 # click's, wherever this typer keeps it.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 class Commands(TyperGroup):
-    """`tapebay`: with --json, a command line that cannot be understood is said in JSON too."""
+    """`tapebay`: imports commands as they are asked for. With --json, a command line that cannot be understood is said
+    in JSON too."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_FILE_OF)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands:
+            for file in [_FILE_OF[cmd_name]] if cmd_name in _FILE_OF else FILES:  # all, to say what was meant
+                self.commands.update(_registered_by(file))
+        return super().get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **options: Any) -> Any:
         given = args[0] if args else options.pop("args", None)
@@ -32,6 +65,13 @@ class Commands(TyperGroup):
         except typer.Abort:  # at a question
             status = Failure.REFUSED.exit_status
         sys.exit(status or 0)
+
+
+def _registered_by(file: str) -> dict[str, Any]:
+    """The commands and groups of one file, by name."""
+    registered = typer.Typer(rich_markup_mode=app.rich_markup_mode, pretty_exceptions_enable=False)
+    import_module(f"appliance.cli.{file}").register(registered)
+    return dict(get_group(registered).commands)
 
 
 app = typer.Typer(
@@ -60,19 +100,6 @@ def _options(
     ] = False,
 ) -> None:
     """Options of `tapebay` itself."""
-
-
-service.register(app)
-robot.register(app)
-request.register(app)
-configuration.register(app)
-app.add_typer(cartridge.app, name="cartridge")
-app.add_typer(disk.app, name="disk")
-app.add_typer(remote.app, name="remote")
-app.add_typer(copies.app, name="copies")
-app.add_typer(request.app, name="request")
-devices.register(app)
-access.register(app)
 
 
 def main() -> None:

@@ -15,12 +15,14 @@ def ask(config: Path | None, verb: Verb, parameters: Parameters, progress: Progr
     from appliance.settings import config_file
 
     path = config_file.find(config)
-    settings = config_file.load(path)
     given = parameters.model_dump(mode="json", exclude_unset=True)
     try:
-        return control.call(settings.library.control_socket, verb.name, progress=progress, **given)
+        return control.call(config_file.control_socket(path), verb.name, progress=progress, **given)
     except OperatorError as error:
-        if error.failure is not Failure.NOT_RUNNING or issubclass(verb.needs, OnLibrary):
+        if error.failure is not Failure.NOT_RUNNING:
+            raise
+        settings = config_file.load(path)
+        if issubclass(verb.needs, OnLibrary):
             raise
     result = perform_offline(path, settings, verb, parameters, progress)
     if verb.makes:  # a cartridge, in the directory: the library is told of it

@@ -6,10 +6,8 @@ from typing import Any
 import typer
 
 from appliance.cli.ask import ask_by_name
-from appliance.cli.commands import VerbCommand, add
-from appliance.cli.options import table
-
-app = typer.Typer(no_args_is_help=True, help="Make, list, check, convert and delete cartridges.")
+from appliance.cli.commands import VerbCommand, add_group
+from appliance.cli.tables import table
 
 _NEEDS_KEY = (
     "A cartridge does not hold its keys: give the one that its blocks were encrypted with (--key-file), or read them "
@@ -153,5 +151,7 @@ COMMANDS = [
     ),
 ]
 
-for command in COMMANDS:
-    add(app, command)
+
+def register(app: typer.Typer) -> None:
+    """Adds `tapebay cartridge`."""
+    add_group(app, "cartridge", "Make, list, check, convert and delete cartridges.", COMMANDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from appliance.cli.ask import ask
 from appliance.cli.options import ConfigOption, JsonOption, YesOption, confirm, reporting, show
-from appliance.cli.render import progress_bar
+from appliance.cli.progress import progress_bar
 from appliance.cli.secrets import asked, places, taken
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
@@ -46,12 +46,20 @@ class VerbCommand:
     fixed: tuple[tuple[str, Any], ...] = ()
 
 
-def add(app: typer.Typer, command: VerbCommand) -> None:
-    """Adds a command to an application or a group."""
-    verb = VERBS[command.verb]
-    name = command.name or verb.name.rpartition(".")[2]
-    epilog = f"Example: {command.example}" if command.example else None
-    app.command(name, epilog=epilog, help=command.help or inspect.getdoc(verb.run))(_function(verb, command))
+def add(app: typer.Typer, commands: Iterable[VerbCommand]) -> None:
+    """Adds commands to `tapebay` or to a group of it."""
+    for command in commands:
+        verb = VERBS[command.verb]
+        name = command.name or verb.name.rpartition(".")[2]
+        epilog = f"Example: {command.example}" if command.example else None
+        app.command(name, epilog=epilog, help=command.help or inspect.getdoc(verb.run))(_function(verb, command))
+
+
+def add_group(app: typer.Typer, noun: str, text: str, commands: Iterable[VerbCommand]) -> None:
+    """Adds `tapebay NOUN` with its commands to `tapebay`. text: what its help says first."""
+    group = typer.Typer(no_args_is_help=True, help=text)
+    add(group, commands)
+    app.add_typer(group, name=noun)
 
 
 def _function(verb: Verb, command: VerbCommand) -> Callable[..., None]:

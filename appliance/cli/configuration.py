@@ -25,5 +25,4 @@ COMMANDS = [
 
 def register(app: typer.Typer) -> None:
     """Adds them to `tapebay`."""
-    for command in COMMANDS:
-        add(app, command)
+    add(app, COMMANDS)

@@ -4,10 +4,8 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import VerbCommand, add
-from appliance.cli.options import table
-
-app = typer.Typer(no_args_is_help=True, help="Copies that initiators had made: how far they are, how they ended.")
+from appliance.cli.commands import VerbCommand, add_group
+from appliance.cli.tables import table
 
 
 def _list(copies: list[dict[str, Any]], _given: dict[str, Any]) -> None:
@@ -34,5 +32,7 @@ COMMANDS = [
     VerbCommand("copies.show", _show, example="tapebay copies show 3 --json"),
 ]
 
-for command in COMMANDS:
-    add(app, command)
+
+def register(app: typer.Typer) -> None:
+    """Adds `tapebay copies`."""
+    add_group(app, "copies", "Copies that initiators had made: how far they are, how they ended.", COMMANDS)

@@ -4,10 +4,8 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import VerbCommand, add
-from appliance.cli.options import table
-
-app = typer.Typer(no_args_is_help=True, help="Make, import, export, grow, remove and list disks.")
+from appliance.cli.commands import VerbCommand, add_group
+from appliance.cli.tables import table
 
 
 def _made(disk: dict[str, Any], _given: dict[str, Any]) -> None:
@@ -61,5 +59,7 @@ COMMANDS = [
     VerbCommand("disk.list", _list),
 ]
 
-for command in COMMANDS:
-    add(app, command)
+
+def register(app: typer.Typer) -> None:
+    """Adds `tapebay disk`."""
+    add_group(app, "disk", "Make, import, export, grow, remove and list disks.", COMMANDS)

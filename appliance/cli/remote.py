@@ -4,10 +4,8 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import VerbCommand, add
-from appliance.cli.options import table
-
-app = typer.Typer(no_args_is_help=True, help="Disks and tape drives of other iSCSI targets, to copy from and to.")
+from appliance.cli.commands import VerbCommand, add_group
+from appliance.cli.tables import table
 
 
 def _added(unit: dict[str, Any], _given: dict[str, Any]) -> None:
@@ -32,5 +30,7 @@ COMMANDS = [
     VerbCommand("remote.remove", _removed, example="tapebay remote remove array"),
 ]
 
-for command in COMMANDS:
-    add(app, command)
+
+def register(app: typer.Typer) -> None:
+    """Adds `tapebay remote`."""
+    add_group(app, "remote", "Disks and tape drives of other iSCSI targets, to copy from and to.", COMMANDS)

@@ -4,10 +4,8 @@ from typing import Any
 
 import typer
 
-from appliance.cli.commands import VerbCommand, add
-from appliance.cli.options import table
-
-app = typer.Typer(no_args_is_help=True, help="A drive with a volume, for one host, as long as it needs it.")
+from appliance.cli.commands import VerbCommand, add, add_group
+from appliance.cli.tables import table
 
 
 def _one(request: dict[str, Any], _given: dict[str, Any]) -> None:
@@ -42,10 +40,8 @@ COMMANDS = [
     VerbCommand("grant.revoke", _one, example="tapebay request revoke 0123456789abcdef"),
 ]
 
-for command in COMMANDS:
-    add(app, command)
 
-
-def register(top: typer.Typer) -> None:
-    """Adds `requests` to `tapebay`."""
-    add(top, VerbCommand("request.list", _list, name="requests"))
+def register(app: typer.Typer) -> None:
+    """Adds `tapebay request` and `tapebay requests`."""
+    add_group(app, "request", "A drive with a volume, for one host, as long as it needs it.", COMMANDS)
+    add(app, [VerbCommand("request.list", _list, name="requests")])

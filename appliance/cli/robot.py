@@ -27,5 +27,4 @@ COMMANDS = [
 
 def register(app: typer.Typer) -> None:
     """Adds them to `tapebay`."""
-    for command in COMMANDS:
-        add(app, command)
+    add(app, COMMANDS)

@@ -1,14 +1,14 @@
-"""init, serve, status, health, stop, check, demo, version."""
+"""tapebay init, serve, stop, check, models, demo, version."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from appliance import __version__
-from appliance.cli import render
-from appliance.cli.commands import VerbCommand, add
-from appliance.cli.options import ConfigOption, JsonOption, reporting, show, table
+from appliance.cli.options import ConfigOption, JsonOption, reporting, show
+from appliance.cli.progress import progress_bar
+from appliance.cli.tables import table
 
 Portal = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where initiators connect.")]
 Advertise = Annotated[
@@ -16,25 +16,10 @@ Advertise = Annotated[
 ]
 
 
-COMMANDS = [
-    VerbCommand(
-        "status",
-        lambda report, _given: render.status(report),
-        help="Show what the running daemon serves: portals, targets, devices, cartridges, storage, sessions.",
-    ),
-    VerbCommand(
-        "health",
-        lambda _report, _given: None,
-        help="Exit with 0 when the daemon answers, 4 when not. For container health checks.",
-    ),
-]
-
-
 def register(app: typer.Typer) -> None:
+    """Adds them to `tapebay`."""
     app.command(epilog="Example: tapebay init /srv/library --portal 192.0.2.10:3260 --drives 4 --slots 40")(init)
     app.command(epilog="Example: tapebay serve --config /srv/library")(serve)
-    for verb_command in COMMANDS:
-        add(app, verb_command)
     for command in (stop, check, models, demo, version):
         app.command()(command)
 
@@ -70,7 +55,7 @@ def init(
             drive_model=drive_model,
             demo=demo,
         )
-        with render.progress_bar("Making the demonstration's disk", demo and not as_json) as progress:
+        with progress_bar("Making the demonstration's disk", demo and not as_json) as progress:
             path = setup.create(directory, plan, progress)
         made = {"config": str(path), "target": plan.iqn, "portal": portal}
         show(made, as_json, lambda _: typer.echo(f"{path} is ready; now: tapebay serve --config {directory}"))
@@ -149,11 +134,23 @@ def demo(
     with reporting(as_json):
         from appliance.demo import demo as demonstration
 
-        with render.progress_bar("Copying and checking", not as_json) as progress:
+        with progress_bar("Copying and checking", not as_json) as progress:
             report = demonstration.run(directory, portal, progress)
-        show(report, as_json, render.demo)
+        show(report, as_json, _demonstrated)
 
 
 def version(as_json: JsonOption = False) -> None:
     """Print the version."""
     show({"version": __version__}, as_json, lambda _: typer.echo(f"tapebay {__version__}"))
+
+
+def _demonstrated(report: dict[str, Any]) -> None:
+    typer.echo("\n".join([*report["notes"], report["title"]]))
+    table(
+        ["step", ">bytes", ">seconds", ">MB/s"],
+        [
+            (step["name"], f"{step['bytes']:,}", f"{step['seconds']:.2f}", f"{step['megabytes_per_second']:.0f}")
+            for step in report["steps"]
+        ],
+    )
+    typer.echo("\n".join(report["text"]))

@@ -1,14 +1,17 @@
 """The Python client of the HTTP API, over the control socket: a Unix socket in the library.
 
-call(path, "cartridge.list") asks the daemon behind `path` for a verb; appliance/web/app.py describes the API.
+call(path, "cartridge.list") asks the daemon behind `path` for a verb; appliance/web/app.py describes the API. The
+standard library's client is enough for one request over a Unix socket, and every command of `tapebay` waits for it
+to be imported.
 """
 
+import http.client
 import json
+import socket
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from appliance.failures import Failure, OperatorError
 from appliance.library.control_socket import reachable
@@ -31,44 +34,56 @@ def call(
     timeout_seconds: for the answer to begin and to go on.
     """
     try:
-        with (
-            reachable(path) as name,
-            _client(name, timeout_seconds) as client,
-            _asked(client, verb, parameters) as answer,
-        ):
-            return _result(path, answer, progress)
-    except (FileNotFoundError, httpx.ConnectError) as error:
-        message = (
-            f"no daemon listens on {path}; start it: tapebay serve (if it was started, its log says why it ended, for "
-            "example a port that is taken)"
-        )
-        raise OperatorError(Failure.NOT_RUNNING, message) from error
-    except httpx.TimeoutException as error:
+        with reachable(path) as name, closing(_Connection(name, timeout_seconds)) as connection:
+            try:
+                connection.connect()
+            except OSError as error:
+                raise _nobody(path) from error
+            return _result(path, _asked(connection, verb, parameters), progress)
+    except FileNotFoundError as error:
+        raise _nobody(path) from error
+    except TimeoutError as error:
         message = f"the daemon behind {path} did not answer {verb} in {timeout_seconds:.0f} seconds"
         raise OperatorError(Failure.REFUSED, message) from error
-    except (httpx.TransportError, OSError) as error:
+    except (http.client.HTTPException, OSError) as error:
         message = f"the daemon behind {path} went away while answering: {error}"
         raise OperatorError(Failure.NOT_RUNNING, message) from error
 
 
-def _client(name: str, timeout_seconds: float) -> httpx.Client:
-    return httpx.Client(
-        transport=httpx.HTTPTransport(uds=name), base_url="http://tapebay/v1/", timeout=timeout_seconds, trust_env=False
+class _Connection(http.client.HTTPConnection):
+    """To a Unix socket."""
+
+    def __init__(self, name: str, timeout_seconds: float) -> None:
+        super().__init__("tapebay", timeout=timeout_seconds)
+        self._name = name
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._name)
+
+
+def _nobody(path: Path) -> OperatorError:
+    return OperatorError(
+        Failure.NOT_RUNNING,
+        f"no daemon listens on {path}; start it: tapebay serve (if it was started, its log says why it ended, for "
+        "example a port that is taken)",
     )
 
 
-def _asked(client: httpx.Client, verb: str, parameters: dict[str, Any]) -> Any:
+def _asked(connection: _Connection, verb: str, parameters: dict[str, Any]) -> http.client.HTTPResponse:
     headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
     # json.dumps escapes what is not ASCII, also the bytes of a path that are not UTF-8.
-    return client.stream("POST", verb.replace(".", "/"), content=json.dumps(parameters, default=str), headers=headers)
+    connection.request("POST", f"/v1/{verb.replace('.', '/')}", json.dumps(parameters, default=str), headers)
+    return connection.getresponse()
 
 
-def _result(path: Path, answer: httpx.Response, progress: Progress) -> Any:
-    if answer.headers.get("content-type", "").startswith("application/problem+json"):
+def _result(path: Path, answer: http.client.HTTPResponse, progress: Progress) -> Any:
+    if answer.headers.get_content_type() == "application/problem+json":
         raise _error(json.loads(answer.read()))
-    if answer.status_code == 503:
+    if answer.status == 503:
         raise OperatorError(Failure.REFUSED, "the daemon answers too many requests just now; try again")
-    for name, data in _events(answer.iter_lines()):
+    for name, data in _events(answer):
         match name:
             case "progress":
                 progress(data["done"], data["total"])
@@ -79,11 +94,11 @@ def _result(path: Path, answer: httpx.Response, progress: Progress) -> Any:
     raise OperatorError(Failure.NOT_RUNNING, f"the daemon behind {path} went away while answering")
 
 
-def _events(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
+def _events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
     """The events of a stream, as the server writes them: a name, then one line of data."""
     name = ""
     for line in lines:
-        field, _, value = line.partition(": ")
+        field, _, value = line.decode().rstrip("\n").partition(": ")
         if field == "event":
             name = value
         elif field == "data":

@@ -1,43 +1,58 @@
-"""What can be done to a library: one typed list of verbs, one file a noun. Transports offer them, none adds any."""
+"""What can be done to a library: one typed list of verbs, one file a noun. Transports offer them, none adds any.
 
-from appliance.operations import (
-    account,
-    cartridge,
-    cartridge_copies,
-    changer,
-    configuration,
-    copies,
-    disk,
-    drive,
-    library,
-    remote,
-    request,
-    reservation,
-    robot,
-    session,
-    target,
-    who,
-    zone,
-)
-from appliance.operations.verb import VERBS
+The file of a noun is imported when one of its verbs is asked for, so that a command does not wait for all the others.
+"""
 
-__all__ = [
-    "VERBS",
-    "account",
-    "cartridge",
-    "cartridge_copies",
-    "changer",
-    "configuration",
-    "copies",
-    "disk",
-    "drive",
-    "library",
-    "remote",
-    "request",
-    "reservation",
-    "robot",
-    "session",
-    "target",
-    "who",
-    "zone",
-]
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+
+from appliance.operations.verb import DECLARED, Verb
+
+# The nouns, and the files of this folder that declare their verbs.
+NOUNS: Mapping[str, tuple[str, ...]] = {
+    "account": ("account",),
+    "cartridge": ("cartridge", "cartridge_copies"),
+    "changer": ("changer",),
+    "configuration": ("configuration",),
+    "copies": ("copies",),
+    "disk": ("disk",),
+    "drive": ("drive",),
+    "grant": ("request",),
+    "health": ("library",),
+    "load": ("robot",),
+    "move": ("robot",),
+    "remote": ("remote",),
+    "request": ("request",),
+    "reservation": ("reservation",),
+    "session": ("session",),
+    "shutdown": ("library",),
+    "status": ("library",),
+    "target": ("target",),
+    "unload": ("robot",),
+    "who": ("who",),
+    "zone": ("zone",),
+}
+
+
+class _Verbs(Mapping[str, Verb]):
+    """The verbs by name."""
+
+    def __getitem__(self, name: str) -> Verb:
+        _import(name.partition(".")[0])
+        return DECLARED[name]
+
+    def __iter__(self) -> Iterator[str]:
+        for noun in NOUNS:
+            _import(noun)
+        return iter(list(DECLARED))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def _import(noun: str) -> None:
+    for file in NOUNS.get(noun, ()):
+        import_module(f"{__name__}.{file}")
+
+
+VERBS: Mapping[str, Verb] = _Verbs()

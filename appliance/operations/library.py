@@ -142,15 +142,16 @@ def _devices(context: OnLibrary) -> list[Device]:
 def _elements(context: OnLibrary) -> list[Element]:
     from appliance.operations.places import format_place
 
-    elements = {element.address: element for element in context.files.inventory.elements()}
+    elements = context.files.inventory.elements()
+    places = {element.address: format_place(element) for element in elements}
     return [
         Element(
-            place=format_place(element),
-            address=address,
+            place=places[element.address],
+            address=element.address,
             barcode=element.barcode,
-            source=None if element.source is None else format_place(elements[element.source]),
+            source=None if element.source is None else places[element.source],
         )
-        for address, element in elements.items()
+        for element in elements
     ]
 
 

@@ -16,12 +16,15 @@ _WORDS = {
     "drive": ElementType.DRIVE,
     "picker": ElementType.TRANSPORT,
 }
-_WORD_OF = {kind: word for word, kind in _WORDS.items()}
+_WORD_OF = {kind: (word, _FIRST[kind]) for word, kind in _WORDS.items()}
 
 
 def format_place(element: Element | None) -> str:
     """The name of an element; None is the shelf."""
-    return SHELF if element is None else f"{_WORD_OF[element.type]}:{element.index + _FIRST[element.type]}"
+    if element is None:
+        return SHELF
+    word, first = _WORD_OF[element.type]
+    return f"{word}:{element.index + first}"
 
 
 def parse_place(inventory: Inventory, drives: Mapping[str, int], text: str) -> Element | None:

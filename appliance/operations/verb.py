@@ -169,8 +169,8 @@ class Verb:
         return (self.run.__doc__ or "").strip().partition("\n")[0]
 
 
-VERBS: dict[str, Verb] = {}
-
+DECLARED: dict[str, Verb] = {}
+"""Of the files that are imported; `appliance.operations.VERBS` has all."""
 
 Function = TypeVar("Function", bound=Callable[[Any, Any], Any])
 
@@ -179,9 +179,9 @@ def verb(name: str, scope: Scope, *, reports_progress: bool = False, makes: str 
     """Declares a function as a verb."""
 
     def declare(run: Function) -> Function:
-        if name in VERBS:
+        if name in DECLARED:
             raise ValueError(f"there are two verbs {name}")
-        VERBS[name] = row_of(name, scope, run, reports_progress=reports_progress, makes=makes)
+        DECLARED[name] = row_of(name, scope, run, reports_progress=reports_progress, makes=makes)
         return run
 
     return declare

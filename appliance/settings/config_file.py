@@ -1,17 +1,21 @@
-"""Finding and reading tapebay.toml, with every error reported at once: where it is and what to do."""
+"""Finding and reading tapebay.toml, with every error reported at once: where it is and what to do.
+
+What checks the settings is imported when they are: a command that asks the daemon needs no more than its socket.
+"""
+
+from __future__ import annotations
 
 import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from appliance.failures import explained
-from appliance.settings.problems import problems_of
-from appliance.settings.settings import Settings
-from appliance.settings.units import parse_address
-from appliance.settings.zones import conflicts
+from appliance.settings import CONTROL_SOCKET
+
+if TYPE_CHECKING:
+    from appliance.settings.settings import Settings
 
 FILE_NAME = "tapebay.toml"
 ENVIRONMENT = "TAPEBAY_CONFIG"
@@ -58,8 +62,20 @@ def load(path: Path) -> Settings:
         raise ConfigError(path, [f"not valid TOML: {error}"]) from error
 
 
+def control_socket(path: Path) -> Path:
+    """Where the daemon of `path` listens, whatever else is said there: a library that is served can be asked while
+    its file is being edited. Raises ConfigError."""
+    try:
+        library = tomllib.loads(path.read_text(encoding="utf-8")).get("library", {})
+        return path.absolute().parent / Path(library.get("control_socket", CONTROL_SOCKET))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return load(path).library.control_socket  # says what is wrong, with all the rest
+
+
 def with_advertised_address(settings: Settings) -> Settings:
     """The settings with $TAPEBAY_ADVERTISE, if set, as every portal's advertised address. Raises ConfigError."""
+    from appliance.settings.units import parse_address
+
     text = os.environ.get(ADVERTISE)
     if not text:
         return settings
@@ -73,6 +89,12 @@ def with_advertised_address(settings: Settings) -> Settings:
 
 def parse(path: Path, text: str) -> Settings:
     """The settings of `text`, its relative paths starting at the directory of `path`. Raises ConfigError."""
+    from pydantic import ValidationError
+
+    from appliance.settings.problems import problems_of
+    from appliance.settings.settings import Settings
+    from appliance.settings.zones import conflicts
+
     try:
         settings = Settings.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:  # it names line and column

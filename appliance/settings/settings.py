@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from appliance.settings import secrets
+from appliance.settings import CONTROL_SOCKET, secrets
 from appliance.settings.units import Address, parse_address, parse_size
 from scsi_targets.devices.changer.models import MAXIMUM_ELEMENTS, find_model
 from scsi_targets.devices.tape.models import drive_model
@@ -145,7 +145,7 @@ class LibrarySettings(Section):
     cartridges: Path = Path("cartridges")
     disks: Path = Path("disks")
     state: Path = Path("state")
-    control_socket: Path = Path("tapebay.sock")
+    control_socket: Path = Path(CONTROL_SOCKET)
 
 
 class PortalSettings(Section):

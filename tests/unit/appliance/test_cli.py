@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from appliance import __version__
-from appliance.cli.app import app
+from appliance.cli.app import FILES, app
 from tests.unit.appliance.daemon_process import ROOT, Daemon
 
 
@@ -51,7 +51,7 @@ def served(library: Path) -> Iterator[Path]:
 
 
 def test_help_and_version() -> None:
-    commands = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    commands = [name for names in FILES.values() for name in names]
     text = output("--help")
     assert all(f" {command} " in text for command in commands)
     assert "5 library in use" in text

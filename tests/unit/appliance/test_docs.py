@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-import typer
 from pydantic import BaseModel
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from appliance.cli.app import app
 from appliance.failures import Failure
@@ -29,16 +31,17 @@ def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
     return found
 
 
-def commands(group: typer.Typer, prefix: str = "") -> set[str]:
-    names = {
-        prefix + (command.name or command.callback.__name__)
-        for command in group.registered_commands
-        if command.callback
+def commands(group: Any = None, prefix: str = "") -> set[str]:
+    """The names of all commands, those of groups after their group's."""
+    group = group or get_command(app)
+    if not isinstance(group, TyperGroup):
+        return {prefix.rstrip()}
+    context: Any = None
+    return {
+        name
+        for word in group.list_commands(context)
+        for name in commands(group.get_command(context, word), f"{prefix}{word} ")
     }
-    for sub in group.registered_groups:
-        if sub.typer_instance is not None:
-            names |= commands(sub.typer_instance, f"{sub.name} ")
-    return names
 
 
 def test_every_setting_is_explained() -> None:
@@ -50,7 +53,7 @@ def test_every_setting_is_explained() -> None:
 
 def test_every_command_is_explained() -> None:
     text = read("docs/cli.md")
-    for name in commands(app):
+    for name in commands():
         group, _, command = name.rpartition(" ")
         pattern = rf"`tapebay {name}\b" if not group else rf"`tapebay {group}\b.*\b{command}\b"
         assert re.search(pattern, text), f"docs/cli.md does not name {name}"
@@ -64,7 +67,7 @@ def test_every_exit_status_is_explained() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_in_documents_exist(document: Path) -> None:
-    known = commands(app)
+    known = commands()
     named = r"(?:^|[`/ ])tapebay((?: (?!tapebay)[a-z][a-z-]*){1,2})"
     for words in re.findall(named, document.read_text(), re.MULTILINE):
         first, *rest = words.split()

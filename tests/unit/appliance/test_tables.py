@@ -2,7 +2,7 @@
 
 import pytest
 
-from appliance.cli.options import LARGE_TABLE, table
+from appliance.cli.tables import LARGE_TABLE, table
 
 
 def test_a_long_table_has_the_same_cells(capsys: pytest.CaptureFixture[str]) -> None:

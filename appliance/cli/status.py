@@ -1,42 +1,14 @@
-"""How `status` and `demo` look to people, and a progress bar for what takes long."""
+"""tapebay status, health: what the running daemon serves, and whether it lives."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import typer
 
-from appliance.cli.options import Progress as ProgressCall
-from appliance.cli.options import table
+from appliance.cli.commands import VerbCommand, add
+from appliance.cli.tables import table
 
 
-@contextmanager
-def progress_bar(text: str, wanted: bool, *, of_bytes: bool = True) -> Iterator[ProgressCall]:
-    """Yields progress(done, total), which draws a bar on standard error when that is a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    if not (wanted and console.is_terminal):
-        yield lambda _done, _total: None
-        return
-    amount = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
-    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
-
-
-def status(report: dict[str, Any]) -> None:
-    """The answer of the verb `status`."""
+def _status(report: dict[str, Any], _given: dict[str, Any]) -> None:
     typer.echo(f"{report['library']}: Tapebay {report['version']}, process {report['pid']}, {report['config']}")
     for portal in report["portals"]:
         advertised = f", advertised as {portal['advertised']}" if portal["advertised"] else ""
@@ -82,14 +54,20 @@ def _devices(report: dict[str, Any], luns: dict[str, str]) -> list[tuple[object,
     ]
 
 
-def demo(report: dict[str, Any]) -> None:
-    """The report of the demonstration."""
-    typer.echo("\n".join([*report["notes"], report["title"]]))
-    table(
-        ["step", ">bytes", ">seconds", ">MB/s"],
-        [
-            (step["name"], f"{step['bytes']:,}", f"{step['seconds']:.2f}", f"{step['megabytes_per_second']:.0f}")
-            for step in report["steps"]
-        ],
-    )
-    typer.echo("\n".join(report["text"]))
+COMMANDS = [
+    VerbCommand(
+        "status",
+        _status,
+        help="Show what the running daemon serves: portals, targets, devices, cartridges, storage, sessions.",
+    ),
+    VerbCommand(
+        "health",
+        lambda _report, _given: None,
+        help="Exit with 0 when the daemon answers, 4 when not. For container health checks.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds them to `tapebay`."""
+    add(app, COMMANDS)

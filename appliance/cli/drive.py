@@ -1,0 +1,34 @@
+"""tapebay drive: the library's tape drives."""
+
+from typing import Any
+
+import typer
+
+from appliance.cli.commands import VerbCommand, add_group
+from appliance.cli.options import restart
+from appliance.cli.tables import table
+
+
+def _drives(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
+    columns = ["name", "place", "model", "cartridge"]
+    table(columns, [[row[column] for column in columns] for row in rows], empty="No drives.")
+
+
+def _drive_made(row: dict[str, Any], _given: dict[str, Any]) -> None:
+    typer.echo(f"{row['name']}: {row['model']}, {row['place']}{restart(row)}")
+
+
+def _drive_gone(row: dict[str, Any], _given: dict[str, Any]) -> None:
+    typer.echo(f"{row['name']} is removed{restart(row)}")
+
+
+COMMANDS = [
+    VerbCommand("drive.list", _drives),
+    VerbCommand("drive.create", _drive_made, example="tapebay drive create drive2"),
+    VerbCommand("drive.remove", _drive_gone, question=lambda given: f"Remove {given['name']}, also from initiators?"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `tapebay drive`."""
+    add_group(app, "drive", "Add, remove and list tape drives.", COMMANDS)

@@ -1,0 +1,31 @@
+"""tapebay who: what an initiator would see, and why."""
+
+from typing import Any
+
+import typer
+
+from appliance.cli.commands import VerbCommand, add
+from appliance.cli.tables import luns, table
+
+
+def _who(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
+    table(
+        ["target", "as", "sees", "because"],
+        [
+            (
+                row["target"],
+                row["principal"],
+                (luns(row["luns"]) or "no device") if row["admitted"] else "nothing",
+                "; ".join(row["reasons"]),
+            )
+            for row in rows
+        ],
+    )
+
+
+COMMANDS = [VerbCommand("who", _who, example="tapebay who iqn.1993-08.org.debian:host")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds it to `tapebay`."""
+    add(app, COMMANDS)
