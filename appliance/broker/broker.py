@@ -1,9 +1,8 @@
 """The broker: whose turn it is, which volume and which drive, and the grant that comes of it. One thread.
 
-Policy is first come, first served: a request names a volume or takes a scratch one (a blank cartridge in a storage
-slot, so nothing is ever overwritten unasked), and the broker chooses the drive. Every step is a transaction. What is
-asked of the robot comes between two steps and is asked again after a crash, when the inventory says where the
-cartridge is: so a move that was begun is finished, and nothing is done twice.
+Policy is first come, first served (selection.py): a request names volumes or takes scratch ones, and devices that only
+grants show. Every step is a transaction. What is asked of the robot comes between two steps and is asked again after a
+crash, when the inventory says where the cartridge is: so a move that was begun is finished, and nothing is done twice.
 
 The broker is not in the way of data, and no login asks it: it tells the gate which grants are live.
 """
@@ -12,27 +11,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
 
 import structlog
 
 from appliance.access.gate import LEASE_SECONDS, Gate
-from appliance.access.keys import Capability, GrantedUnit, Key, initiator_hash, volume_hash
-from appliance.broker.requests import Request, Requests
+from appliance.access.keys import ANY_VOLUME, Capability, GrantedUnit, Key, initiator_hash, volume_hash
+from appliance.broker.requests import Request, Requests, Unit, Wanted
+from appliance.broker.selection import Selection, Stock
 from appliance.broker.states import NotNow, State, Step
 from scsi_targets.devices.changer.robot import Incompatible, Manner, Robot, RobotError
-from scsi_targets.devices.unit.principal import Permission, Principal
+from scsi_targets.devices.unit.logical_unit import LogicalUnit
+from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.t10.sense import CheckCondition
-from vlib_images.cartridge.medium import MEDIA, can_read, can_write
 from vlib_images.errors import CartridgeError
 from vlib_images.library.actor import acting_as
-from vlib_images.library.elements import Element, ElementType, InventoryError, NoSuchCartridge
+from vlib_images.library.elements import Element, InventoryError, NoSuchCartridge
 from vlib_images.library.homes import home_of
 from vlib_images.library.inventory import Inventory
-
-if TYPE_CHECKING:
-    from scsi_targets.devices.tape.tape_drive import TapeDrive
 
 log = structlog.get_logger(__name__)
 
@@ -42,32 +39,28 @@ LOOK_SECONDS: Final = 1.0  # how often the broker looks whether what a request w
 RETRY_SECONDS: Final = 0.1  # the same for sessions that end
 FORCE_SECONDS: Final = 45.0  # a grant that is over gives its drive back after that, whatever still runs there
 ACTOR: Final = "broker"
-READ: Final = Permission.READ_DATA | Permission.READ_PARAMETERS | Permission.WRITE_PARAMETERS | Permission.RESERVE
-WRITE: Final = READ | Permission.WRITE_DATA
 
 _TROUBLE = (RobotError, InventoryError, CartridgeError, CheckCondition)
 
 
-class House(Protocol):
+class NeverGranted(Exception):
+    """What is asked for can never be had; str() says why, to an operator."""
+
+
+class NoSuchDevice(Exception):
+    """There is no device of that name behind the gate."""
+
+
+class House(Stock, Protocol):
     """What the broker asks of the library that is served."""
 
     robot: Robot
-    drives: dict[str, TapeDrive]
 
-    def drive_addresses(self) -> dict[str, int]: ...
-    def drive_luns(self) -> dict[str, int]: ...
+    def gate_units(self) -> Mapping[str, LogicalUnit]:
+        """What stands behind the gate, by name."""
+
     def look_again(self) -> None:
         """Every session is to ask anew what it sees."""
-
-    def describe(self, barcode: str, /) -> dict[str, object]:
-        """What the cartridge store tells of a cartridge."""
-
-
-class Choice(NamedTuple):
-    """A drive by name, and the barcode of what is to be in it."""
-
-    drive: str
-    barcode: str
 
 
 class Broker:
@@ -108,13 +101,25 @@ class Broker:
 
     # ---- for verbs --------------------------------------------------------------------------------------------------
 
-    def ask(self, initiator: str, volume: str | None, *, write: bool, lease_seconds: float) -> Request:
-        """A new request. Raises NoSuchCartridge, TooManyRequests, OSError."""
-        if volume is not None and volume not in self._inventory:
-            raise NoSuchCartridge(f"the library has no cartridge {volume}")
-        made = self.requests.create(initiator, volume, write=write, lease_seconds=lease_seconds)
+    def ask(self, initiator: str, wanted: tuple[Wanted, ...], *, lease_seconds: float) -> Request:
+        """A new request. Raises NoSuchCartridge, NeverGranted, TooManyRequests, OSError."""
+        self._check(wanted)
+        made = self.requests.create(initiator, wanted, lease_seconds=lease_seconds)
         self._wake()
         return made
+
+    def _check(self, wanted: tuple[Wanted, ...]) -> None:
+        for each in wanted:
+            if each.volume is not None and each.volume not in self._inventory:
+                raise NoSuchCartridge(f"the library has no cartridge {each.volume}")
+            if each.device is not None and each.device not in self._house.gate_luns():
+                raise NoSuchDevice(f"no device {each.device} is behind the gate")
+        names = [each.volume or each.device for each in wanted if each.volume or each.device]
+        if len(set(names)) != len(names):
+            raise NeverGranted("a volume or device is asked for twice")
+        drives = sum(each.device is None for each in wanted)
+        if drives > len(self._house.drive_addresses()):
+            raise NeverGranted(f"{drives} drives are asked for, and the library has {len(self._house.drives)}")
 
     def end(self, name: str, ends_as: Step, reason: str) -> Request:
         """The request or its grant is not wanted any more, or revoked: at once its key does nothing, and its drive is
@@ -137,13 +142,15 @@ class Broker:
         return request.lease_seconds
 
     def key(self, request: Request) -> Key | None:
-        """The key of a request that has its drive; always the same. None: it has none (yet, or any more)."""
-        lun = self._house.drive_luns().get(request.drive or "")
-        if not request.state.holds or request.state is State.ENDING or lun is None or request.barcode is None:
+        """The key of a request that has its devices; always the same. None: it has none (yet, or any more)."""
+        if not request.state.holds or request.state is State.ENDING:
             return None
-        unit = GrantedUnit(lun, WRITE if request.write else READ, volume_hash(request.barcode))
+        units = tuple(
+            GrantedUnit(unit.lun, unit.permissions, volume_hash(unit.volume) if unit.volume else ANY_VOLUME)
+            for unit in request.units
+        )
         capability = Capability(
-            request.key_version, request.key_expires_at_ms, request.grant, initiator_hash(request.initiator), (unit,)
+            request.key_version, request.key_expires_at_ms, request.grant, initiator_hash(request.initiator), units
         )
         try:
             return self._gate.keys.mint(self._gate.target_name, capability)
@@ -205,20 +212,19 @@ class Broker:
             return self._look_after(request)
         return self._free(request)
 
-    # ---- a volume and a drive, in one decision ----------------------------------------------------------------------
+    # ---- volumes and devices, in one decision -----------------------------------------------------------------------
 
     def _place(self, request: Request) -> bool:
-        choice = self._choose(request)
-        if isinstance(choice, str):
-            self._waits[request.name] = choice
+        units = Selection(self._house, self._inventory, self.requests.all()).choose(request.wanted)
+        if isinstance(units, str):
+            self._waits[request.name] = units
             return False
         if request.state is State.QUEUED:
             self.requests.step(request.name, Step.WARRANT)
         placed = self.requests.step(
             request.name,
             Step.PLACE,
-            drive=choice.drive,
-            barcode=choice.barcode,
+            units=units,
             key_version=self._gate.keys.current,
             key_expires_at_ms=int((time.time() + KEY_SECONDS) * 1000),
         )
@@ -227,82 +233,38 @@ class Broker:
         self._renewed(placed)
         return True
 
-    def _choose(self, request: Request) -> Choice | str:
-        """Or why there is nothing to be chosen now."""
-        held = [other for other in self.requests.all() if other.state.holds]
-        taken = {other.barcode for other in held if other.barcode is not None}
-        free = [name for name in self._house.drive_addresses() if name not in {other.drive for other in held}]
-        if request.volume is None:
-            return self._choose_scratch(free, taken)
-        if request.volume in taken:
-            return f"cartridge {request.volume} is granted to somebody else"
-        element = self._inventory.find(request.volume) if request.volume in self._inventory else None
-        if element is None:
-            return f"cartridge {request.volume} is not in the library"
-        if element.type is ElementType.DRIVE:
-            return self._choose_loaded(element, request.volume, free)
-        suitable = [name for name in self._empty(free) if self._fits(name, request.volume, write=request.write)]
-        return Choice(suitable[0], request.volume) if suitable else "no drive that fits is free"
-
-    def _choose_loaded(self, element: Element, barcode: str, free: list[str]) -> Choice | str:
-        names = {address: name for name, address in self._house.drive_addresses().items()}
-        name = names.get(element.address)
-        if name not in free or (reason := self._house.drives[name].in_use()) is not None:
-            return f"cartridge {barcode} is in use in drive {element.index}" + (f": {reason}" if name in free else "")
-        return Choice(name, barcode)
-
-    def _choose_scratch(self, free: list[str], taken: set[str]) -> Choice | str:
-        empty = list(self._empty(free))
-        if not empty:
-            return "no drive is free"
-        for element in self._inventory.elements(ElementType.STORAGE):
-            if element.barcode is None or element.barcode in taken or not self._is_scratch(element.barcode):
-                continue
-            for name in empty:
-                if self._fits(name, element.barcode, write=True):
-                    return Choice(name, element.barcode)
-        return "no blank cartridge that fits a free drive is in a storage slot"
-
-    def _empty(self, names: list[str]) -> Iterator[str]:
-        addresses = self._house.drive_addresses()
-        return (name for name in names if self._inventory.element(addresses[name]).barcode is None)
-
-    def _is_scratch(self, barcode: str) -> bool:
-        told = self._house.describe(barcode)
-        return not (told["problem"] or told["used_bytes"] or told["worm"] or told["write_protected"])
-
-    def _fits(self, drive: str, barcode: str, *, write: bool) -> bool:
-        medium = MEDIA.get(str(self._house.describe(barcode)["medium"]))
-        generation = self._house.drives[drive].model.generation
-        return medium is not None and (can_write if write else can_read)(generation, medium)
-
     # ---- mounting ---------------------------------------------------------------------------------------------------
 
     def _mount(self, request: Request) -> bool:
-        assert request.barcode is not None and request.drive is not None
-        address = self._house.drive_addresses().get(request.drive)
-        try:
-            element = self._inventory.find(request.barcode)
-            if address is None or element is None:
-                raise Incompatible(
-                    f"{request.drive if address is None else request.barcode} is no longer in the library"
-                )
-            self._house.robot.move(element.address, address, manner=Manner.HOST)
-        except _TROUBLE as error:
-            self._end(request, Step.FAIL, f"cartridge {request.barcode} cannot be mounted: {error}")
-            return True
+        for unit in request.units:
+            try:
+                self._bring(unit)
+            except _TROUBLE as error:
+                self._end(request, Step.FAIL, f"{unit.device} cannot be had with {unit.volume or 'nothing'}: {error}")
+                return True
         granted = self.requests.step(request.name, Step.GRANT)
         self._renewed(granted)
         self._tell_gate(granted)
-        log.info("granted", request=request.name, drive=request.drive, barcode=request.barcode)
+        log.info("granted", request=request.name, devices=[(unit.device, unit.volume) for unit in granted.units])
         return True
+
+    def _bring(self, unit: Unit) -> None:
+        """The volume into its drive, unless it is there. Raises what robots do."""
+        if unit.device not in self._house.gate_luns():
+            raise Incompatible(f"{unit.device} is no longer in the library")
+        if unit.volume is None:
+            return
+        element = self._inventory.find(unit.volume)
+        if element is None:
+            raise Incompatible(f"{unit.volume} is no longer in the library")
+        self._house.robot.move(element.address, self._house.drive_addresses()[unit.device], manner=Manner.HOST)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     def _look_after(self, request: Request) -> bool:
         if self._leases.get(request.name, 0.0) > self._clock():
             return False
-        log.warning("the lease of a grant has ended", request=request.name, drive=request.drive)
+        log.warning("the lease of a grant has ended", request=request.name)
         self._end(request, Step.FREE, f"it was not renewed for {request.lease_seconds:g} s")
         return True
 
@@ -315,32 +277,37 @@ class Broker:
         self._house.look_again()
 
     def _free(self, request: Request) -> bool:
-        """The drive gives back its volume: first its sessions end, then what they reserved, then it goes home.
-        A cartridge that the robot never brought, or that somebody took, stays where it is."""
+        """The devices are given back: first the sessions end, then what they reserved, then the volumes go home."""
         waited = self._clock() - self._ended_at.setdefault(request.name, self._clock())
         manner = Manner.FORCE if waited > FORCE_SECONDS else Manner.HOST
-        drive, address = (
-            self._house.drives.get(request.drive or ""),
-            self._house.drive_addresses().get(request.drive or ""),
-        )
-        if drive is not None and address is not None:
-            principal = Principal.key(request.name)
-            if manner is Manner.HOST and any(nexus.principal == principal for nexus in drive.nexuses.copy()):
-                return False
+        for unit in request.units:
             try:
-                drive.forget_reservations(principal)
-                self._carry_home(request, self._inventory.element(address), manner)
+                if not self._give_back(request, unit, manner):
+                    return False
             except _TROUBLE as error:
-                self._waits[request.name] = f"the drive cannot be freed yet: {error}"
+                self._waits[request.name] = f"{unit.device} cannot be freed yet: {error}"
                 return False
         self.requests.step(request.name, request.ends_as)
-        self._ended_at.pop(request.name, None)
-        self._leases.pop(request.name, None)
-        self._waits.pop(request.name, None)
+        for kept in (self._ended_at, self._leases, self._waits):
+            kept.pop(request.name, None)
         return True
 
-    def _carry_home(self, request: Request, element: Element, manner: Manner) -> None:
-        if element.barcode is None or element.barcode != request.barcode:
+    def _give_back(self, request: Request, unit: Unit, manner: Manner) -> bool:
+        """Whether it is done; a device that is gone has nothing to be given back."""
+        device = self._house.gate_units().get(unit.device)
+        if device is None:
+            return True
+        principal = Principal.key(request.name)
+        if manner is Manner.HOST and any(nexus.principal == principal for nexus in device.nexuses.copy()):
+            return False
+        device.forget_reservations(principal)
+        if unit.volume is not None:
+            self._carry_home(unit.volume, self._inventory.element(self._house.drive_addresses()[unit.device]), manner)
+        return True
+
+    def _carry_home(self, volume: str, element: Element, manner: Manner) -> None:
+        """A cartridge that the robot never brought, or that somebody took, stays where it is."""
+        if element.barcode != volume:
             return
         home = home_of(self._inventory, element)
         if home is None:

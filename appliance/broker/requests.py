@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from sqlalchemy import Connection, delete, insert, select, update
 
 from appliance.broker.states import State, Step, after
+from scsi_targets.devices.unit.principal import Permission
 from vlib_images.library.database import schema
 from vlib_images.library.database.database import Database
 from vlib_images.library.database.errors import StateDamaged
@@ -20,6 +21,8 @@ from vlib_images.library.database.events import Event
 
 MOST_LIVE: Final = 1000
 MOST_OVER: Final = 1000  # of those that are over the newest are kept, to be looked at
+READ: Final = Permission.READ_DATA | Permission.READ_PARAMETERS | Permission.WRITE_PARAMETERS | Permission.RESERVE
+WRITE: Final = READ | Permission.WRITE_DATA
 
 _table = schema.requests
 
@@ -33,21 +36,54 @@ class NoSuchRequest(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """One logical unit that is asked for: a drive with a volume (None: a scratch one), or the device of that name,
+    which only grants show: a snapshot's, for example."""
+
+    write: bool = True
+    volume: str | None = None
+    device: str | None = None
+
+    @property
+    def permissions(self) -> Permission:
+        """What the host may do with it."""
+        return WRITE if self.write else READ
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One logical unit of a grant: the device, by its LUN behind the gate and its name, what it may be used for, and
+    the volume that it is to hold (None: it is no drive)."""
+
+    lun: int
+    device: str
+    permissions: Permission
+    volume: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For the row."""
+        return {**dataclasses.asdict(self), "permissions": self.permissions.value}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """Raises ValueError, TypeError for what to_json() does not make."""
+        return cls(**{**document, "permissions": Permission(document["permissions"])})
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """name: 16 hexadecimal digits; the grant has the same. volume: the barcode asked for; None: a scratch one.
-    drive, barcode, key_version, key_expires_at_ms: what was decided when it was placed. ends_as: what it becomes once
-    its drive is free. reason: why it ended or waits, in an operator's words."""
+    """name: 16 hexadecimal digits; the grant has the same. wanted: one or more, all of which are granted at once or
+    none. units, key_version, key_expires_at_ms: what was decided when it was placed. ends_as: what it becomes once
+    its drives are free. reason: why it ended, in an operator's words."""
 
     name: str
     number: int
     created_at_ms: int
     initiator: str
-    volume: str | None
-    write: bool
+    wanted: tuple[Wanted, ...]
     lease_seconds: float
     state: State = State.QUEUED
-    drive: str | None = None
-    barcode: str | None = None
+    units: tuple[Unit, ...] = ()
     key_version: int = 0
     key_expires_at_ms: int = 0
     ends_as: Step = Step.FREE
@@ -60,12 +96,19 @@ class Request:
 
     def to_json(self) -> dict[str, Any]:
         """For the row."""
-        return {**dataclasses.asdict(self), "state": self.state.value, "ends_as": self.ends_as.value}
+        units = [unit.to_json() for unit in self.units]
+        return {**dataclasses.asdict(self), "state": self.state.value, "ends_as": self.ends_as.value, "units": units}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """Raises ValueError, TypeError for what to_json() does not make."""
-        given = {**document, "state": State(document["state"]), "ends_as": Step(document["ends_as"])}
+        """Raises KeyError, ValueError, TypeError for what to_json() does not make."""
+        given = {
+            **document,
+            "state": State(document["state"]),
+            "ends_as": Step(document["ends_as"]),
+            "wanted": tuple(Wanted(**wanted) for wanted in document["wanted"]),
+            "units": tuple(Unit.from_json(unit) for unit in document["units"]),
+        }
         return cls(**given)
 
 
@@ -90,17 +133,15 @@ class Requests:
         except KeyError:
             raise NoSuchRequest(f"there is no request {name}; see: tapebay requests") from None
 
-    def create(self, initiator: str, volume: str | None, *, write: bool, lease_seconds: float) -> Request:
+    def create(self, initiator: str, wanted: tuple[Wanted, ...], *, lease_seconds: float) -> Request:
         """A new one, queued. Raises TooManyRequests, OSError."""
         with self._changing:
             over = [request for request in self.all() if request.state.over]
             if len(self._all) - len(over) >= MOST_LIVE:
                 raise TooManyRequests(f"{MOST_LIVE} requests are waiting or served; release some, or try again later")
             number = 1 + max((request.number for request in self._all.values()), default=0)
-            made = Request(
-                secrets.token_hex(8), number, time.time_ns() // 1_000_000, initiator, volume, write, lease_seconds
-            )
-            details = {"initiator": initiator, "volume": volume, "write": write}
+            made = Request(secrets.token_hex(8), number, time.time_ns() // 1_000_000, initiator, wanted, lease_seconds)
+            details = {"initiator": initiator, "wanted": [dataclasses.asdict(each) for each in wanted]}
             forgotten = [request.name for request in over[: max(0, len(over) + 1 - MOST_OVER)]]
             with self._database.change(Event("request made", made.name, details)) as connection:
                 connection.execute(insert(_table), [_row(made)])
@@ -124,7 +165,16 @@ class Requests:
 
 
 def _told(changes: dict[str, Any]) -> dict[str, Any]:
-    return {key: value.value if isinstance(value, Step) else value for key, value in changes.items()}
+    return {key: _plain(value) for key, value in changes.items()}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it."""
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Unit):
+        return value.to_json()
+    return value.value if isinstance(value, Step) else value
 
 
 def _put(connection: Connection, request: Request) -> None:
@@ -143,5 +193,8 @@ def _load(database: Database) -> list[Request]:
     for row in rows:
         if not schema.is_sealed(_table, row):
             raise StateDamaged(database.path, f"damaged: request {row.name} fails its checksum")
-        found.append(Request.from_json(json.loads(row.document)))
+        try:
+            found.append(Request.from_json(json.loads(row.document)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateDamaged(database.path, f"request {row.name} cannot be read: {error}") from error
     return found

@@ -9,11 +9,13 @@ from appliance.cli.tables import table
 
 
 def _one(request: dict[str, Any], _given: dict[str, Any]) -> None:
-    where = f", {request['cartridge']} in {request['drive']}" if request["drive"] else ""
     why = f" ({request['why']})" if request["why"] else ""
-    typer.echo(f"{request['request']}: {request['state']}{where}{why}")
+    typer.echo(f"{request['request']}: {request['state']}{why}")
+    for unit in request["units"]:
+        holds = f", holds {unit['cartridge']}" if unit["cartridge"] else ""
+        typer.echo(f"LUN {unit['lun']}  {unit['device']}, serial number {unit['serial_number']}{holds}")
     if (grant := request.get("grant")) is not None:
-        typer.echo(f"portal {', '.join(grant['portals'])}  target {grant['target']}  LUN {grant['lun']}")
+        typer.echo(f"portal {', '.join(grant['portals'])}  target {grant['target']}")
         typer.echo(f"user {grant['user']}\nsecret {grant['secret']}")
         typer.echo(f"mutual user {grant['mutual_user']}\nmutual secret {grant['mutual_secret']}")
 
@@ -23,12 +25,15 @@ def _renewed(renewed: dict[str, Any], _given: dict[str, Any]) -> None:
 
 
 def _list(requests: list[dict[str, Any]], _given: dict[str, Any]) -> None:
-    names = ("request", "state", "initiator", "drive", "cartridge", "why")
     table(
-        list(names),
-        [tuple(request[name] or "" for name in names) for request in requests],
+        ["request", "state", "initiator", "drives and cartridges", "why"],
+        [(each["request"], each["state"], each["initiator"], _units(each), each["why"]) for each in requests],
         empty="None; make one: tapebay request create --initiator IQN",
     )
+
+
+def _units(request: dict[str, Any]) -> str:
+    return ", ".join(" ".join(filter(None, (unit["device"], unit["cartridge"]))) for unit in request["units"])
 
 
 COMMANDS = [

@@ -17,6 +17,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.library import disks
 from appliance.library.change import change
 from appliance.library.files import LibraryFiles
+from appliance.library.offers import Offers
 from appliance.library.remotes import Remotes
 from appliance.settings.content import Content
 from appliance.settings.settings import CHANGER, DiskSettings, DriveSettings, Settings
@@ -77,6 +78,7 @@ class Library:
         self.units |= {section.name: self.make_disk(section) for section in settings.disks}
         self.remotes = Remotes(files.store)
         self.directory = CurrentDirectory(Directory(settings, self.units, self.remotes))
+        self.offers = Offers(files.store)
         self.gate = self._make_gate()
         self._show_gate()
         entrance = self.directory if self.gate is None else GatedDirectory(self.directory, self.gate)
@@ -151,10 +153,31 @@ class Library:
         """The names of the drives that are served, with their element addresses."""
         return dict(zip(self.drives, self.files.inventory.layout.drives, strict=False))  # between two steps of refit()
 
-    def drive_luns(self) -> dict[str, int]:
-        """The drives behind the gate with their LUNs there, which stay what they are."""
+    def gate_luns(self) -> dict[str, int]:
+        """What stands behind the gate by name, with its LUN there, which stays what it is: the drives, and what is
+        offered to grants alone."""
         luns = self.settings.automatic_luns()
-        return {name: luns[name] for name in self.drives if name in luns}
+        return {**self.offers.luns(), **{name: luns[name] for name in self.drives if name in luns}}
+
+    def gate_units(self) -> dict[str, Device]:
+        """The same devices themselves."""
+        return {**self.offers.units, **self.drives}
+
+    def offer(self, name: str, unit: Device) -> int:
+        """A device that grants show and no target or zone does (a snapshot's): from now on it can be asked for by its
+        name. Its LUN behind the gate, the same after a restart. Raises OSError, ValueError: the name is taken."""
+        if name in self.units:
+            raise ValueError(f"there is a device {name}")
+        lun = self.offers.add(name, unit)
+        self._show_gate()
+        return lun
+
+    def withdraw(self, name: str) -> None:
+        """What offer() began; sessions that see it lose sight of it. Whoever offered it closes it, once it has no
+        nexus any more. Raises OSError."""
+        self.offers.remove(name)
+        self._show_gate()
+        self.server.views_changed()
 
     def look_again(self) -> None:
         """Rights have changed: every session asks anew what it sees."""
@@ -215,7 +238,8 @@ class Library:
 
     def _show_gate(self) -> None:
         if self.gate is not None:
-            self.gate.show({lun: self.drives[name] for name, lun in self.drive_luns().items()})
+            units = self.gate_units()
+            self.gate.show({lun: units[name] for name, lun in self.gate_luns().items() if name in units})
 
     def _make_robot(self) -> Robot:
         addresses = self.files.inventory.layout.drives

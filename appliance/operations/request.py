@@ -14,10 +14,33 @@ from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional
 if TYPE_CHECKING:
     from appliance.broker.broker import Broker
     from appliance.broker.requests import Request as Made
+    from appliance.broker.requests import Unit as MadeUnit
+    from appliance.broker.requests import Wanted as WantedUnit
+
+MOST_UNITS = 8  # of one request
 
 Name = Annotated[
     str, Positional("REQUEST"), Field(description="What `tapebay requests` calls it: 16 digits and letters.")
 ]
+
+
+class Unit(Result):
+    """One logical unit of a request that has its devices. permissions: what the host may do with it. cartridge: the
+    volume that the drive is to hold; none: it is no drive. serial_number: as the unit tells it (INQUIRY, page 80h)."""
+
+    lun: int
+    device: str
+    serial_number: str | None
+    permissions: list[str]
+    cartridge: str | None
+
+
+class Wanted(Result):
+    """One of what was asked for: a drive with that volume (none: a blank one), or that device."""
+
+    write: bool
+    volume: str | None
+    device: str | None
 
 
 class Grant(Result):
@@ -25,7 +48,6 @@ class Grant(Result):
 
     portals: list[str]
     target: str
-    lun: int
     user: str = Field(description="The CHAP name.")
     secret: str = Field(repr=False)
     mutual_user: str
@@ -39,10 +61,8 @@ class Request(Result):
     request: str
     state: str
     initiator: str
-    volume: str | None = Field(description="What was asked for; none: a scratch volume.")
-    write: bool
-    drive: str | None
-    cartridge: str | None
+    wanted: list[Wanted]
+    units: list[Unit]
     created_at_ms: int
     lease_seconds_left: float | None
     why: str
@@ -56,7 +76,16 @@ class RequestWithGrant(Request):
 
 class Create(Parameters):
     initiator: Annotated[str, Field(description="The iSCSI name of the host that will log in.")]
-    volume: Annotated[str | None, Field(description="The barcode of a cartridge; by default a blank one.")] = None
+    volume: Annotated[
+        list[str], Field(max_length=MOST_UNITS, description="The barcode of a cartridge; a drive for each.")
+    ] = []
+    scratch: Annotated[
+        int | None,
+        Field(ge=0, le=MOST_UNITS, description="So many drives with blank cartridges; 1 where nothing is named."),
+    ] = None
+    device: Annotated[
+        list[str], Field(max_length=MOST_UNITS, description="A device that only grants show, a snapshot's; read only.")
+    ] = []
     read_only: Annotated[bool, Field(description="The host will not write.")] = False
     lease_seconds: Annotated[
         float, Field(ge=10, le=86400, description="The drive is freed when the grant is not renewed for so long.")
@@ -76,15 +105,13 @@ class Renewed(Result):
 
 @verb("request.create", Scope.OPERATE)
 def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
-    """Ask for a drive with a volume, for one host; watch it with `request show`."""
+    """Ask for drives with volumes, for one host; watch it with `request show`. It gets all that it asks for, or waits
+    for all of it."""
     initiator = _initiator(parameters.initiator)
-    if parameters.volume is None and parameters.read_only:
-        raise OperatorError(Failure.USAGE, "a blank cartridge has nothing to be read; name a volume to read")
+    wanted = _wanted(parameters)
     broker = _broker(context)
     with _told():
-        made = broker.ask(
-            initiator, parameters.volume, write=not parameters.read_only, lease_seconds=parameters.lease_seconds
-        )
+        made = broker.ask(initiator, wanted, lease_seconds=parameters.lease_seconds)
     return _with_grant(context, broker, made)
 
 
@@ -92,7 +119,7 @@ def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
 def list_(context: OnLibrary, parameters: Nothing) -> list[Request]:
     """List the requests: those that wait, those that have a drive, and the latest that are over."""
     broker = _broker(context)
-    return [Request.model_validate(_facts(broker, made)) for made in broker.requests.all()]
+    return [Request.model_validate(_facts(context, broker, made)) for made in broker.requests.all()]
 
 
 @verb("request.show", Scope.OPERATE)
@@ -146,17 +173,33 @@ def _initiator(name: str) -> str:
         raise OperatorError(Failure.USAGE, f"--initiator: {error}") from None
 
 
+def _wanted(parameters: Create) -> tuple[WantedUnit, ...]:
+    from appliance.broker.requests import Wanted as WantedUnit
+
+    write, scratch = not parameters.read_only, parameters.scratch
+    if scratch is None:
+        scratch = 0 if parameters.volume or parameters.device else 1
+    if scratch and not write:
+        raise OperatorError(Failure.USAGE, "a blank cartridge has nothing to be read; name a volume to read")
+    volumes = [WantedUnit(write, volume) for volume in [*parameters.volume, *[None] * scratch]]
+    wanted = (*volumes, *(WantedUnit(False, None, device) for device in parameters.device))
+    if not 0 < len(wanted) <= MOST_UNITS:
+        raise OperatorError(Failure.USAGE, f"a request is for 1 to {MOST_UNITS} devices, not {len(wanted)}")
+    return wanted
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """What the broker refuses, in an operator's terms."""
+    from appliance.broker.broker import NeverGranted, NoSuchDevice
     from appliance.broker.requests import NoSuchRequest, TooManyRequests
     from appliance.broker.states import NotNow
 
     try:
         yield
-    except NoSuchRequest as error:
+    except (NoSuchRequest, NoSuchDevice) as error:
         raise OperatorError(Failure.NOT_FOUND, str(error)) from None
-    except (NotNow, TooManyRequests) as error:
+    except (NotNow, TooManyRequests, NeverGranted) as error:
         raise OperatorError(Failure.REFUSED, str(error)) from None
 
 
@@ -175,38 +218,46 @@ def _end(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) 
     broker, step = _broker(context), Step[ends_as]
     with _told():
         made = broker.end(parameters.request, step, reason)
-    context.log.info("request ended by the operator", request=made.name, how=reason, drive=made.drive)
-    return Request.model_validate(_facts(broker, made))
+    context.log.info("request ended by the operator", request=made.name, how=reason)
+    return Request.model_validate(_facts(context, broker, made))
 
 
-def _facts(broker: Broker, made: Made) -> dict[str, object]:
+def _facts(context: OnLibrary, broker: Broker, made: Made) -> dict[str, object]:
     return {
         "request": made.name,
         "state": made.state.value,
         "initiator": made.initiator,
-        "volume": made.volume,
-        "write": made.write,
-        "drive": made.drive,
-        "cartridge": made.barcode,
+        "wanted": made.wanted,
+        "units": [_unit(context, unit) for unit in made.units],
         "created_at_ms": made.created_at_ms,
         "lease_seconds_left": broker.lease_left(made),
         "why": broker.why(made),
     }
 
 
+def _unit(context: OnLibrary, unit: MadeUnit) -> Unit:
+    device = context.library.gate_units().get(unit.device)
+    return Unit(
+        lun=unit.lun,
+        device=unit.device,
+        serial_number=None if device is None else device.identity.serial_number,
+        permissions=[str(permission.name).lower().replace("_", " ") for permission in unit.permissions],
+        cartridge=unit.volume,
+    )
+
+
 def _with_grant(context: OnLibrary, broker: Broker, made: Made) -> RequestWithGrant:
     key = broker.key(made)
     grant = None
-    if key is not None and made.drive is not None and context.library.gate is not None:
+    if key is not None and context.library.gate is not None:
         target = context.library.gate.target_name
         grant = Grant(
             portals=context.library.bound,
             target=target,
-            lun=context.library.drive_luns()[made.drive],
             user=key.name,
             secret=key.secret,
             mutual_user=target,
             mutual_secret=key.mutual_secret,
             expires_at_ms=made.key_expires_at_ms,
         )
-    return RequestWithGrant.model_validate({**_facts(broker, made), "grant": grant})
+    return RequestWithGrant.model_validate({**_facts(context, broker, made), "grant": grant})

@@ -3,23 +3,34 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from appliance.broker.requests import MOST_OVER, NoSuchRequest, Requests
+from appliance.broker.requests import MOST_OVER, READ, WRITE, NoSuchRequest, Requests, Unit, Wanted
+from appliance.broker.selection import matched
 from appliance.broker.states import TRANSITIONS, NotNow, State, Step, after
 from appliance.failures import Failure, OperatorError
+from appliance.library.library import Library
 from appliance.operations import setup
+from appliance.settings import config_file
 from datamover.initiator import Credentials, InitiatorError, InitiatorSession, Result
+from scsi_targets.devices.disk.block_device import BlockDevice
+from scsi_targets.devices.unit.identity import Identity
 from tests.support import packages
 from tests.support.database import new_database, open_again
+from tests.support.scsi import read_10, write_10
 from tests.unit.appliance.daemon_process import Daemon
+from tests.unit.appliance.test_live_changes import luns
+from vlib_images.cartridge.medium import MEDIA
+from vlib_images.disk.memory import MemoryImage
 from vlib_images.library.database import events
 
 GATE = "iqn.2026-11.io.tapebay:gate"
-HOST = "iqn.1993-08.org.debian:host"
+HOST, OTHER = "iqn.1993-08.org.debian:host", "iqn.1993-08.org.debian:other"
+SCRATCH = (Wanted(),)
 WRITE_BLOCK = bytes([0x0A, 0, 0, 2, 0, 0])  # WRITE(6), 512 bytes
 REWIND, READ_BLOCK = bytes([1, 0, 0, 0, 0, 0]), bytes([8, 0, 0, 2, 0, 0])
 READY = bytes(6)
@@ -42,9 +53,10 @@ def test_every_state_is_reached_and_none_is_a_dead_end() -> None:
 def test_each_step_is_kept_with_its_event(tmp_path: Path) -> None:
     database = new_database(tmp_path)
     requests = Requests(database)
-    made = requests.create(HOST, None, write=True, lease_seconds=60)
+    made = requests.create(HOST, SCRATCH, lease_seconds=60)
     requests.step(made.name, Step.WARRANT)
-    placed = requests.step(made.name, Step.PLACE, drive="drive0", barcode="A00001L6", key_expires_at_ms=5)
+    units = (Unit(1, "drive0", WRITE, "A00001L6"), Unit(128, "disk0@1", READ))
+    placed = requests.step(made.name, Step.PLACE, units=units, key_expires_at_ms=5)
     with pytest.raises(NotNow):
         requests.step(made.name, Step.FREE)
     with pytest.raises(NoSuchRequest):
@@ -58,8 +70,17 @@ def test_each_step_is_kept_with_its_event(tmp_path: Path) -> None:
 def test_those_that_are_over_do_not_pile_up(tmp_path: Path) -> None:
     requests = Requests(new_database(tmp_path))
     for _ in range(MOST_OVER + 5):
-        requests.step(requests.create(HOST, None, write=True, lease_seconds=60).name, Step.CANCEL)
+        requests.step(requests.create(HOST, SCRATCH, lease_seconds=60).name, Step.CANCEL)
     assert len(requests.all()) == len(Requests(open_again(tmp_path)).all()) == MOST_OVER
+
+
+def test_devices_are_matched_so_that_everything_wanted_has_one() -> None:
+    assert matched([["a", "b"], ["a"]]) == ["b", "a"]
+    assert matched([["a", "b"], ["a", "b"], ["b", "c"]]) == ["a", "b", "c"]
+    assert matched([["a"], ["a"]]) is None
+    assert matched([["a", "b"], ["b", "c"], ["c", "a"], ["a", "b", "c"]]) is None
+    crowded = matched([["a", "b", "c", "d"]] * 3 + [["a"]])
+    assert crowded is not None and sorted(crowded) == ["a", "b", "c", "d"] and crowded[3] == "a"
 
 
 # ---- the whole way ---------------------------------------------------------------------------------------------------
@@ -88,6 +109,22 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     assert not [line for line in daemon.log if line.get("level") == "error"], daemon.log
 
 
+@contextmanager
+def serving(directory: Path) -> Iterator[Library]:
+    """A library in this process."""
+    served = Library.open(config_file.load(directory / "tapebay.toml"))
+    try:
+        served.start()
+        files = served.files
+        files.cartridges.create_all({f"A0000{number}L6": MEDIA["LTO-6"] for number in (1, 2)}, None)
+        for _ in served.robot.add_all([(f"A0000{n}L6", files.inventory.layout.storage[n - 1]) for n in (1, 2)]):
+            pass
+        yield served
+    finally:
+        served.stop()
+        served.close()
+
+
 def eventually(condition: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + 30
     while not (found := condition()):
@@ -106,6 +143,10 @@ def granted(daemon: Daemon, **options: Any) -> dict[str, Any]:
     eventually(lambda: state(daemon, made["request"]) == "granted")
     found: dict[str, Any] = daemon.call("request.show", request=made["request"])
     return found
+
+
+def holds(request: dict[str, Any]) -> list[tuple[str, str | None]]:
+    return [(unit["device"], unit["cartridge"]) for unit in request["units"]]
 
 
 def over(daemon: Daemon, request: str) -> dict[str, Any]:
@@ -129,7 +170,7 @@ def command(session: InitiatorSession, lun: int, cdb: bytes, data: bytes | None 
 
 def test_a_drive_with_a_blank_volume_and_back(daemon: Daemon) -> None:
     request = granted(daemon)
-    assert (request["drive"], request["cartridge"]) == ("drive0", "A00001L6")
+    assert holds(request) == [("drive0", "A00001L6")]
     with login(request["grant"]) as session:
         assert command(session, 1, READY).status == 0
         assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
@@ -141,18 +182,67 @@ def test_a_drive_with_a_blank_volume_and_back(daemon: Daemon) -> None:
     with pytest.raises(InitiatorError):
         login(request["grant"])
     assert {row["barcode"]: row["place"] for row in daemon.call("cartridge.list")}["A00001L6"] == "slot:1"
-    again = granted(daemon, volume="A00001L6", read_only=True)
+    again = granted(daemon, volume=["A00001L6"], read_only=True)
     with login(again["grant"]) as session:
         result = command(session, 1, READ_BLOCK, None, 512)
         assert (result.status, bytes(result.data)) == (0, b"t" * 512)
         refused = command(session, 1, WRITE_BLOCK, b"u" * 512)
         assert (refused.status, refused.sense[2] & 0xF, refused.sense[12], refused.sense[13]) == (2, 5, 0x20, 2)
-    assert granted(daemon)["cartridge"] == "A00002L6"  # the other one is not blank any more
+    assert holds(granted(daemon))[0][1] == "A00002L6"  # the other one is not blank any more
+
+
+def test_several_drives_in_one_request_are_had_together_or_not_at_all(daemon: Daemon) -> None:
+    first = granted(daemon)
+    both = daemon.call("request.create", initiator=HOST, volume=["A00002L6"], scratch=1)["request"]
+    assert eventually(lambda: daemon.call("request.show", request=both)["why"])
+    assert holds(daemon.call("request.show", request=both)) == []  # the drive that is free is not kept for it
+    daemon.call("grant.release", request=first["request"])
+    eventually(lambda: state(daemon, both) == "granted")
+    request = daemon.call("request.show", request=both)
+    assert sorted(holds(request)) == [("drive0", "A00002L6"), ("drive1", "A00001L6")]
+    with login(request["grant"]) as session:
+        assert [command(session, lun, READY).status for lun in (1, 2)] == [0, 0]
+        for lun in (1, 2):
+            assert command(session, lun, WRITE_BLOCK, b"t" * 512).status == 0
+    daemon.call("grant.release", request=both)
+    assert over(daemon, both)["state"] == "done"
+    places = {row["barcode"]: row["place"] for row in daemon.call("cartridge.list")}
+    assert places == {"A00001L6": "slot:1", "A00002L6": "slot:2"}
+
+
+def test_a_device_that_only_grants_show(tmp_path: Path) -> None:
+    directory = library(tmp_path)
+    with serving(directory) as served:
+        disk = BlockDevice(Identity("TAPEBAY", "SNAPSHOT", "0100", "SNAP0001"), MemoryImage(1 << 20), read_only=True)
+        lun = served.offer("disk0@monday", disk)
+        with pytest.raises(ValueError, match="there is a device"):
+            served.offer("disk0@monday", disk)
+        broker = served.broker
+        assert broker is not None and served.gate is not None
+        wanted = (Wanted(write=False, device="disk0@monday"), Wanted())
+        made = broker.ask(HOST, wanted, lease_seconds=60)
+        with InitiatorSession(served.bound[0], served.settings.targets[0].iqn, initiator_name=HOST) as session:
+            assert lun not in luns(session)
+        eventually(lambda: broker.requests.get(made.name).state is State.GRANTED)
+        key = broker.key(broker.requests.get(made.name))
+        assert key is not None
+        grant = {"user": key.name, "secret": key.secret, "mutual_user": GATE, "mutual_secret": key.mutual_secret}
+        with login({**grant, "portals": served.bound}) as session:
+            assert luns(session) == [1, lun]
+            assert command(session, lun, read_10(0, 1), None, 512).data == bytes(512)
+            assert command(session, lun, write_10(0, 1), bytes(512)).sense[2:14:10] == bytes([5, 0x20])
+            second = broker.ask(OTHER, wanted[:1], lease_seconds=60)  # it is read by both
+            eventually(lambda: broker.requests.get(second.name).state is State.GRANTED)
+            served.withdraw("disk0@monday")
+            eventually(lambda: luns(session) == [1])
+        broker.end(made.name, Step.FREE, "released")
+        eventually(lambda: broker.requests.get(made.name).state is State.DONE)
+        disk.close()
 
 
 def test_whoever_comes_later_waits_and_is_told_why(daemon: Daemon) -> None:
-    first = granted(daemon, volume="A00001L6")
-    second = daemon.call("request.create", initiator=HOST, volume="A00001L6")["request"]
+    first = granted(daemon, volume=["A00001L6"])
+    second = daemon.call("request.create", initiator=HOST, volume=["A00001L6"])["request"]
     waiting = eventually(lambda: daemon.call("request.show", request=second)["why"])
     assert waiting == "cartridge A00001L6 is granted to somebody else"
     daemon.call("grant.release", request=first["request"])
@@ -188,9 +278,13 @@ def test_a_grant_that_is_not_renewed_gives_its_drive_back(daemon: Daemon) -> Non
 
 REFUSED: list[tuple[str, dict[str, Any], Failure]] = [
     ("request.create", {"initiator": "nobody"}, Failure.USAGE),
-    ("request.create", {"initiator": HOST, "volume": "ZZZ001L6"}, Failure.NOT_FOUND),
+    ("request.create", {"initiator": HOST, "volume": ["ZZZ001L6"]}, Failure.NOT_FOUND),
     ("request.create", {"initiator": HOST, "read_only": True}, Failure.USAGE),
     ("request.create", {"initiator": HOST, "lease_seconds": 0}, Failure.USAGE),
+    ("request.create", {"initiator": HOST, "volume": ["A00001L6", "A00001L6"]}, Failure.REFUSED),
+    ("request.create", {"initiator": HOST, "scratch": 3}, Failure.REFUSED),
+    ("request.create", {"initiator": HOST, "scratch": 0}, Failure.USAGE),
+    ("request.create", {"initiator": HOST, "device": ["drive7"]}, Failure.NOT_FOUND),
     ("request.show", {"request": "0"}, Failure.NOT_FOUND),
     ("grant.release", {"request": "0"}, Failure.NOT_FOUND),
 ]

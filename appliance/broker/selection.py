@@ -1,0 +1,154 @@
+"""Which volumes and which devices a request gets: all that it asks for, in one decision, or nothing and why.
+
+No clock, no thread, and nothing is changed here. A scratch volume is a blank cartridge in a storage slot, so nothing is
+ever overwritten unasked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from appliance.broker.requests import Request, Unit, Wanted
+from scsi_targets.devices.unit.principal import Permission
+from vlib_images.cartridge.medium import MEDIA, can_read, can_write
+from vlib_images.library.elements import Element, ElementType
+from vlib_images.library.inventory import Inventory
+
+if TYPE_CHECKING:
+    from scsi_targets.devices.tape.tape_drive import TapeDrive
+
+
+class Stock(Protocol):
+    """What there is to choose from."""
+
+    drives: dict[str, TapeDrive]
+
+    def drive_addresses(self) -> dict[str, int]:
+        """The drives by name, with their element addresses."""
+
+    def gate_luns(self) -> dict[str, int]:
+        """What stands behind the gate by name, with its LUN there: drives, and devices that only grants show."""
+
+    def describe(self, barcode: str, /) -> dict[str, object]:
+        """What the cartridge store tells of a cartridge."""
+
+
+class Selection:
+    """For one decision: what is held by others is looked up once."""
+
+    def __init__(self, stock: Stock, inventory: Inventory, requests: Iterable[Request]) -> None:
+        self._stock, self._inventory = stock, inventory
+        held = [(request, unit) for request in requests if request.state.holds for unit in request.units]
+        self._volumes = {unit.volume for _, unit in held}
+        self._taken = {unit.device for _, unit in held}
+        self._written = {unit.device for _, unit in held if Permission.WRITE_DATA in unit.permissions}
+        self._free = [name for name in stock.drive_addresses() if name not in self._taken]
+
+    def choose(self, wanted: Sequence[Wanted]) -> tuple[Unit, ...] | str:
+        """The units in the order of what is wanted; or why there is nothing to be chosen now."""
+        options = []
+        for each in wanted:
+            found = self._options(each)
+            if isinstance(found, str):
+                return found
+            options.append(found)
+        devices = matched(options)
+        if devices is None:
+            return f"no {len(wanted)} drives that fit are free at once"
+        return self._units(wanted, devices)
+
+    def _units(self, wanted: Sequence[Wanted], devices: Sequence[str]) -> tuple[Unit, ...] | str:
+        luns, units = self._stock.gate_luns(), list[Unit]()
+        for each, device in zip(wanted, devices, strict=True):
+            volume = each.volume
+            if volume is None and each.device is None:
+                volume = self._blank_for(device, {*self._volumes, *(unit.volume for unit in units)})
+                if volume is None:
+                    return "no blank cartridge that fits a free drive is in a storage slot"
+            units.append(Unit(luns[device], device, each.permissions, volume))
+        return tuple(units)
+
+    def _options(self, wanted: Wanted) -> list[str] | str:
+        """The devices that one of those wanted could be, or why there is none."""
+        if wanted.device is not None:
+            return self._device(wanted.device, write=wanted.write)
+        if wanted.volume is not None:
+            return self._drives_for(wanted.volume, write=wanted.write)
+        empty = self._empty()
+        if not empty:
+            return "no drive is free"
+        able = [name for name in empty if self._blank_for(name, self._volumes) is not None]
+        return able or "no blank cartridge that fits a free drive is in a storage slot"
+
+    def _device(self, name: str, *, write: bool) -> list[str] | str:
+        if name not in self._stock.gate_luns():
+            return f"there is no device {name} just now"
+        if name in (self._taken if write else self._written):
+            return f"{name} is granted to somebody else"
+        return [name]
+
+    def _drives_for(self, volume: str, *, write: bool) -> list[str] | str:
+        if volume in self._volumes:
+            return f"cartridge {volume} is granted to somebody else"
+        element = self._inventory.find(volume) if volume in self._inventory else None
+        if element is None:
+            return f"cartridge {volume} is not in the library"
+        if element.type is ElementType.DRIVE:
+            return self._drive_that_holds(element, volume)
+        suitable = [name for name in self._empty() if self._fits(name, volume, write=write)]
+        return suitable or "no drive that fits is free"
+
+    def _drive_that_holds(self, element: Element, barcode: str) -> list[str] | str:
+        names = {address: name for name, address in self._stock.drive_addresses().items()}
+        name = names.get(element.address)
+        if name is None or name not in self._free:
+            return f"cartridge {barcode} is in use in drive {element.index}"
+        if (reason := self._stock.drives[name].in_use()) is not None:
+            return f"cartridge {barcode} is in use in drive {element.index}: {reason}"
+        return [name]
+
+    def _empty(self) -> list[str]:
+        addresses = self._stock.drive_addresses()
+        return [name for name in self._free if self._inventory.element(addresses[name]).barcode is None]
+
+    def _blank_for(self, drive: str, taken: Iterable[str | None]) -> str | None:
+        """The first blank cartridge in a storage slot that a drive can write."""
+        for element in self._inventory.elements(ElementType.STORAGE):
+            barcode = element.barcode
+            if barcode is None or barcode in taken or not is_blank(self._stock.describe(barcode)):
+                continue
+            if self._fits(drive, barcode, write=True):
+                return barcode
+        return None
+
+    def _fits(self, drive: str, barcode: str, *, write: bool) -> bool:
+        medium = MEDIA.get(str(self._stock.describe(barcode)["medium"]))
+        generation = self._stock.drives[drive].model.generation
+        return medium is not None and (can_write if write else can_read)(generation, medium)
+
+
+def is_blank(told: Mapping[str, object]) -> bool:
+    """Whether a cartridge, as the store describes it, may be taken as a scratch one."""
+    return not (told["problem"] or told["used_bytes"] or told["worm"] or told["write_protected"])
+
+
+def matched(options: Sequence[Sequence[str]]) -> list[str] | None:
+    """One device for each of the options, no device twice, the first that is free before others; None: there is no such
+    choice. A device that was given is given to another when its first owner can have a different one (augmenting
+    paths)."""
+    owners: dict[str, int] = {}
+
+    def place(number: int, seen: set[str]) -> bool:
+        for device in sorted(options[number], key=owners.__contains__):
+            if device in seen:
+                continue
+            seen.add(device)
+            if device not in owners or place(owners[device], seen):
+                owners[device] = number
+                return True
+        return False
+
+    if not all(place(number, set()) for number in range(len(options))):
+        return None
+    return sorted(owners, key=owners.__getitem__)
