@@ -105,8 +105,9 @@ class Renewed(Result):
 
 @verb("request.create", Scope.OPERATE)
 def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
-    """Ask for drives with volumes, for one host; watch it with `request show`. It gets all that it asks for, or waits
-    for all of it."""
+    """Ask for drives with volumes, for one host; watch it with `request show`.
+
+    The host gets all that it asks for at once, or waits for all of it."""
     initiator = _initiator(parameters.initiator)
     wanted = _wanted(parameters)
     broker = _broker(context)
