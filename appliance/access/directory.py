@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Protocol
 
+from appliance.access.accounts import Accounts
+from appliance.access.names import Names
 from appliance.access.zones import Access, Seen, view_for
-from appliance.settings.settings import ChapAccount, PortalSettings, Settings, TargetSettings
+from appliance.settings.settings import PortalSettings, Settings
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.devices.unit.view import View
@@ -38,10 +39,12 @@ class Directory:
         self, settings: Settings, units: Mapping[str, LogicalUnit], remotes: RemoteUnits | None = None
     ) -> None:
         self._remotes = remotes
-        self._settings = settings
         self._units = units
-        self._sections = {section.iqn: section for section in settings.targets}
-        self._chap = settings.chap
+        self._admitted = {
+            section.iqn: Names((name.lower(), 0) for name in section.initiators) for section in settings.targets
+        }
+        self._accounts = Accounts(settings.chap.accounts)
+        self._prove_for_discovery = settings.chap.discovery
         self._zones = settings.zones
         self._access = {
             section.iqn: Access.of(settings.zones, settings.lun_map(section)) for section in settings.targets
@@ -53,26 +56,26 @@ class Directory:
         its initiator may log in to with some account."""
         return [
             iqn
-            for iqn, section in self._sections.items()
-            if _admits(section, who.initiator_name)
+            for iqn, admitted in self._admitted.items()
+            if who.initiator_name in admitted
             and any(self._shows(replace(who, target_name=iqn), principal) for principal in self._principals(who, iqn))
         ]
 
     def portals(self, target_name: str) -> list[Portal]:
-        self._section(target_name)
+        self._admitted_to(target_name)
         return self.all_portals
 
     def authentication(self, who: Who) -> bool:
-        if not self._chap.accounts or (who.target_name is None and not self._chap.discovery):
+        if not self._accounts or (who.target_name is None and not self._prove_for_discovery):
             return False
-        if any(_concerns(account, who.initiator_name, who.target_name) for account in self._chap.accounts):
+        if any(self._accounts.concerning(who.initiator_name, who.target_name)):
             return True
         if self._is_known_by_name(who.initiator_name):
             return False
         raise Forbidden(f"no CHAP account for {who.initiator_name} with {who.target_name or 'discovery'}")
 
     def credentials(self, who: Who, username: str) -> ChapCredentials | None:
-        account = self._account(who, username)
+        account = self._accounts.of_user(username, who.initiator_name, who.target_name)
         if account is None:
             return None
         mutual = account.mutual_secret.get_secret_value() if account.mutual_secret else None
@@ -94,7 +97,7 @@ class Directory:
         """Who a session is that wants to log in to a target, and what it sees there. Raises NotFound, Forbidden."""
         target_name = who.target_name
         assert target_name is not None  # a discovery session sees nothing
-        if not _admits(self._section(target_name), who.initiator_name):
+        if who.initiator_name not in self._admitted_to(target_name):
             raise Forbidden(f"{who.initiator_name} is not among the initiators of {target_name}")
         principal = self._proved(who)
         seen = view_for(self._access[target_name], principal, who.portal, who.peer)
@@ -109,7 +112,8 @@ class Directory:
         if who.account is None:
             must_prove = self.authentication(who)
         else:
-            must_prove = bool(self._chap.accounts) and self._account(who, who.account) is None
+            proved = self._accounts.of_user(who.account, who.initiator_name, who.target_name)
+            must_prove = bool(self._accounts) and proved is None
         if must_prove:
             raise Forbidden(f"{who.initiator_name} has not proved an account for {who.target_name}")
         return Principal.initiator(who.initiator_name) if who.account is None else Principal.account(who.account)
@@ -125,34 +129,24 @@ class Directory:
 
     def accounts_for(self, initiator_name: str, target_name: str) -> list[str]:
         """The users that an initiator may prove to be at a target."""
-        accounts = (a for a in self._chap.accounts if _concerns(a, initiator_name, target_name))
+        accounts = self._accounts.concerning(initiator_name, target_name)
         return list(dict.fromkeys(account.user for account in accounts))
 
     def _principals(self, who: Who, target_name: str) -> Iterator[Principal]:
         """Who CHAP would let this session be at a target: with the secret that it proved, or with any if it was asked
         for none."""
-        accounts = [a for a in self._chap.accounts if _concerns(a, who.initiator_name, target_name)]
-        if not accounts and (not self._chap.accounts or self._is_known_by_name(who.initiator_name)):
+        accounts = list(self._accounts.concerning(who.initiator_name, target_name))
+        if not accounts and (not self._accounts or self._is_known_by_name(who.initiator_name)):
             yield Principal.initiator(who.initiator_name)
         elif who.account is not None:
-            proved = self._account(who, who.account)
+            proved = self._accounts.of_user(who.account, who.initiator_name, who.target_name)
             accounts = [a for a in accounts if proved and (a.user, a.secret) == (proved.user, proved.secret)]
         yield from (Principal.account(account.user) for account in accounts)
 
-    def _account(self, who: Who, username: str) -> ChapAccount | None:
-        """The first account of that user for this initiator and target."""
-        return next(
-            (
-                account
-                for account in self._chap.accounts
-                if account.user == username and _concerns(account, who.initiator_name, who.target_name)
-            ),
-            None,
-        )
-
-    def _section(self, target_name: str) -> TargetSettings:
+    def _admitted_to(self, target_name: str) -> Names:
+        """The initiators that a target admits. Raises NotFound."""
         try:
-            return self._sections[target_name]
+            return self._admitted[target_name]
         except KeyError:
             raise NotFound(f"there is no target {target_name}") from None
 
@@ -185,13 +179,3 @@ class CurrentDirectory:
 
     def open(self, who: Who) -> View:
         return self._current.open(who)
-
-
-def _admits(section: TargetSettings, initiator_name: str) -> bool:
-    return any(fnmatchcase(initiator_name, pattern.lower()) for pattern in section.initiators)
-
-
-def _concerns(account: ChapAccount, initiator_name: str, target_name: str | None) -> bool:
-    return fnmatchcase(initiator_name, account.initiator.lower()) and (
-        target_name is None or fnmatchcase(target_name, account.target.lower())
-    )

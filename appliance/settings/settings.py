@@ -5,6 +5,7 @@ docs/configuration.md explains them to operators; appliance/template.py writes t
 
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
@@ -365,12 +366,14 @@ class Settings(Section):
         A disk's own `lun` comes first, then what a device has already; the others fill the free numbers in that order.
         """
         luns = {disk.name: disk.lun for disk in self.disks if disk.lun is not None}
+        names, taken = self.device_names(), set(luns.values())
+        known = set(names)
         for name, lun in self._luns.items():
-            if name in self.device_names() and name not in luns and lun not in luns.values():
+            if name in known and name not in luns and lun not in taken:
                 luns[name] = lun
-        taken = set(luns.values())
+                taken.add(lun)
         free = (lun for lun in range(16384) if lun not in taken)
-        for name in self.device_names():
+        for name in names:
             if name not in luns:
                 luns[name] = next(free)
         return dict(sorted(luns.items(), key=itemgetter(1)))
@@ -401,9 +404,10 @@ def _repeated(settings: Settings) -> list[str]:
         "LUN": [disk.lun for disk in settings.disks if disk.lun is not None],
     }
     return [
-        f"{what} {value!r} is given {values.count(value)} times; each must be different"
+        f"{what} {value!r} is given {count} times; each must be different"
         for what, values in lists.items()
-        for value in sorted({value for value in values if values.count(value) > 1})
+        for value, count in sorted(Counter(values).items())
+        if count > 1
     ]
 
 

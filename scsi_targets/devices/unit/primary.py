@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, ClassVar
 
 from scsi_targets.devices.unit import task as status
@@ -183,8 +184,9 @@ def report_luns(luns: list[int], cdb: spc.ReportLuns) -> Response:
 PERIPHERAL_DEVICE, FLAT_SPACE = 0b00, 0b01
 
 
+@cache
 def encode_lun(lun: int) -> bytes:
-    """A single-level LUN: peripheral device addressing to 255, flat space above (SAM-5 4.7.7)."""
+    """A single-level LUN: peripheral device addressing to 255, flat space above (SAM-5 4.7.7). There are 16384."""
     method = PERIPHERAL_DEVICE if lun < 256 else FLAT_SPACE
     return spc.SingleLevelLun.encode(address_method=method, logical_unit_number=lun)
 

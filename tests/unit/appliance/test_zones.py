@@ -1,12 +1,13 @@
 """Zones: who sees what, decided by one pure function, and what the directory makes of it."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.access.directory import Directory
-from appliance.access.zones import Access, view_for
+from appliance.access.zones import MAXIMUM_REMEMBERED, Access, view_for
 from appliance.settings import config_file
 from appliance.settings.advice import advice_on
 from appliance.settings.config_file import ConfigError
@@ -245,3 +246,62 @@ def test_advice_on_zones() -> None:
     public = BASE.replace("127.0.0.1", "0.0.0.0")
     assert "no zones: every account sees every device" in advice(public + ACCOUNTS)
     assert "whoever reaches it may be in zone first or second" in advice(public + ZONES)
+
+
+# ---- what is remembered of answers -----------------------------------------------------------------------------------
+
+
+def test_an_answer_that_is_remembered_is_nobody_elses() -> None:
+    """What decides it is in its key: who, from which address, by which portal group."""
+    both = access(
+        {"initiators": [ALICE], "devices": ["drive0"], "networks": ["192.0.2.0/24"]},
+        {"initiators": [ALICE], "devices": ["drive1"], "portal_groups": [2]},
+        {"accounts": [ALICE], "devices": ["disk"]},
+    )
+    asked = [
+        (Principal.initiator(ALICE), PORTAL, "192.0.2.1", {1: "drive0"}),
+        (Principal.initiator(ALICE), PORTAL, "198.51.100.1", {}),
+        (Principal.initiator(ALICE), Portal("127.0.0.1", 3261, 2), "192.0.2.1", {1: "drive0", 2: "drive1"}),
+        (Principal.initiator(ALICE), Portal("127.0.0.1", 3261, 2), "198.51.100.1", {2: "drive1"}),
+        (Principal.account(ALICE), PORTAL, "192.0.2.1", {7: "disk"}),
+        (Principal.initiator(BOB), PORTAL, "192.0.2.1", {}),
+    ]
+    for _ in range(2):
+        for principal, portal, peer, luns in asked:
+            assert view_for(both, principal, portal, peer).luns == luns
+    assert len(both.remembered) == len(asked)
+
+
+def test_names_that_nobody_knows_are_not_remembered_without_bound() -> None:
+    hers = access({"initiators": [ALICE], "devices": ["drive0"]})
+    for number in range(MAXIMUM_REMEMBERED + 10):
+        assert not view_for(hers, Principal.initiator(f"iqn.2026-11.test:{number}"), PORTAL, "").luns
+    assert len(hers.remembered) <= MAXIMUM_REMEMBERED
+    assert view_for(hers, Principal.initiator(ALICE), PORTAL, "").luns == {1: "drive0"}
+
+
+@pytest.mark.parametrize("many", [2, 500])
+def test_a_login_costs_no_more_where_there_are_many_zones_and_accounts(many: int) -> None:
+    """How many Python functions one that has logged in before passes: a figure that no load disturbs."""
+    names = [f"iqn.1993-08.org.debian:{number}" for number in range(many)]
+    accounts = "".join(
+        f'[[chap.accounts]]\nuser = "user{number}"\ninitiator = "{name}"\nsecret = "secret of {number:04}"\n'
+        for number, name in enumerate(names)
+    )
+    settings = config_file.parse(Path("tapebay.toml"), BASE + accounts)
+    users = [f"user{number}" for number in range(many)]
+    zones = [ZoneSettings(name=f"z{number}", accounts=users, devices=["drive0"]) for number in range(many)]
+    directory = Directory(settings.model_copy(update={"zones": zones}), {})
+    called: list[str] = []
+
+    def log_in() -> None:
+        given = Who(names[1], bytes(6), IQN, PORTAL, "192.0.2.1", "user1")
+        assert directory.authentication(given) and directory.credentials(given, "user1") and directory.open(given)
+
+    log_in()
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_qualname) if event == "call" else None)
+    try:
+        log_in()
+    finally:
+        sys.setprofile(None)
+    assert len(called) < 100

@@ -71,22 +71,22 @@ def _read(connection: Connection, database: Database, name: str) -> Iterator[tup
 def _write(
     connection: Connection, name: str, before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]
 ) -> None:
+    """Touches only what differs: sealing costs more than comparing, and a change is mostly of one row of many."""
     table = TABLES[name]
-    old, new = _sealed(name, before), _sealed(name, after)
-    for gone in old.keys() - new.keys():
+    old = {key: (position, document) for position, (key, document) in enumerate(before.items())}
+    for gone in old.keys() - after.keys():
         connection.execute(delete(table).where(table.c.name == gone))
-    for kept in new.keys() & old.keys():
-        if new[kept] != old[kept]:
-            connection.execute(update(table).where(table.c.name == kept).values(new[kept]))
-    if added := [row for key, row in new.items() if key not in old]:
+    added = []
+    for position, (key, document) in enumerate(after.items()):
+        if old.get(key) == (position, document):
+            continue
+        row = schema.seal(table, {"name": key, "position": position, "document": _canonical(document)})
+        if key in old:
+            connection.execute(update(table).where(table.c.name == key).values(row))
+        else:
+            added.append(row)
+    if added:
         connection.execute(insert(table), added)
-
-
-def _sealed(name: str, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {
-        key: schema.seal(TABLES[name], {"name": key, "position": position, "document": _canonical(document)})
-        for position, (key, document) in enumerate(rows.items())
-    }
 
 
 def _write_applied(connection: Connection, applied: Any) -> None:
