@@ -194,6 +194,12 @@ class InitiatorSession:
                 raise InitiatorError(f"command: the connection to {self._connection.peer} was lost")
             raise self._connection.failure("command")
 
+    def ended(self, command: PendingCommand, seconds: float) -> bool:
+        """Whether a command ends within so long; wait() for its result then. It goes on if not. Raise InitiatorError
+        when the connection is lost."""
+        with self._lock:
+            return self._connection.serve("command", command, seconds)
+
     def _is_alive(self) -> bool:
         try:
             self.ping()

@@ -280,19 +280,25 @@ class Connection:
         A timeout closes the session: an answer that came later would be written into memory that its owner has back.
         """
         limit = self.timeout_seconds if timeout_seconds is None else timeout_seconds
-        deadline = time.monotonic() + limit
+        if not self.serve(what, completion, limit):
+            self.close()
+            raise InitiatorError(f"{what}: no answer from {self.peer} within {limit:g} s")
+        self._pending = {token: waiting for token, waiting in self._pending.items() if not waiting.done}
+
+    def serve(self, what: str, completion: Completion, seconds: float) -> bool:
+        """Serve the socket for so long, or until the completion is done; whether it is."""
+        deadline = time.monotonic() + seconds
         while not completion.done:
             if self.closed:
                 raise InitiatorError(f"{what}: the session with {self.peer} is closed")
             events = self._poll(deadline - time.monotonic())
             if events is None:
-                self.close()
-                raise InitiatorError(f"{what}: no answer from {self.peer} within {limit:g} s")
+                return False
             if self.library.iscsi_service(self.context, events) < 0 and not completion.done:
                 error = self.failure(what)
                 self.close()
                 raise error
-        self._pending = {token: waiting for token, waiting in self._pending.items() if not waiting.done}
+        return True
 
     def _poll(self, seconds: float) -> int | None:
         poller = select.poll()

@@ -24,7 +24,7 @@ FILES = {
     "drive": ("drive",),
     "changer": ("changer",),
     "remote": ("remote",),
-    "copies": ("copies",),
+    "copies": ("copy", "copies"),
     "target": ("target",),
     "account": ("account",),
     "zone": ("zone",),

@@ -1,10 +1,10 @@
-"""tapebay copies: what EXTENDED COPY moves and has moved."""
+"""tapebay copy, and tapebay copies: what EXTENDED COPY moves and has moved."""
 
 from typing import Any
 
 import typer
 
-from appliance.cli.commands import VerbCommand, add_group
+from appliance.cli.commands import VerbCommand, add, add_group
 from appliance.cli.tables import table
 
 
@@ -27,6 +27,21 @@ def _show(copy: dict[str, Any], _given: dict[str, Any]) -> None:
     table([">segment", ">bytes", "crc32c"], rows, empty="No segment's checksum yet.")
 
 
+def _copied(copied: dict[str, Any], _given: dict[str, Any]) -> None:
+    rate = copied["bytes_copied"] / max(copied["seconds"], 0.001) / 1e6
+    typer.echo(
+        f"{copied['source']} to {copied['destination']}: {copied['bytes_copied']} bytes in {copied['seconds']} s "
+        f"({rate:.0f} MB/s), {copied['commands']} commands, CRC32C {copied['crc32c']}"
+    )
+
+
+COPY = VerbCommand(
+    "copy",
+    _copied,
+    doing="Copying {source} to {destination}",
+    interrupted="stopped; the destination has what was copied so far, and a tape ends at a whole block",
+    example="tapebay copy disk:data@0+2048 cartridge:A00001L6@end",
+)
 COMMANDS = [
     VerbCommand("copies.list", _list),
     VerbCommand("copies.show", _show, example="tapebay copies show 3 --json"),
@@ -34,5 +49,6 @@ COMMANDS = [
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `tapebay copies`."""
+    """Adds `tapebay copy` and `tapebay copies`."""
+    add(app, [COPY])
     add_group(app, "copies", "Copies that initiators had made: how far they are, how they ended.", COMMANDS)

@@ -15,6 +15,7 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "changer": ("changer",),
     "configuration": ("configuration",),
     "copies": ("copies",),
+    "copy": ("copy",),
     "disk": ("disk",),
     "drive": ("drive",),
     "grant": ("request",),

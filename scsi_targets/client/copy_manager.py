@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-from scsi_targets.client.unit import Unit
+from scsi_targets.client.unit import GOOD, CommandFailed, Unit
 from scsi_targets.t10 import copy_descriptors as copy
 
 PARAMETERS_BYTES = 1024
+# How often a copy is asked how far it is.
+WATCH_SECONDS = 0.5
+
+Watch: TypeAlias = Callable[[copy.CopyStatus], None]
 
 
 class CopyManager(Unit):
     """Any disk or drive that copies; timeouts are those of whole copies."""
 
     def extended_copy(
-        self, cscds: Sequence[bytes], segments: Sequence[bytes], inline_data: bytes = b"", *, list_identifier: int = 1
+        self,
+        cscds: Sequence[bytes],
+        segments: Sequence[bytes],
+        inline_data: bytes = b"",
+        *,
+        list_identifier: int = 1,
+        watch: Watch | None = None,
     ) -> None:
-        """EXTENDED COPY(LID1), to its end. Raises CommandFailed, whose sense says which segment (its command_specific)
-        and what the source or destination said (forwarded)."""
+        """EXTENDED COPY(LID1), to its end. watch: called with the copy's status while it runs; what it raises stops the
+        copy, between two blocks, and is raised when it has stopped. Raises CommandFailed, whose sense says which
+        segment (its command_specific) and what the source or destination said (forwarded)."""
         data = copy.parameter_list(cscds, segments, inline_data, list_identifier=list_identifier)
-        self.run(copy.ExtendedCopyLid1.encode(parameter_list_length=len(data)), data)
+        cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(data))
+        if watch is None:
+            self.run(cdb, data)
+        else:
+            self._watched(cdb, data, list_identifier, watch)
+
+    def _watched(self, cdb: bytes, data: bytes, list_identifier: int, watch: Watch) -> None:
+        self.take_unit_attentions()  # a unit attention would end the copy
+        command = self.session.submit(self.lun, cdb, data)
+        try:
+            while not self.session.ended(command, WATCH_SECONDS):
+                watch(self.status(list_identifier))
+        except BaseException:
+            self._stop(list_identifier)
+            self.session.wait(command, self.timeout_seconds)
+            raise
+        result = self.session.wait(command)
+        if result.status != GOOD:
+            raise CommandFailed(self.lun, cdb, result)
+
+    def _stop(self, list_identifier: int) -> None:
+        try:
+            self.abort(list_identifier)
+        except CommandFailed:
+            return  # it has ended by itself
+
+    def abort(self, list_identifier: int = 1) -> None:
+        """COPY OPERATION ABORT: the copy stops between two blocks, and fails."""
+        self.run(copy.CopyOperationAbort.encode(list_identifier=list_identifier))
 
     def operating_parameters(self) -> copy.OperatingParameters:
         """RECEIVE COPY OPERATING PARAMETERS: the limits of a list."""
@@ -27,7 +67,7 @@ class CopyManager(Unit):
         return copy.OperatingParameters.decode(self.run(cdb, data_in_length=PARAMETERS_BYTES))
 
     def status(self, list_identifier: int = 1) -> copy.CopyStatus:
-        """RECEIVE COPY STATUS(LID1), from another session of the same nexus' name: this one waits for the copy."""
+        """RECEIVE COPY STATUS(LID1), while it runs."""
         cdb = copy.ReceiveCopyStatusLid1.encode(
             list_identifier=list_identifier, allocation_length=copy.CopyStatus.length
         )

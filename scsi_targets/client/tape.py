@@ -6,12 +6,14 @@ import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from scsi_targets.client.unit import CommandFailed, NoSuchAnswer, Unit
-from scsi_targets.t10 import copy_descriptors, spc, ssc, vpd
+from scsi_targets.t10 import copy_descriptors, sense, spc, ssc, vpd
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 LONG_POSITION_BYTES = 32
+LONGEST_BLOCK_BYTES = 0xFFFFFF  # of READ(6)
+BLOCKS, FILEMARKS, END_OF_DATA = 0, 1, 3  # CODE of SPACE(6)
 
 
 class Position(NamedTuple):
@@ -20,6 +22,20 @@ class Position(NamedTuple):
     partition: int
     logical_object_number: int
     logical_file_identifier: int
+
+
+class TapeFile(NamedTuple):
+    """What lies between a position and the next filemark or the end of data: blocks of one length, in bytes, the last
+    of which may be shorter."""
+
+    blocks: int
+    block_length: int
+    last_length: int
+
+    @property
+    def size_bytes(self) -> int:
+        """All of it."""
+        return max(0, self.blocks - 1) * self.block_length + self.last_length
 
 
 class Tape(Unit):
@@ -65,6 +81,55 @@ class Tape(Unit):
     def locate(self, logical_object_number: int) -> None:
         """LOCATE(16) in the current partition."""
         self.run(ssc.Locate16.encode(logical_identifier=logical_object_number))
+
+    def space(self, code: int, count: int = 1) -> None:
+        """SPACE(6): over blocks or filemarks, backwards where `count` is negative, or to the end of data."""
+        self.run(ssc.Space6.encode(code=code, count=count & 0xFFFFFF))
+
+    def reserve(self) -> None:
+        """RESERVE(6): nobody else uses the drive until release(), or until the session ends."""
+        self.run(spc.Reserve6.encode())
+
+    def release(self) -> None:
+        """RELEASE(6)."""
+        self.run(spc.Release6.encode())
+
+    def file_ahead(self) -> TapeFile:
+        """The file from the position on, which stays where it is. Reads its first and last block only. Raises
+        NoSuchAnswer when there is nothing, or the last block is longer than the first."""
+        start = self.position().logical_object_number
+        first = self._next_length()
+        if first is None:
+            self.locate(start)
+            return TapeFile(0, 0, 0)
+        blocks = self._blocks_from(start)
+        self.locate(start + blocks - 1)
+        last = self._next_length() or 0
+        self.locate(start)
+        if last > first:
+            raise NoSuchAnswer(f"LUN {self.lun}: blocks of {first} bytes at the file's beginning, {last} at its end")
+        return TapeFile(blocks, first, last)
+
+    def _next_length(self) -> int | None:
+        """Of the next block, which is read; None: a filemark is next."""
+        try:
+            return self.read_block(bytearray(LONGEST_BLOCK_BYTES))
+        except CommandFailed as stopped:
+            if stopped.sense is not None and stopped.sense.filemark:
+                return None
+            if stopped.sense is not None and stopped.sense.code.key == sense.BLANK_CHECK:
+                raise NoSuchAnswer(f"LUN {self.lun}: the tape ends here") from stopped
+            raise
+
+    def _blocks_from(self, start: int) -> int:
+        """To the next filemark, or to the end of data."""
+        try:
+            self.space(FILEMARKS)
+        except CommandFailed as stopped:
+            if stopped.sense is None or stopped.sense.code.key != sense.BLANK_CHECK:
+                raise
+            return self.position().logical_object_number - start
+        return self.position().logical_object_number - start - 1
 
     def sha256_of_file(self, size_bytes: int, block_length: int) -> str:
         """Of a file that has to be `size_bytes` in blocks of `block_length` bytes, from the position on and with the

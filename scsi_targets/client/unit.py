@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from datamover.initiator import Result
@@ -37,6 +38,7 @@ class Session(Protocol):
         self, lun: int, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None
     ) -> Any: ...
     def wait(self, command: Any, timeout_seconds: float | None = None) -> Result: ...
+    def ended(self, command: Any, seconds: float) -> bool: ...
 
 
 class CommandFailed(Exception):
@@ -128,6 +130,11 @@ class Unit:
     def test_unit_ready(self) -> None:
         """TEST UNIT READY."""
         self.run(spc.TestUnitReady.encode())
+
+    def take_unit_attentions(self) -> None:
+        """TEST UNIT READY until no unit attention is left, whether it is ready or not."""
+        with suppress(CommandFailed):
+            self.test_unit_ready()
 
     def vpd_page(self, page_code: int) -> bytes:
         """The body of a VPD page."""

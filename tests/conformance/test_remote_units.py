@@ -144,3 +144,22 @@ def test_one_that_cannot_be_read_leaves_the_others(libraries, secret):
     store = libraries["here"].files.store
     store.put(NAMESPACE, "broken", {"portal": 7})
     assert [remote.name for remote in Remotes(store)] == ["array"]
+
+
+def test_an_operator_copies_to_and_from_what_was_added(libraries, secret, tmp_path):
+    here, there = libraries["here"], libraries["there"]
+    there.units["disk"].medium.write(content(1 << 20, seed=6), 0)
+    with pytest.raises(OperatorError, match="was not added; first: tapebay remote add NAME iscsi://"):
+        do(here, "copy", source=address(libraries, 2), destination="disk:disk")
+    do(here, "remote.add", name="array", address=address(libraries), target=HERE, user="mover", secret_file=secret)
+    do(here, "copy", source="remote:array@8+100", destination="disk:disk")
+    do(here, "copy", source=address(libraries), destination=str(tmp_path / "file"))
+    assert (tmp_path / "file").read_bytes() == content(1 << 20, seed=6)
+    found = bytearray(100 * 512)
+    here.units["disk"].medium.read_into(found, 0)
+    assert found == content(1 << 20, seed=6)[8 * 512 : 108 * 512]
+    (tmp_path / "file").write_bytes(b"to their disk".ljust(700))
+    do(here, "copy", source=str(tmp_path / "file"), destination="remote:array@1+2")
+    found = bytearray(1024)
+    there.units["disk"].medium.read_into(found, 512)
+    assert found == b"to their disk".ljust(700) + content(1 << 20, seed=6)[512 + 700 : 512 + 1024]

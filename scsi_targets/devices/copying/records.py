@@ -57,7 +57,7 @@ class CopyRecord:
     came with it. has_turn: whether it has the drives and buffers that it waited for. failed_segment, reason: of a
     segment that failed. began, ended: seconds since 1970."""
 
-    initiator: str = ""
+    nexus: Nexus | None = None
     list_identifier: int | None = None
     number: int = field(default_factory=lambda: next(_numbers))
     began: float = field(default_factory=time.time)
@@ -74,6 +74,11 @@ class CopyRecord:
     status_reported: bool = False
     details_reported: bool = False
     cancelling: Callable[[], None] | None = None
+
+    @property
+    def initiator(self) -> str:
+        """Who sent it."""
+        return self.nexus.initiator_name if self.nexus is not None else ""
 
     def cancel(self) -> None:
         """Has the copy stop."""
@@ -146,7 +151,7 @@ class CopyRecords:
         """A new copy takes the place of a finished one with its identifier; CheckCondition when that one still runs.
         None: the initiator cannot ask for it."""
         with self._lock:
-            record = CopyRecord(nexus.initiator_name, list_identifier, service_action=service_action)
+            record = CopyRecord(nexus, list_identifier, service_action=service_action)
             if list_identifier is not None:
                 self._name(record, (nexus, list_identifier))
             finished = [other for other in self._recent if other.status is not None]

@@ -6,17 +6,15 @@ it has a name, reservations count for it, and a copy that it orders runs as that
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from datamover.initiator import InitiatorError, Result
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.devices.unit.view import View
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 POLL_SECONDS = 0.2  # how often a command that runs asks whether it is to stop
 
@@ -25,16 +23,40 @@ class Stopped(InitiatorError):
     """The session was told to stop: the command at hand was aborted, and no other is sent."""
 
 
-class LocalSession:
-    """Use it in a `with` block, which tells the logical units of its coming and going. One command at a time.
+class LocalCommand:
+    """A command that was submitted; LocalSession.wait() gives its result."""
 
-    stopped: asked before each command and while one runs; True aborts it, and the call raises Stopped."""
+    def __init__(self, task: Task, data_in: memoryview) -> None:
+        self.task = task
+        self.data_in = data_in
+        self.response: Response | None = None
+        self.ended = threading.Event()
+        task.complete, task.on_abort = self.complete, self.ended.set
+
+    def complete(self, response: Response) -> None:
+        """It has been answered."""
+        self.response = response
+        self.ended.set()
+
+    def result(self, response: Response) -> Result:
+        """The Data-In lies in the buffer that was given for it."""
+        wanted = len(self.data_in)
+        data = memoryview(b"" if response.data_in is None else response.data_in).cast("B")[:wanted]
+        self.data_in[: len(data)] = data
+        residual = wanted - response.data_length if wanted else 0
+        return Result(response.status, response.sense, self.data_in[: len(data)], residual)
+
+
+class LocalSession:
+    """Use it in a `with` block, which tells the logical units of its coming and going.
+
+    stopped: asked before each command and while one is waited for; True aborts it, and the call raises Stopped."""
 
     def __init__(self, view: View, nexus: Nexus, *, stopped: Callable[[], bool] = lambda: False) -> None:
         self.view = view
         self.nexus = nexus
         self._stopped = stopped
-        self._lock = threading.Lock()
+        self._tags = itertools.count(1)
 
     def __enter__(self) -> Self:
         self.view.nexus_established(self.nexus)
@@ -56,50 +78,33 @@ class LocalSession:
         timeout_seconds: float | None = None,
     ) -> Result:
         """As InitiatorSession.command(); timeout_seconds is not used, as nothing here can be lost. Raises Stopped."""
-        wanted = memoryview(data_in).nbytes if data_in is not None else data_in_length
-        with self._lock:
-            response = self._execute(lun, cdb, data_out, wanted)
-        data = memoryview(b"" if response.data_in is None else response.data_in).cast("B")[:wanted]
-        if data_in is not None:
-            into = memoryview(data_in).cast("B")
-            into[: len(data)] = data
-            data = into[: len(data)]
-        residual = wanted - response.data_length if wanted else 0
-        return Result(response.status, response.sense, data, residual)
+        return self.wait(self.submit(lun, cdb, data_out, data_in_length, data_in=data_in))
 
     def submit(
         self, lun: int, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None
-    ) -> Result:
-        """Runs the command at once: there is no queue here. wait() gives the result."""
-        return self.command(lun, cdb, data_out, data_in_length, data_in=data_in)
-
-    def wait(self, command: Result, timeout_seconds: float | None = None) -> Result:
-        """What submit() has found."""
-        return command
-
-    def _execute(self, lun: int, cdb: bytes, data_out: Buffer | None, wanted: int) -> Response:
+    ) -> LocalCommand:
+        """A quick command is done when this returns. Raises Stopped."""
         if self._stopped():
             raise Stopped("stopped before the next command")
-        ended = threading.Event()
-        outcome: list[Response] = []
+        into = memoryview(bytearray(data_in_length) if data_in is None else data_in).cast("B")
+        task = Task(self.nexus, lun, cdb, next(self._tags), data_out=data_out, data_in_limit=len(into), view=self.view)
+        command = LocalCommand(task, into)
+        if (response := self.view.execute(task)) is not None:
+            command.complete(response)
+        return command
 
-        def complete(response: Response) -> None:
-            outcome.append(response)
-            ended.set()
+    def ended(self, command: LocalCommand, seconds: float) -> bool:
+        """Whether a command ends within so long."""
+        return command.ended.wait(seconds)
 
-        task = Task(
-            self.nexus, lun, cdb, data_out=data_out, data_in_limit=wanted, complete=complete, on_abort=ended.set,
-            view=self.view,
-        )  # fmt: skip
-        response = self.view.execute(task)
-        if response is not None:
-            return response
-        while not ended.wait(POLL_SECONDS):
+    def wait(self, command: LocalCommand, timeout_seconds: float | None = None) -> Result:
+        """The result of what was submitted. Raises Stopped when it was aborted."""
+        while not command.ended.wait(POLL_SECONDS):
             if self._stopped():
-                task.abort()
-        if not outcome:
-            unit = self.view.logical_units[lun]
+                command.task.abort()
+        if command.response is None:
+            unit = self.view.logical_units[command.task.lun]
             with unit.lock:
-                unit.tasks.await_end([task])
+                unit.tasks.await_end([command.task])
             raise Stopped("the command was aborted")
-        return outcome[0]
+        return command.result(command.response)

@@ -1,0 +1,84 @@
+"""copy: from one end to another, whatever they are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from appliance.copying.ends import End, Kind, parse_end
+from appliance.operations.verb import OnLibrary, Parameters, Positional, Result, Scope, verb
+
+MOST_BLOCK_BYTES = 0xFFFFFF
+
+
+def _checked(text: str) -> str:
+    """With a path made absolute, where it was written: the daemon has another working directory. Raises ValueError."""
+    end = parse_end(text)
+    if end.kind is Kind.DISK:
+        end.extents()
+    elif end.kind in (Kind.DRIVE, Kind.CARTRIDGE):
+        end.position()
+    return f"file:{end.name}" if end.kind is Kind.FILE else text
+
+
+CopyEnd = Annotated[str, AfterValidator(_checked)]
+
+
+class Copy(Parameters):
+    source: Annotated[
+        CopyEnd, Positional("SRC"), Field(description="disk:NAME, drive:NAME, cartridge:BARCODE, remote:NAME, ./FILE.")
+    ]
+    destination: Annotated[
+        CopyEnd,
+        Positional("DST"),
+        Field(description="As SRC. @LBA+COUNT,... are blocks; @start, @end, @file=N a place."),
+    ]
+    block_length: Annotated[
+        int, Field(ge=1, le=MOST_BLOCK_BYTES, description="Bytes of a tape block that is written from a disk or file.")
+    ] = 256 << 10
+    filemarks: Annotated[int, Field(ge=0, le=0xFFFF, description="How many are written after the data on a tape.")] = 1
+
+
+class Copied(Result):
+    """What was copied; the destination has it on stable storage if it is a tape."""
+
+    source: str
+    destination: str
+    bytes_copied: int
+    commands: int = Field(description="EXTENDED COPY commands that carried data.")
+    segments: int
+    crc32c: str = Field(description="Of all that was copied, in order; hexadecimal.")
+    seconds: float
+
+
+@verb("copy", Scope.ADMINISTER, reports_progress=True)
+def copy(context: OnLibrary, parameters: Copy) -> Copied:
+    """Copy between disks, tapes and files, of this library and those that were added from elsewhere."""
+    import time
+
+    from appliance.copying.copier import copy_ends
+
+    source, destination = _end(parameters.source), _end(parameters.destination)
+    began = time.monotonic()
+    copied = copy_ends(
+        context.library,
+        source,
+        destination,
+        block_length=parameters.block_length,
+        filemarks=parameters.filemarks,
+        progress=context.progress,
+    )
+    return Copied(
+        source=str(source),
+        destination=str(destination),
+        bytes_copied=copied.bytes_copied,
+        commands=copied.commands,
+        segments=copied.segments,
+        crc32c=f"{copied.crc32c:08x}",
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def _end(text: str) -> End:
+    return parse_end(text)

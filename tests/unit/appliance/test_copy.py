@@ -1,0 +1,270 @@
+"""tapebay copy: every pair of ends, in a library that is served in this process; what fails, and stopping it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.copying import copier, ends
+from appliance.copying.ends import End, Kind, Position, Where, parse_end
+from appliance.copying.lists import BlockSide, Run, StreamSide, command_lists
+from appliance.failures import Failure, OperatorError
+from appliance.library.library import Library
+from appliance.operations import setup
+from appliance.operations.perform import find, parameters_of, perform
+from appliance.operations.verb import Cancelled, OnLibrary
+from appliance.settings import config_file
+from datamover.engine import crc32c
+from tests.unit.appliance.offline import offline
+from tests.unit.devices.copying.support import blocks_of, content
+from tests.unit.devices.support import ALPHA, send
+
+SIZE = 1 << 20
+WHOLE = content(SIZE, seed=4)
+
+
+class Site:
+    """Disks `one` (with content) and `two` of 1 MiB, two drives, A00001L6 and A00002L6 in slots."""
+
+    def __init__(self, path: Path) -> None:
+        self.library = Library.open(config_file.load(path), apply=True)
+        self.reports: list[tuple[int, int]] = []
+        self.context = OnLibrary(
+            self.library.settings, path, self.library.files, self.library, progress=lambda *done: self.report(*done)
+        )
+        self.disks = self.library.disks()
+        self.disks["one"].medium.write(WHOLE, 0)
+
+    def report(self, done: int, total: int) -> None:
+        self.reports.append((done, total))
+
+    def do(self, name: str, **given: Any) -> Any:
+        verb = find(name)
+        return perform(verb, self.context, parameters_of(verb, given))
+
+    def copy(self, source: object, destination: object, **more: Any) -> Any:
+        return self.do("copy", source=str(source), destination=str(destination), **more)
+
+    def refused(self, source: object, destination: object, **more: Any) -> str:
+        with pytest.raises(OperatorError) as caught:
+            self.copy(source, destination, **more)
+        return str(caught.value)
+
+    def image(self, name: str) -> bytes:
+        data = bytearray(SIZE)
+        self.disks[name].medium.read_into(data, 0)
+        return bytes(data)
+
+    def tape(self, number: int = 0) -> list[bytes | None]:
+        return blocks_of(self.library.drives[f"drive{number}"].loaded)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    folder = tmp_path / "lib"
+    disks = [("one", "1 MiB"), ("two", "1 MiB")]
+    path = setup.create(folder, setup.plan(folder, portal="127.0.0.1:0", drives=2, disks=disks))
+    offline(path, "cartridge.create", barcode="A00001L6", count=2)
+    site = Site(path)
+    try:
+        yield site
+    finally:
+        site.library.close()
+
+
+# ---- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_to_a_tape_and_back(site: Site) -> None:
+    site.do("load", cartridge="A00001L6", drive="drive0")
+    copied = site.copy("disk:one", "drive:drive0", block_length=100_000)
+    assert (copied["bytes_copied"], copied["crc32c"]) == (SIZE, f"{crc32c(WHOLE):08x}")
+    blocks = [WHOLE[at : at + 100_000] for at in range(0, SIZE, 100_000)]
+    assert site.tape() == [*blocks, None]  # the last block is short, and nothing is padded
+    back = site.copy("drive:0@start", "disk:two")
+    assert back["crc32c"] == copied["crc32c"]
+    assert site.image("two") == WHOLE
+    assert site.reports[-1] == (SIZE, SIZE)
+
+
+def test_extents_of_a_disk_go_where_extents_of_another_are(site: Site) -> None:
+    copied = site.copy("disk:one@8+16,100+1", "disk:two@0+1,40+16")
+    data = WHOLE[8 * 512 : 24 * 512] + WHOLE[100 * 512 : 101 * 512]
+    image = site.image("two")
+    assert image[:512] + image[40 * 512 : 56 * 512] == data
+    assert copied["crc32c"] == f"{crc32c(data):08x}"
+    assert not any(image[512 : 40 * 512])
+
+
+def test_files_to_and_from_disks_and_tapes(site: Site, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.write_bytes(WHOLE[:70_001])
+    site.copy(given, "disk:two@1+200")
+    assert site.image("two")[512 : 512 + 70_001] == WHOLE[:70_001]
+    site.copy(given, "cartridge:A00001L6", block_length=65536)
+    got = tmp_path / "got"
+    got.write_bytes(bytes(200_000))  # is emptied
+    site.copy("cartridge:A00001L6", got)
+    assert got.read_bytes() == WHOLE[:70_001]
+    site.copy("disk:one@0+3", f"file:{got}")
+    assert got.read_bytes() == WHOLE[: 3 * 512]
+    site.copy(given, got)
+    assert got.read_bytes() == WHOLE[:70_001]
+    assert site.do("cartridge.show", barcode="A00001L6")["place"] == "slot:1"  # it is back where it was
+
+
+def test_a_cartridge_is_appended_to_and_a_file_of_it_taken_to_another(site: Site) -> None:
+    for start in (0, 512):
+        site.copy(f"disk:one@{start}+512", "cartridge:A00001L6", block_length=65536)  # at its end
+    site.do("load", cartridge="A00001L6", drive="drive1")
+    halves = [[WHOLE[at : at + 65536] for at in range(half, half + 262144, 65536)] for half in (0, 262144)]
+    assert site.tape(1) == [*halves[0], None, *halves[1], None]
+    site.do("load", cartridge="A00002L6", drive="drive0")
+    site.copy("cartridge:A00001L6@file=1", "drive:drive0", filemarks=2)
+    assert site.tape(0) == [*halves[1], None, None]
+    site.copy("drive:drive1@block=2", "disk:two")
+    assert site.image("two")[:131072] == b"".join(halves[0][2:])
+
+
+def test_nothing_is_copied_of_nothing(site: Site, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    site.do("load", cartridge="A00001L6", drive="drive0")
+    assert site.copy(empty, "drive:drive0")["bytes_copied"] == 0
+    assert site.tape() == [None]
+    assert site.copy("drive:drive0@start", tmp_path / "made")["bytes_copied"] == 0
+    assert (tmp_path / "made").read_bytes() == b""
+
+
+def test_as_many_commands_as_it_takes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copier, "SEGMENTS", 3)
+    site.do("load", cartridge="A00001L6", drive="drive0")
+    extents = ",".join(f"{lba}+3" for lba in range(0, 300, 5))
+    copied = site.copy(f"disk:one@{extents}", "drive:drive0", block_length=4096)
+    data = b"".join(WHOLE[lba * 512 : (lba + 3) * 512] for lba in range(0, 300, 5))
+    assert b"".join(block for block in site.tape() if block) == data
+    assert copied["commands"] > 5
+    assert copied["crc32c"] == f"{crc32c(data):08x}"
+
+
+# ---- what is refused, and what fails ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "words"),
+    [
+        ("disk:three", "disk:two", "there is no disk three"),
+        ("drive:7", "disk:two", "there is no drive 7; there are drive0, drive1"),
+        ("disk:one@2047+2", "disk:two", "ends after the disk, which has 2048 blocks"),
+        ("disk:one", "disk:two@0+2047", "has room for 1048064 bytes, and disk:one has 1048576"),
+        ("remote:array", "disk:two", "there is no remote unit array"),
+        (
+            "iscsi://192.0.2.1/iqn.2026-11.test:x/0",
+            "disk:two",
+            "was not added; first: tapebay remote add NAME iscsi://",
+        ),
+        ("drive:drive0", "disk:two", "medium not present"),
+        ("disk:one", "drive:drive0", "medium not present"),
+    ],
+)
+def test_ends_that_are_not_there(site: Site, source: str, destination: str, words: str) -> None:
+    assert words in site.refused(source, destination)
+    assert not any(site.image("two"))
+
+
+@pytest.mark.parametrize(
+    "text", ["one", "disk:", "disk:one@5", "disk:one@5+0", "disk:one@1+1,", "drive:x@middle", "drive:x@file=-1"]
+)
+def test_ends_that_are_not_understood(site: Site, text: str) -> None:
+    with pytest.raises(OperatorError) as caught:
+        site.copy(text, "disk:two")
+    assert caught.value.failure is Failure.USAGE
+
+
+def test_how_ends_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse_end("./a@1+2") == End(Kind.FILE, str(tmp_path / "a@1+2"))
+    assert parse_end("iscsi://h:1/iqn.x/3@5+6").extents() == [ends.Extent(5, 6)]
+    assert parse_end("drive:d@file=2").position() == Position(Where.FILE, 2)
+    assert str(parse_end("cartridge:A@end")) == "cartridge:A@end"
+
+
+def test_a_file_is_not_copied_to_itself(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"stays")
+    (tmp_path / "link").symlink_to("file")
+    assert "to itself" in site.refused(tmp_path / "file", tmp_path / "link")
+    assert (tmp_path / "file").read_bytes() == b"stays"
+
+
+def test_a_reservation_keeps_an_operator_out(site: Site) -> None:
+    drive = site.library.drives["drive0"]
+    site.do("load", cartridge="A00001L6", drive="drive0")
+    drive.nexus_established(ALPHA)
+    drive.take_unit_attention(ALPHA)
+    assert send(drive, bytes([0x16, 0, 0, 0, 0, 0])).status == 0
+    assert "reserved by somebody else" in site.refused("disk:one", "drive:drive0")
+    assert drive.loaded.end_of_data(0) == 0
+
+
+def test_the_failed_segment_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    medium = site.disks["one"].medium
+    read_into = medium.read_into
+
+    def bad(buffer: Any, offset: int) -> None:
+        if offset + len(memoryview(buffer)) > 524288:
+            raise OSError(5, "Input/output error")
+        read_into(buffer, offset)
+
+    monkeypatch.setattr(medium, "read_into", bad)
+    site.do("load", cartridge="A00001L6", drive="drive0")
+    message = site.refused("disk:one@0+512,512+512,1024+16", "drive:drive0", block_length=65536)
+    assert "failed after 524288 bytes, in segment 2 of command 1 (bytes 524288 to 532480)" in message
+    assert "the source says: unrecovered read error (3/11/00" in message
+    assert b"".join(block for block in site.tape() if block) == WHOLE[:524288]
+
+
+def test_a_copy_is_stopped_at_a_block(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive = site.library.drives["drive0"]
+    site.do("load", cartridge="A00001L6", drive="drive0")
+    write_blocks, standing = drive.write_blocks, threading.Event()
+
+    def slow(*args: Any, **more: Any) -> Any:
+        standing.set()
+        stopped.wait(10)
+        return write_blocks(*args, **more)
+
+    stopped = threading.Event()
+
+    def report(done: int, total: int) -> None:
+        if standing.is_set():
+            threading.Timer(0.05, stopped.set).start()
+            raise Cancelled
+
+    monkeypatch.setattr(drive, "write_blocks", slow)
+    monkeypatch.setattr(site, "report", report)
+    monkeypatch.setattr("datamover.copy_job.CHUNK_BYTES", 65536)
+    monkeypatch.setattr("scsi_targets.client.copy_manager.WATCH_SECONDS", 0.01)
+    with pytest.raises(Cancelled):
+        site.copy("disk:one", "drive:drive0", block_length=4096)
+    written = b"".join(block for block in site.tape() if block)
+    assert written == WHOLE[: len(written)]
+    assert 0 < len(written) < SIZE
+    copies = site.do("copies.list")
+    assert (copies[-1]["state"], copies[-1]["reason"]) == ("failed", "it was stopped")
+    assert drive.reservations.held_by() is None
+
+
+# ---- lists -----------------------------------------------------------------------------------------------------------
+
+
+def test_commands_end_on_whole_blocks() -> None:
+    runs = tuple(Run(at, 700) for at in range(0, 70_000, 1000))
+    made = list(command_lists(BlockSide(runs, 512), StreamSide(4096), 49_000, most_segments=4, most_bytes=1 << 30))
+    assert [piece.start for one in made for piece in one.pieces][:3] == [0, 700, 1400]
+    assert sum(piece.length for one in made for piece in one.pieces) == 49_000
+    assert all(one.end % 4096 == 0 for one in made[:-1])
+    assert len(made) > 3
