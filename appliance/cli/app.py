@@ -2,8 +2,10 @@
 
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -65,6 +67,27 @@ class Commands(TyperGroup):
         except typer.Abort:  # at a question
             status = Failure.REFUSED.exit_status
         sys.exit(status or 0)
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _our_words():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _our_words():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _our_words() -> Iterator[None]:
+    """typer has pydantic read the options; what pydantic says of them is no operator's language."""
+    try:
+        yield
+    except typer.BadParameter as error:
+        if type(error.__cause__).__name__ == "ValidationError":
+            from appliance.settings.problems import of_value
+
+            error.message = of_value(cast(Any, error.__cause__))
+        raise
 
 
 def _registered_by(file: str) -> dict[str, Any]:

@@ -27,16 +27,21 @@ def _size(length_bytes: int | None) -> str:
     return "missing" if length_bytes is None else format_size(length_bytes)
 
 
+def _remarks(disk: dict[str, Any]) -> str:
+    flags = [flag.replace("_", "-") for flag in ("read_only", "removable") if disk[flag]]
+    return ", ".join([*flags, *([disk["problem"]] if disk["problem"] else [])])
+
+
 def _list(disks: list[dict[str, Any]], _given: dict[str, Any]) -> None:
     table(
-        ["name", ">size", ">stored", ">block", "flags", "image"],
+        ["name", ">size", ">stored", ">block", "remarks", "image"],
         [
             (
                 disk["name"],
                 _size(disk["size_bytes"]),
                 _size(disk["stored_bytes"]),
                 disk["block_size"],
-                " ".join(flag for flag in ("read_only", "removable") if disk[flag]).replace("_", "-"),
+                _remarks(disk),
                 disk["image"],
             )
             for disk in disks

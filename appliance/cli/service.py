@@ -31,17 +31,21 @@ def init(
     name: Annotated[
         str | None, typer.Option(help="The library's name, part of its IQN \\[default: DIR's name].")
     ] = None,
-    drives: Annotated[int, typer.Option(min=0, max=64)] = 2,
-    slots: Annotated[int, typer.Option(min=1, max=65535)] = 20,
-    import_export: Annotated[int, typer.Option(min=0, max=1000)] = 2,
+    drives: Annotated[int, typer.Option(help="How many tape drives.")] = 2,
+    slots: Annotated[int, typer.Option(help="How many storage slots.")] = 20,
+    import_export: Annotated[int, typer.Option(help="How many import/export slots.")] = 2,
     model: Annotated[str | None, typer.Option(help="The library's model; `tapebay models` lists them.")] = None,
     drive_model: Annotated[str | None, typer.Option(help="The drives' model; `tapebay models` lists them.")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="With four cartridges and a 256 MiB disk of data.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a library: DIR/tapebay.toml with every setting explained, and what belongs to it."""
+    """Make a library: DIR/tapebay.toml with every setting explained, and what belongs to it.
+
+    Where DIR/tapebay.toml is there already and its library is not, the library that it describes is made.
+    """
     with reporting(as_json):
         from appliance.operations import setup
+        from appliance.settings import config_file
 
         plan = setup.plan(
             directory,
@@ -57,7 +61,8 @@ def init(
         )
         with progress_bar("Making the demonstration's disk", demo and not as_json) as progress:
             path = setup.create(directory, plan, progress)
-        made = {"config": str(path), "target": plan.iqn, "portal": portal}
+        settings = config_file.load(path)
+        made = {"config": str(path), "target": settings.targets[0].iqn, "portal": str(settings.portals[0].listen)}
         show(made, as_json, lambda _: typer.echo(f"{path} is ready; now: tapebay serve --config {directory}"))
 
 

@@ -34,6 +34,7 @@ def change(library: Library, content: Content, applied: Content | None) -> list[
     contents = library.files.contents
     before, after, applied_before = contents.content, contents.checked(content), contents.applied
     _refuse_loaded(library, before, after)
+    _refuse_reserved(library, before, after)
     waiting = _for_the_next_start(before, after)
     fitted = library.files.inventory.layout, library.drives
     gone = {} if waiting else _equip(library, before, after)
@@ -76,6 +77,20 @@ def _refuse_loaded(library: Library, before: Content, after: Content) -> None:
         barcode = None if address is None else library.files.inventory.element(address).barcode
         if barcode is not None and staying[position : position + 1] != [drive.name]:
             message = f"cartridge {barcode} is in {drive.name}; unload it first: tapebay unload {drive.name}"
+            raise OperatorError(Failure.REFUSED, message)
+
+
+def _refuse_reserved(library: Library, before: Content, after: Content) -> None:
+    """What an initiator has reserved neither goes nor becomes another device under it."""
+    disks = {disk.name: disk for disk in after.disks}
+    drives = {drive.name: drive for drive in after.drives}
+    going = [disk.name for disk in before.disks if disk.name not in disks or not _stays(disk, disks[disk.name])]
+    going += [drive.name for drive in before.drives if drive.name not in drives]
+    going += [CHANGER] if before.changer != after.changer else []
+    for name in going:
+        unit = library.units.get(name)
+        if unit is not None and (holder := unit.reservations.held_by()) is not None:
+            message = f"{name} is in use: {holder}; end that there, or: tapebay reservation break {name}"
             raise OperatorError(Failure.REFUSED, message)
 
 

@@ -19,7 +19,7 @@ from appliance.library.files import LibraryFiles
 from appliance.library.library import Library
 from appliance.library.lock import LibraryLock
 from appliance.settings.settings import DiskSettings, PortalSettings, Settings
-from appliance.settings.units import format_size
+from appliance.settings.units import Address, format_size
 from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
 
 SCRATCH_IMAGE_BYTES = 1 << 20
@@ -132,15 +132,23 @@ def _control_socket(settings: Settings) -> Iterator[str]:
 
 def _ports(settings: Settings) -> Iterator[str]:
     held: list[socket.socket] = []  # until all are tried: two portals may want one port
+    ours: dict[int, Address] = {}
     try:
         for portal in settings.portals:
             try:
                 held.append(_bound(portal))
             except OSError as error:
-                yield f"portal {portal.listen}: {_why_not(error)}"
+                other = ours.get(portal.listen.port) if error.errno == errno.EADDRINUSE else None
+                yield f"portal {portal.listen}: {_clash(other) if other else _why_not(error)}"
+            else:
+                ours[portal.listen.port] = portal.listen
     finally:
         for one in held:
             one.close()
+
+
+def _clash(other: Address) -> str:
+    return f"portal {other} of this file listens there already; leave one of them out, or choose another port"
 
 
 def _bound(portal: PortalSettings) -> socket.socket:

@@ -120,7 +120,7 @@ def grow(files: LibraryFiles, name: str, size: str, library: Library | None) -> 
             library.change(after)
         else:
             _grow_unserved(files, after, larger)
-    return describe_one(files.settings, larger)
+    return describe_one(files.settings, larger, Known(files.store))
 
 
 def _grow_unserved(files: LibraryFiles, after: Content, disk: DiskSettings) -> None:
@@ -166,8 +166,9 @@ def _add(
         image.unlink()
         raise
     # From now on, not from its first start on: its file system may be gone by then.
-    Known(files.store).remember(disk.name, image, image.stat().st_size)
-    return describe_one(files.settings, disk)
+    known = Known(files.store)
+    known.remember(disk.name, image, image.stat().st_size)
+    return describe_one(files.settings, disk, known)
 
 
 def _with(files: LibraryFiles, disk: DiskSettings) -> Content:
@@ -183,7 +184,7 @@ def remove(files: LibraryFiles, name: str, library: Library | None) -> dict[str,
     with files.changing:
         content = files.contents.content
         disk = _find(files.settings, name)
-        row = describe_one(files.settings, disk)
+        row = describe_one(files.settings, disk, Known(files.store))
         others = [other for other in content.disks if other.name != name]
         (library or files.contents).change(content.model_copy(update={"disks": others}))
         Known(files.store).forget_others(other.name for other in others)

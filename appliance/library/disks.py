@@ -1,6 +1,7 @@
 """Disks of a library: their images, which of them were there before, and how they are."""
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -117,12 +118,13 @@ def make_image(path: Path, length_bytes: int) -> None:
     DiskImage.create(path, length_bytes).close()
 
 
-def describe(settings: Settings) -> list[dict[str, Any]]:
-    """The configured disks; stored_bytes is what the image takes on its file system, None without an image."""
-    return [describe_one(settings, disk) for disk in settings.disks]
+def describe(settings: Settings, known: Known) -> list[dict[str, Any]]:
+    """The configured disks. stored_bytes is what the image takes on its file system, None without an image; problem
+    says what is lost of one that was there before."""
+    return [describe_one(settings, disk, known) for disk in settings.disks]
 
 
-def describe_one(settings: Settings, disk: DiskSettings) -> dict[str, Any]:
+def describe_one(settings: Settings, disk: DiskSettings, known: Known) -> dict[str, Any]:
     """One of them."""
     path = settings.image_of(disk)
     try:
@@ -137,4 +139,15 @@ def describe_one(settings: Settings, disk: DiskSettings) -> dict[str, Any]:
         "read_only": disk.read_only,
         "removable": disk.removable,
         "image": str(path),
+        "problem": _lost(status, known.size_bytes(disk.name)),
     }
+
+
+def _lost(status: os.stat_result | None, before: int | None) -> str | None:
+    if before is None:
+        return None
+    if status is None:
+        return f"its image is missing; it had {format_size(before)}"
+    if stat.S_ISREG(status.st_mode) and status.st_size < before:
+        return f"its image was cut short: {format_size(status.st_size)} of {format_size(before)} are left"
+    return None

@@ -34,6 +34,17 @@ def missing_directories(settings: Settings) -> list[Path]:
     return [path for path in (settings.library.state, settings.library.cartridges) if not path.is_dir()]
 
 
+def is_new(settings: Settings) -> bool:
+    """Whether neither a database nor a cartridge is there. So does an unmounted volume look. Raises OSError."""
+    state, cartridges = settings.library.state, settings.library.cartridges
+    kept = any((state / name).exists() for name in (FILE_NAME, *OLD_FILES))
+    return not kept and not (cartridges.is_dir() and _hold_cartridges(cartridges))
+
+
+def _hold_cartridges(directory: Path) -> bool:
+    return any(BARCODE.fullmatch(path.name) for path in directory.iterdir())
+
+
 class LibraryFiles:
     """Made by create() or open(); close() it, or use `with`. Meanwhile no other process opens this library."""
 
@@ -61,7 +72,7 @@ class LibraryFiles:
         paths = settings.library
         for directory in (paths.state, paths.cartridges, paths.disks):
             directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-        return cls._open(settings, new=not any(BARCODE.fullmatch(path.name) for path in paths.cartridges.iterdir()))
+        return cls._open(settings, new=not _hold_cartridges(paths.cartridges))
 
     @classmethod
     def open(cls, settings: Settings, *, apply: bool = False) -> Self:

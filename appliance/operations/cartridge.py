@@ -173,15 +173,17 @@ def delete(context: OnFiles, parameters: Delete) -> Deleted:
 
     files = context.files
     barcodes = numbered_on(parameters.barcode, parameters.count)
-    with files.changing:
-        doomed = [barcode for barcode in barcodes if barcode in files.inventory] or barcodes[:1]
-        places = {barcode: _refuse_loaded(context, barcode) for barcode in doomed}  # all, before any is deleted
-        for done, (barcode, element) in enumerate(places.items(), start=1):
+    doomed = [barcode for barcode in barcodes if barcode in files.inventory] or barcodes[:1]
+    for barcode in doomed:  # all, before any is deleted
+        _refuse_loaded(context, barcode)
+    for done, barcode in enumerate(doomed, start=1):
+        with files.changing:  # one at a time, so that other operators get their turn
+            element = _refuse_loaded(context, barcode)
             if element is not None:
                 context.mover.remove(element.address)
             files.cartridges.delete(barcode, files.inventory)
-            context.log.info("cartridge deleted", barcode=barcode)
-            context.progress(done, len(doomed))
+        context.log.info("cartridge deleted", barcode=barcode)
+        context.progress(done, len(doomed))
     return Deleted(barcodes=doomed)
 
 

@@ -81,7 +81,7 @@ class Recover(Parameters):
 class Import(Parameters):
     barcode: Barcode
     file: Annotated[Path, Positional("FILE"), Field(description="The other program's tape: a file, or a directory.")]
-    format_name: Format
+    format: Format
     medium: Medium = None
     capacity: Annotated[
         str | None, OPTIONAL_SIZE, Field(description='"100 GiB"; by default what such a medium holds.')
@@ -94,7 +94,7 @@ class Import(Parameters):
 class Export(Parameters):
     barcode: Barcode
     file: Annotated[Path, Positional("FILE"), Field(description="What to make; it must not exist.")]
-    format_name: Format
+    format: Format
     partition: Annotated[int, Field(ge=0, le=3, description="Which partition of the cartridge.")] = 0
     key_file: Annotated[
         Path | None, Field(description="Decrypts with this key: 64 hexadecimal digits, as of `stenc -g`.")
@@ -146,7 +146,7 @@ def import_(context: OnSettings, parameters: Import) -> Interchanged:
         context.settings,
         parameters.barcode,
         parameters.file,
-        parameters.format_name,
+        parameters.format,
         parameters.medium,
         parameters.capacity,
         context.progress,
@@ -165,7 +165,7 @@ def export(context: OnSettings, parameters: Export) -> Interchanged:
         context.settings,
         parameters.barcode,
         parameters.file,
-        parameters.format_name,
+        parameters.format,
         parameters.partition,
         parameters.key_file,
         context.progress,

@@ -39,6 +39,7 @@ class Disk(Result):
     removable: bool
     image: str
     served: bool = Field(description="Whether initiators can use it now.")
+    problem: str | None = Field(None, description="What is lost of a disk whose image is missing or was cut short.")
 
 
 class Exported(Result):
@@ -85,7 +86,7 @@ def list_(context: OnFiles, parameters: Nothing) -> list[Disk]:
     """List the disks and their images."""
     from appliance.library import disks
 
-    return [_disk(context, row) for row in disks.describe(context.files.settings)]
+    return [_disk(context, row) for row in disks.describe(context.files.settings, disks.Known(context.files.store))]
 
 
 @verb("disk.create", Scope.ADMINISTER)

@@ -7,7 +7,7 @@ from typing import Any
 
 from appliance import logs
 from appliance.failures import Failure, OperatorError
-from appliance.library.files import LibraryFiles, missing_directories
+from appliance.library.files import LibraryFiles, is_new, missing_directories
 from appliance.operations import cartridge, demo_disk
 from appliance.operations.perform import on_files, translated
 from appliance.settings import config_file
@@ -28,6 +28,8 @@ Progress = Callable[[int, int], None]
 def plan(directory: Path, *, name: str | None = None, demo: bool = False, **choices: Any) -> NewLibrary:
     """A Plan for `directory`; choices are Plan's, None means the default."""
     chosen = {key: value for key, value in choices.items() if value is not None}
+    if chosen.get("drives", 0) < 0:
+        raise OperatorError(Failure.USAGE, f"--drives: {chosen['drives']} is less than none")
     if demo:
         chosen["disks"] = [(DEMO_DISK, DEMO_DISK_SIZE)]
     return NewLibrary(name=name or _name_of(directory), demo=demo, **chosen)
@@ -46,10 +48,8 @@ def create(directory: Path, plan: NewLibrary, progress: Progress = lambda done, 
     """
     path = directory.absolute() / config_file.FILE_NAME
     if path.exists():
-        message = (
-            f"{path} exists already; serve it (tapebay serve --init --config {directory}), or name another directory"
-        )
-        raise OperatorError(Failure.REFUSED, message)
+        _create_declared(path, plan)
+        return path
     text = render(plan)
     settings = _planned(path, text)
     logs.configure_for_commands()
@@ -59,6 +59,23 @@ def create(directory: Path, plan: NewLibrary, progress: Progress = lambda done, 
             _add_demo(path, settings, files, progress)
     write_atomically(path, text.encode())
     return path
+
+
+def _usual(directory: Path) -> NewLibrary:
+    return plan(directory, portal=DEFAULT_PORTAL)
+
+
+def _create_declared(path: Path, plan: NewLibrary) -> None:
+    """The library of an operator's own tapebay.toml: asked for by name, so that empty directories are no lost ones."""
+    settings = config_file.load(path)
+    if not is_new(settings):
+        message = f"{path} exists already, with its library; serve it (tapebay serve), or name another directory"
+        raise OperatorError(Failure.REFUSED, message)
+    if plan != _usual(path.parent):
+        message = f"{path} exists already and says what its library is; leave the options out, or change that file"
+        raise OperatorError(Failure.USAGE, message)
+    logs.configure_for_commands()
+    LibraryFiles.create(settings).close()
 
 
 INDEX = re.compile(r"\[\d+\]")  # which of several
@@ -101,7 +118,7 @@ def create_default(path: Path) -> None:
     """Make a library at `path` where there is none: for the first start of a container. An operator's own tapebay.toml
     is used as it is. Raises as create() does."""
     if not path.exists():
-        create(path.parent, plan(path.parent, portal=DEFAULT_PORTAL))
+        create(path.parent, _usual(path.parent))
         return
     settings = config_file.load(path)
     logs.configure(settings.logging)

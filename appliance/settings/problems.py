@@ -67,6 +67,16 @@ def lines_of(
                 yield f"{where}: {_words(detail)}, not {_shown(detail)}"
 
 
+def of_value(error: ValidationError) -> str:
+    """What is wrong with one value that belongs to no section."""
+    return "; ".join(
+        detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "value_error"
+        else f"{_words(detail)}, not {_shown(detail)}"
+        for detail in error.errors(include_url=False)
+    )
+
+
 def _counted(context: Mapping[str, Any]) -> str:
     return "entries" if context["field_type"] == "List" else "characters"
 

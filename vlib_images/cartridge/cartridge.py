@@ -173,7 +173,7 @@ class Cartridge(Transport):
         except FileNotFoundError as error:
             raise NotACartridge(f"{files.name} has no file {LOCK}") from error
         except BlockingIOError as error:
-            raise CartridgeInUse(f"{files.name} is in use by another process") from error
+            raise CartridgeInUse(f"{files.name} is in use: it is in a drive, or open in another program") from error
 
     @staticmethod
     def _store(files: CartridgeFiles, identity: CartridgeIdentity, number: int, limits: SegmentLimits) -> SegmentStore:

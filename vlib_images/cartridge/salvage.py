@@ -97,7 +97,7 @@ def _locked(source: CartridgeFiles) -> Iterator[None]:
         yield
         return
     except BlockingIOError as error:
-        raise CartridgeInUse(f"{source.name} is in use by another process") from error
+        raise CartridgeInUse(f"{source.name} is in use: it is in a drive, or open in another program") from error
     with contextlib.closing(lock):
         yield
 

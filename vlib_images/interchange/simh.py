@@ -96,7 +96,7 @@ def read_simh(source: Path, partition: int, notes: Notes) -> Iterator[TapeObject
 def _data(tape: _Tape, value: int, notes: Notes) -> bytes:
     where, length, bad = _here(tape), value & VALUE_MASK, value >> 28 == BAD_DATA
     if bad and not length:
-        _end_of_nothing(tape, value)
+        _end_of_nothing(tape, value, notes)
         return BadRecord()
     check_length(length, where)
     data = read_exactly(tape.file, length, "a record")
@@ -104,11 +104,12 @@ def _data(tape: _Tape, value: int, notes: Notes) -> bytes:
     return BadRecord(data) if bad else data
 
 
-def _end_of_nothing(tape: _Tape, value: int) -> None:
+def _end_of_nothing(tape: _Tape, value: int, notes: Notes) -> None:
     """A record without data has its word twice, as every record does; some programs write it once."""
     at = tape.file.tell()
     if tape.file.read(4) != value.to_bytes(4, "little"):
         tape.file.seek(at)
+        notes.add("records without data that had their length once have it twice, as every record does, when exported")
 
 
 def _pass_over(tape: _Tape, value: int, notes: Notes) -> None:

@@ -74,7 +74,8 @@ def test_two_portals_on_all_addresses_of_one_port(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     text = f'[[portals]]\nlisten = "127.0.0.1:{port}"\n[[portals]]\nlisten = "0.0.0.0:{port}"\n{TARGET}'
-    assert "another program listens there" in check(tmp_path, text).stderr
+    said = f"portal 0.0.0.0:{port}: portal 127.0.0.1:{port} of this file listens there already"
+    assert said in check(tmp_path, text).stderr
 
 
 def test_images(tmp_path: Path) -> None:

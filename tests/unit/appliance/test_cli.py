@@ -87,6 +87,14 @@ def test_init_refuses_what_makes_no_library(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "tapebay: --portal: 'nowhere' is not an address" in done.stderr
     assert "tapebay: --model: no library model 'Sony'" in done.stderr
+    numbers = tapebay("init", tmp_path / "lib", "--drives", "-1", "--slots", "0")
+    assert (numbers.exit_code, numbers.stderr) == (2, "tapebay: --drives: -1 is less than none\n")
+    many = tapebay("init", tmp_path / "lib", "--drives", 600, "--slots", 65000)
+    assert "600 drives are 65603 elements with the robot; a media changer has 65535 at most" in many.stderr
+    for command in (("init", tmp_path / "lib", "--drives"), ("cartridge", "create", "A00001L6", "--count")):
+        words = tapebay(*command, "many")
+        assert words.exit_code == 2
+        assert "must be a whole number, not 'many'" in words.stderr
     named = tapebay("init", tmp_path / "lib", "--name", "Upper Case", "--drive-model", "Sony", "--drives", 3)
     assert (named.exit_code, len(named.stderr.splitlines())) == (2, 2)
     assert "--name: 'Upper Case' is not a device name" in named.stderr

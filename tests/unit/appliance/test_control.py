@@ -355,7 +355,7 @@ def test_the_document_describes_every_verb() -> None:
 )
 def test_a_size_is_text_or_a_number_of_bytes(name: str, parameter: str) -> None:
     verb = VERBS[name]
-    given = {"name": "d", "barcode": "A00001L6", "file": "tape.tap", "format_name": "simh"}
+    given = {"name": "d", "barcode": "A00001L6", "file": "tape.tap", "format": "simh"}
     others = {field: given[field] for field in verb.parameters.model_fields.keys() & given.keys()}
     for size in (268435456, "268435456", "256 MiB"):
         assert getattr(parameters_of(verb, {**others, parameter: size}), parameter) == str(size)

@@ -41,7 +41,7 @@ def one_line(done: "subprocess.CompletedProcess[str]") -> str:
 def test_an_own_file_and_an_empty_volume(tmp_path: Path) -> None:
     (tmp_path / "tapebay.toml").write_text(OWN_TOML)
     assert "tapebay serve --init" in one_line(tapebay("serve", "--config", tmp_path))
-    assert "tapebay serve --init" in one_line(tapebay("init", tmp_path))
+    assert "leave the options out" in one_line(tapebay("init", tmp_path, "--slots", 7))
     daemon = Daemon(tmp_path, "--init")
     try:
         daemon.wait_ready()
@@ -49,6 +49,41 @@ def test_an_own_file_and_an_empty_volume(tmp_path: Path) -> None:
     finally:
         assert daemon.stop() == 0
     assert (tmp_path / "tapebay.toml").read_text() == OWN_TOML
+
+
+def test_an_own_file_and_two_empty_volumes(tmp_path: Path) -> None:
+    """They look like volumes that are not mounted, so only `init`, by which somebody means it, begins anew."""
+    for name in ("state", "cartridges"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "tapebay.toml").write_text(OWN_TOML)
+    assert "if there never was a library, run tapebay init" in one_line(
+        tapebay("serve", "--init", "--config", tmp_path)
+    )
+    assert tapebay("init", tmp_path).returncode == 0
+    assert (tmp_path / "tapebay.toml").read_text() == OWN_TOML
+    daemon = Daemon(tmp_path)
+    daemon.wait_ready()
+    assert daemon.stop() == 0
+    assert "exists already, with its library" in one_line(tapebay("init", tmp_path))
+    (tmp_path / "state" / "tapebay.db").unlink()
+    (tmp_path / "cartridges" / "A00001L6").mkdir()
+    assert "exists already, with its library" in one_line(tapebay("init", tmp_path))
+
+
+def test_ctrl_c_while_modules_are_read_is_no_traceback(tmp_path: Path) -> None:
+    script = (
+        "import sys\nmodule = sys.argv[1]\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == module: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from appliance.__main__ import main\n"
+        "sys.argv[1:] = ['status']\n"
+        "main()"
+    )
+    for module in ("appliance.cli.app", "typer"):
+        done = subprocess.run([sys.executable, "-c", script, module], cwd=ROOT, capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_the_first_start_with_a_full_log(tmp_path: Path) -> None:

@@ -130,6 +130,30 @@ def test_a_disk_goes_and_its_image_stays(daemon: Daemon, session: InitiatorSessi
     eventually(lambda: luns(session) == before)
 
 
+RESERVE_6, RELEASE_6 = bytes([0x16, 0, 0, 0, 0, 0]), bytes([0x17, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "lun", "change"),
+    [
+        ("changer", 0, ["changer", "resize", "--slots", "3"]),
+        ("drive1", 2, ["drive", "remove", "drive1", "--yes"]),
+        ("one", 3, ["disk", "remove", "one", "--yes"]),
+    ],
+)
+def test_what_an_initiator_has_reserved_stays(
+    daemon: Daemon, session: InitiatorSession, name: str, lun: int, change: list[str]
+) -> None:
+    device, before = Device(session, lun), luns(session)
+    assert device.command(RESERVE_6).status == 0
+    with pytest.raises(AssertionError, match=rf"(?s){name} is in use: iqn.*reservation break {name}"):
+        tapebay(daemon, *change)
+    assert luns(session) == before
+    assert settle(device) == []
+    tapebay(daemon, "reservation", "break", name, "--yes")
+    tapebay(daemon, *change)
+
+
 def test_a_disk_under_load_goes_without_a_hang(daemon: Daemon, session: InitiatorSession) -> None:
     disk = Device(session, 3)
     waiting = [session.submit(3, read_10(0, 1), data_in_length=512) for _ in range(30)]

@@ -66,7 +66,9 @@ def test_a_record_of_which_nothing_was_recovered_is_no_block(make: Make, tmp_pat
     content = lost + record(b"a") + TAPE_MARK + lost + record(b"b") + lost + END_OF_MEDIUM
     found, notes = imported(make, tmp_path / "t", content)
     assert found == [b"a", None, b"b"]
-    assert notes == ["records of which no data was recovered; there is no block for them: 3"]
+    twice = "records without data that had their length once have it twice, as every record does, when exported"
+    odd = [f"{twice} (3 times)"] if len(lost) == 4 else []
+    assert notes == [*odd, "records of which no data was recovered; there is no block for them: 3"]
 
 
 @pytest.mark.parametrize("name", ["simh", "e11"])
