@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from appliance.access.keys import WORKING_KEY_BYTES, WorkingKeys
-from vlib_images.library.state import JsonValue, StateDamaged, StateStore
+from vlib_images.library.state import JsonValue, LibraryState, StateDamaged
 
 NAMESPACE: Final = "gate"
 KEY: Final = "working_keys"
 
 
-def working_keys(store: StateStore, path: Path) -> WorkingKeys:
+def working_keys(store: LibraryState, path: Path) -> WorkingKeys:
     """Those that are kept; at the first time, a new one. path: of the database. Raises StateDamaged, OSError."""
     found = store.get(NAMESPACE, KEY)
     if found is None:
@@ -25,7 +25,7 @@ def working_keys(store: StateStore, path: Path) -> WorkingKeys:
         raise StateDamaged(path, "it has lost the gate's working keys") from None
 
 
-def keep(store: StateStore, keys: WorkingKeys) -> None:
+def keep(store: LibraryState, keys: WorkingKeys) -> None:
     """Raises OSError."""
     shown: JsonValue = {str(version): key.hex() for version, key in keys.keys.items()}
     store.put(NAMESPACE, KEY, {"current": keys.current, "keys": shown})

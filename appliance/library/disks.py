@@ -12,7 +12,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.settings.settings import DiskSettings, Settings
 from appliance.settings.units import format_size
 from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
-from vlib_images.library.state import JsonValue, StateStore
+from vlib_images.library.state import JsonValue, LibraryState
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ DISKS = "disks"  # the namespace of the state store that remembers which images 
 class Known:
     """Which disks of a library have been there, with their sizes. A disk is remembered from its first use on."""
 
-    def __init__(self, store: StateStore) -> None:
+    def __init__(self, store: LibraryState) -> None:
         self._store = store
 
     def size_bytes(self, name: str) -> int | None:

@@ -21,7 +21,7 @@ from vlib_images.library.database.takeover import OLD_FILES, open_database
 from vlib_images.library.elements import Layout
 from vlib_images.library.inventory import BARCODE, ElementType, Inventory, InventoryError
 from vlib_images.library.partition import Partition
-from vlib_images.library.state import StateDamaged, StateStore, put_document
+from vlib_images.library.state import LibraryState, StateDamaged, put_document
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class LibraryFiles:
         self._lock = lock
         self.changing = threading.Lock()  # one operator at a time makes or deletes things
         self.database = database
-        self.store = StateStore(database)
+        self.store = LibraryState(database)
         self.contents = Contents(database, declared)
         if apply:
             self._apply()
@@ -135,6 +135,7 @@ class LibraryFiles:
         return Partition.whole(CHANGER, changer.model, serial_number, layout or self.inventory.layout)
 
     def close(self) -> None:
+        self.store.flush()
         self.database.close()
         self._lock.release()
 

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Final
 
 from scsi_targets.devices.unit.device import Device
-from vlib_images.library.state import StateStore
+from vlib_images.library.state import LibraryState
 
 NAMESPACE: Final = "gate"
 KEY: Final = "offered"
@@ -18,7 +18,7 @@ FIRST_LUN: Final = 128
 class Offers:
     """Their units by name, and their LUNs, which are kept: a grant of one outlives a restart."""
 
-    def __init__(self, store: StateStore) -> None:
+    def __init__(self, store: LibraryState) -> None:
         self._store = store
         found = store.get(NAMESPACE, KEY)
         self._luns = {str(name): int(str(lun)) for name, lun in found.items()} if isinstance(found, dict) else {}

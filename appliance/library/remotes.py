@@ -19,7 +19,7 @@ from scsi_targets.devices.copying.access import Designator
 from scsi_targets.devices.copying.remote import RemoteUnit, describe
 from scsi_targets.devices.copying.remote_access import Description, RemoteAddress
 from scsi_targets.t10 import vpd
-from vlib_images.library.state import StateStore
+from vlib_images.library.state import LibraryState
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class Remote(NamedTuple):
 class Remotes:
     """Those of one library, in the order of their names. Raises StateDamaged, OSError as its store does."""
 
-    def __init__(self, store: StateStore) -> None:
+    def __init__(self, store: LibraryState) -> None:
         self._store = store
         self._remotes = {remote.name: remote for remote in _read(store)}
 
@@ -128,7 +128,7 @@ def _row(remote: Remote) -> dict[str, Any]:
     }
 
 
-def _read(store: StateStore) -> Iterator[Remote]:
+def _read(store: LibraryState) -> Iterator[Remote]:
     for name, row in sorted(store.items(NAMESPACE).items()):
         try:
             yield _remote(name, row)

@@ -20,7 +20,7 @@ from vlib_images.library.database.database import Database
 from vlib_images.library.database.events import Event
 from vlib_images.library.database.upgrade import configuration
 from vlib_images.library.inventory import Inventory, Layout
-from vlib_images.library.state import StateStore
+from vlib_images.library.state import LibraryState
 
 LAYOUT = Layout(range(1, 2), range(4096, 5096), range(16, 18), range(256, 258))
 SMALLER = Layout(range(1, 2), range(4096, 4596), range(16, 18), range(256, 258))
@@ -100,10 +100,10 @@ def test_the_inventory(url: str) -> None:
 
 
 def test_the_state_of_units(url: str) -> None:
-    store = StateStore(OnPostgreSQL(url))
+    store = LibraryState(OnPostgreSQL(url))
     store.update("devices", {"drive0/reservations": {"type": 3}, "drive0/mode": {"0f": "ä"}, "drive0/life": [1.5]})
     store.update("devices", {"drive0/mode": {"0f": "80"}, "drive0/life": None})
-    assert StateStore(OnPostgreSQL(url)).items("devices") == {
+    assert LibraryState(OnPostgreSQL(url)).items("devices") == {
         "drive0/reservations": {"type": 3},
         "drive0/mode": {"0f": "80"},
     }

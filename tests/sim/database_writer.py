@@ -16,13 +16,13 @@ from vlib_images.library.database import events
 from vlib_images.library.database.database import FILE_NAME, Database
 from vlib_images.library.database.takeover import open_database
 from vlib_images.library.inventory import ElementType, Inventory, Layout
-from vlib_images.library.state import StateStore
+from vlib_images.library.state import LibraryState
 
 LAYOUT = Layout(range(1, 2), range(4096, 4116), range(16, 18), range(256, 258))
 PAGES_BETWEEN_CHECKPOINTS = 12  # many of them, where a thousand is usual
 
 
-def content(inventory: Inventory, store: StateStore, database: Database) -> dict[str, Any]:
+def content(inventory: Inventory, store: LibraryState, database: Database) -> dict[str, Any]:
     """Everything that the library holds, as JSON has it."""
     with database.read() as connection:
         newest = events.latest(connection, 1)
@@ -48,7 +48,7 @@ class Writer:
 
     def open(self) -> None:
         self.database = open_database(self.directory)
-        self.inventory, self.store = Inventory(self.database, LAYOUT), StateStore(self.database)
+        self.inventory, self.store = Inventory(self.database, LAYOUT), LibraryState(self.database)
         with self.database.change() as connection:
             connection.exec_driver_sql(f"PRAGMA wal_autocheckpoint = {PAGES_BETWEEN_CHECKPOINTS}")
         self.tell()

@@ -29,7 +29,7 @@ from tests.unit.library.test_takeover import OLD, old_file
 from vlib_images.library.database.errors import DatabaseMissing
 from vlib_images.library.database.takeover import open_database
 from vlib_images.library.inventory import Inventory
-from vlib_images.library.state import StateStore
+from vlib_images.library.state import LibraryState
 
 SEEDS = int(os.environ.get("TAPEBAY_CRASH_SEEDS", "6"))
 CHANGES = 60
@@ -78,7 +78,7 @@ def found(directory: Path) -> Content | None:
     except DatabaseMissing:
         return None
     try:
-        return content(Inventory(database, LAYOUT), StateStore(database), database)
+        return content(Inventory(database, LAYOUT), LibraryState(database), database)
     finally:
         database.close()
 
@@ -138,11 +138,11 @@ FAILING = """
 import os, sys
 from pathlib import Path
 from vlib_images.library.database.database import Database
-from vlib_images.library.state import StateStore
+from vlib_images.library.state import LibraryState
 
 directory, fault, ends = Path(sys.argv[1]), Path(os.environ["TAPEBAY_SYNC_FAILS"]), sys.argv[2]
 database = Database.create(directory / "tapebay.db")
-store = StateStore(database)
+store = LibraryState(database)
 store.put("devices", "a", 1)
 fault.touch()
 for _ in range(2):
@@ -173,7 +173,7 @@ def test_a_change_that_the_medium_did_not_take_has_not_happened(tmp_path: Path, 
         [sys.executable, "-c", FAILING, str(state), ends], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    held = StateStore(open_database(state)).items("devices")
+    held = LibraryState(open_database(state)).items("devices")
     if ends == "killed":  # nobody has been told anything of "b" but that it failed: it may be there, whole
         assert held in ({"a": 1}, {"a": 1, "b": 2})
     else:

@@ -14,8 +14,9 @@ from vlib_images.library.database import schema
 from vlib_images.library.database.database import Database
 from vlib_images.library.database.errors import StateDamaged
 from vlib_images.library.database.events import Event
+from vlib_images.library.later import Later
 
-__all__ = ["JsonValue", "Namespace", "StateDamaged", "StateStore"]
+__all__ = ["JsonValue", "LibraryState", "Namespace", "StateDamaged"]
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -28,7 +29,7 @@ _AUDITED: Final = {
 }
 
 
-class StateStore:
+class LibraryState:
     """Keys and JSON values, grouped into namespaces. Thread-safe.
 
     What a caller gets is a copy and what it gave is copied, so nothing changes a stored value but update().
@@ -36,9 +37,12 @@ class StateStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._later = Later(self._write_later)
 
     def get(self, namespace: str, key: str) -> JsonValue:
         """The value of `key`, None when there is none. Raises StateDamaged, OSError."""
+        if (document := self._later.waiting().get((namespace, key))) is not None:
+            return _value(document)
         table = _table(key)
         statement = select(table).where(table.c.namespace == _checked(namespace), table.c.key == key)
         with self._database.read() as connection:
@@ -58,6 +62,20 @@ class StateStore:
     def put(self, namespace: str, key: str, value: JsonValue) -> None:
         """Set one key, durable when this returns; None deletes it. Raises as update() does."""
         self.update(namespace, {key: value})
+
+    def put_soon(self, namespace: str, key: str, value: JsonValue) -> None:
+        """Set one key within a second or so, without waiting for it: for counts. Raises TypeError or ValueError for a
+        value that JSON does not have."""
+        self._later.put((_checked(namespace), key), _canonical(value))
+
+    def flush(self) -> None:
+        """What put_soon() was given is written, or the log says why not."""
+        self._later.flush()
+
+    def _write_later(self, documents: Mapping[tuple[str, str], str]) -> None:
+        with self._database.change() as connection:
+            for (namespace, key), document in documents.items():
+                put_document(connection, namespace, key, document)
 
     def update(self, namespace: str, changes: Mapping[str, JsonValue]) -> None:
         """Set several keys in one step, durable when this returns; the value None deletes its key.
@@ -81,22 +99,24 @@ class StateStore:
         if not schema.is_sealed(table, row):
             name = f"{row.namespace}/{row.key} in {table.name}"
             raise StateDamaged(self._database.path, f"damaged: {name} fails its checksum")
-        value: JsonValue = json.loads(row.document)
-        return value
+        return _value(row.document)
 
 
 class Namespace:
-    """get() and put() of one namespace of a StateStore; they raise what the store's own raise."""
+    """What a logical unit asks of one namespace of a library's state; they raise what the store's own raise."""
 
-    def __init__(self, store: StateStore, name: str) -> None:
-        self._store = store
+    def __init__(self, state: LibraryState, name: str) -> None:
+        self._state = state
         self._name = name
 
     def get(self, key: str, /) -> JsonValue:
-        return self._store.get(self._name, key)
+        return self._state.get(self._name, key)
 
     def put(self, key: str, value: JsonValue, /) -> None:
-        self._store.put(self._name, key, value)
+        self._state.put(self._name, key, value)
+
+    def put_soon(self, key: str, value: JsonValue, /) -> None:
+        self._state.put_soon(self._name, key, value)
 
 
 def put_document(connection: Connection, namespace: str, key: str, document: str | None) -> None:
@@ -109,6 +129,11 @@ def put_document(connection: Connection, namespace: str, key: str, document: str
     row = schema.seal(table, {"namespace": namespace, "key": key, "document": document})
     if connection.execute(update(table).where(this).values(row)).rowcount == 0:
         connection.execute(insert(table), [row])
+
+
+def _value(document: str) -> JsonValue:
+    value: JsonValue = json.loads(document)
+    return value
 
 
 def _table(key: str) -> Table:

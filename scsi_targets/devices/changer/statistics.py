@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import threading
 
-import structlog
-
 from scsi_targets.devices.unit.part import Part, log_page
 from scsi_targets.devices.unit.state_store import StateStore
 from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.t10.log_pages import LogParameter, counter
-
-log = structlog.get_logger(__name__)
 
 # Parameter codes of the media changer statistics log page.
 MOVES, PICKS, PICK_RETRIES, PLACES, PLACE_RETRIES = range(5)
@@ -78,7 +74,4 @@ class ChangerStatistics(Part):
             self._save()
 
     def _save(self) -> None:
-        try:
-            self._store.put(self._key, {str(code): value for code, value in self._counts.items()})
-        except OSError as error:  # a count that is lost at a restart is no reason to call a finished move failed
-            log.warning("changer statistics could not be saved", reason=str(error))
+        self._store.put_soon(self._key, {str(code): value for code, value in self._counts.items()})

@@ -6,20 +6,16 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import structlog
-
 from scsi_targets.devices.tape.part import TapePart
 
 if TYPE_CHECKING:
     from scsi_targets.devices.tape.transfer import TapeTransfers
     from vlib_images.cartridge.cartridge import Cartridge
 
-log = structlog.get_logger(__name__)
-
 
 @dataclass(slots=True)
 class DriveLife:
-    """Counts over the drive's life. A crash loses what was counted since the last load or unload."""
+    """Counts over the drive's life. A crash loses what was counted since the second before the last load or unload."""
 
     loads: int = 0
     cleanings: int = 0
@@ -78,14 +74,9 @@ class DriveUsage(TapePart):
         return self.life.power_on_seconds + time.monotonic() - self._powered_on
 
     def save_life(self) -> None:
-        """Keeps the counts; a count that is lost at a restart is no reason to refuse a load."""
+        """Keeps the counts."""
         state = asdict(self.life) | {"power_on_seconds": self.power_on_seconds()}
-        try:
-            self._drive.store.put(self._life_key, state)
-        except OSError as error:
-            log.warning(
-                "drive statistics could not be saved", drive=self._drive.identity.serial_number, reason=str(error)
-            )
+        self._drive.store.put_soon(self._life_key, state)
 
     def amounts(self) -> Amounts:
         """Of this mount, or of the last one when nothing is loaded."""

@@ -25,7 +25,7 @@ from vlib_images.library.database.errors import DatabaseClosed, DatabaseMissing,
 from vlib_images.library.database.events import Event
 from vlib_images.library.database.fair_lock import FairLock
 from vlib_images.library.database.upgrade import configuration
-from vlib_images.library.state import StateStore
+from vlib_images.library.state import LibraryState
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_readers_wait_for_no_change(database: Database) -> None:
 
 
 def test_a_failed_commit_refuses_changes_until_it_is_opened_anew(database: Database, tmp_path: Path) -> None:
-    StateStore(database).put("serials", "drive0", "A")
+    LibraryState(database).put("serials", "drive0", "A")
     with nothing_can_be_written():
         with pytest.raises(OSError, match=r"tapebay\.db"), database.change(Event("lost", "a")):
             pass
@@ -93,7 +93,7 @@ def test_a_failed_commit_refuses_changes_until_it_is_opened_anew(database: Datab
             pass
         with pytest.raises(DatabaseClosed):
             database.reopen()
-        assert StateStore(database).get("serials", "drive0") == "A"
+        assert LibraryState(database).get("serials", "drive0") == "A"
     database.reopen()
     assert database.failure is None
     with database.change(Event("done", "c")):
@@ -196,7 +196,7 @@ def test_an_older_schema_is_brought_up_to_date_and_keeps_what_it_held(tmp_path: 
         old.execute(insert(schema.state), [row])
     old.close()
     database = open_again(tmp_path)
-    assert StateStore(database).get("identity", "library_id") == "id"
+    assert LibraryState(database).get("identity", "library_id") == "id"
     with database.read() as connection:
         assert connection.execute(select(schema.devices)).all() == []
     database.close()

@@ -13,7 +13,7 @@ from vlib_images.library.database.database import Database
 from vlib_images.library.database.errors import DatabaseMissing, StateDamaged
 from vlib_images.library.database.takeover import open_database
 from vlib_images.library.inventory import Inventory, Layout
-from vlib_images.library.state import StateStore
+from vlib_images.library.state import LibraryState
 
 LAYOUT = Layout(range(1, 2), range(4096, 4100), range(16, 18), range(256, 258))
 INVENTORY = {
@@ -43,7 +43,7 @@ def directory(tmp_path: Path) -> Path:
 def check_taken_over(directory: Path) -> None:
     """Everything is in the database, and the old files are what they were, under their new names."""
     opened = open_database(directory)
-    inventory, store = Inventory(opened, LAYOUT), StateStore(opened)
+    inventory, store = Inventory(opened, LAYOUT), LibraryState(opened)
     first, second = inventory.find("A00001L6"), inventory.find("A00002L6")
     assert first is not None
     assert second is not None
@@ -176,4 +176,4 @@ def test_an_old_library_that_never_moved_anything(tmp_path: Path) -> None:
     opened = open_database(tmp_path)
     assert isinstance(opened, Database)
     assert Inventory(opened, LAYOUT).barcodes() == []
-    assert StateStore(opened).items("identity") == IDENTITY
+    assert LibraryState(opened).items("identity") == IDENTITY

@@ -24,7 +24,7 @@ from vlib_images.library.database.errors import DatabaseMissing, StateDamaged
 from vlib_images.library.database.events import Event
 from vlib_images.library.database.inventory_rows import Record
 from vlib_images.library.elements import ElementType, Place
-from vlib_images.library.state import StateStore, put_document
+from vlib_images.library.state import LibraryState, put_document
 from vlib_images.plain_files import read_plain
 
 log = structlog.get_logger(__name__)
@@ -86,7 +86,7 @@ def _tell(connection: Connection, path: Path, documents: Mapping[str, dict[str, 
 
 
 def _set_aside(database: Database, directory: Path, old: Mapping[str, bytes]) -> None:
-    taken = StateStore(database).items(NAMESPACE)
+    taken = LibraryState(database).items(NAMESPACE)
     for name, content in old.items():
         path = directory / name
         if taken.get(name) != crc32c(content):

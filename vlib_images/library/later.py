@@ -1,0 +1,73 @@
+"""What is written a little later, by a thread of its own: counts, for which nothing may wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+INTERVAL_SECONDS = 1.0  # what a crash loses
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Later(Generic[Key, Value]):
+    """put() only remembers; `write` is given what waits, at most once a second. Thread-safe.
+
+    What cannot be written is logged, and tried again with what comes next.
+    """
+
+    def __init__(self, write: Callable[[Mapping[Key, Value]], None]) -> None:
+        self._write = write
+        self._lock = threading.Lock()
+        self._waiting: dict[Key, Value] = {}
+        self._thread: threading.Thread | None = None
+        self._flushing = threading.Event()
+
+    def put(self, key: Key, value: Value) -> None:
+        """The last value of a key counts."""
+        with self._lock:
+            self._waiting[key] = value
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="counts", daemon=True)
+                self._thread.start()
+
+    def waiting(self) -> dict[Key, Value]:
+        """What is not written yet."""
+        with self._lock:
+            return dict(self._waiting)
+
+    def flush(self) -> None:
+        """Everything is written, or logged, when this returns."""
+        self._flushing.set()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+        self._flushing.clear()
+
+    def _run(self) -> None:
+        while True:
+            self._flushing.wait(INTERVAL_SECONDS)
+            waiting = self.waiting()
+            written = self._written(waiting)
+            with self._lock:
+                for key in waiting if written else ():
+                    if self._waiting[key] is waiting[key]:
+                        del self._waiting[key]
+                if not (written and self._waiting):
+                    self._thread = None  # what comes from now on has another
+                    return
+
+    def _written(self, waiting: Mapping[Key, Value]) -> bool:
+        try:
+            self._write(waiting)
+        except OSError as error:
+            log.warning("counts could not be saved; they are tried again with the next", reason=str(error))
+            return False
+        return True
