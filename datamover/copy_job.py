@@ -18,6 +18,7 @@ from datamover.copy_progress import CopyCancelled, CopyFailed, CopyProgress, Ine
 from datamover.copy_writer import Act, Chunk, CopyWriter
 from datamover.endpoints import Sink, Source, TransferFailed
 from datamover.engine import BufferPool, DataBuffer, crc32c, crc32c_combine
+from datamover.pace import Pace
 
 # One write: large enough that its overhead is lost in the copying, small enough to stay in the processor's cache.
 CHUNK_BYTES = 1 << 20
@@ -108,12 +109,14 @@ class CopyJob:
         *,
         progress: CopyProgress | None = None,
         cancelled: Callable[[], bool] = lambda: False,
+        pace: Pace | None = None,
     ) -> None:
         """progress: where to tell how far it is, for whoever watched before the job was made. cancelled: asked before
-        every read and write; True makes the job stop with CopyCancelled."""
+        every read and write; True makes the job stop with CopyCancelled. pace: how fast it may go."""
         self.progress = progress if progress is not None else CopyProgress()
         self._steps = steps
         self._cancelled = cancelled
+        self._pace = pace or Pace()
         self._tallies = [Tally() for _ in steps]
         size = max((_chunk_bytes(step.sink) for step in steps if isinstance(step, CopySegment)), default=0)
         pool = BufferPool(BUFFERS * max(4096, 1 << (size - 1).bit_length()))
@@ -221,6 +224,7 @@ class CopyJob:
             else:
                 count = self._read(segment.source, length)
             length -= count
+            self._pace.took(count, self._cancelled)
 
     def _took(self, data: memoryview) -> None:
         """What the segment at hand takes: its checksum is made here, and nowhere again."""

@@ -46,6 +46,7 @@ class Directory:
         self._accounts = Accounts(settings.chap.accounts)
         self._prove_for_discovery = settings.chap.discovery
         self._zones = settings.zones
+        self._copy_rate = settings.limits.copy_rate or 0
         self._access = {
             section.iqn: Access.of(settings.zones, settings.lun_map(section)) for section in settings.targets
         }
@@ -91,6 +92,7 @@ class Directory:
             {lun: self._units[name] for lun, name in seen.luns.items() if name in self._units},  # one may be on its way
             tuple(sorted({portal.portal_group_tag for portal in self.all_portals})),
             remote_units=self._remotes.of(target_name, seen.remotes) if self._remotes is not None else (),
+            copy_bytes_per_second=self._copy_rate,
         )
 
     def decide(self, who: Who) -> tuple[Principal, Seen]:

@@ -92,6 +92,7 @@ class Gate:
         portals: Sequence[Portal],
         keys: WorkingKeys,
         *,
+        copy_bytes_per_second: int = 0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -99,6 +100,7 @@ class Gate:
         self._portals = list(portals)
         self.keys = keys  # replaced whole when one is rotated
         self._clock, self._wall_clock = clock, wall_clock
+        self._copy_bytes_per_second = copy_bytes_per_second
         self._units: Mapping[int, LogicalUnit] = {}
         self._lock = threading.Lock()
         self._leases: dict[bytes, Lease] = {}
@@ -165,6 +167,7 @@ class Gate:
             units,
             tuple(portal.portal_group_tag for portal in self._portals),
             {unit.lun: unit.permissions for unit in capability.units},
+            copy_bytes_per_second=self._copy_bytes_per_second,
             volumes={unit.lun: unit.volume for unit in capability.units},
             lease=lease,
         )

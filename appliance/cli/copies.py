@@ -27,6 +27,12 @@ def _show(copy: dict[str, Any], _given: dict[str, Any]) -> None:
     table([">segment", ">bytes", "crc32c"], rows, empty="No segment's checksum yet.")
 
 
+def _changed(copy: dict[str, Any], _given: dict[str, Any]) -> None:
+    rate = copy["bytes_per_second"]
+    pace = f"at most {rate} bytes a second" if rate else "as fast as can be"
+    typer.echo(f"copy {copy['number']} on {copy['device']}: {copy['state']}, {pace}")
+
+
 def _copied(copied: dict[str, Any], _given: dict[str, Any]) -> None:
     rate = copied["bytes_copied"] / max(copied["seconds"], 0.001) / 1e6
     typer.echo(
@@ -44,6 +50,8 @@ COPY = VerbCommand(
 )
 COMMANDS = [
     VerbCommand("copies.list", _list),
+    VerbCommand("copies.limit", _changed, example='tapebay copies limit 3 "50 MiB"'),
+    VerbCommand("copies.stop", _changed, example="tapebay copies stop 3"),
     VerbCommand("copies.show", _show, example="tapebay copies show 3 --json"),
 ]
 

@@ -50,10 +50,18 @@ class Copied(NamedTuple):
 
 
 def copy_ends(
-    library: Library, source: End, destination: End, *, block_length: int, filemarks: int, progress: Progress
+    library: Library,
+    source: End,
+    destination: End,
+    *,
+    block_length: int,
+    filemarks: int,
+    bytes_per_second: int,
+    progress: Progress,
 ) -> Copied:
-    """block_length: of a tape that is written from a disk or file, in bytes. filemarks: written after the data. Raises
-    OperatorError for what cannot be done or has failed, and what `progress` raises."""
+    """block_length: of a tape that is written from a disk or file, in bytes. filemarks: written after the data.
+    bytes_per_second: how fast it may go; 0: as fast as can be. Raises OperatorError for what cannot be
+    done or has failed, and what `progress` raises."""
     with ExitStack() as stack:
         sides = [
             stack.enter_context(taking_part(library, end, writes=writes))
@@ -62,7 +70,7 @@ def copy_ends(
         manager = _manager_unit(library, sides)
         units = list(dict.fromkeys([manager, *(side.unit for side in sides if side.unit is not None)]))
         elsewhere = [side.elsewhere for side in sides if side.elsewhere is not None]
-        session = stack.enter_context(_session(units, elsewhere))
+        session = stack.enter_context(_session(units, elsewhere, bytes_per_second))
         luns = [units.index(side.unit) if side.unit is not None else -1 for side in sides]
         work = _Copy(sides, luns, session, manager, progress)
         try:
@@ -71,11 +79,16 @@ def copy_ends(
             raise OperatorError(Failure.REFUSED, told(error)) from error
 
 
-def _session(units: Iterable[BlockDevice | TapeDrive], elsewhere: Iterable[object]) -> LocalSession:
+def _session(
+    units: Iterable[BlockDevice | TapeDrive], elsewhere: Iterable[object], bytes_per_second: int
+) -> LocalSession:
     """With what takes part and nothing else: others do not find themselves in use. Reservations of initiators hold for
     it as for any host."""
     nexus = Nexus(INITIATOR_NAME, secrets.token_bytes(ISID_BYTES), TARGET_NAME)
-    view = View(nexus.principal, TARGET_NAME, dict(enumerate(units)), remote_units=tuple(elsewhere))
+    view = View(
+        nexus.principal, TARGET_NAME, dict(enumerate(units)), remote_units=tuple(elsewhere),
+        copy_bytes_per_second=bytes_per_second,
+    )  # fmt: skip
     return LocalSession(view, nexus)
 
 

@@ -229,7 +229,8 @@ class Library:
         if self.settings.gate is None:
             return None
         keys = working_keys(self.files.store, self.files.database.path)
-        return Gate(self.settings.gate.target, self.directory.all_portals, keys)
+        rate = self.settings.limits.copy_rate or 0
+        return Gate(self.settings.gate.target, self.directory.all_portals, keys, copy_bytes_per_second=rate)
 
     def _make_broker(self) -> Broker | None:
         if self.gate is None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.settings.units import parse_size
 
 if TYPE_CHECKING:
     from scsi_targets.devices.copying.records import CopyRecord
@@ -27,6 +28,7 @@ class Copy(Result):
     ended: float | None
     segments: int = Field(description="How many were begun.")
     bytes_written: int
+    bytes_per_second: int = Field(description="What it may move at most; 0: any number.")
     crc32c: str = Field(description="Of all that the segments took so far, in order; hexadecimal.")
     failed_segment: int | None = Field(description="Counted from 0.")
     reason: str = Field(description="Why it failed, or empty.")
@@ -51,6 +53,19 @@ class OneCopy(Parameters):
     number: Annotated[int, Positional("NUMBER"), Field(ge=1, description="As `tapebay copies list` shows it.")]
 
 
+def _rate(given: object) -> str:
+    """Raises ValueError."""
+    parse_size(given if isinstance(given, int) else str(given))
+    return str(given)
+
+
+Rate = Annotated[str, BeforeValidator(_rate, json_schema_input_type=str | int)]
+
+
+class Limit(OneCopy):
+    rate: Annotated[Rate, Positional("RATE"), Field(description='Bytes a second, for example "50 MiB"; 0: no limit.')]
+
+
 @verb("copies.list", Scope.READ)
 def list_(context: OnLibrary, parameters: Nothing) -> list[Copy]:
     """List the copies that run and the last 64 that have ended of each disk and drive, oldest first."""
@@ -60,16 +75,39 @@ def list_(context: OnLibrary, parameters: Nothing) -> list[Copy]:
 @verb("copies.show", Scope.READ)
 def show(context: OnLibrary, parameters: OneCopy) -> CopyResult:
     """One copy, with the length and CRC32C of each of its segments when it has ended."""
+    device, record = _found(context, parameters.number)
+    results = [
+        SegmentResult(segment=segment, bytes_taken=taken, crc32c=f"{crc32c:08x}")
+        for segment, (taken, crc32c) in enumerate(record.checksums)
+    ]
+    return CopyResult(**_shown(device, record).model_dump(), results=results)
+
+
+@verb("copies.limit", Scope.OPERATE)
+def limit(context: OnLibrary, parameters: Limit) -> Copy:
+    """Say how fast a copy may go, also while it runs."""
+    device, record = _found(context, parameters.number)
+    record.pace.bytes_per_second = parse_size(parameters.rate)
+    context.log.info("a copy's rate was changed", copy=record.number, bytes_per_second=record.pace.bytes_per_second)
+    return _shown(device, record)
+
+
+@verb("copies.stop", Scope.OPERATE)
+def stop(context: OnLibrary, parameters: OneCopy) -> Copy:
+    """Stop a copy, between two blocks; its initiator is told that it was aborted."""
+    device, record = _found(context, parameters.number)
+    record.cancel()
+    context.log.warning("a copy was stopped by the operator", copy=record.number, initiator=record.initiator)
+    return _shown(device, record)
+
+
+def _found(context: OnLibrary, number: int) -> tuple[str, CopyRecord]:
     from appliance.failures import Failure, OperatorError
 
     for device, record in _records(context):
-        if record.number == parameters.number:
-            results = [
-                SegmentResult(segment=segment, bytes_taken=taken, crc32c=f"{crc32c:08x}")
-                for segment, (taken, crc32c) in enumerate(record.checksums)
-            ]
-            return CopyResult(**_shown(device, record).model_dump(), results=results)
-    message = f"copy {parameters.number} is not known, or no longer; tapebay copies list shows those that are"
+        if record.number == number:
+            return device, record
+    message = f"copy {number} is not known, or no longer; tapebay copies list shows those that are"
     raise OperatorError(Failure.NOT_FOUND, message)
 
 
@@ -93,6 +131,7 @@ def _shown(device: str, record: CopyRecord) -> Copy:
         ended=record.ended,
         segments=record.progress.segments,
         bytes_written=record.progress.bytes_written,
+        bytes_per_second=record.pace.bytes_per_second,
         crc32c=f"{record.progress.crc32c:08x}",
         failed_segment=record.failed_segment,
         reason=record.reason,

@@ -7,7 +7,9 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from appliance.copying.ends import End, Kind, parse_end
+from appliance.operations.copies import Rate
 from appliance.operations.verb import OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.settings.units import parse_size
 
 MOST_BLOCK_BYTES = 0xFFFFFF
 
@@ -37,6 +39,7 @@ class Copy(Parameters):
     block_length: Annotated[
         int, Field(ge=1, le=MOST_BLOCK_BYTES, description="Bytes of a tape block that is written from a disk or file.")
     ] = 256 << 10
+    rate: Annotated[Rate | None, Field(description='Bytes a second at most, for example "50 MiB".')] = None
     filemarks: Annotated[int, Field(ge=0, le=0xFFFF, description="How many are written after the data on a tape.")] = 1
 
 
@@ -67,6 +70,7 @@ def copy(context: OnLibrary, parameters: Copy) -> Copied:
         destination,
         block_length=parameters.block_length,
         filemarks=parameters.filemarks,
+        bytes_per_second=_bytes_per_second(context, parameters.rate),
         progress=context.progress,
     )
     return Copied(
@@ -78,6 +82,11 @@ def copy(context: OnLibrary, parameters: Copy) -> Copied:
         crc32c=f"{copied.crc32c:08x}",
         seconds=round(time.monotonic() - began, 3),
     )
+
+
+def _bytes_per_second(context: OnLibrary, rate: str | None) -> int:
+    """As it was asked for, else as for every copy."""
+    return context.settings.limits.copy_rate or 0 if rate is None else parse_size(rate)
 
 
 def _end(text: str) -> End:

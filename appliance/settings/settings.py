@@ -305,6 +305,7 @@ class LimitsSettings(Section):
     command_window: Annotated[int, Field(ge=1, le=4096)] = 128
     login_seconds: Annotated[float, Field(gt=0, le=600)] = 15.0
     send_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    copy_rate: SizeSetting | None = None
 
 
 class GateSettings(Section):

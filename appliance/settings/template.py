@@ -161,6 +161,7 @@ _REST = """\
 # command_window = 128                 # commands that one session may have outstanding
 # login_seconds = 15.0                 # a login that takes longer is closed
 # send_seconds = 60.0                  # so is a session that does not read what it asked for
+# copy_rate = "200 MiB"                # each EXTENDED COPY moves no more in a second
 
 [logging]
 # level = "info"                       # debug, info, warning or error

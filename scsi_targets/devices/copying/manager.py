@@ -99,6 +99,7 @@ class CopyManager(Part):
         parameters = parse(task.data()[:length], self._types, form)
         identifier = parameters.header.list_identifier if parameters.remembered else None
         record = self._copies.begin(task.nexus, identifier, cdb.service_action or 0)
+        record.pace.bytes_per_second = task.view.copy_bytes_per_second if task.view is not None else 0
         try:
             operation = Operation(parameters, task, self._reachable(task), self._device, record)
         except CheckCondition as refusal:

@@ -71,7 +71,7 @@ class Operation:
             self._await_turn()
             self._record.has_turn = True
             self._planner.check()
-            job = CopyJob(self._steps, progress=progress, cancelled=self._stopped)
+            job = CopyJob(self._steps, progress=progress, cancelled=self._stopped, pace=self._record.pace)
             try:
                 job.run()
             finally:

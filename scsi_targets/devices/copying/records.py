@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from datamover.copy_progress import CopyProgress, Tally
+from datamover.pace import Pace
 from scsi_targets.devices.unit.task import Nexus, Response
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
@@ -55,7 +56,7 @@ class Checksums:
 class CopyRecord:
     """One copy. service_action: which EXTENDED COPY it is. status: of that command, None while it runs; `sense_data`
     came with it. has_turn: whether it has the drives and buffers that it waited for. failed_segment, reason: of a
-    segment that failed. began, ended: seconds since 1970."""
+    segment that failed. pace: how fast it may go. began, ended: seconds since 1970."""
 
     nexus: Nexus | None = None
     list_identifier: int | None = None
@@ -66,6 +67,7 @@ class CopyRecord:
     failed_segment: int | None = None
     reason: str = ""
     progress: CopyProgress = field(default_factory=CopyProgress)
+    pace: Pace = field(default_factory=Pace)
     checksums: Checksums = field(default_factory=lambda: Checksums.of(()))
     cancelled: bool = False
     service_action: int = 0

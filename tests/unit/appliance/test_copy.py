@@ -268,3 +268,46 @@ def test_commands_end_on_whole_blocks() -> None:
     assert sum(piece.length for one in made for piece in one.pieces) == 49_000
     assert all(one.end % 4096 == 0 for one in made[:-1])
     assert len(made) > 3
+
+
+# ---- how fast --------------------------------------------------------------------------------------------------------
+
+
+def test_rates_are_of_the_settings_the_command_and_the_operator(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamover.copy_job.CHUNK_BYTES", 65536)
+    site.copy("disk:one@0+2", "disk:two", rate="1 GiB")
+    assert site.do("copies.list")[-1]["bytes_per_second"] == 1 << 30
+    ended = threading.Event()
+
+    def slow_one() -> None:
+        site.copy("disk:one", "disk:two", rate=1)
+        ended.set()
+
+    copying = threading.Thread(target=slow_one)
+    copying.start()
+    while len(copies := site.do("copies.list")) < 2 or copies[-1]["state"] != "copying":
+        copying.join(0.01)
+    with pytest.raises(OperatorError, match="not a size"):
+        site.do("copies.limit", number=copies[-1]["number"], rate="fast")
+    assert site.do("copies.limit", number=copies[-1]["number"], rate="0")["bytes_per_second"] == 0
+    copying.join(30)
+    assert ended.is_set()
+    assert site.image("two") == WHOLE
+
+
+def test_the_operator_stops_a_copy(site: Site) -> None:
+    failures: list[OperatorError] = []
+
+    def slow_one() -> None:
+        try:
+            site.copy("disk:one", "disk:two", rate=1)
+        except OperatorError as error:
+            failures.append(error)
+
+    copying = threading.Thread(target=slow_one)
+    copying.start()
+    while not (copies := site.do("copies.list")) or copies[-1]["state"] != "copying":
+        copying.join(0.01)
+    site.do("copies.stop", number=copies[-1]["number"])
+    copying.join(30)
+    assert "the copy of disk:one to disk:two failed after" in str(failures[0])
