@@ -6,12 +6,14 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from appliance import logs
 from appliance.control import client as control
 from appliance.control.server import ControlServer
+from appliance.control.tcp import ApiServer
 from appliance.failures import Failure, OperatorError
 from appliance.library.library import Library
 from appliance.library.lock import LibraryLock
@@ -19,6 +21,7 @@ from appliance.notify import notify
 from appliance.operations.verb import OnLibrary, Progress
 from appliance.settings import config_file
 from appliance.settings.advice import advice_on
+from appliance.settings.certificate import CertificateError
 from appliance.settings.settings import Settings
 from appliance.web.app import make_app
 
@@ -57,22 +60,47 @@ def _serve(path: Path, library: Library, stopping: tuple[signal.Signals, ...]) -
 
     socket_path = library.settings.library.control_socket
     ending = threading.Event()
-    control_server = ControlServer(socket_path, make_app(make_context, ending), ending)
+    app = make_app(make_context, ending, files=library.files)
+    control_server = ControlServer(socket_path, app, ending)
+    api = _api(library.settings, app, ending)
     bound = library.start()
     control_server.start()
     try:
+        at = _start(api)
         notify("READY=1")
         iqns = [target.iqn for target in library.settings.targets]
         _say_what_an_operator_should_know(library)
-        log.info("ready", portals=bound, targets=iqns, control=str(socket_path), pid=os.getpid())
+        log.info("ready", portals=bound, targets=iqns, control=str(socket_path), pid=os.getpid(), **at)
         received = signal.sigwait(stopping)
         _let_a_second_signal_kill(stopping)
         log.info("stopping", signal=signal.Signals(received).name)
         notify("STOPPING=1")
     finally:
+        if api is not None:
+            api.stop()
         control_server.stop()
     library.stop()
     log.info("stopped")
+
+
+def _api(settings: Settings, app: Any, ending: threading.Event) -> ApiServer | None:
+    """The API on TCP, where it is asked for. Raises OperatorError."""
+    if settings.api is None:
+        return None
+    try:
+        return ApiServer(settings.api, app, ending)
+    except CertificateError as error:
+        raise OperatorError(Failure.CONFIGURATION, f"api: {error}") from None
+
+
+def _start(api: ApiServer | None) -> dict[str, str]:
+    """Where it listens, for the log. Raises OperatorError."""
+    if api is None:
+        return {}
+    try:
+        return {"api": api.start()}
+    except OSError as error:
+        raise OperatorError(Failure.REFUSED, f"the API cannot listen: {error.strerror or error}") from error
 
 
 def _say_what_an_operator_should_know(library: Library) -> None:

@@ -15,6 +15,9 @@ class Failure(Enum):
     NOT_RUNNING = ("not-running", 4)
     IN_USE = ("in-use", 5)  # another process has the library open
     NOT_FOUND = ("not-found", 6)  # no such cartridge, element or disk
+    NOT_PERMITTED = ("not-permitted", 7)  # no token that opens anything, or one whose scope is too small
+    CHANGED = ("changed", 8)  # it is no longer what whoever asks has seen
+    BUSY = ("busy", 9)  # too many requests at once; the same may be asked again
     INTERNAL = ("internal", 70)  # a fault of Tapebay's own; the daemon's log has the details
 
     def __init__(self, code: str, exit_status: int) -> None:

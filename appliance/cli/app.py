@@ -34,6 +34,7 @@ FILES = {
     "session": ("session",),
     "reservation": ("reservation",),
     "request": ("request", "requests"),
+    "token": ("token",),
 }
 _FILE_OF = {name: file for file, names in FILES.items() for name in names}
 

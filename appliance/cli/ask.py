@@ -1,4 +1,5 @@
-"""Having a verb done: by the library's daemon, or in this process where none runs and it needs no devices."""
+"""Having a verb done: by the daemon that TAPEBAY_API names, by the library's own, or in this process, where none runs
+and it needs no devices."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ def ask(config: Path | None, verb: Verb, parameters: Parameters, progress: Progr
     from appliance.control import client as control
     from appliance.settings import config_file
 
-    path = config_file.find(config)
     given = parameters.model_dump(mode="json", exclude_unset=True)
+    if (client := control.Client.from_environment()) is not None:
+        return client.call(verb.name, progress=progress, **given)
+    path = config_file.find(config)
     try:
         return control.call(config_file.control_socket(path), verb.name, progress=progress, **given)
     except OperatorError as error:

@@ -1,15 +1,20 @@
-"""The Python client of the HTTP API, over the control socket: a Unix socket in the library.
+"""The Python client of the HTTP API: over the control socket, or over TCP with a token.
 
-call(path, "cartridge.list") asks the daemon behind `path` for a verb; appliance/web/app.py describes the API. The
-standard library's client is enough for one request over a Unix socket, and every command of `tapebay` waits for it
-to be imported.
+call(path, "cartridge.list") asks the daemon behind `path` for a verb; Client.at(url, token).call(...) one on another
+host. appliance/web/app.py describes the API. The standard library's client is enough for one request, and every command
+of `tapebay` waits for it to be imported.
 """
+
+from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,9 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.control_socket import reachable
 
 ANSWER_SECONDS = 300.0  # a move waits for a drive that is busy
+CONNECT_SECONDS = 10.0
+URL_VARIABLE, TOKEN_VARIABLE = "TAPEBAY_API", "TAPEBAY_TOKEN"
+TOKEN_FILE_VARIABLE, AUTHORITY_VARIABLE = "TAPEBAY_TOKEN_FILE", "TAPEBAY_CERTIFICATE_AUTHORITY"
 
 Progress = Callable[[int, int], None]
 
@@ -29,25 +37,130 @@ def call(
     progress: Progress = lambda done, total: None,
     **parameters: Any,
 ) -> Any:
-    """Ask the daemon behind `path`. Raises OperatorError: NOT_RUNNING when nobody listens, else what it answered.
+    """Ask the daemon behind the control socket `path`. Raises as Client.call() does."""
+    return Client.at_socket(path).call(verb, timeout_seconds=timeout_seconds, progress=progress, **parameters)
 
-    timeout_seconds: for the answer to begin and to go on.
-    """
-    try:
-        with reachable(path) as name, closing(_Connection(name, timeout_seconds)) as connection:
-            try:
-                connection.connect()
-            except OSError as error:
-                raise _nobody(path) from error
-            return _result(path, _asked(connection, verb, parameters), progress)
-    except FileNotFoundError as error:
-        raise _nobody(path) from error
-    except TimeoutError as error:
-        message = f"the daemon behind {path} did not answer {verb} in {timeout_seconds:.0f} seconds"
-        raise OperatorError(Failure.REFUSED, message) from error
-    except (http.client.HTTPException, OSError) as error:
-        message = f"the daemon behind {path} went away while answering: {error}"
-        raise OperatorError(Failure.NOT_RUNNING, message) from error
+
+@dataclass(frozen=True)
+class Client:
+    """A daemon to ask; made by at_socket(), at() or from_environment(). Each call has a connection of its own."""
+
+    where: str
+    socket_path: Path | None = None
+    host: str = "tapebay"
+    port: int = 0
+    token: str = field(default="", repr=False)
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+
+    @classmethod
+    def at_socket(cls, path: Path) -> Client:
+        """The daemon behind a control socket."""
+        return cls(str(path), path)
+
+    @classmethod
+    def at(cls, url: str, token: str, certificate_authority: Path | None = None) -> Client:
+        """One at https://HOST:PORT, or http:// on this host. certificate_authority: PEM; by default the system's.
+        Raises OperatorError USAGE."""
+        scheme, host, port = _parts(url)
+        if scheme == "http" and not _loopback(host):
+            raise OperatorError(Failure.USAGE, f"the token would cross the network readable to {url}; write https://")
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise OperatorError(Failure.USAGE, "this is no token; it has letters, digits, '_' and '-'")
+        return cls(url, None, host, port, token, _trusting(certificate_authority) if scheme == "https" else None)
+
+    @classmethod
+    def from_environment(cls) -> Client | None:
+        """The one that TAPEBAY_API names, with the token in the file TAPEBAY_TOKEN_FILE, or in TAPEBAY_TOKEN; None:
+        none. Raises OperatorError USAGE."""
+        url = os.environ.get(URL_VARIABLE)
+        if not url:
+            return None
+        authority = os.environ.get(AUTHORITY_VARIABLE)
+        return cls.at(url, _token_of_environment(), Path(authority) if authority else None)
+
+    def call(
+        self,
+        verb: str,
+        *,
+        timeout_seconds: float = ANSWER_SECONDS,
+        progress: Progress = lambda done, total: None,
+        idempotency_key: str = "",
+        **parameters: Any,
+    ) -> Any:
+        """The verb's result. Raises OperatorError: NOT_RUNNING when nobody listens, else what it answered.
+
+        timeout_seconds: for the answer to begin and to go on. idempotency_key: who asks again with the same one gets
+        the result of the first time.
+        """
+        headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
+        if idempotency_key:
+            headers["Idempotency-Key"] = idempotency_key
+        # json.dumps escapes what is not ASCII, also the bytes of a path that are not UTF-8.
+        body = json.dumps(parameters, default=str)
+        with self._explained(f"answer {verb}", timeout_seconds), self._connected(timeout_seconds) as connection:
+            connection.request("POST", f"/v1/{verb.replace('.', '/')}", body, {**headers, **self._authorization()})
+            return self._result(connection.getresponse(), progress)
+
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    @contextmanager
+    def _connected(self, timeout_seconds: float) -> Iterator[http.client.HTTPConnection]:
+        if self.socket_path is not None:
+            with reachable(self.socket_path) as name, closing(_Connection(name, timeout_seconds)) as connection:
+                self._connect(connection)
+                yield connection
+            return
+        with closing(self._over_tcp(min(timeout_seconds, CONNECT_SECONDS))) as connection:
+            self._connect(connection)
+            connection.sock.settimeout(timeout_seconds)
+            yield connection
+
+    def _over_tcp(self, timeout_seconds: float) -> http.client.HTTPConnection:
+        if self.tls is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=timeout_seconds)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=timeout_seconds, context=self.tls)
+
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        try:
+            connection.connect()
+        except OSError as error:
+            raise self._nobody(error) from error
+
+    @contextmanager
+    def _explained(self, doing: str, timeout_seconds: float) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise self._nobody(error) from error
+        except TimeoutError as error:
+            message = f"the daemon behind {self.where} did not {doing} in {timeout_seconds:.0f} seconds"
+            raise OperatorError(Failure.REFUSED, message) from error
+        except (http.client.HTTPException, OSError) as error:
+            message = f"the daemon behind {self.where} went away while answering: {error}"
+            raise OperatorError(Failure.NOT_RUNNING, message) from error
+
+    def _nobody(self, error: OSError) -> OperatorError:
+        if self.socket_path is None:
+            message = f"{self.where} cannot be reached: {error}; see [api] in its tapebay.toml, and its log"
+            return OperatorError(Failure.NOT_RUNNING, message)
+        return OperatorError(
+            Failure.NOT_RUNNING,
+            f"no daemon listens on {self.where}; start it: tapebay serve (if it was started, its log says why it "
+            "ended, for example a port that is taken)",
+        )
+
+    def _result(self, answer: http.client.HTTPResponse, progress: Progress) -> Any:
+        _refuse_problems(answer)
+        for name, data in _events(answer):
+            match name:
+                case "progress":
+                    progress(data["done"], data["total"])
+                case "problem":
+                    raise _error(data)
+                case "result":
+                    return data
+        raise OperatorError(Failure.NOT_RUNNING, f"the daemon behind {self.where} went away while answering")
 
 
 class _Connection(http.client.HTTPConnection):
@@ -63,45 +176,62 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._name)
 
 
-def _nobody(path: Path) -> OperatorError:
-    return OperatorError(
-        Failure.NOT_RUNNING,
-        f"no daemon listens on {path}; start it: tapebay serve (if it was started, its log says why it ended, for "
-        "example a port that is taken)",
-    )
+def _parts(url: str) -> tuple[str, str, int]:
+    """Scheme, host, port. Raises OperatorError USAGE."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        host, port = None, 0
+    if not host or parts.path.strip("/") or parts.query:
+        raise OperatorError(Failure.USAGE, f"{url!r} is no address of an API; write https://HOST:PORT")
+    return parts.scheme, host, port
 
 
-def _asked(connection: _Connection, verb: str, parameters: dict[str, Any]) -> http.client.HTTPResponse:
-    headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
-    # json.dumps escapes what is not ASCII, also the bytes of a path that are not UTF-8.
-    connection.request("POST", f"/v1/{verb.replace('.', '/')}", json.dumps(parameters, default=str), headers)
-    return connection.getresponse()
+def _loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
-def _result(path: Path, answer: http.client.HTTPResponse, progress: Progress) -> Any:
+def _trusting(authority: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except OSError as error:  # ssl.SSLError too
+        raise OperatorError(Failure.USAGE, f"{authority} holds no certificate to be trusted: {error}") from None
+
+
+def _token_of_environment() -> str:
+    from appliance.settings import secrets
+
+    file = os.environ.get(TOKEN_FILE_VARIABLE)
+    try:
+        return secrets.from_file(Path(file)) if file else secrets.from_environment(TOKEN_VARIABLE)
+    except secrets.SecretError as error:
+        raise OperatorError(Failure.USAGE, f"the token for {URL_VARIABLE}: {error}") from None
+
+
+def _refuse_problems(answer: http.client.HTTPResponse) -> None:
+    """Raises OperatorError when it is one."""
     if answer.headers.get_content_type() == "application/problem+json":
         raise _error(json.loads(answer.read()))
     if answer.status == 503:
-        raise OperatorError(Failure.REFUSED, "the daemon answers too many requests just now; try again")
-    for name, data in _events(answer):
-        match name:
-            case "progress":
-                progress(data["done"], data["total"])
-            case "problem":
-                raise _error(data)
-            case "result":
-                return data
-    raise OperatorError(Failure.NOT_RUNNING, f"the daemon behind {path} went away while answering")
+        raise OperatorError(Failure.BUSY, "the daemon answers too many requests just now; try again")
 
 
 def _events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
     """The events of a stream, as the server writes them: a name, then one line of data."""
     name = ""
     for line in lines:
-        field, _, value = line.decode().rstrip("\n").partition(": ")
-        if field == "event":
+        field_name, _, value = line.decode().rstrip("\n").partition(": ")
+        if field_name == "event":
             name = value
-        elif field == "data":
+        elif field_name == "data":
             yield name, json.loads(value)
 
 

@@ -18,7 +18,8 @@ from appliance.library.control_socket import bind, refuse_another_file
 from appliance.library.files import LibraryFiles
 from appliance.library.library import Library
 from appliance.library.lock import LibraryLock
-from appliance.settings.settings import DiskSettings, PortalSettings, Settings
+from appliance.settings.certificate import CertificateError, tls_context
+from appliance.settings.settings import DiskSettings, Settings
 from appliance.settings.units import Address, format_size
 from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
 
@@ -33,6 +34,7 @@ def problems_of(settings: Settings) -> list[str]:
         *_directories(settings),
         *_images(settings),
         *_shared_images(settings),
+        *_certificate(settings),
         *([] if served else [*_ports(settings), *_control_socket(settings)]),  # they are the daemon's, in use
         *_built(settings),
     ]
@@ -130,30 +132,41 @@ def _control_socket(settings: Settings) -> Iterator[str]:
             yield f"control_socket: {explained(error)}"
 
 
+def _certificate(settings: Settings) -> Iterator[str]:
+    api = settings.api
+    if api is None or api.certificate is None or api.key is None:
+        return
+    try:
+        tls_context(api.certificate, api.key)
+    except CertificateError as error:
+        yield f"api: {error}"
+
+
 def _ports(settings: Settings) -> Iterator[str]:
-    held: list[socket.socket] = []  # until all are tried: two portals may want one port
+    held: list[socket.socket] = []  # until all are tried: two may want one port
     ours: dict[int, Address] = {}
     try:
-        for portal in settings.portals:
+        named = [("portal", portal.listen) for portal in settings.portals]
+        for name, address in [*named, *([("api", settings.api.listen)] if settings.api else [])]:
             try:
-                held.append(_bound(portal))
+                held.append(_bound(address))
             except OSError as error:
-                other = ours.get(portal.listen.port) if error.errno == errno.EADDRINUSE else None
-                yield f"portal {portal.listen}: {_clash(other) if other else _why_not(error)}"
+                other = ours.get(address.port) if error.errno == errno.EADDRINUSE else None
+                yield f"{name} {address}: {_clash(other) if other else _why_not(error)}"
             else:
-                ours[portal.listen.port] = portal.listen
+                ours[address.port] = address
     finally:
         for one in held:
             one.close()
 
 
 def _clash(other: Address) -> str:
-    return f"portal {other} of this file listens there already; leave one of them out, or choose another port"
+    return f"{other} of this file listens there already; leave one of them out, or choose another port"
 
 
-def _bound(portal: PortalSettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in portal.listen.host else socket.AF_INET
-    return socket.create_server(tuple(portal.listen), family=family, backlog=1)
+def _bound(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server(tuple(address), family=family, backlog=1)
 
 
 def _why_not(error: OSError) -> str:

@@ -11,6 +11,7 @@ from typing import Self
 
 import structlog
 
+from appliance.access.tokens import Tokens
 from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import CartridgeStore
 from appliance.library.contents import Contents
@@ -53,6 +54,7 @@ class LibraryFiles:
         self.changing = threading.Lock()  # one operator at a time makes or deletes things
         self.database = database
         self.store = LibraryState(database)
+        self.tokens = Tokens(database)
         self.contents = Contents(database, declared)
         if apply:
             self._apply()

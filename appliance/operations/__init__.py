@@ -29,6 +29,7 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "shutdown": ("library",),
     "status": ("library",),
     "target": ("target",),
+    "token": ("token",),
     "unload": ("robot",),
     "who": ("who",),
     "zone": ("zone",),

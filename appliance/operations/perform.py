@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from appliance.access.caller import Caller
 from appliance.failures import Failure, OperatorError, explained
 from appliance.operations import VERBS
 from appliance.operations.verb import OnFiles, OnLibrary, OnSettings, Parameters, Progress, Verb, no_progress
 from appliance.settings.problems import problems_of
-from vlib_images.library.actor import OPERATOR, acting_as
+from vlib_images.library.actor import acting_as
 
 if TYPE_CHECKING:
     from appliance.library.files import LibraryFiles
@@ -54,9 +55,20 @@ def parameters_of(verb: Verb, given: Mapping[str, Any], label: Callable[[str], s
         raise OperatorError(Failure.USAGE, "\n".join(problems_of(error, verb.parameters, label))) from None
 
 
+def refuse_unpermitted(verb: Verb, caller: Caller) -> None:
+    """Raises OperatorError NOT_PERMITTED when the caller may not ask for the verb at all."""
+    if not caller.scope.includes(verb.scope):
+        message = f"{verb.name} takes the scope {verb.scope.value}; {caller.name} has {caller.scope.value}"
+        raise OperatorError(Failure.NOT_PERMITTED, message)
+    if caller.confined and not verb.confinable:
+        message = f"{verb.name} is about the whole library; {caller.name} is for a part of it"
+        raise OperatorError(Failure.NOT_PERMITTED, message)
+
+
 def perform(verb: Verb, context: OnSettings, parameters: Parameters) -> Any:
     """The verb's result, as JSON can hold it. Raises OperatorError, Cancelled."""
-    with translated(), acting_as(OPERATOR):
+    refuse_unpermitted(verb, context.caller)
+    with translated(), acting_as(context.caller.name):
         return verb.adapter.dump_python(verb.run(context, parameters), mode="json", by_alias=True)
 
 

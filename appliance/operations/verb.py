@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict, TypeVar, Unpack, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from appliance.access.caller import OWNER, Caller, Scope
 from appliance.settings.units import LEAST_MEDIUM_BYTES, parse_size_of_at_least
 
 if TYPE_CHECKING:
@@ -29,15 +29,9 @@ if TYPE_CHECKING:
     from appliance.library.library import Library
     from appliance.settings.settings import Settings
 
+__all__ = ["DECLARED", "OnFiles", "OnLibrary", "OnSettings", "Parameters", "Result", "Scope", "Verb", "verb"]
+
 Progress = Callable[[int, int], None]  # done, total
-
-
-class Scope(Enum):
-    """Who may ask for a verb: whoever may look, who operates the library, who decides what it is made of."""
-
-    READ = "read"
-    OPERATE = "operate"
-    ADMINISTER = "administer"
 
 
 class Parameters(BaseModel):
@@ -83,12 +77,13 @@ def no_progress(_done: int, _total: int) -> None:
 class OnSettings:
     """What a verb works on that needs no more than the settings. config: the tapebay.toml.
 
-    progress(done, total) may raise Cancelled: whoever asked is gone.
+    progress(done, total) may raise Cancelled: whoever asked is gone. caller: who asks.
     """
 
     settings: Settings
     config: Path
     progress: Progress = field(default=no_progress, kw_only=True)
+    caller: Caller = field(default=OWNER, kw_only=True)
 
     @property
     def log(self) -> Any:
@@ -142,16 +137,18 @@ class Cancelled(Exception):
 @dataclass(frozen=True)
 class Verb:
     """One row of the registry. needs: OnSettings, OnFiles or OnLibrary. makes: the parameter that is the barcode of a
-    cartridge which it makes without the library's files, or ""."""
+    cartridge which it makes without the library's files, or "". confinable: it keeps to what is in its caller's reach,
+    so that callers for a part of the library may ask for it too."""
 
     name: str
     scope: Scope
     needs: type[OnSettings]
     parameters: type[Parameters]
     result: Any
-    reports_progress: bool
-    makes: str
     run: Callable[[Any, Any], Any]
+    reports_progress: bool = False
+    makes: str = ""
+    confinable: bool = False
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
@@ -175,24 +172,30 @@ DECLARED: dict[str, Verb] = {}
 Function = TypeVar("Function", bound=Callable[[Any, Any], Any])
 
 
-def verb(name: str, scope: Scope, *, reports_progress: bool = False, makes: str = "") -> Callable[[Function], Function]:
+class Traits(TypedDict, total=False):
+    """What a verb is declared with, beside its name and scope; Verb explains them."""
+
+    reports_progress: bool
+    makes: str
+    confinable: bool
+
+
+def verb(name: str, scope: Scope, **traits: Unpack[Traits]) -> Callable[[Function], Function]:
     """Declares a function as a verb."""
 
     def declare(run: Function) -> Function:
         if name in DECLARED:
             raise ValueError(f"there are two verbs {name}")
-        DECLARED[name] = row_of(name, scope, run, reports_progress=reports_progress, makes=makes)
+        DECLARED[name] = row_of(name, scope, run, **traits)
         return run
 
     return declare
 
 
-def row_of(
-    name: str, scope: Scope, run: Callable[[Any, Any], Any], *, reports_progress: bool = False, makes: str = ""
-) -> Verb:
+def row_of(name: str, scope: Scope, run: Callable[[Any, Any], Any], **traits: Unpack[Traits]) -> Verb:
     """The row of a function: what it needs, takes and answers stands in its annotations."""
     needs, parameters, result = get_type_hints(run, include_extras=True).values()
-    return Verb(name, scope, needs, parameters, result, reports_progress, makes, run)
+    return Verb(name, scope, needs, parameters, result, run, **traits)
 
 
 Barcode = Annotated[str, Positional("BARCODE"), Field(description="For example A00001L6.")]

@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from appliance.failures import explained
 from appliance.settings import CONTROL_SOCKET
@@ -109,4 +109,7 @@ def parse(path: Path, text: str) -> Settings:
 def _with_absolute_paths(settings: Settings, directory: Path) -> Settings:
     library = settings.library
     absolute = {name: directory / getattr(library, name) for name in ("cartridges", "disks", "state", "control_socket")}
-    return settings.model_copy(update={"library": library.model_copy(update=absolute)}).placed(directory)
+    changed: dict[str, Any] = {"library": library.model_copy(update=absolute)}
+    if (api := settings.api) is not None and api.certificate and api.key:
+        changed["api"] = api.model_copy(update={"certificate": directory / api.certificate, "key": directory / api.key})
+    return settings.model_copy(update=changed).placed(directory)

@@ -312,6 +312,25 @@ class GateSettings(Section):
     target: IscsiName
 
 
+class ApiSettings(Section):
+    """The API on TCP, beside the control socket. certificate, key: PEM files; without them only a loopback address."""
+
+    listen: Annotated[AddressSetting, AfterValidator(_listen)]
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _secure(self) -> "ApiSettings":
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("give both certificate and key, or neither")
+        if self.certificate is None and not ipaddress.ip_address(self.listen.host.partition("%")[0]).is_loopback:
+            raise ValueError(
+                f"tokens would cross the network readable at {self.listen}: give certificate and key (PEM files), or "
+                f'listen on this machine only, for example "127.0.0.1:{self.listen.port}"'
+            )
+        return self
+
+
 class LoggingSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
@@ -329,6 +348,7 @@ class Settings(Section):
     chap: ChapSettings = ChapSettings()
     zones: list[ZoneSettings] = []
     gate: GateSettings | None = None
+    api: ApiSettings | None = None
     limits: LimitsSettings = LimitsSettings()
     logging: LoggingSettings = LoggingSettings()
 
@@ -346,6 +366,10 @@ class Settings(Section):
         copy._directory = directory
         copy._luns = dict(luns or {})
         return copy
+
+    def addresses(self) -> list[Address]:
+        """All that the daemon listens on: portals, the API."""
+        return [portal.listen for portal in self.portals] + ([self.api.listen] if self.api else [])
 
     def device_names(self) -> list[str]:
         """The changer, the drives, the disks: the order of their default LUNs."""
@@ -400,7 +424,7 @@ def _repeated(settings: Settings) -> list[str]:
         "device name": settings.device_names(),
         "target iqn": [target.iqn for target in settings.targets] + ([settings.gate.target] if settings.gate else []),
         "zone name": [zone.name for zone in settings.zones],
-        "portal": [str(portal.listen) for portal in settings.portals if portal.listen.port],
+        "address": [str(listen) for listen in settings.addresses() if listen.port],
         "serial": [device.serial for device in devices if device.serial is not None],
         "LUN": [disk.lun for disk in settings.disks if disk.lun is not None],
     }

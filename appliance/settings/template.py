@@ -154,6 +154,12 @@ _REST = """\
 # [gate]
 # target = "iqn.2026-11.io.tapebay:gate"   # the target that keys of grants open; no other target shows it
 
+# The API for applications on TCP; tokens open it (`tapebay token create`). Without TLS only on a loopback address.
+# [api]
+# listen = "127.0.0.1:8443"            # "0.0.0.0:8443" with:
+# certificate = "api.crt"              # PEM: its own certificate, then those that signed it
+# key = "api.key"                      # PEM, mode 0600
+
 [limits]
 # sessions = 256                       # more are refused at login
 # buffer_memory = "512 MiB"            # for the payload of all commands together

@@ -11,47 +11,33 @@ import inspect
 import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fastapi import Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appliance import __version__
+from appliance.access.caller import CALLER_KEY
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
+from appliance.operations.perform import refuse_unpermitted
 from appliance.operations.verb import Verb
 from appliance.settings.problems import lines_of
+from appliance.web.access import Admission
+from appliance.web.problems import PROBLEM, Problem, as_json, described, problem
+from appliance.web.refusals import Refusals
 from appliance.web.work import Ended, MakeContext, Report, Work
+
+if TYPE_CHECKING:
+    from appliance.library.files import LibraryFiles
 
 LIMIT_BODY_BYTES = 1 << 20
 PREFIX = "/v1"
 EVENT_STREAM = "text/event-stream"
-PROBLEM = "application/problem+json"
-
-STATUS = {
-    Failure.REFUSED: 409,
-    Failure.USAGE: 422,
-    Failure.CONFIGURATION: 500,
-    Failure.NOT_RUNNING: 503,
-    Failure.IN_USE: 409,
-    Failure.NOT_FOUND: 404,
-    Failure.INTERNAL: 500,
-}
-
-
-class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
-
-    type: str = "about:blank"
-    title: str = Field(description="The code in words.")
-    status: int
-    detail: str = Field(description="What was wrong, where, and what to do.")
-    code: str = Field(description="refused, usage, configuration, not-running, in-use, not-found or internal.")
 
 
 def path_of(verb: str) -> str:
@@ -59,29 +45,40 @@ def path_of(verb: str) -> str:
     return f"{PREFIX}/{verb.replace('.', '/')}"
 
 
-def make_app(make_context: MakeContext, stopping: threading.Event, verbs: Mapping[str, Verb] = VERBS) -> FastAPI:
-    """The application of one library. stopping: set when the daemon stops, so that long verbs end early."""
+def make_app(
+    make_context: MakeContext,
+    stopping: threading.Event,
+    verbs: Mapping[str, Verb] = VERBS,
+    files: LibraryFiles | None = None,
+) -> FastAPI:
+    """The application of one library. stopping: set when the daemon stops, so that long verbs end early. files: whose
+    tokens let in, and whose audit record tells of refused requests; without them only the control socket's owner is."""
     app = FastAPI(
         title="Tapebay", version=__version__, openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
     )
+    refusals = Refusals(None if files is None else files.database)
     for verb in verbs.values():
         _add(app, verb, make_context, stopping)
     app.add_middleware(_Bounded)
-    app.add_exception_handler(OperatorError, _on_operator_error)
-    app.add_exception_handler(RequestValidationError, _wrong_requests(verbs))
-    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_middleware(Admission, tokens=None if files is None else files.tokens, refusals=refusals)
+    answers = _Problems(verbs, refusals)
+    app.add_exception_handler(OperatorError, answers.on_operator_error)
+    app.add_exception_handler(RequestValidationError, answers.on_wrong_request)
+    app.add_exception_handler(HTTPException, answers.on_http_error)
     return app
 
 
 def _add(app: FastAPI, verb: Verb, make_context: MakeContext, stopping: threading.Event) -> None:
     async def endpoint(request: Request, parameters: Any) -> Response:
-        work = Work(verb, parameters, make_context, stopping)
+        caller = request.scope[CALLER_KEY]
+        refuse_unpermitted(verb, caller)
+        work = Work(verb, parameters, make_context, stopping, caller)
         work.start()
         if EVENT_STREAM in request.headers.get("accept", ""):
             return StreamingResponse(_stream(work), media_type=EVENT_STREAM)
         ended = [event async for event in work.events()][-1]
         assert isinstance(ended, Ended)
-        return _problem(ended.error) if ended.error else _json(ended.result, 200, "application/json")
+        return problem(ended.error) if ended.error else as_json(ended.result)
 
     optional = not any(field.is_required() for field in verb.parameters.model_fields.values())
     endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -122,7 +119,7 @@ async def _stream(work: Work) -> AsyncIterator[str]:
                 case Ended(result, None):
                     yield _event("result", result)
                 case Ended(_, OperatorError() as error):
-                    yield _event("problem", _described(error))
+                    yield _event("problem", described(error))
     finally:
         work.cancel()
 
@@ -131,47 +128,45 @@ def _event(name: str, data: Any) -> str:
     return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
-def _described(error: OperatorError) -> dict[str, Any]:
-    failure = error.failure
-    title = failure.code.replace("-", " ")
-    return Problem(title=title, status=STATUS[failure], detail=str(error), code=failure.code).model_dump()
+class _Problems:
+    """What is answered to requests that are not understood, or not allowed; each leaves a line in the audit record."""
 
+    def __init__(self, verbs: Mapping[str, Verb], refusals: Refusals) -> None:
+        self._models = {path_of(verb.name): verb.parameters for verb in verbs.values()}
+        self._refusals = refusals
 
-def _problem(error: OperatorError, status: int | None = None) -> Response:
-    described = _described(error)
-    described["status"] = status or described["status"]
-    return _json(described, described["status"], PROBLEM)
+    async def on_operator_error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, OperatorError)
+        return await self._answer(request, error)
 
-
-def _json(content: Any, status: int, media_type: str) -> Response:
-    # ASCII: the bytes of a path that are not UTF-8 travel as escapes.
-    return Response(json.dumps(content, separators=(",", ":")), status, media_type=media_type)
-
-
-async def _on_operator_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, OperatorError)
-    return _problem(error)
-
-
-def _wrong_requests(verbs: Mapping[str, Verb]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    models = {path_of(verb.name): verb.parameters for verb in verbs.values()}
-
-    async def on_wrong_request(request: Request, error: Exception) -> Response:
+    async def on_wrong_request(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         details = [cast(ErrorDetails, {**detail, "loc": tuple(detail["loc"])[1:]}) for detail in error.errors()]
         if any(detail["type"] == "json_invalid" for detail in details):
-            return _problem(OperatorError(Failure.USAGE, "the body is not JSON"))
-        lines = lines_of(details, models[request.url.path])
-        return _problem(OperatorError(Failure.USAGE, "\n".join(lines)))
+            return await self._answer(request, OperatorError(Failure.USAGE, "the body is not JSON"))
+        if any(not detail["loc"] for detail in details):
+            message = "the body must be a JSON object, with Content-Type: application/json"
+            return await self._answer(request, OperatorError(Failure.USAGE, message))
+        lines = lines_of(details, self._models[request.url.path])
+        return await self._answer(request, OperatorError(Failure.USAGE, "\n".join(lines)))
 
-    return on_wrong_request
+    async def on_http_error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        words = {
+            404: f"there is no verb at {request.url.path}",
+            400: "the body is not JSON",
+            405: f"{request.method} is not what {request.url.path} takes",
+        }
+        status = 422 if error.status_code == 400 else error.status_code
+        told = OperatorError(Failure.USAGE, words.get(error.status_code, str(error.detail)))
+        return await self._answer(request, told, status, dict(error.headers or {}))
 
-
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    words = {404: f"there is no verb at {request.url.path}", 400: "the body is not JSON"}
-    status = 422 if error.status_code == 400 else error.status_code
-    return _problem(OperatorError(Failure.USAGE, words.get(error.status_code, str(error.detail))), status)
+    async def _answer(
+        self, request: Request, error: OperatorError, status: int | None = None, headers: dict[str, str] | None = None
+    ) -> Response:
+        answer = problem(error, status, headers)
+        await self._refusals.tell(request.scope, error, answer.status_code)
+        return answer
 
 
 class _Bounded:

@@ -7,6 +7,7 @@ REPORTS_PER_SECOND reports go to the loop.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from appliance.access.caller import Caller
 from appliance.failures import Failure, OperatorError
 from appliance.operations.perform import perform
 from appliance.operations.verb import Cancelled, OnLibrary, Parameters, Progress, Verb
@@ -48,11 +50,17 @@ class Work:
     """start() it, take its events() to the end; cancel() stops it at its next report."""
 
     def __init__(
-        self, verb: Verb, parameters: Parameters, make_context: MakeContext, stopping: threading.Event
+        self,
+        verb: Verb,
+        parameters: Parameters,
+        make_context: MakeContext,
+        stopping: threading.Event,
+        caller: Caller,
     ) -> None:
         self._verb = verb
         self._parameters = parameters
         self._make_context = make_context
+        self._caller = caller
         self._stopping = stopping
         self._cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -86,7 +94,8 @@ class Work:
 
     def _run(self) -> None:
         try:
-            ended = Ended(perform(self._verb, self._make_context(self._progress), self._parameters))
+            context = dataclasses.replace(self._make_context(self._progress), caller=self._caller)
+            ended = Ended(perform(self._verb, context, self._parameters))
         except OperatorError as error:
             ended = Ended(error=error)
         except Cancelled:

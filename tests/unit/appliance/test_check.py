@@ -9,8 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from appliance.cli.app import app
+from appliance.library.check import problems_of
+from appliance.operations import setup
 from appliance.settings import config_file
 from appliance.settings.advice import advice_on
+from tests.support import certificates
 from tests.unit.appliance.daemon_process import Daemon
 
 IQN = "iqn.2026-11.io.tapebay:lib"
@@ -213,3 +216,27 @@ def test_what_no_initiator_sees(tmp_path: Path) -> None:
     text = PORTAL + TARGET + 'luns = { 0 = "changer" }\ninitiators = []\n[[drives]]\nname = "forgotten"\n'
     assert len(advice(tmp_path, text)) == 2
     assert "forgotten is in no target's luns" in advice(tmp_path, text)[1]
+
+
+def test_the_api_s_certificate_and_port(tmp_path: Path) -> None:
+    config = setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0"))
+    pair, other = certificates.make(config.parent), certificates.make(config.parent, "other")
+    text = config.read_text()
+
+    def problems(listen: str, certificate: str, key: str) -> str:
+        config.write_text(f'{text}\n[api]\nlisten = "{listen}"\ncertificate = "{certificate}"\nkey = "{key}"\n')
+        return "\n".join(problems_of(config_file.load(config)))
+
+    assert problems("127.0.0.1:0", "api.crt", "api.key") == ""
+    assert "none.crt cannot be read: No such file" in problems("127.0.0.1:0", "none.crt", "api.key")
+    assert "none.key cannot be read" in problems("127.0.0.1:0", "api.crt", "none.key")
+    assert f"{other.key} is not the private key of {pair.certificate}" in problems(
+        "127.0.0.1:0", "api.crt", "other.key"
+    )
+    assert "holds no certificate" in problems("127.0.0.1:0", "tapebay.toml", "api.key")
+    pair.key.chmod(0o644)
+    assert "chmod 600" in problems("127.0.0.1:0", "api.crt", "api.key")
+    pair.key.chmod(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = problems(f"127.0.0.1:{taken.getsockname()[1]}", "api.crt", "api.key")
+    assert "another program listens there" in said

@@ -15,7 +15,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from appliance.control import server as control_server
+from appliance.control import protocol
 from appliance.control.client import call
 from appliance.control.server import LIMIT_CONNECTIONS, ControlServer
 from appliance.failures import Failure, OperatorError
@@ -213,7 +213,7 @@ def test_too_many_connections_are_refused_and_the_server_goes_on(path: Path) -> 
             connection.settimeout(20)
             connection.connect(str(path))
             idle.append(connection)
-        assert failure(path, "echo", value=5).failure is Failure.REFUSED
+        assert failure(path, "echo", value=5).failure is Failure.BUSY
     finally:
         for connection in idle:
             connection.close()
@@ -391,7 +391,7 @@ HEAD = b"POST /v1/echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n
     ids=["half a head", "half a body", "half a second request", "an answer unread", "a last answer unread"],
 )
 def test_who_does_not_finish_holds_no_place_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(control_server, "TRANSFER_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "TRANSFER_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX) as idle:
         idle.settimeout(20)
         idle.connect(str(path))

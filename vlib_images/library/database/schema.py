@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from datamover.engine import crc32c
 
-REVISION: Final = "0004"  # the newest migration, which these tables are the outcome of
+REVISION: Final = "0005"  # the newest migration, which these tables are the outcome of
 
 metadata = MetaData(
     naming_convention={
@@ -93,6 +93,21 @@ requests = Table(
     metadata,
     Column("name", String(16), primary_key=True),
     Column("document", Text, nullable=False),
+    Column("crc32c", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What applications show to be let in by the API; never the token itself.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256, in hexadecimal
+    Column("scope", String(16), nullable=False),
+    Column("partitions", Text),  # JSON list of what is in its reach; null: all
+    Column("pools", Text),  # likewise
+    Column("created_at_ms", BigInteger, nullable=False),  # since 1970-01-01 00:00 UTC
+    Column("expires_at_ms", BigInteger),
     Column("crc32c", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -1,0 +1,173 @@
+"""The API on TCP: TLS, or a loopback address. Connections are counted from the moment they are accepted, so that a TLS
+handshake that never ends holds a place for HANDSHAKE_SECONDS and no longer, and a stranger without a token for
+STRANGER_SECONDS.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+from typing import Any, Final
+
+import structlog
+
+from appliance.access.caller import CONNECTION_KEY
+from appliance.control.http_server import HttpServer
+from appliance.control.places import Place, Places
+from appliance.control.protocol import TRANSFER_SECONDS, Protocol
+from appliance.settings.certificate import CertificateError, tls_context
+from appliance.settings.settings import ApiSettings
+from appliance.settings.units import Address
+
+log = structlog.get_logger(__name__)
+
+BACKLOG: Final = 128
+HANDSHAKE_SECONDS = 5.0
+STRANGER_SECONDS = 10.0
+NO_DESCRIPTOR_SECONDS = 0.5
+RENEWAL_SECONDS = 30.0  # how often it is looked whether the certificate has been replaced
+SEND_BUFFER_BYTES: Final = 256 << 10  # what the kernel keeps for a client that does not read
+
+
+class ApiServer(HttpServer):
+    """Serves an ASGI application at [api] listen."""
+
+    def __init__(self, settings: ApiSettings, app: Any, stopping: threading.Event) -> None:
+        """Raises CertificateError."""
+        self._settings = settings
+        self._tls = _Renewed(settings) if settings.certificate else None
+        self._listener: socket.socket | None = None
+        self._places = Places()
+        super().__init__("api", app, stopping)
+
+    def start(self) -> str:
+        """Where it listens. Raises OSError."""
+        self._listener = listening(self._settings.listen)
+        self._listener.setblocking(False)
+        host, port = self._listener.getsockname()[:2]
+        self.start_thread()
+        return f"{'https' if self._tls else 'http'}://{Address(host, port)}"
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return self._places.taken
+
+    async def serve(self) -> None:
+        accepting = asyncio.create_task(self._accept())
+        try:
+            await self.server.serve(sockets=[])
+        finally:
+            accepting.cancel()
+
+    async def _accept(self) -> None:
+        assert self._listener is not None
+        loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+        with self._listener:
+            while not self.server.should_exit:
+                try:
+                    connection, address = await loop.sock_accept(self._listener)
+                except OSError as error:  # no descriptor is left, for example
+                    log.warning("the API cannot accept a connection", reason=error.strerror)
+                    await asyncio.sleep(NO_DESCRIPTOR_SECONDS)
+                    continue
+                place = self._places.take(address[0])
+                if place is None:
+                    connection.close()
+                    log.warning("the API has no place for another connection", peer=address[0])
+                    continue
+                task = asyncio.create_task(self._connect(connection, place))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+
+    async def _connect(self, connection: socket.socket, place: Place) -> None:
+        loop = asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if self._tls is not None:
+            tls = {"ssl": self._tls.context(), "ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": 2.0}
+        try:
+            _bound(connection)
+            await loop.connect_accepted_socket(lambda: _Protocol(place, self), connection, **tls)
+        except OSError:  # TLS that was not, or went wrong: of ssl.SSLError too
+            place.leave()
+            connection.close()
+        except BaseException:
+            place.leave()
+            connection.close()
+            raise
+
+
+class _Protocol(Protocol):
+    """A connection with its place."""
+
+    def __init__(self, place: Place, api: ApiServer) -> None:
+        # lifespan "off" has no state that requests could share.
+        super().__init__(config=api.config, server_state=api.server.server_state, app_state={})
+        self._place = place
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(STRANGER_SECONDS, self._send_strangers_away)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.scope is not None:  # the application has not begun yet: it runs at the loop's next turn
+            self.scope.setdefault(CONNECTION_KEY, self._place)  # type: ignore[typeddict-item]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._place.leave()
+        super().connection_lost(exc)
+
+    def _send_strangers_away(self) -> None:
+        if not self._place.known:
+            self.transport.abort()
+
+
+class _Renewed:
+    """TLS with the certificate that the files hold: who renews it replaces them, and nothing has to be restarted."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        assert settings.certificate is not None
+        assert settings.key is not None
+        self._files = settings.certificate, settings.key
+        self._context = tls_context(*self._files)
+        self._version = self._stamps()
+        self._look_at = 0.0
+
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at:
+            self._look_at = now + RENEWAL_SECONDS
+            self._reload()
+        return self._context
+
+    def _reload(self) -> None:
+        if (version := self._stamps()) == self._version:
+            return
+        self._version = version
+        try:
+            self._context = tls_context(*self._files)
+            log.info("the API has a new certificate", certificate=str(self._files[0]))
+        except CertificateError as error:
+            log.error("the API keeps its old certificate", reason=str(error))
+
+    def _stamps(self) -> list[int]:
+        with contextlib.suppress(OSError):
+            return [path.stat().st_mtime_ns for path in self._files]
+        return []
+
+
+def listening(address: Address) -> socket.socket:
+    """A socket that listens there. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server(tuple(address), family=family, backlog=BACKLOG)
+
+
+def _bound(connection: socket.socket) -> None:
+    """What the kernel does for a client that is gone or does not read has an end, too."""
+    connection.setblocking(False)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TRANSFER_SECONDS * 1000)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)

@@ -1,0 +1,136 @@
+"""Tokens: what applications show to be let in by the API on TCP."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations.content import names
+from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, verb
+
+if TYPE_CHECKING:
+    from appliance.access.tokens import Token as Made
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+DAY_MS = 86_400_000
+
+Name = Annotated[
+    str,
+    Positional("TOKEN"),
+    Field(description="The token's name: letters, digits, '.', '_' and '-', 63 at most.", pattern=f"^{NAME}$"),
+]
+
+
+class Token(Result):
+    """A token, without what its holder shows. Times are since 1970-01-01 00:00 UTC."""
+
+    name: str
+    scope: str
+    partitions: list[str] | None = Field(description="What is in its reach; none: the whole library.")
+    pools: list[str] | None = Field(description="Likewise.")
+    created_at_ms: int
+    expires_at_ms: int | None
+    expired: bool
+    last_used_at_ms: int | None = Field(description="Since the daemon's start.")
+
+
+class NewToken(Token):
+    """A token with what its holder shows, which is said this once."""
+
+    token: str = Field(repr=False)
+
+
+class Create(Parameters):
+    name: Name
+    scope: Annotated[
+        Literal["read", "operate", "administer"],
+        Field(description="read: look; operate: move, load, request; administer: decide what the library is made of."),
+    ] = "read"
+    partitions: Annotated[
+        str | None, Field(description="Only these partitions, with commas; by default the whole library.")
+    ] = None
+    pools: Annotated[str | None, Field(description="Only these pools, with commas; by default all.")] = None
+    days: Annotated[float | None, Field(gt=0, le=36500, description="How long it is valid; by default a year.")] = 365.0
+
+
+class OneToken(Parameters):
+    name: Name
+
+
+@verb("token.create", Scope.ADMINISTER)
+def create(context: OnFiles, parameters: Create) -> NewToken:
+    """Make a token for an application. It is shown this once, and only its SHA-256 is kept."""
+    with _told():
+        made, secret = context.files.tokens.create(
+            parameters.name,
+            Scope(parameters.scope),
+            partitions=_named("partitions", parameters.partitions),
+            pools=_named("pools", parameters.pools),
+            valid_ms=None if parameters.days is None else max(1, round(parameters.days * DAY_MS)),
+        )
+    context.log.info("token created", token=made.name, scope=parameters.scope)
+    return NewToken(**_token(context, made).model_dump(), token=secret)
+
+
+@verb("token.list", Scope.ADMINISTER)
+def list_(context: OnFiles, parameters: Nothing) -> list[Token]:
+    """List the tokens."""
+    return [_token(context, token) for token in context.files.tokens.all()]
+
+
+@verb("token.show", Scope.ADMINISTER)
+def show(context: OnFiles, parameters: OneToken) -> Token:
+    """One token: what it may do, until when."""
+    with _told():
+        return _token(context, context.files.tokens.get(parameters.name))
+
+
+@verb("token.revoke", Scope.ADMINISTER)
+def revoke(context: OnFiles, parameters: OneToken) -> Token:
+    """Revoke a token: it opens nothing from now on, and its event streams end."""
+    with _told():
+        gone = context.files.tokens.revoke(parameters.name)
+    context.log.info("token revoked", token=gone.name)
+    return _token(context, gone)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the list of tokens refuses, in an operator's terms."""
+    from appliance.access.tokens import NoSuchToken, TokenRefused
+
+    try:
+        yield
+    except NoSuchToken as error:
+        raise OperatorError(Failure.NOT_FOUND, str(error)) from None
+    except TokenRefused as error:
+        raise OperatorError(Failure.REFUSED, str(error)) from None
+
+
+def _named(what: str, text: str | None) -> frozenset[str] | None:
+    if text is None:
+        return None
+    listed = frozenset(names(text))
+    if not listed or not all(re.fullmatch(NAME, name) for name in listed):
+        raise OperatorError(Failure.USAGE, f"{what}: give names with commas, or leave it out: then all are in reach")
+    return listed
+
+
+def _token(context: OnFiles, token: Made) -> Token:
+    caller = token.caller
+    return Token(
+        name=token.name,
+        scope=caller.scope.value,
+        partitions=None if caller.partitions is None else sorted(caller.partitions),
+        pools=None if caller.pools is None else sorted(caller.pools),
+        created_at_ms=token.created_at_ms,
+        expires_at_ms=token.expires_at_ms,
+        expired=token.expired(time.time_ns() // 1_000_000),
+        last_used_at_ms=context.files.tokens.used_at_ms.get(token.name),
+    )

@@ -1,0 +1,90 @@
+"""Who asks: on TCP a token says it, on the control socket whoever may open it is the owner."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from appliance.access.caller import CALLER_KEY, CONNECTION_KEY
+from appliance.access.tokens import Token, Tokens
+from appliance.failures import Failure, OperatorError
+from appliance.web.problems import problem
+from appliance.web.refusals import Refusals
+from scsi_targets.iscsi.failed_logins import FailedLogins
+
+TOKEN_KEY: Final = "tapebay.token"  # of an ASGI scope: the Token that was shown, if the caller is not the owner
+LIMIT_HEADERS: Final = 100
+FAILURES_AT_ONCE: Final = 20
+FAILURE_SECONDS: Final = 10.0
+
+
+class Admission:
+    """Lets in who has shown a token, and nobody else; before the body of a request is read.
+
+    Whoever shows wrong ones is soon told to wait. A right one is taken all the same: 256 random bits are not guessed,
+    and one misconfigured program must not lock out the others on its host."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens | None, refusals: Refusals) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._refusals = refusals
+        self._failed = FailedLogins(FAILURES_AT_ONCE, FAILURE_SECONDS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if len(headers) > LIMIT_HEADERS:
+            error = OperatorError(Failure.USAGE, f"a request has at most {LIMIT_HEADERS} header fields")
+            await self._refuse(scope, receive, send, error, 431)
+            return
+        if CALLER_KEY not in scope:
+            token = self._shown(headers)
+            if token is None:
+                await self._refuse_stranger(scope, receive, send, "authorization" in headers)
+                return
+            scope[CALLER_KEY], scope[TOKEN_KEY] = token.caller, token
+            if (place := scope.get(CONNECTION_KEY)) is not None:
+                place.show_token()
+        await self._app(scope, receive, send)
+
+    def _shown(self, headers: Headers) -> Token | None:
+        given = headers.getlist("authorization")
+        if self._tokens is None or len(given) != 1:
+            return None
+        scheme, _, secret = given[0].partition(" ")
+        return self._tokens.shown(secret.strip()) if scheme.lower() == "bearer" else None
+
+    async def _refuse_stranger(self, scope: Scope, receive: Receive, send: Send, shown: bool) -> None:
+        peer = peer_of(scope)
+        if not self._failed.admit(peer, peer):
+            error = OperatorError(Failure.BUSY, "too many requests without a token that opens anything; wait")
+            await self._refuse(scope, receive, send, error, 429, {"Retry-After": f"{FAILURE_SECONDS:.0f}"})
+            return
+        self._failed.failed(peer, peer)
+        what = "this token opens nothing: it is wrong, revoked or expired" if shown else "show a token"
+        message = f"{what}; Authorization: Bearer TOKEN, with what `tapebay token create` prints"
+        headers = {"WWW-Authenticate": 'Bearer realm="tapebay"' + (', error="invalid_token"' if shown else "")}
+        await self._refuse(scope, receive, send, OperatorError(Failure.NOT_PERMITTED, message), 401, headers)
+
+    async def _refuse(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        error: OperatorError,
+        status: int,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        await self._refusals.tell(scope, error, status)
+        # Closed, so that an endless body or a flood of such requests needs new connections.
+        await problem(error, status, {**(headers or {}), "Connection": "close"})(scope, receive, send)
+
+
+def peer_of(scope: Scope) -> str:
+    """The address of the client; "" of who uses the control socket."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""

@@ -1,0 +1,437 @@
+"""The API on TCP: who is let in, to do what, and bounds for those who are not."""
+
+import contextlib
+import json
+import select as select_module
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from appliance.access.caller import Scope
+from appliance.control import places, tcp
+from appliance.control.client import Client
+from appliance.control.tcp import ApiServer
+from appliance.failures import Failure, OperatorError
+from appliance.library.files import LibraryFiles
+from appliance.operations.verb import Nothing, OnFiles, OnLibrary, Parameters, row_of
+from appliance.settings import config_file
+from appliance.settings.settings import ApiSettings
+from appliance.web import access
+from appliance.web.app import make_app
+from tests.support import certificates
+from tests.support.appliance import Appliance, free_ports
+from vlib_images.library.actor import actor
+from vlib_images.library.database import events
+from vlib_images.library.database.events import RecordedEvent
+
+CONFIG = '[[portals]]\nlisten = "127.0.0.1:0"\n[[targets]]\niqn = "iqn.2026-11.io.tapebay:lib"\n'
+
+
+class Echo(Parameters):
+    value: Any = None
+
+
+def look(context: OnFiles, parameters: Echo) -> Any:
+    """Say it again."""
+    return parameters.value
+
+
+def whoami(context: OnFiles, parameters: Nothing) -> str:
+    """Who acts."""
+    return actor()
+
+
+def decide(context: OnFiles, parameters: Nothing) -> None:
+    """Decide."""
+
+
+ROWS = {
+    "look": row_of("look", Scope.READ, look),
+    "part.look": row_of("part.look", Scope.READ, look, confinable=True),
+    "whoami": row_of("whoami", Scope.OPERATE, whoami),
+    "decide": row_of("decide", Scope.ADMINISTER, decide),
+}
+
+
+@dataclass
+class Api:
+    """A server on TCP, in this process."""
+
+    url: str
+    files: LibraryFiles
+    server: ApiServer
+
+    def token(self, scope: Scope = Scope.READ, **options: Any) -> str:
+        return self.files.tokens.create(f"t{len(self.files.tokens.all())}", scope, **options)[1]
+
+    def http(self, token: str = "") -> httpx.Client:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False)
+
+    def connect(self) -> socket.socket:
+        url = httpx.URL(self.url)
+        connection = socket.create_connection((url.host, cast(int, url.port)), timeout=20)
+        connection.settimeout(20)
+        return connection
+
+    def told(self) -> list[RecordedEvent]:
+        with self.files.database.read() as connection:
+            return events.latest(connection, 500)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, **options: Any) -> Iterator[Api]:
+    (folder / "tapebay.toml").write_text(CONFIG)
+    files = LibraryFiles.create(config_file.load(folder / "tapebay.toml"))
+    stopping = threading.Event()
+
+    def make_context(progress: Any) -> OnLibrary:
+        return cast(OnLibrary, OnFiles(files.settings, folder, files, progress=progress))
+
+    settings = ApiSettings(listen="127.0.0.1:0", **options)
+    server = ApiServer(settings, make_app(make_context, stopping, ROWS, files), stopping)
+    try:
+        yield Api(server.start(), files, server)
+    finally:
+        server.stop()
+        files.close()
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    with serving(tmp_path) as serves:
+        yield serves
+
+
+def eventually(condition: Any) -> bool:
+    deadline = time.monotonic() + 20
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+# ---- who is let in --------------------------------------------------------------------------------------------------
+
+
+def test_nobody_is_let_in_without_a_token(api: Api) -> None:
+    token = api.token()
+    for given in ({}, {"Authorization": ""}, {"Authorization": f"Basic {token}"}, {"Authorization": "Bearer"}):
+        with api.http() as http:
+            answer = http.post("/v1/look", headers=given)
+            assert (answer.status_code, answer.json()["code"]) == (401, "not-permitted")
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+            assert "tapebay token create" in answer.json()["detail"]
+            assert http.get("/v1/openapi.json", headers=given).status_code == 401
+            assert http.get("/", headers=given).status_code == 401
+    for wrong in (token[:-1], token + "A", "tapebay_" + "A" * 43, "x" * 5000):
+        with api.http(wrong) as http:
+            assert http.post("/v1/look").status_code == 401
+    with api.http(token) as http:
+        assert http.post("/v1/look", json={"value": 5}).json() == 5
+        twice = [("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}x")]
+        assert http.build_request("POST", "/v1/look").headers
+        assert httpx.post(f"{api.url}/v1/look", headers=twice).status_code == 401
+
+
+def test_each_verb_takes_its_scope(api: Api) -> None:
+    for scope, allowed in [
+        (Scope.READ, ["look"]),
+        (Scope.OPERATE, ["look", "whoami"]),
+        (Scope.ADMINISTER, ["look", "whoami", "decide"]),
+    ]:
+        with api.http(api.token(scope)) as http:
+            answers = {name: http.post(f"/v1/{name}") for name in ("look", "whoami", "decide")}
+        assert [name for name, answer in answers.items() if answer.status_code == 200] == allowed
+        for name in answers.keys() - set(allowed):
+            assert answers[name].status_code == 403
+            assert answers[name].json()["code"] == "not-permitted"
+            assert "takes the scope" in answers[name].json()["detail"]
+
+
+def test_a_token_for_a_part_does_only_what_keeps_to_it(api: Api) -> None:
+    for reach in ({"partitions": frozenset(["left"])}, {"pools": frozenset(["scratch"])}):
+        with api.http(api.token(Scope.ADMINISTER, **reach)) as http:
+            assert http.post("/v1/part/look", json={"value": 1}).json() == 1
+            for name in ("look", "whoami", "decide"):
+                answer = http.post(f"/v1/{name}")
+                assert (answer.status_code, answer.json()["code"]) == (403, "not-permitted")
+                assert "is for a part of it" in answer.json()["detail"]
+
+
+def test_who_acts_is_the_token_s_name(api: Api) -> None:
+    api.files.tokens.create("payroll", Scope.READ)
+    with api.http(api.files.tokens.create("nightly", Scope.OPERATE)[1]) as http:
+        assert http.post("/v1/whoami").json() == "token nightly"
+
+
+def test_a_revoked_and_an_expired_token_open_nothing(api: Api) -> None:
+    secret = api.files.tokens.create("gone", Scope.READ)[1]
+    with api.http(secret) as http:
+        assert http.post("/v1/look").status_code == 200
+        api.files.tokens.revoke("gone")
+        assert http.post("/v1/look").status_code == 401
+    with api.http(api.token(valid_ms=1)) as http:
+        time.sleep(0.01)
+        assert http.post("/v1/look").status_code == 401
+
+
+def test_guessing_is_slowed_down_and_audited_and_keeps_no_one_out(api: Api, capsys: Any) -> None:
+    token = api.token()
+    guesses = [f"tapebay_{number:043}" for number in range(access.FAILURES_AT_ONCE + 5)]
+    answers = [httpx.post(f"{api.url}/v1/look", headers={"Authorization": f"Bearer {guess}"}) for guess in guesses]
+    assert [answer.status_code for answer in answers] == [401] * access.FAILURES_AT_ONCE + [429] * 5
+    assert answers[-1].headers["retry-after"] == "10"
+    assert answers[-1].json()["code"] == "busy"
+    with api.http(token) as http:
+        assert http.post("/v1/look").status_code == 200
+    told = [event for event in api.told() if event.action == "request refused"]
+    assert 1 < len(told) <= 20
+    assert {event.actor for event in told} == {"stranger"}
+    assert told[0].subject == "POST /v1/look"
+    assert told[0].details["peer"] == "127.0.0.1"
+    output = capsys.readouterr()
+    assert not any(secret in repr(told) + output.out + output.err for secret in (token, *guesses))
+
+
+# ---- bad input ------------------------------------------------------------------------------------------------------
+
+
+def test_bad_input_leaves_a_line_in_the_audit_record(api: Api) -> None:
+    with api.http(api.token()) as http:
+        for path, sent, status, code in [
+            ("look", {"json": {"valu": 1}}, 422, "usage"),
+            ("look", {"content": b"{"}, 422, "usage"),
+            ("nothing", {}, 404, "usage"),
+            ("decide", {}, 403, "not-permitted"),
+            ("look", {"content": b"x" * (2 << 20)}, 413, "usage"),
+        ]:
+            answer = http.post(f"/v1/{path}", **sent)
+            assert (answer.status_code, answer.json()["code"]) == (status, code)
+            assert answer.headers["content-type"] == "application/problem+json"
+            newest = api.told()[0]
+            assert (newest.action, newest.actor) == ("request refused", "token t0")
+            assert newest.details["status"] == status
+        answer = http.put("/v1/look")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        assert api.told()[0].subject == "PUT /v1/look"
+
+
+def test_lines_about_bad_input_are_bounded(api: Api) -> None:
+    with api.http(api.token()) as http:
+        for _ in range(60):
+            assert http.post("/v1/nothing").status_code == 404
+    assert len([event for event in api.told() if event.action == "request refused"]) == 20
+
+
+def test_too_many_header_fields(api: Api) -> None:
+    with api.http(api.token()) as http:
+        answer = http.post("/v1/look", headers={f"X-{number}": "1" for number in range(200)})
+    assert (answer.status_code, answer.json()["code"]) == (431, "usage")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"x" * 100_000,
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\0" * 100,
+        b"GET / HTTP/1.1\r\nA: " + b"b" * 100_000,
+        b"POST /v1/look HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /v1/look HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n folded: b\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_gets_a_problem(api: Api, raw: bytes) -> None:
+    with api.connect() as connection:
+        connection.sendall(raw)
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while more := connection.recv(65536):
+                received += more
+    head, _, body = received.partition(b"\r\n\r\n")
+    if head:  # reset before it was read, where more came than was looked at
+        assert head.startswith((b"HTTP/1.1 400", b"HTTP/1.1 401"))
+        assert b"application/problem+json" in head
+        assert json.loads(body)["code"] in ("usage", "not-permitted")
+    with api.http(api.token()) as http:
+        assert http.post("/v1/look", json={"value": 5}).json() == 5
+
+
+# ---- bounds ---------------------------------------------------------------------------------------------------------
+
+
+def gone(connection: socket.socket) -> bool:
+    """Whether the server has hung up, within 20 seconds."""
+    poll = select_module.poll()
+    poll.register(connection, select_module.POLLRDHUP)
+    return bool(poll.poll(20_000))
+
+
+def test_strangers_leave_places_for_those_with_a_token(api: Api) -> None:
+    token = api.token()
+    with contextlib.ExitStack() as opened:
+        known = opened.enter_context(api.http(token))
+        assert known.post("/v1/look").status_code == 200
+        strangers = [opened.enter_context(api.connect()) for _ in range(places.LIMIT_STRANGERS_OF_A_PEER + 10)]
+        for one in strangers[places.LIMIT_STRANGERS_OF_A_PEER :]:
+            assert gone(one)
+        assert known.post("/v1/look").status_code == 200
+        assert api.server.connections <= places.LIMIT_STRANGERS_OF_A_PEER + 1
+    assert eventually(lambda: api.server.connections == 0)
+    with api.http(token) as http:
+        assert http.post("/v1/look").status_code == 200
+
+
+def test_a_stranger_may_not_stay(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "STRANGER_SECONDS", 0.2)
+    with api.connect() as idle, api.connect() as slow:
+        slow.sendall(b"POST /v1/look HTTP/1.1\r\nHost: a\r\n")
+        assert gone(idle)
+        assert gone(slow)
+    with api.http(api.token()) as http:
+        assert http.post("/v1/look").status_code == 200
+        time.sleep(0.4)  # longer than strangers may stay
+        stream = http.post("/v1/look")
+        assert stream.status_code == 200
+    assert eventually(lambda: api.server.connections == 0)
+
+
+def test_places() -> None:
+    taken = places.Places()
+    held = [taken.take("192.0.2.1") for _ in range(places.LIMIT_STRANGERS_OF_A_PEER)]
+    assert all(held)
+    assert taken.take("192.0.2.1") is None
+    other = taken.take("192.0.2.2")
+    assert other is not None
+    first = held[0]
+    assert first is not None
+    first.show_token()
+    first.show_token()
+    assert taken.take("192.0.2.1") is not None
+    first.leave()
+    first.leave()
+    first.show_token()
+    assert taken.take("192.0.2.1") is None
+    # A host has any number of addresses in its network.
+    v6 = [taken.take(f"2001:db8::{number:x}") for number in range(places.LIMIT_STRANGERS_OF_A_PEER + 1)]
+    assert v6[-1] is None
+    assert taken.taken == 2 * places.LIMIT_STRANGERS_OF_A_PEER + 1
+
+
+# ---- TLS ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> certificates.Certificates:
+    return certificates.make(tmp_path)
+
+
+def test_tls(tmp_path: Path, pair: certificates.Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(tcp, "RENEWAL_SECONDS", 0.0)
+    with serving(tmp_path, certificate=pair.certificate, key=pair.key) as api:
+        assert api.url.startswith("https://127.0.0.1:")
+        token = api.token()
+        client = Client.at(api.url, token, pair.authority)
+        assert client.call("look", value=["ä", 1]) == ["ä", 1]
+        with pytest.raises(OperatorError) as untrusted:
+            Client.at(api.url, token).call("look")
+        assert untrusted.value.failure is Failure.NOT_RUNNING
+        assert "CERTIFICATE_VERIFY_FAILED" in str(untrusted.value)
+        with api.connect() as silent, api.connect() as plain:  # no handshake at all, and no TLS
+            plain.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert gone(silent)
+            assert gone(plain)
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+        with pytest.warns(DeprecationWarning):
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with api.connect() as connection, pytest.raises((ssl.SSLError, OSError)):
+            old.wrap_socket(connection)
+        # A renewed certificate is served without a restart.
+        renewed = certificates.make(tmp_path, "renewed")
+        renewed.certificate.replace(pair.certificate)
+        renewed.key.replace(pair.key)
+        assert Client.at(api.url, token, renewed.authority).call("look", value=1) == 1
+        assert eventually(lambda: api.server.connections == 0)
+
+
+def test_the_client_says_what_is_wrong(api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def failure(make: Any) -> OperatorError:
+        with pytest.raises(OperatorError) as caught:
+            make()
+        return caught.value
+
+    assert "write https://" in str(failure(lambda: Client.at("http://192.0.2.1:1", "t")))
+    assert failure(lambda: Client.at("ftp://x", "t")).failure is Failure.USAGE
+    assert failure(lambda: Client.at(api.url, "two words")).failure is Failure.USAGE
+    error = failure(lambda: Client.at(api.url, "tapebay_x").call("look"))
+    assert error.failure is Failure.NOT_PERMITTED
+    assert failure(lambda: Client.at(api.url, api.token()).call("decide")).failure is Failure.NOT_PERMITTED
+    (port,) = free_ports(1)
+    assert failure(lambda: Client.at(f"http://127.0.0.1:{port}", "t").call("look")).failure is Failure.NOT_RUNNING
+    assert Client.from_environment() is None
+    monkeypatch.setenv("TAPEBAY_API", api.url)
+    assert "TAPEBAY_TOKEN" in str(failure(Client.from_environment))
+    file = tmp_path / "token"
+    file.touch(mode=0o600)
+    file.write_text(api.token() + "\n")
+    monkeypatch.setenv("TAPEBAY_TOKEN_FILE", str(file))
+    client = Client.from_environment()
+    assert client is not None
+    assert client.call("look", value=7) == 7
+    assert client.token not in repr(client)
+
+
+# ---- the daemon -----------------------------------------------------------------------------------------------------
+
+
+def test_the_daemon_serves_it(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    pair = certificates.make(tmp_path)
+    more = f'[api]\nlisten = "127.0.0.1:{port}"\ncertificate = "{pair.certificate.name}"\nkey = "{pair.key.name}"\n'
+    with Appliance(tmp_path, cartridges=2, more=more) as appliance:
+        token = appliance.call("token.create", name="nightly", scope="operate")["token"]
+        client = Client.at(f"https://127.0.0.1:{port}", token, pair.authority)
+        assert client.call("load", cartridge="TST001L6")["to"] == "drive:0"
+        with pytest.raises(OperatorError, match="takes the scope administer"):
+            client.call("shutdown")
+        ready = next(entry for entry in appliance.log if entry["event"] == "ready")
+        assert ready["api"] == f"https://127.0.0.1:{port}"
+        appliance.call("token.revoke", name="nightly")
+        with pytest.raises(OperatorError, match="opens nothing"):
+            client.call("status")
+        assert token not in appliance.log_text()
+    files = LibraryFiles.open(config_file.load(appliance.config))
+    with files, files.database.read() as connection:
+        moved = next(event for event in events.latest(connection, 50) if event.action == "cartridge moved")
+    assert moved.actor == "token nightly"
+
+
+def settings_error(text: str, folder: Path) -> str:
+    with pytest.raises(config_file.ConfigError) as caught:
+        config_file.parse(folder / "tapebay.toml", CONFIG + text)
+    return str(caught.value)
+
+
+def test_without_tls_only_this_host_is_served(tmp_path: Path) -> None:
+    for listen in ("0.0.0.0:8443", "192.0.2.1:8443", "[::]:8443"):
+        assert "give certificate and key" in settings_error(f'[api]\nlisten = "{listen}"\n', tmp_path)
+    for listen in ("127.0.0.1:8443", "127.9.9.9:1", "[::1]:8443"):
+        config_file.parse(tmp_path / "tapebay.toml", f'{CONFIG}[api]\nlisten = "{listen}"\n')
+    assert "both" in settings_error('[api]\nlisten = "0.0.0.0:1"\nkey = "k"\n', tmp_path)
+    assert "not an IP address" in settings_error('[api]\nlisten = "localhost:1"\n', tmp_path)
+    assert "is given 2 times" in settings_error(
+        '[api]\nlisten = "127.0.0.1:3260"\n[[portals]]\nlisten = "127.0.0.1:3260"\n', tmp_path
+    )
