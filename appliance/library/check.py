@@ -144,7 +144,7 @@ def _certificate(settings: Settings) -> Iterator[str]:
 
 def _ports(settings: Settings) -> Iterator[str]:
     held: list[socket.socket] = []  # until all are tried: two may want one port
-    ours: dict[int, Address] = {}
+    ours: dict[int, str] = {}
     try:
         named = [("portal", portal.listen) for portal in settings.portals]
         for name, address in [*named, *([("api", settings.api.listen)] if settings.api else [])]:
@@ -154,13 +154,13 @@ def _ports(settings: Settings) -> Iterator[str]:
                 other = ours.get(address.port) if error.errno == errno.EADDRINUSE else None
                 yield f"{name} {address}: {_clash(other) if other else _why_not(error)}"
             else:
-                ours[address.port] = address
+                ours[address.port] = f"{name} {address}"
     finally:
         for one in held:
             one.close()
 
 
-def _clash(other: Address) -> str:
+def _clash(other: str) -> str:
     return f"{other} of this file listens there already; leave one of them out, or choose another port"
 
 
