@@ -35,6 +35,7 @@ def change(library: Library, content: Content, applied: Content | None) -> list[
     before, after, applied_before = contents.content, contents.checked(content), contents.applied
     _refuse_loaded(library, before, after)
     _refuse_reserved(library, before, after)
+    _refuse_held(library, before, after)
     waiting = _for_the_next_start(before, after)
     fitted = library.files.inventory.layout, library.drives
     gone = {} if waiting else _equip(library, before, after)
@@ -92,6 +93,18 @@ def _refuse_reserved(library: Library, before: Content, after: Content) -> None:
         if unit is not None and (holder := unit.reservations.held_by()) is not None:
             message = f"{name} is in use: {holder}; end that there, or: tapebay reservation break {name}"
             raise OperatorError(Failure.REFUSED, message)
+
+
+def _refuse_held(library: Library, before: Content, after: Content) -> None:
+    """A disk that goes, or whose unit is replaced, has no snapshot that somebody counts on."""
+    staying = {disk.name: disk for disk in after.disks}
+    going = [disk.name for disk in before.disks if disk.name not in staying or not _stays(disk, staying[disk.name])]
+    for kept in library.snapshots.of_disks(going):
+        message = (
+            f"snapshot {kept.name} of {', '.join(kept.disks)} is {kept.state.value}; release it first: "
+            f"tapebay snapshot release {kept.name}"
+        )
+        raise OperatorError(Failure.REFUSED, message)
 
 
 def _grown(before: Content, after: Content) -> list[DiskSettings]:

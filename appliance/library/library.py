@@ -19,6 +19,7 @@ from appliance.library.change import change
 from appliance.library.files import LibraryFiles
 from appliance.library.offers import Offers
 from appliance.library.remotes import Remotes
+from appliance.library.snapshots.keeper import Snapshots
 from appliance.settings.content import Content
 from appliance.settings.settings import CHANGER, DiskSettings, DriveSettings, Settings
 from appliance.settings.units import Address
@@ -77,6 +78,9 @@ class Library:
         self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives}
         self.units |= {section.name: self.make_disk(section) for section in settings.disks}
         self.remotes = Remotes(files.store)
+        self.snapshots = Snapshots(
+            self.disks, settings.snapshots.directory, files.store, budget_bytes=settings.snapshots.budget
+        )
         self.directory = CurrentDirectory(Directory(settings, self.units, self.remotes))
         self.offers = Offers(files.store)
         self.gate = self._make_gate()
@@ -115,6 +119,7 @@ class Library:
         except OSError as error:
             portals = ", ".join(str(portal.listen) for portal in self.settings.portals)
             raise OperatorError(Failure.REFUSED, f"cannot listen on {portals}: {error.strerror}") from error
+        self.snapshots.start()
         if self.broker is not None:
             self.broker.start()
         return self.bound
@@ -127,6 +132,7 @@ class Library:
 
     def close(self) -> None:
         """Flush everything and let go of it. Cartridges stay in their drives. What fails is logged."""
+        self.snapshots.close()
         for name, unit in [*self.units.items(), *self._retired]:
             _close(unit, name)
         for name, drive in self.drives.items():

@@ -112,4 +112,6 @@ def _with_absolute_paths(settings: Settings, directory: Path) -> Settings:
     changed: dict[str, Any] = {"library": library.model_copy(update=absolute)}
     if (api := settings.api) is not None and api.certificate and api.key:
         changed["api"] = api.model_copy(update={"certificate": directory / api.certificate, "key": directory / api.key})
+    snapshots = settings.snapshots
+    changed["snapshots"] = snapshots.model_copy(update={"directory": directory / snapshots.directory})
     return settings.model_copy(update=changed).placed(directory)

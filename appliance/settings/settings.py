@@ -331,6 +331,11 @@ class ApiSettings(Section):
         return self
 
 
+class SnapshotSettings(Section):
+    directory: Path = Path("snapshots")
+    budget: SizeSetting | None = None
+
+
 class LoggingSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
@@ -349,6 +354,7 @@ class Settings(Section):
     zones: list[ZoneSettings] = []
     gate: GateSettings | None = None
     api: ApiSettings | None = None
+    snapshots: SnapshotSettings = SnapshotSettings()
     limits: LimitsSettings = LimitsSettings()
     logging: LoggingSettings = LoggingSettings()
 

@@ -160,6 +160,11 @@ _REST = """\
 # certificate = "api.crt"              # PEM: its own certificate, then those that signed it
 # key = "api.key"                      # PEM, mode 0600
 
+# What snapshots of disks save of what is overwritten meanwhile. docs/snapshots.md explains them.
+[snapshots]
+# directory = "snapshots"              # of no other use: what is left in it goes at the next start
+# budget = "10 GiB"                    # for one snapshot; by default a fifth of its disks, half of what is free at most
+
 [limits]
 # sessions = 256                       # more are refused at login
 # buffer_memory = "512 MiB"            # for the payload of all commands together

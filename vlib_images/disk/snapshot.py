@@ -1,27 +1,30 @@
 """Snapshots of disk images: one instant of one image or several, kept by copying what is about to change.
 
 A snapshot is a layer beside the image, not under it. Every change of the image passes its `before_change` hook; the old
-content of the chunks that a change touches for the first time goes to the snapshot's store, and then the change happens
-in place. So production never depends on the store: when the store is full, fails, or keeps a write waiting, it is the
-snapshot that ends (BROKEN), never the write. Without a snapshot the hook is None, and that is all it costs.
+content of the chunks that a change touches for the first time is read into memory, from where it goes to the snapshot's
+store (snapshot_spill), and then the change happens in place. So production never depends on the store: when the store
+is full, fails, or keeps a write waiting, it is the snapshot that ends (BROKEN), never the write. Without a snapshot the
+hook is None, and that is all it costs.
 
 Each chunk of 64 KiB is in one state, as the snapshot sees it:
 
 - LIVE: needed and not saved. Its content is that of the image, which nobody may change before it is saved.
-- SAVING: a thread of the snapshot is copying it to the store; whoever wants to change it waits.
-- SAVED: the store has it (or it was all zeros, which takes no room). The image's own chunk may be changed freely: a
-  second change, before the chunk is read, finds SAVED and does nothing, and the reader gets the instant's data.
-- RETIRED: its reader is done with it. Its room in the store is free again, and changes pass.
+- SAVING: a change is under way for which it is read first; whoever else wants to change or read it waits.
+- SAVED: the store has it, or memory that goes there (or it was all zeros, which takes no room). The image's own chunk
+  may be changed freely: a second change, before the chunk is read, finds SAVED and does nothing, and the reader gets
+  the instant's data.
+- RETIRED: what was wanted of it is safe elsewhere. Its room in the store is free again, and changes pass.
 - UNNEEDED: nobody asked for it (`narrow`). Changes pass.
 
-A reader of a LIVE chunk holds it for one read. A change waits for such holds, so that a read returns either all of the
-old bytes or an error. A change that has waited PATIENCE_SECONDS breaks the snapshot and goes on; a read that was under
-way then finds the snapshot BROKEN when it is done, and says so instead of returning what it may have read.
+A reader of LIVE chunks holds them for one read. A change waits for such holds before it makes a chunk SAVED, so that a
+read returns either all of the old bytes or an error; from SAVED on nobody reads the image's own chunk. What is retired
+under a reader is an error to it. A change that has waited PATIENCE_SECONDS breaks the snapshot and goes on; a read that
+was under way then finds the snapshot BROKEN when it is done, and says so instead of returning what it may have read.
 """
 
+import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,18 +33,24 @@ from typing import Final
 
 import structlog
 
-from datamover.engine import first_difference
 from vlib_images.disk.image import Extent, Image, Provisioning
-from vlib_images.disk.snapshot_store import CHUNK_BYTES, SnapshotStore
+from vlib_images.disk.snapshot_spill import ZERO_SLOT, NotSaved, Spill
+from vlib_images.disk.snapshot_store import CHUNK_BYTES
+from vlib_images.disk.wanted import NONE, SECTOR_BYTES, SOME, WHOLE, Wanted, pieces
 
 PATIENCE_SECONDS: Final = 5.0
-RUN_CHUNKS: Final = 16  # copied at once: 1 MiB
+WINDOW_CHUNKS: Final = 1024  # of a change that are saved before the next ones: 64 MiB
+SMALL_CHANGE_CHUNKS: Final = 16  # of a longer one it is looked up where the image holds nothing
 HOLD_CHUNKS: Final = 1024  # held at once by a reader: 64 MiB, more than any one read
+STEP_CHUNKS: Final = 8192  # retired at once: a change that waits for the lock waits for no more
 LIVE, SAVING, SAVED, RETIRED, UNNEEDED = range(5)
 _PASS: Final = bytes([SAVED, RETIRED, UNNEEDED])  # in these states a change need not wait
+_KEPT: Final = bytes([LIVE, SAVING, SAVED])
 _LIVE: Final = bytes([LIVE])
+_TO_RETIRED: Final = bytes.maketrans(_KEPT, bytes([RETIRED] * 3))
+_TO_UNNEEDED: Final = bytes.maketrans(_KEPT, bytes([UNNEEDED] * 3))
+_NONE_RUNS: Final = re.compile(bytes([NONE]) + b"+")
 _ZEROS: Final = bytes(CHUNK_BYTES)
-_ZERO_SLOT: Final = -1
 log = structlog.get_logger(__name__)
 
 
@@ -59,7 +68,7 @@ class SnapshotEnded(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What an operator sees of a snapshot. Bytes; stored_bytes: of its whole set."""
+    """What an operator sees of a snapshot, in bytes."""
 
     state: SnapshotState
     reason: str
@@ -67,20 +76,18 @@ class Figures:
     live_bytes: int
     saved_bytes: int
     retired_bytes: int
-    stored_bytes: int
-    budget_bytes: int
 
 
 class Snapshot:
-    """One image at one instant. take() makes them. on_end is called once, when it has broken.
+    """One image at one instant. SnapshotSet.take() makes them. on_broken is called once, when it has broken.
 
-    release_on_read: a chunk is retired when all of it has been read once, instead of when retire() says so.
+    release_on_read: what has been read once is retired, instead of when retire() says so.
     """
 
     def __init__(
         self,
         image: Image,
-        store: SnapshotStore,
+        spill: Spill,
         *,
         release_on_read: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -90,110 +97,104 @@ class Snapshot:
         self.size_bytes = image.size_bytes
         self.state = SnapshotState.HELD
         self.reason = ""
-        self._store = store
+        self._spill = spill
         self._patience_seconds = patience_seconds
         self._on_broken = on_broken
+        self._release_on_read = release_on_read
         self._chunks = bytearray(-(-image.size_bytes // CHUNK_BYTES))  # LIVE
-        self._slots: dict[int, int] = {}  # of SAVED chunks that are not all zeros
+        self._slots: dict[int, int] = {}  # of SAVING and SAVED chunks that are not all zeros
         self._holds: list[tuple[int, int]] = []  # runs (first, end) of chunks that readers have live
-        self._pins: dict[int, int] = {}  # slot: how many readers are in it
-        self._doomed: set[int] = set()  # slots to give back when their last reader has left
-        self._read: dict[int, int] | None = {} if release_on_read else None  # chunk: bit map of its sectors read
-        self._work: deque[tuple[int, int]] = deque()  # runs to save
+        self._left: dict[int, int] = {}  # chunk: its sectors that are still to be made safe; else all of them
         self._changed = threading.Condition()
-        self._saver = threading.Thread(target=self._save_runs, name=f"snapshot of {image.name}", daemon=True)
-        self._saver.start()
+
+    def begin(self) -> None:
+        """The instant is now: nobody writes the image. What was prepared is of the size that it has now."""
+        if self.image.size_bytes != self.size_bytes:
+            self.size_bytes = self.image.size_bytes
+            self._chunks = bytearray(-(-self.size_bytes // CHUNK_BYTES))
 
     # ---- the writer's side -----------------------------------------------------------------------------------------
 
     def preserve(self, offset: int, length: int) -> None:
         """The bytes of that range are about to change. Returns when they may; raises nothing."""
-        first, last = offset // CHUNK_BYTES, min(offset + length - 1, self.size_bytes - 1) // CHUNK_BYTES
-        if length and first <= last and (self._chunks[first : last + 1].strip(_PASS) or self._holds):
-            self._preserve(first, last)
+        first, last = offset // CHUNK_BYTES, (offset + length - 1) // CHUNK_BYTES
+        if self._chunks[first : last + 1].strip(_PASS):
+            self._preserve(first, min(last + 1, len(self._chunks)))
 
-    def _preserve(self, first: int, last: int) -> None:
+    def _preserve(self, first: int, stop: int) -> None:
         deadline = time.monotonic() + self._patience_seconds
+        long = stop - first > SMALL_CHANGE_CHUNKS
+        for at in range(first, stop, WINDOW_CHUNKS):
+            end = min(stop, at + WINDOW_CHUNKS)
+            if not self._chunks[at:end].strip(_PASS):
+                continue
+            try:
+                self._save(at, end, self._holes(at, end) if long else (), deadline)
+            except TimeoutError:
+                self.break_off(f"a write waited {self._patience_seconds:g} s for it")
+                return
+            except NotSaved as error:
+                self.break_off(str(error))
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, the write goes on and the snapshot says why
+                self.break_off(f"the disk could not be read: {error}")
+                return
+
+    def _save(self, first: int, stop: int, holes: Iterable[int], deadline: float) -> None:
+        """Makes the chunks of a range SAVED, or sees that somebody else does. Raises as Spill.save()."""
         with self._changed:
             if self.state is not SnapshotState.HELD:
                 return
-            for run in self._runs(first, last):
-                self._chunks[run[0] : run[1]] = bytes([SAVING]) * (run[1] - run[0])
-                self._work.append(run)
-            self._changed.notify_all()
-            while self.state is SnapshotState.HELD and self._is_busy(first, last):
-                if not self._changed.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
-                    break
-            kept = self.state is not SnapshotState.HELD or not self._is_busy(first, last)
-        if not kept:
-            self.break_off(f"a write waited {self._patience_seconds:g} s for it")
-
-    def _runs(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """The LIVE chunks of a range, in runs (first, end) of at most RUN_CHUNKS."""
-        at = self._chunks.find(LIVE, first, last + 1)
-        while at >= 0:
-            end = at + 1
-            while end <= last and end - at < RUN_CHUNKS and self._chunks[end] == LIVE:
-                end += 1
-            yield at, end
-            at = self._chunks.find(LIVE, end, last + 1)
-
-    def _is_busy(self, first: int, last: int) -> bool:
-        """Whether a chunk of the range is being saved, or a reader has one."""
-        held = any(start <= last and first < end for start, end in self._holds)
-        return held or self._chunks.find(SAVING, first, last + 1) >= 0
-
-    # ---- the saver -------------------------------------------------------------------------------------------------
-
-    def _save_runs(self) -> None:
-        """The thread of the snapshot: a store that hangs keeps this one, and nobody else for longer than patience."""
-        buffer = bytearray(RUN_CHUNKS * CHUNK_BYTES)
-        while (run := self._next_run()) is not None:
-            try:
-                self._save(run, memoryview(buffer))
-            except Exception as error:  # noqa: BLE001 - whatever it is, production goes on and the snapshot says why
-                self.break_off(f"its store failed: {error}")
-
-    def _next_run(self) -> tuple[int, int] | None:
+            mine = [chunk for chunk in range(first, stop) if self._chunks[chunk] == LIVE]
+            for chunk in mine:
+                self._chunks[chunk] = SAVING
+        for chunk in mine:
+            if chunk not in holes:
+                self._save_one(chunk, deadline)
         with self._changed:
-            while not self._work and self.state is SnapshotState.HELD:
-                self._changed.wait()
-            return self._work.popleft() if self.state is SnapshotState.HELD else None
+            if self._holds and mine:
+                self._wait(lambda: not self._is_held(mine[0], mine[-1] + 1), deadline)
+            for chunk in mine:
+                if self._chunks[chunk] == SAVING:  # else it was retired meanwhile
+                    self._chunks[chunk] = SAVED
+            self._changed.notify_all()
+            if len(mine) < stop - first:
+                self._wait(lambda: self._chunks.find(SAVING, first, stop) < 0, deadline)
 
-    def _save(self, run: tuple[int, int], buffer: memoryview) -> None:
-        start = run[0] * CHUNK_BYTES
-        content = buffer[: min(run[1] * CHUNK_BYTES, self.size_bytes) - start]
-        self.image.read_into(content, start)
-        for chunk in range(*run):
-            at = (chunk - run[0]) * CHUNK_BYTES
-            slot = self._store_chunk(content[at : at + CHUNK_BYTES])
-            if slot is None:
-                self.break_off(f"its budget of {self._store.budget_bytes} bytes is reached")
-                return
-            with self._changed:
-                self._saved(chunk, slot)
-
-    def _store_chunk(self, data: memoryview) -> int | None:
-        if first_difference(data, memoryview(_ZEROS)[: len(data)]) < 0:
-            return _ZERO_SLOT
-        slot = self._store.take()
-        if slot is not None:
-            try:
-                self._store.write(slot, data)
-            except BaseException:
-                self._store.give_back(slot)
-                raise
-        return slot
-
-    def _saved(self, chunk: int, slot: int) -> None:
-        """With the lock held. The chunk may have been retired meanwhile, or the snapshot have ended."""
-        if self.state is SnapshotState.HELD and self._chunks[chunk] == SAVING:
-            self._chunks[chunk] = SAVED
-            if slot != _ZERO_SLOT:
+    def _save_one(self, chunk: int, deadline: float) -> None:
+        """The content of a chunk goes into memory, and from there to the store. Raises as Spill.save()."""
+        start = chunk * CHUNK_BYTES
+        slot = self._spill.save(self.image, start, min(CHUNK_BYTES, self.size_bytes - start), deadline)
+        if slot == ZERO_SLOT:
+            return
+        with self._changed:
+            if self.state is SnapshotState.HELD and self._chunks[chunk] == SAVING:
                 self._slots[chunk] = slot
-        elif slot != _ZERO_SLOT:
-            self._store.give_back(slot)
-        self._changed.notify_all()
+                return
+        self._spill.give_back(slot)  # it was retired meanwhile
+
+    def _holes(self, first: int, stop: int) -> set[int]:
+        """Chunks of a range in which the image holds nothing: they need not be read, for they are zeros."""
+        start, end = first * CHUNK_BYTES, min(stop * CHUNK_BYTES, self.size_bytes)
+        found: set[int] = set()
+        for extent in self.image.extents(start, end - start):
+            if extent.state is not Provisioning.MAPPED:
+                after = extent.offset + extent.length
+                last = stop if after >= self.size_bytes else after // CHUNK_BYTES
+                found.update(range(-(-extent.offset // CHUNK_BYTES), last))
+        return found
+
+    def _wait(self, condition: Callable[[], bool], deadline: float) -> None:
+        """With the lock held: until the condition holds or the snapshot has ended. Raises TimeoutError."""
+        while self.state is SnapshotState.HELD and not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._changed.wait(left)
+
+    def _is_held(self, first: int, stop: int) -> bool:
+        """Whether a reader has a chunk of the range."""
+        return any(start < stop and first < end for start, end in self._holds)
 
     # ---- the reader's side -----------------------------------------------------------------------------------------
 
@@ -206,12 +207,18 @@ class Snapshot:
                 piece = buffer[at - offset : min(end, stop * CHUNK_BYTES) - offset]
                 if slot is None:
                     self.image.read_into(piece, at)
-                elif slot == _ZERO_SLOT:
+                elif slot == ZERO_SLOT:
                     piece[:] = _ZEROS[: len(piece)]
                 else:
-                    self._store.read_into(piece, slot, at % CHUNK_BYTES)
-            self._was_read(at, len(piece))
+                    self._spill.read_into(piece, slot, at % CHUNK_BYTES)
             at += len(piece)
+        if self._release_on_read:
+            self.retire(offset, len(buffer))
+
+    def pass_over(self, offset: int, length: int) -> None:
+        """A reader was told by extents() that a range holds nothing, and does not read it."""
+        if self._release_on_read:
+            self.retire(offset, length)
 
     @contextmanager
     def _reading(self, chunk: int, end: int) -> Iterator[tuple[int, int | None]]:
@@ -225,8 +232,10 @@ class Snapshot:
             raise
         finally:
             with self._changed:
-                self._let_go(chunk, stop, slot)
+                given_back = self._let_go(chunk, stop, slot)
         self._check_held()
+        if given_back is not None:
+            raise self._gone(given_back)
 
     def _hold(self, chunk: int, end: int) -> tuple[int, int | None]:
         with self._changed:
@@ -235,29 +244,32 @@ class Snapshot:
             self._check_held()
             state = self._chunks[chunk]
             if state in (RETIRED, UNNEEDED):
-                why = "was given back" if state == RETIRED else "is not among the ranges it was narrowed to"
-                raise SnapshotEnded(f"the snapshot's chunk at byte {chunk * CHUNK_BYTES} {why}")
+                raise self._gone(chunk)
             if state == SAVED:
-                slot = self._slots.get(chunk, _ZERO_SLOT)
-                if slot != _ZERO_SLOT:
-                    self._pins[slot] = self._pins.get(slot, 0) + 1
+                slot = self._slots.get(chunk, ZERO_SLOT)
+                if slot != ZERO_SLOT:
+                    self._spill.pin(slot)
                 return chunk + 1, slot
             rest = self._chunks[chunk:end]
             stop = chunk + len(rest) - len(rest.lstrip(_LIVE))
             self._holds.append((chunk, stop))
             return stop, None
 
-    def _let_go(self, chunk: int, stop: int, slot: int | None) -> None:
-        if slot is None:
-            self._holds.remove((chunk, stop))
-        elif slot != _ZERO_SLOT:
-            self._pins[slot] -= 1
-            if not self._pins[slot]:
-                del self._pins[slot]
-                if slot in self._doomed:
-                    self._doomed.discard(slot)
-                    self._store.give_back(slot)
+    def _let_go(self, chunk: int, stop: int, slot: int | None) -> int | None:
+        """With the lock held. A live chunk of the run that was given back meanwhile: it may have been changed."""
+        if slot is not None:
+            if slot != ZERO_SLOT:
+                self._spill.unpin(slot)
+            return None
+        self._holds.remove((chunk, stop))
         self._changed.notify_all()
+        lost = self._chunks[chunk:stop].lstrip(_KEPT)
+        return stop - len(lost) if lost else None
+
+    def _gone(self, chunk: int) -> SnapshotEnded:
+        unneeded = self._chunks[chunk] == UNNEEDED
+        why = "is not among the ranges it was narrowed to" if unneeded else "was given back"
+        return SnapshotEnded(f"the snapshot's chunk at byte {chunk * CHUNK_BYTES} {why}")
 
     def _check_held(self) -> None:
         if self.state is not SnapshotState.HELD:
@@ -273,69 +285,59 @@ class Snapshot:
                 found = [Extent(at, after - at, Provisioning.MAPPED)]
                 if slot is None:
                     found = list(self.image.extents(at, after - at))
+                elif slot == ZERO_SLOT:
+                    found = [Extent(at, after - at, Provisioning.DEALLOCATED)]
             yield from found
             at = after
 
-    def _was_read(self, offset: int, length: int) -> None:
-        """With release_on_read: retires the chunks that have been read from end to end."""
-        if self._read is None:
-            return
-        with self._changed:
-            for chunk in range(offset // CHUNK_BYTES, -(-(offset + length) // CHUNK_BYTES)):
-                start = chunk * CHUNK_BYTES
-                stop = min(start + CHUNK_BYTES, self.size_bytes)
-                first, last = (max(offset, start) - start + 511) // 512, (min(offset + length, stop) - start) // 512
-                whole = -(-(stop - start) // 512)
-                if offset + length >= stop:
-                    last = whole
-                mask = self._read.get(chunk, 0) | ((1 << max(0, last - first)) - 1) << first
-                if mask == (1 << whole) - 1:
-                    self._read.pop(chunk, None)
-                    self._retire(chunk)
-                else:
-                    self._read[chunk] = mask
-            self._changed.notify_all()
-
     # ---- what its user decides -------------------------------------------------------------------------------------
 
-    def narrow(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Only the chunks of these ranges (offset, length) are needed from now on. Raises SnapshotEnded."""
-        wanted = bytearray(len(self._chunks))
-        for offset, length in ranges:
-            first, stop = offset // CHUNK_BYTES, min(-(-(offset + length) // CHUNK_BYTES), len(wanted))
-            wanted[first:stop] = b"\1" * max(0, stop - first)
+    def narrow(self, wanted: Wanted) -> None:
+        """Only these sectors are needed from now on; what was retired stays so. Raises SnapshotEnded."""
+        for first in range(0, len(self._chunks), STEP_CHUNKS):
+            stop = min(len(self._chunks), first + STEP_CHUNKS)
+            with self._changed:
+                self._check_held()
+                for run in _NONE_RUNS.finditer(wanted.chunks, first, stop):
+                    self._drop(run.start(), run.end(), _TO_UNNEEDED)
+                self._changed.notify_all()
         with self._changed:
-            self._check_held()
-            for chunk in range(len(wanted)):
-                if not wanted[chunk] and self._chunks[chunk] != RETIRED:
-                    self._drop(chunk, UNNEEDED)
+            for chunk, bits in wanted.parts.items():
+                if wanted.chunks[chunk] == SOME and self._is_done(chunk, WHOLE & ~bits):
+                    self._drop(chunk, chunk + 1, _TO_RETIRED)
             self._changed.notify_all()
 
     def retire(self, offset: int, length: int) -> None:
-        """The bytes of that range are safe elsewhere: the chunks that lie in it as a whole are given back. Nothing
-        happens after the end of the snapshot."""
+        """The whole sectors of that range are safe elsewhere. A chunk of which all that is wanted is safe is given
+        back. Nothing happens after the end of the snapshot."""
         end = offset + length
-        stop = len(self._chunks) if end >= self.size_bytes else end // CHUNK_BYTES
-        with self._changed:
-            if self.state is SnapshotState.HELD:
-                for chunk in range(-(-offset // CHUNK_BYTES), stop):
-                    self._retire(chunk)
-                self._changed.notify_all()
+        last = -(-end // SECTOR_BYTES) if end >= self.size_bytes else end // SECTOR_BYTES
+        for first, stop, bits in pieces(-(-offset // SECTOR_BYTES), last, self.size_bytes):
+            for at in range(first, stop, STEP_CHUNKS):
+                with self._changed:
+                    if self.state is not SnapshotState.HELD:
+                        return
+                    if bits == WHOLE or self._is_done(first, bits):
+                        self._drop(at, min(stop, at + STEP_CHUNKS), _TO_RETIRED)
+                        self._changed.notify_all()
 
-    def _retire(self, chunk: int) -> None:
-        if self._chunks[chunk] != UNNEEDED:
-            self._drop(chunk, RETIRED)
+    def _is_done(self, chunk: int, bits: int) -> bool:
+        """With the lock held. Whether nothing of a chunk is left when these sectors of it are not needed either."""
+        if self._chunks[chunk] in (RETIRED, UNNEEDED):
+            return False
+        left = self._left.get(chunk, WHOLE) & ~bits
+        self._left[chunk] = left
+        return not left
 
-    def _drop(self, chunk: int, state: int) -> None:
-        """With the lock held."""
-        self._chunks[chunk] = state
-        slot = self._slots.pop(chunk, None)
-        if slot is None:
-            return
-        if slot in self._pins:
-            self._doomed.add(slot)
-        else:
-            self._store.give_back(slot)
+    def _drop(self, first: int, stop: int, table: bytes) -> None:
+        """With the lock held. Chunks that nobody needs any more."""
+        for kept in (self._slots, self._left):
+            chunks = range(first, stop) if len(kept) > stop - first else [at for at in kept if first <= at < stop]
+            for chunk in chunks:
+                value = kept.pop(chunk, None)
+                if value is not None and kept is self._slots:
+                    self._spill.give_back(value)
+        self._chunks[first:stop] = self._chunks[first:stop].translate(table)
 
     def release(self) -> None:
         """It is no longer wanted: reads fail from now on, writes pass."""
@@ -353,27 +355,25 @@ class Snapshot:
             self._on_broken(f"{self.image.name}: {reason}")
 
     def _end(self, state: SnapshotState, reason: str) -> bool:
-        """With the lock held. False: it had ended before."""
+        """With the lock held. False: it had ended before. The set gives all slots back at once."""
         if self.state is not SnapshotState.HELD:
             return False
         self.state, self.reason = state, reason
-        for chunk in list(self._slots):
-            self._drop(chunk, RETIRED)
-        self._work.clear()
+        self._chunks[:] = self._chunks.translate(_TO_RETIRED)
+        self._slots.clear()
+        self._left.clear()
         self._changed.notify_all()
         return True
+
+    def wait_for_readers(self, timeout_seconds: float) -> bool:
+        """After its end: until nobody reads the image for it any more. False: somebody still does."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._holds, timeout_seconds)
 
     def figures(self) -> Figures:
         """As it is now."""
         with self._changed:
             counts = [self._chunks.count(state) * CHUNK_BYTES for state in range(5)]
             return Figures(
-                self.state,
-                self.reason,
-                self.size_bytes,
-                counts[LIVE] + counts[SAVING],
-                counts[SAVED],
-                counts[RETIRED],
-                self._store.stored_bytes,
-                self._store.budget_bytes,
+                self.state, self.reason, self.size_bytes, counts[LIVE], counts[SAVING] + counts[SAVED], counts[RETIRED]
             )

@@ -35,6 +35,10 @@ class SnapshotImage:
         """What is still live is read ahead."""
         self.snapshot.image.prefetch(offset, length)
 
+    def pass_over(self, offset: int, length: int) -> None:
+        """With release_on_read: a range that extents() said holds nothing counts as read."""
+        self.snapshot.pass_over(offset, length)
+
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         return self.snapshot.extents(offset, length)
 

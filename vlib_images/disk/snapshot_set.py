@@ -1,34 +1,25 @@
 """Snapshots of several images at one instant: what makes them, and what ends them together."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from vlib_images.disk.image import Image
 from vlib_images.disk.snapshot import PATIENCE_SECONDS, Figures, Snapshot, SnapshotState
+from vlib_images.disk.snapshot_spill import BUFFERS, Spill
 from vlib_images.disk.snapshot_store import SnapshotStore
+from vlib_images.disk.watchers import unwatch, watch, watchers_of
 
-_changing: Final = threading.Lock()  # held while an image's hook is set, changed or taken away
-
-
-class _Hook:
-    """What an image calls before it changes: all of its snapshots, of whatever set."""
-
-    def __init__(self, snapshots: tuple[Snapshot, ...]) -> None:
-        self.snapshots = snapshots
-
-    def __call__(self, offset: int, length: int) -> None:
-        for snapshot in self.snapshots:
-            snapshot.preserve(offset, length)
+CLOSE_SECONDS: Final = 5.0
 
 
 class SnapshotSet:
     """One instant of several images; one of them BROKEN, all of them are. Made by take()."""
 
-    def __init__(self, store: SnapshotStore) -> None:
+    def __init__(self, store: SnapshotStore, name: str, on_broken: Callable[[str], None], buffers: int) -> None:
         self.snapshots: list[Snapshot] = []
-        self._store = store
+        self._on_broken = on_broken
+        self._spill = Spill(store, name, self._break_all, buffers)
 
     @classmethod
     def take(
@@ -39,24 +30,40 @@ class SnapshotSet:
         hold: AbstractContextManager[object] | None = None,
         release_on_read: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
+        on_broken: Callable[[str], None] = lambda _reason: None,
+        buffers: int = BUFFERS,
     ) -> "SnapshotSet":
         """The instant is somewhere while `hold` is entered, which keeps every writer of every image away and has waited
-        for those that were at work. The set closes the store in the end. Raises ValueError for an image twice."""
+        for those that were at work. The set closes the store in the end, also when this raises. on_broken is called
+        once, from any thread, when the set has broken; it must not wait for anything. Raises ValueError for an image
+        twice, and what `hold` raises."""
         if len({id(image) for image in images}) != len(images) or not images:
             raise ValueError("a snapshot is of one image or several, each of them once")
-        made = cls(store)
-        with hold or nullcontext():
-            for image in images:
-                snapshot = Snapshot(
-                    image,
-                    store,
-                    release_on_read=release_on_read,
-                    patience_seconds=patience_seconds,
-                    on_broken=made._break_all,
-                )
-                made.snapshots.append(snapshot)
-                _attach(image, snapshot)
+        made = cls(store, f"of {', '.join(image.name for image in images)}", on_broken, buffers)
+        try:
+            made._prepare(images, release_on_read=release_on_read, patience_seconds=patience_seconds)
+            with hold or nullcontext():
+                for snapshot in made.snapshots:
+                    snapshot.begin()
+                    watch(snapshot.image, snapshot.preserve)
+        except BaseException:
+            made.release()
+            made.join(CLOSE_SECONDS)
+            raise
         return made
+
+    def _prepare(self, images: Sequence[Image], *, release_on_read: bool, patience_seconds: float) -> None:
+        """What can be done before the instant, while writers go on."""
+        self.snapshots = [
+            Snapshot(
+                image,
+                self._spill,
+                release_on_read=release_on_read,
+                patience_seconds=patience_seconds,
+                on_broken=self._break_all,
+            )
+            for image in images
+        ]
 
     @property
     def state(self) -> SnapshotState:
@@ -65,7 +72,12 @@ class SnapshotSet:
     @property
     def stored_bytes(self) -> int:
         """What the whole set has in its store."""
-        return self._store.stored_bytes
+        return self._spill.stored_bytes
+
+    @property
+    def budget_bytes(self) -> int:
+        """The most that it may have there."""
+        return self._spill.budget_bytes
 
     def figures(self) -> list[Figures]:
         """Of each image, in the order of take()."""
@@ -77,27 +89,27 @@ class SnapshotSet:
             snapshot.release()
         self._give_back()
 
+    def join(self, timeout_seconds: float) -> bool:
+        """After its end: whether its threads have ended and the store is closed by then."""
+        return self._spill.join(timeout_seconds)
+
     def _break_all(self, reason: str) -> None:
+        """On whichever thread found it, a writer's perhaps: nothing here waits."""
+        first = not any(snapshot.state is SnapshotState.BROKEN for snapshot in self.snapshots)
         for snapshot in self.snapshots:
-            snapshot.break_off(f"another disk of its set is broken ({reason})")
+            snapshot.break_off(reason if first else f"another disk of its set is broken ({reason})")
         self._give_back()
 
     def _give_back(self) -> None:
         for snapshot in self.snapshots:
-            _detach(snapshot.image, snapshot)
-        self._store.close()
+            unwatch(snapshot.image, snapshot.preserve)
+        self._spill.close()
 
 
-def _attach(image: Image, snapshot: Snapshot) -> None:
-    with _changing:
-        hook = image.before_change
-        others = hook.snapshots if isinstance(hook, _Hook) else ()
-        image.before_change = _Hook((*others, snapshot))
-
-
-def _detach(image: Image, snapshot: Snapshot) -> None:
-    with _changing:
-        hook = image.before_change
-        if isinstance(hook, _Hook):
-            left = tuple(other for other in hook.snapshots if other is not snapshot)
-            image.before_change = _Hook(left) if left else None
+def break_snapshots_of(image: Image, reason: str) -> None:
+    """The image is about to go: who reads it through a snapshot is told so, and has ended when this returns."""
+    broken = [watcher.__self__ for watcher in watchers_of(image) if isinstance(watcher.__self__, Snapshot)]
+    for snapshot in broken:
+        snapshot.break_off(reason)
+    for snapshot in broken:
+        snapshot.wait_for_readers(CLOSE_SECONDS)

@@ -33,14 +33,17 @@ class SnapshotStore(Protocol):
     def give_back(self, slot: int) -> None:
         """Nobody reads or writes the slot any more."""
 
-    def write(self, slot: int, data: "Buffer") -> None:
+    def write(self, slot: int, data: memoryview) -> None:
         """At most CHUNK_BYTES from the beginning of the slot. Raises OSError."""
 
     def read_into(self, buffer: "Buffer", slot: int, offset: int) -> None:
         """Fills the buffer from `offset` of the slot. Raises OSError."""
 
+    def give_back_all(self) -> None:
+        """At once: nothing that was stored is wanted any more, even while a call hangs in it."""
+
     def close(self) -> None:
-        """All of its space is given back, even while a call hangs in it."""
+        """After give_back_all(): lets go of what it is kept in. May block, as the store's own calls may."""
 
 
 class Slots:
@@ -91,7 +94,7 @@ class FileStore(Slots):
         super().__init__(budget_bytes)
         self._using = 0
         self._closed = False
-        path = directory / f".{name}{SUFFIX}"
+        path = directory / f"{name}{SUFFIX}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o600)
         try:
@@ -101,13 +104,13 @@ class FileStore(Slots):
             os.close(self._descriptor)
             raise
 
-    def write(self, slot: int, data: "Buffer") -> None:
+    def write(self, slot: int, data: memoryview) -> None:
         self._enter()
         try:
-            view, at = memoryview(data), slot * CHUNK_BYTES
-            while view:
-                done = os.pwrite(self._descriptor, view, at)
-                view, at = view[done:], at + done
+            at = slot * CHUNK_BYTES
+            while data:
+                done = os.pwrite(self._descriptor, data, at)
+                data, at = data[done:], at + done
         finally:
             self._leave()
 
@@ -120,7 +123,6 @@ class FileStore(Slots):
             self._leave()
 
     def close(self) -> None:
-        self.give_back_all()
         with self._lock:
             self._closed = True
             self._close_unused()
@@ -150,7 +152,7 @@ class MemoryStore(Slots):
         super().__init__(budget_bytes)
         self._chunks: dict[int, bytes] = {}
 
-    def write(self, slot: int, data: "Buffer") -> None:
+    def write(self, slot: int, data: memoryview) -> None:
         self._chunks[slot] = bytes(data)
 
     def read_into(self, buffer: "Buffer", slot: int, offset: int) -> None:
@@ -165,4 +167,3 @@ class MemoryStore(Slots):
 
     def close(self) -> None:
         self._chunks.clear()
-        self.give_back_all()

@@ -23,6 +23,7 @@ from scsi_targets.devices.unit.prevention import RemovalPrevention
 from scsi_targets.devices.unit.state_store import StateStore
 from scsi_targets.devices.unit.task import Task
 from vlib_images.disk.image import Image
+from vlib_images.disk.snapshot_set import break_snapshots_of
 
 
 class BlockDevice(BlockTransfers):
@@ -95,6 +96,8 @@ class BlockDevice(BlockTransfers):
             if self.loaded:
                 self.eject()
             image, self.image = self.image, None
+        if image is not None:
+            break_snapshots_of(image, "the medium was taken out of its disk")
         return image
 
     def grow(self, size_bytes: int) -> None:

@@ -20,6 +20,7 @@ from scsi_targets.t10.fields import Command, Field
 from scsi_targets.t10.mode_pages import ModePage
 from scsi_targets.t10.sense import CheckCondition, Sense
 from vlib_images.disk.image import Image
+from vlib_images.disk.snapshot_set import break_snapshots_of
 
 BLOCK_LENGTHS = (512, 4096)
 SYNCHRONIZING = (
@@ -184,6 +185,7 @@ class BlockStorage(Device):
             image, self.image, self.loaded = self.image, None, False
             self.update_access()
         if image is not None:
+            break_snapshots_of(image, "its disk is closed")
             if not image.read_only:
                 image.synchronize()
             image.close()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class ReadersWriterLock:
@@ -19,6 +22,26 @@ class ReadersWriterLock:
         self.sharing = 0
         self.occupied = False
         self.waiting = 0
+
+    @contextmanager
+    def alone_within(self, seconds: float) -> Iterator[None]:
+        """Alone, as `alone`; raises TimeoutError when somebody is inside for longer than that."""
+        deadline = time.monotonic() + seconds
+        with self.changed:
+            self.waiting += 1
+            try:
+                while self.occupied or self.sharing:
+                    if not self.changed.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
+                        raise TimeoutError
+                self.occupied = True
+            finally:
+                self.waiting -= 1
+                if not self.occupied:
+                    self.changed.notify_all()
+        try:
+            yield
+        finally:
+            self.alone.__exit__()
 
 
 class _Shared:

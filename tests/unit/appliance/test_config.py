@@ -206,7 +206,16 @@ def test_the_template_names_every_setting_and_its_default(tmp_path: Path) -> Non
                 assert value == field.get_default(), f"the template shows another default for {name}"
 
     given = {"name", "size", "model", "serial", "luns", "lun", "advertise", "mutual_user", "mutual_secret", "accounts"}
-    given |= {"physical_block_size", "copy_rate", "erase_rate", "devices", "networks", "portal_groups", "secret"}
+    given |= {
+        "budget",
+        "physical_block_size",
+        "copy_rate",
+        "erase_rate",
+        "devices",
+        "networks",
+        "portal_groups",
+        "secret",
+    }
     compare(settings, frozenset(given))
 
 

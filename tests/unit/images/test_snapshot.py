@@ -1,6 +1,7 @@
 """Snapshots of disk images: the instant stays what it was, whatever is done to the disk; and the disk never suffers."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from vlib_images.disk.snapshot import SnapshotEnded, SnapshotState
 from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
 from vlib_images.disk.snapshot_store import CHUNK_BYTES, FileStore, MemoryStore, SnapshotStore
+from vlib_images.disk.wanted import Wanted
 
 CHUNKS = 16
 SIZE = CHUNKS * CHUNK_BYTES - 512  # the last chunk is not whole
@@ -44,6 +46,7 @@ def taken(image: Image, store: SnapshotStore, **options: object) -> Iterator[Sna
         yield made
     finally:
         made.release()
+        made.join(10)
         assert store.stored_bytes == 0
         assert image.before_change is None
 
@@ -58,11 +61,19 @@ def seen(snapshots: SnapshotSet, offset: int = 0, length: int = SIZE) -> bytes:
     return content(SnapshotImage(snapshots.snapshots[0]), offset, length)
 
 
+def wanted(*ranges: tuple[int, int]) -> Wanted:
+    made = Wanted(SIZE)
+    for offset, length in ranges:
+        made.add(offset, length)
+    return made
+
+
 def settled(snapshots: SnapshotSet) -> None:
-    """The threads of a broken set have ended, and so has all that they do."""
-    for snapshot in snapshots.snapshots:
-        snapshot._saver.join(10)
-        assert not snapshot._saver.is_alive()
+    """A set that breaks has broken, and its thread has ended."""
+    deadline = time.monotonic() + 10
+    while snapshots.state is SnapshotState.HELD and time.monotonic() < deadline:
+        threading.Event().wait(0.001)
+    assert snapshots._spill.join(10)
 
 
 def test_every_way_to_change_the_disk_leaves_the_instant(
@@ -80,8 +91,8 @@ def test_every_way_to_change_the_disk_leaves_the_instant(
         after = content(image)
         assert after != before
         figures = snapshots.figures()[0]
-        assert figures.saved_bytes == figures.stored_bytes == 8 * CHUNK_BYTES
-        assert (figures.state, figures.budget_bytes) == (SnapshotState.HELD, BUDGET)
+        assert figures.saved_bytes == snapshots.stored_bytes == 8 * CHUNK_BYTES
+        assert (figures.state, snapshots.budget_bytes) == (SnapshotState.HELD, BUDGET)
     assert content(image) == after
 
 
@@ -113,6 +124,7 @@ def test_retired_chunks_give_their_room_back_and_cannot_be_read(
     with taken(image, make_store()) as snapshots:
         (snapshot,) = snapshots.snapshots
         image.write(b"x" * 4 * CHUNK_BYTES, 0)
+        stored(snapshots)
         snapshot.retire(100, 3 * CHUNK_BYTES)  # only the chunks that lie in it as a whole: 1 and 2
         assert snapshots.stored_bytes == 2 * CHUNK_BYTES
         assert seen(snapshots, 0, 512) == b"\1" * 512
@@ -128,6 +140,7 @@ def test_a_budget_serves_a_disk_larger_than_it_when_chunks_are_retired(image: Im
         for chunk in range(CHUNKS - 1):
             at = chunk * CHUNK_BYTES
             image.write(b"new", at)
+            stored(snapshots)
             assert seen(snapshots, at, CHUNK_BYTES) == bytes([chunk + 1]) * CHUNK_BYTES
             snapshots.snapshots[0].retire(at, CHUNK_BYTES)
 
@@ -135,6 +148,7 @@ def test_a_budget_serves_a_disk_larger_than_it_when_chunks_are_retired(image: Im
 def test_what_is_read_is_retired_where_space_is_short(image: Image) -> None:
     with taken(image, MemoryStore(BUDGET), release_on_read=True) as snapshots:
         image.write(b"x" * 3 * CHUNK_BYTES, 0)
+        stored(snapshots)
         seen(snapshots, 0, 1024)
         seen(snapshots, 512, CHUNK_BYTES)
         assert snapshots.stored_bytes == 2 * CHUNK_BYTES  # chunk 0 was read from end to end, in two pieces
@@ -148,7 +162,8 @@ def test_what_is_read_is_retired_where_space_is_short(image: Image) -> None:
 def test_only_what_a_list_names_is_kept(image: Image, make_store: Callable[..., SnapshotStore]) -> None:
     with taken(image, make_store()) as snapshots:
         image.write(b"x" * 2 * CHUNK_BYTES, 0)
-        snapshots.snapshots[0].narrow([(CHUNK_BYTES + 5, 10), (7 * CHUNK_BYTES - 1, 2)])
+        stored(snapshots)
+        snapshots.snapshots[0].narrow(wanted((CHUNK_BYTES + 5, 10), (7 * CHUNK_BYTES - 1, 2)))
         assert snapshots.stored_bytes == CHUNK_BYTES
         image.write(b"z" * SIZE, 0)
         assert snapshots.stored_bytes == 3 * CHUNK_BYTES
@@ -174,6 +189,14 @@ def test_a_budget_that_is_reached_breaks_the_snapshot_and_not_the_disk(
         assert image.before_change is None
 
 
+def stored(snapshots: SnapshotSet) -> None:
+    """What was saved is in the store, and no longer in memory."""
+    deadline = time.monotonic() + 10
+    while snapshots._spill._memory and time.monotonic() < deadline:
+        threading.Event().wait(0.001)
+    assert not snapshots._spill._memory
+
+
 class FailingStore(MemoryStore):
     """fail: what happens at the next write."""
 
@@ -181,9 +204,9 @@ class FailingStore(MemoryStore):
         super().__init__(budget)
         self.fail = fail
 
-    def write(self, slot: int, data: object) -> None:
+    def write(self, slot: int, data: memoryview) -> None:
         self.fail()
-        super().write(slot, data)  # type: ignore[arg-type]
+        super().write(slot, data)
 
 
 def test_a_store_that_fails_breaks_the_snapshot_and_not_the_disk(image: Image) -> None:
@@ -193,21 +216,32 @@ def test_a_store_that_fails_breaks_the_snapshot_and_not_the_disk(image: Image) -
     with taken(image, FailingStore(BUDGET, fail)) as snapshots:
         image.write(b"new", 0)
         assert content(image, 0, 3) == b"new"
+        settled(snapshots)
         with pytest.raises(SnapshotEnded, match=r"its store failed.*Input/output error"):
             seen(snapshots, 0, 512)
 
 
 def test_a_store_that_hangs_is_left_behind(image: Image) -> None:
+    """What a write waits for is memory; when a store takes nothing that runs out, and then patience does."""
     hang = threading.Event()
+    store = FailingStore(BUDGET, lambda: hang.wait(60) or None)
+    snapshots = SnapshotSet.take([image], store, patience_seconds=0.05, buffers=2)
     try:
-        with taken(image, FailingStore(BUDGET, lambda: hang.wait(60) or None), patience_seconds=0.05) as snapshots:
-            image.write(b"new", 0)
-            assert content(image, 0, 3) == b"new"
-            with pytest.raises(SnapshotEnded, match=r"waited 0\.05 s"):
-                seen(snapshots, 8 * CHUNK_BYTES, 512)
-            image.write(b"newer", 0)
+        image.write(b"new", 0)
+        image.write(b"new", CHUNK_BYTES)
+        assert seen(snapshots, 0, CHUNK_BYTES + 1) == b"\1" * CHUNK_BYTES + b"\2"  # from memory
+        began = time.monotonic()
+        image.write(b"new", 2 * CHUNK_BYTES)
+        assert 0.05 <= time.monotonic() - began < 5
+        assert content(image, 2 * CHUNK_BYTES, 3) == b"new"
+        with pytest.raises(SnapshotEnded, match=r"waited 0\.05 s"):
+            seen(snapshots, 8 * CHUNK_BYTES, 512)
+        image.write(b"newer", 0)
+        assert store.stored_bytes == 0
+        assert image.before_change is None
     finally:
         hang.set()
+    settled(snapshots)
 
 
 def test_a_hanging_file_store_gives_its_space_back_when_it_comes_to(tmp_path: Path) -> None:
@@ -279,24 +313,27 @@ def test_a_reader_that_hangs_on_the_disk_ends_with_an_error_and_not_with_new_dat
         assert isinstance(ended[0], SnapshotEnded)
 
 
-def test_a_chunk_that_is_retired_while_it_is_saved_leaves_nothing_behind(image: Image) -> None:
+def test_a_chunk_that_is_retired_on_its_way_to_the_store_leaves_nothing_behind(image: Image) -> None:
     saving, go = threading.Event(), threading.Event()
 
     def wait() -> None:
         saving.set()
         go.wait(60)
 
-    store = FailingStore(BUDGET, wait)
+    store = FailingStore(2 * CHUNK_BYTES, wait)
     with taken(image, store) as snapshots:
-        writer = threading.Thread(target=image.write, args=(b"new", 0))
-        writer.start()
+        image.write(b"new", 0)
         assert saving.wait(10)
-        snapshots.snapshots[0].retire(0, CHUNK_BYTES)
-        writer.join(10)  # nobody needs the chunk any more
+        image.write(b"new", CHUNK_BYTES)  # in memory, behind the first one
+        snapshots.snapshots[0].retire(0, 2 * CHUNK_BYTES)
+        assert snapshots.stored_bytes == CHUNK_BYTES  # the one that is being written
         go.set()
-        store.fail = lambda: None
-        image.write(b"new", CHUNK_BYTES)  # the saver is past the first one when this is saved
-        assert snapshots.stored_bytes == CHUNK_BYTES
+        deadline = time.monotonic() + 10
+        while snapshots.stored_bytes and time.monotonic() < deadline:
+            threading.Event().wait(0.001)
+        assert snapshots.stored_bytes == 0
+        image.write(b"n" * 2 * CHUNK_BYTES, 4 * CHUNK_BYTES)  # it has room again for others
+        assert seen(snapshots, 4 * CHUNK_BYTES, 2 * CHUNK_BYTES) == b"\5" * CHUNK_BYTES + b"\6" * CHUNK_BYTES
 
 
 def test_a_chunk_that_is_retired_while_it_is_read_is_given_back_after_that(image: Image) -> None:
@@ -310,6 +347,7 @@ def test_a_chunk_that_is_retired_while_it_is_read_is_given_back_after_that(image
 
     with taken(image, SlowStore(CHUNK_BYTES)) as snapshots:
         image.write(b"new", 0)
+        stored(snapshots)
         found: list[bytes] = []
         reader = threading.Thread(target=lambda: found.append(seen(snapshots, 0, 3)))
         reader.start()
@@ -379,6 +417,7 @@ def test_what_is_behind_a_snapshot(tmp_path: Path) -> None:
         mapped = [(offset, length) for offset, length, state in states if state is Provisioning.MAPPED]
         assert mapped == [(2 * CHUNK_BYTES, CHUNK_BYTES)]
         image.deallocate(2 * CHUNK_BYTES, CHUNK_BYTES)
+        image.write(b"y" * CHUNK_BYTES, 0)  # zeros were saved: they hold nothing still
         mapped = [extent for extent in view.extents(0, SIZE) if extent.state is Provisioning.MAPPED]
         assert [(extent.offset, extent.length) for extent in mapped] == [(2 * CHUNK_BYTES, CHUNK_BYTES)]
     image.close()

@@ -72,8 +72,9 @@ def test_disks_are_held_still_together(tmp_path):
     for number, disk in enumerate((first, second)):
         assert read(disk, 0) == b"new!" * 128
         assert read(disk_of(snapshots, number), 0) == bytes(512)
-        disk.close()
     snapshots.release()
+    first.close()
+    second.close()
 
 
 def test_a_disk_without_its_medium_is_not_held(tmp_path):

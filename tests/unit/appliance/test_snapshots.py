@@ -1,0 +1,412 @@
+"""Snapshot sets of a library: their states, who holds them, until when, and what is left of them in the end."""
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.failures import Failure, OperatorError
+from appliance.library.snapshots.block_list import MOST_EXTENTS, BadList, digest_of
+from appliance.library.snapshots.keeper import MOST_LIVE, MOST_OVER, NoSuchSnapshot, Snapshots
+from appliance.library.snapshots.kept_set import KeptSet
+from appliance.library.snapshots.signals import MOST_SENDERS, OutOfTurn, Signals
+from appliance.library.snapshots.states import TRANSITIONS, Life, NotNow, State, Step, Terms
+from scsi_targets.devices.disk.block_device import BlockDevice
+from tests.support.database import new_database
+from tests.unit.devices.disk.support import make_disk, write
+from vlib_images.disk.snapshot import SnapshotEnded
+from vlib_images.disk.snapshot_store import CHUNK_BYTES
+from vlib_images.library.state import StateStore
+
+OVER = {State.RELEASED, State.EXPIRED, State.BROKEN}
+PER_CHUNK = CHUNK_BYTES // 512
+
+
+class Clock:
+    """Seconds that go up when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class House:
+    """Two disks and their snapshots."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.folder, self.clock = tmp_path / "stores", Clock()
+        self.state = StateStore(new_database(tmp_path))
+        self.disks = {name: make_disk(tmp_path, name=name) for name in ("a", "b")}
+        for disk in self.disks.values():
+            write(disk, 0, b"old!" * 128 * 8 * PER_CHUNK)
+        self.changes = 0
+        self.snapshots = self.keeper()
+
+    def keeper(self, budget_bytes: int | None = None) -> Snapshots:
+        return Snapshots(
+            lambda: self.disks,
+            self.folder,
+            self.state,
+            budget_bytes=budget_bytes,
+            clock=self.clock,
+            on_change=self._changed,
+        )
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def close(self) -> None:
+        self.snapshots.close()
+        for disk in self.disks.values():
+            assert disk.medium.before_change is None
+            disk.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path)
+    yield made
+    made.close()
+
+
+def seen(kept: KeptSet, disk: str, offset: int = 0, length: int = 512) -> bytes:
+    buffer = bytearray(length)
+    kept.images[disk].read_into(buffer, offset)
+    return bytes(buffer)
+
+
+def dirty(disk: BlockDevice, chunk: int = 0) -> None:
+    assert write(disk, chunk * PER_CHUNK, b"new!" * 128).status == 0
+
+
+def stores(kept: KeptSet, chunks: int) -> bool:
+    """Whether it takes that much room, soon: what is given back while it is being written is free after that."""
+    deadline = time.monotonic() + 10
+    while kept.stored_bytes != chunks * CHUNK_BYTES and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return kept.stored_bytes == chunks * CHUNK_BYTES
+
+
+def assert_nothing_is_left(house: House, kept: KeptSet) -> None:
+    assert kept.stored_bytes == 0
+    assert all(disk.medium.before_change is None for disk in house.disks.values())
+    assert list(house.folder.iterdir()) == []
+    assert house.state.items("snapshots") == {}
+    for disk in kept.images:
+        with pytest.raises(SnapshotEnded):
+            seen(kept, disk)
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def test_every_state_is_reached_and_can_end() -> None:
+    reached = {State.FREEZING} | {state for steps in TRANSITIONS.values() for state in steps.values()}
+    assert reached == set(State)
+    assert {state for state in State if state.over} == OVER
+    for state in set(State) - OVER:
+        assert OVER <= set(TRANSITIONS[state].values())
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_step_that_does_not_follow_is_refused_and_changes_nothing(state: State) -> None:
+    for step in set(Step) - set(TRANSITIONS[state]):
+        life = Life(Terms(), 0.0, state, "why")
+        with pytest.raises(NotNow, match=rf"is {state.value} \(why\): it cannot be {step.value}"):
+            life.step(step, 1.0)
+        assert (life.state, life.reason, life.renewed_at) == (state, "why", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds", "reason"),
+    [
+        ([], 10, "the instant did not come within 10 s"),
+        ([Step.TAKE], 60, "its lease was not renewed for 60 s"),
+        ([Step.TAKE, Step.LIST], 60, "its lease was not renewed for 60 s"),
+        ([Step.TAKE, Step.LIST, Step.START], 60, "its lease was not renewed for 60 s"),
+        ([Step.TAKE, Step.START, Step.FINISH], 60, "its lease was not renewed for 60 s"),
+    ],
+)
+def test_each_time_out_says_which_it_was(steps: list[Step], seconds: float, reason: str) -> None:
+    life = Life(Terms(), 100.0)
+    for step in steps:
+        life.step(step, 100.0)
+    assert not life.expire(100.0 + seconds - 0.01)
+    assert life.expire(100.0 + seconds)
+    assert life.state is State.EXPIRED
+    assert reason in life.reason
+    assert not life.expire(1e9)
+
+
+def test_renewals_keep_it_but_a_list_is_due_and_so_is_the_end() -> None:
+    life = Life(Terms(), 0.0)
+    life.step(Step.TAKE, 0.0)
+    for now in range(20, 120, 20):
+        life.renew(now)
+        assert not life.expire(now + 19)
+    assert life.expire(120)
+    assert "no list of blocks came within 120 s" in life.reason
+    life = Life(Terms(most_seconds=100), 0.0)
+    life.step(Step.TAKE, 0.0)
+    life.step(Step.LIST, 0.0)
+    life.renew(99)
+    assert life.expire(100)
+    assert "it was not released within 100 s" in life.reason
+    with pytest.raises(NotNow, match="nothing to renew"):
+        life.renew(101)
+
+
+def test_an_operator_renews_nothing() -> None:
+    life = Life(Terms(lease_seconds=None, list_seconds=None), 0.0)
+    life.step(Step.TAKE, 0.0)
+    assert not life.expire(86399)
+    assert life.expire(86400)
+
+
+# ---- numbered signals ------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_has_its_effect_once_whatever_is_lost_late_or_doubled() -> None:
+    rng = random.Random(1)
+    for _ in range(200):
+        signals, effects, sent = Signals(), [], 1
+        while sent <= 10:
+            number = rng.choice((sent, sent, sent - 1, sent + 1, 1))  # the next one, an old one, one too early
+            try:
+                if signals.is_new("agent", number):
+                    effects.append(number)
+                    signals.took_effect("agent", number)
+            except OutOfTurn as error:
+                assert number == sent + 1  # noqa: PT017
+                assert f"send {sent} first" in str(error)  # noqa: PT017
+            sent = signals.last.get("agent", 0) + 1
+        assert effects == list(range(1, 11))
+
+
+def test_senders_are_counted_apart_and_are_not_without_number() -> None:
+    signals = Signals()
+    for number in range(MOST_SENDERS):
+        assert signals.is_new(f"s{number}", 1)
+        signals.took_effect(f"s{number}", 1)
+    with pytest.raises(OutOfTurn, match="one too many"):
+        signals.is_new("another", 1)
+    assert not signals.is_new("s0", 1)
+    assert signals.is_new("s0", 2)
+
+
+# ---- a set -----------------------------------------------------------------------------------------------------------
+
+
+def test_several_disks_at_one_instant_and_their_space_is_seen_live(house: House) -> None:
+    kept = house.snapshots.create(["a", "b"], budget_bytes=4 * CHUNK_BYTES)
+    assert kept.state is State.HELD
+    assert (kept.disks, kept.budget_bytes, kept.stored_bytes) == (("a", "b"), 4 * CHUNK_BYTES, 0)
+    for disk in house.disks.values():
+        dirty(disk)
+    assert seen(kept, "a") == seen(kept, "b") == b"old!" * 128
+    assert stores(kept, 2)
+    assert [(row.disk, row.saved_bytes) for row in kept.figures()] == [("a", CHUNK_BYTES), ("b", CHUNK_BYTES)]
+    assert 0 <= kept.age_seconds < 60
+    assert len({unit.identity.naa for unit in [*kept.units.values(), *house.disks.values()]}) == 4
+    kept.release()
+    kept.release()
+    assert kept.state is State.RELEASED
+    assert_nothing_is_left(house, kept)
+
+
+def test_what_a_checkpoint_makes_safe_is_given_back(house: House) -> None:
+    kept = house.snapshots.create(["a"])
+    kept.narrow({"a": [(100, 1000), (3 * CHUNK_BYTES, 2 * CHUNK_BYTES)]})
+    assert kept.state is State.LISTED
+    for chunk in range(6):
+        dirty(house.disks["a"], chunk)
+    assert stores(kept, 3)
+    kept.start()
+    kept.start()  # another mover, after the first was lost
+    kept.commit("a", [(0, 512)])  # half of what is wanted of the first chunk
+    assert stores(kept, 3)
+    kept.commit("a", [(512, 1024)])
+    assert seen(kept, "a", 3 * CHUNK_BYTES) == b"old!" * 128
+    kept.commit("a", [(3 * CHUNK_BYTES, CHUNK_BYTES)])
+    house.clock.now += 59
+    kept.fail("drive0 has failed")
+    assert (kept.state, kept.reason) == (State.LISTED, "drive0 has failed")
+    assert seen(kept, "a", 4 * CHUNK_BYTES) == b"old!" * 128  # what is not committed is there for another drive
+    kept.start()
+    kept.finish()
+    assert kept.state is State.COMMITTED
+    assert stores(kept, 0)
+    kept.release()
+    assert_nothing_is_left(house, kept)
+
+
+def test_release_by_reading(house: House) -> None:
+    kept = house.snapshots.create(["a"], release="read")
+    dirty(house.disks["a"])
+    seen(kept, "a", 0, CHUNK_BYTES)
+    with pytest.raises(SnapshotEnded, match="given back"):
+        seen(kept, "a")
+    kept.release()
+    assert_nothing_is_left(house, kept)
+
+
+@pytest.mark.parametrize("ending", ["release", "lease", "list", "deadline", "budget", "stop", "disk"])
+def test_every_end_gives_all_space_back_and_says_why(house: House, ending: str) -> None:
+    kept = house.snapshots.create(["a", "b"], budget_bytes=2 * CHUNK_BYTES)
+    dirty(house.disks["a"])
+    expected = {
+        "release": (State.RELEASED, "no longer wanted"),
+        "lease": (State.EXPIRED, "its lease was not renewed for 60 s"),
+        "list": (State.EXPIRED, "no list of blocks came within 120 s"),
+        "deadline": (State.EXPIRED, "it was not released within 86400 s"),
+        "budget": (State.BROKEN, "budget of 131072 bytes is reached"),
+        "stop": (State.BROKEN, "the appliance is stopped"),
+        "disk": (State.BROKEN, "its disk is closed"),
+    }[ending]
+    match ending:
+        case "release":
+            kept.release("no longer wanted")
+        case "lease":
+            house.clock.now += 60
+        case "list":
+            for _ in range(6):
+                house.clock.now += 20
+                if kept.state is State.HELD:
+                    kept.renew()
+        case "deadline":
+            kept.start()
+            for _ in range(1440 + 1):
+                house.clock.now += 59.99
+                if kept.state is State.COPYING:
+                    kept.renew()
+        case "budget":
+            for chunk in (1, 2, 3):
+                dirty(house.disks["a"], chunk)
+        case "stop":
+            house.snapshots.close()
+        case "disk":
+            house.disks["b"].close()
+            house.disks["b"] = make_disk(house.folder.parent, name="c")
+    house.snapshots.look()
+    assert kept.state is expected[0]
+    assert expected[1] in kept.reason
+    assert_nothing_is_left(house, kept)
+    with pytest.raises(NotNow, match=expected[0].value):
+        kept.start()
+    dirty(house.disks["a"], 5)
+
+
+def test_space_is_claimed_before_the_instant(house: House) -> None:
+    kept = house.snapshots.prepare(["a"])
+    assert kept.state is State.FREEZING
+    dirty(house.disks["a"])
+    house.snapshots.take(kept)
+    assert seen(kept, "a")[:4] == b"new!"
+    late = house.snapshots.prepare(["a"])
+    house.clock.now += 10
+    with pytest.raises(NotNow, match="expired"):
+        house.snapshots.take(late)
+    assert "the instant did not come" in late.reason
+
+
+def test_a_disk_that_does_not_come_to_rest_has_no_snapshot_and_goes_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.library.snapshots.kept_set.STILL_SECONDS", 0.05)
+    kept = house.snapshots.prepare(["a", "b"])
+    with house.disks["a"].gate.shared, pytest.raises(OperatorError, match="did not come to rest") as refused:
+        house.snapshots.take(kept)
+    assert refused.value.failure is Failure.REFUSED
+    assert kept.state is State.BROKEN
+    assert_nothing_is_left(house, kept)
+    for disk in house.disks.values():
+        dirty(disk)
+
+
+def test_what_cannot_be_made_is_refused_by_name(house: House) -> None:
+    for names, failure, words in (
+        ([], Failure.USAGE, "one disk or several"),
+        (["a", "a"], Failure.USAGE, "each named once"),
+        (["c"], Failure.NOT_FOUND, "there is no disk c"),
+    ):
+        with pytest.raises(OperatorError, match=words) as refused:
+            house.snapshots.create(names)
+        assert refused.value.failure is failure
+    for _ in range(MOST_LIVE):
+        house.snapshots.create(["a"], budget_bytes=CHUNK_BYTES)
+    with pytest.raises(OperatorError, match="64 snapshots are held already"):
+        house.snapshots.create(["a"], budget_bytes=CHUNK_BYTES)
+    assert list(house.folder.iterdir()) == []
+
+
+def test_those_that_are_over_are_remembered_for_a_while(house: House) -> None:
+    for _ in range(MOST_OVER + 5):
+        house.snapshots.create(["a"], budget_bytes=CHUNK_BYTES).release()
+    assert len(house.snapshots.all()) == MOST_OVER
+    assert house.snapshots.of_disks(["a"]) == []
+    assert house.changes == 2 * (MOST_OVER + 5)
+    with pytest.raises(NoSuchSnapshot, match="there is no snapshot"):
+        house.snapshots.get("0" * 16)
+
+
+def test_a_restart_ends_them_and_says_so(house: House) -> None:
+    kept = house.snapshots.create(["a"])
+    (house.folder / f"{'0' * 16}.snapshot").write_bytes(b"of a daemon that was killed at a bad moment")
+    (house.folder / "notes.snapshot").write_bytes(b"not ours")
+    again = house.keeper()  # as the next daemon finds it
+    with pytest.raises(NoSuchSnapshot, match="is broken: the appliance ended while it was held"):
+        again.get(kept.name)
+    assert [path.name for path in house.folder.iterdir()] == ["notes.snapshot"]
+    assert house.state.items("snapshots") == {}
+    (house.folder / "notes.snapshot").unlink()
+
+
+# ---- the list --------------------------------------------------------------------------------------------------------
+
+
+def listed(kept: KeptSet, rows: list[tuple[str, int, int]], *, lose: int | None = None) -> None:
+    kept.begin_list()
+    for number, (disk, offset, length) in enumerate(rows):
+        if number != lose:
+            kept.add_to_list(disk, [(offset, length)])
+    kept.end_list(len(rows), digest_of(kept.name, rows))
+
+
+def test_a_list_that_is_torn_leaves_the_set_held_until_its_deadline(house: House) -> None:
+    kept = house.snapshots.create(["a", "b"])
+    rows = [("a", 0, 512), ("b", CHUNK_BYTES, 3 * CHUNK_BYTES), ("a", 5 * CHUNK_BYTES, 4096)]
+    with pytest.raises(BadList, match="2 of its 3 extents came"):
+        listed(kept, rows, lose=1)
+    with pytest.raises(BadList, match="no list was begun"):
+        kept.add_to_list("a", [(0, 512)])
+    kept.begin_list()
+    kept.add_to_list("a", [(0, 512)])
+    with pytest.raises(BadList, match="digest does not agree"):
+        kept.end_list(1, digest_of("another snapshot", [("a", 0, 512)]))
+    for disk, extent, words in (
+        ("c", (0, 512), "no disk c"),
+        ("a", (0, 0), "is not on disk a"),
+        ("a", (-512, 1024), "is not on disk a"),
+        ("a", (1 << 40, 512), "is not on disk a"),
+    ):
+        kept.begin_list()
+        with pytest.raises(BadList, match=words):
+            kept.add_to_list(disk, [extent])
+    with pytest.raises(BadList, match="at most"):
+        kept.add_to_list("a", [(0, 512)] * (MOST_EXTENTS + 1))
+    assert kept.state is State.HELD
+    listed(kept, rows)
+    assert kept.state is State.LISTED
+    for disk in house.disks.values():
+        for chunk in range(7):
+            dirty(disk, chunk)
+    assert stores(kept, 5)
+    assert seen(kept, "b", 3 * CHUNK_BYTES) == b"old!" * 128
+    with pytest.raises(SnapshotEnded, match="not among the ranges"):
+        seen(kept, "b")
+    with pytest.raises(NotNow, match="cannot be listed"):
+        kept.begin_list()
