@@ -24,7 +24,7 @@ from appliance.settings.units import format_size
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.snapshot_store import CHUNK_BYTES, SUFFIX, FileStore
-from vlib_images.library.state import StateStore
+from vlib_images.library.state import LibraryState
 
 _STORE_NAME: Final = re.compile(f"[0-9a-f]{{16}}{re.escape(SUFFIX)}")  # nothing else in the folder is ours
 log = structlog.get_logger(__name__)
@@ -51,7 +51,7 @@ class Snapshots:
         self,
         disks: Callable[[], Mapping[str, BlockDevice]],
         directory: Path,
-        state: StateStore,
+        state: LibraryState,
         *,
         budget_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,

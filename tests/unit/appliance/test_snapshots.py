@@ -18,7 +18,7 @@ from tests.support.database import new_database
 from tests.unit.devices.disk.support import make_disk, write
 from vlib_images.disk.snapshot import SnapshotEnded
 from vlib_images.disk.snapshot_store import CHUNK_BYTES
-from vlib_images.library.state import StateStore
+from vlib_images.library.state import LibraryState
 
 OVER = {State.RELEASED, State.EXPIRED, State.BROKEN}
 PER_CHUNK = CHUNK_BYTES // 512
@@ -39,7 +39,7 @@ class House:
 
     def __init__(self, tmp_path: Path) -> None:
         self.folder, self.clock = tmp_path / "stores", Clock()
-        self.state = StateStore(new_database(tmp_path))
+        self.state = LibraryState(new_database(tmp_path))
         self.disks = {name: make_disk(tmp_path, name=name) for name in ("a", "b")}
         for disk in self.disks.values():
             write(disk, 0, b"old!" * 128 * 8 * PER_CHUNK)
@@ -109,7 +109,7 @@ def test_every_state_is_reached_and_can_end() -> None:
     assert reached == set(State)
     assert {state for state in State if state.over} == OVER
     for state in set(State) - OVER:
-        assert OVER <= set(TRANSITIONS[state].values())
+        assert set(TRANSITIONS[state].values()) >= OVER
 
 
 @pytest.mark.parametrize("state", State)
@@ -181,8 +181,8 @@ def test_a_signal_has_its_effect_once_whatever_is_lost_late_or_doubled() -> None
                     effects.append(number)
                     signals.took_effect("agent", number)
             except OutOfTurn as error:
-                assert number == sent + 1  # noqa: PT017
-                assert f"send {sent} first" in str(error)  # noqa: PT017
+                assert number == sent + 1
+                assert f"send {sent} first" in str(error)
             sent = signals.last.get("agent", 0) + 1
         assert effects == list(range(1, 11))
 
