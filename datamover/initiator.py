@@ -101,15 +101,17 @@ class InitiatorSession:
         immediate_data: bool = True,
         initial_r2t: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        isid: tuple[int, int] | None = None,
     ) -> None:
         """Log in at `portal` (HOST:PORT or [IPV6]:PORT; a ",TPGT" behind it is ignored), following redirections.
 
         header_digest, data_digest: demand CRC32C. timeout_seconds: for the login, and for each command that names
-        none of its own. Raise InitiatorError.
+        none of its own. isid: number (24 bits) and qualifier (16 bits) of the initiator session id, for who comes back
+        as the same initiator port; by default a new one. Raise InitiatorError.
         """
         self._lock = threading.RLock()
         for _attempt in range(LIMIT_REDIRECTIONS):
-            self._connection = Connection(portal, target_name, initiator_name, timeout_seconds)
+            self._connection = Connection(portal, target_name, initiator_name, timeout_seconds, isid)
             self._connection.set_credentials(credentials)
             self._set_keys(header_digest, data_digest, immediate_data, initial_r2t)
             try:

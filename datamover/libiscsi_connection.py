@@ -189,7 +189,14 @@ class PendingCommand(Completion):
 class Connection:
     """A libiscsi context and the loop that drives it. Not for use by two threads at once."""
 
-    def __init__(self, portal: str, target_name: str | None, initiator_name: str, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        portal: str,
+        target_name: str | None,
+        initiator_name: str,
+        timeout_seconds: float,
+        isid: tuple[int, int] | None = None,
+    ) -> None:
         try:
             self.library = libiscsi.load()
         except LibraryUnavailable as error:
@@ -206,7 +213,8 @@ class Connection:
         self.library.iscsi_set_session_type(self.context, SessionType.NORMAL if target_name else SessionType.DISCOVERY)
         # libiscsi seeds its ISID from the second and its own address: two sessions of one process can get the same
         # and throw each other out.
-        self.library.iscsi_set_isid_random(self.context, secrets.randbits(24), secrets.randbits(16))
+        number, qualifier = isid or (secrets.randbits(24), secrets.randbits(16))
+        self.library.iscsi_set_isid_random(self.context, number, qualifier)
         if target_name:
             self.library.iscsi_set_targetname(self.context, target_name.encode())
 

@@ -4,87 +4,41 @@ It is a TargetDirectory of its own beside the one that settings answer. What it 
 the leases of live grants, and which grants and policy tags are denied. So no login reads the database, and logins go on
 while whoever makes grants is down.
 
-A key is judged in two steps. Its name alone gives the secret to be proved (keys.py), with the same work for whatever
-name is shown; only who has proved it is told, by the login status 0202h, that the key is over or somebody else's.
+A key is judged by its name first: working key, expiry, policy tag, deny list, initiator, with the same work for
+whatever name is shown. Whatever came of that, the secret is to be proved; only who has proved it is told, by the login
+status 0202h, that the key is over or somebody else's. Everybody else learns that the login failed, and the log says
+why.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, Protocol
 
-import structlog
-
-from appliance.access.keys import ANY_VOLUME, Capability, WorkingKeys, initiator_hash, raw_of, volume_hash
+from appliance.access.drive_choice import DriveChoice
+from appliance.access.key_view import InitiatorPort, KeyView, Lease
+from appliance.access.keys import Capability, DriveGroup, WorkingKeys, initiator_hash
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
-from scsi_targets.devices.unit.principal import Permission, Principal
+from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.devices.unit.view import View
-from scsi_targets.iscsi.directory import ChapCredentials, Forbidden, Portal, TargetDirectory, Who
-from scsi_targets.iscsi.log_lines import LogLines
-from scsi_targets.t10 import sense
-from scsi_targets.t10.sense import CheckCondition
+from scsi_targets.iscsi.directory import ChapCredentials, Forbidden, Portal, TargetDirectory, Unavailable, Who
 
-log = structlog.get_logger(__name__)
+TOLERANCE: Final = 0.1  # of the time that a key has for its first login: for clocks that were set
+KEY_SECONDS: Final = 900.0
 
-TOLERANCE_MS = 90_000  # a clock that was set: a tenth of the 15 minutes that a key has for its first login
-LEASE_SECONDS = 24 * 3600.0  # of a grant that the gate was not told of: its maker is down or not there
-
-InitiatorPort = tuple[str, bytes, int]  # initiator name, ISID, portal group tag: one session at a time
+FirstLogin = Callable[[bytes, InitiatorPort, Mapping[int, int]], None]
 
 
-@dataclass(eq=False)
-class Lease:
-    """A live grant, as the gate knows it. ends_at: monotonic seconds. port: who logged in first with its key."""
-
-    ends_at: float
-    key_expires_at_ms: int
-    mounted: bool = True
-    ended: bool = False
-    port: InitiatorPort | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KeyView(View):
-    """What a key shows. volumes: by LUN, volume_hash() of the only volume that may be used; asked for each command, as
-    somebody else may have another cartridge put into the drive."""
-
-    volumes: Mapping[int, bytes] = field(default_factory=dict)
-    lease: Lease = field(kw_only=True)
-
-    def shows_as(self, other: View) -> bool:
-        same = isinstance(other, KeyView) and dict(other.volumes) == dict(self.volumes)
-        return same and View.shows_as(self, other)
-
-    def check(self, lun: int, use: Permission) -> None:
-        """Commands that need no permission (INQUIRY, REPORT LUNS, REQUEST SENSE) are always answered. Raises
-        CheckCondition: BECOMING READY until the volume is mounted, ACCESS DENIED for what the key does not allow, once
-        it is over, and for another volume."""
-        if not use:
-            return
-        if self.lease.ended:
-            raise CheckCondition(sense.ACCESS_DENIED)
-        if not self.lease.mounted:
-            raise CheckCondition(sense.LOGICAL_UNIT_BECOMING_READY)
-        if not self.permits(lun, use) or not self._has_its_volume(lun):
-            raise CheckCondition(sense.ACCESS_DENIED)
-
-    def check_with(self, unit: LogicalUnit, use: Permission) -> None:
-        for lun in self.luns_of(unit):
-            self.check(lun, use)
-
-    def _has_its_volume(self, lun: int) -> bool:
-        """Of an empty drive too: it says itself that there is no medium."""
-        volume = self.volumes.get(lun, ANY_VOLUME)
-        cartridge = getattr(self.logical_units[lun], "cartridge", None)
-        return volume == ANY_VOLUME or cartridge is None or volume_hash(cartridge.barcode) == volume
+def nobody_told(_grant: bytes, _port: InitiatorPort, _luns: Mapping[int, int]) -> None:
+    """For who makes no grants."""
 
 
 class Gate:
-    """Thread-safe. portals: those of the server. Whoever calls end() or anything that takes a right away then lets the
-    server's sessions look again (`Server.views_changed`), which ends them."""
+    """Thread-safe. portals: those of the server. on_first_login: told, once a grant, which initiator port its key is
+    bound to from now on, and which drives the gate chose; it is not to wait. Whoever calls revoke() or anything that
+    takes a right away then lets the server's sessions look again (`Server.views_changed`), which ends them."""
 
     def __init__(
         self,
@@ -93,49 +47,66 @@ class Gate:
         keys: WorkingKeys,
         *,
         copy_bytes_per_second: int = 0,
+        key_seconds: float = KEY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.target_name = target_name
         self._portals = list(portals)
         self.keys = keys  # replaced whole when one is rotated
+        self.key_seconds = key_seconds
+        self.on_first_login: FirstLogin = nobody_told
+        self._tolerance_ms = int(key_seconds * TOLERANCE * 1000)
         self._clock, self._wall_clock = clock, wall_clock
         self._copy_bytes_per_second = copy_bytes_per_second
         self._units: Mapping[int, LogicalUnit] = {}
+        self._choice = DriveChoice({}, {}, clock)
         self._lock = threading.Lock()
         self._leases: dict[bytes, Lease] = {}
-        self._denied: dict[bytes, int] = {}  # grants that are over, and until when a key of them might still be shown
-        self._denied_tags: set[bytes] = set()
-        self._lines = LogLines(burst=20, pause_seconds=10)
+        self._over: dict[bytes, int] = {}  # grants that are over, and until when a key of them might still be shown
+        self._denied_tags: frozenset[bytes] = frozenset()
 
     # ---- for whoever makes grants ------------------------------------------------------------------------------------
 
-    def show(self, units: Mapping[int, LogicalUnit]) -> None:
-        """The drives behind the gate, by their LUNs, which never change."""
+    def show(self, units: Mapping[int, LogicalUnit], groups: Mapping[int, Collection[int]] | None = None) -> None:
+        """What stands behind the gate, by LUNs that never change; groups of drives, by their numbers."""
         self._units = dict(units)
+        self._choice.show(self._units, dict(groups or {}))
 
-    def extend(self, grant: bytes, seconds: float, key_expires_at_ms: int, *, mounted: bool) -> None:
-        """A grant is live for so long from now on; a key of it may be shown first until that expiry. Its drives answer
-        that they become ready until its volumes are mounted."""
+    def extend(self, grant: bytes, seconds: float, *, mounted: bool) -> None:
+        """A grant is live for so long from now on. Its drives answer that they become ready until its volumes are
+        mounted. A grant that is over stays over."""
         with self._lock:
-            if grant in self._denied:
-                return
-            lease = self._leases.setdefault(grant, Lease(0.0, key_expires_at_ms))
-            lease.ends_at, lease.mounted = self._clock() + seconds, mounted
+            if grant not in self._over:
+                lease = self._leases.setdefault(grant, Lease(0.0, self._clock))
+                lease.ends_at, lease.mounted = self._clock() + seconds, mounted
 
-    def end(self, grant: bytes, key_expires_at_ms: int) -> None:
+    def bind(self, grant: bytes, port: InitiatorPort | None, luns: Mapping[int, int]) -> None:
+        """What was told of a live grant by on_first_login, before a restart."""
+        with self._lock:
+            lease = self._leases[grant]
+            lease.port, lease.luns = port, dict(luns)
+
+    def offer(self, grant: bytes, candidates: Mapping[int, tuple[int, ...]]) -> None:
+        """What the gate may choose from for a live grant whose key names groups of drives."""
+        with self._lock:
+            self._leases[grant].candidates = dict(candidates)
+
+    def revoke(self, grant: bytes, key_expires_at_ms: int) -> None:
         """A grant is over: at once no command is done any more, and nobody logs in with a key of it again."""
         with self._lock:
             if (lease := self._leases.pop(grant, None)) is not None:
-                lease.ended = True
-            self._denied[grant] = key_expires_at_ms
+                lease.revoked = True
+            self._choice.forget(grant)
+            self._over[grant] = key_expires_at_ms
             now = self._now_ms()
-            self._denied = {one: until for one, until in self._denied.items() if until + TOLERANCE_MS >= now}
+            self._over = {one: until for one, until in self._over.items() if until + self._tolerance_ms >= now}
 
-    def deny_tag(self, tag: bytes) -> None:
-        """Every key with that policy tag is revoked."""
+    def deny_tags(self, tags: Collection[bytes]) -> None:
+        """Every key with one of these policy tags is revoked; those denied before and not among them are not any
+        more."""
         with self._lock:
-            self._denied_tags.add(tag)
+            self._denied_tags = frozenset(tags)
 
     # ---- logins ------------------------------------------------------------------------------------------------------
 
@@ -143,69 +114,90 @@ class Gate:
         """Where the gate is reached."""
         return self._portals
 
-    def credentials(self, who: Who, username: str) -> ChapCredentials | None:
-        """What the holder of a key proves; None for what is no key of this gate."""
-        key, reason = self.keys.verify(self.target_name, username)
-        if key is None:
-            if (more := self._lines.admit(who.peer)) is not None:
-                log.warning("not a key", peer=who.peer, initiator=who.initiator_name, reason=reason, **more)
-            return None
-        return ChapCredentials(key.name, key.secret, self.target_name, key.mutual_secret)
+    def credentials(self, who: Who, username: str) -> ChapCredentials:
+        """What the holder of a key proves; for what is no key of this gate, what nobody can."""
+        judged = self.keys.verify(self.target_name, username)
+        with self._lock:
+            refusal = self._refusal(who, judged.capability)
+        key = judged.key
+        return ChapCredentials(
+            username, key.secret, self.target_name, key.mutual_secret, bool(judged.problem), judged.problem or refusal
+        )
 
     def open(self, who: Who) -> View:
-        """What the key shows whose secret was proved. Raises Forbidden."""
+        """What the key shows whose secret was proved. Raises Forbidden, Unavailable."""
         if who.account is None:
             raise Forbidden("the gate is opened by a key only")
-        if self.keys.verify(self.target_name, who.account)[0] is None:
-            raise Forbidden("the key was made with a working key that is no longer valid")
-        capability = Capability.decode(raw_of(who.account))
+        judged = self.keys.verify(self.target_name, who.account)
+        if judged.problem:
+            raise Forbidden(judged.problem)
+        capability = judged.capability
         lease = self._admit(who, capability)
-        units = {unit.lun: self._units[unit.lun] for unit in capability.units if unit.lun in self._units}
+        shown = {lease.luns.get(unit.lun, unit.lun): unit for unit in capability.units}
+        units = {lun: self._units[lun] for lun in shown if lun in self._units}
         return KeyView(
             Principal.key(capability.grant.hex()),
             self.target_name,
             units,
             tuple(portal.portal_group_tag for portal in self._portals),
-            {unit.lun: unit.permissions for unit in capability.units},
+            {lun: unit.permissions for lun, unit in shown.items()},
+            # Looked at again then: the lease may have been extended meanwhile.
+            self._wall_clock() + max(0.0, lease.ends_at - self._clock()),
             copy_bytes_per_second=self._copy_bytes_per_second,
-            volumes={unit.lun: unit.volume for unit in capability.units},
+            volumes={lun: unit.volume for lun, unit in shown.items()},
             lease=lease,
         )
 
     def _admit(self, who: Who, capability: Capability) -> Lease:
-        grant = capability.grant
-        port = (who.initiator_name, who.isid, who.portal.portal_group_tag)
-        if capability.initiator != initiator_hash(who.initiator_name):
-            raise Forbidden(f"the key of grant {grant.hex()} is for another initiator than {who.initiator_name}")
         with self._lock:
-            if grant in self._denied or capability.policy_tag in self._denied_tags:
-                raise Forbidden(f"grant {grant.hex()} is over or revoked")
-            lease = self._leases.get(grant)
-            if lease is None or lease.port is None:
-                self._check_first(capability)
-                return self._first(grant, lease, port, capability.expires_at_ms)
-            if lease.ends_at <= self._clock():
-                raise Forbidden(f"the lease of grant {grant.hex()} has ended")
-            if lease.port != port:
-                raise Forbidden(f"grant {grant.hex()} is used by another initiator port: a key is for one session")
-            return lease
-
-    def _check_first(self, capability: Capability) -> None:
-        """The first login is bounded by the key's expiry; those after it by the lease, as an initiator whose connection
-        broke comes back with the name and secret that it began with."""
-        if self._now_ms() > capability.expires_at_ms + TOLERANCE_MS:
-            raise Forbidden(f"the key of grant {capability.grant.hex()} has expired before its first login")
-
-    def _first(self, grant: bytes, lease: Lease | None, port: InitiatorPort, key_expires_at_ms: int) -> Lease:
-        if lease is None:
-            lease = self._leases[grant] = Lease(self._clock() + LEASE_SECONDS, key_expires_at_ms)
-        elif lease.ends_at <= self._clock():
-            raise Forbidden(f"the lease of grant {grant.hex()} has ended")
-        lease.port = port
+            if refusal := self._refusal(who, capability):
+                raise Forbidden(refusal)
+            lease = self._leases[capability.grant]
+            if lease.port is not None:
+                return lease
+            lease.luns = self._chosen(capability, lease)
+            lease.port = port_of(who)
+        self.on_first_login(capability.grant, port_of(who), lease.luns)
         return lease
+
+    def _chosen(self, capability: Capability, lease: Lease) -> dict[int, int]:
+        """The drives that the gate chooses, where the key leaves it the choice: once, until the grant is over."""
+        wanted = [(unit, group) for unit in capability.units if (group := DriveGroup.of(unit.lun)) is not None]
+        chosen = self._choice.choose(capability.grant, wanted, lease.candidates)
+        if chosen is None:
+            raise Unavailable(f"no drive is free for grant {capability.grant.hex()}; the initiator tries again")
+        return chosen
+
+    def _refusal(self, who: Who, capability: Capability) -> str:
+        """Why a key is not good for a login, whatever is proved; "": it is. Expiry bounds the first login only: those
+        after it are bounded by the lease, as an initiator whose connection broke comes back with the name and secret
+        that it began with."""
+        grant = capability.grant.hex()
+        lease = self._leases.get(capability.grant)
+        first = lease is None or lease.port is None
+        if first and self._now_ms() > capability.expires_at_ms + self._tolerance_ms:
+            return f"the key of grant {grant} has expired before its first login"
+        if capability.policy_tag in self._denied_tags:
+            return f"the policy tag of grant {grant} is denied"
+        if capability.grant in self._over:
+            return f"grant {grant} is over or revoked"
+        if lease is None:
+            return f"there is no live grant {grant}"
+        if lease.over:
+            return f"the lease of grant {grant} has ended"
+        if capability.initiator != initiator_hash(who.initiator_name):
+            return f"the key of grant {grant} is for another initiator than {who.initiator_name}"
+        if lease.port is not None and lease.port != port_of(who):
+            return f"grant {grant} is used by another initiator port: a key is for one session"
+        return ""
 
     def _now_ms(self) -> int:
         return int(self._wall_clock() * 1000)
+
+
+def port_of(who: Who) -> InitiatorPort:
+    """What a key is bound to by its first login."""
+    return who.initiator_name, who.isid, who.portal.portal_group_tag
 
 
 class Rest(TargetDirectory, Protocol):

@@ -14,7 +14,8 @@ A capability is 28 bytes, numbers big-endian, and 8 more for each logical unit:
     2  expires at, ms (6)
     8  policy tag (4)
 
-Hashes are the first bytes of SHA-256. A volume hash of zeros: whatever volume is in the drive.
+Hashes are the first bytes of SHA-256. A volume hash of zeros: whatever volume is in the drive. Where the highest bit of
+LUN is set, a group of drives stands there (DriveGroup), and the gate chooses the drive.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ SECRET_CHARACTERS: Final = 16  # what every initiator takes
 WORKING_KEY_BYTES: Final = 32
 MOST_LUNS: Final = 20  # what 255 characters of a CHAP name have room for
 ANY_VOLUME: Final = bytes(5)
+ALL_DRIVES: Final = "all"
 
 _HEADER: Final = struct.Struct(">BB6s4s8s8s")
 _LUN: Final = struct.Struct(">HB5s")
@@ -62,8 +64,39 @@ def initiator_hash(name: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class DriveGroup:
+    """What a capability says in place of a LUN: any drive of a group. number: 0 to 255. priority: 0 to 7, the highest
+    first. index: 0 to 15, which of several drives that one key opens."""
+
+    number: int
+    priority: int = 0
+    index: int = 0
+
+    @property
+    def lun(self) -> int:
+        """As it stands where a LUN would."""
+        return 0x8000 | self.priority << 12 | self.index << 8 | self.number
+
+    @classmethod
+    def of(cls, lun: int) -> Self | None:
+        """None: it is a LUN."""
+        return cls(lun & 0xFF, lun >> 12 & 7, lun >> 8 & 15) if lun & 0x8000 else None
+
+
+def group_number(name: str) -> int:
+    """How a capability names a group of drives; 0 are all drives."""
+    return 0 if name == ALL_DRIVES else 1 + hashlib.sha256(b"group:" + name.encode()).digest()[0] % 255
+
+
+def tag_hash(tag: str) -> bytes:
+    """How a capability names a policy tag, in 4 bytes; zeros: none."""
+    return hashlib.sha256(b"tag:" + tag.encode()).digest()[:4] if tag else bytes(4)
+
+
+@dataclass(frozen=True, slots=True)
 class GrantedUnit:
-    """One logical unit that a key opens. volume: volume_hash() of the only volume that it is good for."""
+    """One logical unit that a key opens. lun: or a DriveGroup's. volume: volume_hash() of the only volume that it is
+    good for."""
 
     lun: int
     permissions: Permission
@@ -157,18 +190,28 @@ class WorkingKeys:
         raw = capability.encode()
         return _key(self.keys[capability.key_version], target_name, name_of(raw), raw)
 
-    def verify(self, target_name: str, name: str) -> tuple[Key | None, str]:
-        """The key that a CHAP name stands for, or None and why there is none. What is no key costs the same work.
-
-        Its holder is still to prove the secret; what the capability allows is judged after that."""
+    def verify(self, target_name: str, name: str) -> Judged:
+        """The key that a CHAP name stands for. What is no key costs the same work as what is one, and is told apart by
+        `problem` alone. Its holder is still to prove the secret, and what the capability allows is judged elsewhere."""
         try:
-            raw = raw_of(name)
-            working_key = self.keys.get(Capability.decode(raw).key_version)
-            reason = "" if working_key is not None else "its working key is no longer valid"
+            capability = Capability.decode(raw_of(name))
+            working_key = self.keys.get(capability.key_version)
+            problem = "" if working_key is not None else "the working key that made it is no longer valid"
         except BadKey as error:
-            raw, working_key, reason = _DECOY, None, str(error)
-        found = _key(working_key or self.keys[self.current], target_name, name, raw)
-        return (found if working_key is not None else None), reason
+            capability, working_key, problem = _DECOY, None, str(error)
+        return Judged(
+            _key(working_key or self.keys[self.current], target_name, name, capability.encode()), capability, problem
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a CHAP name stands for. problem: why it is no key of this gate; then the other two are stand-ins, whose
+    secret nobody can know."""
+
+    key: Key
+    capability: Capability
+    problem: str
 
 
 def name_of(raw: bytes) -> str:
@@ -203,4 +246,5 @@ def _secret(working_key: bytes, label: bytes, target_name: str, raw: bytes) -> s
     return base64.urlsafe_b64encode(digest).decode()[:SECRET_CHARACTERS]
 
 
-_DECOY: Final = bytes(_HEADER.size + _LUN.size)
+# Of a grant that there never is: only 8 random bytes in a row make one.
+_DECOY: Final = Capability(0, 0, bytes(8), bytes(8), (GrantedUnit(0, Permission(0)),))

@@ -1,40 +1,43 @@
-"""The broker: whose turn it is, which volume and which drive, and the grant that comes of it. One thread.
+"""The broker: whose turn it is, which volumes and devices, and the grant that comes of it. One thread.
 
 Policy is first come, first served (selection.py): a request names volumes or takes scratch ones, and devices that only
 grants show. Every step is a transaction. What is asked of the robot comes between two steps and is asked again after a
 crash, when the inventory says where the cartridge is: so a move that was begun is finished, and nothing is done twice.
 
-The broker is not in the way of data, and no login asks it: it tells the gate which grants are live.
+The broker is not in the way of data, and no login asks it: it tells the gate which grants are live. While it is down
+nothing is granted and nothing is missed: grants stay what they are for as long as the gate holds them without it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import Final, Unpack
 
 import structlog
 
-from appliance.access.gate import LEASE_SECONDS, Gate
-from appliance.access.keys import ANY_VOLUME, Capability, GrantedUnit, Key, initiator_hash, volume_hash
-from appliance.broker.requests import Request, Requests, Unit, Wanted
-from appliance.broker.selection import Selection, Stock
+from appliance.access.gate import Gate
+from appliance.access.key_view import InitiatorPort
+from appliance.access.keys import ANY_VOLUME, Capability, GrantedUnit, Key, initiator_hash, tag_hash, volume_hash
+from appliance.broker.hands import Hands, House
+from appliance.broker.requests import NoSuchRequest, Options, Request, Requests, Unit, Wanted
+from appliance.broker.selection import Selection
 from appliance.broker.states import NotNow, State, Step
-from scsi_targets.devices.changer.robot import Incompatible, Manner, Robot, RobotError
-from scsi_targets.devices.unit.logical_unit import LogicalUnit
-from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.changer.robot import Manner, RobotError
+from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.errors import CartridgeError
 from vlib_images.library.actor import acting_as
-from vlib_images.library.elements import Element, InventoryError, NoSuchCartridge
-from vlib_images.library.homes import home_of
+from vlib_images.library.elements import InventoryError, NoSuchCartridge
 from vlib_images.library.inventory import Inventory
 
 log = structlog.get_logger(__name__)
 
-KEY_SECONDS: Final = 900.0  # for the first login
 DEFAULT_LEASE_SECONDS: Final = 180.0  # three renewals of a minute
+OUTAGE_SECONDS: Final = 24 * 3600.0
 LOOK_SECONDS: Final = 1.0  # how often the broker looks whether what a request waits for has come
 RETRY_SECONDS: Final = 0.1  # the same for sessions that end
 FORCE_SECONDS: Final = 45.0  # a grant that is over gives its drive back after that, whatever still runs there
@@ -51,20 +54,13 @@ class NoSuchDevice(Exception):
     """There is no device of that name behind the gate."""
 
 
-class House(Stock, Protocol):
-    """What the broker asks of the library that is served."""
-
-    robot: Robot
-
-    def gate_units(self) -> Mapping[str, LogicalUnit]:
-        """What stands behind the gate, by name."""
-
-    def look_again(self) -> None:
-        """Every session is to ask anew what it sees."""
+class BrokerDown(Exception):
+    """The broker is stopped."""
 
 
 class Broker:
-    """start() it once the library is made, stop() it before the library closes."""
+    """start() it once the library is made, stop() it before the library closes; both also in between, while grants are
+    used. outage_seconds: for how long grants live while it is stopped."""
 
     def __init__(
         self,
@@ -72,41 +68,69 @@ class Broker:
         inventory: Inventory,
         requests: Requests,
         gate: Gate,
+        *,
+        outage_seconds: float = OUTAGE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Tells the gate at once which grants are live and which are over, before the first login."""
+        """Tells the gate at once which grants are live and which are over, and lends their drives, before the first
+        login."""
         self.requests = requests
         self._house, self._inventory, self._gate, self._clock = house, inventory, gate, clock
+        self._outage_seconds = outage_seconds
+        self._hands = Hands(house, inventory)
         self._wanted = threading.Condition()
         self._stopping = False
+        self._thread: threading.Thread | None = None
         self._leases: dict[str, float] = {}  # when the lease of a grant ends
         self._ended_at: dict[str, float] = {}
         self._waits: dict[str, str] = {}  # why a request waits
-        self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
+        self._logins: deque[tuple[bytes, InitiatorPort, Mapping[int, int]]] = deque()  # to be kept
+        gate.on_first_login = self._on_first_login
         for request in requests.all():
+            if request.state.holds:
+                self._hands.lend_again(request)
             self._tell_gate(request)
-            self._renewed(request)
+            self._bind(request)
+
+    @property
+    def up(self) -> bool:
+        """Whether it serves requests."""
+        return self._thread is not None
 
     def start(self) -> None:
-        """Serve requests on a thread."""
+        """Serve requests on a thread. No renewal was missed while nobody took it: every lease begins anew."""
+        if self._thread is not None:
+            return
+        for request in self.requests.all():
+            self._renewed(request)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """After what is being done now. Requests and grants stay what they are."""
+        thread = self._thread
+        if thread is None:
+            return
         with self._wanted:
             self._stopping = True
             self._wanted.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join()
+        thread.join()
+        self._thread = None
 
     # ---- for verbs --------------------------------------------------------------------------------------------------
 
-    def ask(self, initiator: str, wanted: tuple[Wanted, ...], *, lease_seconds: float) -> Request:
-        """A new request. Raises NoSuchCartridge, NeverGranted, TooManyRequests, OSError."""
+    def ask(self, initiator: str, wanted: tuple[Wanted, ...], **options: Unpack[Options]) -> Request:
+        """A new request. Raises BrokerDown, NoSuchCartridge, NoSuchDevice, NeverGranted, TooManyRequests, OSError."""
+        self._check_up()
         self._check(wanted)
-        made = self.requests.create(initiator, wanted, lease_seconds=lease_seconds)
-        self._wake()
+        made = self.requests.create(initiator, wanted, **options)
+        self.wake()
         return made
+
+    def _check_up(self) -> None:
+        if not self.up:
+            raise BrokerDown("the broker is stopped: nothing is granted or renewed; start it: tapebay broker start")
 
     def _check(self, wanted: tuple[Wanted, ...]) -> None:
         for each in wanted:
@@ -114,43 +138,53 @@ class Broker:
                 raise NoSuchCartridge(f"the library has no cartridge {each.volume}")
             if each.device is not None and each.device not in self._house.gate_luns():
                 raise NoSuchDevice(f"no device {each.device} is behind the gate")
+            if each.group not in self._house.groups():
+                raise NoSuchDevice(f"there is no group {each.group} of drives; see [gate.groups] in tapebay.toml")
         names = [each.volume or each.device for each in wanted if each.volume or each.device]
         if len(set(names)) != len(names):
             raise NeverGranted("a volume or device is asked for twice")
-        drives = sum(each.device is None for each in wanted)
-        if drives > len(self._house.drive_addresses()):
-            raise NeverGranted(f"{drives} drives are asked for, and the library has {len(self._house.drives)}")
+        for group in {each.group for each in wanted if each.device is None}:
+            asked = sum(each.device is None and each.group == group for each in wanted)
+            if asked > (there := len(self._house.groups()[group])):
+                raise NeverGranted(f"{asked} drives of group {group} are asked for, and there are {there}")
 
     def end(self, name: str, ends_as: Step, reason: str) -> Request:
-        """The request or its grant is not wanted any more, or revoked: at once its key does nothing, and its drive is
-        freed. Raises NoSuchRequest, NotNow, OSError."""
+        """The request or its grant is not wanted any more, or revoked: at once its key does nothing, and its drives are
+        freed once the broker is up. Raises NoSuchRequest, NotNow, OSError."""
         request = self.requests.get(name)
         if request.state.holds:
             request = self.requests.step(name, Step.END, ends_as=ends_as, reason=reason)
             self._over(request)
         else:
             request = self.requests.step(name, Step.CANCEL, reason=reason)
-        self._wake()
+        self.wake()
         return request
 
     def renew(self, name: str) -> float:
-        """The grant is still used; for how many seconds its lease holds from now on. Raises NoSuchRequest, NotNow."""
+        """The grant is still used; for how many seconds its lease holds from now on. Raises BrokerDown, NoSuchRequest,
+        NotNow."""
+        self._check_up()
         request = self.requests.get(name)
-        if not request.state.holds or request.state is State.ENDING:
+        if not request.state.live:
             raise NotNow(f"the request is {request.state.value}: there is no grant to be renewed")
         self._renewed(request)
         return request.lease_seconds
 
     def key(self, request: Request) -> Key | None:
-        """The key of a request that has its devices; always the same. None: it has none (yet, or any more)."""
-        if not request.state.holds or request.state is State.ENDING:
+        """The key of a grant; always the same. None: there is none (yet, or any more)."""
+        if not request.state.live:
             return None
         units = tuple(
-            GrantedUnit(unit.lun, unit.permissions, volume_hash(unit.volume) if unit.volume else ANY_VOLUME)
+            GrantedUnit(unit.named, unit.permissions, volume_hash(unit.volume) if unit.volume else ANY_VOLUME)
             for unit in request.units
         )
         capability = Capability(
-            request.key_version, request.key_expires_at_ms, request.grant, initiator_hash(request.initiator), units
+            request.key_version,
+            request.key_expires_at_ms,
+            request.grant,
+            initiator_hash(request.initiator),
+            units,
+            tag_hash(request.tag),
         )
         try:
             return self._gate.keys.mint(self._gate.target_name, capability)
@@ -159,66 +193,83 @@ class Broker:
 
     def why(self, request: Request) -> str:
         """Why it waits, or why it ended."""
-        return request.reason or self._waits.get(request.name, "")
+        waits = self._waits.get(request.name, "")
+        return request.reason or waits or ("" if self.up or request.state.over else "the broker is stopped")
 
     def lease_left(self, request: Request) -> float | None:
         """Seconds; None: there is no lease."""
         ends_at = self._leases.get(request.name)
         return None if ends_at is None else max(0.0, ends_at - self._clock())
 
-    # ---- the thread -------------------------------------------------------------------------------------------------
-
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """There is something to be looked at."""
         with self._wanted:
             self._wanted.notify_all()
 
+    # ---- the thread -------------------------------------------------------------------------------------------------
+
     def _run(self) -> None:
         with acting_as(ACTOR):
-            while True:
+            while not self._stopping:
                 pause = self.work()
                 with self._wanted:
                     if not self._stopping:
                         self._wanted.wait(pause)
-                    if self._stopping:
-                        return
 
     def work(self) -> float:
         """Everything that can be done now; after how many seconds there may be more."""
-        moved = False
-        for request in self.requests.all():
+        moved = self._keep_logins()
+        requests = self.requests.all()
+        for request in requests:
             if self._stopping or request.state.over:
                 continue
+            self._tell_gate(request)
             try:
                 moved |= self._advance(request)
-            except OSError as error:
-                log.error("a request cannot go on; it is tried again", request=request.name, reason=str(error))
             except NotNow:  # somebody ended it meanwhile
                 moved = True
+            except OSError as error:
+                log.error("a request cannot go on; it is tried again", request=request.name, reason=str(error))
+            except Exception:
+                log.exception("a request cannot go on; it is tried again", request=request.name)
         if moved:
             return 0.0
-        ending = any(request.state is State.ENDING for request in self.requests.all())
-        return RETRY_SECONDS if ending else LOOK_SECONDS
+        return RETRY_SECONDS if any(request.state is State.ENDING for request in requests) else LOOK_SECONDS
 
     def _advance(self, request: Request) -> bool:
         """One step, if it can be done now. Raises OSError, NotNow."""
-        if request.state is State.QUEUED or request.state is State.WARRANTED:
+        if request.state in (State.QUEUED, State.WARRANTED):
             return self._place(request)
-        if request.state is State.PLACING:
+        if request.state is State.ENDING:
+            return self._free(request)
+        if self._look_after(request):
+            return True
+        if request.state is State.PLACING and request.chosen:
             self.requests.step(request.name, Step.MOUNT)
             return True
-        if request.state is State.MOUNTING:
-            return self._mount(request)
-        if request.state is State.GRANTED:
-            return self._look_after(request)
-        return self._free(request)
+        return request.state is State.MOUNTING and self._mount(request)
 
     # ---- volumes and devices, in one decision -----------------------------------------------------------------------
 
     def _place(self, request: Request) -> bool:
-        units = Selection(self._house, self._inventory, self.requests.all()).choose(request.wanted)
+        selection = Selection(self._house, self._inventory, self.requests.all())
+        if request.by_gate:
+            units = selection.volumes_only(request.wanted, request.priority)
+        else:
+            units = selection.choose(request.wanted)
         if isinstance(units, str):
             self._waits[request.name] = units
             return False
+        if not self._hands.lend(request.name, units):
+            return False  # somebody took a drive just now
+        try:
+            self._placed(request, units)
+        except BaseException:
+            self._hands.take_back(request.name, units)
+            raise
+        return True
+
+    def _placed(self, request: Request, units: tuple[Unit, ...]) -> None:
         if request.state is State.QUEUED:
             self.requests.step(request.name, Step.WARRANT)
         placed = self.requests.step(
@@ -226,19 +277,18 @@ class Broker:
             Step.PLACE,
             units=units,
             key_version=self._gate.keys.current,
-            key_expires_at_ms=int((time.time() + KEY_SECONDS) * 1000),
+            key_expires_at_ms=int((time.time() + self._gate.key_seconds) * 1000),
         )
         self._waits.pop(request.name, None)
-        self._tell_gate(placed)
         self._renewed(placed)
-        return True
+        self._tell_gate(placed)
 
     # ---- mounting ---------------------------------------------------------------------------------------------------
 
     def _mount(self, request: Request) -> bool:
         for unit in request.units:
             try:
-                self._bring(unit)
+                self._hands.bring(unit)
             except _TROUBLE as error:
                 self._end(request, Step.FAIL, f"{unit.device} cannot be had with {unit.volume or 'nothing'}: {error}")
                 return True
@@ -248,16 +298,41 @@ class Broker:
         log.info("granted", request=request.name, devices=[(unit.device, unit.volume) for unit in granted.units])
         return True
 
-    def _bring(self, unit: Unit) -> None:
-        """The volume into its drive, unless it is there. Raises what robots do."""
-        if unit.device not in self._house.gate_luns():
-            raise Incompatible(f"{unit.device} is no longer in the library")
-        if unit.volume is None:
-            return
-        element = self._inventory.find(unit.volume)
-        if element is None:
-            raise Incompatible(f"{unit.volume} is no longer in the library")
-        self._house.robot.move(element.address, self._house.drive_addresses()[unit.device], manner=Manner.HOST)
+    # ---- first logins -----------------------------------------------------------------------------------------------
+
+    def _on_first_login(self, grant: bytes, port: InitiatorPort, luns: Mapping[int, int]) -> None:
+        self._logins.append((grant, port, luns))
+        self.wake()
+
+    def _keep_logins(self) -> bool:
+        """To whom keys are bound, and what the gate chose, outlives a restart."""
+        kept = False
+        while self._logins:
+            grant, (_, isid, portal_group_tag), luns = self._logins[0]
+            try:
+                request = self.requests.get(grant.hex())
+                units = tuple(self._chosen(unit, luns) for unit in request.units)
+                self.requests.step(request.name, Step.FIRST_LOGIN, port=(isid.hex(), portal_group_tag), units=units)
+                log.info("first login of a grant", request=request.name, devices=[unit.device for unit in units])
+            except (NotNow, NoSuchRequest):  # it is over meanwhile
+                self._hands.take_back(grant.hex(), self._of_luns(luns))
+            except OSError as error:
+                log.error("a first login cannot be kept; it is tried again", grant=grant.hex(), reason=str(error))
+                return kept
+            self._logins.popleft()
+            kept = True
+        return kept
+
+    def _chosen(self, unit: Unit, luns: Mapping[int, int]) -> Unit:
+        lun = luns.get(unit.named)
+        return unit if lun is None else replace(unit, lun=lun, device=self._names()[lun])
+
+    def _of_luns(self, luns: Mapping[int, int]) -> list[Unit]:
+        names = self._names()
+        return [Unit(lun, names[lun], Permission(0)) for lun in luns.values() if lun in names]
+
+    def _names(self) -> dict[int, str]:
+        return {lun: name for name, lun in self._house.gate_luns().items()}
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
@@ -279,50 +354,45 @@ class Broker:
     def _free(self, request: Request) -> bool:
         """The devices are given back: first the sessions end, then what they reserved, then the volumes go home."""
         waited = self._clock() - self._ended_at.setdefault(request.name, self._clock())
-        manner = Manner.FORCE if waited > FORCE_SECONDS else Manner.HOST
+        manner = Manner.FORCE if waited > FORCE_SECONDS else Manner.LENT
         for unit in request.units:
             try:
-                if not self._give_back(request, unit, manner):
+                if not self._hands.give_back(request.name, unit, manner):
                     return False
             except _TROUBLE as error:
                 self._waits[request.name] = f"{unit.device} cannot be freed yet: {error}"
                 return False
+        self._hands.take_back(request.name, request.units)
         self.requests.step(request.name, request.ends_as)
         for kept in (self._ended_at, self._leases, self._waits):
             kept.pop(request.name, None)
         return True
 
-    def _give_back(self, request: Request, unit: Unit, manner: Manner) -> bool:
-        """Whether it is done; a device that is gone has nothing to be given back."""
-        device = self._house.gate_units().get(unit.device)
-        if device is None:
-            return True
-        principal = Principal.key(request.name)
-        if manner is Manner.HOST and any(nexus.principal == principal for nexus in device.nexuses.copy()):
-            return False
-        device.forget_reservations(principal)
-        if unit.volume is not None:
-            self._carry_home(unit.volume, self._inventory.element(self._house.drive_addresses()[unit.device]), manner)
-        return True
-
-    def _carry_home(self, volume: str, element: Element, manner: Manner) -> None:
-        """A cartridge that the robot never brought, or that somebody took, stays where it is."""
-        if element.barcode != volume:
-            return
-        home = home_of(self._inventory, element)
-        if home is None:
-            raise RobotError("no slot is free for its cartridge")
-        self._house.robot.move(element.address, home, manner=manner)
-
     # ---- leases and the gate ----------------------------------------------------------------------------------------
 
     def _renewed(self, request: Request) -> None:
-        if request.state in (State.PLACING, State.MOUNTING, State.GRANTED):
+        if request.state.live:
             self._leases[request.name] = self._clock() + request.lease_seconds
 
     def _tell_gate(self, request: Request) -> None:
-        if request.state in (State.PLACING, State.MOUNTING, State.GRANTED):
-            mounted = request.state is State.GRANTED
-            self._gate.extend(request.grant, LEASE_SECONDS, request.key_expires_at_ms, mounted=mounted)
+        if request.state.live:
+            self._gate.extend(request.grant, self._outage_seconds, mounted=request.state is State.GRANTED)
+            if request.by_gate and not request.chosen:
+                self._gate.offer(request.grant, self._candidates(request))
         elif request.key_expires_at_ms:
-            self._gate.end(request.grant, request.key_expires_at_ms)
+            self._gate.revoke(request.grant, request.key_expires_at_ms)
+
+    def _candidates(self, request: Request) -> dict[int, tuple[int, ...]]:
+        selection, luns = Selection(self._house, self._inventory, ()), self._house.gate_luns()
+        return {
+            unit.named: tuple(luns[name] for name in selection.candidates(unit, each.group))
+            for unit, each in zip(request.units, request.wanted, strict=True)
+            if unit.key_lun is not None
+        }
+
+    def _bind(self, request: Request) -> None:
+        """After a restart."""
+        if request.state.live and request.port is not None:
+            isid, portal_group_tag = request.port
+            luns = {unit.key_lun: unit.lun for unit in request.units if unit.key_lun is not None}
+            self._gate.bind(request.grant, (request.initiator, bytes.fromhex(isid), portal_group_tag), luns)

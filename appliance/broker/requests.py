@@ -8,10 +8,11 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Required, Self, TypedDict, Unpack
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from appliance.access.keys import ALL_DRIVES
 from appliance.broker.states import State, Step, after
 from scsi_targets.devices.unit.principal import Permission
 from vlib_images.library.database import schema
@@ -38,11 +39,12 @@ class NoSuchRequest(Exception):
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """One logical unit that is asked for: a drive with a volume (None: a scratch one), or the device of that name,
-    which only grants show: a snapshot's, for example."""
+    which only grants show: a snapshot's, for example. group: of which drives."""
 
     write: bool = True
     volume: str | None = None
     device: str | None = None
+    group: str = ALL_DRIVES
 
     @property
     def permissions(self) -> Permission:
@@ -53,12 +55,21 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One logical unit of a grant: the device, by its LUN behind the gate and its name, what it may be used for, and
-    the volume that it is to hold (None: it is no drive)."""
+    the volume that it is to hold (None: it is no drive).
+
+    key_lun: what the key says for the LUN where the gate chooses the drive; until it has, `device` is empty and `lun`
+    the same."""
 
     lun: int
     device: str
     permissions: Permission
     volume: str | None = None
+    key_lun: int | None = None
+
+    @property
+    def named(self) -> int:
+        """As the key names it."""
+        return self.lun if self.key_lun is None else self.key_lun
 
     def to_json(self) -> dict[str, Any]:
         """For the row."""
@@ -88,6 +99,15 @@ class Request:
     key_expires_at_ms: int = 0
     ends_as: Step = Step.FREE
     reason: str = ""
+    by_gate: bool = False
+    priority: int = 0
+    tag: str = ""
+    port: tuple[str, int] | None = None
+
+    @property
+    def chosen(self) -> bool:
+        """Whether each unit has its device."""
+        return all(unit.device for unit in self.units)
 
     @property
     def grant(self) -> bytes:
@@ -108,8 +128,18 @@ class Request:
             "ends_as": Step(document["ends_as"]),
             "wanted": tuple(Wanted(**wanted) for wanted in document["wanted"]),
             "units": tuple(Unit.from_json(unit) for unit in document["units"]),
+            "port": None if document["port"] is None else (str(document["port"][0]), int(document["port"][1])),
         }
         return cls(**given)
+
+
+class Options(TypedDict, total=False):
+    """What of a request may be said beside what is wanted."""
+
+    lease_seconds: Required[float]
+    by_gate: bool
+    priority: int
+    tag: str
 
 
 class Requests:
@@ -133,14 +163,14 @@ class Requests:
         except KeyError:
             raise NoSuchRequest(f"there is no request {name}; see: tapebay requests") from None
 
-    def create(self, initiator: str, wanted: tuple[Wanted, ...], *, lease_seconds: float) -> Request:
+    def create(self, initiator: str, wanted: tuple[Wanted, ...], **options: Unpack[Options]) -> Request:
         """A new one, queued. Raises TooManyRequests, OSError."""
         with self._changing:
             over = [request for request in self.all() if request.state.over]
             if len(self._all) - len(over) >= MOST_LIVE:
                 raise TooManyRequests(f"{MOST_LIVE} requests are waiting or served; release some, or try again later")
             number = 1 + max((request.number for request in self._all.values()), default=0)
-            made = Request(secrets.token_hex(8), number, time.time_ns() // 1_000_000, initiator, wanted, lease_seconds)
+            made = Request(secrets.token_hex(8), number, time.time_ns() // 1_000_000, initiator, wanted, **options)
             details = {"initiator": initiator, "wanted": [dataclasses.asdict(each) for each in wanted]}
             forgotten = [request.name for request in over[: max(0, len(over) + 1 - MOST_OVER)]]
             with self._database.change(Event("request made", made.name, details)) as connection:

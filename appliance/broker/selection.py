@@ -6,9 +6,10 @@ ever overwritten unasked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
+from appliance.access.keys import DriveGroup, group_number
 from appliance.broker.requests import Request, Unit, Wanted
 from scsi_targets.devices.unit.principal import Permission
 from vlib_images.cartridge.medium import MEDIA, can_read, can_write
@@ -17,6 +18,8 @@ from vlib_images.library.inventory import Inventory
 
 if TYPE_CHECKING:
     from scsi_targets.devices.tape.tape_drive import TapeDrive
+
+NO_BLANK: Final = "no blank cartridge that fits a free drive is in a storage slot"
 
 
 class Stock(Protocol):
@@ -30,6 +33,9 @@ class Stock(Protocol):
     def gate_luns(self) -> dict[str, int]:
         """What stands behind the gate by name, with its LUN there: drives, and devices that only grants show."""
 
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """The groups of drives by name; "all" among them."""
+
     def describe(self, barcode: str, /) -> dict[str, object]:
         """What the cartridge store tells of a cartridge."""
 
@@ -39,14 +45,19 @@ class Selection:
 
     def __init__(self, stock: Stock, inventory: Inventory, requests: Iterable[Request]) -> None:
         self._stock, self._inventory = stock, inventory
-        held = [(request, unit) for request in requests if request.state.holds for unit in request.units]
-        self._volumes = {unit.volume for _, unit in held}
-        self._taken = {unit.device for _, unit in held}
-        self._written = {unit.device for _, unit in held if Permission.WRITE_DATA in unit.permissions}
-        self._free = [name for name in stock.drive_addresses() if name not in self._taken]
+        held = [unit for request in requests if request.state.holds for unit in request.units]
+        self._volumes = {unit.volume for unit in held}
+        self._taken = {unit.device for unit in held}
+        self._written = {unit.device for unit in held if Permission.WRITE_DATA in unit.permissions}
+        self._free = [name for name in stock.drive_addresses() if self._is_free(name)]
+
+    def _is_free(self, name: str) -> bool:
+        """Nobody else's, and used by nobody without a grant; what it holds is looked at elsewhere."""
+        drive = self._stock.drives.get(name)
+        return name not in self._taken and drive is not None and drive.in_use() is None
 
     def choose(self, wanted: Sequence[Wanted]) -> tuple[Unit, ...] | str:
-        """The units in the order of what is wanted; or why there is nothing to be chosen now."""
+        """The units in the order of what is wanted, each with its device; or why there is nothing to be chosen now."""
         options = []
         for each in wanted:
             found = self._options(each)
@@ -58,6 +69,55 @@ class Selection:
             return f"no {len(wanted)} drives that fit are free at once"
         return self._units(wanted, devices)
 
+    def volumes_only(self, wanted: Sequence[Wanted], priority: int) -> tuple[Unit, ...] | str:
+        """The same, but the gate is to choose the drives: volumes that some drive of the group takes. What is no drive
+        has its LUN."""
+        units: list[Unit] = []
+        for place, each in enumerate(wanted):
+            if each.device is not None:
+                found = self._device(each.device, write=each.write)
+                if isinstance(found, str):
+                    return found
+                units.append(Unit(self._stock.gate_luns()[each.device], each.device, each.permissions))
+                continue
+            volume = self._volume(each, {*self._volumes, *(unit.volume for unit in units)})
+            if volume is None:
+                return self._no_volume(each)
+            lun = DriveGroup(group_number(each.group), priority, place).lun
+            units.append(Unit(lun, "", each.permissions, volume, lun))
+        return tuple(units)
+
+    def candidates(self, unit: Unit, group: str) -> list[str]:
+        """The drives that the gate may choose from, the best first: the one that holds the volume, then those that the
+        volume fits."""
+        assert unit.volume is not None
+        write = Permission.WRITE_DATA in unit.permissions
+        element = self._inventory.find(unit.volume) if unit.volume in self._inventory else None
+        names = self._group(group)
+        if element is not None and element.type is ElementType.DRIVE:
+            addresses = self._stock.drive_addresses()
+            return [name for name in names if addresses.get(name) == element.address]
+        return [name for name in names if self._fits(name, unit.volume, write=write)]
+
+    def _volume(self, wanted: Wanted, taken: Collection[str | None]) -> str | None:
+        names = self._group(wanted.group)
+        if wanted.volume is None:
+            return next((found for name in names if (found := self._blank_for(name, taken)) is not None), None)
+        known = wanted.volume not in taken and wanted.volume in self._inventory
+        fits = known and any(self._fits(name, wanted.volume, write=wanted.write) for name in names)
+        return wanted.volume if fits and self._inventory.find(wanted.volume) is not None else None
+
+    def _no_volume(self, wanted: Wanted) -> str:
+        if wanted.volume is None:
+            return NO_BLANK
+        found = self._drives_for(wanted.volume, wanted.group, write=wanted.write)
+        return found if isinstance(found, str) else f"no drive of group {wanted.group} takes cartridge {wanted.volume}"
+
+    def _group(self, name: str) -> list[str]:
+        """The drives of a group that are there."""
+        members = self._stock.groups().get(name, ())
+        return [drive for drive in self._stock.drive_addresses() if drive in members]
+
     def _units(self, wanted: Sequence[Wanted], devices: Sequence[str]) -> tuple[Unit, ...] | str:
         luns, units = self._stock.gate_luns(), list[Unit]()
         for each, device in zip(wanted, devices, strict=True):
@@ -65,7 +125,7 @@ class Selection:
             if volume is None and each.device is None:
                 volume = self._blank_for(device, {*self._volumes, *(unit.volume for unit in units)})
                 if volume is None:
-                    return "no blank cartridge that fits a free drive is in a storage slot"
+                    return NO_BLANK
             units.append(Unit(luns[device], device, each.permissions, volume))
         return tuple(units)
 
@@ -74,12 +134,11 @@ class Selection:
         if wanted.device is not None:
             return self._device(wanted.device, write=wanted.write)
         if wanted.volume is not None:
-            return self._drives_for(wanted.volume, write=wanted.write)
-        empty = self._empty()
+            return self._drives_for(wanted.volume, wanted.group, write=wanted.write)
+        empty = self._empty(wanted.group)
         if not empty:
             return "no drive is free"
-        able = [name for name in empty if self._blank_for(name, self._volumes) is not None]
-        return able or "no blank cartridge that fits a free drive is in a storage slot"
+        return [name for name in empty if self._blank_for(name, self._volumes) is not None] or NO_BLANK
 
     def _device(self, name: str, *, write: bool) -> list[str] | str:
         if name not in self._stock.gate_luns():
@@ -88,31 +147,31 @@ class Selection:
             return f"{name} is granted to somebody else"
         return [name]
 
-    def _drives_for(self, volume: str, *, write: bool) -> list[str] | str:
+    def _drives_for(self, volume: str, group: str, *, write: bool) -> list[str] | str:
         if volume in self._volumes:
             return f"cartridge {volume} is granted to somebody else"
         element = self._inventory.find(volume) if volume in self._inventory else None
         if element is None:
             return f"cartridge {volume} is not in the library"
         if element.type is ElementType.DRIVE:
-            return self._drive_that_holds(element, volume)
-        suitable = [name for name in self._empty() if self._fits(name, volume, write=write)]
+            return self._drive_that_holds(element, volume, group)
+        suitable = [name for name in self._empty(group) if self._fits(name, volume, write=write)]
         return suitable or "no drive that fits is free"
 
-    def _drive_that_holds(self, element: Element, barcode: str) -> list[str] | str:
+    def _drive_that_holds(self, element: Element, barcode: str, group: str) -> list[str] | str:
         names = {address: name for name, address in self._stock.drive_addresses().items()}
         name = names.get(element.address)
-        if name is None or name not in self._free:
-            return f"cartridge {barcode} is in use in drive {element.index}"
-        if (reason := self._stock.drives[name].in_use()) is not None:
-            return f"cartridge {barcode} is in use in drive {element.index}: {reason}"
-        return [name]
+        if name is not None and name in self._free and name in self._group(group):
+            return [name]
+        reason = None if name is None else self._stock.drives[name].in_use()
+        return f"cartridge {barcode} is in use in drive {element.index}" + (f": {reason}" if reason else "")
 
-    def _empty(self) -> list[str]:
+    def _empty(self, group: str) -> list[str]:
         addresses = self._stock.drive_addresses()
-        return [name for name in self._free if self._inventory.element(addresses[name]).barcode is None]
+        free = (name for name in self._group(group) if name in self._free)
+        return [name for name in free if self._inventory.element(addresses[name]).barcode is None]
 
-    def _blank_for(self, drive: str, taken: Iterable[str | None]) -> str | None:
+    def _blank_for(self, drive: str, taken: Collection[str | None]) -> str | None:
         """The first blank cartridge in a storage slot that a drive can write."""
         for element in self._inventory.elements(ElementType.STORAGE):
             barcode = element.barcode

@@ -15,7 +15,7 @@ class State(Enum):
 
     QUEUED = "queued"
     WARRANTED = "warranted"  # it is its turn: a volume and a drive are looked for
-    PLACING = "placing"  # volume and drive are taken, in one decision
+    PLACING = "placing"  # volumes and drives are taken, in one decision (drives by the gate, where it chooses)
     MOUNTING = "mounting"  # the robot was told, or is about to be
     GRANTED = "granted"
     ENDING = "ending"  # its sessions end and its volume goes home
@@ -29,6 +29,11 @@ class State(Enum):
         return not TRANSITIONS[self]
 
     @property
+    def live(self) -> bool:
+        """Whether the request has a grant that is not over."""
+        return self in (State.PLACING, State.MOUNTING, State.GRANTED)
+
+    @property
     def holds(self) -> bool:
         """Whether the request has a drive and a volume of its own."""
         return self in (State.PLACING, State.MOUNTING, State.GRANTED, State.ENDING)
@@ -39,6 +44,7 @@ class Step(Enum):
 
     WARRANT = "warranted"
     PLACE = "placed"
+    FIRST_LOGIN = "first login"
     MOUNT = "mount begun"
     GRANT = "granted"
     END = "ended"
@@ -50,9 +56,9 @@ class Step(Enum):
 TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
     State.QUEUED: {Step.WARRANT: State.WARRANTED, Step.CANCEL: State.CANCELLED, Step.FAIL: State.FAILED},
     State.WARRANTED: {Step.PLACE: State.PLACING, Step.CANCEL: State.CANCELLED, Step.FAIL: State.FAILED},
-    State.PLACING: {Step.MOUNT: State.MOUNTING, Step.END: State.ENDING},
-    State.MOUNTING: {Step.GRANT: State.GRANTED, Step.END: State.ENDING},
-    State.GRANTED: {Step.END: State.ENDING},
+    State.PLACING: {Step.FIRST_LOGIN: State.PLACING, Step.MOUNT: State.MOUNTING, Step.END: State.ENDING},
+    State.MOUNTING: {Step.FIRST_LOGIN: State.MOUNTING, Step.GRANT: State.GRANTED, Step.END: State.ENDING},
+    State.GRANTED: {Step.FIRST_LOGIN: State.GRANTED, Step.END: State.ENDING},
     State.ENDING: {Step.FREE: State.DONE, Step.CANCEL: State.CANCELLED, Step.FAIL: State.FAILED},
     State.DONE: {},
     State.CANCELLED: {},

@@ -35,6 +35,8 @@ FILES = {
     "reservation": ("reservation",),
     "request": ("request", "requests"),
     "token": ("token",),
+    "broker": ("broker",),
+    "key": ("key",),
 }
 _FILE_OF = {name: file for file, names in FILES.items() for name in names}
 

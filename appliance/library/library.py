@@ -10,9 +10,11 @@ import structlog
 
 from appliance.access.directory import CurrentDirectory, Directory
 from appliance.access.gate import Gate, GatedDirectory
+from appliance.access.keys import ALL_DRIVES, group_number
 from appliance.broker.broker import Broker
+from appliance.broker.key_store import working_keys
+from appliance.broker.keyring import Keyring
 from appliance.broker.requests import Requests
-from appliance.broker.working_keys import working_keys
 from appliance.failures import Failure, OperatorError
 from appliance.library import disks
 from appliance.library.change import change
@@ -88,6 +90,7 @@ class Library:
         entrance = self.directory if self.gate is None else GatedDirectory(self.directory, self.gate)
         self.server = Server(entrance, self.directory.all_portals, limits_of(settings))
         self.broker = self._make_broker()
+        self.keyring = self._make_keyring()
 
     @property
     def settings(self) -> Settings:
@@ -185,6 +188,11 @@ class Library:
         self._show_gate()
         self.server.views_changed()
 
+    def groups(self) -> dict[str, list[str]]:
+        """The groups of drives that requests may name."""
+        named = self.settings.gate.groups if self.settings.gate is not None else {}
+        return {ALL_DRIVES: list(self.drives), **named}
+
     def look_again(self) -> None:
         """Rights have changed: every session asks anew what it sees."""
         self.server.views_changed()
@@ -235,18 +243,34 @@ class Library:
         if self.settings.gate is None:
             return None
         keys = working_keys(self.files.store, self.files.database.path)
-        rate = self.settings.limits.copy_rate or 0
-        return Gate(self.settings.gate.target, self.directory.all_portals, keys, copy_bytes_per_second=rate)
+        settings, rate = self.settings.gate, self.settings.limits.copy_rate or 0
+        numbers = {group_number(name): name for name in self.groups()}
+        if len(numbers) < len(self.groups()):
+            one = next(name for name in self.groups() if numbers[group_number(name)] != name)
+            message = f"[gate.groups]: {one} and {numbers[group_number(one)]} cannot be told apart in keys; rename one"
+            raise OperatorError(Failure.CONFIGURATION, message)
+        portals, seconds = self.directory.all_portals, settings.key_seconds
+        return Gate(settings.target, portals, keys, key_seconds=seconds, copy_bytes_per_second=rate)
 
     def _make_broker(self) -> Broker | None:
-        if self.gate is None:
+        if self.gate is None or self.settings.gate is None:
             return None
-        return Broker(self, self.files.inventory, Requests(self.files.database), self.gate)
+        requests, outage_seconds = Requests(self.files.database), self.settings.gate.broker_outage_seconds
+        return Broker(self, self.files.inventory, requests, self.gate, outage_seconds=outage_seconds)
+
+    def _make_keyring(self) -> Keyring | None:
+        if self.gate is None or self.broker is None:
+            return None
+        return Keyring(self.files.store, self.gate, self.broker, self.look_again)
 
     def _show_gate(self) -> None:
         if self.gate is not None:
-            units = self.gate_units()
-            self.gate.show({lun: units[name] for name, lun in self.gate_luns().items() if name in units})
+            units, luns = self.gate_units(), self.gate_luns()
+            groups = {
+                group_number(group): [luns[name] for name in names if name in luns]
+                for group, names in self.groups().items()
+            }
+            self.gate.show({lun: units[name] for name, lun in luns.items() if name in units}, groups)
 
     def _make_robot(self) -> Robot:
         addresses = self.files.inventory.layout.drives

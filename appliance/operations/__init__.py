@@ -11,6 +11,7 @@ from appliance.operations.verb import DECLARED, Verb
 # The nouns, and the files of this folder that declare their verbs.
 NOUNS: Mapping[str, tuple[str, ...]] = {
     "account": ("account",),
+    "broker": ("broker",),
     "cartridge": ("cartridge", "cartridge_copies"),
     "changer": ("changer",),
     "configuration": ("configuration",),
@@ -20,6 +21,7 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "drive": ("drive",),
     "grant": ("request",),
     "health": ("library",),
+    "key": ("key",),
     "load": ("robot",),
     "move": ("robot",),
     "remote": ("remote",),

@@ -25,8 +25,10 @@ Name = Annotated[
 
 
 class Unit(Result):
-    """One logical unit of a request that has its devices. permissions: what the host may do with it. cartridge: the
-    volume that the drive is to hold; none: it is no drive. serial_number: as the unit tells it (INQUIRY, page 80h)."""
+    """One logical unit of a request that has its devices (by the gate's choice: once its host has logged in).
+
+    permissions: what the host may do with it. cartridge: the volume that the drive is to hold; none: it is no drive.
+    serial_number: as the unit tells it (INQUIRY, page 80h)."""
 
     lun: int
     device: str
@@ -41,6 +43,7 @@ class Wanted(Result):
     write: bool
     volume: str | None
     device: str | None
+    group: str
 
 
 class Grant(Result):
@@ -62,6 +65,9 @@ class Request(Result):
     state: str
     initiator: str
     wanted: list[Wanted]
+    by_gate: bool
+    priority: int
+    tag: str
     units: list[Unit]
     created_at_ms: int
     lease_seconds_left: float | None
@@ -87,6 +93,18 @@ class Create(Parameters):
         list[str], Field(max_length=MOST_UNITS, description="A device that only grants show, a snapshot's; read only.")
     ] = []
     read_only: Annotated[bool, Field(description="The host will not write.")] = False
+    group: Annotated[str, Field(description='Which drives: a group of [gate.groups] in tapebay.toml, or "all".')] = (
+        "all"
+    )
+    by_gate: Annotated[
+        bool, Field(description="The gate chooses the drives at the first login, not the broker when it is their turn.")
+    ] = False
+    priority: Annotated[
+        int, Field(ge=0, le=7, description="Of several hosts that wait at the gate for a drive the highest is first.")
+    ] = 0
+    tag: Annotated[
+        str, Field(max_length=64, description="A policy tag, by which grants can be denied: `key deny --tag`.")
+    ] = ""
     lease_seconds: Annotated[
         float, Field(ge=10, le=86400, description="The drive is freed when the grant is not renewed for so long.")
     ] = 180.0
@@ -110,23 +128,26 @@ def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
     The host gets all that it asks for at once, or waits for all of it."""
     initiator = _initiator(parameters.initiator)
     wanted = _wanted(parameters)
-    broker = _broker(context)
+    broker = broker_of(context)
+    if context.library.keyring is not None and parameters.tag in context.library.keyring.denied_tags:
+        raise OperatorError(Failure.REFUSED, f"the policy tag {parameters.tag} is denied; see: tapebay key list")
+    options = parameters.model_dump(include={"lease_seconds", "by_gate", "priority", "tag"})
     with _told():
-        made = broker.ask(initiator, wanted, lease_seconds=parameters.lease_seconds)
+        made = broker.ask(initiator, wanted, **options)
     return _with_grant(context, broker, made)
 
 
 @verb("request.list", Scope.READ)
 def list_(context: OnLibrary, parameters: Nothing) -> list[Request]:
     """List the requests: those that wait, those that have a drive, and the latest that are over."""
-    broker = _broker(context)
+    broker = broker_of(context)
     return [Request.model_validate(_facts(context, broker, made)) for made in broker.requests.all()]
 
 
 @verb("request.show", Scope.OPERATE)
 def show(context: OnLibrary, parameters: OneRequest) -> RequestWithGrant:
     """Show a request, and what its host logs in with."""
-    broker = _broker(context)
+    broker = broker_of(context)
     with _told():
         return _with_grant(context, broker, broker.requests.get(parameters.request))
 
@@ -140,7 +161,7 @@ def cancel(context: OnLibrary, parameters: OneRequest) -> Request:
 @verb("grant.renew", Scope.OPERATE)
 def renew(context: OnLibrary, parameters: OneRequest) -> Renewed:
     """Say that a grant is still used."""
-    broker = _broker(context)
+    broker = broker_of(context)
     with _told():
         return Renewed(request=parameters.request, lease_seconds=broker.renew(parameters.request))
 
@@ -157,7 +178,8 @@ def revoke(context: OnLibrary, parameters: OneRequest) -> Request:
     return _end_grant(context, parameters, "FAIL", "revoked")
 
 
-def _broker(context: OnLibrary) -> Broker:
+def broker_of(context: OnLibrary) -> Broker:
+    """Raises OperatorError: the library has no gate."""
     broker = context.library.broker
     if broker is None:
         message = 'this library has no gate; add to tapebay.toml: [gate] with target = "iqn...", and start it again'
@@ -182,7 +204,8 @@ def _wanted(parameters: Create) -> tuple[WantedUnit, ...]:
         scratch = 0 if parameters.volume or parameters.device else 1
     if scratch and not write:
         raise OperatorError(Failure.USAGE, "a blank cartridge has nothing to be read; name a volume to read")
-    volumes = [WantedUnit(write, volume) for volume in [*parameters.volume, *[None] * scratch]]
+    names = [*parameters.volume, *[None] * scratch]
+    volumes = [WantedUnit(write, volume, group=parameters.group) for volume in names]
     wanted = (*volumes, *(WantedUnit(False, None, device) for device in parameters.device))
     if not 0 < len(wanted) <= MOST_UNITS:
         raise OperatorError(Failure.USAGE, f"a request is for 1 to {MOST_UNITS} devices, not {len(wanted)}")
@@ -192,7 +215,7 @@ def _wanted(parameters: Create) -> tuple[WantedUnit, ...]:
 @contextmanager
 def _told() -> Iterator[None]:
     """What the broker refuses, in an operator's terms."""
-    from appliance.broker.broker import NeverGranted, NoSuchDevice
+    from appliance.broker.broker import BrokerDown, NeverGranted, NoSuchDevice
     from appliance.broker.requests import NoSuchRequest, TooManyRequests
     from appliance.broker.states import NotNow
 
@@ -200,13 +223,13 @@ def _told() -> Iterator[None]:
         yield
     except (NoSuchRequest, NoSuchDevice) as error:
         raise OperatorError(Failure.NOT_FOUND, str(error)) from None
-    except (NotNow, TooManyRequests, NeverGranted) as error:
+    except (NotNow, TooManyRequests, NeverGranted, BrokerDown) as error:
         raise OperatorError(Failure.REFUSED, str(error)) from None
 
 
 def _end_grant(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) -> Request:
     with _told():
-        made = _broker(context).requests.get(parameters.request)
+        made = broker_of(context).requests.get(parameters.request)
     if not made.state.holds:
         message = f"the request is {made.state.value}: there is no grant; see: tapebay request show {made.name}"
         raise OperatorError(Failure.REFUSED, message)
@@ -216,7 +239,7 @@ def _end_grant(context: OnLibrary, parameters: OneRequest, ends_as: str, reason:
 def _end(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) -> Request:
     from appliance.broker.states import Step
 
-    broker, step = _broker(context), Step[ends_as]
+    broker, step = broker_of(context), Step[ends_as]
     with _told():
         made = broker.end(parameters.request, step, reason)
     context.log.info("request ended by the operator", request=made.name, how=reason)
@@ -229,7 +252,10 @@ def _facts(context: OnLibrary, broker: Broker, made: Made) -> dict[str, object]:
         "state": made.state.value,
         "initiator": made.initiator,
         "wanted": made.wanted,
-        "units": [_unit(context, unit) for unit in made.units],
+        "by_gate": made.by_gate,
+        "priority": made.priority,
+        "tag": made.tag,
+        "units": [_unit(context, unit) for unit in made.units if unit.device],
         "created_at_ms": made.created_at_ms,
         "lease_seconds_left": broker.lease_left(made),
         "why": broker.why(made),

@@ -310,6 +310,9 @@ class LimitsSettings(Section):
 
 class GateSettings(Section):
     target: IscsiName
+    groups: dict[str, list[DeviceName]] = {}
+    key_seconds: Annotated[float, Field(ge=1, le=86400)] = 900.0
+    broker_outage_seconds: Annotated[float, Field(ge=60, le=30 * 86400)] = 86400.0
 
 
 class ApiSettings(Section):

@@ -118,8 +118,9 @@ class ChapTarget:
         secret = credentials.secret if credentials is not None else secrets.token_hex(8)
         expected = response(self._algorithm, self._identifier, secret, self._challenge)
         right_proof = hmac.compare_digest(decode_binary(keys["CHAP_R"]), expected)
-        if credentials is None or not right_proof:
-            raise ChapError("the user name or the response is wrong")
+        if credentials is None or credentials.unknown or not right_proof:
+            remark = f" ({credentials.remark})" if credentials is not None and credentials.remark else ""
+            raise ChapError(f"the user name or the response is wrong{remark}")
         answers = self._prove(credentials, keys) if "CHAP_I" in keys or "CHAP_C" in keys else []
         self._states.fire(ChapEvent.RESPONSE_VERIFIED)
         return answers

@@ -59,12 +59,17 @@ class Portal:
 
 @dataclass(frozen=True, slots=True)
 class ChapCredentials:
-    """What an initiator must prove (`username`, `secret`), and what the target proves in return when it is asked."""
+    """What an initiator must prove (`username`, `secret`), and what the target proves in return when it is asked.
+
+    unknown: nobody of that name may log in, whatever is proved. remark: what is known of the name that the log is to
+    say when the proof fails, as that it has expired."""
 
     username: str
     secret: str = field(repr=False)
     mutual_username: str | None = None
     mutual_secret: str | None = field(default=None, repr=False)
+    unknown: bool = False
+    remark: str = ""
 
     def __post_init__(self) -> None:
         if not self.secret:

@@ -73,6 +73,8 @@ class TaskManager:
         unit = self._unit(request)
         if unit is None:
             return TaskResponse.LUN_DOES_NOT_EXIST
+        if unit.is_lent_to_another(self._nexus.principal):
+            return TaskResponse.AUTHORIZATION_FAILED
         unit.clear_task_set(self._nexus)
         self._drop_waiting_everywhere([unit], request.cmd_sn)
         return TaskResponse.FUNCTION_COMPLETE
@@ -81,17 +83,20 @@ class TaskManager:
         unit = self._unit(request)
         if unit is None:
             return TaskResponse.LUN_DOES_NOT_EXIST
+        if unit.is_lent_to_another(self._nexus.principal):
+            return TaskResponse.AUTHORIZATION_FAILED
         unit.reset()
         self._drop_waiting_everywhere([unit], request.cmd_sn)
         return TaskResponse.FUNCTION_COMPLETE
 
     def _target_reset(self, request: TaskManagementRequest) -> TaskResponse:
-        """WARM and COLD: the logical units that this session sees, and no others."""
+        """WARM and COLD: the logical units that this session sees and that are not lent to another, and no others."""
         view = self._own.view
         if view is not None:
-            for unit in view.units():
+            units = [unit for unit in view.units() if not unit.is_lent_to_another(self._nexus.principal)]
+            for unit in units:
                 unit.reset()
-            self._drop_waiting_everywhere(view.units(), request.cmd_sn)
+            self._drop_waiting_everywhere(units, request.cmd_sn)
         return TaskResponse.FUNCTION_COMPLETE
 
     def _reassign(self, request: TaskManagementRequest) -> TaskResponse:

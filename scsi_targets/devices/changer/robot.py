@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import structlog
 
 from scsi_targets.devices.unit.identity import Identity
+from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 from vlib_images.library.elements import Element, ElementEmpty, ElementFull, ElementType, Layout, NoSuchElement
@@ -46,6 +47,7 @@ class Manner(Enum):
     HOST = "host"  # a drive is unloaded on the way, unless a host prevents removal
     UNLOADED = "unloaded"  # the same, for libraries whose drives a host has to unload first
     OPERATOR = "operator"  # nothing that is in use
+    LENT = "lent"  # as HOST, also for drives that are lent to one host: whoever lent them asks
     FORCE = "force"  # an operator insists: also what is in use, and what a host has locked
 
 
@@ -53,6 +55,7 @@ class DriveBay(Protocol):
     """What the robot asks of a tape drive. Both hands raise CheckCondition, and then the cartridge is where it was."""
 
     identity: Identity
+    lent_to: Principal | None
 
     @property
     def accessible(self) -> bool:
@@ -262,9 +265,18 @@ class Robot:
                 raise ElementEmpty(f"element {source} is empty")
             if ends[1].barcode is not None and destination not in sources:
                 raise ElementFull(f"element {destination} holds cartridge {ends[1].barcode}")
+            if manner not in (Manner.LENT, Manner.FORCE):
+                self._check_lent(source, destination)
             if manner is Manner.OPERATOR:
                 self._check_reserved(source, destination)
                 self._check_arrival(ends[0].barcode, destination)
+
+    def _check_lent(self, *addresses: int) -> None:
+        for address in addresses:
+            drive = self.drives.get(address)
+            if drive is not None and drive.lent_to is not None:
+                index = self.inventory.element(address).index
+                raise RemovalPrevented(f"drive {index} is granted to {drive.lent_to.name} alone")
 
     def _check_reserved(self, *addresses: int) -> None:
         holders = (watcher.reserved(address) for watcher in self._watchers for address in addresses)

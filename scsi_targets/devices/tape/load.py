@@ -67,6 +67,8 @@ class TapeLoader(TapeBase):
 
     def in_use(self) -> str | None:
         """Why an operator should leave the cartridge in the drive, None when nobody uses it."""
+        if self.lent_to is not None:
+            return f"it is granted to {self.lent_to.name} alone"
         if self.buffered_from is not None:
             return "it is being written, and what was written last has no filemark behind it yet"
         if (holder := self.reservations.held_by()) is not None:

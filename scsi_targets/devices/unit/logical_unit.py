@@ -37,7 +37,7 @@ from scsi_targets.devices.unit.dispatch import (
 )
 from scsi_targets.devices.unit.guest import Guest
 from scsi_targets.devices.unit.part import Part
-from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.unit.principal import Permission, Principal
 from scsi_targets.devices.unit.reservations import Conflict, Reservations
 from scsi_targets.devices.unit.state_store import MemoryStore, StateStore
 from scsi_targets.devices.unit.task import DEFERRED, Deferred, Nexus, Outcome, Response, Task
@@ -78,6 +78,7 @@ class LogicalUnit(Part):
         self.store: StateStore = store if store is not None else MemoryStore()
         self.state_key = state_key
         self.reservations = Reservations.from_state(self.store.get(f"{state_key}/reservations"))
+        self.lent_to: Principal | None = None  # whose alone it is for now, whoever else sees it
         self.descriptor_sense = False  # D_SENSE of the control mode page
         self.nexuses: set[Nexus] = set()
         self.attentions = UnitAttentions()
@@ -146,6 +147,8 @@ class LogicalUnit(Part):
             waiting = attentions.get(task.nexus) if attentions and row.reports else None
             if waiting is not None and is_reset(waiting[0]):
                 self._report_attention(task.nexus)
+            if self.lent_to is not None:
+                self._check_lent(row, task.nexus)
             if self.reservations.legacy_holder is not None or self.reservations.type is not None:
                 self.reservations.check(task.nexus, row.reservation)
             if waiting is not None:
@@ -164,6 +167,14 @@ class LogicalUnit(Part):
             return self._failure(row, task, error)
         return None
 
+    def _check_lent(self, row: Row, nexus: Nexus) -> None:
+        """A logical unit that is lent is to everybody else as if it were reserved (SPC-2 table 9), and nobody takes it
+        over by a reservation. Raises Conflict."""
+        if self.is_lent_to_another(nexus.principal) and (
+            row.reservation is not ReservationRule.ALLOWED or row.permission & ~Permission.READ_PARAMETERS
+        ):
+            raise Conflict
+
     def _report_attention(self, nexus: Nexus) -> None:
         if (code := self.attentions.take(nexus)) is not None:
             raise CheckCondition(code)
@@ -171,6 +182,7 @@ class LogicalUnit(Part):
     def admit(self, row: Row, task: Task) -> None:
         """The row's legality for what is done without that command, for whoever sent the one at hand: a copy. Raises
         CheckCondition, Conflict."""
+        self._check_lent(row, task.nexus)
         self.reservations.check(task.nexus, row.reservation)
         if task.view is not None:
             task.view.check_with(self, row.permission)
@@ -381,6 +393,24 @@ class LogicalUnit(Part):
                 self.reservations = after
                 for part in self.parts:
                     part.on_reservations_changed(preempted=preempts)
+
+    def lend(self, principal: Principal) -> bool:
+        """From now on it is that principal's alone, until take_back(). False, and nothing changed: it is another's, or
+        an initiator has reserved it."""
+        with self.lock:
+            if self.is_lent_to_another(principal) or (self.lent_to is None and self.reservations.held_by() is not None):
+                return False
+            self.lent_to = principal
+            return True
+
+    def take_back(self) -> None:
+        """Ends what lend() began."""
+        with self.lock:
+            self.lent_to = None
+
+    def is_lent_to_another(self, principal: Principal) -> bool:
+        """Whether it is somebody else's for now."""
+        return self.lent_to is not None and self.lent_to != principal
 
     def forget_reservations(self, principal: Principal) -> None:
         """Of a principal that never comes back, a grant that is over. Raises CheckCondition as keep() does."""

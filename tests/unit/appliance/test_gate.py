@@ -12,13 +12,22 @@ from typing import Any
 import pytest
 
 from appliance.access.directory import Directory
-from appliance.access.gate import TOLERANCE_MS, Gate, GatedDirectory
-from appliance.access.keys import Capability, GrantedUnit, Key, WorkingKeys, initiator_hash, name_of, volume_hash
+from appliance.access.gate import Gate, GatedDirectory
+from appliance.access.keys import (
+    Capability,
+    DriveGroup,
+    GrantedUnit,
+    Key,
+    WorkingKeys,
+    initiator_hash,
+    name_of,
+    volume_hash,
+)
 from appliance.settings import config_file
 from datamover.initiator import Credentials, InitiatorError, InitiatorSession
 from scsi_targets.devices.unit.principal import Permission, Principal, PrincipalKind
 from scsi_targets.devices.unit.view import View
-from scsi_targets.iscsi.directory import Forbidden, Portal, Who
+from scsi_targets.iscsi.directory import Forbidden, Portal, Unavailable, Who
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from scsi_targets.t10.sense import CheckCondition
@@ -29,7 +38,7 @@ TARGET, LEGACY = "iqn.2026-11.io.tapebay:gate", "iqn.2026-11.io.tapebay:legacy"
 HOST, OTHER = "iqn.1993-08.org.debian:host", "iqn.1993-08.org.debian:other"
 PORTAL = Portal("127.0.0.1", 0)
 NOW_MS = 1_800_000_000_000
-EXPIRY_MS = NOW_MS + 900_000
+EXPIRY_MS, TOLERANCE_MS = NOW_MS + 900_000, 90_000
 GRANT = b"grant-01"
 DENIED, BECOMING_READY = (5, 0x20, 2), (2, 4, 1)
 SEED = 20261129
@@ -62,8 +71,8 @@ class World:
         units = units or (GrantedUnit(1, Permission.ALL, volume_hash("A00001L6")),)
         return self.keys.mint(TARGET, Capability(0, EXPIRY_MS, grant, initiator_hash(host), units, tag))
 
-    def lend(self, *, seconds: float = 60, mounted: bool = True) -> None:
-        self.gate.extend(GRANT, seconds, EXPIRY_MS, mounted=mounted)
+    def lend(self, *, seconds: float = 60, mounted: bool = True, grant: bytes = GRANT) -> None:
+        self.gate.extend(grant, seconds, mounted=mounted)
 
     def open(self, key: Key, host: str = HOST, isid: int = 1, portal: Portal = PORTAL) -> View:
         return self.gate.open(Who(host, isid.to_bytes(6, "big"), TARGET, portal, "192.0.2.1", key.name))
@@ -84,6 +93,7 @@ def refusal(view: View, lun: int, use: Permission) -> tuple[int, int, int] | Non
 
 
 def test_a_key_shows_what_was_granted_under_the_same_number_and_nothing_else(world: World) -> None:
+    world.lend()
     view = world.open(world.key(GrantedUnit(2, Permission.READ_DATA)))
     assert dict(view.logical_units) == {2: world.drives[2]}
     assert view.principal == Principal(PrincipalKind.KEY, GRANT.hex())
@@ -113,17 +123,52 @@ def test_the_drive_becomes_ready_until_it_is_mounted(world: World) -> None:
 
 
 def test_expiry_bounds_the_first_login_only(world: World) -> None:
+    world.lend(seconds=3600)
     world.wall = (EXPIRY_MS + TOLERANCE_MS + 1) / 1000
     with pytest.raises(Forbidden, match="expired before its first login"):
         world.open(world.key())
     world.wall = (EXPIRY_MS + TOLERANCE_MS - 1) / 1000
-    world.lend(seconds=3600)
     world.open(world.key())
     world.wall += 1800
     world.open(world.key())  # a connection that broke comes back
     world.monotonic += 3600
     with pytest.raises(Forbidden, match=r"lease of grant .* has ended"):
         world.open(world.key())
+
+
+def test_a_key_of_a_grant_that_nobody_has_told_of_opens_nothing(world: World) -> None:
+    with pytest.raises(Forbidden, match="no live grant"):
+        world.open(world.key())
+
+
+def test_the_lease_ends_under_a_session_and_is_extended_in_time(world: World) -> None:
+    world.lend(seconds=60)
+    view = world.open(world.key())
+    assert view.ends_at == world.wall + 60
+    world.monotonic += 59
+    world.lend(seconds=60)
+    world.monotonic += 2
+    assert refusal(view, 1, Permission.READ_DATA) is None
+    world.monotonic += 59
+    assert refusal(view, 1, Permission.READ_DATA) == DENIED
+
+
+def test_a_key_stays_bound_to_its_initiator_port_after_a_restart(world: World) -> None:
+    told: list[Any] = []
+    world.gate.on_first_login = lambda *what: told.append(what)
+    world.lend()
+    key = world.key()
+    world.open(key)
+    world.open(key)
+    ((grant, port, luns),) = told
+    again = Gate(TARGET, [PORTAL], world.keys, clock=lambda: world.monotonic, wall_clock=lambda: world.wall)
+    again.show(world.drives)
+    again.extend(grant, 60, mounted=True)
+    again.bind(grant, port, luns)
+    world.gate, world.wall = again, world.wall + 7200
+    world.open(key)
+    with pytest.raises(Forbidden, match="one session"):
+        world.open(key, isid=2)
 
 
 @pytest.mark.parametrize("mounted", [True, False])
@@ -139,6 +184,7 @@ def test_a_key_is_for_one_session(world: World, mounted: bool) -> None:
 
 
 def test_a_key_is_for_its_initiator(world: World) -> None:
+    world.lend()
     with pytest.raises(Forbidden, match="another initiator"):
         world.open(world.key(), host=OTHER)
     world.open(world.key())  # nothing was bound by it
@@ -147,35 +193,91 @@ def test_a_key_is_for_its_initiator(world: World) -> None:
 def test_what_ends_a_grant(world: World) -> None:
     world.lend()
     view = world.open(world.key())
-    world.gate.end(GRANT, EXPIRY_MS)
+    world.gate.revoke(GRANT, EXPIRY_MS)
     assert refusal(view, 1, Permission.WRITE_DATA) == DENIED
     world.lend()  # too late
     with pytest.raises(Forbidden, match="over or revoked"):
         world.open(world.key())
+    world.lend(grant=b"grant-02")
     tagged = world.key(grant=b"grant-02", tag=b"tag1")
     world.open(tagged)
-    world.gate.deny_tag(b"tag1")
-    with pytest.raises(Forbidden, match="revoked"):
+    world.gate.deny_tags([b"tag1"])
+    with pytest.raises(Forbidden, match=r"tag of grant .* is denied"):
         world.open(tagged)
+    world.gate.deny_tags([])
+    world.open(tagged)
+    world.lend(grant=b"grant-03")
     other = world.key(grant=b"grant-03")
     world.gate.keys = world.keys.rotated().rotated()
     with pytest.raises(Forbidden, match="working key"):
         world.open(other)
 
 
+def group_key(world: World, grant: bytes, priority: int) -> Key:
+    world.lend(grant=grant)
+    return world.key(GrantedUnit(DriveGroup(7, priority).lun, Permission.ALL), grant=grant)
+
+
+def test_the_gate_gives_the_best_free_drive_of_a_group_to_the_highest_priority(world: World) -> None:
+    world.gate.show(world.drives, {7: [1, 2]})
+    first, low, high = (
+        group_key(world, bytes([number] * 8), priority) for number, priority in ((1, 3), (2, 1), (3, 5))
+    )
+    assert list(world.open(first).logical_units) == [1]
+    world.drives[2].lend(Principal.account("somebody"))
+    for key in (low, high):
+        with pytest.raises(Unavailable):
+            world.open(key)
+    world.drives[2].take_back()
+    with pytest.raises(Unavailable):
+        world.open(low)  # the other one waits too, and goes first
+    assert list(world.open(high).logical_units) == [2]
+    assert list(world.open(high).logical_units) == [2]
+    assert list(world.open(first).logical_units) == [1]
+    world.drives[1].take_back()
+    world.gate.revoke(bytes([1] * 8), EXPIRY_MS)
+    assert list(world.open(low).logical_units) == [1]
+
+
+def test_who_waits_at_the_gate_no_longer_is_passed_by(world: World) -> None:
+    world.gate.show(world.drives, {7: [1]})
+    high, low = group_key(world, b"grant-hi", 5), group_key(world, b"grant-lo", 1)
+    world.drives[1].lend(Principal.account("somebody"))
+    with pytest.raises(Unavailable):
+        world.open(high)
+    world.drives[1].take_back()
+    with pytest.raises(Unavailable):
+        world.open(low)
+    world.monotonic += 31
+    assert list(world.open(low).logical_units) == [1]
+
+
+def test_the_gate_gives_several_drives_or_none(world: World) -> None:
+    world.gate.show(world.drives, {7: [1, 2]})
+    world.lend()
+    units = [GrantedUnit(DriveGroup(7, 0, place).lun, Permission.ALL) for place in (0, 1)]
+    world.drives[2].lend(Principal.account("somebody"))
+    with pytest.raises(Unavailable):
+        world.open(world.key(*units))
+    assert world.drives[1].lent_to is None
+    world.drives[2].take_back()
+    assert list(world.open(world.key(*units)).logical_units) == [1, 2]
+
+
 def test_the_deny_list_does_not_grow_for_ever(world: World) -> None:
     for number in range(100):
-        world.gate.end(number.to_bytes(8, "big"), NOW_MS)
+        world.gate.revoke(number.to_bytes(8, "big"), NOW_MS)
     world.wall += 3600
-    world.gate.end(GRANT, EXPIRY_MS + 3600_000)
-    assert list(world.gate._denied) == [GRANT]
+    world.gate.revoke(GRANT, EXPIRY_MS + 3600_000)
+    assert list(world.gate._over) == [GRANT]
 
 
 def test_nobody_enters_without_a_key(world: World) -> None:
     for account in (None, "backup", "ak1.", "ak1.AAAA"):
         with pytest.raises(Forbidden):
             world.gate.open(Who(HOST, bytes(6), TARGET, PORTAL, "", account))
-        assert world.gate.credentials(Who(HOST, bytes(6), TARGET, PORTAL), account or "") is None
+        asked = world.gate.credentials(Who(HOST, bytes(6), TARGET, PORTAL), account or "")
+        assert asked.unknown and asked.remark
 
 
 def test_ten_thousand_replayed_keys_none_of_which_is_let_in(world: World) -> None:
@@ -194,7 +296,7 @@ def test_ten_thousand_replayed_keys_none_of_which_is_let_in(world: World) -> Non
             attempt = {"portal": Portal("127.0.0.1", 0, randomness.randrange(2, 1 << 16))}
         else:
             ended = isid.to_bytes(8, "big")
-            world.gate.end(ended, EXPIRY_MS)
+            world.gate.revoke(ended, EXPIRY_MS)
             attempt = {}
         shown = world.key(grant=ended) if kind == 3 else key
         with pytest.raises(Forbidden):
@@ -241,6 +343,7 @@ def login(portal: str, key: Key, host: str = HOST, target: str = TARGET, *, mutu
 
 
 def test_a_real_initiator_logs_in_with_a_key(world: World) -> None:
+    world.lend(seconds=600)
     with served(world) as (_, portal), login(portal, world.key(), mutual=True) as session:
         results = [session.command(lun, bytes(6)) for lun in (1, 1)]  # the first takes the unit attention
         assert [result.status for result in results] == [2, 0]
@@ -257,6 +360,7 @@ def test_legacy_targets_are_as_they_were(world: World) -> None:
 
 
 def test_a_name_or_secret_that_is_not_right_is_refused(world: World) -> None:
+    world.lend(seconds=600)
     key = world.key()
     longer = name_of(
         Capability(0, EXPIRY_MS * 2, GRANT, initiator_hash(HOST), (GrantedUnit(1, Permission.ALL),)).encode()
@@ -274,10 +378,11 @@ def test_a_name_or_secret_that_is_not_right_is_refused(world: World) -> None:
 
 
 def test_revoked_while_it_is_used(world: World) -> None:
+    world.lend(seconds=600)
     with served(world) as (server, portal):
         session = login(portal, world.key())
         session.command(1, bytes(6))
-        world.gate.end(GRANT, EXPIRY_MS)
+        world.gate.revoke(GRANT, EXPIRY_MS)
         result = session.command(1, Store.encode(), b"x" * 512)
         assert (result.status, result.sense[2] & 0xF, result.sense[12], result.sense[13]) == (2, *DENIED)
         server.views_changed()

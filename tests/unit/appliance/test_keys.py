@@ -14,6 +14,7 @@ from appliance.access.keys import (
     BadKey,
     Capability,
     GrantedUnit,
+    Judged,
     WorkingKeys,
     initiator_hash,
     name_of,
@@ -66,10 +67,8 @@ def test_the_gate_comes_to_the_same_secrets() -> None:
     key = keys.mint(TARGET, capability())
     assert (len(key.secret), len(key.mutual_secret)) == (16, 16)
     assert key.secret != key.mutual_secret
-    assert keys.verify(TARGET, key.name) == (key, "")
-    other, _ = keys.verify(TARGET + "2", key.name)
-    assert other is not None
-    assert other.secret != key.secret
+    assert keys.verify(TARGET, key.name) == Judged(key, capability(), "")
+    assert keys.verify(TARGET + "2", key.name).key.secret != key.secret
     assert key.secret not in repr(key)
     assert keys.keys[0].hex() not in repr(keys)
 
@@ -80,10 +79,12 @@ def test_two_working_keys_are_valid_while_one_is_rotated() -> None:
     second = first.rotated()
     new = second.mint(TARGET, capability(key_version=1))
     assert second.current == 1
-    assert (second.verify(TARGET, old.name)[0], second.verify(TARGET, new.name)[0]) == (old, new)
+    assert (second.verify(TARGET, old.name).key, second.verify(TARGET, new.name).key) == (old, new)
     for later in (second.rotated(), second.without(0)):
-        assert later.verify(TARGET, old.name) == (None, "its working key is no longer valid")
-        assert later.verify(TARGET, new.name)[0] == new
+        judged = later.verify(TARGET, old.name)
+        assert judged.problem == "the working key that made it is no longer valid"
+        assert judged.key.secret != old.secret
+        assert later.verify(TARGET, new.name).key == new
     with pytest.raises(ValueError, match="rotated"):
         second.without(1)
 
@@ -95,13 +96,12 @@ def test_ten_thousand_mutated_keys_none_of_which_has_the_secret() -> None:
     randomness, raw = random.Random(SEED), raw_of(key.name)
     secrets = {key.secret, key.mutual_secret}
     for number in range(10_000):
-        name = _mutated(key.name, raw, randomness)
-        found, reason = keys.verify(TARGET, name)
-        assert (found is None) == bool(reason), (SEED, number)
-        assert found is None or (found.secret not in secrets and found.mutual_secret not in secrets), (SEED, number)
+        name = mutated(key.name, raw, randomness)
+        found = keys.verify(TARGET, name).key
+        assert not {found.secret, found.mutual_secret} & secrets, (SEED, number)
 
 
-def _mutated(name: str, raw: bytes, randomness: random.Random) -> str:
+def mutated(name: str, raw: bytes, randomness: random.Random) -> str:
     """Another name: a changed bit, byte, character or length, in the bytes or in their spelling."""
     changed = bytearray(raw)
     at = randomness.randrange(len(raw))
@@ -128,9 +128,7 @@ def _mutated(name: str, raw: bytes, randomness: random.Random) -> str:
 @settings(max_examples=300)
 @given(st.text(max_size=300))
 def test_any_text_is_judged(text: str) -> None:
-    found, reason = WorkingKeys.new().verify(TARGET, text)
-    assert found is None
-    assert reason
+    assert WorkingKeys.new().verify(TARGET, text).problem
 
 
 @settings(max_examples=300)

@@ -30,10 +30,16 @@ from vlib_images.library.database import events
 
 GATE = "iqn.2026-11.io.tapebay:gate"
 HOST, OTHER = "iqn.1993-08.org.debian:host", "iqn.1993-08.org.debian:other"
+ISID = (0xABCDEF, 7)
 SCRATCH = (Wanted(),)
 WRITE_BLOCK = bytes([0x0A, 0, 0, 2, 0, 0])  # WRITE(6), 512 bytes
 REWIND, READ_BLOCK = bytes([1, 0, 0, 0, 0, 0]), bytes([8, 0, 0, 2, 0, 0])
-READY = bytes(6)
+READY, RESERVE, PREVENT = bytes(6), bytes([0x16, 0, 0, 0, 0, 0]), bytes([0x1E, 0, 0, 0, 1, 0])
+INQUIRY, CONFLICT = bytes([0x12, 0, 0, 0, 36, 0]), 0x18
+
+
+def move_medium(source: int, destination: int) -> bytes:
+    return bytes([0xA5, 0, 0, 0, *source.to_bytes(2, "big"), *destination.to_bytes(2, "big"), 0, 0, 0, 0])
 
 
 # ---- the table and the rows ------------------------------------------------------------------------------------------
@@ -156,9 +162,11 @@ def over(daemon: Daemon, request: str) -> dict[str, Any]:
     return found
 
 
-def login(grant: dict[str, Any], host: str = HOST) -> InitiatorSession:
+def login(grant: dict[str, Any], host: str = HOST, isid: tuple[int, int] = ISID) -> InitiatorSession:
     proof = Credentials(grant["user"], grant["secret"], grant["mutual_user"], grant["mutual_secret"])
-    return InitiatorSession(grant["portals"][0], GATE, initiator_name=host, credentials=proof, timeout_seconds=20)
+    return InitiatorSession(
+        grant["portals"][0], GATE, initiator_name=host, credentials=proof, timeout_seconds=20, isid=isid
+    )
 
 
 def command(session: InitiatorSession, lun: int, cdb: bytes, data: bytes | None = None, length: int = 0) -> Result:
@@ -240,6 +248,100 @@ def test_a_device_that_only_grants_show(tmp_path: Path) -> None:
         disk.close()
 
 
+def test_a_granted_drive_is_closed_to_other_targets_which_go_on_with_theirs(daemon: Daemon) -> None:
+    target, portal = daemon.call("target.list")[0]["iqn"], daemon.wait_ready()["portals"][0]
+    with InitiatorSession(portal, target, initiator_name=OTHER, timeout_seconds=20) as other:
+        request = granted(daemon)
+        assert holds(request) == [("drive0", "A00001L6")]
+        for cdb in (READY, REWIND, WRITE_BLOCK, PREVENT, RESERVE):
+            assert command(other, 1, cdb, bytes(512) if cdb is WRITE_BLOCK else None).status == CONFLICT
+        assert command(other, 1, INQUIRY, None, 36).status == 0
+        with pytest.raises(OperatorError, match="granted to"):
+            daemon.call("unload", drive="drive:0")
+        moved = command(other, 0, move_medium(256, 4099))  # by a legacy media changer
+        assert (moved.status, moved.sense[2] & 0xF) == (2, 5)
+        daemon.call("load", cartridge="A00002L6", drive="drive:1")
+        assert command(other, 2, WRITE_BLOCK, b"l" * 512).status == 0
+        with login(request["grant"]) as session:
+            assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
+            assert command(other, 1, WRITE_BLOCK, b"l" * 512).status == CONFLICT
+        daemon.call("grant.release", request=request["request"])
+        over(daemon, request["request"])
+        assert command(other, 1, RESERVE).status == 0
+    waiting = daemon.call("request.create", initiator=HOST, volume=["A00002L6"])["request"]
+    why = eventually(lambda: daemon.call("request.show", request=waiting)["why"])
+    assert why.startswith("cartridge A00002L6 is in use in drive 1: it is being written")
+
+
+def test_a_drive_that_somebody_has_reserved_is_not_granted(daemon: Daemon) -> None:
+    target, portal = daemon.call("target.list")[0]["iqn"], daemon.wait_ready()["portals"][0]
+    with InitiatorSession(portal, target, initiator_name=OTHER, timeout_seconds=20) as other:
+        assert command(other, 1, RESERVE).status == 0
+        assert holds(granted(daemon)) == [("drive1", "A00001L6")]
+
+
+def test_the_gate_chooses_the_drive_at_the_first_login(daemon: Daemon) -> None:
+    made = daemon.call("request.create", initiator=HOST, by_gate=True)["request"]
+    request = eventually(lambda: (found := daemon.call("request.show", request=made))["grant"] and found)
+    assert (request["state"], request["units"]) == ("placing", [])
+    assert holds(granted(daemon)) == [("drive0", "A00002L6")]  # the broker's choice, meanwhile
+    with login(request["grant"]) as session:
+        assert luns(session) == [2]
+        eventually(lambda: command(session, 2, READY).status == 0)  # 02/04/01 until the volume is there
+        assert command(session, 2, WRITE_BLOCK, b"t" * 512).status == 0
+    assert holds(daemon.call("request.show", request=made)) == [("drive1", "A00001L6")]
+    with login(request["grant"]) as session:
+        assert luns(session) == [2]
+    third = daemon.call("request.create", initiator=HOST, by_gate=True, volume=["A00001L6"])["request"]
+    assert eventually(lambda: daemon.call("request.show", request=third)["why"]).endswith("granted to somebody else")
+    daemon.call("grant.release", request=made)
+    over(daemon, made)
+    request = eventually(lambda: (found := daemon.call("request.show", request=third))["grant"] and found)
+    with login(request["grant"]) as session:
+        eventually(lambda: command(session, 2, READY).status == 0)
+
+
+def test_while_the_broker_is_down_grants_go_on_and_nothing_is_missed(daemon: Daemon) -> None:
+    request = granted(daemon, lease_seconds=10)
+    assert daemon.call("broker.stop") == {"up": False, "live": 1, "waiting": 0}
+    until = time.monotonic() + 11
+    with login(request["grant"]) as session:
+        while time.monotonic() < until:
+            assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
+    for verb, given in (("request.create", {"initiator": HOST}), ("grant.renew", {"request": request["request"]})):
+        with pytest.raises(OperatorError, match="the broker is stopped"):
+            daemon.call(verb, **given)
+    with login(request["grant"]) as session:  # and comes back
+        assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
+    daemon.call("broker.start")
+    assert daemon.call("request.show", request=request["request"])["lease_seconds_left"] > 9
+    daemon.call("grant.release", request=request["request"])
+    over(daemon, request["request"])
+
+
+def test_keys_are_rotated_and_denied(daemon: Daemon) -> None:
+    old = granted(daemon, tag="nightly")
+    assert [row["version"] for row in daemon.call("key.rotate")["working_keys"]] == [0, 1]
+    new = granted(daemon)
+    with login(old["grant"]) as first, login(new["grant"], isid=(1, 2)) as second:
+        assert [command(each, lun, READY).status for each, lun in ((first, 1), (second, 2))] == [0, 0]
+    with pytest.raises(OperatorError, match="1 grants would end"):
+        daemon.call("key.rotate")
+    with pytest.raises(OperatorError, match="make another one first"):
+        daemon.call("key.deny", key_version=1)
+    assert daemon.call("key.deny", tag="nightly") == {"grants_ended": 1}
+    assert over(daemon, old["request"])["why"] == "its policy tag nightly is denied"
+    with pytest.raises(OperatorError, match="is denied"):
+        daemon.call("request.create", initiator=HOST, tag="nightly")
+    assert daemon.call("key.list")["denied_tags"] == ["nightly"]
+    assert daemon.call("key.allow", tag="nightly")["denied_tags"] == []
+    daemon.call("key.rotate")
+    assert daemon.call("key.deny", key_version=1) == {"grants_ended": 1}
+    assert over(daemon, new["request"])["state"] == "failed"
+    with pytest.raises(InitiatorError):
+        login(new["grant"], isid=(1, 2))
+
+
 def test_whoever_comes_later_waits_and_is_told_why(daemon: Daemon) -> None:
     first = granted(daemon, volume=["A00001L6"])
     second = daemon.call("request.create", initiator=HOST, volume=["A00001L6"])["request"]
@@ -316,6 +418,8 @@ def test_killed_with_a_grant_and_one_that_ends(tmp_path: Path) -> None:
         again = daemon.call("request.show", request=kept["request"])
         assert again["state"] == "granted"
         assert {**again["grant"], "portals": None} == {**kept["grant"], "portals": None}
+        with pytest.raises(InitiatorError):  # the key is bound to its first initiator port still
+            login(again["grant"], isid=(1, 1))
         with login(again["grant"]) as session:
             assert command(session, 1, READY).status == 0
         with pytest.raises(InitiatorError):

@@ -149,6 +149,18 @@ def test_a_reset_is_told_to_every_session(served: Served) -> None:
             assert sense_of(each.receive()) == (6, 0x29, 0x03)
 
 
+def test_nobody_disturbs_a_unit_that_is_lent_to_another(served: Served) -> None:
+    with Peer(served.address) as peer, second_session(served) as other:
+        ready(peer)
+        lent, free = (waiting_for_data(other, lun) for lun in (0, 1))
+        served.units[0].lend(Principal.key("0123456789abcdef"))
+        for function in (TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET):
+            assert manage(peer, function) is TaskResponse.AUTHORIZATION_FAILED
+        assert manage(peer, TaskFunction.TARGET_WARM_RESET) is TaskResponse.FUNCTION_COMPLETE
+        assert manage(other, 1, 0, referenced_task_tag=lent.initiator_task_tag) is TaskResponse.FUNCTION_COMPLETE
+        assert manage(other, 1, 1, referenced_task_tag=free.initiator_task_tag) is TaskResponse.TASK_DOES_NOT_EXIST
+
+
 def test_a_warm_reset_reaches_all_units_and_closes_nothing(served: Served) -> None:
     with Peer(served.address) as peer, second_session(served) as other:
         ready(peer)

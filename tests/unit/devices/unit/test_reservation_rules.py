@@ -8,6 +8,7 @@ interface reference, tables 2-2 and 2-3; SL500 interface reference, tables 3-6 a
 disks and drives, but for what SPC-4 changed.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from scsi_targets.devices.changer.media_changer import MediaChanger
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.devices.unit.dispatch import all_rows
+from scsi_targets.devices.unit.principal import Permission, Principal
 from scsi_targets.devices.unit.task import RESERVATION_CONFLICT
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sbc, smc, spc, ssc
@@ -181,6 +183,29 @@ def test_another_nexus_conflicts_as_the_tables_say(tmp_path, kind, type_, column
     reserve(unit, type_)
     found = [(c.__name__, fields, conflicts(unit, c, fields)) for c, fields, _ in TABLES[kind]]
     assert found == [(c.__name__, fields, columns[column] == "C") for c, fields, columns in TABLES[kind]]
+    units.close()
+
+
+@pytest.mark.parametrize("kind", [BlockDevice, TapeDrive], ids=lambda kind: kind.__name__)
+def test_a_unit_that_is_lent_conflicts_with_everybody_else(tmp_path, kind):
+    """As if another nexus had reserved it (RESERVE), and PERSISTENT RESERVE OUT takes nothing over."""
+    units = a_unit(kind, tmp_path)
+    unit = next(units)
+    lender = Principal.key("0123456789abcdef")
+    assert unit.lend(lender) and unit.lend(lender)
+    assert not unit.lend(Principal.key("another"))
+    uses = {row.command: row.permission for row in all_rows(unit.rows)}
+    harmless = {c for c, use in uses.items() if not use & ~Permission.READ_PARAMETERS}
+    for command, fields, columns in TABLES[kind]:
+        expected = columns[0] == "C" or command not in harmless
+        assert conflicts(unit, command, fields) == expected, command
+    own = replace(BETA, principal=lender)
+    unit.nexus_established(own)
+    unit.take_unit_attention(own)
+    assert send(unit, spc.TestUnitReady.encode(), nexus=own).status in (0, 2)
+    unit.take_back()
+    reserve(unit, 0)
+    assert not unit.lend(lender)
     units.close()
 
 
