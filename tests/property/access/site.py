@@ -1,0 +1,185 @@
+"""A library of two partitions, two drives and two disks, three principals, and their sessions, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from appliance.access.directory import Directory
+from appliance.settings import config_file
+from appliance.settings.settings import Settings, ZoneSettings
+from scsi_targets.devices.changer.media_changer import MediaChanger
+from scsi_targets.devices.changer.models import MODELS
+from scsi_targets.devices.changer.robot import Robot
+from scsi_targets.devices.disk.block_device import BlockDevice
+from scsi_targets.devices.tape.models import drive_model
+from scsi_targets.devices.tape.tape_drive import TapeDrive
+from scsi_targets.devices.unit.device import Device
+from scsi_targets.devices.unit.identity import Identity
+from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.unit.state_store import MemoryStore
+from scsi_targets.devices.unit.task import Nexus, Response, Task
+from scsi_targets.devices.unit.view import View
+from scsi_targets.iscsi.directory import Portal, Who
+from tests.support.database import new_database
+from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.medium import MEDIA
+from vlib_images.cartridge.memory_files import MemoryFiles
+from vlib_images.disk.memory import MemoryImage
+from vlib_images.library.elements import Layout
+from vlib_images.library.inventory import Inventory
+
+IQN = "iqn.2026-11.io.tapebay:library"
+PORTAL = Portal("127.0.0.1", 3260)
+ALICE, BOB, CAROL = NAMES = [f"iqn.1993-08.org.debian:{name}" for name in ("alice", "bob", "carol")]
+# Each principal, with the initiator name that it comes with. Carol has an account: her name alone is nothing.
+PRINCIPALS = {Principal.initiator(ALICE): ALICE, Principal.initiator(BOB): BOB, Principal.account("payroll"): CAROL}
+LUNS = {0: "left", 1: "right", 2: "drive0", 3: "drive1", 5: "a", 300: "b"}
+DEVICES = tuple(LUNS.values())
+DISKS, DRIVES, CHANGERS = ("a", "b"), ("drive0", "drive1"), ("left", "right")
+# Zones know devices by their names only, so that the names of disks serve for all.
+SETTINGS = config_file.parse(
+    Path("tapebay.toml"),
+    f"""
+[[portals]]
+listen = "127.0.0.1:3260"
+[[targets]]
+iqn = "{IQN}"
+luns = {{ {", ".join(f'{lun} = "{name}"' for lun, name in LUNS.items())} }}
+[[chap.accounts]]
+initiator = "{CAROL}"
+user = "payroll"
+secret = "twelve chars"
+""" + "".join(f'[[disks]]\nname = "{name}"\nsize = "1 MiB"\n' for name in DEVICES),
+)  # fmt: skip
+
+LIBRARY = Layout(range(1, 2), storage=range(4096, 4106), import_export=range(16, 18), drives=range(256, 258))
+LEFT, RIGHT = MODELS["IBM 3573-TL"], MODELS["HP MSL G3 Series"]
+PARTITIONS = [
+    LEFT.partition("left", "LIB_LEFT", transport=LIBRARY.transport, storage=range(4096, 4101),
+                   import_export=range(16, 17), drives=range(256, 257)),
+    RIGHT.partition("right", "LIB_RIGHT", transport=LIBRARY.transport, storage=range(4101, 4106),
+                    import_export=range(17, 18), drives=range(257, 258)),
+]  # fmt: skip
+BARCODES = {"LEF001L6": 4096, "LEF002L6": 4097, "RIG001L6": 4101, "RIG002L6": 4102}
+
+Zones = Sequence[tuple[set[str], bool, Sequence[str]]]  # initiator names, whether payroll is in it, devices
+
+
+def zoned(zones: Zones) -> Settings:
+    sections = [
+        ZoneSettings(name=f"z{number}", initiators=sorted(names), accounts=["payroll"] * payroll, devices=list(devices))
+        for number, (names, payroll, devices) in enumerate(zones)
+    ]
+    return SETTINGS.model_copy(update={"zones": sections})
+
+
+def who(principal: Principal) -> Who:
+    account = principal.name if principal == Principal.account(principal.name) else None
+    return Who(PRINCIPALS[principal], bytes(6), IQN, PORTAL, "192.0.2.1", account)
+
+
+def nexus_of(principal: Principal) -> Nexus:
+    return Nexus(PRINCIPALS[principal], bytes(6), IQN, principal=principal)
+
+
+class KeptImage(MemoryImage):
+    """One that outlives the unit that uses it."""
+
+    def close(self) -> None:
+        pass
+
+
+class Site:
+    """The library. Its stores, images and cartridges outlive power_cut()."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = MemoryStore()
+        self.images = {name: KeptImage(1 << 20, name=name) for name in DISKS}
+        self.inventory = Inventory(new_database(folder), LIBRARY)
+        self.cartridges = {barcode: MemoryFiles(barcode) for barcode in BARCODES}
+        for barcode, address in BARCODES.items():
+            Cartridge.create(self.cartridges[barcode], barcode=barcode, medium=MEDIA["LTO-6"]).close()
+            self.inventory.add(barcode, address)
+        self._make_units()
+        self.directory = Directory(SETTINGS, self.units)
+
+    def _make_units(self) -> None:
+        drives = [
+            TapeDrive(drive_model("IBM ULT3580-TD6"), f"10WT00000{number}", store=self.store, state_key=name)
+            for number, name in enumerate(DRIVES)
+        ]
+        self.robot = Robot(self.inventory, dict(zip(LIBRARY.drives, drives, strict=True)), self._open)
+        changers = [
+            MediaChanger(partition, self.robot, store=self.store, state_key=partition.name) for partition in PARTITIONS
+        ]
+        disks = [
+            BlockDevice(
+                Identity("TAPEBAY", "DISK", "1", f"SERIAL{name}"), self.images[name], store=self.store, state_key=name
+            )
+            for name in DISKS
+        ]
+        self.units: dict[str, Device] = dict(zip(DEVICES, [*changers, *drives, *disks], strict=True))
+
+    def _open(self, barcode: str) -> Cartridge:
+        return Cartridge.open(self.cartridges[barcode])
+
+    def show(self, zones: Zones) -> None:
+        """Zones instead of those that were."""
+        self.directory = Directory(zoned(zones), self.units)
+
+    def power_cut(self, zones: Zones) -> None:
+        """Everything that is not kept is gone; every session too."""
+        self._close_units()
+        self._make_units()
+        self.show(zones)
+
+    def _close_units(self) -> None:
+        loaded = [self.units[name].cartridge for name in DRIVES]  # type: ignore[attr-defined]
+        for unit in self.units.values():
+            unit.close()
+        for cartridge in loaded:
+            if cartridge is not None:
+                cartridge.close()
+
+    close = _close_units
+
+
+def send(view: View, nexus: Nexus, lun: int, cdb: bytes, data: bytes | None = None) -> Response:
+    """A command, to its end, whoever completes it."""
+    answers: SimpleQueue[Response] = SimpleQueue()
+    task = Task(nexus, lun, cdb.ljust(16, b"\0"), data_out=data, data_in_limit=1 << 16, complete=answers.put, view=view)
+    response = view.execute(task)
+    return response if response is not None else answers.get(timeout=30)
+
+
+def told(response: Response) -> tuple[int, bytes, bytes]:
+    """Status, sense data, Data-In."""
+    data = b"" if response.data_in is None else bytes(memoryview(response.data_in)[: response.data_length])
+    return response.status, bytes(response.sense), data
+
+
+def sense_of(answer: tuple[int, bytes, bytes]) -> tuple[int, int, int] | None:
+    """Key, ASC and ASCQ of fixed-format sense data."""
+    status, sense, _ = answer
+    return (sense[2] & 0x0F, sense[12], sense[13]) if status == 2 else None
+
+
+class NoConnection:
+    """Nothing waits for data: commands come one at a time."""
+
+    def abort(self, **_which: Any) -> bool:
+        return False
+
+    def plug(self, _cmd_sn: int) -> bool:
+        return False
+
+
+class Holder:
+    """A session, as far as task management knows it."""
+
+    def __init__(self, view: View) -> None:
+        self.view: View | None = view
+        self.connection: Any = NoConnection()
