@@ -10,14 +10,15 @@ module: *source residue* has been read but not asked for, *sink residue* is too 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from datamover.assembly import Assembly
 from datamover.copy_progress import CopyCancelled, CopyFailed, CopyProgress, InexactSegment, Side, Tally
 from datamover.copy_writer import Act, Chunk, CopyWriter
 from datamover.endpoints import Sink, Source, TransferFailed
-from datamover.engine import BufferPool, DataBuffer, crc32c, crc32c_combine
+from datamover.engine import BufferPool, crc32c_combine
 from datamover.pace import Pace
 
 # One write: large enough that its overhead is lost in the copying, small enough to stay in the processor's cache.
@@ -79,27 +80,6 @@ class Action:
     side: Side = Side.DESTINATION
 
 
-@dataclass(slots=True)
-class _Assembly:
-    """The buffer that is being filled: whole writes for `sink`, then sink residue.
-
-    shares: (segment, offset): the whole writes up to that offset belong to that segment."""
-
-    sink: Sink | None
-    buffer: DataBuffer
-    view: memoryview  # as much of the buffer as the sink's writes fill evenly
-    filled: int = 0
-    shares: list[tuple[int, int]] = field(default_factory=list)
-
-    @property
-    def room(self) -> int:
-        return len(self.view) - self.filled
-
-    @property
-    def residue(self) -> int:
-        return self.filled % self.sink.granularity if self.sink is not None else 0
-
-
 class CopyJob:
     """Runs once. `steps` in order; a step's number in failures and progress is its place in that list."""
 
@@ -122,7 +102,7 @@ class CopyJob:
         pool = BufferPool(BUFFERS * max(4096, 1 << (size - 1).bit_length()))
         buffers = [pool.acquire(size) for _ in range(BUFFERS)]
         self._writer = CopyWriter(self.progress, self._tallies, buffers, cancelled)
-        self._assembly: _Assembly | None = None
+        self._assembly: Assembly | None = None
         self._source_residue = memoryview(b"")
         self._sink_residue = memoryview(b"")
         self._number = 0
@@ -208,7 +188,7 @@ class CopyJob:
         self._sink_residue = self._sink_residue[limit:]
         taken = len(rest)
         while rest:
-            rest = rest[self._put(rest) :]
+            rest = rest[self._put(rest)[0] :]
         return taken
 
     def _take(self, segment: CopySegment, length: int) -> None:
@@ -218,26 +198,22 @@ class CopyJob:
             if self._cancelled():
                 raise CopyCancelled
             if segment.source_residue_first and self._source_residue:
-                count = self._put(self._source_residue[:length])
-                self._took(self._source_residue[:count])
+                tally = self._tallies[self._number]
+                count, tally.crc32c = self._put(self._source_residue[:length], tally.crc32c)
+                tally.taken_bytes += count
                 self._source_residue = self._source_residue[count:]
             else:
                 count = self._read(segment.source, length)
             length -= count
             self._pace.took(count, self._cancelled)
 
-    def _took(self, data: memoryview) -> None:
-        """What the segment at hand takes: its checksum is made here, and nowhere again."""
-        tally = self._tallies[self._number]
-        tally.crc32c = crc32c(data, tally.crc32c)
-        tally.taken_bytes += len(data)
-
-    def _put(self, data: memoryview) -> int:
+    def _put(self, data: memoryview, crc: int = 0) -> tuple[int, int]:
+        """As much as there is room for: how much, and its CRC32C continued from `crc`."""
         assembly = self._with_room()
-        count = min(len(data), assembly.room)
-        assembly.view[assembly.filled : assembly.filled + count] = data[:count]
-        assembly.filled += count
-        return count
+        count, at = min(len(data), assembly.room), assembly.filled
+        crc = assembly.add(data[:count], crc)
+        assembly.view[at : at + count] = data[:count]
+        return count, crc
 
     def _read(self, source: Source | None, length: int) -> int:
         """Reads straight into the assembly. When a whole read does not fit there, or is more than is wanted, it becomes
@@ -252,16 +228,18 @@ class CopyJob:
             source.read(residue)
             self._source_residue = residue
             return 0
-        done = 0
+        view, tally = assembly.view[assembly.filled : assembly.filled + whole], self._tallies[self._number]
         try:
-            source.read(assembly.view[assembly.filled : assembly.filled + whole])
-            done = whole
-        except TransferFailed as error:
-            done = error.bytes_done  # what came before the failure is good, and is written
+            verified = source.read(view)
+        except TransferFailed as error:  # what came before it is good, and is written
+            tally.crc32c = assembly.add(view[: error.bytes_done], tally.crc32c)
+            tally.taken_bytes += error.bytes_done
             raise
-        finally:
-            self._took(assembly.view[assembly.filled : assembly.filled + done])
-            assembly.filled += done
+        if verified is None:
+            tally.crc32c = assembly.add(view, tally.crc32c)
+        else:
+            tally.crc32c = assembly.add_verified(view, memoryview(verified), source.checked_length, tally.crc32c)
+        tally.taken_bytes += whole
         return whole
 
     # ---- residue ---------------------------------------------------------------------------------------------------
@@ -285,11 +263,9 @@ class CopyJob:
             self._share()
             raise InexactSegment(f"{left} bytes are left that do not make a whole write")
         if residue and segment.rests.sink is Rest.PAD:
-            padding = segment.sink.granularity - residue
-            assembly.view[assembly.filled : assembly.filled + padding] = bytes(padding)
-            assembly.filled += padding
+            self._put(memoryview(bytes(segment.sink.granularity - residue)))
         elif segment.rests.sink is Rest.DISCARD:
-            assembly.filled -= residue
+            assembly.cut()
             self._sink_residue = memoryview(b"")
         self._share()
 
@@ -306,7 +282,7 @@ class CopyJob:
         self._emit()
         self._assembly_is_over()
         buffer = self._writer.buffer()
-        self._assembly = _Assembly(sink, buffer, memoryview(buffer)[: _chunk_bytes(sink)])
+        self._assembly = Assembly(sink, buffer, memoryview(buffer)[: _chunk_bytes(sink)])
 
     def _assembly_is_over(self) -> None:
         """Its whole writes have been emitted, or were for nobody."""
@@ -317,7 +293,7 @@ class CopyJob:
             self._sink_residue = memoryview(bytes(assembly.view[: assembly.filled]) + bytes(self._sink_residue))
         self._writer.give_back(assembly.buffer)
 
-    def _with_room(self) -> _Assembly:
+    def _with_room(self) -> Assembly:
         assembly = self._assembly
         assert assembly is not None  # _segment() began one
         if not assembly.room:
@@ -333,8 +309,7 @@ class CopyJob:
         assembly = self._assembly
         if assembly is None or assembly.sink is None:
             return
-        residue = assembly.residue
-        length = assembly.filled - residue
+        length, checksums, carried = assembly.split()
         if not length:
             return
         shares = assembly.shares
@@ -342,9 +317,10 @@ class CopyJob:
             shares.append((self._number, length))
         buffer = self._writer.buffer()
         view = memoryview(buffer)[: len(assembly.view)]
+        residue = assembly.filled - length
         view[:residue] = assembly.view[length : assembly.filled]
-        self._assembly = _Assembly(assembly.sink, buffer, view, residue)
-        self._writer.write(Chunk(assembly.sink, assembly.buffer, length, shares))
+        self._assembly = Assembly(assembly.sink, buffer, view, residue, checksums=carried, open_crc=assembly.open_crc)
+        self._writer.write(Chunk(assembly.sink, assembly.buffer, length, checksums, shares))
 
 
 def _chunk_bytes(sink: Sink | None) -> int:

@@ -17,12 +17,14 @@ from datamover.engine import DataBuffer
 class Chunk:
     """Whole writes for a sink, from the start of a buffer.
 
-    shares: (segment, offset): the bytes up to that offset, from the one before it, are that segment's.
+    checksums: the CRC32C of each piece of the sink's checked_length. shares: (segment, offset): the bytes up to that
+    offset, from the one before it, are that segment's.
     """
 
     sink: Sink
     buffer: DataBuffer
     length: int
+    checksums: bytes
     shares: list[tuple[int, int]]
 
 
@@ -131,7 +133,7 @@ class CopyWriter:
 
     def _write(self, chunk: Chunk) -> None:
         try:
-            chunk.sink.write(memoryview(chunk.buffer)[: chunk.length])
+            chunk.sink.write(memoryview(chunk.buffer)[: chunk.length], chunk.checksums)
         except TransferFailed as error:
             segment = self._account(chunk, error.bytes_done)
             self.failure = CopyFailed(segment, Side.DESTINATION, error.__cause__ or error, self._tallies[segment])

@@ -29,18 +29,28 @@ class Source(Protocol):
     device: object
     read_ahead: bool
 
-    def read(self, into: memoryview, /) -> None:
-        """Fills the whole buffer. Raises TransferFailed."""
+    def read(self, into: memoryview, /) -> Buffer | None:
+        """Fills the whole buffer. Returns the CRC32C of each `checked_length` bytes of it, as native 32-bit numbers,
+        where the device has verified the bytes by them. Raises TransferFailed."""
+
+    @property
+    def checked_length(self) -> int:
+        """What such a checksum is of."""
 
 
 class Sink(Protocol):
-    """Takes bytes in order. Each write's length is a multiple of `granularity` bytes."""
+    """Takes bytes in order. Each write's length is a multiple of `granularity` bytes.
+
+    checked_length: with each so many bytes, of which the granularity is a multiple, the sink wants their CRC32C; 0: it
+    wants none."""
 
     granularity: int
     device: object
+    checked_length: int
 
-    def write(self, data: memoryview, /) -> None:
-        """Takes the whole buffer. Raises TransferFailed."""
+    def write(self, data: memoryview, checksums: Buffer, /) -> None:
+        """Takes the whole buffer; checksums: of its pieces of checked_length bytes, as native 32-bit numbers, made when
+        the bytes were read. Raises TransferFailed."""
 
 
 class Disk(Protocol):
@@ -54,18 +64,20 @@ class Tape(Protocol):
     """Blocks in order at a position that moves on. `fixed`: one transfer is several blocks, and what stops it is told
     in blocks; otherwise each block is a transfer, and told in bytes."""
 
-    def read_blocks(self, into: Buffer, block_length: int, fixed: bool, /) -> int:
-        """Reads blocks of exactly `block_length` bytes until the buffer is full and returns the bytes read. When it is
-        not full, what stopped it is raised, with `transferred` bytes read before."""
+    def read_blocks(self, into: Buffer, block_length: int, fixed: bool, /) -> Buffer | None:
+        """Reads blocks of exactly `block_length` bytes until the buffer is full, and returns their CRC32C if it has
+        verified them by it. When it is not full, what stopped it is raised, with `transferred` bytes read before."""
 
-    def write_blocks(self, data: Buffer, block_length: int, fixed: bool, /) -> None:
-        """Writes the buffer as blocks; raises what stopped it, with `transferred` bytes written before."""
+    def write_blocks(self, data: Buffer, block_length: int, fixed: bool, checksums: Buffer, /) -> None:
+        """Writes the buffer as blocks, whose CRC32C `checksums` are; raises what stopped it, with `transferred` bytes
+        written before."""
 
 
 class DiskExtent:
     """A range of a disk, from its start on: a source or a sink."""
 
     read_ahead = True
+    checked_length = 0
 
     def __init__(self, disk: Disk, offset: int, granularity: int = 1) -> None:
         """offset: in bytes, where the range begins."""
@@ -81,7 +93,7 @@ class DiskExtent:
             raise TransferFailed(f"reading the disk at byte {self._at}: {error}") from error
         self._at += len(into)
 
-    def write(self, data: memoryview, /) -> None:
+    def write(self, data: memoryview, _checksums: Buffer, /) -> None:
         try:
             self._disk.write(data, self._at)
         except Exception as error:
@@ -99,17 +111,17 @@ class TapeBlocks:
         self.granularity = transfer_length
         self._tape = tape
         self._fixed = block_length is not None
-        self._block_length = block_length or transfer_length
+        self.checked_length = block_length or transfer_length
 
-    def read(self, into: memoryview, /) -> None:
+    def read(self, into: memoryview, /) -> Buffer | None:
         try:
-            self._tape.read_blocks(into, self._block_length, self._fixed)
+            return self._tape.read_blocks(into, self.checked_length, self._fixed)
         except Exception as error:
             raise TransferFailed(f"reading the tape: {error}", getattr(error, "transferred", 0)) from error
 
-    def write(self, data: memoryview, /) -> None:
+    def write(self, data: memoryview, checksums: Buffer, /) -> None:
         try:
-            self._tape.write_blocks(data, self._block_length, self._fixed)
+            self._tape.write_blocks(data, self.checked_length, self._fixed, checksums)
         except Exception as error:
             raise TransferFailed(f"writing the tape: {error}", getattr(error, "transferred", 0)) from error
 
@@ -119,6 +131,7 @@ class InlineBytes:
 
     granularity = 1
     read_ahead = True
+    checked_length = 0
 
     def __init__(self, data: memoryview) -> None:
         self.device: object = self
@@ -137,6 +150,7 @@ class NullDevice:
     """Nobody: good for as long as nothing has to be moved."""
 
     read_ahead = True
+    checked_length = 0
 
     def __init__(self, granularity: int) -> None:
         self.granularity = granularity
@@ -145,5 +159,5 @@ class NullDevice:
     def read(self, into: memoryview, /) -> None:
         raise TransferFailed("there is no device to read") from NoDevice()
 
-    def write(self, data: memoryview, /) -> None:
+    def write(self, data: memoryview, _checksums: Buffer, /) -> None:
         raise TransferFailed("there is no device to write") from NoDevice()

@@ -25,6 +25,14 @@ def crc32c_with(implementation: str, data: Buffer, crc: int = 0, /) -> int:
 def crc32c_combine(crc_first: int, crc_second: int, length_second: int, /) -> int:
     """CRC32C of two adjoining pieces from their own CRCs; `length_second` is the second piece's length in bytes."""
 
+def crc32c_blocks(data: Buffer, crc: int, block_length: int, filled: int, open_crc: int, /) -> tuple[int, int, bytes]:
+    """In one pass: the CRC32C of `data` continued from `crc`, and those of the blocks of block_length bytes that it
+    fills, the first of which has `filled` bytes already, with the CRC32C open_crc. Returns the first, that of what is
+    left in the block begun last, and the blocks' as native 32-bit numbers."""
+
+def crc32c_join(crc: int, checksums: Buffer, block_length: int, /) -> int:
+    """CRC32C of adjoining blocks of one length from their own, native 32-bit numbers, continued from `crc`."""
+
 # ---- buffers ---------------------------------------------------------------------------------------------------------
 
 LIMIT_TRANSFER_BYTES: Final[int]
@@ -354,8 +362,13 @@ class Segment:
     def append(self, data: Buffer, /) -> bool:
         """Append one block of 1 to 2**24 - 1 bytes. False: the segment is full, nothing was taken."""
 
-    def append_many(self, data: Buffer, offset: int, block_length: int, count: int, /) -> int:
-        """Append `count` blocks of block_length from data[offset:]. Returns how many were taken; fewer: it is full."""
+    def append_many(
+        self, data: Buffer, offset: int, block_length: int, count: int, checksums: Buffer | None = None, /
+    ) -> int:
+        """Append `count` blocks of block_length from data[offset:]. Returns how many were taken; fewer: it is full.
+
+        checksums: their CRC32C as native 32-bit numbers, made when the bytes came; they are stored as they are, so that
+        what changed meanwhile is found when the block is read."""
 
     def append_encoded(
         self, stored: Buffer, logical_length: int, logical_crc: int, form: int, extension: Buffer, /
@@ -381,9 +394,13 @@ class Segment:
     def read(self, object: int, into: Buffer, /) -> int:
         """One object. A block's true length (as much of it as fits is in `into`), READ_FILEMARK, or READ_ENCODED."""
 
-    def read_many(self, object: int, into: Buffer, offset: int, block_length: int, count: int, /) -> tuple[int, int]:
+    def read_many(
+        self, object: int, into: Buffer, offset: int, block_length: int, count: int, checksums: Buffer | None = None, /
+    ) -> tuple[int, int]:
         """Blocks of exactly block_length into into[offset:]. How many, and what the first that was none is: its length,
-        READ_FILEMARK, READ_ENCODED, READ_END (the segment ends) or READ_DAMAGED; block_length when all were read."""
+        READ_FILEMARK, READ_ENCODED, READ_END (the segment ends) or READ_DAMAGED; block_length when all were read.
+
+        checksums: a writable buffer for the CRC32C of each, by which it was verified, as native 32-bit numbers."""
 
     def read_protected(self, object: int, into: Buffer, method: int, /) -> int:
         """As read(); behind the block stands as much of its protection information as fits. It is made from the CRC32C

@@ -29,6 +29,7 @@ from vlib_images.errors import (
 )
 
 RECORD_HEADER_BYTES: Final = 32
+CHECKSUM_BYTES: Final = 4
 
 UNSYNCED_SEGMENTS: Final = 4
 """Sealed segments that may wait for a sync. A bound for what recovery must scan and for dirty memory."""
@@ -46,6 +47,11 @@ FILEMARK_RESERVE_BYTES: Final = 64 << 10
 def record_bytes(stored_length: int, extension_bytes: int = 0) -> int:
     """What a block uses of the partition's capacity: its record, padded to 8 bytes."""
     return (RECORD_HEADER_BYTES + extension_bytes + stored_length + 7) & ~7
+
+
+def _from(checksums: memoryview | None, done: int) -> tuple[memoryview, ...]:
+    """Those of the blocks that are left, as an argument that may be missing."""
+    return () if checksums is None else (checksums[done * CHECKSUM_BYTES :],)
 
 
 def as_os_error(error: Exception) -> OSError:
@@ -141,13 +147,18 @@ class Partition:
             entry = self.segments.entries[-1]
             note_encrypted(entry, tail, self.end - 1 - entry.first_object)
 
-    def append_many(self, data: Buffer, block_length: int, count: int) -> None:
-        """Equal blocks. Raises as append() does; blocks_written tells how many were written before."""
+    def append_many(self, data: Buffer, block_length: int, count: int, checksums: Buffer | None = None) -> None:
+        """Equal blocks, with the CRC32C that they came with where they did (Segment.append_many()). Raises as append()
+        does; blocks_written tells how many were written before."""
+        given = None if checksums is None else memoryview(checksums)
         size = record_bytes(block_length)
         fits = self._how_many_fit(count, size)
         self._append_each(
-            fits, size, lambda tail, done: tail.append_many(data, done * block_length, block_length, fits - done)
-        )
+            fits, size,
+            lambda tail, done: tail.append_many(
+                data, done * block_length, block_length, fits - done, *_from(given, done)
+            ),
+        )  # fmt: skip
         if fits < count:
             raise EndOfPartition(f"partition {self.number} is full", fits)
 
@@ -486,16 +497,20 @@ class Partition:
         return (form, logical_length, logical_crc, extension) if kind == KIND_BLOCK else None
 
     def read_many(
-        self, position: int, into: Buffer, block_length: int, count: int, protection: int = 0
-    ) -> tuple[int, int]:
+        self, position: int, into: Buffer, block_length: int, count: int, protection: int = 0,
+        checksums: Buffer | None = None,
+    ) -> tuple[int, int]:  # fmt: skip
         """Equal blocks: how many, and what stopped it, as Segment.read_many() says, or read_many_protected() for a
-        protection method; READ_END is the end of data."""
+        protection method; READ_END is the end of data. checksums: for their CRC32C, without a protection method."""
+        verified = None if checksums is None else memoryview(checksums)
         done = 0
         result = block_length
         try:
             while done < count and position + done < self.end:
                 segment, relative = self.segments.at(position + done)
-                got, result = self._read_some(segment, relative, into, done, block_length, count - done, protection)
+                got, result = self._read_some(
+                    segment, relative, into, done, block_length, count - done, protection, verified
+                )
                 done += got
                 if result not in (block_length, READ_END):
                     break
@@ -511,9 +526,10 @@ class Partition:
 
     @staticmethod
     def _read_some(
-        segment: Segment, relative: int, into: Buffer, done: int, block_length: int, count: int, protection: int
-    ) -> tuple[int, int]:
+        segment: Segment, relative: int, into: Buffer, done: int, block_length: int, count: int, protection: int,
+        checksums: memoryview | None,
+    ) -> tuple[int, int]:  # fmt: skip
         if not protection:
-            return segment.read_many(relative, into, done * block_length, block_length, count)
+            return segment.read_many(relative, into, done * block_length, block_length, count, *_from(checksums, done))
         at = done * (block_length + PROTECTION_BYTES)
         return segment.read_many_protected(relative, into, at, block_length, count, protection)

@@ -3,7 +3,9 @@
 Object numbers count blocks and filemarks from 0 at the beginning of each partition.
 """
 
+import sys
 from enum import Enum, auto
+from itertools import repeat
 from typing import Final, NamedTuple
 
 from typing_extensions import Buffer
@@ -15,6 +17,7 @@ from datamover.engine import (
     READ_END,
     READ_FILEMARK,
     ProtectionMismatch,
+    crc32c,
     protection_check,
     protection_information,
 )
@@ -220,32 +223,36 @@ class Transport:
         """What is behind the position goes. Raises WriteProtected, WormViolation, NoSpace, StorageError."""
         raise NotImplementedError
 
-    def write_block(self, data: Buffer, protection: int = 0) -> None:
+    def write_block(self, data: Buffer, protection: int = 0, checksum: int | None = None) -> None:
         """Write one block of 1 to 2**24 - 1 bytes at the position. What was behind the position is gone.
 
         protection: a method of logical block protection; then the block's last 4 bytes are protection information,
-        which is checked and not kept.
+        which is checked and not kept. checksum: the block's CRC32C, where it came with one.
         Raises WriteProtected, WormViolation, EndOfPartition, NoSpace, StorageError; NotRawBlock with `external`;
         ProtectionFailed: block and protection information differ. ValueError: no such method, or no room for a block.
         """
         view, encoded = memoryview(data), self.encoder is not None or self.external
-        crc = self._check(view, protection) if protection and (encoded or not self.at_eod) else None
+        crc = self._check(view, protection) if protection and (encoded or not self.at_eod) else checksum
         self._prepare_write()
         length = stored_length = view.nbytes
         if encoded:
             length, stored_length = self._write_encoded(view, protection, crc)
         elif protection:
             length = stored_length = self._write_plain(view, protection)
+        elif checksum is not None:
+            self._partition.append_many(data, length, 1, checksum.to_bytes(4, sys.byteorder))
         else:
             self._partition.append(data, length)
         self._position += 1
         self.usage.wrote(1, length, stored_length)
 
-    def _write_plain(self, data: memoryview, protection: int) -> int:
+    def _write_plain(self, data: memoryview, protection: int, crc: int | None = None) -> int:
         """Returns the block's length."""
         length = data.nbytes - PROTECTION_BYTES if protection else data.nbytes
         if protection:
             self._partition.append_protected(data, length, 1, protection)
+        elif crc is not None:
+            self._partition.append_many(data, length, 1, crc.to_bytes(4, sys.byteorder))
         else:
             self._partition.append(data, length)
         return length
@@ -254,7 +261,7 @@ class Transport:
         """Returns the block's length and what is stored of it."""
         block = self._encode(data[:-PROTECTION_BYTES] if protection else data, crc)
         if block is None:
-            length = self._write_plain(data, protection)
+            length = self._write_plain(data, protection, crc)
             return length, length
         self._partition.append_stored(block)
         return block.logical_length, len(block.payload)
@@ -287,16 +294,20 @@ class Transport:
         except codec.UndecodableBlock as error:
             raise NotRawBlock(str(error)) from error
 
-    def write_blocks(self, data: Buffer, block_length: int, protection: int = 0) -> int:
+    def write_blocks(
+        self, data: Buffer, block_length: int, protection: int = 0, checksums: Buffer | None = None
+    ) -> int:
         """Write a buffer as blocks of block_length bytes, which with a method of logical block protection count the
-        protection information that each ends in; returns how many. Raises as write_block() does, and ValueError when
-        the buffer is no multiple; the error's blocks_written says how many blocks are written."""
+        protection information that each ends in; returns how many. checksums: the CRC32C that the blocks came with, as
+        native 32-bit numbers, where there is no protection: what changed since is found when they are read. Raises as
+        write_block() does, and ValueError when the buffer is no multiple; the error's blocks_written says how many
+        blocks are written."""
         view = memoryview(data)
         count, rest = divmod(view.nbytes, block_length)
         if rest:
             raise ValueError(f"the buffer is no multiple of {block_length} bytes")
         if self.encoder is not None or self.external:
-            return self._write_each(view, block_length, count, protection)
+            return self._write_each(view, block_length, count, protection, checksums)
         length = block_length - PROTECTION_BYTES if protection else block_length
         if protection and not self.at_eod:
             self._check(view[:block_length], protection)
@@ -306,17 +317,20 @@ class Transport:
             if protection:
                 self._partition.append_protected(data, length, count, protection)
             else:
-                self._partition.append_many(data, length, count)
+                self._partition.append_many(data, length, count, checksums)
         finally:
             written = self._partition.end - before
             self._position += written
             self.usage.wrote(written, written * length, written * length)
         return count
 
-    def _write_each(self, data: memoryview, block_length: int, count: int, protection: int) -> int:
-        for number in range(count):
+    def _write_each(
+        self, data: memoryview, block_length: int, count: int, protection: int, checksums: Buffer | None
+    ) -> int:
+        known = repeat(None, count) if checksums is None else memoryview(checksums).cast("B").cast("I")
+        for number, crc in zip(range(count), known, strict=True):
             try:
-                self.write_block(data[number * block_length : (number + 1) * block_length], protection)
+                self.write_block(data[number * block_length : (number + 1) * block_length], protection, crc)
             except WriteStopped as error:
                 error.blocks_written = number
                 raise
@@ -357,19 +371,22 @@ class Transport:
         self.usage.read_some(1, length, stored_length)
         return ReadResult(_BLOCK, length + PROTECTION_BYTES if protection else length)
 
-    def read_blocks(self, into: Buffer, block_length: int, count: int, protection: int = 0) -> ReadBlocksResult:
+    def read_blocks(
+        self, into: Buffer, block_length: int, count: int, protection: int = 0, checksums: Buffer | None = None
+    ) -> ReadBlocksResult:
         """Read up to `count` blocks of exactly block_length bytes, one behind the other in `into`.
 
-        protection: as in read_block(); block_length counts the protection information.
+        protection: as in read_block(); block_length counts the protection information. checksums: a writable buffer
+        for the blocks' CRC32C as native 32-bit numbers: those that they were verified by.
         Raises DamagedBlock with blocks_read (the position is behind the damaged one), EncryptionProblem with
         blocks_read (the position is before that block), StorageError.
         """
         if not self._reads_plain:
-            return self._read_each(memoryview(into), block_length, count, 0, protection)
+            return self._read_each(memoryview(into), block_length, count, 0, protection, checksums)
         extra = PROTECTION_BYTES if protection else 0
         length = block_length - extra
         try:
-            blocks, result = self._partition.read_many(self._position, into, length, count, protection)
+            blocks, result = self._partition.read_many(self._position, into, length, count, protection, checksums)
         except DamagedBlock as error:
             self._position += error.blocks_read + 1
             raise
@@ -378,7 +395,7 @@ class Transport:
         if blocks == count:
             return ReadBlocksResult(blocks)
         if result == READ_ENCODED:
-            return self._read_each(memoryview(into), block_length, count, blocks, protection)
+            return self._read_each(memoryview(into), block_length, count, blocks, protection, checksums)
         if result == READ_END:
             return ReadBlocksResult(blocks, ReadKind.END_OF_DATA)
         self._position += 1
@@ -387,16 +404,20 @@ class Transport:
         return ReadBlocksResult(blocks, ReadKind.BLOCK, result + extra)
 
     def _read_each(
-        self, into: memoryview, block_length: int, count: int, done: int, protection: int
+        self, into: memoryview, block_length: int, count: int, done: int, protection: int, checksums: Buffer | None
     ) -> ReadBlocksResult:
+        made = None if checksums is None else memoryview(checksums).cast("B").cast("I")
         while done < count:
+            block = into[done * block_length : (done + 1) * block_length]
             try:
-                result = self.read_block(into[done * block_length : (done + 1) * block_length], protection)
+                result = self.read_block(block, protection)
             except (DamagedBlock, EncryptionProblem) as error:
                 error.blocks_read = done
                 raise
             if result.kind is not ReadKind.BLOCK or result.length != block_length:
                 return ReadBlocksResult(done, result.kind, result.length)
+            if made is not None:
+                made[done] = crc32c(block)
             done += 1
         return ReadBlocksResult(done)
 

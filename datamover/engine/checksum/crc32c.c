@@ -25,15 +25,22 @@ static uint32_t multiply(uint32_t a, uint32_t b)
 	return product;
 }
 
+static uint32_t squares[64];					/* x^(2^i) */
+
+static void make_squares(void)
+{
+	squares[0] = 1u << 30;					/* x^1 */
+	for (int i = 1; i < 64; i++)
+		squares[i] = multiply(squares[i - 1], squares[i - 1]);
+}
+
 uint32_t crc32c_x_power(uint64_t n)
 {
-	uint32_t power = 1u << 31, square = 1u << 30;		/* x^0 and x^1 */
+	uint32_t power = 1u << 31;				/* x^0 */
 
-	for (; n; n >>= 1) {
+	for (int i = 0; n; i++, n >>= 1)
 		if (n & 1)
-			power = multiply(power, square);
-		square = multiply(square, square);
-	}
+			power = multiply(power, squares[i]);
 	return power;
 }
 
@@ -82,6 +89,7 @@ static crc32c_function *fastest = update_portable;
 
 static void choose_variants(void)
 {
+	make_squares();
 	for (const struct crc32c_variant *v = crc32c_variants_cpu; v->name; v++)
 		if (v->available())
 			variants[variant_count++] = *v;
@@ -165,7 +173,94 @@ static PyObject *py_crc32c_combine(PyObject *module, PyObject *args)
 	return PyLong_FromUnsignedLong(engine_crc32c_combine(first, second, length));
 }
 
+/* What blocks have been gathered from: `open` is the CRC of the `filled` bytes of the block that is begun. */
+struct gathering {
+	uint32_t crc, open, power;	/* power: x^(8 block_length), by which a whole block moves what is before it */
+	size_t block_length, filled;
+};
+
+/* Takes what of `data` belongs to the block that is begun; true: it is complete, and its CRC is `open`. */
+static bool gather(struct gathering *g, const unsigned char **data, size_t *length)
+{
+	size_t taken = g->block_length - g->filled < *length ? g->block_length - g->filled : *length;
+	uint32_t crc = engine_crc32c(0, *data, taken);
+
+	g->crc = taken == g->block_length ? multiply(g->power, g->crc) ^ crc : engine_crc32c_combine(g->crc, crc, taken);
+	g->open = g->filled ? engine_crc32c_combine(g->open, crc, taken) : crc;
+	g->filled = (g->filled + taken) % g->block_length;
+	*data += taken;
+	*length -= taken;
+	return !g->filled;
+}
+
+static void gather_all(struct gathering *g, const unsigned char *data, size_t length, char *checksums)
+{
+	while (length)
+		if (gather(g, &data, &length)) {
+			memcpy(checksums, &g->open, sizeof(g->open));
+			checksums += sizeof(g->open);
+			g->open = 0;
+		}
+}
+
+static PyObject *py_crc32c_blocks(PyObject *module, PyObject *args)
+{
+	struct gathering g = { 0 };
+	Py_ssize_t block_length, filled;
+	PyObject *checksums = NULL;
+	Py_buffer view;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "y*InnI:crc32c_blocks", &view, &g.crc, &block_length, &filled, &g.open))
+		return NULL;
+	if (filled < 0 || filled >= block_length) {
+		PyErr_SetString(PyExc_ValueError, "a block has at least one byte, and is begun before its end");
+	} else {
+		g.block_length = (size_t)block_length;
+		g.filled = (size_t)filled;
+		g.power = crc32c_x_power((uint64_t)block_length * 8);
+		checksums = PyBytes_FromStringAndSize(NULL, (filled + view.len) / block_length * (Py_ssize_t)sizeof(g.open));
+	}
+	if (checksums) {
+		char *to = PyBytes_AsString(checksums);
+
+		if (view.len < LIMIT_GIL_BYTES) {
+			gather_all(&g, view.buf, (size_t)view.len, to);
+		} else {
+			Py_BEGIN_ALLOW_THREADS
+			gather_all(&g, view.buf, (size_t)view.len, to);
+			Py_END_ALLOW_THREADS
+		}
+	}
+	PyBuffer_Release(&view);
+	return checksums ? Py_BuildValue("(IIN)", g.crc, g.open, checksums) : NULL;
+}
+
+/* The CRC of equal blocks from their own CRCs, continued from `crc`. */
+static PyObject *py_crc32c_join(PyObject *module, PyObject *args)
+{
+	unsigned int crc;
+	Py_ssize_t block_length;
+	Py_buffer view;
+	uint32_t power;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "Iy*n:crc32c_join", &crc, &view, &block_length))
+		return NULL;
+	power = crc32c_x_power((uint64_t)block_length * 8);
+	for (Py_ssize_t at = 0; at + (Py_ssize_t)sizeof(uint32_t) <= view.len; at += (Py_ssize_t)sizeof(uint32_t)) {
+		uint32_t next;
+
+		memcpy(&next, (const char *)view.buf + at, sizeof(next));
+		crc = multiply(power, crc) ^ next;
+	}
+	PyBuffer_Release(&view);
+	return PyLong_FromUnsignedLong(crc);
+}
+
 static PyMethodDef methods[] = {
+	{ "crc32c_blocks", py_crc32c_blocks, METH_VARARGS, "One pass: the CRC32C of data and of the blocks that it fills." },
+	{ "crc32c_join", py_crc32c_join, METH_VARARGS, "CRC32C of equal blocks from their own CRCs." },
 	{ "crc32c", py_crc32c, METH_VARARGS, "crc32c(data, crc=0, /): CRC32C of a buffer, continued from crc." },
 	{ "crc32c_with", py_crc32c_with, METH_VARARGS, "crc32c_with(implementation, data, crc=0, /): by one variant." },
 	{ "crc32c_combine", py_crc32c_combine, METH_VARARGS,

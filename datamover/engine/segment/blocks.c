@@ -7,6 +7,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define CHECKSUM_BYTES ((Py_ssize_t)sizeof(uint32_t))
 
 /* ---- appending ------------------------------------------------------------------------------------------------ */
 
@@ -26,6 +29,18 @@ int segment_append_plain(struct segment *segment, const void *data, size_t lengt
 static int append_plain(struct segment *segment, const void *data, size_t length)
 {
 	return segment_append_plain(segment, data, length, engine_crc32c(0, data, length));
+}
+
+/* With the CRC32C that came with block `number`, if any did: the bytes are not looked at again. */
+static int append_checked(struct segment *segment, const void *data, size_t length, const char *checksums,
+			  Py_ssize_t number)
+{
+	uint32_t crc;
+
+	if (!checksums)
+		return append_plain(segment, data, length);
+	memcpy(&crc, checksums + number * CHECKSUM_BYTES, sizeof(crc));
+	return segment_append_plain(segment, data, length, crc);
 }
 
 bool segment_check_block_length(Py_ssize_t length)
@@ -61,24 +76,28 @@ PyObject *segment_py_append_many(PyObject *self, PyObject *args)
 {
 	struct segment *segment = (struct segment *)self;
 	Py_ssize_t offset, block_length, count, done = 0;
-	Py_buffer view;
+	Py_buffer view, checksums = { 0 };
 	int rc = 0;
 
-	if (!PyArg_ParseTuple(args, "y*nnn:append_many", &view, &offset, &block_length, &count))
+	if (!PyArg_ParseTuple(args, "y*nnn|y*:append_many", &view, &offset, &block_length, &count, &checksums))
 		return NULL;
 	if (!segment_check_block_length(block_length) || offset < 0 || count < 0 || offset > view.len ||
-	    count > (view.len - offset) / block_length) {
+	    count > (view.len - offset) / block_length || (checksums.buf && count > checksums.len / CHECKSUM_BYTES)) {
 		if (!PyErr_Occurred())
 			PyErr_SetString(PyExc_ValueError, "the buffer does not hold that many blocks");
 	} else if (segment_enter_writable(segment)) {
 		WITHOUT_GIL(segment, {
 			const char *from = (const char *)view.buf + offset;
 
-			while (done < count && !(rc = append_plain(segment, from + done * block_length, (size_t)block_length)))
-				done++;
+			for (; done < count; done++, from += block_length) {
+				rc = append_checked(segment, from, (size_t)block_length, checksums.buf, done);
+				if (rc)
+					break;
+			}
 		});
 	}
 	PyBuffer_Release(&view);
+	PyBuffer_Release(&checksums);
 	if (PyErr_Occurred())
 		return NULL;
 	/* An error behind the first block comes again with the next call, when the caller has counted what was taken. */
@@ -163,7 +182,7 @@ PyObject *segment_py_read(PyObject *self, PyObject *const *args, Py_ssize_t coun
 }
 
 int segment_read_many(struct segment *segment, uint32_t object, char *into, size_t block_length, uint32_t count,
-		      int method, uint32_t *done, int64_t *result)
+		      int method, uint32_t *checksums, uint32_t *done, int64_t *result)
 {
 	size_t slot = block_length + (method ? PROTECTION_BYTES : 0);
 
@@ -185,6 +204,8 @@ int segment_read_many(struct segment *segment, uint32_t object, char *into, size
 			return rc;
 		if (*result != (int64_t)block_length)
 			return 0;
+		if (checksums)
+			memcpy(checksums + *done, &segment->read_crc, sizeof(segment->read_crc));
 	}
 	return 0;
 }
@@ -194,21 +215,23 @@ PyObject *segment_py_read_many(PyObject *self, PyObject *args)
 	struct segment *segment = (struct segment *)self;
 	unsigned int object, count, done = 0;
 	Py_ssize_t offset, block_length;
+	Py_buffer into, checksums = { 0 };
 	int64_t result = 0;
-	Py_buffer into;
 	int rc = 0;
 
-	if (!PyArg_ParseTuple(args, "Iw*nnI:read_many", &object, &into, &offset, &block_length, &count))
+	if (!PyArg_ParseTuple(args, "Iw*nnI|w*:read_many", &object, &into, &offset, &block_length, &count, &checksums))
 		return NULL;
 	if (!segment_check_block_length(block_length) || offset < 0 || offset > into.len ||
-	    (Py_ssize_t)count > (into.len - offset) / block_length) {
+	    (Py_ssize_t)count > (into.len - offset) / block_length ||
+	    (checksums.buf && (Py_ssize_t)count > checksums.len / CHECKSUM_BYTES)) {
 		if (!PyErr_Occurred())
 			PyErr_SetString(PyExc_ValueError, "the buffer does not hold that many blocks");
 	} else if (segment_enter(segment)) {
 		WITHOUT_GIL(segment, rc = segment_read_many(segment, object, (char *)into.buf + offset,
-							    (size_t)block_length, count, 0, &done, &result));
+							    (size_t)block_length, count, 0, checksums.buf, &done, &result));
 	}
 	PyBuffer_Release(&into);
+	PyBuffer_Release(&checksums);
 	if (PyErr_Occurred())
 		return NULL;
 	return rc ? segment_fail(segment, rc, object + done) : Py_BuildValue("(IL)", done, (long long)result);

@@ -27,9 +27,9 @@ bool segment_check_block_length(Py_ssize_t length);
 int segment_append_plain(struct segment *segment, const void *data, size_t length, uint32_t crc);
 
 /* Reads blocks of exactly block_length; *result says what the first object that was none is. With a method of logical
- * block protection (0: none) its information follows each block. */
+ * block protection (0: none) its information follows each block. checksums: NULL, or where the blocks' CRC32C go. */
 int segment_read_many(struct segment *segment, uint32_t object, char *into, size_t block_length, uint32_t count,
-		      int method, uint32_t *done, int64_t *result);
+		      int method, uint32_t *checksums, uint32_t *done, int64_t *result);
 /* One object as segment_read() gives it, and behind a block as much of its protection information as `room` holds. */
 int segment_read_protected(struct segment *segment, uint32_t object, char *into, size_t room,
 			   enum protection_method method, int64_t *result);

@@ -108,7 +108,7 @@ PyObject *segment_py_read_many_protected(PyObject *self, PyObject *args)
 		PyErr_SetString(PyExc_ValueError, "the buffer does not hold that many blocks");
 	} else if (segment_enter(segment)) {
 		WITHOUT_GIL(segment, rc = segment_read_many(segment, object, (char *)into.buf + offset,
-							    (size_t)block_length, count, method, &done, &result));
+							    (size_t)block_length, count, method, NULL, &done, &result));
 	}
 	PyBuffer_Release(&into);
 	if (PyErr_Occurred())

@@ -184,6 +184,7 @@ static int copy_payload(struct segment *segment, const struct found *found, void
 		if (rc)
 			return rc;
 	}
+	segment->read_crc = crc;
 	return crc == found->record.stored_crc ? 0 : SEGMENT_DAMAGED;
 }
 
@@ -214,6 +215,7 @@ static int read_direct(struct segment *segment, uint32_t object, uint64_t offset
 			    room - first, &crc);
 	if (!rc && crc != found.record.stored_crc)
 		rc = SEGMENT_DAMAGED;
+	segment->read_crc = crc;
 	*result = found.record.kind == RECORD_FILEMARK ? READ_FILEMARK : (int64_t)found.record.stored_length;
 	return rc;
 }

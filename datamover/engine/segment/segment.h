@@ -50,6 +50,7 @@ struct segment {
 	unsigned char *window; /* read-ahead: file bytes from window_start */
 	uint64_t window_start;
 	uint32_t window_length, read_ahead;
+	uint32_t read_crc;     /* of the block that was read last, and verified by it */
 	uint32_t damaged;      /* objects lost to damage that the scan found */
 	uint64_t cut_bytes;    /* bytes of torn tail that the scan cut off */
 	bool complete;         /* the scan found the SEAL record */

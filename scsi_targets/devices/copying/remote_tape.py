@@ -29,21 +29,21 @@ class RemoteTapeAccess(RemoteAccess, TapeAccess):
     def _tape(self) -> Tape:
         return Tape(self.session(), self._address.lun, timeout_seconds=COMMAND_SECONDS)
 
-    def read_blocks(self, into: Buffer, block_length: int, fixed: bool, /) -> int:
+    def read_blocks(self, into: Buffer, block_length: int, fixed: bool, /) -> None:
         def read(block: memoryview) -> None:
             cdb = ssc.Read6.encode(transfer_length=block_length)
             if len(self._tape.once(cdb, data_in=block)) != block_length:
                 raise OSError(f"{self._address}: a block came short, and the drive did not say so")
 
-        return self._each(memoryview(into).cast("B"), block_length, read)
+        self._each(memoryview(into).cast("B"), block_length, read)
 
-    def write_blocks(self, data: Buffer, block_length: int, fixed: bool, /) -> None:
+    def write_blocks(self, data: Buffer, block_length: int, fixed: bool, checksums: Buffer, /) -> None:
         def write(block: memoryview) -> None:
             self._tape.once(ssc.Write6.encode(transfer_length=block_length), block)
 
         self._each(memoryview(data).cast("B"), block_length, write)
 
-    def _each(self, view: memoryview, block_length: int, transfer: Callable[[memoryview], None]) -> int:
+    def _each(self, view: memoryview, block_length: int, transfer: Callable[[memoryview], None]) -> None:
         with self.reaching():
             for at in range(0, len(view), block_length):
                 try:
@@ -51,7 +51,6 @@ class RemoteTapeAccess(RemoteAccess, TapeAccess):
                 except CommandFailed as failed:
                     failed.transferred = at + block_length * _is_early_warning(failed)
                     raise
-        return len(view)
 
     def write_filemarks(self, count: int, *, immediate: bool) -> None:
         self._do(ssc.WriteFilemarks6.encode(immediate=immediate, filemark_count=count))

@@ -8,6 +8,7 @@ from scsi_targets.devices.copying.access import TapeAccess
 from scsi_targets.devices.copying.local import LocalAccess
 from scsi_targets.t10 import ssc
 from scsi_targets.t10.sense import CheckCondition, SenseCode
+from vlib_images.cartridge.partition import CHECKSUM_BYTES
 from vlib_images.errors import DamagedBlock, EncryptionProblem
 
 if TYPE_CHECKING:
@@ -28,27 +29,28 @@ class TapeDriveAccess(LocalAccess, TapeAccess):
         super().__init__(drive, task)
         self._drive = drive
 
-    def read_blocks(self, into: Buffer, block_length: int, fixed: bool, /) -> int:
+    def read_blocks(self, into: Buffer, block_length: int, fixed: bool, /) -> Buffer:
         drive, count = self._drive, memoryview(into).nbytes // block_length
+        checksums = bytearray(CHECKSUM_BYTES * count)
         with self.command(self.reading), drive.lock:
             drive.prepare_transfer(self._task.nexus, writing=False)
             try:
-                result = drive.loaded.read_blocks(into, block_length, count)
+                result = drive.loaded.read_blocks(into, block_length, count, checksums=checksums)
             except (DamagedBlock, EncryptionProblem) as error:
                 left = count - error.blocks_read if fixed else block_length
                 raise _after(error.blocks_read * block_length, drive.read_failure(error, left)) from error
             if result.blocks < count:
                 left = count - result.blocks if fixed else block_length - result.length
                 raise _after(result.blocks * block_length, drive.read_stopped(result.stopped_by, left))
-        return count * block_length
+        return checksums
 
-    def write_blocks(self, data: Buffer, block_length: int, fixed: bool, /) -> None:
+    def write_blocks(self, data: Buffer, block_length: int, fixed: bool, checksums: Buffer, /) -> None:
         drive, length = self._drive, memoryview(data).nbytes
         with self.command(self.writing):
             with drive.lock:
                 drive.prepare_transfer(self._task.nexus, writing=True)
             try:
-                warning = drive.write_blocks(data, block_length, length // block_length)
+                warning = drive.write_blocks(data, block_length, length // block_length, checksums=checksums)
             except CheckCondition as failure:
                 raise _write_failure(failure, length, block_length, fixed) from failure
         if warning is not None:  # everything was written, and the initiator must be told: the copy ends here

@@ -64,10 +64,11 @@ class TapeTransfers(TapeLoader):
     # ---- without CDBs --------------------------------------------------------------------------------------------
 
     def write_blocks(
-        self, data: Buffer, block_length: int, count: int, *, fixed: bool = True, protection: int = 0
-    ) -> SenseCode | None:
+        self, data: Buffer, block_length: int, count: int, *, fixed: bool = True, protection: int = 0,
+        checksums: Buffer | None = None,
+    ) -> SenseCode | None:  # fmt: skip
         """Writes `count` blocks of `block_length` bytes at the position; with a method of logical block protection each
-        ends in protection information, which is checked and not kept.
+        ends in protection information, which is checked and not kept. checksums: their CRC32C, where they came with it.
 
         Returns EARLY_WARNING or PROGRAMMABLE_EARLY_WARNING when the blocks were written and the initiator must be told,
         otherwise None. Raises CheckCondition; its INFORMATION is what was not written: blocks, or without `fixed` the
@@ -79,10 +80,10 @@ class TapeTransfers(TapeLoader):
             if self.buffered_from is None:
                 self.buffered_from = medium.position
             try:
-                if count == 1:
+                if count == 1 and checksums is None:
                     medium.write_block(data, protection)
                 else:
-                    medium.write_blocks(data, block_length, protection)
+                    medium.write_blocks(data, block_length, protection, checksums)
             except errors.CartridgeError as error:
                 written = getattr(error, "blocks_written", 0)
                 if not written:

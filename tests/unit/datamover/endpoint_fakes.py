@@ -2,6 +2,8 @@
 
 import threading
 
+from datamover.engine import crc32c_blocks
+
 
 class MemoryDisk:
     """A disk whose reads and writes fail at an offset."""
@@ -46,7 +48,7 @@ class MemoryTape:
         self.gate: threading.Event | None = None
         self.writing = threading.Event()
 
-    def read_blocks(self, into, block_length: int, fixed: bool = False) -> int:
+    def read_blocks(self, into, block_length: int, fixed: bool = False) -> bytes:
         view = memoryview(into)
         assert len(view) % block_length == 0
         for done in range(0, len(view), block_length):
@@ -57,10 +59,11 @@ class MemoryTape:
             if len(block) != block_length:
                 raise Stopped(f"a block of {len(block)} bytes", done)
             view[done : done + block_length] = block
-        return len(view)
+        return crc32c_blocks(view, 0, block_length, 0, 0)[2]
 
-    def write_blocks(self, data, block_length: int, fixed: bool = False) -> None:
+    def write_blocks(self, data, block_length: int, fixed: bool, checksums) -> None:
         view = memoryview(data)
+        assert checksums == crc32c_blocks(view, 0, block_length, 0, 0)[2]
         assert len(view) % block_length == 0
         self.writing.set()
         if self.gate is not None:

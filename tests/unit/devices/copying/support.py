@@ -153,10 +153,10 @@ class Running:
         self.answers, self.done = [], threading.Event()
         write_blocks = site.tape.write_blocks
 
-        def stand(*args):
+        def stand(*args, **more):
             self.standing.set()
             assert self.go.wait(30)
-            return write_blocks(*args)
+            return write_blocks(*args, **more)
 
         monkeypatch.setattr(site.tape, "write_blocks", stand)
         data = copy.parameter_list(site.descriptors, segments or [block_to_stream(4096, BLOCKS)], list_identifier=5)

@@ -323,7 +323,7 @@ def test_commands_that_need_no_medium_are_answered_at_once(site, where, monkeypa
     assert b"".join(site.written()) == site.disk_data
 
 
-@pytest.mark.parametrize("method", ["write_block", "write_blocks", "read_blocks", "write_filemarks"])
+@pytest.mark.parametrize("method", ["write_blocks", "read_blocks", "write_filemarks"])
 def test_a_transfer_and_a_command_of_another_do_not_touch_the_cartridge_together(site, method, monkeypatch):
     """LOG SENSE and READ POSITION look at what a transfer changes: the unit's lock is held, as for a WRITE(6)."""
     site.fill([content(512)] * 8)
