@@ -37,6 +37,7 @@ FILES = {
     "token": ("token",),
     "broker": ("broker",),
     "key": ("key",),
+    "audit": ("audit",),
 }
 _FILE_OF = {name: file for file, names in FILES.items() for name in names}
 

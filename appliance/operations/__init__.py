@@ -11,6 +11,7 @@ from appliance.operations.verb import DECLARED, Verb
 # The nouns, and the files of this folder that declare their verbs.
 NOUNS: Mapping[str, tuple[str, ...]] = {
     "account": ("account",),
+    "audit": ("audit",),
     "broker": ("broker",),
     "cartridge": ("cartridge", "cartridge_copies"),
     "changer": ("changer",),

@@ -69,6 +69,13 @@ class Secret(NamedTuple):
     beside: str = ""
 
 
+class Window(NamedTuple):
+    """A page of a list, in the order of its key: up to `limit` rows whose key is more than `after`."""
+
+    after: tuple[Any, ...] | None
+    limit: int
+
+
 def no_progress(_done: int, _total: int) -> None:
     """For who does not watch."""
 
@@ -77,13 +84,15 @@ def no_progress(_done: int, _total: int) -> None:
 class OnSettings:
     """What a verb works on that needs no more than the settings. config: the tapebay.toml.
 
-    progress(done, total) may raise Cancelled: whoever asked is gone. caller: who asks.
+    progress(done, total) may raise Cancelled: whoever asked is gone. caller: who asks. window: the rows of a list
+    that are wanted; None: all. A verb may leave it to whoever asked to cut them out.
     """
 
     settings: Settings
     config: Path
     progress: Progress = field(default=no_progress, kw_only=True)
     caller: Caller = field(default=OWNER, kw_only=True)
+    window: Window | None = field(default=None, kw_only=True)
 
     @property
     def log(self) -> Any:
@@ -138,7 +147,8 @@ class Cancelled(Exception):
 class Verb:
     """One row of the registry. needs: OnSettings, OnFiles or OnLibrary. makes: the parameter that is the barcode of a
     cartridge which it makes without the library's files, or "". confinable: it keeps to what is in its caller's reach,
-    so that callers for a part of the library may ask for it too."""
+    so that callers for a part of the library may ask for it too. key: of a list, what no two of its rows share; it
+    can be had page by page in that order."""
 
     name: str
     scope: Scope
@@ -149,6 +159,7 @@ class Verb:
     reports_progress: bool = False
     makes: str = ""
     confinable: bool = False
+    key: tuple[str, ...] = ()
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
@@ -178,6 +189,7 @@ class Traits(TypedDict, total=False):
     reports_progress: bool
     makes: str
     confinable: bool
+    key: tuple[str, ...]
 
 
 def verb(name: str, scope: Scope, **traits: Unpack[Traits]) -> Callable[[Function], Function]:

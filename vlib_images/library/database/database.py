@@ -8,7 +8,7 @@ happen; as long as the storage does not let it, every change is refused. Reading
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -43,6 +43,7 @@ class Database:
         self._failure: BaseException | None = None
         self._connecting = threading.Lock()
         self._events_since_prune = 0
+        self._watchers: list[Callable[[int], None]] = []
         self._engine, self._writer = self._connect()
 
     # ---- life ------------------------------------------------------------------------------------------------------
@@ -67,6 +68,7 @@ class Database:
             with _translated(unfinished), engine.connect() as connection, connection.begin():
                 sqlite.mark(connection)
                 schema.metadata.create_all(connection)
+                events.begin(connection)
                 connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
                 connection.execute(_version.insert(), {"version_num": schema.REVISION})
                 yield connection
@@ -124,6 +126,11 @@ class Database:
                     name = f"{row.namespace}/{row.key} in {documents.name}"
                     raise StateDamaged(self.path, f"damaged: {name} fails its checksum")
 
+    def watch(self, told: Callable[[int], None]) -> None:
+        """Call told(number) after each change with events: the number of its last one. It must neither raise nor
+        wait, and may be called by any thread."""
+        self._watchers.append(told)
+
     # ---- reading and changing ----------------------------------------------------------------------------------------
 
     @contextmanager
@@ -146,8 +153,10 @@ class Database:
                 self._open_anew()
             with _translated(self.path, running=True), self._transaction():
                 yield self._writer
-                events.record(self._writer, happened)
+                number = events.record(self._writer, happened)
                 self._prune(len(happened))
+            for told in self._watchers if number else ():
+                told(number)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

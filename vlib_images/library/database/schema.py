@@ -13,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     String,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 
 from datamover.engine import crc32c
 
-REVISION: Final = "0005"  # the newest migration, which these tables are the outcome of
+REVISION: Final = "0006"  # the newest migration, which these tables are the outcome of
 
 metadata = MetaData(
     naming_convention={
@@ -122,6 +123,29 @@ events = Table(
     Column("action", String(64), nullable=False),
     Column("subject", String(255), nullable=False),
     Column("details", Text, nullable=False),  # JSON object
+    Column("hash", String(64), nullable=False, server_default=""),  # over the row and the hash before it (audit_chain)
+)
+
+# Where the chain of hashes begins and ends.
+audit_marks = Table(
+    "audit_marks",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Requests that were made with an idempotency key, so that the same one is not done twice.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("caller", String(255), primary_key=True),
+    Column("key", String(64), primary_key=True),  # SHA-256, in hexadecimal
+    Column("request", String(64), nullable=False),  # SHA-256 of the verb and its parameters
+    Column("at_ms", BigInteger, nullable=False),  # since 1970-01-01 00:00 UTC
+    Column("answer", LargeBinary),  # encrypted, since some hold secrets; null: it is at work, or was when all ended
+    sqlite_with_rowid=False,
 )
 
 DOCUMENTS: Final = (reservations, saved_mode_pages, state)
