@@ -12,8 +12,7 @@ from appliance.demo.copy import BLOCK_BYTES
 from appliance.failures import Failure, OperatorError
 from appliance.operations.setup import DEMO_DISK
 from appliance.settings.settings import Settings
-from vlib_images.cartridge.cartridge import Cartridge
-from vlib_images.cartridge.transport import ReadKind
+from vlib_images.cartridge.cartridge import Cartridge, ReadKind
 from vlib_images.errors import CartridgeError
 
 BARCODES = [f"DEMO{number:02}L6" for number in range(1, 100)]

@@ -22,6 +22,7 @@ from scsi_targets.devices.tape.base import CleaningCartridge, Loadable
 from vlib_images.atomic import sync_directory, synchronized_together
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.medium import MEDIA, MediumType, medium_for_barcode
+from vlib_images.cartridge.storage import CartridgeStorage
 from vlib_images.errors import CartridgeError
 from vlib_images.library.inventory import BARCODE, Inventory
 from vlib_images.plain_files import is_folder
@@ -103,7 +104,7 @@ class CartridgeStore:
         if medium.cleaning:
             unfinished.mkdir()
         else:
-            Cartridge.make(unfinished, barcode=barcode, medium=medium, capacity_bytes=capacity_bytes)
+            CartridgeStorage.make(unfinished, barcode=barcode, medium=medium, capacity_bytes=capacity_bytes)
 
     def open(self, barcode: str) -> Loadable:
         """Open a cartridge, for a drive. Raises CartridgeError, OSError."""

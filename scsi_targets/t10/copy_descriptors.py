@@ -455,7 +455,39 @@ class StreamCopyOperationsDescriptor(Structure, length=16):
     maximum_stream_device_transfer_size = Bits(4, 7, 32)
 
 
-def variable_descriptor(descriptor_type: int, body: bytes) -> bytes:
-    """A third-party copy descriptor of variable length, padded to a multiple of four (SPC-5 7.8.17.2)."""
+class ThirdPartyCopyDescriptorHeader(Structure, length=4):
+    """What a third-party copy descriptor begins with (SPC-5 7.8.17.2)."""
+
+    descriptor_type = Bits(0, 7, 16)
+    descriptor_length = Bits(2, 7, 16)
+
+
+class CommandSupport(Structure, length=2):
+    """An operation code in the Supported Commands descriptor, before its service actions (SPC-5 7.8.17.4)."""
+
+    operation_code = Bits(0, 7, 8)
+    list_length = Bits(1, 7, 8)
+
+
+class ShortListHeader(Structure, length=1):
+    """What the lists of the Supported Commands and Supported Descriptors descriptors begin with (SPC-5 7.8.17.4, 6)."""
+
+    list_length = Bits(0, 7, 8)
+
+
+class CscdDescriptorIdsHeader(Structure, length=2):
+    """What the list of the Supported CSCD Descriptor IDs descriptor begins with (SPC-5 7.8.17.7)."""
+
+    list_length = Bits(0, 7, 16)
+
+
+SUPPORTED_COMMANDS, SUPPORTED_DESCRIPTORS, SUPPORTED_CSCD_DESCRIPTOR_IDS = 0x0001, 0x0008, 0x000C
+
+
+def list_descriptor(descriptor_type: int, header: type[Structure], listed: bytes) -> bytes:
+    """A third-party copy descriptor that is a list, padded to a multiple of four (SPC-5 7.8.17.2)."""
+    body = header.encode(list_length=len(listed)) + listed
     padded = body.ljust((len(body) + 3) // 4 * 4, b"\0")
-    return descriptor_type.to_bytes(2, "big") + len(padded).to_bytes(2, "big") + padded
+    return (
+        ThirdPartyCopyDescriptorHeader.encode(descriptor_type=descriptor_type, descriptor_length=len(padded)) + padded
+    )

@@ -10,6 +10,7 @@ REPORT SUPPORTED OPERATION CODES and a name. Fields that overlap are refused whe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Self, overload
 
 
@@ -178,6 +179,12 @@ class Structure:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in self.values().items())
         return f"{type(self).__name__}({shown})"
+
+
+def integers(values: Iterable[int], length: int) -> bytes:
+    """A list of unsigned integers of `length` bytes each, as parameter data have them. Raises OverflowError for one
+    that does not fit."""
+    return b"".join(value.to_bytes(length, "big") for value in values)
 
 
 class Command(Structure):

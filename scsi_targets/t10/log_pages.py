@@ -56,6 +56,59 @@ class InformationalException(Structure, length=3):
     most_recent_temperature = Bits(2, 7, 8)
 
 
+class VeryHighFrequencyData(Structure, length=4):
+    """Very high frequency data log parameter (ADC-3 6.1.2.2)."""
+
+    prevented = Bits(0, 7, 1)  # PAMR
+    host_initiated_unload = Bits(0, 6, 1)  # HUI
+    memory_accessible = Bits(0, 5, 1)  # MACC
+    compress = Bits(0, 4, 1)
+    write_protect = Bits(0, 3, 1)
+    cleaning_requested = Bits(0, 2, 1)
+    cleaning_required = Bits(0, 1, 1)
+    initialized = Bits(0, 0, 1, default=1)  # DINIT
+    in_transition = Bits(1, 7, 1)
+    robotic_access_allowed = Bits(1, 5, 1)
+    medium_present = Bits(1, 4, 1)
+    medium_seated = Bits(1, 2, 1)
+    medium_threaded = Bits(1, 1, 1)
+    mounted = Bits(1, 0, 1)
+    activity = Bits(2, 7, 8)
+    encryption_parameters_present = Bits(3, 4, 1)  # EPP
+    tape_alert_flags_changed = Bits(3, 0, 1)
+
+
+class Temperature(Structure, length=2):
+    """Temperature log parameter, value only (SPC-5 7.3.21): degrees Celsius, FFh where there are none to tell."""
+
+    temperature = Bits(1, 7, 8)
+
+
+class CompressionEnabled(Structure, length=2):
+    """Data compression enabled log parameter, value only (SSC-4 8.2.8)."""
+
+    enabled = Bits(1, 0, 1)
+
+
+class TapeAlertFlag(Structure, length=1):
+    """One flag of the TapeAlert log page, value only (SSC-3 8.2.3)."""
+
+    flag = Bits(0, 0, 1)
+
+
+class TapeAlertFlags(Structure, length=8):
+    """All flags as one number, flag 1 in its most significant bit (ADC-3 6.1.3, SSC-3 8.4.4)."""
+
+    flags = Bits(0, 7, 64)
+
+
+class VolumePartitionRecord(Structure, length=4):
+    """What the record of one partition begins with in the Volume Statistics log page (SSC-4 8.2.10.3)."""
+
+    record_data_length = Bits(0, 7, 8)  # of what follows this field
+    partition_number = Bits(2, 7, 16)
+
+
 class LogParameter(NamedTuple):
     """One log parameter. `control`: the control byte; 03h is a binary list parameter, 01h an ASCII one, 00h and 02h
     data counters (SPC-5 table 344)."""

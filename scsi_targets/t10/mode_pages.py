@@ -9,6 +9,25 @@ from typing import Any, ClassVar
 from scsi_targets.t10.fields import Bits, Structure
 
 
+class ModeParameterHeader6(Structure, length=4):
+    """Mode parameter header(6) (SPC-5 table 442)."""
+
+    mode_data_length = Bits(0, 7, 8)
+    medium_type = Bits(1, 7, 8)
+    device_specific = Bits(2, 7, 8)
+    block_descriptor_length = Bits(3, 7, 8)
+
+
+class ModeParameterHeader10(Structure, length=8):
+    """Mode parameter header(10) (SPC-5 table 443)."""
+
+    mode_data_length = Bits(0, 7, 16)
+    medium_type = Bits(2, 7, 8)
+    device_specific = Bits(3, 7, 8)
+    long_lba = Bits(4, 0, 1)
+    block_descriptor_length = Bits(6, 7, 16)
+
+
 class ModePage(Structure):
     """A mode page. `page=`, `length=` (whole page, header included) and, for the long format, `subpage=` come with the
     class statement. `savable` is the PS bit. MODE SELECT may send a page that ends in a list of descriptors shorter,

@@ -1,7 +1,7 @@
 """Commands of sequential-access devices. Clauses are those of SSC-3, the numbers most readers have at hand; what came
 later names the standard that brought it."""
 
-from scsi_targets.t10.fields import Bits, Command
+from scsi_targets.t10.fields import Bits, Command, Structure
 
 # CODE of SPACE (SSC-3 6.6).
 SPACE_BLOCKS = 0
@@ -220,6 +220,26 @@ class Locate16(Command, opcode=0x92, length=16):
     block_address_mode = Bits(2, 0, 1)  # BAM: explicit address mode
     partition = Bits(3, 7, 8)
     logical_identifier = Bits(4, 7, 64)
+
+
+class AttributeDataHeader(Structure, length=4):
+    """What READ ATTRIBUTE data begin with that are lists (SPC-5 6.17.2 to 6.17.6)."""
+
+    available_data = Bits(0, 7, 32)  # bytes of what follows
+
+
+class ListOfNumbers(Structure, length=4):
+    """LOGICAL VOLUME LIST and PARTITION LIST data of READ ATTRIBUTE (SPC-5 6.17.4, 6.17.5)."""
+
+    available_data = Bits(0, 7, 16, default=2)
+    first_number = Bits(2, 7, 8)
+    count = Bits(3, 7, 8)
+
+
+class MediaSerialNumberHeader(Structure, length=4):
+    """What READ MEDIA SERIAL NUMBER data begin with (SPC-5 6.21)."""
+
+    serial_number_length = Bits(0, 7, 32)
 
 
 class ReadMediaSerialNumber(Command, opcode=0xAB, service_action=0x01, length=12):

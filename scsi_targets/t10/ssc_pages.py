@@ -223,6 +223,54 @@ class MaximumLogicalObjectIdentifier(Structure, length=20):
     maximum_logical_object_identifier = Bits(12, 7, 64)
 
 
+class ShortPosition(Structure, length=20):
+    """READ POSITION data, short form (SSC-3 table 51)."""
+
+    beginning_of_partition = Bits(0, 7, 1)
+    end_of_partition = Bits(0, 6, 1)
+    logical_object_count_unknown = Bits(0, 5, 1)
+    byte_count_unknown = Bits(0, 4, 1)
+    logical_object_location_unknown = Bits(0, 2, 1)
+    position_error = Bits(0, 1, 1)
+    beyond_programmable_early_warning = Bits(0, 0, 1)
+    partition = Bits(1, 7, 8)
+    first_logical_object = Bits(4, 7, 32)
+    last_logical_object = Bits(8, 7, 32)
+    logical_objects_in_buffer = Bits(13, 7, 24)
+    bytes_in_buffer = Bits(16, 7, 32)
+
+
+class LongPosition(Structure, length=32):
+    """READ POSITION data, long form (SSC-3 table 52)."""
+
+    beginning_of_partition = Bits(0, 7, 1)
+    end_of_partition = Bits(0, 6, 1)
+    mark_position_unknown = Bits(0, 3, 1)
+    logical_object_number_unknown = Bits(0, 2, 1)
+    beyond_programmable_early_warning = Bits(0, 0, 1)
+    partition = Bits(4, 7, 32)
+    logical_object_number = Bits(8, 7, 64)
+    logical_file_identifier = Bits(16, 7, 64)
+
+
+class ExtendedPosition(Structure, length=32):
+    """READ POSITION data, extended form (SSC-3 table 53)."""
+
+    beginning_of_partition = Bits(0, 7, 1)
+    end_of_partition = Bits(0, 6, 1)
+    logical_object_count_unknown = Bits(0, 5, 1)
+    byte_count_unknown = Bits(0, 4, 1)
+    logical_object_location_unknown = Bits(0, 2, 1)
+    position_error = Bits(0, 1, 1)
+    beyond_programmable_early_warning = Bits(0, 0, 1)
+    partition = Bits(1, 7, 8)
+    additional_length = Bits(2, 7, 16, default=0x1C)
+    logical_objects_in_buffer = Bits(5, 7, 24)
+    first_logical_object = Bits(8, 7, 64)
+    last_logical_object = Bits(16, 7, 64)
+    bytes_in_buffer = Bits(24, 7, 64)
+
+
 class DensitySupportHeader(Structure, length=4):
     """What REPORT DENSITY SUPPORT data begin with (SSC-3 table 57)."""
 

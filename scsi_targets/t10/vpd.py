@@ -57,6 +57,44 @@ class ExtendedInquiryData(Structure, length=64):
     logical_unit_i_t_nexus_clear = Bits(7, 0, 1, default=1)
 
 
+class VpdPageHeader(Structure, length=4):
+    """What every VPD page begins with (SPC-5 table 588)."""
+
+    peripheral_device_type = Bits(0, 4, 5)
+    page_code = Bits(1, 7, 8)
+    page_length = Bits(2, 7, 16)
+
+
+class DesignationDescriptorHeader(Structure, length=4):
+    """What a designation descriptor begins with (SPC-5 table 600)."""
+
+    protocol_identifier = Bits(0, 7, 4)
+    code_set = Bits(0, 3, 4)
+    protocol_identifier_valid = Bits(1, 7, 1)
+    association = Bits(1, 5, 2)
+    designator_type = Bits(1, 3, 4)
+    designator_length = Bits(3, 7, 8)
+
+
+class NaaLocallyAssigned(Structure, length=8):
+    """NAA locally assigned designator (SPC-5 7.8.6.6.3)."""
+
+    naa = Bits(0, 7, 4, default=3)
+    locally_administered_value = Bits(0, 3, 60)
+
+
+class SequentialAccessDeviceCapabilities(Structure, length=2):
+    """Sequential-Access Device Capabilities VPD page, B0h, without its header (SSC-3 8.4.2)."""
+
+    worm = Bits(0, 0, 1)
+
+
+class DataTransferDeviceElementAddress(Structure, length=2):
+    """Data Transfer Device Element Address VPD page, B4h, without its header (SSC-4 8.5.6)."""
+
+    element_address = Bits(0, 7, 16)
+
+
 class ModePagePolicyDescriptor(Structure, length=4):
     """One mode page, or all others (3Fh/FFh), in the Mode Page Policy VPD page, 87h (SPC-5 7.8.13)."""
 
@@ -71,7 +109,8 @@ SHARED_POLICY, PER_I_T_NEXUS_POLICY = 0b00, 0b11
 
 def vpd_page(device_type: int, page_code: int, body: bytes) -> bytes:
     """A VPD page: the four-byte header and its body (SPC-5 7.8.1)."""
-    return bytes([device_type, page_code]) + len(body).to_bytes(2, "big") + body
+    header = VpdPageHeader.encode(peripheral_device_type=device_type, page_code=page_code, page_length=len(body))
+    return header + body
 
 
 def designation_descriptor(
@@ -81,9 +120,15 @@ def designation_descriptor(
 
     kind: 1 T10 vendor, 3 NAA, 4 relative target port, 5 target port group, 8 SCSI name string; code_set: 1 binary,
     2 ASCII, 3 UTF-8; association: 0 logical unit, 1 target port, 2 target device."""
-    first = code_set | (protocol << 4 if protocol is not None else 0)
-    second = kind | association << 4 | (0x80 if protocol is not None else 0)
-    return bytes([first, second, 0, len(designator)]) + designator
+    header = DesignationDescriptorHeader.encode(
+        protocol_identifier=protocol or 0,
+        code_set=code_set,
+        protocol_identifier_valid=protocol is not None,
+        association=association,
+        designator_type=kind,
+        designator_length=len(designator),
+    )
+    return header + designator
 
 
 def scsi_name_string(name: str) -> bytes:

@@ -143,7 +143,7 @@ for _ in range(5000):
 times.sort()
 print(f"{count} blocks: open {opened * 1e3:.1f} ms, LOCATE + READ median {times[2500] * 1e6:.0f} us, "
       f"99% {times[4950] * 1e6:.0f} us, memory peak {peak():.1f} MiB, {before:.1f} of it before")
-cartridge._lock.close()  # so that the next run opens as after a crash
+cartridge.storage.lock.close()  # so that the next run opens as after a crash
 """
 
 

@@ -70,14 +70,14 @@ def check_recovery(disk: Disk, oracle: Oracle, plan: Plan, directory: Path, rng:
     oracle.check(as_read)
     with Cartridge.open(directory, limits=plan.limits) as cartridge:
         assert read_all(cartridge) == as_read
-        assert all(report.damaged_blocks == 0 for report in cartridge.recovery)
+        assert all(report.damaged_blocks == 0 for report in cartridge.storage.recovery)
         oracle.promise()
         for serial in range(10**6, 10**6 + 500, 100):
             perform(cartridge, draw_operation(rng, serial, cartridge.partition_count), oracle.follow)
         for number, state in enumerate(read_all(cartridge)):
             oracle.check_latest(number, state)
     with Cartridge.open(directory, limits=plan.limits) as cartridge:
-        assert all(report.clean for report in cartridge.recovery)
+        assert all(report.clean for report in cartridge.storage.recovery)
         for number, state in enumerate(read_all(cartridge)):
             oracle.check_latest(number, state)
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from typing_extensions import Buffer
 
 from datamover.engine import crc32c
+from vlib_images.errors import NotRawBlock
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
@@ -329,3 +330,15 @@ def from_raw(raw: Buffer) -> StoredBlock:
     if len(extension) > EXTENSION_BYTES_MAX:
         raise UndecodableBlock("a raw block with more beside it than a record can hold")
     return StoredBlock(view[at:], logical_length, 0, Form(form), extension)
+
+
+class RawEncoder:
+    """What is written was encrypted before, and read raw (EXTERNAL encryption mode)."""
+
+    @staticmethod
+    def encode(data: Buffer, crc: int | None = None) -> StoredBlock:
+        """Raises NotRawBlock."""
+        try:
+            return from_raw(data)
+        except UndecodableBlock as error:
+            raise NotRawBlock(str(error)) from error

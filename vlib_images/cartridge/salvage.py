@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlib_images.cartridge.cartridge import LOCK, Cartridge
+from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.codec import Scratch
 from vlib_images.cartridge.files import CartridgeFiles, files_of
 from vlib_images.cartridge.identity import LIMIT_PARTITIONS, CartridgeIdentity
@@ -20,6 +20,7 @@ from vlib_images.cartridge.partition import Partition
 from vlib_images.cartridge.rebuild import NO_SEGMENT, rebuild_manifest
 from vlib_images.cartridge.recovery import open_partition, partition_from
 from vlib_images.cartridge.segments import SegmentLimits, SegmentStore
+from vlib_images.cartridge.storage import LOCK
 from vlib_images.cartridge.verify import Damage, VerifyProgress
 from vlib_images.errors import CartridgeDamaged, CartridgeInUse, DamagedBlock, NotACartridge, StorageError
 

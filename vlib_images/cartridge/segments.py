@@ -25,6 +25,8 @@ OPEN_SEGMENTS: Final = 16
 MANIFEST_BYTES_MAX: Final = 256 << 20
 CHECKPOINT_BYTES_MAX: Final = 16 * SEGMENT_OBJECTS_MAX
 """Longer than the lists of any cartridge are: millions of segments, each object and filemark of a segment."""
+SPACE_LOOKUP_BYTES: Final = 16 << 20
+"""How much is written between two looks at the free space of the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ class SegmentStore:
         self.limits = limits
         self.worm = worm
         self._open: OrderedDict[int, Segment] = OrderedDict()
+        self._looked_up_at = -SPACE_LOOKUP_BYTES
+        self._low = False
 
     @staticmethod
     def segment_name(segment_id: int) -> str:
@@ -237,9 +241,16 @@ class SegmentStore:
         if not self.files.has(name):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.files.name}/{name}")
 
-    def free_bytes(self) -> int:
-        """Free space of the store. Raises OSError."""
-        return self.files.free_bytes()
+    def is_low(self, room_bytes: int) -> bool:
+        """Whether the disk under the library is nearly full; looked up anew each time that some more was written, which
+        the partition's room tells."""
+        if abs(room_bytes - self._looked_up_at) >= SPACE_LOOKUP_BYTES:
+            self._looked_up_at = room_bytes
+            try:
+                self._low = self.files.free_bytes() < self.limits.disk_low_bytes
+            except OSError:  # a disk that does not even say how full it is deserves a warning
+                self._low = True
+        return self._low
 
     def stored_ids(self) -> list[int]:
         """The ids of all segment files and checkpoints in the directory, whoever they belong to. Other files are none

@@ -67,13 +67,13 @@ class Marks:
             "bad": [list(run) for run in self.bad],
             "lost": [list(run) for run in self.lost],
         }
-        write_document(cartridge.files, FILE, content)
+        write_document(cartridge.storage.files, FILE, content)
 
     @classmethod
     def read(cls, cartridge: Cartridge) -> "Marks":
         """None of them where there are none, or they are of data that is no longer there. Raises OSError."""
         try:
-            content = read_document(cartridge.files, FILE)
+            content = read_document(cartridge.storage.files, FILE)
             if content["changes"] != cartridge.usage.changes:
                 return cls()
             return cls(_runs(content["bad"]), _runs(content["lost"]), bool(content["end_of_medium"]))

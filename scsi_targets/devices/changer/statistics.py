@@ -7,7 +7,7 @@ import threading
 from scsi_targets.devices.unit.part import Part, log_page
 from scsi_targets.devices.unit.state_store import StateStore
 from scsi_targets.devices.unit.task import Nexus
-from scsi_targets.t10.log_pages import LogParameter, counter
+from scsi_targets.t10.log_pages import LogParameter, TapeAlertFlag, counter
 
 # Parameter codes of the media changer statistics log page.
 MOVES, PICKS, PICK_RETRIES, PLACES, PLACE_RETRIES = range(5)
@@ -58,7 +58,9 @@ class ChangerStatistics(Part):
         """TapeAlert log page (SMC-3 7.2.3); reading it clears the flags."""
         with self._lock:
             alerts, self._alerts = self._alerts, set()
-        return [LogParameter(flag, bytes([flag in alerts])) for flag in range(1, TAPE_ALERT_FLAGS + 1)]
+        return [
+            LogParameter(flag, TapeAlertFlag.encode(flag=flag in alerts)) for flag in range(1, TAPE_ALERT_FLAGS + 1)
+        ]
 
     def reset_log_page(self, page: int, subpage: int) -> None:
         """LOG SELECT with PCR sets every counter to zero."""

@@ -10,6 +10,7 @@ from scsi_targets.devices.copying.cscds import NAMERS
 from scsi_targets.devices.unit.dispatch import RowTable
 from scsi_targets.devices.unit.task_set import MAX_DEFERRED_TASKS
 from scsi_targets.t10 import copy_descriptors as copy
+from scsi_targets.t10.fields import integers
 
 SegmentTypes = Mapping[int, type[copy.SegmentDescriptor]]  # by descriptor type code
 
@@ -52,18 +53,19 @@ def third_party_copy_page(rows: RowTable, segments: SegmentTypes) -> bytes:
     """The body of the Third-party Copy VPD page for a device with these commands."""
     types = _descriptor_types(segments)
     commands = b"".join(_command_support(rows, opcode) for opcode in (0x83, 0x84))
-    identifiers = b"".join(identifier.to_bytes(2, "big") for identifier in CSCD_DESCRIPTOR_IDS)
     return b"".join(
         (
-            copy.variable_descriptor(0x0001, bytes([len(commands)]) + commands),
+            copy.list_descriptor(copy.SUPPORTED_COMMANDS, copy.ShortListHeader, commands),
             copy.ParameterDataDescriptor.encode(
                 maximum_cscd_descriptor_count=MAXIMUM_CSCD_DESCRIPTORS,
                 maximum_segment_descriptor_count=MAXIMUM_SEGMENT_DESCRIPTORS,
                 maximum_descriptor_list_length=MAXIMUM_DESCRIPTOR_LIST_BYTES,
                 maximum_inline_data_length=MAXIMUM_INLINE_BYTES,
             ),
-            copy.variable_descriptor(0x0008, bytes([len(types)]) + types),
-            copy.variable_descriptor(0x000C, len(identifiers).to_bytes(2, "big") + identifiers),
+            copy.list_descriptor(copy.SUPPORTED_DESCRIPTORS, copy.ShortListHeader, types),
+            copy.list_descriptor(
+                copy.SUPPORTED_CSCD_DESCRIPTOR_IDS, copy.CscdDescriptorIdsHeader, integers(CSCD_DESCRIPTOR_IDS, 2)
+            ),
             copy.GeneralCopyOperationsDescriptor.encode(
                 total_concurrent_copies=CONCURRENT_COPIES, maximum_concurrent_copies=CONCURRENT_COPIES
             ),
@@ -77,4 +79,4 @@ def third_party_copy_page(rows: RowTable, segments: SegmentTypes) -> bytes:
 def _command_support(rows: RowTable, opcode: int) -> bytes:
     actions = rows.get(opcode)
     listed = bytes(sorted(actions)) if isinstance(actions, dict) else b""
-    return bytes([opcode, len(listed)]) + listed
+    return copy.CommandSupport.encode(operation_code=opcode, list_length=len(listed)) + listed

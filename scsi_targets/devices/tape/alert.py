@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.part import log_page, vpd_page
 from scsi_targets.t10 import sense
-from scsi_targets.t10.log_pages import LogParameter
+from scsi_targets.t10.log_pages import LogParameter, TapeAlertFlag, TapeAlertFlags
 
 if TYPE_CHECKING:
     from scsi_targets.devices.tape.transfer import TapeTransfers
@@ -58,17 +58,17 @@ class TapeAlerts(TapePart):
     def tape_alert_page(self, nexus: Nexus) -> list[LogParameter]:
         """64 parameters of one byte each."""
         active = self._alerts - self._alerts_read.get(nexus, set())
-        return [LogParameter(flag, bytes([flag in active]), 0x40) for flag in range(1, FLAGS + 1)]
+        return [LogParameter(flag, TapeAlertFlag.encode(flag=flag in active), 0x40) for flag in range(1, FLAGS + 1)]
 
     @log_page(RESPONSE_PAGE)
     def tape_alert_response_page(self, nexus: Nexus) -> list[LogParameter]:
         """The same flags as one number; reading it clears nothing (ADC-3 6.1.3)."""
-        return [LogParameter(0, self.bits().to_bytes(8, "big"))]
+        return [LogParameter(0, TapeAlertFlags.encode(flags=self.bits()))]
 
     @vpd_page(0xB2)
     def tape_alert_supported_flags(self, task: Task) -> bytes:
         """TapeAlert Supported Flags VPD page (SSC-3 8.4.4)."""
-        return sum(1 << (FLAGS - flag) for flag in Alert).to_bytes(8, "big")
+        return TapeAlertFlags.encode(flags=sum(1 << (FLAGS - flag) for flag in Alert))
 
     # ---- events --------------------------------------------------------------------------------------------------
 

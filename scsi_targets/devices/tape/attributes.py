@@ -13,7 +13,7 @@ from scsi_targets.devices.unit.dispatch import CONFLICTS, READS, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
 from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10 import mam, sense, ssc
-from scsi_targets.t10.fields import TooShort
+from scsi_targets.t10.fields import TooShort, integers
 from scsi_targets.t10.mam import MamAttribute, ascii_text, binary
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.cartridge.cartridge import Cartridge
@@ -49,23 +49,23 @@ class MediumAuxiliaryMemory(TapePart):
 
     @handles(ssc.ReadAttributeList, reservation=READS)
     def read_attribute_list(self, cdb: ssc.ReadAttributeList, task: Task) -> Response:
-        identifiers = (a.identifier.to_bytes(2, "big") for a in self._attributes_from(cdb))
-        return _listed(b"".join(identifiers), cdb.allocation_length)
+        identifiers = (attribute.identifier for attribute in self._attributes_from(cdb))
+        return _listed(integers(identifiers, 2), cdb.allocation_length)
 
     @handles(ssc.ReadSupportedAttributes, reservation=READS)
     def read_supported_attributes(self, cdb: ssc.ReadSupportedAttributes, task: Task) -> Response:
         cartridge = self._memory(cdb)
         known = {a.identifier for a in self._all_attributes(cartridge, cdb.partition_number)} | set(HOST)
-        return _listed(b"".join(i.to_bytes(2, "big") for i in sorted(known)), cdb.allocation_length)
+        return _listed(integers(sorted(known), 2), cdb.allocation_length)
 
     @handles(ssc.ReadLogicalVolumeList, reservation=READS)
     def read_logical_volume_list(self, cdb: ssc.ReadLogicalVolumeList, task: Task) -> Response:
         self._memory(cdb)
-        return reply(bytes([0, 2, 0, 1]), cdb.allocation_length)
+        return reply(ssc.ListOfNumbers.encode(count=1), cdb.allocation_length)
 
     @handles(ssc.ReadPartitionList, reservation=READS)
     def read_partition_list(self, cdb: ssc.ReadPartitionList, task: Task) -> Response:
-        return reply(bytes([0, 2, 0, self._memory(cdb).partition_count]), cdb.allocation_length)
+        return reply(ssc.ListOfNumbers.encode(count=self._memory(cdb).partition_count), cdb.allocation_length)
 
     def _memory(self, cdb: ssc.ReadAttributeCommand | ssc.WriteAttribute) -> Cartridge:
         cartridge = self._drive.cartridge
@@ -101,7 +101,7 @@ class MediumAuxiliaryMemory(TapePart):
         except TooShort as error:
             raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR, field, field_in_cdb=True) from error
         self._check_attributes(attributes)
-        if cartridge.read_only:
+        if cartridge.storage.read_only:
             raise CheckCondition(sense.WRITE_PROTECTED)
         changes = [Attribute(a.identifier, Format(a.format), False, a.value) for _, a in attributes]
         try:
@@ -191,8 +191,8 @@ def _usage_history(usage: Usage, partitions: list[PartitionUsage], width: int) -
     ]
     numbers = [number for amount in amounts for number in (amount, 0)]
     numbers += [usage.loads_since_format, sum(p.entered for p in partitions), sum(p.erased for p in partitions)]
-    return b"".join(min(number, (1 << width * 8) - 1).to_bytes(width, "big") for number in numbers)
+    return integers((min(number, (1 << width * 8) - 1) for number in numbers), width)
 
 
 def _listed(body: bytes, allocation_length: int) -> Response:
-    return reply(len(body).to_bytes(4, "big") + body, allocation_length)
+    return reply(ssc.AttributeDataHeader.encode(available_data=len(body)) + body, allocation_length)

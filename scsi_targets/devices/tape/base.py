@@ -142,7 +142,7 @@ class TapeBase(Device):
         """Why the loaded medium cannot be written, None when it can."""
         if self.medium is None:
             return None
-        if self.medium.write_protected or self.medium.read_only:
+        if self.medium.write_protected or self.medium.storage.read_only:
             return sense.WRITE_PROTECTED
         if self.software_write_protected:
             return sense.SOFTWARE_WRITE_PROTECTED

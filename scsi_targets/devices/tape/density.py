@@ -10,6 +10,7 @@ from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.dispatch import ALLOWED, REQUIRED, handles
 from scsi_targets.devices.unit.parameter_data import reply
 from scsi_targets.t10 import ssc
+from scsi_targets.t10.fields import integers
 from scsi_targets.t10.ssc_pages import (
     PROTECTION_INFORMATION_LENGTH,
     BlockLimits,
@@ -80,7 +81,7 @@ class DensityCommands(TapePart):
         return MediumTypeDescriptor.encode(
             medium_type=medium.medium_type,
             number_of_density_codes=1,
-            primary_density_codes=bytes([density.code]),
+            primary_density_codes=integers([density.code], 1),
             media_width=TENTHS_OF_HALF_AN_INCH,
             medium_length=medium.length_meters,
             assigning_organization=ASSIGNING_ORGANIZATION,
@@ -91,4 +92,5 @@ class DensityCommands(TapePart):
     @handles(ssc.ReadMediaSerialNumber, medium=REQUIRED, reservation=ALLOWED, exclusive=False)
     def read_media_serial_number(self, cdb: ssc.ReadMediaSerialNumber, task: Task) -> Response:
         serial = self._drive.loaded.uuid.encode("ascii")
-        return reply(len(serial).to_bytes(4, "big") + serial, cdb.allocation_length)
+        header = ssc.MediaSerialNumberHeader.encode(serial_number_length=len(serial))
+        return reply(header + serial, cdb.allocation_length)

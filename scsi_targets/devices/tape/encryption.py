@@ -18,6 +18,7 @@ from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Response
 from scsi_targets.t10 import sense, spc
 from scsi_targets.t10 import ssc_encryption as pages
+from scsi_targets.t10.fields import integers
 from scsi_targets.t10.sense import CheckCondition
 from scsi_targets.t10.ssc_encryption import EncryptionMode, KadType, NextBlock
 from vlib_images.cartridge.codec import (
@@ -27,6 +28,7 @@ from vlib_images.cartridge.codec import (
     Decryption,
     EncryptionStatus,
     Origin,
+    RawEncoder,
 )
 from vlib_images.errors import DamagedBlock, StorageError
 
@@ -66,11 +68,13 @@ class Encryption(TapePart):
 
     def _bring_into_force(self, parameters: ParameterSet) -> None:
         medium = self._drive.loaded
-        if parameters.encryption_mode is EncryptionMode.ENCRYPT:
-            medium.encoder = parameters.encoder(self._compression.level if self._compression.on else None)
-        else:
-            medium.encoder = self._compression.encoder
-        medium.external = parameters.encryption_mode is EncryptionMode.EXTERNAL
+        match parameters.encryption_mode:
+            case EncryptionMode.ENCRYPT:
+                medium.encoder = parameters.encoder(self._compression.level if self._compression.on else None)
+            case EncryptionMode.EXTERNAL:
+                medium.encoder = RawEncoder()
+            case _:
+                medium.encoder = self._compression.encoder
         medium.decryption = parameters.decryption
         self._in_force = parameters
         self._drive.encryption_watched = self.parameters.any
@@ -112,7 +116,7 @@ class Encryption(TapePart):
     def supported_protocols(self, nexus: Nexus) -> bytes:
         """Supported security protocols list (SPC-5 7.7.1.3)."""
         header = pages.SupportedProtocolsHeader.encode(supported_security_protocol_list_length=len(_PROTOCOLS))
-        return header + bytes(sorted(_PROTOCOLS))
+        return header + integers(sorted(_PROTOCOLS), 1)
 
     def certificate_data(self, nexus: Nexus) -> bytes:
         """Certificate data (SPC-5 7.7.1.4): there is none."""
@@ -121,11 +125,11 @@ class Encryption(TapePart):
     def in_support(self, nexus: Nexus) -> bytes:
         """Tape Data Encryption In Support page (SSC-4 8.5.2.2)."""
         codes = sorted(_PROTOCOLS[pages.TAPE_DATA_ENCRYPTION])
-        return _page(pages.IN_SUPPORT, b"".join(code.to_bytes(2, "big") for code in codes))
+        return _page(pages.IN_SUPPORT, integers(codes, 2))
 
     def out_support(self, nexus: Nexus) -> bytes:
         """Tape Data Encryption Out Support page (SSC-4 8.5.2.3)."""
-        return _page(pages.OUT_SUPPORT, pages.SET_DATA_ENCRYPTION.to_bytes(2, "big"))
+        return _page(pages.OUT_SUPPORT, integers([pages.SET_DATA_ENCRYPTION], 2))
 
     def capabilities(self, nexus: Nexus) -> bytes:
         """Data Encryption Capabilities page, one algorithm."""
@@ -144,7 +148,7 @@ class Encryption(TapePart):
 
     def supported_key_formats(self, nexus: Nexus) -> bytes:
         """Supported Key Formats page (SSC-4 8.5.2.5): plain text."""
-        return _page(pages.SUPPORTED_KEY_FORMATS, bytes([pages.PLAIN_TEXT_KEY]))
+        return _page(pages.SUPPORTED_KEY_FORMATS, integers([pages.PLAIN_TEXT_KEY], 1))
 
     def management_capabilities(self, nexus: Nexus) -> bytes:
         """Data Encryption Management Capabilities page."""
@@ -302,7 +306,7 @@ class Encryption(TapePart):
             self._parameters_changed()
 
     def on_unloaded(self) -> None:
-        self._drive.loaded.external, self._drive.loaded.decryption = False, Decryption()
+        self._drive.loaded.encoder, self._drive.loaded.decryption = None, Decryption()
         self._drop(lambda each: each.clear_on_demount, tell=False)
 
     def on_reset(self) -> None:

@@ -13,8 +13,13 @@ from scsi_targets.devices.tape.models import MEGABYTE
 from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.part import log_page
 from scsi_targets.devices.unit.task import Nexus
-from scsi_targets.t10.fields import Bits, Structure
-from scsi_targets.t10.log_pages import LogParameter, counter
+from scsi_targets.t10.log_pages import (
+    CompressionEnabled,
+    LogParameter,
+    Temperature,
+    VeryHighFrequencyData,
+    counter,
+)
 
 if TYPE_CHECKING:
     from scsi_targets.devices.tape.alert import TapeAlerts
@@ -28,28 +33,6 @@ MEBIBYTE = 1 << 20
 NO_TEMPERATURE = 0xFF
 UNKNOWN_CAPACITY = 0xFFFFFFFF
 HUNDRED_PERCENT = 100
-
-
-class VeryHighFrequencyData(Structure, length=4):
-    """Very high frequency data log parameter (ADC-3 6.1.2.2)."""
-
-    prevented = Bits(0, 7, 1)  # PAMR
-    host_initiated_unload = Bits(0, 6, 1)  # HUI
-    memory_accessible = Bits(0, 5, 1)  # MACC
-    compress = Bits(0, 4, 1)
-    write_protect = Bits(0, 3, 1)
-    cleaning_requested = Bits(0, 2, 1)
-    cleaning_required = Bits(0, 1, 1)
-    initialized = Bits(0, 0, 1, default=1)  # DINIT
-    in_transition = Bits(1, 7, 1)
-    robotic_access_allowed = Bits(1, 5, 1)
-    medium_present = Bits(1, 4, 1)
-    medium_seated = Bits(1, 2, 1)
-    medium_threaded = Bits(1, 1, 1)
-    mounted = Bits(1, 0, 1)
-    activity = Bits(2, 7, 8)
-    encryption_parameters_present = Bits(3, 4, 1)  # EPP
-    tape_alert_flags_changed = Bits(3, 0, 1)
 
 
 class DriveLogPages(TapePart):
@@ -104,7 +87,7 @@ class DriveLogPages(TapePart):
     @log_page(0x0D)
     def temperature(self, nexus: Nexus) -> list[LogParameter]:
         """Temperature (SPC-5 7.3.21): there is none to measure."""
-        return [LogParameter(0x0000, bytes([0, NO_TEMPERATURE]), 0x01)]
+        return [LogParameter(0x0000, Temperature.encode(temperature=NO_TEMPERATURE), 0x01)]
 
     @log_page(0x11)
     def device_status(self, nexus: Nexus) -> list[LogParameter]:
@@ -149,7 +132,7 @@ class DriveLogPages(TapePart):
         ]
         for code, amount in ((0x02, moved.read), (0x04, moved.fetched), (0x06, moved.written), (0x08, moved.stored)):
             parameters += [counter(code, amount // MEGABYTE, 4), counter(code + 1, amount % MEGABYTE, 4)]
-        return [*parameters, LogParameter(0x0100, bytes([0, self._compression.on]))]
+        return [*parameters, LogParameter(0x0100, CompressionEnabled.encode(enabled=self._compression.on))]
 
     @log_page(0x32)
     def older_data_compression(self, nexus: Nexus) -> list[LogParameter]:

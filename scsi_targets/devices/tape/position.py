@@ -10,8 +10,8 @@ from scsi_targets.devices.tape.transfer import filemark_detected
 from scsi_targets.devices.unit.dispatch import READS, REQUIRED, handles
 from scsi_targets.devices.unit.parameter_data import reply
 from scsi_targets.t10 import sense, ssc
-from scsi_targets.t10.fields import Bits, Structure
 from scsi_targets.t10.sense import CheckCondition
+from scsi_targets.t10.ssc_pages import ExtendedPosition, LongPosition, ShortPosition
 from vlib_images.cartridge.positioning import SpaceResult, Stop
 
 if TYPE_CHECKING:
@@ -20,54 +20,6 @@ if TYPE_CHECKING:
 
 # What the 32-bit fields of the short form hold; farther out the form answers with PERR set.
 _SHORT_FORM_LIMIT = 0xFFFFFFFF
-
-
-class ShortPosition(Structure, length=20):
-    """READ POSITION data, short form (SSC-3 table 51)."""
-
-    beginning_of_partition = Bits(0, 7, 1)
-    end_of_partition = Bits(0, 6, 1)
-    logical_object_count_unknown = Bits(0, 5, 1)
-    byte_count_unknown = Bits(0, 4, 1)
-    logical_object_location_unknown = Bits(0, 2, 1)
-    position_error = Bits(0, 1, 1)
-    beyond_programmable_early_warning = Bits(0, 0, 1)
-    partition = Bits(1, 7, 8)
-    first_logical_object = Bits(4, 7, 32)
-    last_logical_object = Bits(8, 7, 32)
-    logical_objects_in_buffer = Bits(13, 7, 24)
-    bytes_in_buffer = Bits(16, 7, 32)
-
-
-class LongPosition(Structure, length=32):
-    """READ POSITION data, long form (SSC-3 table 52)."""
-
-    beginning_of_partition = Bits(0, 7, 1)
-    end_of_partition = Bits(0, 6, 1)
-    mark_position_unknown = Bits(0, 3, 1)
-    logical_object_number_unknown = Bits(0, 2, 1)
-    beyond_programmable_early_warning = Bits(0, 0, 1)
-    partition = Bits(4, 7, 32)
-    logical_object_number = Bits(8, 7, 64)
-    logical_file_identifier = Bits(16, 7, 64)
-
-
-class ExtendedPosition(Structure, length=32):
-    """READ POSITION data, extended form (SSC-3 table 53)."""
-
-    beginning_of_partition = Bits(0, 7, 1)
-    end_of_partition = Bits(0, 6, 1)
-    logical_object_count_unknown = Bits(0, 5, 1)
-    byte_count_unknown = Bits(0, 4, 1)
-    logical_object_location_unknown = Bits(0, 2, 1)
-    position_error = Bits(0, 1, 1)
-    beyond_programmable_early_warning = Bits(0, 0, 1)
-    partition = Bits(1, 7, 8)
-    additional_length = Bits(2, 7, 16, default=0x1C)
-    logical_objects_in_buffer = Bits(5, 7, 24)
-    first_logical_object = Bits(8, 7, 64)
-    last_logical_object = Bits(16, 7, 64)
-    bytes_in_buffer = Bits(24, 7, 64)
 
 
 class Positioning(TapePart):

@@ -9,7 +9,8 @@ from scsi_targets.devices.tape.models import MEGABYTE
 from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.part import log_page
 from scsi_targets.devices.unit.task import Nexus
-from scsi_targets.t10.log_pages import LogParameter, counter
+from scsi_targets.t10.fields import integers
+from scsi_targets.t10.log_pages import LogParameter, VolumePartitionRecord, counter
 
 if TYPE_CHECKING:
     from scsi_targets.devices.tape.transfer import TapeTransfers
@@ -120,8 +121,10 @@ def _object(number: int | None) -> int:
 
 def _records(code: int, values: list[int], width: int) -> LogParameter:
     limit = (1 << width * 8) - 1
-    body = b"".join(
-        bytes([3 + width, 0]) + number.to_bytes(2, "big") + min(value, limit).to_bytes(width, "big")
+    rest = VolumePartitionRecord.length - 1 + width
+    records = (
+        VolumePartitionRecord.encode(record_data_length=rest, partition_number=number)
+        + integers([min(value, limit)], width)
         for number, value in enumerate(values)
     )
-    return LogParameter(code, body)
+    return LogParameter(code, b"".join(records))

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.part import vpd_page
+from scsi_targets.t10 import vpd
 
 if TYPE_CHECKING:
     from scsi_targets.devices.unit.task import Task
-
-WORM_CAPABLE = 0x01
 
 
 class TapeVpdPages(TapePart):
@@ -27,7 +26,7 @@ class TapeVpdPages(TapePart):
     @vpd_page(0xB0)
     def sequential_access_device_capabilities(self, task: Task) -> bytes:
         """Sequential-Access Device Capabilities (SSC-3 8.4.2): the drive handles WORM media."""
-        return bytes([WORM_CAPABLE, 0])
+        return vpd.SequentialAccessDeviceCapabilities.encode(worm=1)
 
     @vpd_page(0xB1)
     def manufacturer_assigned_serial_number(self, task: Task) -> bytes:
@@ -43,4 +42,6 @@ class TapeVpdPages(TapePart):
     def data_transfer_device_element_address(self, task: Task) -> bytes:
         """Data Transfer Device Element Address (SSC-4 8.5.6): without DVCID a host finds out here which data transfer
         element of the media changer is this drive. Empty for a drive in no library."""
-        return b"" if self.element_address is None else self.element_address.to_bytes(2, "big")
+        if self.element_address is None:
+            return b""
+        return vpd.DataTransferDeviceElementAddress.encode(element_address=self.element_address)

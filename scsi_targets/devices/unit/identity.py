@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from scsi_targets.t10.vpd import NaaLocallyAssigned
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -31,4 +33,6 @@ class Identity:
         """An NAA locally assigned designator (NAA = 3h, 8 bytes), always the same for the same vendor, product and
         serial number. Locally assigned, because no IEEE company identifier is ours to use (SPC-5 7.8.6.6.3)."""
         digest = hashlib.sha256(f"{self.vendor}/{self.product}/{self.serial_number}".encode()).digest()
-        return bytes([0x30 | digest[0] & 0x0F]) + digest[1:8]
+        return NaaLocallyAssigned.encode(
+            locally_administered_value=NaaLocallyAssigned(digest[:8]).locally_administered_value
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from scsi_targets.t10 import sense
-from scsi_targets.t10.fields import Bits, Structure
 from scsi_targets.t10.mode_pages import ModePage
 from scsi_targets.t10.sense import CheckCondition
 
@@ -19,25 +18,6 @@ ALL_SUBPAGES = 0xFF
 CURRENT, CHANGEABLE, DEFAULT, SAVED = 0, 1, 2, 3
 
 Page = TypeVar("Page", bound=ModePage)
-
-
-class ModeParameterHeader6(Structure, length=4):
-    """Mode parameter header(6) (SPC-5 table 442)."""
-
-    mode_data_length = Bits(0, 7, 8)
-    medium_type = Bits(1, 7, 8)
-    device_specific = Bits(2, 7, 8)
-    block_descriptor_length = Bits(3, 7, 8)
-
-
-class ModeParameterHeader10(Structure, length=8):
-    """Mode parameter header(10) (SPC-5 table 443)."""
-
-    mode_data_length = Bits(0, 7, 16)
-    medium_type = Bits(2, 7, 8)
-    device_specific = Bits(3, 7, 8)
-    long_lba = Bits(4, 0, 1)
-    block_descriptor_length = Bits(6, 7, 16)
 
 
 class SelectedPage(NamedTuple):

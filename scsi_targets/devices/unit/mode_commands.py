@@ -9,8 +9,6 @@ from scsi_targets.devices.unit.dispatch import CONFLICTS, READS, handles
 from scsi_targets.devices.unit.mode import (
     CHANGEABLE,
     ModePages,
-    ModeParameterHeader6,
-    ModeParameterHeader10,
     SelectedPage,
 )
 from scsi_targets.devices.unit.parameter_data import parameter_list, reply
@@ -18,7 +16,7 @@ from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.t10 import sense, spc
-from scsi_targets.t10.mode_pages import ControlModePage
+from scsi_targets.t10.mode_pages import ControlModePage, ModeParameterHeader6, ModeParameterHeader10
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.library.actor import acting_as
 

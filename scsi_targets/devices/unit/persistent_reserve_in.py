@@ -10,6 +10,7 @@ from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.reservations import ReservationType
 from scsi_targets.devices.unit.transport_id import transport_id
 from scsi_targets.t10 import spc
+from scsi_targets.t10.fields import integers
 from scsi_targets.t10.persistent_reservation import (
     FullStatusDescriptor,
     PersistentReserveInHeader,
@@ -32,8 +33,8 @@ class PersistentReserveIn(Part):
 
     @handles(spc.ReadKeys, reservation=PERSISTENT_ALLOWED, while_busy=True)
     def read_keys(self, cdb: spc.ReadKeys, task: Task) -> Response:
-        keys = b"".join(key.to_bytes(8, "big") for key in self._unit.reservations.registrations.values())
-        return self._parameter_data(keys, cdb)
+        keys = self._unit.reservations.registrations.values()
+        return self._parameter_data(integers(keys, 8), cdb)
 
     @handles(spc.ReadReservation, reservation=PERSISTENT_ALLOWED, while_busy=True)
     def read_reservation(self, cdb: spc.ReadReservation, task: Task) -> Response:

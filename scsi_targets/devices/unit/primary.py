@@ -20,7 +20,7 @@ from scsi_targets.devices.unit.part import VPD_PAGE, Part, marked, merged, vpd_p
 from scsi_targets.devices.unit.state_store import StateStore
 from scsi_targets.devices.unit.task import Response, Task
 from scsi_targets.t10 import sense, spc, vpd
-from scsi_targets.t10.fields import Command
+from scsi_targets.t10.fields import Command, integers
 from scsi_targets.t10.sense import CheckCondition, Sense
 
 # SELECT REPORT of REPORT LUNS (SPC-5 table 238): whether it selects logical units such as ours. There are no well known
@@ -86,7 +86,6 @@ class PrimaryCommands(LogicalUnit):
 
     def standard_inquiry_data(self, task: Task) -> bytes:
         """The 96 bytes of standard INQUIRY data."""
-        versions = b"".join(v.to_bytes(2, "big") for v in self.version_descriptors)
         return vpd.StandardInquiryData.encode(
             peripheral_device_type=self.device_type,
             removable_medium=self.removable,
@@ -94,7 +93,7 @@ class PrimaryCommands(LogicalUnit):
             vendor_identification=self.identity.vendor,
             product_identification=self.identity.product,
             product_revision_level=self.identity.revision,
-            version_descriptors=versions,
+            version_descriptors=integers(self.version_descriptors, 2),
             **_united(part.inquiry_fields() for part in self.parts),
         )
 

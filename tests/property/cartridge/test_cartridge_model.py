@@ -207,7 +207,7 @@ class CartridgeMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.cartridge.close()
         self.cartridge = Cartridge.open(self.directory / "T", limits=LIMITS)
-        assert all(report.clean for report in self.cartridge.recovery), self.cartridge.recovery
+        assert all(report.clean for report in self.cartridge.storage.recovery), self.cartridge.storage.recovery
         self.model.promise()
         self.prepare()
         self.cartridge.locate_block(self.model.partition, self.model.position)
@@ -215,11 +215,11 @@ class CartridgeMachine(RuleBasedStateMachine):
     @rule(flushed=st.booleans())
     def crash(self, flushed: bool) -> None:
         """As a kill -9: what is in the engine's buffers is gone, or was just written out."""
-        for partition in self.cartridge._partitions:
+        for partition in self.cartridge.storage.partitions:
             if flushed and partition.segments.tail is not None:
                 partition.segments.tail.flush()
             partition.release()
-        self.cartridge._lock.close()
+        self.cartridge.storage.lock.close()
         self.cartridge = Cartridge.open(self.directory / "T", limits=LIMITS)
         self.prepare()
         assert self.cartridge.partition_count == len(self.model.partitions)

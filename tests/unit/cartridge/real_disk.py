@@ -30,7 +30,7 @@ def fill(cartridge: Cartridge) -> int:
         while True:
             cartridge.write_block(number.to_bytes(4, "big") * 2500)
             number += 1
-            cartridge._space_looked_up_at = -(1 << 40)  # look every time: this disk is small
+            cartridge.storage.partitions[0].store._looked_up_at = -(1 << 40)  # look every time: this disk is small
             warned = warned or cartridge.early_warning
             if number % 10 == 0:
                 cartridge.write_filemarks(1)

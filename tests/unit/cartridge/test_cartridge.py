@@ -229,7 +229,7 @@ def test_usage_counts_over_life_and_mounts(make: Make, tmp_path: Path) -> None:
 
 
 def test_a_crash_loses_little_of_the_counts(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlib_images.cartridge.cartridge.STORE_EVERY_BYTES", 1 << 20)
+    monkeypatch.setattr("vlib_images.cartridge.storage.STORE_EVERY_BYTES", 1 << 20)
     cartridge = make(partitions=2)
     for partition in (0, 1, 1):
         cartridge.locate_block(partition, cartridge.end_of_data(partition))

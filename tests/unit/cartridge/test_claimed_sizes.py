@@ -20,6 +20,7 @@ from vlib_images.cartridge.codec import (
     EncryptionKey,
     Form,
     Origin,
+    RawEncoder,
     StoredBlock,
     UndecodableBlock,
     decompress,
@@ -133,7 +134,7 @@ def test_a_raw_block_that_an_initiator_made_up(make: Make) -> None:
         source.rewind()
         source.decryption = Decryption(DecryptionMode.RAW)
         into = bytearray(1 << 20)
-        target.external = True
+        target.encoder = RawEncoder()
         for _ in range(2):
             target.write_block(into[: source.read_block(into).length])
         target.rewind()

@@ -16,6 +16,7 @@ from vlib_images.cartridge.codec import (
     EncryptionKey,
     EncryptionStatus,
     Origin,
+    RawEncoder,
 )
 from vlib_images.errors import DamagedBlock, KeyMissing, KeyWrong, NotEncrypted, NotRawBlock, RawReadRefused
 
@@ -158,7 +159,7 @@ def test_raw_blocks_travel_to_another_cartridge(make: Make, key: EncryptionKey) 
         source.rewind()
         source.decryption = Decryption(DecryptionMode.RAW)
         raw = read(source)
-        target.external = True
+        target.encoder = RawEncoder()
         target.write_block(raw)
         target.rewind()
         assert target.next_block_status() == EncryptionStatus(True, b"who", b"what", False, Origin.EXTERNAL)

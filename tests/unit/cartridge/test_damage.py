@@ -172,7 +172,7 @@ def test_writing_goes_on_behind_damage(original: tuple[Path, State], tmp_path: P
     flip(tmp_path / "T" / "p0" / "00000003.seg", 150, 0)
     (tmp_path / "T" / "p0" / "00000003.idx").unlink()
     with Cartridge.open(tmp_path / "T", limits=LIMITS) as cartridge:
-        assert [report.damaged_blocks for report in cartridge.recovery] == [1]
+        assert [report.damaged_blocks for report in cartridge.storage.recovery] == [1]
         cartridge.space_end_of_data()
         cartridge.write_block(b"new")
     found = read_what_reads(tmp_path / "T")
@@ -200,7 +200,7 @@ def test_a_file_of_somebody_else_is_left_alone(original: tuple[Path, State], tmp
     for stranger in strangers:
         stranger.write_bytes(b"not ours")
     with Cartridge.open(tmp_path / "T", limits=LIMITS) as cartridge:
-        assert cartridge.recovery[0].clean
+        assert cartridge.storage.recovery[0].clean
     assert all(stranger.exists() for stranger in strangers)
     assert read_what_reads(tmp_path / "T") == original[1]
 

@@ -84,7 +84,7 @@ def test_nothing_is_looked_up_in_a_cartridge_that_was_closed(make: Make, monkeyp
     with make(limits=SMALL) as cartridge:
         for kind in (CLEAR, ENCRYPTED, FILEMARK, ENCRYPTED, CLEAR):
             write(cartridge, kind, 20)
-        directory = cartridge.files.path
+        directory = cartridge.storage.files.path
     monkeypatch.setattr(encrypted_blocks, "_look_up", lambda *_: pytest.fail("the log was searched"))
     with Cartridge.open(directory, limits=SMALL) as cartridge:
         assert cartridge.encrypted_blocks(0) == EncryptedBlocks(20, 80)
@@ -106,7 +106,7 @@ def test_a_cartridge_of_an_earlier_version_is_searched_little_by_little(
         write(cartridge, CLEAR, 100)
         write(cartridge, ENCRYPTED, 30)
         write(cartridge, CLEAR, 1)
-        directory = cartridge.files.path
+        directory = cartridge.storage.files.path
     forget(directory / "p0")
     monkeypatch.setattr(encrypted_blocks, "LOOKUP_OBJECTS", 30)
     with Cartridge.open(directory, limits=SMALL) as cartridge:
@@ -117,7 +117,7 @@ def test_a_cartridge_of_an_earlier_version_is_searched_little_by_little(
 def test_what_cannot_be_read_is_not_known(make: Make) -> None:
     with make(limits=SMALL) as cartridge:
         write(cartridge, ENCRYPTED, 30)
-        directory = cartridge.files.path
+        directory = cartridge.storage.files.path
     forget(directory / "p0")
     (directory / "p0" / "00000001.seg").unlink()
     with Cartridge.open(directory, limits=SMALL) as cartridge:

@@ -132,7 +132,7 @@ def test_what_was_written_after_the_last_close_is_recovered(files: CartridgeFile
     cartridge.write_block(b"promised")
     cartridge.synchronize()
     cartridge.write_block(b"not promised" * 50_000)
-    cartridge._lock.close()  # the process is gone: nothing is tidied up
+    cartridge.storage.lock.close()  # the process is gone: nothing is tidied up
     with Cartridge.open(files) as again:
         assert contents(again)[0] == b"promised"
-        assert not again.recovery[0].clean
+        assert not again.storage.recovery[0].clean

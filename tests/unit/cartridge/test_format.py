@@ -53,7 +53,7 @@ def test_the_golden_image_of_version_1(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN, tmp_path / "T")
     for read_only in (True, False):
         with Cartridge.open(tmp_path / "T", read_only=read_only) as cartridge:
-            assert all(report.clean for report in cartridge.recovery)
+            assert all(report.clean for report in cartridge.storage.recovery)
             cartridge.decryption = Decryption(DecryptionMode.MIXED, EncryptionKey(KEY))
             assert [contents(cartridge, number) for number in range(2)] == GOLDEN_CONTENTS
             cartridge.locate_block(0, 22)
@@ -184,7 +184,7 @@ def test_a_copy_of_a_segment_on_its_own_tape_is_only_data(make: Make, tmp_path: 
     segment.write_bytes(content)
     (tmp_path / "T00001L8" / "p0" / "00000001.idx").unlink()
     with Cartridge.open(tmp_path / "T00001L8") as cartridge:
-        assert [report.damaged_blocks for report in cartridge.recovery] == [1]
+        assert [report.damaged_blocks for report in cartridge.storage.recovery] == [1]
         cartridge.locate_block(0, 11)
         into = bytearray(10_000)
         found = [bytes(into[: cartridge.read_block(into).length]) for _ in range(11, 19)]

@@ -43,7 +43,7 @@ def open_quietly(directory: Path) -> Cartridge:
     with capture_logs() as logs:
         cartridge = Cartridge.open(directory)
     assert [entry for entry in logs if entry["log_level"] not in ("info", "debug")] == []
-    assert all(report.clean for report in cartridge.recovery), [*map(str, cartridge.recovery)]
+    assert all(report.clean for report in cartridge.storage.recovery), [*map(str, cartridge.storage.recovery)]
     return cartridge
 
 

@@ -161,11 +161,11 @@ def test_an_unreadable_sector_never_shortens_the_log(make: Make, tmp_path: Path,
         cartridge.write_block(b"x" * 5000)
     cartridge.synchronize()
     cartridge.write_block(b"y" * 5000)
-    for partition in cartridge._partitions:
+    for partition in cartridge.storage.partitions:
         assert partition.segments.tail is not None
         partition.segments.tail.flush()
         partition.release()
-    cartridge._lock.close()  # as a kill -9 would leave it
+    cartridge.storage.lock.close()  # as a kill -9 would leave it
     storage_fault("read", errno.EIO, path=".seg", times=10**9)
     with pytest.raises(StorageError):
         Cartridge.open(tmp_path / "T00001L8")

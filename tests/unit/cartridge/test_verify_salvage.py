@@ -113,7 +113,7 @@ def test_a_backup_that_overwrites_meanwhile_is_no_damage(
 def test_a_segment_that_cannot_be_opened_is_damage(make: Make, tmp_path: Path) -> None:
     with make(limits=LIMITS) as cartridge:
         expected = fill(cartridge)
-        entry = cartridge._partitions[0].segments.entries[1]
+        entry = cartridge.storage.partitions[0].segments.entries[1]
     storage_fault("open", errno.EIO, path="00000002.seg", times=10**9)
     report = verify(tmp_path / "T00001L8")
     assert report.objects == len(expected)
@@ -223,7 +223,7 @@ def test_salvage_leaves_out_what_is_lost_and_says_so(make: Make, tmp_path: Path)
 def test_salvage_around_a_missing_segment(make: Make, tmp_path: Path) -> None:
     with make(limits=LIMITS) as cartridge:
         expected = fill(cartridge)
-        entry = cartridge._partitions[0].segments.entries[1]
+        entry = cartridge.storage.partitions[0].segments.entries[1]
     (tmp_path / "T00001L8" / "p0" / "00000002.seg").unlink()
     report = salvage(tmp_path / "T00001L8", tmp_path / "new")
     assert [(damage.first_block, damage.count) for damage in report.lost] == [(entry.first_object, entry.objects)]
@@ -248,7 +248,7 @@ def test_salvage_without_a_manifest(make: Make, tmp_path: Path, overwritten: boo
 def test_salvage_without_a_manifest_and_a_segment(make: Make, tmp_path: Path) -> None:
     with make(limits=LIMITS) as cartridge:
         expected = fill(cartridge)
-        entry = cartridge._partitions[0].segments.entries[1]
+        entry = cartridge.storage.partitions[0].segments.entries[1]
     (tmp_path / "T00001L8" / "p0" / "manifest").unlink()
     (tmp_path / "T00001L8" / "p0" / "00000002.seg").unlink()
     report = salvage(tmp_path / "T00001L8", tmp_path / "new")
@@ -270,11 +270,11 @@ def test_salvage_where_the_end_of_the_log_does_not_read(make: Make, tmp_path: Pa
         fill(cartridge)
         cartridge.synchronize()
         cartridge.write_block(b"never promised")
-        tail = cartridge._partitions[0].segments.tail
+        tail = cartridge.storage.partitions[0].segments.tail
         assert tail is not None
         tail.flush()
         storage_fault("read", errno.EIO, path=".seg", times=10**9)
-        cartridge._lock.close()  # as a kill -9 would leave it
+        cartridge.storage.lock.close()  # as a kill -9 would leave it
         report = salvage(tmp_path / "T00001L8", tmp_path / "new")
     assert report.blocks == 0
     assert any("may be lost" in note for note in report.notes)

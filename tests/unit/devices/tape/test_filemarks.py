@@ -160,14 +160,14 @@ def test_write_filemarks_waits_until_a_full_disk_has_room(drive):
     for _ in range(2):
         assert stream_sense(filemarks(drive, 0))[:4] == (END_OF_MEDIUM, 3, 0x0C, 0x00)
     good(filemarks(drive, 0))
-    assert drive.medium._partitions[0].segments.tail.marked > 0
+    assert drive.medium.storage.partitions[0].segments.tail.marked > 0
 
 
 @pytest.mark.cartridge_directory
 def test_a_vanished_directory_is_a_write_error(drive):
     good(write(drive, b"a"))
     good(filemarks(drive))
-    shutil.rmtree(drive.medium.files.path)
+    shutil.rmtree(drive.medium.storage.files.path)
     good(write(drive, b"b"))
     assert stream_sense(filemarks(drive)) == (0, 3, 0x0C, 0x00, None)
 
@@ -184,7 +184,7 @@ def test_storage_that_cannot_be_read_is_a_read_error(drive):
     for _ in range(40):
         good(write(drive, bytes(60_000)))
     cartridge = drive.unload()
-    directory = cartridge.files.path
+    directory = cartridge.storage.files.path
     cartridge.close()
     with Cartridge.open(directory) as again:
         drive.load(again)

@@ -429,13 +429,13 @@ def test_a_block_that_is_damaged_on_the_medium(drive, method, compressing):
     good(filemarks(drive))
     cartridge = drive.unload()
     cartridge.close()
-    with Cartridge.open(cartridge.files.path, read_only=True) as readable:
-        offset = readable._partitions[0].segments.at(1)[0].describe(1)[5]
-    segment = next((cartridge.files.path / "p0").glob("*.seg"))
+    with Cartridge.open(cartridge.storage.files.path, read_only=True) as readable:
+        offset = readable.storage.partitions[0].segments.at(1)[0].describe(1)[5]
+    segment = next((cartridge.storage.files.path / "p0").glob("*.seg"))
     raw = bytearray(segment.read_bytes())
     raw[offset + 40] ^= 1
     segment.write_bytes(raw)
-    drive.load(Cartridge.open(cartridge.files.path))
+    drive.load(Cartridge.open(cartridge.storage.files.path))
     quiet(drive)
     assert moved(good(read(drive, 20_004))) == sealed(blocks[0], method)
     response = read(drive, 20_004)

@@ -90,7 +90,7 @@ def damaged(tmp_path):
     for n in range(6):
         good(write(drive, bytes([n + 1]) * 40_000))
     good(filemarks(drive))
-    directory = drive.medium.files.path
+    directory = drive.medium.storage.files.path
     drive.unload().close()
     segment = next((directory / "p0").glob("*.seg"))
     raw = bytearray(segment.read_bytes())
