@@ -89,3 +89,24 @@ def test_sg_xcopy_copies_on_a_disk(appliance: Appliance, sent_to: str) -> None:
     assert "5000 blocks, 3 commands" in done["copy"], done.transcript()
     assert "Operation completed without errors" in done["status"]
     assert done["read"].split()[0] == hashlib.sha256(data[skip * 512 :][: count * 512]).hexdigest()
+
+
+@pytest.mark.parametrize("sent_to", ["iflag", "oflag"])
+def test_ddpt_copies_on_a_disk(appliance: Appliance, sent_to: str) -> None:
+    """Another maker of lists, which asks for limits and designators itself. One command: from the second on ddpt 0.97
+    sends the addresses of the first."""
+    packages.require("ddpt", "sg3-utils")
+    data = fill_disk(appliance)
+    skip, seek, count = 31, 90_000, 4_000
+    copying = f"if=$DISK_SG of=$DISK_SG bs=512 skip={skip} seek={seek} count={count} bpt=4096 list_id=21 id_usage=0"
+    done = run_in_guest(
+        appliance,
+        [
+            Step("copy", f"ddpt {sent_to}=xcopy {copying} 2>&1"),
+            Step("status", "sg_copy_results --status --list_id=21 $DISK_SG"),
+            Step("read", f"dd if=$DISK bs=512 skip={seek} count={count} 2>/dev/null | sha256sum"),
+        ],
+    )
+    assert "1 xcopy command done" in done["copy"], done.transcript()
+    assert "Operation completed without errors" in done["status"]
+    assert done["read"].split()[0] == hashlib.sha256(data[skip * 512 :][: count * 512]).hexdigest(), done.transcript()

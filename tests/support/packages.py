@@ -21,6 +21,7 @@ _EVIDENCE = {
     "iproute2": "ip",
     "busybox-static": "busybox",
     "sg3-utils": "sg_raw",
+    "ddpt": "ddpt",
     "mt-st": "mt-st",
     "mtx": "mtx",
     "lsscsi": "lsscsi",
