@@ -18,6 +18,7 @@ from appliance.broker.requests import Requests
 from appliance.failures import Failure, OperatorError
 from appliance.library import disks
 from appliance.library.change import change
+from appliance.library.copy_journal import CopyJournal
 from appliance.library.files import LibraryFiles
 from appliance.library.offers import Offers
 from appliance.library.remotes import Remotes
@@ -74,11 +75,13 @@ class Library:
         self.bound: list[str] = []
         self._retired: list[tuple[str, Device]] = []
         self._state = files.store.namespace(DEVICES)
+        self._copy_journal = CopyJournal(files.settings.library.state)
         self.drives = {section.name: self.make_drive(section) for section in settings.drives}
         self.robot = self._make_robot()
         self.changer = self._make_changer(files.whole_library())
         self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives}
         self.units |= {section.name: self.make_disk(section) for section in settings.disks}
+        self._tell_interrupted()
         self.remotes = Remotes(files.store)
         self.snapshots = Snapshots(
             self.disks, settings.snapshots.directory, files.store, budget_bytes=settings.snapshots.budget
@@ -141,6 +144,7 @@ class Library:
         for name, drive in self.drives.items():
             if drive.cartridge is not None:
                 _close(drive.cartridge, f"cartridge in {name}")
+        self._copy_journal.close()
         self.files.close()
 
     def change(self, content: Content, applied: Content | None = None) -> list[str]:
@@ -230,7 +234,7 @@ class Library:
 
     def make_drive(self, section: DriveSettings) -> TapeDrive:
         """Raises StateDamaged."""
-        return TapeDrive(
+        drive = TapeDrive(
             drive_model(section.model),
             self.files.serial_number(section.name, section.serial),
             store=self._state,
@@ -238,6 +242,8 @@ class Library:
             compression=section.compression,
             compression_level=section.compression_level,
         )
+        drive.copy_manager.watcher = self._copy_journal.of(section.name)
+        return drive
 
     def _make_gate(self) -> Gate | None:
         if self.settings.gate is None:
@@ -288,7 +294,7 @@ class Library:
         except (OperatorError, OSError) as error:
             problem = str(error)
             log.error("a disk is not served; mend it and start again", disk=section.name, reason=problem)
-        return BlockDevice(
+        disk = BlockDevice(
             Identity(*DISK_NAMES, self.files.serial_number(section.name, section.serial)),
             image,
             unavailable=problem,
@@ -300,6 +306,14 @@ class Library:
             store=self._state,
             state_key=section.name,
         )
+        disk.copy_manager.watcher = self._copy_journal.of(section.name)
+        return disk
+
+    def _tell_interrupted(self) -> None:
+        """Copies that the last process did not live to end are among the recent ones of their device."""
+        for name, record in self._copy_journal.interrupted:
+            if isinstance(unit := self.units.get(name), BlockDevice | TapeDrive):
+                unit.copy_manager.remember(record)
 
 
 def _remembering(files: LibraryFiles) -> OpenImage:

@@ -46,6 +46,23 @@ class CopyDevice(Copyable, Protocol):
     def defer(self, task: Task, work: Callable[[], Response | None], /) -> Response | Deferred: ...
 
 
+class CopyWatcher(Protocol):
+    """Who is told of the copies of a logical unit; must neither block nor raise."""
+
+    def began(self, record: CopyRecord, /) -> None:
+        """A copy has its place in the queues."""
+
+    def ended(self, record: CopyRecord, /) -> None:
+        """It is over, however that came."""
+
+
+class Nobody:
+    """A CopyWatcher."""
+
+    def began(self, record: CopyRecord, /) -> None: ...
+    def ended(self, record: CopyRecord, /) -> None: ...
+
+
 class CopyManager(Part):
     """The part that makes a logical unit a copy manager."""
 
@@ -53,6 +70,7 @@ class CopyManager(Part):
         self._device = device
         self._types = implemented()
         self._copies = CopyRecords()
+        self.watcher: CopyWatcher = Nobody()
 
     def record(self, nexus: Nexus, list_identifier: int) -> CopyRecord | None:
         """A copy that is remembered: how far it is, how it ended, and its segments' checksums."""
@@ -61,6 +79,10 @@ class CopyManager(Part):
     def recent(self) -> list[CopyRecord]:
         """The copies that run and the last that have ended, of all initiators, in the order of their arrival."""
         return self._copies.recent()
+
+    def remember(self, record: CopyRecord) -> None:
+        """One of before that the operator shall see among the recent ones."""
+        self._copies.remember(record)
 
     def inquiry_fields(self) -> dict[str, Any]:
         return {"third_party_copy": 1}
@@ -125,6 +147,7 @@ class CopyManager(Part):
 
     def _run(self, operation: Operation, record: CopyRecord, success: Response) -> Response:
         response = Response(status.TASK_ABORTED)
+        self.watcher.began(record)
         try:
             operation.run()
             response = success
@@ -133,6 +156,7 @@ class CopyManager(Part):
         finally:
             operation.end()
             record.end(response)
+            self.watcher.ended(record)
         return response
 
     def _refused(self, refusal: CheckCondition) -> Response:

@@ -172,6 +172,11 @@ class CopyRecords:
             del self._records[finished[0]]
         self._records[key] = record
 
+    def remember(self, record: CopyRecord) -> None:
+        """For the operator only."""
+        with self._lock:
+            self._recent.append(record)
+
     def recent(self) -> list[CopyRecord]:
         """Those that run and the last that have ended, in the order of their arrival."""
         with self._lock:
