@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Self
+from unittest.mock import patch
+from uuid import UUID
 
 from appliance.access.directory import Directory
 from appliance.settings import config_file
@@ -23,6 +27,8 @@ from scsi_targets.devices.unit.state_store import MemoryStore
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.devices.unit.view import View
 from scsi_targets.iscsi.directory import Portal, Who
+from scsi_targets.iscsi.pdu import TaskFunction, TaskManagementRequest
+from scsi_targets.iscsi.task_management import TaskManager
 from tests.support.database import new_database
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.medium import MEDIA
@@ -101,7 +107,8 @@ class Site:
         self.inventory = Inventory(new_database(folder), LIBRARY)
         self.cartridges = {barcode: MemoryFiles(barcode) for barcode in BARCODES}
         for barcode, address in BARCODES.items():
-            Cartridge.create(self.cartridges[barcode], barcode=barcode, medium=MEDIA["LTO-6"]).close()
+            with patch("uuid.uuid4", return_value=UUID(int=address)):
+                Cartridge.create(self.cartridges[barcode], barcode=barcode, medium=MEDIA["LTO-6"]).close()
             self.inventory.add(barcode, address)
         self._make_units()
         self.directory = Directory(SETTINGS, self.units)
@@ -183,3 +190,51 @@ class Holder:
     def __init__(self, view: View) -> None:
         self.view: View | None = view
         self.connection: Any = NoConnection()
+
+
+Step = tuple[int, object]  # a LUN, and a TaskFunction or a CDB with its Data-Out
+MEMORY = Path("/dev/shm")  # the inventory synchronizes each move
+
+
+def encode_lun(lun: int) -> int:
+    """The LUN field of a request, 8 bytes as a number."""
+    return (lun if lun < 256 else 0x4000 | lun) << 48
+
+
+class Play:
+    """A library in which principals do one thing after another; time stands still. answers: what each was told."""
+
+    def __init__(self, zones: Zones, principals: Sequence[Principal]) -> None:
+        self._stack = ExitStack()
+        folder = tempfile.TemporaryDirectory(prefix="sharing.", dir=MEMORY if MEMORY.is_dir() else None)
+        # Times that pages tell are no news of another zone.
+        for clock, now in (("time", 1_800_000_000.0), ("monotonic", 1_000.0), ("monotonic_ns", 10**12)):
+            self._stack.enter_context(patch(f"time.{clock}", return_value=now))
+        self.site = Site(Path(self._stack.enter_context(folder)))
+        self._stack.callback(self.site.close)
+        self.site.show(zones)
+        self.views = {each: self.site.directory.open(who(each)) for each in principals}
+        self._holders = {each: Holder(view) for each, view in self.views.items()}
+        self.answers: dict[Principal, list[Any]] = {each: [] for each in principals}
+        for principal, view in self.views.items():
+            view.nexus_established(nexus_of(principal))
+            for unit in view.units():
+                while unit.take_unit_attention(nexus_of(principal)):
+                    pass
+
+    def perform(self, principal: Principal, step: Step) -> None:
+        lun, what = step
+        nexus = nexus_of(principal)
+        if isinstance(what, TaskFunction):
+            manager = TaskManager(self._holders[principal], nexus, lambda: list(self._holders.values()))
+            request = TaskManagementRequest.make(function=what, lun=encode_lun(lun))
+            self.answers[principal].append(manager.perform(request))
+        else:
+            cdb, data = what  # type: ignore[misc]
+            self.answers[principal].append(told(send(self.views[principal], nexus, lun, cdb, data)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()

@@ -4,22 +4,18 @@ Each zone is a whole library: a partition with its changer, slots, import/export
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
-from unittest.mock import patch
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.principal import Principal
-from scsi_targets.iscsi.pdu import TaskFunction, TaskManagementRequest
-from scsi_targets.iscsi.task_management import TaskManager
+from scsi_targets.iscsi.pdu import TaskFunction
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import smc, spc, ssc
-from tests.property.access.site import ALICE, BOB, PARTITIONS, Holder, Site, nexus_of, send, told, who
-from tests.property.access.test_sharing import MEMORY, encoded
+from tests.property.access.site import ALICE, BOB, PARTITIONS, Play, Step
 from tests.support.scsi import inquiry, read_10, write_10
 
 BLOCK = b"\xa5" * 512
@@ -95,50 +91,28 @@ TASK_FUNCTIONS = st.sampled_from(
 LUNS = st.sampled_from([*LEFT_LUNS, *RIGHT_LUNS, 4])
 STEPS = st.lists(st.tuples(LUNS, st.sampled_from(FIXED) | MOVES | TASK_FUNCTIONS), max_size=30)
 # One robot serves both; moves of theirs are likelier than of all addresses.
-LOADS = [
+LOADS: list[Step] = [
     (0, (smc.MoveMedium.encode(source_element_address=4096, destination_element_address=256), None)),
     (1, (smc.MoveMedium.encode(source_element_address=1001, destination_element_address=1), None)),
 ]
 
 
-def answers_of_alice(mine: Sequence[object], others: Sequence[object]) -> list[object]:
+def answers_of_alice(mine: Sequence[Step], others: Sequence[Step]) -> list[Any]:
     """What is answered to alice in the left zone, while bob's commands go to the right one."""
     alice, bob = Principal.initiator(ALICE), Principal.initiator(BOB)
-    answers: list[object] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="sharing.", dir=MEMORY if MEMORY.is_dir() else None) as folder,
-        patch("time.time", return_value=1_800_000_000.0),  # times that pages tell are no news of another zone
-        patch("time.monotonic", return_value=1_000.0),
-    ):
-        site = Site(Path(folder))
-        site.show(ZONES)
-        views = {each: site.directory.open(who(each)) for each in (alice, bob)}
-        holders = {each: Holder(view) for each, view in views.items()}
-
-        def perform(principal: Principal, lun: int, what: object) -> object:
-            if isinstance(what, TaskFunction):
-                manager = TaskManager(holders[principal], nexus_of(principal), lambda: list(holders.values()))
-                return manager.perform(TaskManagementRequest.make(function=what, lun=encoded(lun)))
-            cdb, data = what  # type: ignore[misc]
-            return told(send(views[principal], nexus_of(principal), lun, cdb, data))
-
-        try:
-            for principal, view in views.items():
-                view.nexus_established(nexus_of(principal))
-            for number in range(max(len(mine), len(others))):
-                for lun, what in others[number : number + 1]:  # type: ignore[misc]
-                    perform(bob, lun, what)
-                for lun, what in mine[number : number + 1]:  # type: ignore[misc]
-                    answers.append(perform(alice, lun, what))
-        finally:
-            site.close()
-    return answers
+    with Play(ZONES, (alice, bob)) as play:
+        for number in range(max(len(mine), len(others))):
+            for step in others[number : number + 1]:
+                play.perform(bob, step)
+            for step in mine[number : number + 1]:
+                play.perform(alice, step)
+        return play.answers[alice]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mine=STEPS, others=STEPS, loaded=st.booleans())
 def test_zones_that_share_nothing_do_not_show_in_each_other(
-    mine: Sequence[object], others: Sequence[object], loaded: bool
+    mine: Sequence[Step], others: Sequence[Step], loaded: bool
 ) -> None:
     begin = [LOADS[0]] if loaded else []
     first = answers_of_alice([*begin, *mine], [*([LOADS[1]] if loaded else []), *others])
@@ -147,11 +121,11 @@ def test_zones_that_share_nothing_do_not_show_in_each_other(
 
 def test_everything_that_one_can_ask_while_the_other_does_everything() -> None:
     """Each page and command once, to each of her devices, while bob has loaded, written, reserved and moved."""
-    mine = [LOADS[0], *((lun, what) for what in FIXED for lun in LEFT_LUNS)]
-    others = [LOADS[1], *((lun, what) for what in FIXED for lun in (*RIGHT_LUNS, *LEFT_LUNS))]
+    mine: list[Step] = [LOADS[0], *((lun, what) for what in FIXED for lun in LEFT_LUNS)]
+    others: list[Step] = [LOADS[1], *((lun, what) for what in FIXED for lun in (*RIGHT_LUNS, *LEFT_LUNS))]
     alone = answers_of_alice(mine, [])
     assert answers_of_alice(mine, others) == alone
-    assert sum(answer[0] == 0 for answer in alone) > 60  # type: ignore[index]
+    assert sum(answer[0] == 0 for answer in alone) > 60
 
 
 def test_there_is_a_difference_where_something_is_shared() -> None:

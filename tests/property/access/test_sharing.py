@@ -33,6 +33,7 @@ from tests.property.access.site import (
     DRIVES,
     IQN,
     LUNS,
+    MEMORY,
     NAMES,
     PARTITIONS,
     PORTAL,
@@ -40,6 +41,7 @@ from tests.property.access.site import (
     Holder,
     Site,
     Zones,
+    encode_lun,
     nexus_of,
     send,
     sense_of,
@@ -52,7 +54,6 @@ EXAMPLES = int(os.environ.get("TAPEBAY_SHARING_EXAMPLES", "200"))
 STEPS = 60
 NUMBER = {name: lun for lun, name in LUNS.items()}
 BLOCK = 512
-MEMORY = Path("/dev/shm")  # the inventory synchronizes each move
 ZONES = st.lists(
     st.tuples(
         st.sets(st.sampled_from(NAMES), min_size=1),
@@ -413,7 +414,7 @@ class Sharing(RuleBasedStateMachine):
         principal, lun = self.somebody(data), self.somewhere(data)
         holders = {each: Holder(view) for each, view in self.views.items()}
         manager = TaskManager(holders[principal], nexus_of(principal), lambda: list(holders.values()))
-        answer = manager.perform(TaskManagementRequest.make(function=function, lun=encoded(lun)))
+        answer = manager.perform(TaskManagementRequest.make(function=function, lun=encode_lun(lun)))
         seen = self.oracle.sees(principal)
         whole = function is TaskFunction.TARGET_WARM_RESET
         hit = seen if whole else seen & {LUNS.get(lun, "")}
@@ -452,15 +453,6 @@ class Sharing(RuleBasedStateMachine):
             assert (is_.type or 0) == ought.type
             for principal in PRINCIPALS:
                 assert is_.is_holder(nexus_of(principal)) is ought.is_holder(principal)
-
-
-def encoded(lun: int) -> int:
-    """The LUN field of a request, 8 bytes as a number."""
-    return int.from_bytes(spc_lun(lun), "big")
-
-
-def spc_lun(lun: int) -> bytes:
-    return (lun if lun < 256 else 0x4000 | lun).to_bytes(2, "big") + bytes(6)
 
 
 def elements_in(data: bytes) -> dict[int, str | None]:
