@@ -89,7 +89,9 @@ class Hands:
         """A cartridge that the robot never brought, or that somebody took, stays where it is."""
         if element.barcode != volume:
             return
-        home = home_of(self._inventory, element)
+        layout = self._inventory.layout
+        reached = filter(self._house.for_grants, (*layout.storage, *layout.import_export))
+        home = home_of(self._inventory, element, reached)
         if home is None:
             raise RobotError("no slot is free for its cartridge")
         self._house.robot.move(element.address, home, manner=manner)

@@ -36,6 +36,9 @@ class Stock(Protocol):
     def groups(self) -> Mapping[str, Sequence[str]]:
         """The groups of drives by name; "all" among them."""
 
+    def for_grants(self, address: int, /) -> bool:
+        """Whether an element is at the disposal of grants: in no partition, where the library is cut into such."""
+
     def describe(self, barcode: str, /) -> dict[str, object]:
         """What the cartridge store tells of a cartridge."""
 
@@ -49,7 +52,8 @@ class Selection:
         self._volumes = {unit.volume for unit in held}
         self._taken = {unit.device for unit in held}
         self._written = {unit.device for unit in held if Permission.WRITE_DATA in unit.permissions}
-        self._free = [name for name in stock.drive_addresses() if self._is_free(name)]
+        behind = stock.gate_luns()
+        self._free = [name for name in stock.drive_addresses() if name in behind and self._is_free(name)]
 
     def _is_free(self, name: str) -> bool:
         """Nobody else's, and used by nobody without a grant; what it holds is looked at elsewhere."""
@@ -153,6 +157,8 @@ class Selection:
         element = self._inventory.find(volume) if volume in self._inventory else None
         if element is None:
             return f"cartridge {volume} is not in the library"
+        if not self._stock.for_grants(element.address):
+            return f"cartridge {volume} is in a partition of the library"
         if element.type is ElementType.DRIVE:
             return self._drive_that_holds(element, volume, group)
         suitable = [name for name in self._empty(group) if self._fits(name, volume, write=write)]
@@ -175,7 +181,9 @@ class Selection:
         """The first blank cartridge in a storage slot that a drive can write."""
         for element in self._inventory.elements(ElementType.STORAGE):
             barcode = element.barcode
-            if barcode is None or barcode in taken or not is_blank(self._stock.describe(barcode)):
+            if barcode is None or barcode in taken or not self._stock.for_grants(element.address):
+                continue
+            if not is_blank(self._stock.describe(barcode)):
                 continue
             if self._fits(drive, barcode, write=True):
                 return barcode

@@ -25,6 +25,7 @@ FILES = {
     "disk": ("disk",),
     "drive": ("drive",),
     "changer": ("changer",),
+    "partition": ("partition",),
     "remote": ("remote",),
     "copies": ("copy", "copies"),
     "target": ("target",),

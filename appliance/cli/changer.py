@@ -5,11 +5,10 @@ from typing import Any
 import typer
 
 from appliance.cli.commands import VerbCommand, add_group
-from appliance.cli.options import restart
 
 
 def _changer(row: dict[str, Any], _given: dict[str, Any]) -> None:
-    typer.echo(f"{row['slots']} slots, {row['import_export']} import/export slots{restart(row)}")
+    typer.echo(f"{row['slots']} slots, {row['import_export']} import/export slots")
 
 
 COMMANDS = [

@@ -28,8 +28,8 @@ class VerbCommand:
     """How a verb looks on the command line.
 
     render(result, arguments) prints for people. doing: what its progress bar says. question: asked first, when what it
-    does cannot be undone. fails(result): whether the exit status is 1 though it was done. fixed: parameters that the
-    command itself decides.
+    does cannot be undone ("": it is not asked). fails(result): whether the exit status is 1 though it was done. fixed:
+    parameters that the command itself decides.
     """
 
     verb: str

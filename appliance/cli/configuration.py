@@ -5,6 +5,7 @@ from typing import Any
 import typer
 
 from appliance.cli.commands import VerbCommand, add
+from appliance.cli.foreseen import foreseen_lines
 
 
 def _plan(planned: dict[str, Any], given: dict[str, Any]) -> None:
@@ -12,7 +13,7 @@ def _plan(planned: dict[str, Any], given: dict[str, Any]) -> None:
     removals = planned["removals"]
     lines += removals if given.get("prune") else [f"{line}  (left alone: needs apply --prune)" for line in removals]
     lines += [f"drift: {line}" for line in planned["drift"]]
-    lines += [f"from the daemon's next start: {line}" for line in planned["restart"]]
+    lines += foreseen_lines(planned)
     typer.echo("\n".join(lines) or "tapebay.toml and the library agree.")
 
 

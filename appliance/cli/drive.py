@@ -5,7 +5,6 @@ from typing import Any
 import typer
 
 from appliance.cli.commands import VerbCommand, add_group
-from appliance.cli.options import restart
 from appliance.cli.tables import table
 
 
@@ -15,11 +14,11 @@ def _drives(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 
 
 def _drive_made(row: dict[str, Any], _given: dict[str, Any]) -> None:
-    typer.echo(f"{row['name']}: {row['model']}, {row['place']}{restart(row)}")
+    typer.echo(f"{row['name']}: {row['model']}, {row['place']}")
 
 
 def _drive_gone(row: dict[str, Any], _given: dict[str, Any]) -> None:
-    typer.echo(f"{row['name']} is removed{restart(row)}")
+    typer.echo(f"{row['name']} is removed")
 
 
 COMMANDS = [

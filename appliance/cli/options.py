@@ -65,14 +65,9 @@ def show(result: Any, as_json: bool, render: Callable[[Any], None]) -> None:
         render(result)
 
 
-def restart(row: dict[str, Any]) -> str:
-    """What is said of a change that waits for the daemon's next start."""
-    return ", from the daemon's next start" if row.get("restart") else ""
-
-
 def confirm(question: str, yes: bool) -> None:
     """Ask before something that cannot be undone. Raises OperatorError USAGE when there is nobody to ask."""
-    if yes:
+    if yes or not question:
         return
     if not sys.stdin.isatty():
         raise OperatorError(Failure.USAGE, f"{question} Say --yes, as there is no terminal to ask on.")

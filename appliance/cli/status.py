@@ -15,13 +15,17 @@ def _status(report: dict[str, Any], _given: dict[str, Any]) -> None:
         typer.echo(f"portal {portal['listen']}{advertised}, portal group {portal['group']}")
     for target in report["targets"]:
         typer.echo(f"target {target['iqn']}")
-        table(["lun", "device", "type", "model", "serial", "holds"], _devices(report, target["luns"]))
+        table(["lun", "device", "partition", "type", "model", "serial", "holds"], _devices(report, target["luns"]))
     for device in report["devices"]:
         if device["problem"]:
             typer.secho(f"{device['name']} is not served: {device['problem']}", fg="red")
     table(
-        ["place", ">address", "cartridge", "from"],
-        [(row["place"], row["address"], row["barcode"], row["source"]) for row in report["elements"] if row["barcode"]],
+        ["place", ">address", "partition", "cartridge", "from"],
+        [
+            (row["place"], row["address"], _partition(row), row["barcode"], row["source"])
+            for row in report["elements"]
+            if row["barcode"]
+        ],
         title="Cartridges in the library",
         empty="No cartridges in the library.",
     )
@@ -48,10 +52,13 @@ def _storage(storage: dict[str, Any]) -> str:
 
 def _devices(report: dict[str, Any], luns: dict[str, str]) -> list[tuple[object, ...]]:
     devices = {device["name"]: device for device in report["devices"]}
-    return [
-        (lun, name, devices[name]["type"], devices[name]["model"], devices[name]["serial"], devices[name]["holds"])
-        for lun, name in luns.items()
-    ]
+    columns = ("partition", "type", "model", "serial", "holds")
+    return [(lun, name, *(devices[name][column] for column in columns)) for lun, name in luns.items()]
+
+
+def _partition(row: dict[str, Any]) -> str:
+    """The partition of an element, and its address there."""
+    return f"{row['partition']} {row['partition_address']}" if row["partition"] else ""
 
 
 COMMANDS = [

@@ -5,6 +5,7 @@ from typing import Any
 import typer
 
 from appliance.cli.commands import VerbCommand, add_group
+from appliance.cli.foreseen import said_foreseen
 from appliance.cli.tables import joined, luns, table
 
 
@@ -27,7 +28,19 @@ def _zones(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 
 
 def _one_zone(row: dict[str, Any], given: dict[str, Any]) -> None:
-    _zones([row], given)
+    if not said_foreseen(row):
+        _zones([row], given)
+
+
+def _deleted(row: dict[str, Any], _given: dict[str, Any]) -> None:
+    if not said_foreseen(row):
+        typer.echo(f"zone {row['name']} is deleted")
+
+
+def _question(given: dict[str, Any]) -> str:
+    return (
+        "" if given.get("dry_run") else f"Delete zone {given['name']} and end the sessions that see nothing without it?"
+    )
 
 
 COMMANDS = [
@@ -38,12 +51,8 @@ COMMANDS = [
         _one_zone,
         example="tapebay zone create payroll --accounts payroll --devices drive1,disk0",
     ),
-    VerbCommand("zone.change", _one_zone, example="tapebay zone change payroll --devices drive1,drive2,disk0"),
-    VerbCommand(
-        "zone.delete",
-        lambda row, _given: typer.echo(f"zone {row['name']} is deleted"),
-        question=lambda given: f"Delete zone {given['name']} and end the sessions that see nothing without it?",
-    ),
+    VerbCommand("zone.change", _one_zone, example="tapebay zone change payroll --add-devices drive2 --dry-run"),
+    VerbCommand("zone.delete", _deleted, question=_question),
 ]
 
 

@@ -1,24 +1,31 @@
 """Changing what a library contains while it is served.
 
-In this order: drives and slots come and go; the content is kept; what grows, grows; disks are made; the directory is
-replaced and every session sees the new whole between two of its commands (3F/0E, REPORTED LUNS DATA HAS CHANGED; the
-media changer also says 2A/01 and 28/00); units that nobody sees any more are closed.
+In this order: drives, slots and partitions come and go; the content is kept; what grows, grows; disks are made; the
+directory is replaced and every session sees the new whole between two of its commands (3F/0E, REPORTED LUNS DATA HAS
+CHANGED; a media changer whose elements have changed also says 28/00 or 28/01 and 2A/01); units that nobody sees any
+more are closed.
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from appliance.failures import Failure, OperatorError
+from appliance.library.effects import State, plan, refusal
+from appliance.library.equipment import Equipment
 from appliance.settings.content import Content
-from appliance.settings.settings import CHANGER, DiskSettings
+from appliance.settings.settings import CHANGER, DiskSettings, Section
 
 if TYPE_CHECKING:
     from appliance.library.library import Library
+    from appliance.settings.settings import Settings
+    from scsi_targets.devices.changer.media_changer import MediaChanger
     from scsi_targets.devices.unit.device import Device
+    from vlib_images.library.partition import Partition
 
 log = structlog.get_logger(__name__)
 
@@ -26,57 +33,35 @@ RETIRE_SECONDS = 10.0  # for the sessions to turn away from a unit that is gone
 POLL_SECONDS = 0.01
 
 
-def change(library: Library, content: Content, applied: Content | None) -> list[str]:
-    """Make `content` what the library contains and serves; a line for each thing that waits for the next start.
-
-    Raises OperatorError, OSError; then nothing has changed.
-    """
+def change(library: Library, content: Content, applied: Content | None) -> None:
+    """Make `content` what the library contains and serves. Raises OperatorError, OSError; then nothing has changed."""
     contents = library.files.contents
     before, after, applied_before = contents.content, contents.checked(content), contents.applied
     _refuse_loaded(library, before, after)
     _refuse_reserved(library, before, after)
     _refuse_held(library, before, after)
-    waiting = _for_the_next_start(before, after)
-    fitted = library.files.inventory.layout, library.drives
-    gone = {} if waiting else _equip(library, before, after)
+    fitted = library.equipment()
+    gone = _equip(library, before, after)
     try:
         contents.change(after, applied)
         for disk in _grown(before, after):
             library.grow_disk(disk.name, int(disk.size or 0))
     except BaseException:
-        library.equip(*fitted)
+        library.equip(fitted)
         contents.change(before, applied_before)
         raise
     gone |= _replace_disks(library, before, after)
     library.show()
     for name, unit in gone.items():
         _retire(library, name, unit)
-    return waiting
-
-
-def _for_the_next_start(before: Content, after: Content) -> list[str]:
-    """What the robot is too deep in to change under it: another library model, other settings or another order of
-    drives that stay. Drives are added and removed at the end of theirs."""
-    lines = [
-        f"{CHANGER} {field}"
-        for field in ("model", "serial")
-        if getattr(before.changer, field) != getattr(after.changer, field)
-    ]
-    shared = min(len(before.drives), len(after.drives))
-    if before.drives[:shared] != after.drives[:shared]:
-        lines.append("drives")
-    if lines and before.changer != after.changer:
-        lines.append("slots")
-    return lines
 
 
 def _refuse_loaded(library: Library, before: Content, after: Content) -> None:
-    """A drive that goes, or whose address another one takes, has to be empty."""
-    staying = [drive.name for drive in after.drives]
+    """A drive that goes, becomes another, or whose address another one takes, has to be empty."""
     for position, drive in enumerate(before.drives):
         address = library.drive_addresses().get(drive.name)
         barcode = None if address is None else library.files.inventory.element(address).barcode
-        if barcode is not None and staying[position : position + 1] != [drive.name]:
+        if barcode is not None and after.drives[position : position + 1] != [drive]:
             message = f"cartridge {barcode} is in {drive.name}; unload it first: tapebay unload {drive.name}"
             raise OperatorError(Failure.REFUSED, message)
 
@@ -84,10 +69,12 @@ def _refuse_loaded(library: Library, before: Content, after: Content) -> None:
 def _refuse_reserved(library: Library, before: Content, after: Content) -> None:
     """What an initiator has reserved neither goes nor becomes another device under it."""
     disks = {disk.name: disk for disk in after.disks}
-    drives = {drive.name: drive for drive in after.drives}
     going = [disk.name for disk in before.disks if disk.name not in disks or not _stays(disk, disks[disk.name])]
-    going += [drive.name for drive in before.drives if drive.name not in drives]
-    going += [CHANGER] if before.changer != after.changer else []
+    going += [drive.name for drive in before.drives if drive not in after.drives]
+    shown = _shown(after)
+    going += [name for name, what in _shown(before).items() if shown.get(name) != what]
+    owners = _owners(after)
+    going += [name for name, partition in _owners(before).items() if owners.get(name) != partition]
     for name in going:
         unit = library.units.get(name)
         if unit is not None and (holder := unit.reservations.held_by()) is not None:
@@ -107,6 +94,19 @@ def _refuse_held(library: Library, before: Content, after: Content) -> None:
         raise OperatorError(Failure.REFUSED, message)
 
 
+def _shown(content: Content) -> dict[str, Section]:
+    """The media changers, and what each is made of, but for the barcode rule."""
+    partitions: dict[str, Section] = {
+        each.name: each.model_copy(update={"barcodes": "*"}) for each in content.partitions
+    }
+    return partitions or {CHANGER: content.changer}
+
+
+def _owners(content: Content) -> dict[str, str]:
+    """The partition of each drive that is in one."""
+    return {drive: partition.name for partition in content.partitions for drive in partition.drives}
+
+
 def _grown(before: Content, after: Content) -> list[DiskSettings]:
     """Disks of which nothing changed but that they are larger: their units stay."""
     was = {disk.name: disk for disk in before.disks}
@@ -124,16 +124,45 @@ def _stays(was: DiskSettings, disk: DiskSettings) -> bool:
 
 
 def _equip(library: Library, before: Content, after: Content) -> dict[str, Device]:
-    """Drives, slots and import/export elements come and go at the end of theirs. The units that are gone."""
-    if (before.drives, before.changer) == (after.drives, after.changer):
+    """Drives, slots and import/export elements come and go, and partitions are cut anew. The units that are gone."""
+    if (before.drives, before.changer, before.partitions) == (after.drives, after.changer, after.partitions):
         return {}
+    settings = library.files.contents.settings_with(after)
     drives = {
-        drive.name: library.drives[drive.name] if drive.name in library.drives else library.make_drive(drive)
+        drive.name: library.drives[drive.name] if drive in before.drives else library.make_drive(drive)
         for drive in after.drives
     }
-    gone: dict[str, Device] = {name: unit for name, unit in library.drives.items() if name not in drives}
-    library.equip(library.files.contents.settings_with(after).layout(), drives)
-    return gone
+    partitions = library.files.partitions(settings)
+    changers = {partition.name: _changer(library, partition) for partition in partitions}
+    there: dict[str, Device] = {**library.changers, **library.drives}
+    wanted: dict[str, Device] = {**changers, **drives}
+    try:
+        library.equip(
+            Equipment(settings.layout(), drives, changers, partitions), partial(_refuse_orphans, library, settings)
+        )
+    except BaseException:
+        for name, unit in wanted.items():
+            if there.get(name) is not unit:
+                library.retire(name, unit, close=True)
+        raise
+    return {name: unit for name, unit in there.items() if wanted.get(name) is not unit}
+
+
+def _changer(library: Library, partition: Partition) -> MediaChanger:
+    """The media changer of a partition; another unit where the one of that name is another library's model or serial
+    number, which are a logical unit's for its life."""
+    there = library.changers.get(partition.name)
+    wanted = partition.model, partition.serial_number
+    if there is not None and (there.partition.model, there.partition.serial_number) == wanted:
+        return there
+    return library.make_changer(partition, watching=False)
+
+
+def _refuse_orphans(library: Library, settings: Settings) -> None:
+    """Asked when nothing moves any more."""
+    orphans = plan(library.settings, settings, State(cartridges=library.files.places())).orphans
+    if orphans:
+        raise OperatorError(Failure.REFUSED, refusal(orphans))
 
 
 def _replace_disks(library: Library, before: Content, after: Content) -> dict[str, Device]:
@@ -142,7 +171,7 @@ def _replace_disks(library: Library, before: Content, after: Content) -> dict[st
     wanted = {disk.name: disk for disk in after.disks}
     gone = [name for name, disk in was.items() if name not in wanted or not _stays(disk, wanted[name])]
     old: dict[str, Device] = {name: unit for name, unit in library.units.items() if name in gone}
-    kept = {CHANGER: library.changer, **library.drives}
+    kept: dict[str, Device] = {**library.changers, **library.drives}
     kept |= {name: unit for name, unit in library.disks().items() if name not in old}
     library.units = kept
     again = [name for name in old if name in wanted]

@@ -1,7 +1,7 @@
 """What a library contains, kept in its state: taken over from tapebay.toml once, changed by verbs and by `apply`.
 
-A row of the database for each device, target, account and zone, and what tapebay.toml declared when it was last
-applied. The second is what tells a change of the file from a change that a verb made.
+A row of the database for each device, partition, target, account and zone, and what tapebay.toml declared when it was
+last applied. The second is what tells a change of the file from a change that a verb made.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Contents:
 
 
 def _rows(content: Content) -> dict[str, dict[str, dict[str, Any]]]:
-    """A row for each device, target, account and zone. A device's says what it is, and its LUN."""
+    """A row for each device, partition, target, account and zone. A device's says what it is, and its LUN."""
     documents = content.to_json()
     luns = documents.get("luns", {})
     devices = {CHANGER: {"kind": CHANGER, **documents.get("changer", {})}}
@@ -113,6 +113,7 @@ def _rows(content: Content) -> dict[str, dict[str, dict[str, Any]]]:
             for account, document in zip(content.accounts, documents.get("accounts", []), strict=True)
         },
         "zones": {document["name"]: document for document in documents.get("zones", [])},
+        "partitions": {document["name"]: document for document in documents.get("partitions", [])},
     }
 
 
@@ -127,6 +128,7 @@ def _documents(stored: StoredContent) -> dict[str, Any]:
         "targets": list(stored.rows["targets"].values()),
         "accounts": list(stored.rows["accounts"].values()),
         "zones": list(stored.rows["zones"].values()),
+        "partitions": list(stored.rows["partitions"].values()),
         "luns": luns,
     }
 

@@ -15,11 +15,15 @@ from appliance.access.tokens import Tokens
 from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import CartridgeStore
 from appliance.library.contents import Contents
+from appliance.library.effects import State, plan, refusal
 from appliance.library.lock import LibraryLock
-from appliance.settings.settings import CHANGER, Settings
+from appliance.library.partitions import partitions_of
+from appliance.settings.content import Content
+from appliance.settings.settings import Settings
+from vlib_images.library.database import inventory_rows
 from vlib_images.library.database.database import FILE_NAME, Database
 from vlib_images.library.database.takeover import OLD_FILES, open_database
-from vlib_images.library.elements import Layout
+from vlib_images.library.elements import Place
 from vlib_images.library.inventory import BARCODE, ElementType, Inventory, InventoryError
 from vlib_images.library.partition import Partition
 from vlib_images.library.state import LibraryState, StateDamaged, put_document
@@ -108,9 +112,22 @@ class LibraryFiles:
 
     def _apply(self) -> None:
         plan = self.contents.differences()
+        self._refuse_orphans(plan.content)
         self.contents.change(plan.content, plan.applied)
         for change in plan.changes:
             log.info("applied", change=change)
+
+    def _refuse_orphans(self, content: Content) -> None:
+        """A start puts cartridges whose slot is gone on the shelf, but takes none out of its partition."""
+        settings = self.contents.settings_with(self.contents.checked(content))
+        if settings.partitions == self.settings.partitions:
+            return
+        with self.database.read() as connection:
+            records = inventory_rows.read(connection, self.database.path)
+        places = {record.place: barcode for barcode, record in records.items() if record.place is not None}
+        found = plan(self.settings, settings, State(cartridges=places)).orphans
+        if orphans := [orphan for orphan in found if not orphan.gone]:
+            raise OperatorError(Failure.REFUSED, f"tapebay.toml cannot be applied: {refusal(orphans)}")
 
     @property
     def settings(self) -> Settings:
@@ -123,6 +140,11 @@ class LibraryFiles:
         elements = self.inventory.elements(ElementType.DRIVE)
         return {drive.name: element.address for drive, element in zip(self.settings.drives, elements, strict=True)}
 
+    def places(self) -> dict[Place, str]:
+        """The cartridges inside the library, by place."""
+        elements = self.inventory.elements()
+        return {(element.type, element.index): element.barcode for element in elements if element.barcode is not None}
+
     def serial_number(self, name: str, configured: str | None) -> str:
         """A device's serial number: the configured one, or ten characters made from the library's identity and `name`.
 
@@ -130,11 +152,11 @@ class LibraryFiles:
         """
         return configured or f"TB{hashlib.sha256(f'{self._library_id}/{name}'.encode()).hexdigest()[:8].upper()}"
 
-    def whole_library(self, layout: Layout | None = None) -> Partition:
-        """The library as its one media changer shows it; with another layout, if given."""
-        changer = self.settings.changer
-        serial_number = self.serial_number(CHANGER, changer.serial)
-        return Partition.whole(CHANGER, changer.model, serial_number, layout or self.inventory.layout)
+    def partitions(self, settings: Settings | None = None) -> list[Partition]:
+        """The library as its media changers show it; as others would with other settings, if given."""
+        if settings is None:
+            return partitions_of(self.settings, self.inventory.layout, self.serial_number)
+        return partitions_of(settings, settings.layout(), self.serial_number)
 
     def close(self) -> None:
         self.store.flush()

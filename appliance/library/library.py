@@ -19,12 +19,13 @@ from appliance.failures import Failure, OperatorError
 from appliance.library import disks
 from appliance.library.change import change
 from appliance.library.copy_journal import CopyJournal
+from appliance.library.equipment import Equipment
 from appliance.library.files import LibraryFiles
 from appliance.library.offers import Offers
 from appliance.library.remotes import Remotes
 from appliance.library.snapshots.keeper import Snapshots
 from appliance.settings.content import Content
-from appliance.settings.settings import CHANGER, DiskSettings, DriveSettings, Settings
+from appliance.settings.settings import DiskSettings, DriveSettings, Settings
 from appliance.settings.units import Address
 from scsi_targets.devices.changer.media_changer import MediaChanger
 from scsi_targets.devices.changer.robot import Robot
@@ -39,7 +40,6 @@ from scsi_targets.iscsi.server import Server
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.raw import DiskImage
 from vlib_images.errors import CartridgeError
-from vlib_images.library.elements import Layout
 from vlib_images.library.partition import Partition
 from vlib_images.library.state import StateDamaged
 
@@ -78,8 +78,8 @@ class Library:
         self._copy_journal = CopyJournal(files.settings.library.state)
         self.drives = {section.name: self.make_drive(section) for section in settings.drives}
         self.robot = self._make_robot()
-        self.changer = self._make_changer(files.whole_library())
-        self.units: dict[str, Device] = {CHANGER: self.changer, **self.drives}
+        self.changers = {partition.name: self.make_changer(partition) for partition in files.partitions()}
+        self.units: dict[str, Device] = {**self.changers, **self.drives}
         self.units |= {section.name: self.make_disk(section) for section in settings.disks}
         self._tell_interrupted()
         self.remotes = Remotes(files.store)
@@ -147,10 +147,10 @@ class Library:
         self._copy_journal.close()
         self.files.close()
 
-    def change(self, content: Content, applied: Content | None = None) -> list[str]:
-        """Make `content` what the library contains and serves; a line for each thing that waits for the next start.
-        The caller holds files.changing. Raises OperatorError, OSError; then nothing has changed."""
-        return change(self, content, applied)
+    def change(self, content: Content, applied: Content | None = None) -> None:
+        """Make `content` what the library contains and serves. The caller holds files.changing. Raises OperatorError,
+        OSError; then nothing has changed."""
+        change(self, content, applied)
 
     def show(self) -> None:
         """Let every session see what there is now."""
@@ -167,10 +167,11 @@ class Library:
         return dict(zip(self.drives, self.files.inventory.layout.drives, strict=False))  # between two steps of refit()
 
     def gate_luns(self) -> dict[str, int]:
-        """What stands behind the gate by name, with its LUN there, which stays what it is: the drives, and what is
-        offered to grants alone."""
-        luns = self.settings.automatic_luns()
-        return {**self.offers.luns(), **{name: luns[name] for name in self.drives if name in luns}}
+        """What stands behind the gate by name, with its LUN there, which stays what it is: the drives (of a library
+        with partitions, those that are in none), and what is offered to grants alone."""
+        luns, settings = self.settings.automatic_luns(), self.settings
+        free = settings.drives_of_nobody() if settings.partitions else self.drives.keys()
+        return {**self.offers.luns(), **{name: luns[name] for name in self.drives if name in luns and name in free}}
 
     def gate_units(self) -> dict[str, Device]:
         """The same devices themselves."""
@@ -197,6 +198,10 @@ class Library:
         named = self.settings.gate.groups if self.settings.gate is not None else {}
         return {ALL_DRIVES: list(self.drives), **named}
 
+    def for_grants(self, address: int) -> bool:
+        """Whether an element is at the disposal of grants: in no partition, where the library is cut into such."""
+        return not self.settings.partitions or self.robot.partition_of(address) is None
+
     def look_again(self) -> None:
         """Rights have changed: every session asks anew what it sees."""
         self.server.views_changed()
@@ -205,13 +210,19 @@ class Library:
         """What the cartridge store tells of a cartridge."""
         return self.files.cartridges.describe(barcode)
 
-    def equip(self, layout: Layout, drives: dict[str, TapeDrive]) -> None:
-        """Other slots, import/export elements and drives from now on. Raises InventoryError, RobotError when a
-        cartridge would lose its element or its drive; then nothing has changed."""
-        partition = self.files.whole_library(layout)
+    def equip(self, equipment: Equipment, check: Callable[[], None] = lambda: None) -> None:
+        """Other slots, import/export elements, drives and media changers from now on. check: asked when nothing moves
+        any more. Raises what it raises; InventoryError, RobotError when a cartridge would lose its element or its
+        drive; then nothing has changed."""
+        layout, drives, changers, partitions = equipment
         at = dict(zip(layout.drives, drives.values(), strict=True))
-        self.robot.refit(layout, at, [(self.changer, partition)])
-        self.drives = drives
+        self.robot.refit(layout, at, [(changers[partition.name], partition) for partition in partitions], check)
+        self.drives, self.changers = drives, changers
+
+    def equipment(self) -> Equipment:
+        """What there is now."""
+        partitions = [changer.partition for changer in self.changers.values()]
+        return Equipment(self.files.inventory.layout, self.drives, self.changers, partitions)
 
     def retire(self, name: str, unit: Device, *, close: bool) -> None:
         """A unit that the library no longer has: closed now, or with the library."""
@@ -283,8 +294,9 @@ class Library:
         drives = dict(zip(addresses, self.drives.values(), strict=True))
         return Robot(self.files.inventory, drives, self.files.cartridges.open)
 
-    def _make_changer(self, partition: Partition) -> MediaChanger:
-        return MediaChanger(partition, self.robot, store=self._state, state_key=partition.name)
+    def make_changer(self, partition: Partition, *, watching: bool = True) -> MediaChanger:
+        """watching: False for one that equip() is to put to work. Raises StateDamaged."""
+        return MediaChanger(partition, self.robot, store=self._state, state_key=partition.name, watching=watching)
 
     def make_disk(self, section: DiskSettings) -> BlockDevice:
         """Where its image cannot be opened the others are served all the same, and initiators find it not ready."""

@@ -57,6 +57,8 @@ def compare(
     for noun, field in _NOUNS.items():
         documents = (_rows(declared, field), _rows(applied, field), _rows(content, field))
         merged, remembered = _merge(noun, documents, said, prune=prune, explicit=explicit)
+        if noun in _IN_ORDER:
+            merged = _in_order(noun, documents, merged, said)
         single = field == "changer"
         kept[field] = merged["changer"] if single else list(merged.values())
         applied_now[field] = remembered["changer"] if single else list(remembered.values())
@@ -66,12 +68,14 @@ def compare(
 _NOUNS = {
     "changer": "changer",
     "drive": "drives",
+    "partition": "partitions",
     "disk": "disks",
     "target": "targets",
     "account": "accounts",
     "zone": "zones",
 }
 _WHO_MAY = ("account", "zone")  # rows that let somebody in
+_IN_ORDER = ("drive", "account")  # element addresses follow from it; of several accounts the first that matches counts
 
 
 def _rows(content: Content, field: str) -> Rows:
@@ -81,7 +85,7 @@ def _rows(content: Content, field: str) -> Rows:
 
 
 def row_key(row: Any) -> str:
-    """What tells a device, a target, an account or a zone from the others of its kind."""
+    """What tells a device, a partition, a target, an account or a zone from the others of its kind."""
     if isinstance(row, ChapAccount):
         return f"{row.user} (initiator {row.initiator}, target {row.target})"
     return str(row.iqn if hasattr(row, "iqn") else row.name)
@@ -111,6 +115,17 @@ def _merge(
         elif now is not None:
             said.drift.append(f"{name} was made by a verb; tapebay.toml does not have it")
     return merged, remembered
+
+
+def _in_order(noun: str, documents: tuple[Rows, Rows, Rows], merged: Rows, said: _Lists) -> Rows:
+    """In the order of the file, if that has changed since it was last applied; what the file has not comes last."""
+    declared, applied, content = documents
+    if [key for key in declared if key in applied] == [key for key in applied if key in declared]:
+        return merged
+    ordered = {key: merged[key] for key in [*declared, *merged] if key in merged}
+    if [key for key in ordered if key in content] != [key for key in content if key in ordered]:
+        said.changes.append(f"~ {noun}s: order {', '.join(content)} -> {', '.join(ordered)}")
+    return ordered
 
 
 def _wished(

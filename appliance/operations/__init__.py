@@ -25,6 +25,7 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "key": ("key",),
     "load": ("robot",),
     "move": ("robot",),
+    "partition": ("partition",),
     "remote": ("remote",),
     "request": ("request",),
     "reservation": ("reservation",),

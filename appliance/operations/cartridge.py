@@ -10,6 +10,8 @@ from appliance.failures import Failure, OperatorError
 from appliance.operations.verb import OPTIONAL_SIZE, Barcode, Flag, OnFiles, Parameters, Result, Scope, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from vlib_images.library.elements import Element
 
 SHELF = "shelf"
@@ -21,6 +23,7 @@ class Cartridge(Result):
 
     barcode: str
     place: str
+    library_partition: str | None = Field(description="The partition of the library that it is in.")
     medium: str | None
     capacity_bytes: int
     used_bytes: int
@@ -48,6 +51,9 @@ class Create(Parameters):
     worm: Annotated[bool, Field(description="Write once, read many.")] = False
     place: Annotated[
         str | None, Flag("--to"), Field(description="slot:3, shelf, ...; by default the first free slot.")
+    ] = None
+    partition: Annotated[
+        str | None, Field(description="In its free slots; by default where only one has a rule that the barcode fits.")
     ] = None
     skip_existing: Annotated[
         bool, Field(description="Make only those of the range that are not there: completes an interrupted run.")
@@ -81,7 +87,7 @@ def create(context: OnFiles, parameters: Create) -> list[Cartridge]:
     media = {new: medium_of(new, parameters.medium, parameters.worm) for new in barcodes}
     with files.changing:
         wanted = [new for new in barcodes if not (parameters.skip_existing and new in files.inventory)]
-        places = _places_for(context, wanted, parameters.place)
+        places = _places_for(context, wanted, parameters.place, parameters.partition)
         for new in wanted:  # all of them, before any is made
             files.inventory.check_new(new)
         for first in range(0, len(wanted), CREATED_TOGETHER):
@@ -94,21 +100,19 @@ def create(context: OnFiles, parameters: Create) -> list[Cartridge]:
             )
             context.progress(first + len(batch), len(wanted))
     made = {new: new_cartridge(new, media[new], capacity_bytes) for new in wanted}
-    return [_described(context, new, made.get(new)) for new in barcodes]
+    return _all_described(context, barcodes, made)
 
 
-def _places_for(context: OnFiles, barcodes: list[str], place: str | None) -> list[int | None]:
-    from vlib_images.library.homes import free_slots
+def _places_for(
+    context: OnFiles, barcodes: list[str], place: str | None, partition: str | None
+) -> Sequence[int | None]:
+    from appliance.operations.free_places import places_in_partitions
 
     if place == SHELF:
         return [None] * len(barcodes)
     if place is not None:
         return [_given_place(context, barcodes, place)]
-    free = list(free_slots(context.files.inventory))
-    if len(free) < len(barcodes):
-        message = f"{len(free)} slots are free, {len(barcodes)} are needed; make the cartridges --to shelf"
-        raise OperatorError(Failure.REFUSED, message)
-    return list(free[: len(barcodes)])
+    return places_in_partitions(context.files, barcodes, partition)
 
 
 def _given_place(context: OnFiles, barcodes: list[str], place: str) -> int:
@@ -122,7 +126,17 @@ def _given_place(context: OnFiles, barcodes: list[str], place: str) -> int:
         raise OperatorError(Failure.REFUSED, f"only the robot puts cartridges into {place}; give a slot")
     if element.barcode is not None:
         raise OperatorError(Failure.REFUSED, f"{place} holds cartridge {element.barcode}")
+    _refuse_misfit(context, barcodes[0], element)
     return element.address
+
+
+def _refuse_misfit(context: OnFiles, barcode: str, element: Element) -> None:
+    from appliance.library.partitions import partition_at
+
+    partition = partition_at(context.files.partitions(), element)
+    if partition is not None and not partition.admits(barcode):
+        message = f"{barcode} does not fit the barcode rule of partition {partition.name}: {partition.barcodes}"
+        raise OperatorError(Failure.REFUSED, message)
 
 
 @verb("cartridge.list", Scope.READ)
@@ -130,10 +144,7 @@ def list_(context: OnFiles, parameters: NoParameters) -> list[Cartridge]:
     """List every cartridge: those in the library by element, then the shelf."""
     inventory = context.files.inventory
     inside = [element for element in inventory.elements() if element.barcode is not None]
-    return [
-        *(_described(context, str(element.barcode)) for element in inside),
-        *(_described(context, barcode) for barcode in inventory.shelf()),
-    ]
+    return _all_described(context, [*(str(element.barcode) for element in inside), *inventory.shelf()])
 
 
 @verb("cartridge.show", Scope.READ)
@@ -198,10 +209,22 @@ def _refuse_loaded(context: OnFiles, barcode: str) -> Element | None:
     return element
 
 
-def _described(context: OnFiles, barcode: str, facts: dict[str, Any] | None = None) -> Cartridge:
-    """facts: what is known of the cartridge already; else it is looked at."""
-    from appliance.operations.places import format_place
+def _described(context: OnFiles, barcode: str) -> Cartridge:
+    return _all_described(context, [barcode])[0]
 
-    place = format_place(context.files.inventory.find(barcode))  # first: there may be no such cartridge
-    known = facts or context.files.cartridges.describe(barcode)
-    return Cartridge.model_validate({**known, "barcode": barcode, "place": place})
+
+def _all_described(
+    context: OnFiles, barcodes: Sequence[str], known: Mapping[str, dict[str, Any]] | None = None
+) -> list[Cartridge]:
+    """known: of cartridges that need not be looked at, as describe() tells."""
+    from appliance.operations.places import format_place, partition_names
+
+    files, known = context.files, known or {}
+    partition_of = partition_names(files)
+    made = []
+    for barcode in barcodes:
+        element = files.inventory.find(barcode)  # first: there may be no such cartridge
+        facts = known.get(barcode) or files.cartridges.describe(barcode)
+        where = {"place": format_place(element), "library_partition": partition_of(element)}
+        made.append(Cartridge.model_validate({**facts, "barcode": barcode, **where}))
+    return made

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.verb import Nothing, OnFiles, OnLibrary, Parameters, Result, Scope, verb
+from appliance.operations import content
+from appliance.operations.verb import Nothing, OnFiles, Parameters, Result, Scope, verb
 
 if TYPE_CHECKING:
     from appliance.library.plan import Plan
@@ -16,17 +17,21 @@ if TYPE_CHECKING:
 class Planned(Result):
     """changes: what is to be done (apply: what was done). removals: what left the file, which only prune removes.
 
-    drift: what verbs changed since, and apply leaves alone. restart: what takes effect at the daemon's next start."""
+    drift: what verbs changed since, and apply leaves alone.
+    sessions: what each session would gain and lose; refused: cartridges that would lose their place or partition, for
+    which apply is refused unless they go to the shelf. Both are said only before it is done."""
 
     changes: list[str]
     removals: list[str]
     drift: list[str]
-    restart: list[str] = []
+    sessions: list[content.SessionEffect] = []
+    refused: list[str] = []
 
 
 class Apply(Parameters):
     prune: Annotated[bool, Field(description="Remove what is no longer in tapebay.toml, too.")] = False
     dry_run: Annotated[bool, Field(description="Only say what would be done, as `tapebay plan` does.")] = False
+    to_shelf: content.ToShelf = False
 
 
 class Shown(Result):
@@ -38,7 +43,7 @@ class Shown(Result):
 @verb("configuration.plan", Scope.READ)
 def plan(context: OnFiles, parameters: Nothing) -> Planned:
     """Compare tapebay.toml with what the library contains: what apply would do."""
-    return _planned(_compare(context, prune=False))
+    return _foreseen(context, _compare(context, prune=False))
 
 
 @verb("configuration.apply", Scope.ADMINISTER)
@@ -47,16 +52,12 @@ def apply(context: OnFiles, parameters: Apply) -> Planned:
     with context.files.changing:
         found = _compare(context, prune=parameters.prune)
         if parameters.dry_run:
-            return _planned(found)
-        restart: list[str] = []
-        if isinstance(context, OnLibrary):
-            restart = context.library.change(found.content, found.applied)
-        else:
-            context.files.contents.change(found.content, found.applied)
+            return _foreseen(context, found)
+        content.carry_out(context, found.content, found.applied, to_shelf=parameters.to_shelf)
     for line in found.changes + (found.removals if parameters.prune else []):
         context.log.info("applied", change=line)
     done = _planned(found)
-    return done.model_copy(update={"removals": [] if parameters.prune else done.removals, "restart": restart})
+    return done.model_copy(update={"removals": [] if parameters.prune else done.removals})
 
 
 @verb("configuration.show", Scope.READ)
@@ -69,6 +70,11 @@ def show(context: OnFiles, parameters: Nothing) -> Shown:
 
 def _planned(found: Plan) -> Planned:
     return Planned(changes=found.changes, removals=found.removals, drift=found.drift)
+
+
+def _foreseen(context: OnFiles, found: Plan) -> Planned:
+    said = content.described(content.effects(context, found.content))
+    return _planned(found).model_copy(update={"sessions": said.sessions, "refused": said.refused})
 
 
 def _compare(context: OnFiles, *, prune: bool) -> Plan:

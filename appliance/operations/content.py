@@ -2,34 +2,121 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.verb import OnFiles, library_of
+from appliance.operations.verb import OnFiles, Result, library_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pydantic import BaseModel
 
+    from appliance.library.effects import Effects, Orphan
     from appliance.settings.content import Content
 
 Row = TypeVar("Row")
 
 
-def change(context: OnFiles, make: Callable[[Content], dict[str, Any]]) -> list[str]:
-    """Replace sections: make(content) gives them by name. A line for each thing that waits for the daemon's next start.
+ToShelf = Annotated[
+    bool, Field(description="Put cartridges on the shelf whose place goes, or that would be in the wrong partition.")
+]
+DryRun = Annotated[bool, Field(description="Change nothing, only say what each session would gain and lose.")]
 
-    Raises OperatorError, OSError; then nothing has changed.
-    """
-    files, library = context.files, library_of(context)
-    with files.changing:
-        content = files.contents.content
-        wanted = content.model_copy(update=make(content))
+
+class SessionEffect(Result):
+    """What a change does to one session; lines for people. ends: why it is logged out, "" when it stays."""
+
+    session: int
+    initiator: str
+    target: str
+    gains: list[str]
+    loses: list[str]
+    changes: list[str]
+    ends: str
+
+
+class Foreseen(Result):
+    """What a dry run says: the sessions that would notice, and why the change would be refused."""
+
+    sessions: list[SessionEffect]
+    refused: list[str] = Field(description="The cartridges that would lose their place or partition.")
+
+
+def change(context: OnFiles, make: Callable[[Content], dict[str, Any]], *, to_shelf: bool = False) -> None:
+    """Replace sections: make(content) gives them by name. to_shelf: cartridges that would lose their place or partition
+    go to the shelf, instead of forbidding it. Raises OperatorError, OSError; then nothing has changed."""
+    with context.files.changing:
+        content = context.files.contents.content
+        carry_out(context, content.model_copy(update=make(content)), to_shelf=to_shelf)
+
+
+def carry_out(context: OnFiles, content: Content, applied: Content | None = None, *, to_shelf: bool = False) -> None:
+    """The same for a whole content, by who holds files.changing. applied: what tapebay.toml declares with it."""
+    orphans = effects(context, content, sessions=False).orphans
+    _refuse(orphans, to_shelf)
+    with _on_the_shelf(context, orphans):
+        library = library_of(context)
         if library is not None:
-            return library.change(wanted)
-        files.contents.change(wanted)
-        return []
+            library.change(content, applied)
+        else:
+            context.files.contents.change(content, applied)
+
+
+def foreseen(context: OnFiles, make: Callable[[Content], dict[str, Any]]) -> Foreseen:
+    """What change() would do. Raises OperatorError when it would not be possible at all."""
+    content = context.files.contents.content
+    return described(effects(context, content.model_copy(update=make(content))))
+
+
+def described(found: Effects) -> Foreseen:
+    """For people and programs."""
+    return Foreseen(
+        sessions=[SessionEffect.model_validate(effect) for effect in found.sessions],
+        refused=[str(orphan) for orphan in found.orphans],
+    )
+
+
+def effects(context: OnFiles, content: Content, *, sessions: bool = True) -> Effects:
+    """What another content would do to cartridges and, if wanted, sessions. Raises OperatorError: its parts do not fit
+    together."""
+    from appliance.library.effects import State, plan
+
+    files, library = context.files, library_of(context)
+    records = library.server.sessions() if library is not None and sessions else []
+    state = State({record.tsih: record.who for record in records if record.target_name is not None}, files.places())
+    return plan(files.settings, files.contents.settings_with(files.contents.checked(content)), state)
+
+
+def _refuse(orphans: Sequence[Orphan], to_shelf: bool) -> None:
+    from appliance.library.effects import refusal
+    from vlib_images.library.elements import ElementType
+
+    loaded = [orphan for orphan in orphans if orphan.place[0] is ElementType.DRIVE]
+    if loaded or (orphans and not to_shelf):
+        raise OperatorError(Failure.REFUSED, refusal(loaded or orphans))
+
+
+@contextmanager
+def _on_the_shelf(context: OnFiles, orphans: Sequence[Orphan]) -> Iterator[None]:
+    """They are on the shelf while the block runs, and stay there if it ends well. Raises RobotError: one is locked or
+    reserved."""
+    layout, moved = context.files.inventory.layout, []
+    try:
+        for orphan in orphans:
+            address = layout.address_of(orphan.place)
+            assert address is not None
+            context.mover.remove(address)
+            moved.append((orphan.barcode, address))
+        yield
+    except BaseException:
+        for barcode, address in moved:
+            context.mover.insert(barcode, address)
+        raise
 
 
 def section(model: type[BaseModel], /, **settings: Any) -> Any:
@@ -55,6 +142,20 @@ def found(rows: Sequence[Row], matches: Callable[[Row], bool], what: str) -> Row
 def names(text: str) -> list[str]:
     """What stands between commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def more_and_fewer(
+    where: str, what: str, there: Sequence[Row], added: Sequence[Row], removed: Sequence[Row]
+) -> list[Row]:
+    """A list with others at its end, and without some. Raises OperatorError REFUSED: one to be removed is not in it,
+    one to be added is."""
+    for each in removed:
+        if each not in there:
+            raise OperatorError(Failure.REFUSED, f"{where} has no {what} {each}")
+    for each in added:
+        if each in there:
+            raise OperatorError(Failure.REFUSED, f"{where} has {what} {each} already")
+    return [each for each in [*there, *added] if each not in removed]
 
 
 def refuse_known(context: OnFiles, name: str) -> None:

@@ -14,14 +14,13 @@ Name = Annotated[str, Positional("NAME"), Field(description="The drive.")]
 
 
 class Drive(Result):
-    """A drive; restart: it is served from the daemon's next start on, as the robot is too deep in to change now."""
+    """A drive. served: by a daemon that runs."""
 
     name: str
     model: str
     place: str
     cartridge: str | None
     served: bool
-    restart: bool = False
 
 
 class Create(Parameters):
@@ -53,8 +52,8 @@ def create(context: OnFiles, parameters: Create) -> Drive:
     model = parameters.model or (drives[-1].model if drives else None)
     settings = {**parameters.model_dump(exclude={"model"}), "model": model}
     drive = content.section(DriveSettings, **settings)
-    waiting = content.change(context, lambda now: {"drives": [*now.drives, drive]})
-    return _drive(context, len(drives)).model_copy(update={"restart": bool(waiting)})
+    content.change(context, lambda now: {"drives": [*now.drives, drive]})
+    return _drive(context, len(drives))
 
 
 @verb("drive.remove", Scope.ADMINISTER)
@@ -70,8 +69,8 @@ def remove(context: OnFiles, parameters: OneDrive) -> Drive:
             message = f"cartridge {row.cartridge} is in {row.name}; unload it first: tapebay unload {row.name}"
             raise OperatorError(Failure.REFUSED, message)
     others = [drive for drive in drives if drive.name != parameters.name]
-    waiting = content.change(context, lambda now: {"drives": others})
-    return gone.model_copy(update={"restart": bool(waiting), "served": bool(waiting) and gone.served})
+    content.change(context, lambda now: {"drives": others})
+    return gone.model_copy(update={"served": False})
 
 
 def _drive(context: OnFiles, position: int) -> Drive:

@@ -37,15 +37,19 @@ class Device(Result):
     type: str
     model: str
     serial: str
+    partition: str | None
     holds: str | None
     problem: str | None
 
 
 class Element(Result):
-    """A place of the robot's; `source` is the place that its cartridge came from."""
+    """A place of the robot's; `source` is the place that its cartridge came from. partition, partition_address: the
+    partition of the library that has it, and by which element address that shows it."""
 
     place: str
     address: int
+    partition: str | None
+    partition_address: int | None
     barcode: str | None
     source: str | None
 
@@ -132,6 +136,7 @@ def _devices(context: OnLibrary) -> list[Device]:
             type=type(unit).__name__,
             model=f"{unit.identity.vendor} {unit.identity.product}",
             serial=unit.identity.serial_number,
+            partition=context.library.settings.partition_of(name),
             holds=holds.get(name),
             problem=getattr(unit, "unavailable", None),
         )
@@ -140,14 +145,19 @@ def _devices(context: OnLibrary) -> list[Device]:
 
 
 def _elements(context: OnLibrary) -> list[Element]:
+    from appliance.library.partitions import partition_at
     from appliance.operations.places import format_place
 
     elements = context.files.inventory.elements()
     places = {element.address: format_place(element) for element in elements}
+    partitions = context.files.partitions() if context.files.settings.partitions else []
+    owners = {element.address: partition_at(partitions, element) for element in elements}
     return [
         Element(
             place=places[element.address],
             address=element.address,
+            partition=None if (owner := owners[element.address]) is None else owner.name,
+            partition_address=None if owner is None else owner.outside(element.address),
             barcode=element.barcode,
             source=None if element.source is None else places[element.source],
         )

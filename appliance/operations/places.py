@@ -3,10 +3,17 @@
 Slots and import/export elements count from 1 and drives from 0, as `mtx` counts them.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from appliance.failures import Failure, OperatorError
+from appliance.library.partitions import partition_at
 from vlib_images.library.inventory import Element, ElementType, Inventory, NoSuchElement
+
+if TYPE_CHECKING:
+    from appliance.library.files import LibraryFiles
 
 SHELF = "shelf"
 _FIRST = {ElementType.STORAGE: 1, ElementType.IMPORT_EXPORT: 1, ElementType.DRIVE: 0, ElementType.TRANSPORT: 0}
@@ -25,6 +32,19 @@ def format_place(element: Element | None) -> str:
         return SHELF
     word, first = _WORD_OF[element.type]
     return f"{word}:{element.index + first}"
+
+
+def partition_names(files: LibraryFiles) -> Callable[[Element | None], str | None]:
+    """Of an element, the partition that it is in: None where that is none, and where there are no partitions."""
+    if not files.settings.partitions:
+        return lambda element: None
+    partitions = files.partitions()
+
+    def name(element: Element | None) -> str | None:
+        partition = partition_at(partitions, element)
+        return None if partition is None else partition.name
+
+    return name
 
 
 def parse_place(inventory: Inventory, drives: Mapping[str, int], text: str) -> Element | None:

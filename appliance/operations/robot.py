@@ -68,8 +68,8 @@ def unload(context: OnLibrary, parameters: Unload) -> Moved:
 
 @verb("move", Scope.OPERATE)
 def move(context: OnLibrary, parameters: Move) -> Moved:
-    """Move a cartridge to another place, or between the library and the shelf."""
-    return _move(context, parameters.cartridge, parameters.to, parameters.force)
+    """Move a cartridge to another place, also of another partition, or between the library and the shelf."""
+    return _move(context, parameters.cartridge, parameters.to, parameters.force, between_partitions=True)
 
 
 def _drive(context: OnLibrary, name: str) -> Element:
@@ -82,19 +82,21 @@ def _drive(context: OnLibrary, name: str) -> Element:
 
 
 def _home_of(context: OnLibrary, drive: Element) -> str:
+    from appliance.library.partitions import elements_beside
     from appliance.operations.places import format_place
     from vlib_images.library.homes import home_of
 
-    home = home_of(context.files.inventory, drive)
+    inventory = context.files.inventory
+    home = home_of(inventory, drive, elements_beside(context.files.partitions(), drive, inventory.layout))
     if home is None:
         raise OperatorError(Failure.REFUSED, "no slot is free; say where to put the cartridge")
     return format_place(context.files.inventory.element(home))
 
 
-def _move(context: OnLibrary, cartridge: str, to: str, force: bool) -> Moved:
+def _move(context: OnLibrary, cartridge: str, to: str, force: bool, *, between_partitions: bool = False) -> Moved:
     """`force` also takes what is in use, reserved or locked by an initiator."""
     from appliance.operations.places import format_place
-    from scsi_targets.devices.changer.robot import RemovalPrevented, WrongBarcode
+    from scsi_targets.devices.changer.robot import RemovalPrevented
     from vlib_images.library.homes import homes
 
     source = _source(context, cartridge)
@@ -103,8 +105,8 @@ def _move(context: OnLibrary, cartridge: str, to: str, force: bool) -> Moved:
         raise OperatorError(Failure.REFUSED, f"{to} holds cartridge {destination.barcode}")
     owner = homes(context.files.inventory).get(destination.address) if destination is not None else None
     try:
-        barcode = _carry(context, cartridge, source, destination, force)
-    except (RemovalPrevented, WrongBarcode) as error:
+        barcode = _carry(context, cartridge, source, destination, force, between_partitions)
+    except RemovalPrevented as error:
         raise OperatorError(Failure.REFUSED, f"{error} (--force insists)") from error
     moved = {"barcode": barcode, "from": format_place(source), "to": format_place(destination)}
     context.log.info("cartridge moved by the operator", force=force, **moved)
@@ -113,14 +115,22 @@ def _move(context: OnLibrary, cartridge: str, to: str, force: bool) -> Moved:
     return Moved.model_validate(moved)
 
 
-def _carry(context: OnLibrary, cartridge: str, source: Element | None, destination: Element | None, force: bool) -> str:
+def _carry(
+    context: OnLibrary,
+    cartridge: str,
+    source: Element | None,
+    destination: Element | None,
+    force: bool,
+    between_partitions: bool,
+) -> str:
     """None is the shelf. The barcode of what was moved."""
     from scsi_targets.devices.changer.robot import Manner
 
     manner = Manner.FORCE if force else Manner.OPERATOR
     robot = context.library.robot
     if source is not None and destination is not None:
-        return robot.move(source.address, destination.address, manner=manner)
+        ends = source.address, destination.address
+        return robot.move(*ends, manner=manner, between_partitions=between_partitions)
     if source is not None:
         return robot.remove(source.address, manner=manner)
     if destination is not None:

@@ -13,6 +13,7 @@ from appliance.operations.verb import OnFiles, Parameters, Positional, Result, S
 
 if TYPE_CHECKING:
     from appliance.access.directory import Directory
+    from appliance.settings.settings import Settings
     from scsi_targets.iscsi.directory import Who
 
 
@@ -34,6 +35,7 @@ class Answer(Result):
     admitted: bool
     zones: list[str]
     luns: dict[str, str]
+    partitions: dict[str, str] = Field(description="The partition of each media changer and drive that is in one.")
     reasons: list[str]
 
 
@@ -48,7 +50,8 @@ def who(context: OnFiles, parameters: Asked) -> list[Answer]:
     if parameters.target is not None and parameters.target.lower() not in targets:
         raise OperatorError(Failure.NOT_FOUND, f"there is no target {parameters.target}; see: tapebay target list")
     wanted = targets if parameters.target is None else [parameters.target.lower()]
-    return [answer for target in wanted for answer in _answers(directory, _who(directory, parameters, target))]
+    asking = [_who(directory, parameters, target) for target in wanted]
+    return [answer for one in asking for answer in _answers(settings, directory, one)]
 
 
 def _who(directory: Directory, parameters: Asked, target: str) -> Who:
@@ -65,7 +68,7 @@ def _who(directory: Directory, parameters: Asked, target: str) -> Who:
     return Who(initiator, bytes(6), target, portals[0], parameters.address, parameters.account)
 
 
-def _answers(directory: Directory, asking: Who) -> Iterator[Answer]:
+def _answers(settings: Settings, directory: Directory, asking: Who) -> Iterator[Answer]:
     """As the account that was named; else as each that is possible, or as the mere name."""
     from scsi_targets.iscsi.directory import DirectoryError
 
@@ -73,14 +76,20 @@ def _answers(directory: Directory, asking: Who) -> Iterator[Answer]:
     accounts = directory.accounts_for(asking.initiator_name, asking.target_name)
     if asking.account is None and accounts:
         for account in accounts:
-            yield from _answers(directory, replace(asking, account=account))
+            yield from _answers(settings, directory, replace(asking, account=account))
         return
     name = f"initiator {asking.initiator_name}" if asking.account is None else f"account {asking.account}"
     try:
         principal, seen = directory.decide(asking)
     except DirectoryError as error:
         yield Answer(
-            target=asking.target_name, principal=name, admitted=False, zones=[], luns={}, reasons=str(error).split("; ")
+            target=asking.target_name,
+            principal=name,
+            admitted=False,
+            zones=[],
+            luns={},
+            partitions={},
+            reasons=str(error).split("; "),
         )
         return
     luns = {str(lun): device for lun, device in seen.luns.items()}
@@ -90,5 +99,6 @@ def _answers(directory: Directory, asking: Who) -> Iterator[Answer]:
         admitted=True,
         zones=list(seen.zones),
         luns=luns,
+        partitions={name: owner for name in luns.values() if (owner := settings.partition_of(name)) is not None},
         reasons=list(seen.reasons),
     )

@@ -11,6 +11,8 @@ from appliance.operations import content
 from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from appliance.settings.content import Content
     from appliance.settings.settings import ZoneSettings
 
@@ -38,6 +40,7 @@ class Zone(Result):
     networks: list[str]
     portal_groups: list[int]
     remotes: list[str]
+    foreseen: content.Foreseen | None = Field(default=None, description="Of a dry run: nothing was changed.")
 
 
 class Members(Parameters):
@@ -51,6 +54,18 @@ class Members(Parameters):
     networks: Networks = None
     portal_groups: PortalGroups = None
     remotes: Remotes = None
+    dry_run: content.DryRun = False
+
+
+class Change(Members):
+    add_initiators: Annotated[str | None, Field(description="More of them, with commas.")] = None
+    remove_initiators: Annotated[str | None, Field(description="Fewer of them, with commas.")] = None
+    add_accounts: Annotated[str | None, Field(description="More of them, with commas.")] = None
+    remove_accounts: Annotated[str | None, Field(description="Fewer of them, with commas.")] = None
+    add_devices: Annotated[str | None, Field(description="More of them, with commas.")] = None
+    remove_devices: Annotated[
+        str | None, Field(description="Fewer of them, with commas, also those with a LUN of the zone's own.")
+    ] = None
 
 
 class OneZone(Parameters):
@@ -62,6 +77,7 @@ class Delete(Parameters):
     open: Annotated[
         bool, Field(description="Delete the last zone, too: from then on every initiator sees every device.")
     ] = False
+    dry_run: content.DryRun = False
 
 
 @verb("zone.list", Scope.READ)
@@ -88,24 +104,23 @@ def create(context: OnFiles, parameters: Members) -> Zone:
             raise OperatorError(Failure.REFUSED, f"there is a zone {made.name} already; change it: tapebay zone change")
         return {"zones": [*now.zones, made]}
 
-    content.change(context, with_it)
-    return _zone(made)
+    return _changed(context, made, with_it, parameters.dry_run)
 
 
 @verb("zone.change", Scope.ADMINISTER)
-def change(context: OnFiles, parameters: Members) -> Zone:
-    """Say anew who is in a zone or what they see; what is not given stays. Sessions see it between two commands."""
-    from appliance.settings.settings import ZoneSettings
+def change(context: OnFiles, parameters: Change) -> Zone:
+    """Say anew who is in a zone or what they see, or add and remove some; what is not given stays.
 
+    Sessions see it between two commands."""
     given = _given(parameters)
 
-    def changed(now: Content) -> dict[str, Any]:
-        was = _among(now.zones, parameters.name)
-        made = content.section(ZoneSettings, **{**was.model_dump(), **given})
-        return {"zones": [made if zone is was else zone for zone in now.zones]}
+    def made(now: Content) -> ZoneSettings:
+        return _with_more_and_fewer(_among(now.zones, parameters.name), given, parameters)
 
-    content.change(context, changed)
-    return show(context, OneZone(name=parameters.name))
+    def changed(now: Content) -> dict[str, Any]:
+        return {"zones": [made(now) if zone.name == parameters.name else zone for zone in now.zones]}
+
+    return _changed(context, made(context.files.contents.content), changed, parameters.dry_run)
 
 
 @verb("zone.delete", Scope.ADMINISTER)
@@ -120,8 +135,38 @@ def delete(context: OnFiles, parameters: Delete) -> Zone:
             raise OperatorError(Failure.REFUSED, message)
         return {"zones": zones}
 
+    if parameters.dry_run:
+        return gone.model_copy(update={"foreseen": content.foreseen(context, without_it)})
     content.change(context, without_it)
     return gone
+
+
+def _changed(context: OnFiles, made: ZoneSettings, make: Callable[[Content], dict[str, Any]], dry_run: bool) -> Zone:
+    if dry_run:
+        return _zone(made).model_copy(update={"foreseen": content.foreseen(context, make)})
+    content.change(context, make)
+    return _zone(made)
+
+
+def _with_more_and_fewer(was: ZoneSettings, given: dict[str, Any], parameters: Change) -> ZoneSettings:
+    """What was given in place of what there was, with more, without some. Raises OperatorError USAGE, REFUSED."""
+    from appliance.settings.settings import ZoneSettings
+
+    settings = {**was.model_dump(), **given}
+    out = content.names(parameters.remove_devices or "")
+    numbered = [name for name in out if name in settings["luns"].values()]
+    settings["luns"] = {lun: name for lun, name in settings["luns"].items() if name not in numbered}
+    out = [name for name in out if name not in numbered or name in settings["devices"]]
+    rows = {
+        "initiators": ("initiator", parameters.add_initiators, content.names(parameters.remove_initiators or "")),
+        "accounts": ("account", parameters.add_accounts, content.names(parameters.remove_accounts or "")),
+        "devices": ("device", parameters.add_devices, out),
+    }
+    for field, (what, more, fewer) in rows.items():
+        added = content.names(more or "")
+        settings[field] = content.more_and_fewer(f"zone {was.name}", what, settings[field], added, fewer)
+    made: ZoneSettings = content.section(ZoneSettings, **settings)
+    return made
 
 
 def _among(zones: list[ZoneSettings], name: str) -> ZoneSettings:
@@ -130,7 +175,8 @@ def _among(zones: list[ZoneSettings], name: str) -> ZoneSettings:
 
 def _given(parameters: Members) -> dict[str, Any]:
     """What was given, as a [[zones]] section has it. Raises OperatorError USAGE."""
-    given = parameters.model_dump(exclude_none=True)
+    fields = Members.model_fields.keys() - {"dry_run"}
+    given = {name: value for name, value in parameters.model_dump(exclude_none=True).items() if name in fields}
     made: dict[str, Any] = {"name": given.pop("name")}
     if "luns" in given:
         made["luns"] = _luns(given.pop("luns"))

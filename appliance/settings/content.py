@@ -1,4 +1,4 @@
-"""What a library contains, apart from what the daemon needs to start: devices, targets, accounts, zones.
+"""What a library contains, apart from what the daemon needs to start: devices, partitions, targets, accounts, zones.
 
 tapebay.toml declares it, the library keeps it, and verbs change what the library keeps, never the file.
 """
@@ -15,6 +15,7 @@ from appliance.settings.settings import (
     DiskSettings,
     DriveSettings,
     Lun,
+    PartitionSettings,
     Section,
     Settings,
     TargetSettings,
@@ -28,6 +29,7 @@ class Content(Section):
 
     changer: ChangerSettings = ChangerSettings()
     drives: list[DriveSettings] = []
+    partitions: list[PartitionSettings] = []
     disks: list[DiskSettings] = []
     targets: list[TargetSettings]
     accounts: list[ChapAccount] = []
@@ -49,6 +51,7 @@ def declared_in(settings: Settings) -> Content:
     content = Content(
         changer=settings.changer,
         drives=settings.drives,
+        partitions=settings.partitions,
         disks=settings.disks,
         targets=settings.targets,
         accounts=[_resolved(account, settings) for account in settings.chap.accounts],
@@ -71,7 +74,7 @@ def with_content(settings: Settings, content: Content) -> Settings:
     """The settings of a library that contains `content`, checked as a file's are. Raises ContentError."""
     chap = settings.chap.model_copy(update={"accounts": content.accounts})
     given: dict[str, Any] = {name: getattr(settings, name) for name in Settings.model_fields}
-    given |= {name: getattr(content, name) for name in ("changer", "drives", "disks", "targets", "zones")}
+    given |= {name: getattr(content, name) for name in ("changer", "drives", "partitions", "disks", "targets", "zones")}
     try:
         made = Settings(**{**given, "chap": chap})
     except ValidationError as error:

@@ -28,6 +28,8 @@ from pydantic import (
 )
 
 from appliance.settings import CONTROL_SOCKET, secrets
+from appliance.settings.numbers import parse_numbers
+from appliance.settings.partitions import problems_with
 from appliance.settings.units import Address, parse_address, parse_size
 from scsi_targets.devices.changer.models import MAXIMUM_ELEMENTS, find_model
 from scsi_targets.devices.tape.models import drive_model
@@ -122,6 +124,19 @@ def _network(value: str) -> str:
         ) from None
 
 
+def _numbers(value: str) -> str:
+    parse_numbers(value)
+    return value
+
+
+def _barcodes(value: str) -> str:
+    """Patterns of barcodes between commas."""
+    patterns = [pattern.strip() for pattern in value.split(",")]
+    if not all(re.fullmatch(r"[A-Z0-9*?_-]+", pattern) for pattern in patterns):
+        raise ValueError(f"{value!r} are no patterns of barcodes; write for example A* or PAY???L6,CLN*")
+    return ",".join(patterns)
+
+
 AddressSetting = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]
 SizeSetting = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 IscsiName = Annotated[str, AfterValidator(iscsi_name)]
@@ -129,6 +144,8 @@ DeviceName = Annotated[str, AfterValidator(_device_name)]
 Serial = Annotated[str, AfterValidator(_serial)]
 LibrarySerial = Annotated[str, AfterValidator(_library_serial)]
 Lun = Annotated[int, Field(ge=0, le=16383)]  # SAM-5 4.7.4: the peripheral and flat addressing methods
+Numbers = Annotated[str, AfterValidator(_numbers)]
+BarcodePatterns = Annotated[str, AfterValidator(_barcodes)]
 InitiatorPattern = Annotated[str, AfterValidator(_initiator_pattern)]
 Network = Annotated[str, AfterValidator(_network)]
 ChapName = Annotated[str, Field(min_length=1, max_length=255)]
@@ -166,6 +183,38 @@ class ChangerSettings(Section):
     serial: LibrarySerial | None = None
     slots: Annotated[int, Field(ge=1, le=MAXIMUM_ELEMENTS)] = 20
     import_export: Annotated[int, Field(ge=0, le=MAXIMUM_ELEMENTS)] = 2
+
+
+class PartitionSettings(Section):
+    """A part of the library that is a whole one to who sees it, with a media changer of that name.
+
+    slots, import_export: the library's, by number ("1-20,25"), in the order of the partition's own addresses. drives:
+    in the order of theirs. model: what it presents itself as; by default what the library does. barcodes: of the
+    cartridges that may be in it.
+    """
+
+    name: DeviceName
+    model: Annotated[str, AfterValidator(_changer_model)] | None = None
+    serial: LibrarySerial | None = None
+    slots: Numbers
+    import_export: Numbers = ""
+    drives: list[DeviceName] = []
+    barcodes: BarcodePatterns = "*"
+
+    def slot_numbers(self) -> list[int]:
+        """From 1."""
+        return parse_numbers(self.slots)
+
+    def import_export_numbers(self) -> list[int]:
+        """From 1."""
+        return parse_numbers(self.import_export)
+
+    @field_validator("name")
+    @classmethod
+    def _not_the_whole(cls, value: str) -> str:
+        if value == CHANGER:
+            raise ValueError(f"{value!r} is the media changer of a library without partitions; choose another name")
+        return value
 
 
 class DriveSettings(Section):
@@ -352,6 +401,7 @@ class Settings(Section):
     targets: Annotated[list[TargetSettings], Field(min_length=1)]
     changer: ChangerSettings = ChangerSettings()
     drives: list[DriveSettings] = []
+    partitions: list[PartitionSettings] = []
     disks: list[DiskSettings] = []
     chap: ChapSettings = ChapSettings()
     zones: list[ZoneSettings] = []
@@ -381,21 +431,36 @@ class Settings(Section):
         return [portal.listen for portal in self.portals] + ([self.api.listen] if self.api else [])
 
     def device_names(self) -> list[str]:
-        """The changer, the drives, the disks: the order of their default LUNs."""
-        return [CHANGER, *(drive.name for drive in self.drives), *(disk.name for disk in self.disks)]
+        """The media changers, the drives, the disks: the order of their default LUNs."""
+        return [*self.changer_names(), *(drive.name for drive in self.drives), *(disk.name for disk in self.disks)]
+
+    def changer_names(self) -> list[str]:
+        """A media changer for each partition; where there are none, that of the whole library."""
+        return [partition.name for partition in self.partitions] or [CHANGER]
+
+    def partition_of(self, device: str) -> str | None:
+        """The partition that a media changer or drive is in."""
+        return next((each.name for each in self.partitions if device in (each.name, *each.drives)), None)
+
+    def drives_of_nobody(self) -> set[str]:
+        """Where there are partitions, the drives that are in none: only operators, and grants, use them."""
+        if not self.partitions:
+            return set()
+        taken = {name for partition in self.partitions for name in partition.drives}
+        return {drive.name for drive in self.drives} - taken
 
     def image_of(self, disk: DiskSettings) -> Path:
         """Where a disk's image lies."""
         return self.directory / disk.image if disk.image else self.library.disks / f"{disk.name}.img"
 
     def lun_map(self, target: TargetSettings) -> dict[int, str]:
-        """LUN to device name, as the target says; else as automatic_luns() does."""
-        if target.luns is not None:
-            return dict(target.luns)
-        return {lun: name for name, lun in self.automatic_luns().items()}
+        """LUN to device name, as the target says; else as automatic_luns() does. Without drives of nobody."""
+        hidden = self.drives_of_nobody()
+        luns = target.luns if target.luns is not None else {n: name for name, n in self.automatic_luns().items()}
+        return {lun: name for lun, name in luns.items() if name not in hidden}
 
     def automatic_luns(self) -> dict[str, int]:
-        """Device name to LUN, by LUN: the changer at 0, the drives from 1, then the disks.
+        """Device name to LUN, by LUN: the media changers from 0, then the drives, then the disks.
 
         A disk's own `lun` comes first, then what a device has already; the others fill the free numbers in that order.
         """
@@ -421,14 +486,15 @@ class Settings(Section):
     @model_validator(mode="after")
     def _together(self) -> "Settings":
         problems = [*_repeated(self), *_luns(self), *_zones(self), *_elements(self)]
+        problems += problems_with(self.partitions, self.changer, self.drives)
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
 
 def _repeated(settings: Settings) -> list[str]:
-    devices: list[ChangerSettings | DriveSettings | DiskSettings]
-    devices = [settings.changer, *settings.drives, *settings.disks]
+    devices: list[ChangerSettings | PartitionSettings | DriveSettings | DiskSettings]
+    devices = [settings.changer, *settings.partitions, *settings.drives, *settings.disks]
     lists: dict[str, list[Any]] = {
         "device name": settings.device_names(),
         "target iqn": [target.iqn for target in settings.targets] + ([settings.gate.target] if settings.gate else []),
@@ -459,14 +525,17 @@ def _luns(settings: Settings) -> list[str]:
     problems = []
     for target in settings.targets:
         names = list((target.luns or {}).values())
-        problems += [
-            f"target {target.iqn}: there is no device {name!r}; the library has {', '.join(sorted(known))}"
-            for name in names
-            if name not in known
-        ]
+        problems += [f"target {target.iqn}: {_no_device(settings, name)}" for name in names if name not in known]
         if len(names) != len(set(names)):
             problems.append(f"target {target.iqn}: a device has two LUNs; give each device one")
     return problems
+
+
+def _no_device(settings: Settings, name: str) -> str:
+    known = ", ".join(sorted(settings.device_names()))
+    if name == CHANGER:
+        return f"a library with partitions has no {CHANGER!r} of the whole, but one of each; it has {known}"
+    return f"there is no device {name!r}; the library has {known}"
 
 
 def _zones(settings: Settings) -> list[str]:
@@ -474,9 +543,7 @@ def _zones(settings: Settings) -> list[str]:
     problems = []
     for zone in settings.zones:
         problems += [
-            f"zone {zone.name}: there is no device {name!r}; the library has {', '.join(sorted(known))}"
-            for name in zone.device_names()
-            if name not in known
+            f"zone {zone.name}: {_no_device(settings, name)}" for name in zone.device_names() if name not in known
         ]
         problems += [
             f"zone {zone.name}: there is no account {user!r}; make it first, or take it out of the zone"

@@ -66,7 +66,7 @@ def _target(plan: NewLibrary) -> str:
 [[targets]]
 iqn = "{plan.iqn}"
 # initiators = ["*"]                   # who sees it: iSCSI names, '*' and '?' match any characters
-# luns = {{ 0 = "changer", 1 = "drive0" }}
+# luns = {{ 0 = "drive0", 1 = "drive1" }}
 """
 
 
@@ -122,6 +122,17 @@ size = "{size}"
 
 
 _REST = """\
+# Partitions: parts of the library that are whole ones to who sees them, each with a media changer of that name. Then
+# there is no `changer` of the whole, and what is in no partition is the operators' only. docs/sharing.md explains them.
+# [[partitions]]
+# name = "payroll"
+# slots = "1-10"                       # of the library, by number: "1-10,15"
+# import_export = ""                   # of the library, by number: "1"
+# drives = ["drive0"]
+# barcodes = "*"                       # of the cartridges that may be in it: "PAY*,CLN*"
+# model = "STK L700"                   # what it presents itself as; by default what the library does
+# serial = "TBP0000001"                # by default made from the library's own identity
+
 # Who may log in. Without accounts anyone whom `initiators` names may; with accounts, only who has one.
 # Use secrets of 12 to 16 characters: Microsoft's initiator takes no others.
 [chap]
@@ -144,7 +155,7 @@ _REST = """\
 # name = "payroll"
 # accounts = ["backup"]                # CHAP users
 # initiators = []                      # names of initiators without an account; '*' and '?' match any characters
-# devices = ["changer", "drive0"]      # they keep the LUNs that they have in the target ...
+# devices = ["payroll", "drive0"]      # they keep the LUNs that they have in the target ...
 # luns = { 1 = "drive1" }                # ... but for these, which have others in this zone
 # networks = ["192.0.2.0/24"]          # only from there
 # portal_groups = [1]                  # only by portals of these groups

@@ -9,6 +9,7 @@ from appliance.settings.units import format_size
 
 _SECTIONS = {
     "drives": "[[drives]]",
+    "partitions": "[[partitions]]",
     "disks": "[[disks]]",
     "targets": "[[targets]]",
     "accounts": "[[chap.accounts]]",

@@ -120,6 +120,7 @@ class ServedConnection:
             bytes_out=connection.bytes_out,
             pdus_in=connection.pdus_in,
             pdus_out=connection.pdus_out,
+            who=login.who,
         )
 
     # ---- the connection's own thread -----------------------------------------------------------------------------

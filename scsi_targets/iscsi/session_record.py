@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scsi_targets.iscsi.directory import Who
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
@@ -28,3 +30,4 @@ class SessionRecord:
     bytes_out: int
     pdus_in: int
     pdus_out: int
+    who: Who  # as it logged in: what the directory is asked about it

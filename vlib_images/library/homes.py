@@ -34,7 +34,10 @@ def free_slots(inventory: Inventory, among: Iterable[int] | None = None) -> Iter
 
 
 def home_of(inventory: Inventory, drive: Element, among: Iterable[int] | None = None) -> int | None:
-    """Where the cartridge of a drive goes: to its home when that is free, else to a free slot. None: all are full."""
-    if drive.source is not None and inventory.element(drive.source).barcode is None:
-        return drive.source
-    return next(free_slots(inventory, among), None)
+    """Where the cartridge of a drive goes: to its home when that is free, else to a free slot. None: all are full.
+    among: only to these (what the drive's partition has)."""
+    chosen = None if among is None else set(among)
+    home = drive.source
+    if home is not None and (chosen is None or home in chosen) and inventory.element(home).barcode is None:
+        return home
+    return next(free_slots(inventory, chosen), None)

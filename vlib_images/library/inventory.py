@@ -143,15 +143,16 @@ class Inventory:
             self._commit({barcode: Record(None)}, [event])
             return barcode
 
-    def move(self, source: int, destination: int) -> str:
-        """The robot moves a cartridge; returns its barcode. Moving to the same element changes nothing.
+    def move(self, source: int, destination: int, between: tuple[str | None, str | None] | None = None) -> str:
+        """The robot moves a cartridge; returns its barcode. Moving to the same element changes nothing. between: from
+        which partition to which, for the audit record, when they are not one.
 
         Raises NoSuchElement, ElementEmpty (source), ElementFull (destination).
         """
         with self._changing:
             barcode = self._occupied(source)
             if source != destination:
-                self._move({barcode: self._empty_place(destination)})
+                self._move({barcode: self._empty_place(destination)}, between)
             return barcode
 
     def exchange(self, source: int, first_destination: int, second_destination: int) -> tuple[str, str]:
@@ -203,9 +204,11 @@ class Inventory:
             ],
         )
 
-    def _move(self, places: Mapping[str, Place]) -> None:
+    def _move(self, places: Mapping[str, Place], between: tuple[str | None, str | None] | None = None) -> None:
+        action = "cartridge moved between partitions" if between else "cartridge moved"
+        more = {"from_partition": between[0], "to_partition": between[1]} if between else {}
         events = [
-            Event("cartridge moved", barcode, {"from": _name(self._records[barcode].place), "to": _name(place)})
+            Event(action, barcode, {"from": _name(self._records[barcode].place), "to": _name(place), **more})
             for barcode, place in places.items()
         ]
         self._commit({barcode: self._moved(barcode, place) for barcode, place in places.items()}, events)

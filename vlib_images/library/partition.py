@@ -25,7 +25,8 @@ class Partition:
 
     layout: the partition's own element addresses. elements: for each kind the inventory's addresses of its elements, in
     the order of the partition's own; the transport is the library's one robot and may be in every partition.
-    barcodes: the cartridges that belong here, as a pattern with * and ?. model, serial_number: of the media changer.
+    barcodes: the cartridges that belong here, patterns with * and ? between commas. model, serial_number: of the media
+    changer.
     """
 
     name: str
@@ -77,7 +78,21 @@ class Partition:
 
     def admits(self, barcode: str) -> bool:
         """Whether a cartridge of that barcode belongs here."""
-        return fnmatchcase(barcode, self.barcodes)
+        return admits(self.barcodes, barcode)
+
+    def changed_kinds(self, layout: Layout, before: Partition, layout_before: Layout) -> set[ElementType]:
+        """The types of elements of which `before`, in a library with that layout, had others or by other addresses than
+        this partition has now: an element is the same when it is the third slot of the library still."""
+        return {
+            kind
+            for kind, addresses in self.layout.ranges()
+            if addresses != before.layout.elements_of(kind)
+            or self._indexes(kind, layout) != before._indexes(kind, layout_before)
+        }
+
+    def _indexes(self, kind: ElementType, layout: Layout) -> list[int]:
+        first = layout.elements_of(kind).start
+        return [address - first for address in self.elements[kind]]
 
     def _position(self, kind: ElementType, address: int) -> int | None:
         members = self.elements.get(kind, ())
@@ -92,6 +107,11 @@ class Partition:
             kind: {address: position for position, address in enumerate(members)}
             for kind, members in self.elements.items()
         }
+
+
+def admits(patterns: str, barcode: str) -> bool:
+    """Whether a barcode fits one of the patterns between commas."""
+    return any(fnmatchcase(barcode, pattern) for pattern in patterns.split(","))
 
 
 def refuse_overlap(partitions: Iterable[Partition]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Collection, Set
 
 from scsi_targets.devices.changer.inventory_commands import InventoryCommands
 from scsi_targets.devices.changer.models import find_model
@@ -31,9 +31,16 @@ class MediaChanger(Device):
     version_descriptors = (vpd.SAM_5, vpd.SPC_4, vpd.ISCSI, vpd.SMC_3)
 
     def __init__(
-        self, partition: Partition, robot: Robot, *, store: StateStore | None = None, state_key: str = "changer"
+        self,
+        partition: Partition,
+        robot: Robot,
+        *,
+        store: StateStore | None = None,
+        state_key: str = "changer",
+        watching: bool = True,
     ) -> None:
-        """ValueError: a malformed serial number. KeyError: there is no such model."""
+        """watching: False when the robot's refit() is to make it one of its media changers. ValueError: a malformed
+        serial number. KeyError: there is no such model."""
         self.partition = partition
         self.robot = robot
         self.model = find_model(partition.model)
@@ -44,31 +51,21 @@ class MediaChanger(Device):
         self.attach(
             ChangerModes(self), self.statistics, self.prevention, InventoryCommands(self), MoveCommands(self)
         )  # fmt: skip
-        self._install_drives()
-        robot.watch(self)
+        if watching:
+            robot.watch(self)
 
-    def show(self, partition: Partition) -> None:
-        """From now on the media changer shows other elements, or by other addresses; initiators are told that elements
-        (28/00 or 28/01) and mode pages (2A/01) have changed. ValueError: another model or serial number, which are a
-        logical unit's for its life."""
-        old = self.partition
-        if (partition.model, partition.serial_number) != (old.model, old.serial_number):
+    def show(self, partition: Partition, changed: Set[ElementType]) -> None:
+        """From now on this is its partition, where elements of the `changed` types are others or have other addresses;
+        then initiators are told that elements (28/00 or 28/01) and mode pages (2A/01) have changed. ValueError: another
+        model or serial number, which are a logical unit's for its life."""
+        if (partition.model, partition.serial_number) != (self.partition.model, self.partition.serial_number):
             raise ValueError(f"partition {partition.name} is not what this media changer was made for")
+        exits = ElementType.IMPORT_EXPORT in changed
+        code = sense.IMPORT_OR_EXPORT_ELEMENT_ACCESSED if exits else sense.MEDIUM_MAY_HAVE_CHANGED
         with self.lock:
-            for member in old.elements[ElementType.DRIVE]:
-                if member in self.robot.drives:
-                    self.robot.drives[member].installed("", None)
             self.partition = partition
-            self._install_drives()
-            exits = [each.elements[ElementType.IMPORT_EXPORT] for each in (old, partition)]
-            code = sense.MEDIUM_MAY_HAVE_CHANGED if exits[0] == exits[1] else sense.IMPORT_OR_EXPORT_ELEMENT_ACCESSED
-            for each in (code, sense.MODE_PARAMETERS_CHANGED):
+            for each in (code, sense.MODE_PARAMETERS_CHANGED) if changed else ():
                 self.tell_others(None, each)
-
-    def _install_drives(self) -> None:
-        members = self.partition.elements[ElementType.DRIVE]
-        for member, address in zip(members, self.partition.layout.drives, strict=True):
-            self.robot.drives[member].installed(self.partition.serial_number, address)
 
     def inside(self, address: int, field: Bits) -> int:
         """The inventory's address of an element that stores cartridges, by the address that `field` of a CDB has.

@@ -13,7 +13,7 @@ any of them held.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -66,7 +66,8 @@ class DriveBay(Protocol):
         """A host's PREVENT ALLOW MEDIUM REMOVAL is in force."""
 
     def installed(self, library_serial_number: str, element_address: int | None, /) -> None:
-        """Which media changer shows the drive, and by which address (None: none): what its VPD pages say."""
+        """Which media changer shows the drive, and by which address (None: none): what its VPD pages say. Initiators
+        of a drive for which that has changed are told."""
 
     def in_use(self) -> str | None:
         """Why an operator should leave the cartridge in the drive, None when nobody uses it."""
@@ -88,8 +89,8 @@ class Watcher(Protocol):
 
     partition: Partition
 
-    def show(self, partition: Partition, /) -> None:
-        """Its partition is another one from now on."""
+    def show(self, partition: Partition, changed: Set[ElementType], /) -> None:
+        """Its partition from now on; of which types its elements, or their addresses, are others."""
 
     def locks(self, address: int, /) -> bool:
         """Whether a host of this one has locked an import/export element (PREVENT ALLOW MEDIUM REMOVAL)."""
@@ -130,6 +131,10 @@ class WrongBarcode(RobotError):
     """The barcode rule of the element's partition does not admit the cartridge."""
 
 
+class BetweenPartitions(RobotError):
+    """From one partition to another only an operator moves cartridges, who says so."""
+
+
 class DriveFailed(RobotError):
     """A drive could not let go of its cartridge (nothing moved), or not load its new one (which is in the drive)."""
 
@@ -157,43 +162,72 @@ class Robot:
         self._load_drives()
 
     def watch(self, watcher: Watcher) -> None:
-        """From now on `watcher` is told what happens, and asked whether a host has locked an element."""
+        """From now on `watcher` is told what happens, and asked whether a host has locked an element; the drives of its
+        partition are shown by it."""
         self._watchers.append(watcher)
+        self._install_drives()
 
     def refit(
-        self, layout: Layout, drives: Mapping[int, DriveBay], partitions: Sequence[tuple[Watcher, Partition]] = ()
+        self,
+        layout: Layout,
+        drives: Mapping[int, DriveBay],
+        partitions: Sequence[tuple[Watcher, Partition]],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """The library has other elements and drives from now on, and media changers other partitions, all at once
-        between two moves. A drive that holds a cartridge stays what it is, the second drive being the second still.
+        """The library has other elements and drives from now on, and these media changers with these partitions, all at
+        once between two moves, if check() does not object. A drive that holds a cartridge stays what it is, the second
+        being the second still.
 
-        Raises InventoryError, RobotError: a cartridge would lose its element or its drive; ValueError as the
-        constructor. Then nothing has changed."""
+        Raises what check() raises; InventoryError, RobotError: a cartridge would lose its element or its drive;
+        ValueError as the constructor. Then nothing has changed."""
         if sorted(drives) != sorted(layout.drives):
             raise ValueError(f"drives at {sorted(drives)}, but the layout has them at {list(layout.drives)}")
         with self._lock:
+            check()
             places = {address: self.inventory.layout.place_of(address) for address in [*self.drives, *self.faults]}
             moved = {address: layout.address_of(place) for address, place in places.items()}
             for address, drive in self.drives.items():
                 held = self.inventory.element(address)
                 if held.barcode is not None and drives.get(-1 if (new := moved[address]) is None else new) is not drive:
                     raise RobotError(f"drive {held.index} holds cartridge {held.barcode}; unload it first")
+            layout_before = self.inventory.layout
             self.inventory.refit(layout)
             for drive in self.drives.values():
                 if drive not in drives.values():
                     drive.installed("", None)
             self.drives = dict(drives)
             self.faults = {new: code for old, code in self.faults.items() if (new := moved[old]) is not None}
+            self._watchers = [watcher for watcher, _ in partitions]
             for watcher, partition in partitions:
-                watcher.show(partition)
+                if partition != (before := watcher.partition):
+                    watcher.show(partition, partition.changed_kinds(layout, before, layout_before))
+            self._install_drives()
+
+    def partition_of(self, address: int) -> str | None:
+        """The partition that an element is in. None: in none, only operators reach it."""
+        return next(iter(self._partitions_of(address)), None)
 
     # ---- moves ---------------------------------------------------------------------------------------------------
 
-    def move(self, source: int, destination: int, *, manner: Manner = Manner.OPERATOR, by: Asker | None = None) -> str:
+    def move(
+        self,
+        source: int,
+        destination: int,
+        *,
+        manner: Manner = Manner.OPERATOR,
+        by: Asker | None = None,
+        between_partitions: bool = False,
+    ) -> str:
         """Moves one cartridge and returns its barcode. To the drive that it is in: it is loaded again when it had been
-        unloaded, else nothing happens. by: the media changer that asks, None for the operator.
+        unloaded, else nothing happens. by: the media changer that asks, None for the operator. between_partitions: also
+        from one partition to another, which the audit record names.
 
         Raises NoSuchElement, ElementEmpty, ElementFull, RobotError, OSError."""
-        return self._perform([Move(source, destination)], lambda: self.inventory.move(source, destination), manner, by)
+
+        def commit() -> str:
+            return self.inventory.move(source, destination, self._crossing(source, destination))
+
+        return self._perform([Move(source, destination)], commit, manner, by, between_partitions)
 
     def exchange(
         self,
@@ -218,8 +252,7 @@ class Robot:
         Raises InventoryError, OSError, RemovalPrevented (a host locked these elements, or it is a drive)."""
         with self._lock:
             self._check_access(address, manner)
-            if manner is not Manner.FORCE:
-                self._check_arrival(barcode, address)
+            self._check_arrival(barcode, address)
             self.inventory.insert(barcode, address)
         self._tell(lambda watcher: watcher.accessed([address]))
 
@@ -253,7 +286,7 @@ class Robot:
 
     # ---- what is refused -----------------------------------------------------------------------------------------
 
-    def _check(self, moves: list[Move], manner: Manner) -> None:
+    def _check(self, moves: list[Move], manner: Manner, between_partitions: bool) -> None:
         """Refuses what the inventory would refuse, before a drive is held up."""
         sources = [move.source for move in moves]
         for source, destination in moves:
@@ -269,7 +302,11 @@ class Robot:
                 self._check_lent(source, destination)
             if manner is Manner.OPERATOR:
                 self._check_reserved(source, destination)
-                self._check_arrival(ends[0].barcode, destination)
+            self._check_arrival(ends[0].barcode, destination)
+            if not between_partitions and (crossing := self._crossing(source, destination)):
+                here, there = map(_named, crossing)
+                where = f"cartridge {ends[0].barcode} is in {here}, the other end in {there}"
+                raise BetweenPartitions(f"{where}; an operator moves it from one to the other: tapebay move")
 
     def _check_lent(self, *addresses: int) -> None:
         for address in addresses:
@@ -285,7 +322,28 @@ class Robot:
 
     def _check_arrival(self, barcode: str, destination: int) -> None:
         if not all(watcher.admits(barcode, destination) for watcher in self._watchers):
-            raise WrongBarcode(f"cartridge {barcode} does not fit the barcode rule of the partition of that element")
+            where = f"of partition {self.partition_of(destination)}"
+            raise WrongBarcode(f"cartridge {barcode} does not fit the barcode rule {where}")
+
+    def _partitions_of(self, address: int) -> list[str]:
+        """One at most; several where tests cut none."""
+        names = ((watcher.partition.outside(address), watcher.partition.name) for watcher in self._watchers)
+        return [name for outside, name in names if outside is not None]
+
+    def _crossing(self, source: int, destination: int) -> tuple[str | None, str | None] | None:
+        """The partitions of both ends where they are not the same."""
+        if self._partitions_of(source) == self._partitions_of(destination):
+            return None
+        return self.partition_of(source), self.partition_of(destination)
+
+    def _install_drives(self) -> None:
+        """Tells each drive which media changer shows it now, and by which address."""
+        shown: dict[int, tuple[str, int]] = {}
+        for partition in (watcher.partition for watcher in self._watchers):
+            for member, address in zip(partition.elements[ElementType.DRIVE], partition.layout.drives, strict=True):
+                shown[member] = partition.serial_number, address
+        for address, drive in self.drives.items():
+            drive.installed(*shown.get(address, ("", None)))
 
     def _check_removal(self, element: Element, drive: DriveBay, manner: Manner) -> None:
         if manner is Manner.FORCE:
@@ -314,11 +372,18 @@ class Robot:
 
     # ---- the parts of a move -------------------------------------------------------------------------------------
 
-    def _perform(self, moves: list[Move], commit: Callable[[], Moved], manner: Manner, by: Asker | None) -> Moved:
+    def _perform(
+        self,
+        moves: list[Move],
+        commit: Callable[[], Moved],
+        manner: Manner,
+        by: Asker | None,
+        between_partitions: bool = False,
+    ) -> Moved:
         with self._lock:
-            if by is not None and by.changer.partition is not by.partition:
+            if by is not None and (by.changer.partition is not by.partition or by.changer not in self._watchers):
                 raise NoSuchElement("the partition has changed meanwhile")
-            self._check(moves, manner)
+            self._check(moves, manner, between_partitions)
             if len(moves) == 1 and self._stays(*moves[0]):
                 return commit()  # the inventory says what is there, and changes nothing
             moved, failure = self._transfer(moves, commit, manner)
@@ -421,3 +486,7 @@ class Robot:
     def _tell(self, what: Callable[[Watcher], None]) -> None:
         for watcher in self._watchers:
             what(watcher)
+
+
+def _named(partition: str | None) -> str:
+    return "no partition" if partition is None else f"partition {partition}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.part import vpd_page
-from scsi_targets.t10 import vpd
+from scsi_targets.t10 import sense, vpd
 
 if TYPE_CHECKING:
     from scsi_targets.devices.unit.task import Task
@@ -20,8 +20,12 @@ class TapeVpdPages(TapePart):
     element_address: int | None = None
 
     def installed(self, library_serial_number: str, element_address: int | None) -> None:
-        """Whoever builds the library says which media changer shows the drive, and by which element address."""
+        """The robot says which media changer shows the drive, and by which element address. Whoever uses a drive that
+        moves is told to look again at what there is."""
+        before = self.automation_serial_number, self.element_address
         self.automation_serial_number, self.element_address = library_serial_number, element_address
+        if before != (library_serial_number, element_address):
+            self._drive.tell_others(None, sense.REPORTED_LUNS_DATA_HAS_CHANGED)
 
     @vpd_page(0xB0)
     def sequential_access_device_capabilities(self, task: Task) -> bytes:

@@ -208,6 +208,7 @@ def test_the_template_names_every_setting_and_its_default(tmp_path: Path) -> Non
     given = {"name", "size", "model", "serial", "luns", "lun", "advertise", "mutual_user", "mutual_secret", "accounts"}
     given |= {
         "budget",
+        "drives",
         "physical_block_size",
         "copy_rate",
         "erase_rate",

@@ -176,7 +176,7 @@ def test_a_disk_that_was_added_grows(daemon: Daemon, session: InitiatorSession) 
 def test_a_drive_comes_is_used_and_goes(daemon: Daemon, session: InitiatorSession) -> None:
     daemon.call("cartridge.create", barcode="A00001L6")
     made = daemon.call("drive.create", name="extra")
-    assert (made["place"], made["served"], made["restart"]) == ("drive:2", True, False)
+    assert (made["place"], made["served"]) == ("drive:2", True)
     eventually(lambda: luns(session) == [0, 1, 2, 3, 4])
     assert MODE_CHANGED in settle(Device(session, 0))
     assert daemon.call("load", cartridge="A00001L6", drive="extra")["to"] == "drive:2"
@@ -265,7 +265,7 @@ def test_apply_carries_out_at_once(daemon: Daemon, session: InitiatorSession) ->
         "+ disk declared: size 1 MiB",
     ]
     done = daemon.call("configuration.apply")
-    assert (done["changes"], done["restart"]) == (planned["changes"], [])
+    assert done["changes"] == planned["changes"]
     eventually(lambda: 4 in luns(session))
     assert CAPACITY_CHANGED in settle(Device(session, 3))
     path.write_text(text)
@@ -274,15 +274,33 @@ def test_apply_carries_out_at_once(daemon: Daemon, session: InitiatorSession) ->
     eventually(lambda: 4 not in luns(session))
 
 
-def test_what_waits_for_the_next_start_is_said(daemon: Daemon) -> None:
+def product(session: InitiatorSession, lun: int) -> str:
+    data = bytes(Device(session, lun).command(inquiry(length=36), data_in_length=36).data)
+    return data[8:32].decode().rstrip()
+
+
+def test_another_library_and_other_drives_at_once(daemon: Daemon, session: InitiatorSession) -> None:
+    """The models of the library and of a drive, and the order of the drives: other devices, where nothing is loaded."""
     path = daemon.directory / "tapebay.toml"
-    path.write_text(path.read_text().replace('model = "IBM 3573-TL"', 'model = "QUANTUM Scalar i6"'))
-    try:
-        waiting = daemon.call("configuration.apply")["restart"]
-    except OperatorError as error:
-        raise AssertionError(daemon.call("status")) from error
-    assert waiting == ["changer model", "slots"] or waiting == ["changer model"]
-    assert daemon.call("status")["elements"]
+    text = path.read_text().replace('model = "IBM 3573-TL"', 'model = "QUANTUM Scalar i6"')
+    first, second = text.index('name = "drive0"'), text.index('name = "drive1"')
+    text = f'{text[:first]}name = "drive1"{text[first + 15 : second]}name = "drive0"{text[second + 15 :]}'
+    text = text.replace('model = "IBM ULT3580-TD6"', 'model = "HP Ultrium 6-SCSI"', 1)  # of drive1, the first now
+    daemon.call("cartridge.create", barcode="A00001L6")
+    daemon.call("load", cartridge="A00001L6", drive="drive1")
+    path.write_text(text)
+    with pytest.raises(OperatorError, match="A00001L6 is in drive1; unload it first"):
+        daemon.call("configuration.apply")
+    daemon.call("unload", drive="drive1")
+    daemon.call("configuration.apply")
+    eventually(lambda: product(session, 0) == "QUANTUM Scalar i6")
+    assert {LUNS_CHANGED} <= set(settle(Device(session, 1)))
+    names = {device["name"]: device["model"] for device in daemon.call("status")["devices"]}
+    assert (names["drive1"], names["drive0"]) == ("HP Ultrium 6-SCSI", "IBM ULT3580-TD6")
+    drives = {row["name"]: row["place"] for row in daemon.call("drive.list")}
+    assert drives == {"drive1": "drive:0", "drive0": "drive:1"}
+    daemon.call("load", cartridge="A00001L6", drive="drive1")
+    assert daemon.call("cartridge.show", barcode="A00001L6")["place"] == "drive:0"
 
 
 def test_a_disk_that_becomes_read_only_is_another_one(daemon: Daemon, session: InitiatorSession) -> None:

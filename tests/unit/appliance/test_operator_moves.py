@@ -59,7 +59,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     path = setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0"))
     offline(path, "cartridge.create", barcode="A00001L6", count=2)
     site = Site(path)
-    site.library.changer.nexus_established(ALPHA)
+    site.library.changers["changer"].nexus_established(ALPHA)
     site.drive.nexus_established(ALPHA)
     try:
         yield site
@@ -131,7 +131,7 @@ def test_a_drive_in_a_copy_is_refused_at_once_to_operator_and_initiator(site: Si
     assert copy.granted
     began = time.monotonic()
     assert "a command or a copy runs in it" in site.refused("unload")
-    changer = site.library.changer
+    changer = site.library.changers["changer"]
     drive, slot = (
         changer.partition.layout.drives.start,
         changer.partition.layout.storage.start,
@@ -157,9 +157,9 @@ def test_new_cartridges_and_unloads_leave_home_slots_free(site: Site) -> None:
 
 
 def test_drives_say_where_they_are(site: Site) -> None:
-    first = site.library.changer.partition.layout.drives.start
+    first = site.library.changers["changer"].partition.layout.drives.start
     for number, drive in enumerate(site.library.drives.values()):
         page = data_of(send(drive, bytes([0x12, 1, 0xB4, 0, 255, 0])))
         assert page == bytes([1, 0xB4, 0, 2]) + (first + number).to_bytes(2, "big")
         serial = data_of(send(drive, bytes([0x12, 1, 0xB3, 0, 255, 0])))[4:].decode()
-        assert serial == site.library.changer.identity.serial_number
+        assert serial == site.library.changers["changer"].identity.serial_number

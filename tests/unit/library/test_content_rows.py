@@ -19,6 +19,7 @@ FIRST: Rows = {
     "targets": {"iqn.2026-11.io.tapebay:t": {"initiators": ["*"]}},
     "accounts": {"u (initiator *, target *)": {"user": "u", "secret": "twelve chars"}},
     "zones": {"z": {"name": "z", "devices": ["drive0"]}},
+    "partitions": {"p": {"name": "p", "slots": "1-20"}},
 }
 
 
@@ -35,9 +36,8 @@ def told(database: Database) -> list[tuple[str, str, str, dict[str, Any]]]:
 
 
 def test_nothing_was_ever_kept(tmp_path: Path) -> None:
-    assert load(new_database(tmp_path)) == StoredContent(
-        {"devices": {}, "targets": {}, "accounts": {}, "zones": {}}, None
-    )
+    nothing: Rows = {"devices": {}, "targets": {}, "accounts": {}, "zones": {}, "partitions": {}}
+    assert load(new_database(tmp_path)) == StoredContent(nothing, None)
 
 
 def test_what_was_kept_is_there_in_its_order(database: Database, tmp_path: Path) -> None:
@@ -53,6 +53,7 @@ def test_each_difference_is_written_and_told_without_its_values(database: Databa
         "targets": FIRST["targets"],
         "accounts": {"u (initiator *, target *)": {"user": "u", "secret": "another secret"}},
         "zones": {"z": {"name": "z", "devices": ["drive0", "drive1"]}},
+        "partitions": {"p": {"name": "p", "slots": "1-30"}},
     }
     seen = len(told(database))
     with acting_as("operator"):
@@ -64,6 +65,7 @@ def test_each_difference_is_written_and_told_without_its_values(database: Databa
         ("operator", "device added", "d", {}),
         ("operator", "account changed", "u (initiator *, target *)", {"fields": ["secret"]}),
         ("operator", "zone changed", "z", {"fields": ["devices"]}),
+        ("operator", "partition changed", "p", {"fields": ["slots"]}),
     ]
     assert "another secret" not in str(told(database))
 
@@ -71,7 +73,7 @@ def test_each_difference_is_written_and_told_without_its_values(database: Databa
 def test_a_failed_change_leaves_what_there_was(database: Database, tmp_path: Path) -> None:
     before, seen = load(database), told(database)
     with nothing_can_be_written(), pytest.raises(OSError, match=r"tapebay\.db"):
-        change(database, before, StoredContent({"devices": {}, "targets": {}, "accounts": {}, "zones": {}}, {}))
+        change(database, before, StoredContent({name: {} for name in FIRST}, {}))
     assert load(database) == before == load(open_again(tmp_path))
     assert told(database) == seen
 

@@ -1,4 +1,4 @@
-"""What the library contains: devices, targets, accounts and zones, a row each, in the order in which they were given.
+"""What the library contains: devices, partitions, targets, accounts and zones, a row each, in the order given.
 
 This room does not know what a drive is: a row is a JSON document with a name, and the table it stands in. Whoever keeps
 content here says all of it each time; only the rows that differ are written, with an audit record for each, which names
@@ -22,8 +22,15 @@ TABLES: Final = {
     "targets": schema.targets,
     "accounts": schema.accounts,
     "zones": schema.zones,
+    "partitions": schema.partitions,
 }
-_NOUN: Final = {"devices": "device", "targets": "target", "accounts": "account", "zones": "zone"}
+_NOUN: Final = {
+    "devices": "device",
+    "targets": "target",
+    "accounts": "account",
+    "zones": "zone",
+    "partitions": "partition",
+}
 _APPLIED: Final = "content/applied"  # a key of schema.state: what was declared when it was last applied
 _NAMESPACE: Final = "content"
 

@@ -6,7 +6,7 @@ import pytest
 
 from scsi_targets.devices.changer.media_changer import MediaChanger
 from scsi_targets.devices.changer.models import MODELS
-from scsi_targets.devices.changer.robot import Asker, Manner, Robot, RobotError, WrongBarcode
+from scsi_targets.devices.changer.robot import Asker, BetweenPartitions, Manner, Robot, RobotError, WrongBarcode
 from scsi_targets.t10 import smc
 from tests.support.database import new_database
 from tests.unit.devices.changer.support import Bay, Tape, move, status
@@ -44,6 +44,10 @@ class Site:
     def open(self, barcode):
         self.opened.append(Tape(barcode))
         return self.opened[-1]
+
+    def refit(self, layout=LIBRARY, bays=None, a=None, b=None):
+        shown = [(self.a, a or self.a.partition), (self.b, b or self.b.partition)]
+        self.robot.refit(layout, bays or self.bays, shown)
 
     def close(self):
         for unit in (*self.changers, *self.bays.values()):
@@ -100,8 +104,8 @@ def test_a_partition_that_changes_is_told(site):
         send(changer, READY)
     before = everything(site.a)
     for import_export, first in (((19, 18), (6, 0x28, 0x00)), ((19,), (6, 0x28, 0x01))):
-        site.b.show(HP.partition("b", "LIB_b", transport=LIBRARY.transport, storage=range(4116, 4140),
-                                 import_export=import_export, drives=(257, 258)))  # fmt: skip
+        site.refit(b=HP.partition("b", "LIB_b", transport=LIBRARY.transport, storage=range(4116, 4140),
+                                  import_export=import_export, drives=(257, 258)))  # fmt: skip
         assert [sense_of(send(site.b, READY)) for _ in range(2)] == [first, (6, 0x2A, 0x01)]
     assert mode_page(site.b, 0x1D) == bytes.fromhex("9d12 0000 0001 03e9 0018 0065 0001 0001 0002 0000")
     assert (site.bays[257].shown_at, site.bays[258].shown_at) == (("LIB_b", 1), ("LIB_b", 2))
@@ -109,11 +113,11 @@ def test_a_partition_that_changes_is_told(site):
     assert send(site.b, move(1001, 1)).status == 0
     assert site.bays[257].cartridge.barcode == "B00000L6"
     assert everything(site.a) == before
-    site.b.show(HP.partition("b", "LIB_b", transport=LIBRARY.transport, storage=range(4116, 4140),
-                             import_export=(), drives=(257,)))  # fmt: skip
+    site.refit(b=HP.partition("b", "LIB_b", transport=LIBRARY.transport, storage=range(4116, 4140),
+                              import_export=(), drives=(257,)))  # fmt: skip
     assert [bay.shown_at for bay in site.bays.values()] == [("LIB_a", 256), ("LIB_b", 1), ("", None)]
     with pytest.raises(ValueError, match="is not what this media changer was made for"):
-        site.b.show(site.a.partition)
+        site.b.show(site.a.partition, set())
 
 
 def test_a_library_that_grows_while_it_is_served(site):
@@ -130,10 +134,10 @@ def test_a_library_that_grows_while_it_is_served(site):
                      import_export=(19, 18), drives=(302, 301)),
     ]  # fmt: skip
     with pytest.raises(RobotError, match="drive 2 holds cartridge B00000L6"):
-        site.robot.refit(larger, bays | {302: bays[303], 303: bays[302]})
+        site.refit(larger, bays | {302: bays[303], 303: bays[302]})
     with pytest.raises(InventoryError, match="B00005L6 is in storage:25, which would go"):
         fewer = Layout(range(1, 2), storage=range(4096, 4121), import_export=range(16, 20), drives=LIBRARY.drives)
-        site.robot.refit(fewer, site.bays)
+        site.refit(fewer)
     assert site.inventory.layout == LIBRARY
     site.robot.refit(larger, bays, list(zip(site.changers, shifted, strict=True)))
     assert site.inventory.find("B00000L6").address == 302
@@ -148,8 +152,8 @@ def test_a_library_that_grows_while_it_is_served(site):
 
 def test_a_move_by_addresses_of_before_is_refused(site):
     old = site.b.partition
-    site.b.show(HP.partition("b", "LIB_b", transport=(1,), storage=range(4116, 4136), import_export=(19, 18),
-                             drives=(258, 257)))  # fmt: skip
+    site.refit(b=HP.partition("b", "LIB_b", transport=(1,), storage=range(4116, 4136), import_export=(19, 18),
+                              drives=(258, 257)))  # fmt: skip
     with pytest.raises(NoSuchElement, match="changed meanwhile"):
         site.robot.move(old.inside(1001), old.inside(1), manner=Manner.HOST, by=Asker(site.b, old))
     assert site.inventory.find("B00000L6").address == 4116
@@ -206,15 +210,20 @@ def test_the_operators_hand_is_known_where_it_was(site):
     site.robot.insert("A00009L6", 17)
     assert sense_of(send(site.a, READY)) == (6, 0x28, 0x01)
     assert send(site.b, READY).status == 0
-    site.inventory.move(4096, 4138)  # between partitions, as a later verb does it
-    site.robot.move(4138, 4137, manner=Manner.FORCE)
+    site.inventory.add("B00009L6", 4110)
+    with pytest.raises(BetweenPartitions, match="B00009L6 is in partition a, the other end in partition b"):
+        site.robot.move(4110, 4138, manner=Manner.FORCE)
+    site.robot.move(4110, 4138, between_partitions=True)
+    for changer in site.changers:
+        assert sense_of(send(changer, READY)) == (6, 0x28, 0x00)
+    site.robot.move(4138, 4137)
     assert send(site.a, READY).status == 0
     assert sense_of(send(site.b, READY)) == (6, 0x28, 0x00)
 
 
 def test_a_source_outside_is_unknown(site):
-    site.robot.move(4096, 4128)  # a slot of nobody
-    site.robot.move(4128, 4110)
+    site.robot.move(4096, 4128, between_partitions=True)  # a slot of nobody
+    site.robot.move(4128, 4110, between_partitions=True)
     data = data_of(send(site.a, status(element_type_code=2, starting_element_address=4110, number_of_elements=1)))
     assert data[16:28] == bytes.fromhex("100e 09 00 00 00 000000 01 0000")
 
@@ -232,8 +241,9 @@ def test_a_barcode_rule_keeps_cartridges_out(site):
     with pytest.raises(WrongBarcode, match="A00009L6"):
         site.robot.insert("A00009L6", 18)
     with pytest.raises(WrongBarcode, match="A00000L6"):
-        site.robot.move(4096, 4139)
-    site.robot.insert("A00009L6", 18, manner=Manner.FORCE)
+        site.robot.move(4096, 4139, between_partitions=True)
+    with pytest.raises(WrongBarcode, match="A00009L6"):  # whoever insists breaks no rule of the library
+        site.robot.insert("A00009L6", 18, manner=Manner.FORCE)
 
 
 def test_a_search_finds_what_is_inside(site):

@@ -1,0 +1,47 @@
+"""Partitions of a library: whether they fit together, and with the library that they cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from appliance.settings.numbers import format_numbers
+
+if TYPE_CHECKING:
+    from appliance.settings.settings import ChangerSettings, DriveSettings, PartitionSettings
+
+
+def problems_with(
+    partitions: Sequence[PartitionSettings], changer: ChangerSettings, drives: Sequence[DriveSettings]
+) -> Iterator[str]:
+    """A line for each thing that a partition names and the library does not have, and for each that two have."""
+    names = [drive.name for drive in drives]
+    slots, exits = range(1, changer.slots + 1), range(1, changer.import_export + 1)
+    for partition in partitions:
+        yield from _missing(partition.name, "slot", partition.slot_numbers(), slots)
+        yield from _missing(partition.name, "import/export slot", partition.import_export_numbers(), exits)
+        for name in partition.drives:
+            if name not in names:
+                known = ", ".join(names) or "none"
+                yield f"partition {partition.name}: there is no drive {name!r}; the library has {known}"
+        if len(set(partition.drives)) != len(partition.drives):
+            yield f"partition {partition.name}: a drive is given twice"
+    yield from _shared("slot", [(each.name, each.slot_numbers()) for each in partitions])
+    yield from _shared("import/export slot", [(each.name, each.import_export_numbers()) for each in partitions])
+    yield from _shared("drive", [(each.name, each.drives) for each in partitions])
+
+
+def _missing(name: str, what: str, numbers: Sequence[int], there: range) -> Iterator[str]:
+    if missing := sorted(set(numbers).difference(there)):
+        known = f"{there[0]} to {there[-1]}" if there else "none"
+        yield f"partition {name}: there is no {what} {format_numbers(missing)}; the library has {known}"
+
+
+def _shared(what: str, rows: Sequence[tuple[str, Sequence[object]]]) -> Iterator[str]:
+    """A slot, import/export slot or drive is in one partition at most."""
+    owner: dict[object, str] = {}
+    for name, members in rows:
+        for member in members:
+            if (other := owner.setdefault(member, name)) != name:
+                yield f"{what} {member} is in partition {other} and in partition {name}; it can be in one"
+                break
