@@ -57,12 +57,17 @@ class KeyView(View):
             raise CheckCondition(sense.ACCESS_DENIED)
         if not self.lease.mounted:
             raise CheckCondition(sense.LOGICAL_UNIT_BECOMING_READY)
-        if not self.permits(lun, use) or not self._has_its_volume(lun):
+        if not self._allows(lun, use) or not self._has_its_volume(lun):
             raise CheckCondition(sense.ACCESS_DENIED)
 
     def check_with(self, unit: LogicalUnit, use: Permission) -> None:
         for lun in self.luns_of(unit):
             self.check(lun, use)
+
+    def _allows(self, lun: int, use: Permission) -> bool:
+        """A snapshot's unit says itself that it is write protected, which is what hosts understand."""
+        refuses = use is Permission.WRITE_DATA and getattr(self.logical_units[lun], "read_only", False)
+        return refuses or self.permits(lun, use)
 
     def _has_its_volume(self, lun: int) -> bool:
         """Of an empty drive too: it says itself that there is no medium."""

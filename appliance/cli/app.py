@@ -23,6 +23,7 @@ FILES = {
     "configuration": ("plan", "apply", "show-config"),
     "cartridge": ("cartridge",),
     "disk": ("disk",),
+    "snapshot": ("snapshot",),
     "drive": ("drive",),
     "changer": ("changer",),
     "partition": ("partition",),

@@ -83,15 +83,20 @@ class Library:
         self.units |= {section.name: self.make_disk(section) for section in settings.disks}
         self._tell_interrupted()
         self.remotes = Remotes(files.store)
-        self.snapshots = Snapshots(
-            self.disks, settings.snapshots.directory, files.store, budget_bytes=settings.snapshots.budget
-        )
         self.directory = CurrentDirectory(Directory(settings, self.units, self.remotes))
         self.offers = Offers(files.store)
         self.gate = self._make_gate()
         self._show_gate()
         entrance = self.directory if self.gate is None else GatedDirectory(self.directory, self.gate)
         self.server = Server(entrance, self.directory.all_portals, limits_of(settings))
+        self.snapshots = Snapshots(
+            self.disks,
+            settings.snapshots.directory,
+            files.store,
+            budget_bytes=settings.snapshots.budget,
+            offer=self.offer,
+            withdraw=self.withdraw,
+        )
         self.broker = self._make_broker()
         self.keyring = self._make_keyring()
 

@@ -31,6 +31,7 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "reservation": ("reservation",),
     "session": ("session",),
     "shutdown": ("library",),
+    "snapshot": ("snapshot",),
     "status": ("library",),
     "target": ("target",),
     "token": ("token",),

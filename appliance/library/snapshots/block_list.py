@@ -31,15 +31,9 @@ class BlockList:
 
     def add(self, disk: str, extents: Iterable[tuple[int, int]]) -> None:
         """One part: (offset, length) in bytes. Raises BadList."""
-        size = self._sizes.get(disk)
-        if size is None:
-            raise BadList(f"the snapshot has no disk {disk}; it has {', '.join(self._sizes)}")
-        rows = list(extents)
+        rows = checked(self._sizes, disk, extents)
         if len(rows) > MOST_EXTENTS:
             raise BadList(f"a part has {len(rows)} extents; send at most {MOST_EXTENTS} at a time")
-        for offset, length in rows:
-            if offset < 0 or length <= 0 or offset + length > size:
-                raise BadList(f"extent {offset}+{length} is not on disk {disk}, which has {size} bytes")
         for offset, length in rows:
             self._wanted[disk].add(offset, length)
             self._digest.update(f"{disk} {offset} {length}\n".encode())
@@ -52,6 +46,18 @@ class BlockList:
         if digest != self._digest.hexdigest():
             raise BadList("the list's digest does not agree: it is torn, or of another snapshot; begin it again")
         return self._wanted
+
+
+def checked(sizes: Mapping[str, int], disk: str, extents: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The extents, all of which are on that disk of those of `sizes`. Raises BadList."""
+    size = sizes.get(disk)
+    if size is None:
+        raise BadList(f"the snapshot has no disk {disk}; it has {', '.join(sizes)}")
+    rows = list(extents)
+    for offset, length in rows:
+        if offset < 0 or length <= 0 or offset + length > size:
+            raise BadList(f"extent {offset}+{length} is not on disk {disk}, which has {size} bytes")
+    return rows
 
 
 def digest_of(snapshot: str, extents: Iterable[tuple[str, int, int]]) -> str:

@@ -19,9 +19,10 @@ import structlog
 
 from appliance.failures import Failure, OperatorError
 from appliance.library.snapshots.kept_set import KeptSet, Release
-from appliance.library.snapshots.states import RENEW_SECONDS, Terms
+from appliance.library.snapshots.states import RENEW_SECONDS, State, Terms
 from appliance.settings.units import format_size
 from scsi_targets.devices.disk.block_device import BlockDevice
+from scsi_targets.devices.unit.device import Device
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.snapshot_store import CHUNK_BYTES, SUFFIX, FileStore
 from vlib_images.library.state import LibraryState
@@ -44,6 +45,8 @@ class NoSuchSnapshot(Exception):
 
 class Snapshots:
     """Thread-safe. disks: those that are served now, by name. directory: where stores are, which nobody else uses.
+    offer, withdraw: make the unit of a snapshot's disk one that may be asked for, and end that. A set that expired or
+    broke is offered on, so that its readers are told; until it is released or forgotten.
 
     start() ends what has expired without being asked; close() ends everything."""
 
@@ -55,14 +58,15 @@ class Snapshots:
         *,
         budget_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
-        on_change: Callable[[], None] = lambda: None,
+        offer: Callable[[str, Device], object] = lambda _name, _unit: None,
+        withdraw: Callable[[str], object] = lambda _name: None,
     ) -> None:
         self._disks = disks
         self._directory = directory
         self._state = state
         self._budget_bytes = budget_bytes
         self._clock = clock
-        self._on_change = on_change
+        self._offer, self._withdraw = offer, withdraw
         self._lock = threading.Lock()
         self._sets: dict[str, KeptSet] = {}
         self._lost = self._of_a_dead_daemon()
@@ -107,6 +111,12 @@ class Snapshots:
             message = f"no instant of {', '.join(kept.disks)} can be had now: {error}"
             raise OperatorError(Failure.REFUSED, message) from None
         log.info("a snapshot is held", snapshot=kept.name, disks=list(kept.disks), budget_bytes=kept.budget_bytes)
+        try:
+            for disk, unit in kept.units.items():
+                self._offer(kept.device_name(disk), unit)
+        except BaseException:
+            self.release(kept)
+            raise
 
     def prepare(
         self,
@@ -165,10 +175,22 @@ class Snapshots:
             over = [other for other in self._sets.values() if other.state.over]
             if len(self._sets) - len(over) >= MOST_LIVE:
                 raise OperatorError(Failure.REFUSED, f"{MOST_LIVE} snapshots are held already; release some")
-            self._state.put(NAMESPACE, kept.name, {"disks": list(kept.disks), "created_at": kept.created_at})
-            for other in over[: max(0, len(over) + 1 - MOST_OVER)]:
+            self._state.put(NAMESPACE, kept.name, {"devices": [kept.device_name(disk) for disk in kept.disks]})
+            forgotten = over[: max(0, len(over) + 1 - MOST_OVER)]
+            for other in forgotten:
                 del self._sets[other.name]
             self._sets[kept.name] = kept
+        for other in forgotten:
+            self._forget(other)
+
+    def _forget(self, kept: KeptSet) -> None:
+        """Of one that is over: nobody asks for its units any more."""
+        try:
+            for disk in kept.units:
+                self._withdraw(kept.device_name(disk))
+            self._state.put(NAMESPACE, kept.name, None)
+        except OSError as error:  # the next start forgets it too
+            log.warning("the end of a snapshot could not be stored", snapshot=kept.name, reason=str(error))
 
     # ---- finding -----------------------------------------------------------------------------------------------------
 
@@ -191,6 +213,11 @@ class Snapshots:
         wanted = set(names)
         return [kept for kept in self.all() if wanted & set(kept.disks) and not kept.state.over]
 
+    def release(self, kept: KeptSet, reason: str = "") -> None:
+        """It is no longer wanted; one that is over is not offered any longer either."""
+        kept.release(reason)
+        self._forget(kept)
+
     # ---- ending ------------------------------------------------------------------------------------------------------
 
     def look(self) -> None:
@@ -205,15 +232,18 @@ class Snapshots:
     def _changed(self, kept: KeptSet) -> None:
         if kept.state.over:
             log.info("a snapshot is over", snapshot=kept.name, state=kept.state.value, reason=kept.reason)
-            try:
-                self._state.put(NAMESPACE, kept.name, None)
-            except OSError as error:  # the next start forgets it too
-                log.warning("the end of a snapshot could not be stored", snapshot=kept.name, reason=str(error))
-        self._on_change()
+            if kept.state is State.RELEASED:
+                self._forget(kept)
 
     def _of_a_dead_daemon(self) -> frozenset[str]:
-        """The names of those that the last daemon held when it ended; nothing is left of them after this."""
-        names = frozenset(self._state.items(NAMESPACE))
+        """The names of those that the last daemon had when it ended; nothing is left of them after this."""
+        rows = self._state.items(NAMESPACE)
+        names = frozenset(rows)
+        for row in rows.values():
+            match row:
+                case {"devices": [*devices]}:
+                    for device in devices:
+                        self._withdraw(str(device))
         if names:
             log.warning("snapshots ended with the daemon that held them", snapshots=sorted(names))
             self._state.update(NAMESPACE, dict.fromkeys(names))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from appliance.library.snapshots.block_list import BadList, BlockList
+from appliance.library.snapshots.block_list import BadList, BlockList, checked
 from appliance.library.snapshots.signals import Signals
 from appliance.library.snapshots.states import Life, NotNow, State, Step, Terms
 from scsi_targets.devices.disk.block_device import BlockDevice
@@ -84,6 +84,11 @@ class KeptSet:
         return tuple(self._disks)
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """In bytes, by disk."""
+        return {disk: image.size_bytes for disk, image in self.images.items()}
+
+    @property
     def state(self) -> State:
         """As it is now: a deadline that has passed has ended it."""
         self.settle()
@@ -154,6 +159,18 @@ class KeptSet:
                 read_only=True,
             )
 
+    def device_name(self, disk: str) -> str:
+        """What a request calls the unit of one of its disks."""
+        return f"{disk}@{self.name}"
+
+    def signal(self, sender: str, number: int, effect: Callable[[], object]) -> None:
+        """A numbered signal, which has its effect once, whatever is lost or doubled. Raises OutOfTurn, what `effect`
+        raises; then it may come again."""
+        with self._lock:
+            if self.signals.is_new(sender, number):
+                effect()
+                self.signals.took_effect(sender, number)
+
     # ---- what its holder says ----------------------------------------------------------------------------------------
 
     def renew(self) -> float:
@@ -168,7 +185,7 @@ class KeptSet:
         with self._lock:
             self._expect(State.HELD, Step.LIST)
             self._life.renew(self._clock())
-            self._list = BlockList(self.name, {disk: image.size_bytes for disk, image in self.images.items()})
+            self._list = BlockList(self.name, self.sizes)
 
     def add_to_list(self, disk: str, extents: Iterable[tuple[int, int]]) -> None:
         """A part of it: (offset, length) in bytes. Raises BadList."""
@@ -192,11 +209,9 @@ class KeptSet:
         """The same for a list that is at hand: (offset, length) in bytes, by disk. Raises BadList."""
         with self._lock:
             self._expect(State.HELD, Step.LIST)
-            if others := set(extents) - set(self.images):
-                raise BadList(f"the snapshot has no disk {', '.join(sorted(others))}; it has {', '.join(self.images)}")
-            wanted = {disk: Wanted(image.size_bytes) for disk, image in self.images.items()}
+            wanted = {disk: Wanted(size) for disk, size in self.sizes.items()}
             for disk, rows in extents.items():
-                for offset, length in rows:
+                for offset, length in checked(self.sizes, disk, rows):
                     wanted[disk].add(offset, length)
             self._narrow(wanted)
 
@@ -209,11 +224,13 @@ class KeptSet:
                 self._step(Step.START)
 
     def commit(self, disk: str, extents: Iterable[tuple[int, int]]) -> None:
-        """These (offset, length) in bytes are safe on tape: what is wanted of them is given back."""
+        """These (offset, length) in bytes are safe on tape: what is wanted of them is given back. Raises BadList."""
         with self._lock:
+            self._expect(State.COPYING, Step.CHECKPOINT)
+            rows = checked(self.sizes, disk, extents)
             self._step(Step.CHECKPOINT)
             snapshot = self._taken().snapshots[self.disks.index(disk)]
-        for offset, length in extents:  # without the lock: it may take a while
+        for offset, length in rows:  # without the lock: it may take a while
             snapshot.retire(offset, length)
 
     def fail(self, reason: str) -> None:

@@ -238,7 +238,7 @@ def test_a_device_that_only_grants_show(tmp_path: Path) -> None:
         with login({**grant, "portals": served.bound}) as session:
             assert luns(session) == [1, lun]
             assert command(session, lun, read_10(0, 1), None, 512).data == bytes(512)
-            assert command(session, lun, write_10(0, 1), bytes(512)).sense[2:14:10] == bytes([5, 0x20])
+            assert command(session, lun, write_10(0, 1), bytes(512)).sense[2:14:10] == bytes([7, 0x27])
             second = broker.ask(OTHER, wanted[:1], lease_seconds=60)  # it is read by both
             eventually(lambda: broker.requests.get(second.name).state is State.GRANTED)
             served.withdraw("disk0@monday")

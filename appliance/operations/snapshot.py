@@ -1,0 +1,259 @@
+"""Snapshots of disks: several at one instant, held while they are copied, with what they take and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations.verb import OPTIONAL_SIZE, Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+
+if TYPE_CHECKING:
+    from appliance.library.snapshots.kept_set import KeptSet
+
+Name = Annotated[
+    str, Positional("SNAPSHOT"), Field(description="What `tapebay snapshot list` calls it: 16 digits and letters.")
+]
+Extents = Annotated[
+    dict[str, list[tuple[int, int]]], Field(description="(offset, length) in bytes, by disk; 10,000 at a time.")
+]
+Signal = Literal[
+    "list-begin", "list-part", "list-end", "accepted", "started", "checkpoint", "failed", "done", "released"
+]
+DEFAULT_HOLD_SECONDS = 24 * 3600.0
+
+
+class DiskOfSnapshot(Result):
+    """One disk of a snapshot. live_bytes are still read from the disk itself, saved_bytes from the snapshot's store."""
+
+    disk: str
+    size_bytes: int
+    live_bytes: int
+    saved_bytes: int
+    retired_bytes: int = Field(description="Given back: safe elsewhere, or not wanted.")
+    device: str = Field(description="What a request for the snapshot's logical unit calls it.")
+
+
+class Snapshot(Result):
+    """A snapshot of one disk or several at one instant. seconds_left: until it expires if nothing happens."""
+
+    snapshot: str
+    state: str
+    reason: str = Field(description="Why it is over, or why its last copy failed.")
+    disks: list[DiskOfSnapshot]
+    stored_bytes: int
+    budget_bytes: int
+    age_seconds: float
+    seconds_left: float | None
+    release: str
+    checkpoint: int
+    signals: dict[str, int] = Field(description="The last number that came of each sender of signals.")
+
+
+class Create(Parameters):
+    disks: Annotated[
+        str, Positional("DISKS"), Field(description="One disk, or several with commas: all at one instant.")
+    ]
+    budget: Annotated[
+        str | None,
+        OPTIONAL_SIZE,
+        Field(description="The most that it may store, claimed at once; by default a fifth of the disks."),
+    ] = None
+    hold_seconds: Annotated[
+        float, Field(gt=0, le=30 * 86400, description="It expires after that, unless it is released before.")
+    ] = DEFAULT_HOLD_SECONDS
+    release: Annotated[
+        Literal["commit", "read"],
+        Field(description="What gives its space back: a checkpoint of its copy, or that it was read once."),
+    ] = "commit"
+    agent: Annotated[
+        bool,
+        Field(description="A program holds it: it renews it every 20 s, and sends its list of blocks within 120 s."),
+    ] = False
+    prepare: Annotated[
+        bool, Field(description="Only claim its space; `snapshot take` within 10 s makes the instant.")
+    ] = False
+
+
+class OneSnapshot(Parameters):
+    snapshot: Name
+
+
+class SendSignal(Parameters):
+    """Which of the optional ones a signal takes: list-part and checkpoint extents; list-end count and digest;
+    checkpoint its number; failed segment, sense and reason."""
+
+    snapshot: Name
+    sender: Annotated[str, Field(min_length=1, max_length=64, description="Who numbers it: agent, mover, ...")]
+    number: Annotated[int, Field(ge=1, description="Of the sender's own, from 1, without a gap.")]
+    signal: Signal
+    extents: Extents = {}
+    count: Annotated[int, Field(ge=0, description="How many extents the list has.")] = 0
+    digest: Annotated[str, Field(description="SHA-256 of the snapshot's name and the list.")] = ""
+    checkpoint: Annotated[int, Field(ge=0)] = 0
+    segment: Annotated[int | None, Field(ge=0)] = None
+    sense: Annotated[str, Field(max_length=512, description="Sense data in hexadecimal.")] = ""
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+@verb("snapshot.create", Scope.OPERATE)
+def create(context: OnLibrary, parameters: Create) -> Snapshot:
+    """Hold one disk or several as they are at this instant, while they go on being written."""
+    from appliance.library.snapshots.states import Terms
+    from appliance.settings.units import parse_size
+
+    snapshots = context.library.snapshots
+    terms = Terms(most_seconds=parameters.hold_seconds)
+    if not parameters.agent:
+        terms = Terms(lease_seconds=None, list_seconds=None, most_seconds=parameters.hold_seconds)
+    with _told():
+        kept = (snapshots.prepare if parameters.prepare else snapshots.create)(
+            [name.strip() for name in parameters.disks.split(",")],
+            budget_bytes=None if parameters.budget is None else parse_size(parameters.budget),
+            terms=terms,
+            release=parameters.release,
+        )
+    _record(context, "snapshot made", kept, {"disks": list(kept.disks), "budget_bytes": kept.budget_bytes})
+    return _shown(kept)
+
+
+@verb("snapshot.take", Scope.OPERATE)
+def take(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
+    """Make the instant of a snapshot whose space is claimed."""
+    with _told():
+        kept = context.library.snapshots.get(parameters.snapshot)
+        context.library.snapshots.take(kept)
+    return _shown(kept)
+
+
+@verb("snapshot.list", Scope.READ)
+def list_(context: OnLibrary, parameters: Nothing) -> list[Snapshot]:
+    """List the snapshots: what they take, how old they are; those that are over too, for a while."""
+    return [_shown(kept) for kept in context.library.snapshots.all()]
+
+
+@verb("snapshot.show", Scope.READ)
+def show(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
+    """Show one snapshot, with each of its disks."""
+    with _told():
+        return _shown(context.library.snapshots.get(parameters.snapshot))
+
+
+@verb("snapshot.renew", Scope.OPERATE)
+def renew(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
+    """Say that a snapshot is still used, for a program that holds it."""
+    with _told():
+        kept = context.library.snapshots.get(parameters.snapshot)
+        kept.renew()
+    return _shown(kept)
+
+
+@verb("snapshot.release", Scope.OPERATE)
+def release(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
+    """End a snapshot, which gives all of its space back. Whoever reads it gets an error from then on."""
+    with _told():
+        kept = context.library.snapshots.get(parameters.snapshot)
+    held = not kept.state.over
+    context.library.snapshots.release(kept, f"released by {context.caller.name}")
+    if held:
+        _record(context, "snapshot released", kept, {})
+    return _shown(kept)
+
+
+@verb("snapshot.signal", Scope.OPERATE)
+def signal(context: OnLibrary, parameters: SendSignal) -> Snapshot:
+    """For programs that hold a snapshot or copy it: what they have done.
+
+    Sent again, it has no second effect; whoever got no answer may send it again, or ask with `snapshot show` which
+    number came last."""
+    with _told():
+        kept = context.library.snapshots.get(parameters.snapshot)
+        kept.signal(parameters.sender, parameters.number, lambda: _EFFECTS[parameters.signal](kept, parameters))
+        if parameters.signal == "released":
+            context.library.snapshots.release(kept)
+    return _shown(kept)
+
+
+def _list_part(kept: KeptSet, given: SendSignal) -> None:
+    for disk, extents in given.extents.items():
+        kept.add_to_list(disk, extents)
+
+
+def _checkpoint(kept: KeptSet, given: SendSignal) -> None:
+    for disk, extents in given.extents.items():
+        kept.commit(disk, extents)
+    kept.renew()
+    kept.checkpoint = max(kept.checkpoint, given.checkpoint)
+
+
+def _failed(kept: KeptSet, given: SendSignal) -> None:
+    where = "" if given.segment is None else f"segment {given.segment}: "
+    kept.fail(where + (given.reason or "its copy failed") + (f"; sense data {given.sense}" if given.sense else ""))
+
+
+_EFFECTS: Mapping[str, Callable[[KeptSet, SendSignal], object]] = {
+    "list-begin": lambda kept, _given: kept.begin_list(),
+    "list-part": _list_part,
+    "list-end": lambda kept, given: kept.end_list(given.count, given.digest),
+    "accepted": lambda kept, _given: kept.renew(),
+    "started": lambda kept, _given: kept.start(),
+    "checkpoint": _checkpoint,
+    "failed": _failed,
+    "done": lambda kept, _given: kept.finish(),
+    "released": lambda kept, _given: kept.release("released by its holder"),
+}
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What a snapshot refuses, in an operator's terms."""
+    from appliance.library.snapshots.block_list import BadList
+    from appliance.library.snapshots.keeper import NoSuchSnapshot
+    from appliance.library.snapshots.signals import OutOfTurn
+    from appliance.library.snapshots.states import NotNow
+
+    try:
+        yield
+    except NoSuchSnapshot as error:
+        raise OperatorError(Failure.NOT_FOUND, str(error)) from None
+    except (NotNow, OutOfTurn) as error:
+        raise OperatorError(Failure.REFUSED, str(error)) from None
+    except BadList as error:
+        raise OperatorError(Failure.USAGE, str(error)) from None
+
+
+def _record(context: OnLibrary, action: str, kept: KeptSet, details: dict[str, object]) -> None:
+    from vlib_images.library.database.events import Event
+
+    with context.files.database.change(Event(action, kept.name, details)):
+        pass
+
+
+def _shown(kept: KeptSet) -> Snapshot:
+    state = kept.state
+    return Snapshot(
+        snapshot=kept.name,
+        state=state.value,
+        reason=kept.reason,
+        disks=[
+            DiskOfSnapshot(
+                disk=figures.disk,
+                size_bytes=figures.size_bytes,
+                live_bytes=figures.live_bytes,
+                saved_bytes=figures.saved_bytes,
+                retired_bytes=figures.retired_bytes,
+                device=kept.device_name(figures.disk),
+            )
+            for figures in kept.figures()
+        ],
+        stored_bytes=kept.stored_bytes,
+        budget_bytes=kept.budget_bytes,
+        age_seconds=kept.age_seconds,
+        seconds_left=kept.seconds_left(),
+        release=kept.release_by,
+        checkpoint=kept.checkpoint,
+        signals=dict(kept.signals.last),
+    )
