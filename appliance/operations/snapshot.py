@@ -89,14 +89,14 @@ class SendSignal(Parameters):
     snapshot: Name
     sender: Annotated[str, Field(min_length=1, max_length=64, description="Who numbers it: agent, mover, ...")]
     number: Annotated[int, Field(ge=1, description="Of the sender's own, from 1, without a gap.")]
-    signal: Signal
+    signal: Annotated[Signal, Field(description="What was done.")]
     extents: Extents = {}
     count: Annotated[int, Field(ge=0, description="How many extents the list has.")] = 0
     digest: Annotated[str, Field(description="SHA-256 of the snapshot's name and the list.")] = ""
-    checkpoint: Annotated[int, Field(ge=0)] = 0
-    segment: Annotated[int | None, Field(ge=0)] = None
+    checkpoint: Annotated[int, Field(ge=0, description="Its number.")] = 0
+    segment: Annotated[int | None, Field(ge=0, description="The one that failed.")] = None
     sense: Annotated[str, Field(max_length=512, description="Sense data in hexadecimal.")] = ""
-    reason: Annotated[str, Field(max_length=500)] = ""
+    reason: Annotated[str, Field(max_length=500, description="Why it failed.")] = ""
 
 
 @verb("snapshot.create", Scope.OPERATE)
