@@ -65,6 +65,9 @@ class FileAccess(DiskAccess):
     def test_unit_ready(self) -> None:
         """As check()."""
 
+    def holds(self, address: int) -> bool:
+        return True
+
     def check_range(self, address: int, count: int, *, writes: bool) -> None:
         """What is not there is found when it is read; a destination grows."""
 

@@ -132,29 +132,31 @@ class LbaStatusDescriptor(Structure, length=16):
     provisioning_status = Bits(12, 3, 4)
 
 
-class DefectListHeader10(Structure, length=4):
-    """READ DEFECT DATA(10) parameter data (SBC-4 table 74)."""
+class DefectListKind(Structure, length=2):
+    """What READ DEFECT DATA parameter data begin with (SBC-4 tables 74 and 76)."""
 
     primary_list_valid = Bits(1, 4, 1)
     grown_list_valid = Bits(1, 3, 1)
     defect_list_format = Bits(1, 2, 3)
+
+
+class DefectListHeader10(DefectListKind, length=4):
+    """READ DEFECT DATA(10) parameter data (SBC-4 table 74)."""
+
     defect_list_length = Bits(2, 7, 16)
 
 
-class DefectListHeader12(Structure, length=8):
+class DefectListHeader12(DefectListKind, length=8):
     """READ DEFECT DATA(12) parameter data (SBC-4 table 76)."""
 
-    primary_list_valid = Bits(1, 4, 1)
-    grown_list_valid = Bits(1, 3, 1)
-    defect_list_format = Bits(1, 2, 3)
     defect_list_length = Bits(4, 7, 32)
 
 
 # ---- FORMAT UNIT, SANITIZE -------------------------------------------------------------------------------------------
 
 
-class FormatParameterListHeader(Structure, length=4):
-    """Short FORMAT UNIT parameter list header (SBC-4 table 41)."""
+class FormatOptions(Structure, length=2):
+    """What both FORMAT UNIT parameter list headers begin with (SBC-4 tables 41 and 42)."""
 
     protection_fields_usage = Bits(0, 2, 3)
     format_options_valid = Bits(1, 7, 1)
@@ -163,19 +165,17 @@ class FormatParameterListHeader(Structure, length=4):
     stop_format = Bits(1, 4, 1)
     initialization_pattern = Bits(1, 3, 1)
     immediate = Bits(1, 1, 1)
+
+
+class FormatParameterListHeader(FormatOptions, length=4):
+    """Short FORMAT UNIT parameter list header (SBC-4 table 41)."""
+
     defect_list_length = Bits(2, 7, 16)
 
 
-class LongFormatParameterListHeader(Structure, length=8):
+class LongFormatParameterListHeader(FormatOptions, length=8):
     """Long FORMAT UNIT parameter list header (SBC-4 table 42)."""
 
-    protection_fields_usage = Bits(0, 2, 3)
-    format_options_valid = Bits(1, 7, 1)
-    disable_primary = Bits(1, 6, 1)
-    disable_certification = Bits(1, 5, 1)
-    stop_format = Bits(1, 4, 1)
-    initialization_pattern = Bits(1, 3, 1)
-    immediate = Bits(1, 1, 1)
     protection_interval_exponent = Bits(3, 3, 4)
     defect_list_length = Bits(4, 7, 32)
 

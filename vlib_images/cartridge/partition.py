@@ -441,12 +441,16 @@ class Partition:
             if protection:
                 return segment.read_protected(relative, into, protection)
             return segment.read(relative, into)
-        except SegmentDamaged as error:
-            raise DamagedBlock(self.number, position, "its checksum is wrong") from error
-        except FileNotFoundError as error:
-            raise DamagedBlock(self.number, position, f"{error.filename} is missing") from error
-        except OSError as error:
-            raise self._failed(error, "reading") from error
+        except (SegmentDamaged, OSError) as error:
+            raise self._unreadable(error, position) from error
+
+    def _unreadable(self, error: SegmentDamaged | OSError, position: int) -> Exception:
+        """What reading an object ended with, as it is told."""
+        if isinstance(error, SegmentDamaged):
+            return DamagedBlock(self.number, position, "its checksum is wrong")
+        if isinstance(error, FileNotFoundError):
+            return DamagedBlock(self.number, position, f"{error.filename} is missing")
+        return self._failed(error, "reading")
 
     def filemark(self, number: int) -> int:
         """The object that is the n-th filemark, from 0. Raises StorageError."""
@@ -475,12 +479,8 @@ class Partition:
             segment, relative = self.segments.at(position)
             payload = scratch.take(segment.describe(relative)[3])
             form, logical_length, _, logical_crc, extension = segment.read_stored(relative, payload)
-        except SegmentDamaged as error:
-            raise DamagedBlock(self.number, position, "its checksum is wrong") from error
-        except FileNotFoundError as error:
-            raise DamagedBlock(self.number, position, f"{error.filename} is missing") from error
-        except OSError as error:
-            raise self._failed(error, "reading") from error
+        except (SegmentDamaged, OSError) as error:
+            raise self._unreadable(error, position) from error
         return StoredBlock(payload.toreadonly(), logical_length, logical_crc, Form(form), extension)
 
     def header(self, position: int) -> tuple[int, int, int, bytes] | None:
@@ -488,12 +488,8 @@ class Partition:
         try:
             segment, relative = self.segments.at(position)
             kind, form, logical_length, _, logical_crc, _, extension = segment.describe(relative)
-        except SegmentDamaged as error:
-            raise DamagedBlock(self.number, position, "its checksum is wrong") from error
-        except FileNotFoundError as error:
-            raise DamagedBlock(self.number, position, f"{error.filename} is missing") from error
-        except OSError as error:
-            raise self._failed(error, "reading") from error
+        except (SegmentDamaged, OSError) as error:
+            raise self._unreadable(error, position) from error
         return (form, logical_length, logical_crc, extension) if kind == KIND_BLOCK else None
 
     def read_many(

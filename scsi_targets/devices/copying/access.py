@@ -90,6 +90,10 @@ class DiskAccess(Access):
     block_length: int
 
     @abstractmethod
+    def holds(self, address: int) -> bool:
+        """Whether there is such a logical block, as far as that is known now."""
+
+    @abstractmethod
     def check_range(self, address: int, count: int, *, writes: bool) -> None:
         """Raises what a read or a write of so many logical blocks would be refused with because of where they are. Says
         nothing while the medium cannot be accessed: check() does."""

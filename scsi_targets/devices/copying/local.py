@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
 import structlog
@@ -11,7 +10,7 @@ import structlog
 from scsi_targets.devices.copying.access import Access, Designator
 from scsi_targets.devices.unit import task as status
 from scsi_targets.devices.unit.dispatch import Row, row_of
-from scsi_targets.devices.unit.guest import Guest
+from scsi_targets.devices.unit.guest import Guest, Transfer
 from scsi_targets.devices.unit.reservations import Conflict
 from scsi_targets.t10 import sense, spc
 from scsi_targets.t10.fields import Command
@@ -69,9 +68,9 @@ class LocalAccess(Access):
             self._admit(spc.TestUnitReady)
             self._unit.check_ready()
 
-    def command(self, command: type[Command]) -> AbstractContextManager[None]:
-        """Around what such a command does. Raises CheckCondition, Conflict: it is refused."""
-        return self._guest.transfer(lambda: self._admit(command))
+    def command(self, command: type[Command]) -> Transfer:
+        """Around what such a command does. Entering raises CheckCondition, Conflict: it is refused."""
+        return Transfer(self._guest, row_of(self._unit.rows, command), self._task)
 
     def _admit(self, command: type[Command]) -> None:
         self._unit.admit(row_of(self._unit.rows, command), self._task)

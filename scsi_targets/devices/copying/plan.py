@@ -299,17 +299,9 @@ class Place:
             access.check_range(address, blocks, writes=writes)
         except (CheckCondition, Conflict) as refusal:
             failed = CopyFailed
-            if isinstance(self.segment, copy.BlockToBlock) and self._begins_on(access, address, writes=writes):
+            if isinstance(self.segment, copy.BlockToBlock) and access.holds(address):
                 failed = RunsOffDisk
             raise failed(self.number, side, refusal, Tally()) from refusal
-
-    @staticmethod
-    def _begins_on(disk: DiskAccess, address: int, *, writes: bool) -> bool:
-        try:
-            disk.check_range(address, 1, writes=writes)
-        except (CheckCondition, Conflict):
-            return False
-        return True
 
     def transfers(self, tape: Cscd, length: int, field_: Bits) -> TapeBlocks | NullDevice:
         """A tape in transfers of `length` bytes, or blocks where they are fixed (SPC-5 table 138)."""

@@ -38,6 +38,9 @@ class RemoteDiskAccess(RemoteAccess, DiskAccess):
     def _disk(self) -> Disk:
         return Disk(self.session(), self._address.lun, timeout_seconds=COMMAND_SECONDS)
 
+    def holds(self, address: int) -> bool:
+        return self._session is None or address < self._disk.capacity.blocks
+
     def check_range(self, address: int, count: int, *, writes: bool) -> None:
         if self._session is None or not count:
             return  # the disk itself refuses what lies behind its end, when there is a session with it

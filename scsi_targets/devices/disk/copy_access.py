@@ -32,6 +32,9 @@ class BlockDeviceAccess(LocalAccess, DiskAccess):
         self.block_length = disk.block_length
         self._data_until = 0  # where the run of data ends that the last look found: within it nothing is looked up
 
+    def holds(self, address: int) -> bool:
+        return not self._disk.accessible or address < self._disk.capacity
+
     def check_range(self, address: int, count: int, *, writes: bool) -> None:
         if self._disk.accessible and count and address + count > self._disk.capacity:
             field = (self.writing if writes else self.reading).logical_block_address
