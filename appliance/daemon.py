@@ -18,7 +18,8 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.library import Library
 from appliance.library.lock import LibraryLock
 from appliance.notify import notify
-from appliance.operations.verb import OnLibrary, Progress
+from appliance.operations.verb import OnLibrary
+from appliance.progress import Progress
 from appliance.settings import config_file
 from appliance.settings.advice import advice_on
 from appliance.settings.certificate import CertificateError

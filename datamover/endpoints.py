@@ -53,14 +53,14 @@ class Sink(Protocol):
         the bytes were read. Raises TransferFailed."""
 
 
-class Disk(Protocol):
+class DiskEndpoint(Protocol):
     """Bytes at offsets. What it raises, beside OSError, is its own: a job reports every Exception as TransferFailed."""
 
     def read_into(self, buffer: Buffer, offset: int, /) -> None: ...
     def write(self, buffer: Buffer, offset: int, /) -> None: ...
 
 
-class Tape(Protocol):
+class TapeEndpoint(Protocol):
     """Blocks in order at a position that moves on. `fixed`: one transfer is several blocks, and what stops it is told
     in blocks; otherwise each block is a transfer, and told in bytes."""
 
@@ -79,7 +79,7 @@ class DiskExtent:
     read_ahead = True
     checked_length = 0
 
-    def __init__(self, disk: Disk, offset: int, granularity: int = 1) -> None:
+    def __init__(self, disk: DiskEndpoint, offset: int, granularity: int = 1) -> None:
         """offset: in bytes, where the range begins."""
         self.device: object = disk
         self.granularity = granularity
@@ -106,7 +106,7 @@ class TapeBlocks:
 
     read_ahead = False  # where a tape stands after a copy must not depend on how fast its reader was (SPC-5 6.4.5.4)
 
-    def __init__(self, tape: Tape, transfer_length: int, block_length: int | None = None) -> None:
+    def __init__(self, tape: TapeEndpoint, transfer_length: int, block_length: int | None = None) -> None:
         self.device: object = tape
         self.granularity = transfer_length
         self._tape = tape

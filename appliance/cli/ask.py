@@ -7,7 +7,8 @@ from typing import Any
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
 from appliance.operations.perform import perform_offline
-from appliance.operations.verb import OnLibrary, Parameters, Progress, Verb, no_progress
+from appliance.operations.verb import OnLibrary, Parameters, Verb
+from appliance.progress import Progress, no_progress
 
 
 def ask(config: Path | None, verb: Verb, parameters: Parameters, progress: Progress = no_progress) -> Any:

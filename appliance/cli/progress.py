@@ -4,14 +4,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from appliance.cli.options import Progress as ProgressCall
+from appliance.progress import Progress as ProgressCall
+from appliance.progress import no_progress
 
 
 @contextmanager
 def progress_bar(text: str, wanted: bool, *, of_bytes: bool = True) -> Iterator[ProgressCall]:
     """Yields progress(done, total), which draws a bar on standard error when that is a terminal."""
     if not (wanted and sys.stderr.isatty()):
-        yield lambda _done, _total: None
+        yield no_progress
         return
     from rich.console import Console
     from rich.progress import (

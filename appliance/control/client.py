@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,12 @@ from typing import Any
 
 from appliance.failures import Failure, OperatorError
 from appliance.library.control_socket import reachable
+from appliance.progress import Progress, no_progress
 
 ANSWER_SECONDS = 300.0  # a move waits for a drive that is busy
 CONNECT_SECONDS = 10.0
 URL_VARIABLE, TOKEN_VARIABLE = "TAPEBAY_API", "TAPEBAY_TOKEN"
 TOKEN_FILE_VARIABLE, AUTHORITY_VARIABLE = "TAPEBAY_TOKEN_FILE", "TAPEBAY_CERTIFICATE_AUTHORITY"
-
-Progress = Callable[[int, int], None]
 
 
 def call(
@@ -34,7 +33,7 @@ def call(
     verb: str,
     *,
     timeout_seconds: float = ANSWER_SECONDS,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
     **parameters: Any,
 ) -> Any:
     """Ask the daemon behind the control socket `path`. Raises as Client.call() does."""
@@ -83,7 +82,7 @@ class Client:
         verb: str,
         *,
         timeout_seconds: float = ANSWER_SECONDS,
-        progress: Progress = lambda done, total: None,
+        progress: Progress = no_progress,
         idempotency_key: str = "",
         **parameters: Any,
     ) -> Any:

@@ -13,6 +13,7 @@ from appliance.copying.lists import BlockSide, CommandList, Run, StreamSide, com
 from appliance.copying.sides import Side, put, runs_of, taking_part, talking_to
 from appliance.copying.words import told
 from appliance.failures import Failure, OperatorError
+from appliance.progress import Progress
 from datamover.engine import crc32c_combine
 from datamover.initiator import InitiatorError
 from scsi_targets.client.copy_manager import CopyManager
@@ -36,7 +37,6 @@ LISTS = 255  # list identifiers, from 1 on
 INITIATOR_NAME = "iqn.2026-11.io.tapebay:operator"
 TARGET_NAME = "iqn.2026-11.io.tapebay:library"
 
-Progress = Callable[[int, int], None]
 Found = TypeVar("Found")
 
 

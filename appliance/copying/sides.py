@@ -27,7 +27,7 @@ from vlib_images.library.elements import ElementType
 if TYPE_CHECKING:
     from appliance.library.library import Library
     from appliance.library.remotes import Remote
-    from scsi_targets.client.unit import Session
+    from scsi_targets.client.unit import AnySession
 
 
 @dataclass(slots=True)
@@ -159,7 +159,7 @@ _OPENERS: Mapping[Kind, Callable[[Library, End, bool, ExitStack], Side]] = {
 
 
 @contextmanager
-def talking_to(side: Side, session: Session, lun: int) -> Iterator[tuple[Session, int]]:
+def talking_to(side: Side, session: AnySession, lun: int) -> Iterator[tuple[AnySession, int]]:
     """A session and a number to send commands to a side by; one elsewhere is logged in to for it."""
     if side.remote is None:
         yield session, lun
@@ -169,7 +169,7 @@ def talking_to(side: Side, session: Session, lun: int) -> Iterator[tuple[Session
         yield there, address.lun
 
 
-def runs_of(side: Side, session: Session, lun: int) -> tuple[tuple[Run, ...], int]:
+def runs_of(side: Side, session: AnySession, lun: int) -> tuple[tuple[Run, ...], int]:
     """The bytes of a disk or file that are meant, and what its addresses count in. Raises ValueError, OperatorError."""
     if side.file is not None:
         return (Run(0, os.fstat(side.file.descriptor).st_size),), BLOCK_BYTES

@@ -4,10 +4,11 @@ Loads a cartridge with MOVE MEDIUM, has the disk copied by EXTENDED COPY, reads 
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from appliance.progress import Progress
 from datamover.initiator import InitiatorSession
 from scsi_targets.client.changer import Changer
 from scsi_targets.client.copy_manager import CopyManager
@@ -19,8 +20,6 @@ BLOCK_BYTES = 256 << 10  # of the tape
 SEGMENT_BYTES = 16 << 20  # of one segment descriptor: a number of disk blocks that fits into its 16 bits
 SEGMENTS = 4  # of one EXTENDED COPY
 COMMAND_SECONDS = 600.0
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DemoSite:
     """Where things are: LUNs, and the element addresses of the cartridge's slot and of the drive, which is empty."""
 
     changer_lun: int
@@ -52,7 +51,7 @@ class Place:
     drive_address: int
 
 
-def run(session: InitiatorSession, place: Place, progress: Progress) -> Copied:
+def run(session: InitiatorSession, place: DemoSite, progress: Progress) -> Copied:
     """Load the cartridge, copy the disk to it, read both back, put the cartridge back.
 
     Raises CommandFailed and NoSuchAnswer of scsi_targets.client, InitiatorError.

@@ -4,17 +4,17 @@ import errno
 import shlex
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from appliance.control import client as control
 from appliance.demo import cartridges, spawn
 from appliance.demo import copy as demo_copy
-from appliance.demo.copy import Copied, Place
+from appliance.demo.copy import Copied, DemoSite
 from appliance.failures import Failure, OperatorError
 from appliance.operations import setup
 from appliance.operations.setup import DEMO_DISK
+from appliance.progress import Progress
 from appliance.settings import config_file
 from appliance.settings.settings import CHANGER, Settings
 from appliance.settings.units import Address, format_size, parse_address
@@ -23,8 +23,6 @@ from datamover.libiscsi import LibraryUnavailable
 from scsi_targets.client.unit import CommandFailed, NoSuchAnswer
 
 PORTS_TRIED = 100
-
-Progress = Callable[[int, int], None]
 
 
 def run(directory: Path, portal: str, progress: Progress) -> dict[str, Any]:
@@ -91,7 +89,7 @@ def _copy(settings: Settings, status: dict[str, Any], barcode: str, progress: Pr
     target = status["targets"][0]
     lun = {name: int(number) for number, name in target["luns"].items()}
     drive, name = _free_drive(settings, status)
-    place = Place(
+    place = DemoSite(
         changer_lun=lun[CHANGER],
         drive_lun=lun[name],
         disk_lun=lun[DEMO_DISK],

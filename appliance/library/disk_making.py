@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from appliance.failures import Failure, OperatorError
-from appliance.library.disks import Known, describe_one, make_image, open_image
+from appliance.library.disks import KnownDisks, describe_one, make_image, open_image
 from appliance.library.files import LibraryFiles
+from appliance.progress import Progress
 from appliance.settings.content import Content
 from appliance.settings.problems import problems_of
 from appliance.settings.settings import DiskSettings, Settings
@@ -22,8 +23,6 @@ from vlib_images.disk.raw import DiskInUse, NotADisk
 
 if TYPE_CHECKING:
     from appliance.library.library import Library
-
-Progress = Callable[[int, int], None]
 
 
 def create(
@@ -55,7 +54,7 @@ def import_disk(
         return _add(files, library, disk, lambda image: _import(source, image, _of_bytes(progress, size)))
 
 
-def _import(source: Path, image: Path, progress: disk_convert.Progress) -> None:
+def _import(source: Path, image: Path, progress: disk_convert.FractionDone) -> None:
     image.parent.mkdir(parents=True, exist_ok=True)
     disk_convert.import_image(source, image, progress=progress)
 
@@ -71,7 +70,7 @@ def export_disk(settings: Settings, name: str, destination: Path, image_format: 
         disk_convert.export_image(image, destination, image_format, progress=_of_bytes(progress, _length_of(image)))
 
 
-def _of_bytes(progress: Progress, total: int) -> disk_convert.Progress:
+def _of_bytes(progress: Progress, total: int) -> disk_convert.FractionDone:
     """Fractions as qemu-img reports them, in bytes."""
     return lambda fraction: progress(int(fraction * total), total)
 
@@ -120,7 +119,7 @@ def grow(files: LibraryFiles, name: str, size: str, library: Library | None) -> 
             library.change(after)
         else:
             _grow_unserved(files, after, larger)
-    return describe_one(files.settings, larger, Known(files.store))
+    return describe_one(files.settings, larger, KnownDisks(files.store))
 
 
 def _grow_unserved(files: LibraryFiles, after: Content, disk: DiskSettings) -> None:
@@ -128,7 +127,7 @@ def _grow_unserved(files: LibraryFiles, after: Content, disk: DiskSettings) -> N
     before = files.contents.content
     files.contents.change(after)
     try:
-        open_image(disk, files.settings.image_of(disk), Known(files.store)).close()
+        open_image(disk, files.settings.image_of(disk), KnownDisks(files.store)).close()
     except BaseException:
         files.contents.change(before)
         raise
@@ -166,7 +165,7 @@ def _add(
         image.unlink()
         raise
     # From now on, not from its first start on: its file system may be gone by then.
-    known = Known(files.store)
+    known = KnownDisks(files.store)
     known.remember(disk.name, image, image.stat().st_size)
     return describe_one(files.settings, disk, known)
 
@@ -184,8 +183,8 @@ def remove(files: LibraryFiles, name: str, library: Library | None) -> dict[str,
     with files.changing:
         content = files.contents.content
         disk = _find(files.settings, name)
-        row = describe_one(files.settings, disk, Known(files.store))
+        row = describe_one(files.settings, disk, KnownDisks(files.store))
         others = [other for other in content.disks if other.name != name]
         (library or files.contents).change(content.model_copy(update={"disks": others}))
-        Known(files.store).forget_others(other.name for other in others)
+        KnownDisks(files.store).forget_others(other.name for other in others)
     return row

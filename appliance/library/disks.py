@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 DISKS = "disks"  # the namespace of the state store that remembers which images there were
 
 
-class Known:
+class KnownDisks:
     """Which disks of a library have been there, with their sizes. A disk is remembered from its first use on."""
 
     def __init__(self, store: LibraryState) -> None:
@@ -48,7 +48,7 @@ class Known:
             self._store.update(DISKS, dict.fromkeys(gone))
 
 
-def open_image(disk: DiskSettings, path: Path, known: Known | None = None) -> DiskImage:
+def open_image(disk: DiskSettings, path: Path, known: KnownDisks | None = None) -> DiskImage:
     """The open image of a configured disk: made when it never was there, grown when `size` is larger than it.
 
     known: what the library remembers of its disks. An image that was there before is never made anew nor filled up:
@@ -118,13 +118,13 @@ def make_image(path: Path, length_bytes: int) -> None:
     DiskImage.create(path, length_bytes).close()
 
 
-def describe(settings: Settings, known: Known) -> list[dict[str, Any]]:
+def describe(settings: Settings, known: KnownDisks) -> list[dict[str, Any]]:
     """The configured disks. stored_bytes is what the image takes on its file system, None without an image; problem
     says what is lost of one that was there before."""
     return [describe_one(settings, disk, known) for disk in settings.disks]
 
 
-def describe_one(settings: Settings, disk: DiskSettings, known: Known) -> dict[str, Any]:
+def describe_one(settings: Settings, disk: DiskSettings, known: KnownDisks) -> dict[str, Any]:
     """One of them."""
     path = settings.image_of(disk)
     try:

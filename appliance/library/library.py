@@ -246,7 +246,7 @@ class Library:
             disk.grow(size_bytes)
         except (ValueError, CheckCondition) as error:
             raise OperatorError(Failure.REFUSED, f"disk {name} cannot grow now: {error}") from error
-        disks.Known(self.files.store).remember(name, Path(disk.medium.name), size_bytes)
+        disks.KnownDisks(self.files.store).remember(name, Path(disk.medium.name), size_bytes)
 
     def make_drive(self, section: DriveSettings) -> TapeDrive:
         """Raises StateDamaged."""
@@ -334,7 +334,7 @@ class Library:
 
 
 def _remembering(files: LibraryFiles) -> OpenImage:
-    known = disks.Known(files.store)
+    known = disks.KnownDisks(files.store)
     known.forget_others(disk.name for disk in files.settings.disks)
     return partial(disks.open_image, known=known)
 

@@ -22,10 +22,12 @@ from appliance.operations.verb import (
 )
 
 Medium = Annotated[str | None, Field(description="LTO-5 to LTO-9; by default what the barcode's end says.")]
-Format = Annotated[str, Flag("--format"), Field(description="simh, e11, awstape, directory; import also mhvtl, tgt.")]
+ForeignFormat = Annotated[
+    str, Flag("--format"), Field(description="simh, e11, awstape, directory; import also mhvtl, tgt.")
+]
 
 
-class Damage(Result):
+class DamageReport(Result):
     """Adjoining blocks that are damaged for one reason."""
 
     partition: int
@@ -40,7 +42,7 @@ class Verified(Result):
     barcode: str
     objects: int
     bytes_checked: int
-    damages: list[Damage]
+    damages: list[DamageReport]
     text: list[str]
 
 
@@ -51,7 +53,7 @@ class Recovered(Result):
     blocks: int
     filemarks: int
     bytes_copied: int
-    lost: list[Damage]
+    lost: list[DamageReport]
     notes: list[str]
     text: list[str]
 
@@ -81,7 +83,7 @@ class Recover(Parameters):
 class Import(Parameters):
     barcode: Barcode
     file: Annotated[Path, Positional("FILE"), Field(description="The other program's tape: a file, or a directory.")]
-    format: Format
+    format: ForeignFormat
     medium: Medium = None
     capacity: Annotated[
         str | None, OPTIONAL_SIZE, Field(description='"100 GiB"; by default what such a medium holds.')
@@ -94,7 +96,7 @@ class Import(Parameters):
 class Export(Parameters):
     barcode: Barcode
     file: Annotated[Path, Positional("FILE"), Field(description="What to make; it must not exist.")]
-    format: Format
+    format: ForeignFormat
     partition: Annotated[int, Field(ge=0, le=3, description="Which partition of the cartridge.")] = 0
     key_file: Annotated[
         Path | None, Field(description="Decrypts with this key: 64 hexadecimal digits, as of `stenc -g`.")
@@ -112,7 +114,7 @@ def verify(context: OnSettings, parameters: Verify) -> Verified:
         barcode=report.barcode,
         objects=report.objects,
         bytes_checked=report.bytes_checked,
-        damages=[Damage.model_validate(damage) for damage in report.damages],
+        damages=[DamageReport.model_validate(damage) for damage in report.damages],
         text=text,
     )
 
@@ -131,7 +133,7 @@ def recover(context: OnSettings, parameters: Recover) -> Recovered:
         blocks=report.blocks,
         filemarks=report.filemarks,
         bytes_copied=report.bytes_copied,
-        lost=[Damage.model_validate(damage) for damage in report.lost],
+        lost=[DamageReport.model_validate(damage) for damage in report.lost],
         notes=report.notes,
         text=[str(report), *(f"lost: {damage}" for damage in report.lost), *(f"note: {n}" for n in report.notes)],
     )

@@ -3,13 +3,14 @@ need no device. A new cartridge appears whole or not at all, on the shelf."""
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import INCOMING, capacity_of, medium_of, owned
 from appliance.operations.perform import translated
+from appliance.progress import Progress
 from appliance.settings.settings import Settings
 from vlib_images import interchange
 from vlib_images.atomic import sync_directory
@@ -21,8 +22,6 @@ from vlib_images.cartridge.verify import VerifyReport
 from vlib_images.interchange import FORMATS, InterchangeError, InterchangeReport
 from vlib_images.library.elements import BARCODE
 from vlib_images.plain_files import is_folder
-
-Progress = Callable[[int, int], None]
 
 
 def verify_cartridge(settings: Settings, barcode: str, progress: Progress) -> VerifyReport:

@@ -8,17 +8,17 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+
+from appliance.progress import Progress, no_progress
 
 _CHUNK_BYTES = 1 << 20
 _FILL_PERCENT = 75  # of the image; the rest is the file system's own and free space
 _UUID = "7a9eba40-0000-4000-8000-000000000001"  # mke2fs would take a random one
 
-Progress = Callable[[int, int], None]
 
-
-def create(path: Path, length_bytes: int, progress: Progress = lambda done, total: None) -> str:
+def create(path: Path, length_bytes: int, progress: Progress = no_progress) -> str:
     """Make the image of `length_bytes` at `path` and return what it holds, in words for people.
 
     `path` appears whole or not at all. progress(done, total) is called as bytes are made. Raises OSError.

@@ -86,7 +86,9 @@ def list_(context: OnFiles, parameters: Nothing) -> list[Disk]:
     """List the disks and their images."""
     from appliance.library import disks
 
-    return [_disk(context, row) for row in disks.describe(context.files.settings, disks.Known(context.files.store))]
+    return [
+        _disk(context, row) for row in disks.describe(context.files.settings, disks.KnownDisks(context.files.store))
+    ]
 
 
 @verb("disk.create", Scope.ADMINISTER)

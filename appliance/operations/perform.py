@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from appliance.access.caller import Caller
 from appliance.failures import Failure, OperatorError, explained
 from appliance.operations import VERBS
-from appliance.operations.verb import OnFiles, OnLibrary, OnSettings, Parameters, Progress, Verb, no_progress
+from appliance.operations.verb import OnFiles, OnLibrary, OnSettings, Parameters, Verb
+from appliance.progress import Progress, no_progress
 from appliance.settings.problems import problems_of
 from vlib_images.library.actor import acting_as
 

@@ -1,7 +1,6 @@
 """Making a library: its directory, the annotated tapebay.toml, and the demonstration's cartridges and disk."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.files import LibraryFiles, is_new, missing_directories
 from appliance.operations import cartridge, demo_disk
 from appliance.operations.perform import on_files, translated
+from appliance.progress import Progress, no_progress
 from appliance.settings import config_file
 from appliance.settings.settings import Settings
 from appliance.settings.template import NewLibrary, render
@@ -21,8 +21,6 @@ DEMO_DISK = "demo"
 DEMO_DISK_SIZE = "256 MiB"
 DEMO_CARTRIDGES = 4
 DEMO_FIRST_BARCODE = "A00001L6"
-
-Progress = Callable[[int, int], None]
 
 
 def plan(directory: Path, *, name: str | None = None, demo: bool = False, **choices: Any) -> NewLibrary:
@@ -41,7 +39,7 @@ def _name_of(directory: Path) -> str:
     return name if re.match(r"[a-z]", name) else f"tapebay-{name}".rstrip("-")
 
 
-def create(directory: Path, plan: NewLibrary, progress: Progress = lambda done, total: None) -> Path:
+def create(directory: Path, plan: NewLibrary, progress: Progress = no_progress) -> Path:
     """Make the library and return the path of its tapebay.toml, which is written last: without it there is no library.
 
     Raises OperatorError: REFUSED when there is one already, USAGE when the plan makes no valid one; OSError.

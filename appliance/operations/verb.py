@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from appliance.access.caller import OWNER, Caller, Scope
+from appliance.progress import Progress, no_progress
 from appliance.settings.units import LEAST_MEDIUM_BYTES, parse_size_of_at_least
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from appliance.settings.settings import Settings
 
 __all__ = ["DECLARED", "OnFiles", "OnLibrary", "OnSettings", "Parameters", "Result", "Scope", "Verb", "verb"]
-
-Progress = Callable[[int, int], None]  # done, total
 
 
 class Parameters(BaseModel):
@@ -74,10 +73,6 @@ class Window(NamedTuple):
 
     after: tuple[Any, ...] | None
     limit: int
-
-
-def no_progress(_done: int, _total: int) -> None:
-    """For who does not watch."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ import structlog
 from appliance.access.caller import Caller
 from appliance.failures import Failure, OperatorError
 from appliance.operations.perform import perform
-from appliance.operations.verb import Cancelled, OnLibrary, Parameters, Progress, Verb
+from appliance.operations.verb import Cancelled, OnLibrary, Parameters, Verb
+from appliance.progress import Progress
 
 log = structlog.get_logger(__name__)
 

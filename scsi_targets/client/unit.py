@@ -1,6 +1,6 @@
 """One logical unit of an iSCSI session, and what all of them answer.
 
-with Session("127.0.0.1:3260", "iqn.2026-01.org.example:library") as session:
+with AnySession("127.0.0.1:3260", "iqn.2026-01.org.example:library") as session:
     print(Disk(session, 3).capacity)
 """
 
@@ -26,7 +26,7 @@ LIMIT_UNIT_ATTENTIONS = 32
 QUEUE_DEPTH = 8
 
 
-class Session(Protocol):
+class AnySession(Protocol):
     """What commands are sent through: an InitiatorSession, or a session within the process of the units."""
 
     def command(
@@ -73,7 +73,7 @@ class Unit:
 
     timeout_seconds: for each command that gives none of its own."""
 
-    def __init__(self, session: Session, lun: int, *, timeout_seconds: float = 60.0) -> None:
+    def __init__(self, session: AnySession, lun: int, *, timeout_seconds: float = 60.0) -> None:
         self.session = session
         self.lun = lun
         self.timeout_seconds = timeout_seconds

@@ -28,7 +28,7 @@ class Unavailable(DirectoryError):
     """The target is known but cannot serve now (login status 0301h)."""
 
 
-class Moved(DirectoryError):
+class TargetMoved(DirectoryError):
     """The target is served elsewhere (login status 0101h, or 0102h when `permanently`)."""
 
     def __init__(self, address: str, *, permanently: bool = False) -> None:

@@ -14,7 +14,7 @@ Value = bool | int | str
 REJECT = "Reject"
 
 
-class Kind(Enum):
+class KeyKind(Enum):
     """How a key's result follows from the two ends' values (RFC 7143 6.2.1, 6.2.2)."""
 
     AND = auto()
@@ -63,7 +63,7 @@ class Key:
     """
 
     name: str
-    kind: Kind
+    kind: KeyKind
     default: Value
     values: tuple[int, int] | tuple[str, ...] = ()
     ours: Callable[[Limits], Value] | None = None
@@ -75,7 +75,7 @@ class Key:
     @property
     def declared(self) -> bool:
         """Whether the key is told, not negotiated, so that it gets no answer."""
-        return self.kind in (Kind.DECLARED_NUMBER, Kind.DECLARED_TEXT)
+        return self.kind in (KeyKind.DECLARED_NUMBER, KeyKind.DECLARED_TEXT)
 
 
 SESSION_TYPES = ("Normal", "Discovery")
@@ -84,7 +84,7 @@ SEGMENT = (512, 2**24 - 1)
 SIXTEEN_BITS = (1, 65535)
 SECONDS = (0, 3600)
 
-_TEXT = Kind.DECLARED_TEXT
+_TEXT = KeyKind.DECLARED_TEXT
 
 _NAMES = (
     Key("InitiatorName", _TEXT, "", phases=Phase.LOGIN, sender=Sender.INITIATOR, max_length=ISCSI_NAME_BYTES),
@@ -92,7 +92,7 @@ _NAMES = (
     Key("TargetName", _TEXT, "", phases=Phase.LOGIN, max_length=ISCSI_NAME_BYTES),
     Key("TargetAlias", _TEXT, "", phases=Phase.ANY, sender=Sender.TARGET),
     Key("TargetAddress", _TEXT, "", phases=Phase.ANY, sender=Sender.TARGET),
-    Key("TargetPortalGroupTag", Kind.DECLARED_NUMBER, 0, (0, 65535), phases=Phase.LOGIN, sender=Sender.TARGET),
+    Key("TargetPortalGroupTag", KeyKind.DECLARED_NUMBER, 0, (0, 65535), phases=Phase.LOGIN, sender=Sender.TARGET),
     Key("SessionType", _TEXT, "Normal", SESSION_TYPES, phases=Phase.LOGIN, sender=Sender.INITIATOR),
     # discovery.py answers it, in the full-feature phase only (RFC 7143 13.3).
     Key("SendTargets", _TEXT, "", phases=Phase.FULL_FEATURE, sender=Sender.INITIATOR),
@@ -100,38 +100,38 @@ _NAMES = (
 )
 
 _OPERATIONAL = (
-    Key("HeaderDigest", Kind.LIST, "None", DIGESTS),
-    Key("DataDigest", Kind.LIST, "None", DIGESTS),
-    Key("MaxConnections", Kind.MINIMUM, 1, SIXTEEN_BITS, _always(1), in_discovery=False),
-    Key("InitialR2T", Kind.OR, True, ours=_limit("initial_r2t"), in_discovery=False),
-    Key("ImmediateData", Kind.AND, True, ours=_limit("immediate_data"), in_discovery=False),
+    Key("HeaderDigest", KeyKind.LIST, "None", DIGESTS),
+    Key("DataDigest", KeyKind.LIST, "None", DIGESTS),
+    Key("MaxConnections", KeyKind.MINIMUM, 1, SIXTEEN_BITS, _always(1), in_discovery=False),
+    Key("InitialR2T", KeyKind.OR, True, ours=_limit("initial_r2t"), in_discovery=False),
+    Key("ImmediateData", KeyKind.AND, True, ours=_limit("immediate_data"), in_discovery=False),
     Key(
         "MaxRecvDataSegmentLength",
-        Kind.DECLARED_NUMBER,
+        KeyKind.DECLARED_NUMBER,
         LOGIN_DATA_SEGMENT_BYTES,
         SEGMENT,
         phases=Phase.OPERATIONAL_OR_LATER,
     ),
-    Key("MaxBurstLength", Kind.MINIMUM, 262144, SEGMENT, _limit("max_burst_length"), in_discovery=False),
-    Key("FirstBurstLength", Kind.MINIMUM, 65536, SEGMENT, _limit("first_burst_length"), in_discovery=False),
-    Key("DefaultTime2Wait", Kind.MAXIMUM, 2, SECONDS, _limit("default_time2wait")),
-    Key("DefaultTime2Retain", Kind.MINIMUM, 20, SECONDS, _limit("default_time2retain")),
-    Key("MaxOutstandingR2T", Kind.MINIMUM, 1, SIXTEEN_BITS, _limit("max_outstanding_r2t"), in_discovery=False),
-    Key("DataPDUInOrder", Kind.OR, True, ours=_always(True), in_discovery=False),
-    Key("DataSequenceInOrder", Kind.OR, True, ours=_always(True), in_discovery=False),
-    Key("ErrorRecoveryLevel", Kind.MINIMUM, 0, (0, 2), _always(0)),
+    Key("MaxBurstLength", KeyKind.MINIMUM, 262144, SEGMENT, _limit("max_burst_length"), in_discovery=False),
+    Key("FirstBurstLength", KeyKind.MINIMUM, 65536, SEGMENT, _limit("first_burst_length"), in_discovery=False),
+    Key("DefaultTime2Wait", KeyKind.MAXIMUM, 2, SECONDS, _limit("default_time2wait")),
+    Key("DefaultTime2Retain", KeyKind.MINIMUM, 20, SECONDS, _limit("default_time2retain")),
+    Key("MaxOutstandingR2T", KeyKind.MINIMUM, 1, SIXTEEN_BITS, _limit("max_outstanding_r2t"), in_discovery=False),
+    Key("DataPDUInOrder", KeyKind.OR, True, ours=_always(True), in_discovery=False),
+    Key("DataSequenceInOrder", KeyKind.OR, True, ours=_always(True), in_discovery=False),
+    Key("ErrorRecoveryLevel", KeyKind.MINIMUM, 0, (0, 2), _always(0)),
     # RFC 7143 13.24: this end keeps to that document, which is level 1.
-    Key("iSCSIProtocolLevel", Kind.MINIMUM, 1, (0, 31), _always(1), in_discovery=False),
+    Key("iSCSIProtocolLevel", KeyKind.MINIMUM, 1, (0, 31), _always(1), in_discovery=False),
     # RFC 7143 13.23. With one connection the responses are in order anyhow, which is all that ResponseFence asks.
-    Key("TaskReporting", Kind.LIST, "RFC3720", ("RFC3720", "ResponseFence"), in_discovery=False),
+    Key("TaskReporting", KeyKind.LIST, "RFC3720", ("RFC3720", "ResponseFence"), in_discovery=False),
 )
 
 # RFC 7143 13.25: a responder may say No to the markers of RFC 3720 and rejects their intervals; never NotUnderstood.
 _OBSOLETE = (
-    Key("IFMarker", Kind.OBSOLETE, "No"),
-    Key("OFMarker", Kind.OBSOLETE, "No"),
-    Key("IFMarkInt", Kind.OBSOLETE, REJECT),
-    Key("OFMarkInt", Kind.OBSOLETE, REJECT),
+    Key("IFMarker", KeyKind.OBSOLETE, "No"),
+    Key("OFMarker", KeyKind.OBSOLETE, "No"),
+    Key("IFMarkInt", KeyKind.OBSOLETE, REJECT),
+    Key("OFMarkInt", KeyKind.OBSOLETE, REJECT),
 )
 
 KEYS: dict[str, Key] = {row.name: row for row in (*_NAMES, *_OPERATIONAL, *_OBSOLETE)}

@@ -88,7 +88,7 @@ _STATUS_OF: dict[type[DirectoryError], LoginStatus] = {
 
 def refusal_of(error: DirectoryError) -> LoginRefused:
     """The login status that a directory's error stands for."""
-    if isinstance(error, errors.Moved):
+    if isinstance(error, errors.TargetMoved):
         status = LoginStatus.TARGET_MOVED_PERMANENTLY if error.permanently else LoginStatus.TARGET_MOVED_TEMPORARILY
         return LoginRefused(status, str(error), [("TargetAddress", error.address)])
     return LoginRefused(_STATUS_OF.get(type(error), LoginStatus.TARGET_ERROR), str(error))

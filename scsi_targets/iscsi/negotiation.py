@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from scsi_targets.iscsi.keys import KEYS, REJECT, Key, Kind, Phase, Sender, Value
+from scsi_targets.iscsi.keys import KEYS, REJECT, Key, KeyKind, Phase, Sender, Value
 from scsi_targets.iscsi.limits import ISCSI_NAME_BYTES, LOGIN_DATA_SEGMENT_BYTES, Limits
 from scsi_targets.iscsi.text import Pair
 
@@ -143,7 +143,7 @@ class Negotiation:
         return key.name == "FirstBurstLength" and no_unsolicited  # RFC 7143 13.14
 
     def _negotiate(self, key: Key, text: str) -> str | None:
-        if key.kind is Kind.OBSOLETE:
+        if key.kind is KeyKind.OBSOLETE:
             return str(key.default)
         if len(text.encode()) > key.max_length:
             return self._over_long(key)
@@ -195,12 +195,12 @@ def _word(key: Key, text: str) -> str:
     return text
 
 
-_RESULTS: dict[Kind, Callable[[Key, str, Value], Value]] = {
-    Kind.AND: lambda key, text, ours: _boolean(text) and bool(ours),
-    Kind.OR: lambda key, text, ours: _boolean(text) or bool(ours),
-    Kind.MINIMUM: lambda key, text, ours: min(_number(key, text), int(ours)),
-    Kind.MAXIMUM: lambda key, text, ours: max(_number(key, text), int(ours)),
-    Kind.LIST: lambda key, text, ours: _first_common(key, text),
-    Kind.DECLARED_NUMBER: lambda key, text, ours: _number(key, text),
-    Kind.DECLARED_TEXT: lambda key, text, ours: _word(key, text),
+_RESULTS: dict[KeyKind, Callable[[Key, str, Value], Value]] = {
+    KeyKind.AND: lambda key, text, ours: _boolean(text) and bool(ours),
+    KeyKind.OR: lambda key, text, ours: _boolean(text) or bool(ours),
+    KeyKind.MINIMUM: lambda key, text, ours: min(_number(key, text), int(ours)),
+    KeyKind.MAXIMUM: lambda key, text, ours: max(_number(key, text), int(ours)),
+    KeyKind.LIST: lambda key, text, ours: _first_common(key, text),
+    KeyKind.DECLARED_NUMBER: lambda key, text, ours: _number(key, text),
+    KeyKind.DECLARED_TEXT: lambda key, text, ours: _word(key, text),
 }

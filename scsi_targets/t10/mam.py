@@ -10,7 +10,7 @@ from scsi_targets.t10.fields import TooShort
 ATTRIBUTE_HEADER_BYTES = 5
 
 
-class Format(IntEnum):
+class AttributeFormat(IntEnum):
     """FORMAT of an attribute."""
 
     BINARY = 0
@@ -34,12 +34,16 @@ class MamAttribute(NamedTuple):
 
 def binary(identifier: int, value: int, length: int) -> MamAttribute:
     """A read-only number that stops at its maximum."""
-    return MamAttribute(identifier, Format.BINARY, min(value, (1 << length * 8) - 1).to_bytes(length, "big"), True)
+    return MamAttribute(
+        identifier, AttributeFormat.BINARY, min(value, (1 << length * 8) - 1).to_bytes(length, "big"), True
+    )
 
 
 def ascii_text(identifier: int, value: str, length: int) -> MamAttribute:
     """A read-only string, padded with blanks."""
-    return MamAttribute(identifier, Format.ASCII, value.encode("ascii", "replace")[:length].ljust(length), True)
+    return MamAttribute(
+        identifier, AttributeFormat.ASCII, value.encode("ascii", "replace")[:length].ljust(length), True
+    )
 
 
 def decode_attributes(data: bytes) -> list[tuple[int, MamAttribute]]:

@@ -24,7 +24,7 @@ HEADER_BYTES: Final = 5
 """Identifier, flags and length of an attribute, which occupy the memory too."""
 
 
-class Format(IntEnum):
+class AttributeFormat(IntEnum):
     """SPC-5 table: attribute formats."""
 
     BINARY = 0
@@ -41,7 +41,7 @@ class Attribute:
     """One attribute's value. Binary values are big endian; ASCII is padded with blanks, text with zeros."""
 
     identifier: int
-    format: Format
+    format: AttributeFormat
     read_only: bool
     value: bytes
 
@@ -52,7 +52,7 @@ class Definition:
 
     identifier: int
     name: str
-    format: Format
+    format: AttributeFormat
     length: int
     variable: bool = False
 
@@ -61,27 +61,29 @@ class Definition:
         return length in (0, self.length) or (self.variable and length < self.length)
 
 
-def _rows(*rows: tuple[int, str, Format, int] | tuple[int, str, Format, int, bool]) -> dict[int, Definition]:
+def _rows(
+    *rows: tuple[int, str, AttributeFormat, int] | tuple[int, str, AttributeFormat, int, bool],
+) -> dict[int, Definition]:
     return {row[0]: Definition(*row) for row in rows}
 
 
 HOST: Final = _rows(
-    (0x0800, "application vendor", Format.ASCII, 8),
-    (0x0801, "application name", Format.ASCII, 32),
-    (0x0802, "application version", Format.ASCII, 8),
-    (0x0803, "user medium text label", Format.TEXT, 160),
-    (0x0804, "date and time last written", Format.ASCII, 12),
-    (0x0805, "text localization identifier", Format.BINARY, 1),
-    (0x0806, "barcode", Format.ASCII, 32),
-    (0x0807, "owning host textual name", Format.TEXT, 80),
-    (0x0808, "media pool", Format.TEXT, 160),
-    (0x0809, "partition user text label", Format.ASCII, 16),
-    (0x080A, "load/unload at partition", Format.BINARY, 1),
-    (0x080B, "application format version", Format.ASCII, 16),
-    (0x080C, "volume coherency information", Format.BINARY, 1023, True),
-    (0x0820, "medium globally unique identifier", Format.BINARY, 36),
-    (0x0821, "media pool globally unique identifier", Format.BINARY, 36),
-    (0x1623, "volume lock state", Format.BINARY, 1),
+    (0x0800, "application vendor", AttributeFormat.ASCII, 8),
+    (0x0801, "application name", AttributeFormat.ASCII, 32),
+    (0x0802, "application version", AttributeFormat.ASCII, 8),
+    (0x0803, "user medium text label", AttributeFormat.TEXT, 160),
+    (0x0804, "date and time last written", AttributeFormat.ASCII, 12),
+    (0x0805, "text localization identifier", AttributeFormat.BINARY, 1),
+    (0x0806, "barcode", AttributeFormat.ASCII, 32),
+    (0x0807, "owning host textual name", AttributeFormat.TEXT, 80),
+    (0x0808, "media pool", AttributeFormat.TEXT, 160),
+    (0x0809, "partition user text label", AttributeFormat.ASCII, 16),
+    (0x080A, "load/unload at partition", AttributeFormat.BINARY, 1),
+    (0x080B, "application format version", AttributeFormat.ASCII, 16),
+    (0x080C, "volume coherency information", AttributeFormat.BINARY, 1023, True),
+    (0x0820, "medium globally unique identifier", AttributeFormat.BINARY, 36),
+    (0x0821, "media pool globally unique identifier", AttributeFormat.BINARY, 36),
+    (0x1623, "volume lock state", AttributeFormat.BINARY, 1),
 )
 """Attributes that an initiator may write (1400h-17FFh: any, vendor specific)."""
 
@@ -90,7 +92,7 @@ def host_definition(identifier: int) -> Definition | None:
     """The row of a writable attribute, None when an initiator may not write it."""
     row = HOST.get(identifier)
     if row is None and 0x1400 <= identifier <= 0x17FF:
-        return Definition(identifier, "vendor specific host attribute", Format.BINARY, 1024, True)
+        return Definition(identifier, "vendor specific host attribute", AttributeFormat.BINARY, 1024, True)
     return row
 
 
@@ -133,7 +135,7 @@ class MamStore:
     @staticmethod
     def _decode(rows: Document) -> dict[int, Attribute]:
         return {
-            int(key, 16): Attribute(int(key, 16), Format(row["format"]), False, bytes.fromhex(row["value"]))
+            int(key, 16): Attribute(int(key, 16), AttributeFormat(row["format"]), False, bytes.fromhex(row["value"]))
             for key, row in rows.items()
         }
 

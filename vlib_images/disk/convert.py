@@ -25,7 +25,7 @@ PACKAGE = "qemu-utils"  # of Debian and its kin
 EXPORT_FORMATS = ("qcow2", "vmdk", "vhdx", "vdi", "vpc", "raw")
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
-Progress = Callable[[float], None]  # 0.0 to 1.0
+FractionDone = Callable[[float], None]  # 0.0 to 1.0
 
 
 class ConverterMissing(Exception):
@@ -41,7 +41,7 @@ def virtual_size(source: Path) -> int:
     return int(_information(source)["virtual-size"])
 
 
-def import_image(source: Path, destination: Path, *, progress: Progress | None = None) -> int:
+def import_image(source: Path, destination: Path, *, progress: FractionDone | None = None) -> int:
     """Makes the raw image `destination` from an image of any format; returns its size in bytes.
 
     An image that takes its content from other files (a backing file, an external data file) is refused: importing one
@@ -57,7 +57,7 @@ def import_image(source: Path, destination: Path, *, progress: Progress | None =
     return size
 
 
-def export_image(source: Path, destination: Path, image_format: str, *, progress: Progress | None = None) -> None:
+def export_image(source: Path, destination: Path, image_format: str, *, progress: FractionDone | None = None) -> None:
     """Makes `destination` in `image_format` (one of EXPORT_FORMATS) from a raw image that nobody has open for writing.
 
     Raises ValueError for another format, DiskInUse, NotADisk, ConverterMissing, ConversionFailed, FileExistsError,
@@ -91,7 +91,7 @@ def _information(source: Path) -> dict[str, Any]:
     return found
 
 
-def _convert(options: list[str], source: Path, destination: Path, progress: Progress | None) -> None:
+def _convert(options: list[str], source: Path, destination: Path, progress: FractionDone | None) -> None:
     if os.path.lexists(destination):
         raise FileExistsError(errno.EEXIST, "it exists already", str(destination))
     with _workshop(destination) as folder:
@@ -131,7 +131,7 @@ def _synchronize(path: Path) -> None:
         os.close(descriptor)
 
 
-def _run(arguments: list[str], progress: Progress | None = None) -> bytes:
+def _run(arguments: list[str], progress: FractionDone | None = None) -> bytes:
     try:
         process = subprocess.Popen(
             [PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -152,7 +152,7 @@ def _run(arguments: list[str], progress: Progress | None = None) -> bytes:
     return output
 
 
-def _read(process: subprocess.Popen[bytes], progress: Progress | None) -> bytes:
+def _read(process: subprocess.Popen[bytes], progress: FractionDone | None) -> bytes:
     """What it prints; with `progress`, told as it goes."""
     assert process.stdout is not None
     output = b""

@@ -19,7 +19,7 @@ SUFFIX: Final = ".snapshot"
 
 
 class SnapshotStore(Protocol):
-    """Slots, shared by the disks of one set. Thread-safe. budget_bytes: what may be stored at most."""
+    """ChunkSlots, shared by the disks of one set. Thread-safe. budget_bytes: what may be stored at most."""
 
     budget_bytes: int
 
@@ -46,7 +46,7 @@ class SnapshotStore(Protocol):
         """After give_back_all(): lets go of what it is kept in. May block, as the store's own calls may."""
 
 
-class Slots:
+class ChunkSlots:
     """Which slots are free. Thread-safe."""
 
     def __init__(self, budget_bytes: int) -> None:
@@ -86,7 +86,7 @@ class Slots:
             self._taken.clear()
 
 
-class FileStore(Slots):
+class FileStore(ChunkSlots):
     """A file of its own, without a name once it is open: however the process ends, its space comes back."""
 
     def __init__(self, directory: Path, name: str, budget_bytes: int) -> None:
@@ -145,7 +145,7 @@ class FileStore(Slots):
             self._descriptor = -1
 
 
-class MemoryStore(Slots):
+class MemoryChunks(ChunkSlots):
     """The twin for tests."""
 
     def __init__(self, budget_bytes: int) -> None:

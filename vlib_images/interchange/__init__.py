@@ -88,14 +88,14 @@ class InterchangeReport:
             self.bytes_copied += len(item)
 
 
-Progress = Callable[[InterchangeReport], None]
+Watch = Callable[[InterchangeReport], None]
 
 
 def import_tape(
     format_name: str,
     source: Path,
     cartridge: Cartridge,
-    progress: Progress | None = None,
+    progress: Watch | None = None,
     *,
     salvage: bool = False,
 ) -> InterchangeReport:
@@ -173,7 +173,7 @@ def export_tape(
     cartridge: Cartridge,
     destination: Path,
     partition: int = 0,
-    progress: Progress | None = None,
+    progress: Watch | None = None,
 ) -> InterchangeReport:
     """Make a tape of another program from one partition; `destination` must not exist. Blocks come out as a drive would
     read them, so encrypted ones need the key to be set. What cannot be read is left out, and the notes say so.
@@ -213,7 +213,7 @@ def _discard(unfinished: Path) -> None:
 
 
 def _objects(
-    cartridge: Cartridge, report: InterchangeReport, left_out: LeftOut, marks: Marks, progress: Progress | None
+    cartridge: Cartridge, report: InterchangeReport, left_out: LeftOut, marks: Marks, progress: Watch | None
 ) -> Iterator[TapeObject]:
     into = memoryview(bytearray(BLOCK_BYTES_MAX + 1))
     while not cartridge.at_eod:

@@ -84,7 +84,7 @@ class Access(ABC):
 
 
 class DiskAccess(Access):
-    """A direct access block device, as datamover.endpoints.Disk."""
+    """A direct access block device, as datamover.endpoints.DiskEndpoint."""
 
     device_type = vpd.DIRECT_ACCESS
     block_length: int
@@ -108,7 +108,7 @@ class DiskAccess(Access):
 
 
 class TapeAccess(Access):
-    """A sequential access device, as datamover.endpoints.Tape; the current partition is what it has been put to."""
+    """A sequential access device, as datamover.endpoints.TapeEndpoint, in the partition that it was put to last."""
 
     device_type = vpd.SEQUENTIAL_ACCESS
 

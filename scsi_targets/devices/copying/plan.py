@@ -29,7 +29,7 @@ Step: TypeAlias = "CopySegment | Action"
 NULL_DISK_BLOCK_BYTES = 512  # where a null device's descriptor does not say
 Planned = TypeVar("Planned", bound=Callable[[Any, Any], Step])
 
-PLANS: dict[int, Callable[[Place, Any], Step]] = {}  # by descriptor type code
+PLANS: dict[int, Callable[[SegmentPlan, Any], Step]] = {}  # by descriptor type code
 
 
 def plans(kind: type[SegmentDescriptor]) -> Callable[[Planned], Planned]:
@@ -107,7 +107,7 @@ class Planner:
         return [self._step(number, *place) for number, place in enumerate(self.parameters.segments)]
 
     def _step(self, number: int, offset: int, segment: SegmentDescriptor) -> Step:
-        place = Place(self, number, offset, segment)
+        place = SegmentPlan(self, number, offset, segment)
         self.ends.append(place.ends)
         step = PLANS[segment.type_code](place, segment)
         if isinstance(step, CopySegment):
@@ -115,7 +115,7 @@ class Planner:
             self.carries = self.carries or step.rests.keeps
         return step
 
-    def _expect_transfers(self, place: Place, step: CopySegment) -> None:
+    def _expect_transfers(self, place: SegmentPlan, step: CopySegment) -> None:
         if step.length and step.source is not None and not self.carries:
             self.expect(place, Side.SOURCE, writes=False)
         if (
@@ -125,7 +125,7 @@ class Planner:
         ):
             self.expect(place, Side.DESTINATION, writes=True)
 
-    def expect(self, place: Place, side: Side, *, writes: bool) -> None:
+    def expect(self, place: SegmentPlan, side: Side, *, writes: bool) -> None:
         """The segment will read or write that end, whatever comes before."""
         if (cscd := place.ends.of(side)) is not None and cscd.access is not None:
             need = Need(place.number, side, cscd.access, writes)
@@ -147,13 +147,13 @@ class Planner:
                     return number, side
         raise AssertionError("a unit that no segment uses")
 
-    def cscd(self, place: Place, identifier: int, field_: Bits) -> Cscd:
+    def cscd(self, place: SegmentPlan, identifier: int, field_: Bits) -> Cscd:
         """What a CSCD descriptor ID in a segment descriptor stands for (SPC-5 table 148)."""
         if identifier not in self._cscds:
             self._cscds[identifier] = self._locate(place, identifier, field_)
         return self._cscds[identifier]
 
-    def _locate(self, place: Place, identifier: int, field_: Bits) -> Cscd:
+    def _locate(self, place: SegmentPlan, identifier: int, field_: Bits) -> Cscd:
         if identifier == copy.THIS_LOGICAL_UNIT:
             return self._use(self._access(self._own), CscdDescriptor(bytes(CscdDescriptor.length)), None)
         if identifier >= len(self.parameters.cscds):  # it names nothing that could be reached
@@ -202,7 +202,7 @@ class RunsOffDisk(CopyFailed):
     """
 
 
-class Place:
+class SegmentPlan:
     """One segment descriptor being planned: `number` counts from 0, `offset` is where it lies in the parameter list."""
 
     def __init__(self, planner: Planner, number: int, offset: int, segment: Any) -> None:

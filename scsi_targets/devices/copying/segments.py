@@ -8,7 +8,7 @@ from datamover.copy_job import Action, CopySegment, Rest, Rests
 from datamover.copy_progress import Side
 from datamover.endpoints import InlineBytes
 from scsi_targets.devices.copying import limits
-from scsi_targets.devices.copying.plan import PLANS, Place, plans
+from scsi_targets.devices.copying.plan import PLANS, SegmentPlan, plans
 from scsi_targets.devices.copying.refusals import invalid
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense, vpd
@@ -30,7 +30,7 @@ def _rests(cat: int, source_pad: bool, destination_pad: bool) -> Rests:
 
 
 @plans(copy.BlockToStream)
-def block_to_stream(place: Place, segment: copy.BlockToStream) -> CopySegment:
+def block_to_stream(place: SegmentPlan, segment: copy.BlockToStream) -> CopySegment:
     disk, tape = place.source(DISK), place.destination(TAPE)
     length = segment.number_of_blocks * disk.block_length
     return CopySegment(
@@ -42,7 +42,7 @@ def block_to_stream(place: Place, segment: copy.BlockToStream) -> CopySegment:
 
 
 @plans(copy.StreamToBlock)
-def stream_to_block(place: Place, segment: copy.StreamToBlock) -> CopySegment:
+def stream_to_block(place: SegmentPlan, segment: copy.StreamToBlock) -> CopySegment:
     tape, disk = place.source(TAPE), place.destination(DISK)
     length = segment.number_of_blocks * disk.block_length
     return CopySegment(
@@ -55,7 +55,7 @@ def stream_to_block(place: Place, segment: copy.StreamToBlock) -> CopySegment:
 
 
 @plans(copy.BlockToBlock)
-def block_to_block(place: Place, segment: copy.BlockToBlock) -> CopySegment:
+def block_to_block(place: SegmentPlan, segment: copy.BlockToBlock) -> CopySegment:
     source, destination = place.source(DISK), place.destination(DISK)
     length = segment.number_of_blocks * (destination if segment.destination_count else source).block_length
     return CopySegment(
@@ -68,7 +68,7 @@ def block_to_block(place: Place, segment: copy.BlockToBlock) -> CopySegment:
 
 
 @plans(copy.StreamToStream)
-def stream_to_stream(place: Place, segment: copy.StreamToStream) -> CopySegment:
+def stream_to_stream(place: SegmentPlan, segment: copy.StreamToStream) -> CopySegment:
     if place.wants_neither(TAPE):
         raise invalid(place.offset, None, sense.UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE)
     source, destination = place.source(TAPE), place.destination(TAPE)
@@ -88,7 +88,7 @@ def stream_to_stream(place: Place, segment: copy.StreamToStream) -> CopySegment:
 
 
 @plans(copy.InlineToStream)
-def inline_to_stream(place: Place, segment: copy.InlineToStream) -> CopySegment:
+def inline_to_stream(place: SegmentPlan, segment: copy.InlineToStream) -> CopySegment:
     tape = place.destination(TAPE)
     start, length = segment.inline_data_offset, segment.inline_data_number_of_bytes
     data = place.planner.parameters.inline_data
@@ -107,7 +107,7 @@ def inline_to_stream(place: Place, segment: copy.InlineToStream) -> CopySegment:
 
 
 @plans(copy.EmbeddedToStream)
-def embedded_to_stream(place: Place, segment: copy.EmbeddedToStream) -> CopySegment:
+def embedded_to_stream(place: SegmentPlan, segment: copy.EmbeddedToStream) -> CopySegment:
     tape, length = place.destination(TAPE), segment.embedded_data_number_of_bytes
     data = place.embedded_data()
     if length > len(data):
@@ -124,7 +124,7 @@ def embedded_to_stream(place: Place, segment: copy.EmbeddedToStream) -> CopySegm
 
 
 @plans(copy.StreamToDiscard)
-def stream_to_discard(place: Place, segment: copy.StreamToDiscard) -> CopySegment:
+def stream_to_discard(place: SegmentPlan, segment: copy.StreamToDiscard) -> CopySegment:
     tape = place.source(TAPE)
     field_ = copy.StreamToDiscard.stream_device_transfer_length
     rests = _rests(segment.cat, tape.pad, False)
@@ -134,14 +134,14 @@ def stream_to_discard(place: Place, segment: copy.StreamToDiscard) -> CopySegmen
 
 
 @plans(copy.VerifyCscd)
-def verify(place: Place, segment: copy.VerifyCscd) -> Action:
+def verify(place: SegmentPlan, segment: copy.VerifyCscd) -> Action:
     access = place.access(place.source(DISK, TAPE))
     run: Callable[[], None] = access.test_unit_ready if segment.test_unit_ready else (lambda: None)
     return Action(access, run, Side.SOURCE)
 
 
 @plans(copy.BlockWithOffsetToStream)
-def block_with_offset_to_stream(place: Place, segment: copy.BlockWithOffsetToStream) -> CopySegment:
+def block_with_offset_to_stream(place: SegmentPlan, segment: copy.BlockWithOffsetToStream) -> CopySegment:
     disk, tape = place.source(DISK), place.destination(TAPE)
     kind, length = copy.BlockWithOffsetToStream, segment.number_of_bytes
     return CopySegment(
@@ -153,7 +153,7 @@ def block_with_offset_to_stream(place: Place, segment: copy.BlockWithOffsetToStr
 
 
 @plans(copy.StreamToBlockWithOffset)
-def stream_to_block_with_offset(place: Place, segment: copy.StreamToBlockWithOffset) -> CopySegment:
+def stream_to_block_with_offset(place: SegmentPlan, segment: copy.StreamToBlockWithOffset) -> CopySegment:
     tape, disk = place.source(TAPE), place.destination(DISK)
     kind, length = copy.StreamToBlockWithOffset, segment.number_of_bytes
     return CopySegment(
@@ -166,7 +166,9 @@ def stream_to_block_with_offset(place: Place, segment: copy.StreamToBlockWithOff
 
 
 @plans(copy.BlockWithOffsetToBlockWithOffset)
-def block_with_offset_to_block_with_offset(place: Place, segment: copy.BlockWithOffsetToBlockWithOffset) -> CopySegment:
+def block_with_offset_to_block_with_offset(
+    place: SegmentPlan, segment: copy.BlockWithOffsetToBlockWithOffset
+) -> CopySegment:
     source, destination, length = place.source(DISK), place.destination(DISK), segment.number_of_bytes
     return CopySegment(
         place.bytes_of(Side.SOURCE, segment.source_logical_block_address, segment.source_byte_offset, length),
@@ -179,20 +181,20 @@ def block_with_offset_to_block_with_offset(place: Place, segment: copy.BlockWith
 
 
 @plans(copy.WriteFilemarks)
-def write_filemarks(place: Place, segment: copy.WriteFilemarks) -> Action:
+def write_filemarks(place: SegmentPlan, segment: copy.WriteFilemarks) -> Action:
     tape = place.tape(writes=bool(segment.filemark_count))
     return Action(tape, lambda: tape.write_filemarks(segment.filemark_count, immediate=bool(segment.immediate)))
 
 
 @plans(copy.SpaceTape)
-def space(place: Place, segment: copy.SpaceTape) -> Action:
+def space(place: SegmentPlan, segment: copy.SpaceTape) -> Action:
     tape = place.tape()
     count = segment.count - (segment.count >> 23 << 24)  # two's complement, as in SPACE(6)
     return Action(tape, lambda: tape.space(segment.code, count))
 
 
 @plans(copy.LocateTape)
-def locate(place: Place, segment: copy.LocateTape) -> Action:
+def locate(place: SegmentPlan, segment: copy.LocateTape) -> Action:
     tape = place.tape()
     return Action(tape, lambda: tape.locate(segment.logical_object_identifier))
 

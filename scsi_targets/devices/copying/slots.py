@@ -11,7 +11,7 @@ from collections.abc import Callable
 RUNNING_JOBS = 32
 
 
-class Slots:
+class CopySlots:
     """First come, first served."""
 
     def __init__(self, count: int = RUNNING_JOBS) -> None:
@@ -53,4 +53,4 @@ class Slot:
         self.changed = changed
 
 
-SLOTS = Slots()
+SLOTS = CopySlots()

@@ -7,7 +7,7 @@ from functools import partial
 
 import structlog
 
-from scsi_targets.devices.disk.erasure import Erasure, ErasurePlan, Kind
+from scsi_targets.devices.disk.erasure import Erasure, ErasureKind, ErasurePlan
 from scsi_targets.devices.disk.part import DiskPart
 from scsi_targets.devices.disk.storage import BlockStorage
 from scsi_targets.devices.unit.dispatch import CONFLICTS, REQUIRED, Row, handles
@@ -65,7 +65,7 @@ class Erasing(DiskPart):
 
     def not_ready(self) -> CheckCondition | None:
         if (erasure := self.running) is not None:
-            formatting = erasure.plan.kind is Kind.FORMAT
+            formatting = erasure.plan.kind is ErasureKind.FORMAT
             code = sense.FORMAT_IN_PROGRESS if formatting else sense.SANITIZE_IN_PROGRESS
             return CheckCondition(code, progress=erasure.progress)
         return CheckCondition(_failure_code(self.failure)) if self.failure is not None else None
@@ -132,7 +132,7 @@ class Erasing(DiskPart):
         if cdb.format_protection_information:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, sbc.FormatUnit.format_protection_information)
         if not cdb.format_data:
-            return self._begin(ErasurePlan(Kind.FORMAT), task, immediate=False, moved=0)
+            return self._begin(ErasurePlan(ErasureKind.FORMAT), task, immediate=False, moved=0)
         data = bytes(task.data())
         header_class = sbc_pages.LongFormatParameterListHeader if cdb.long_list else sbc_pages.FormatParameterListHeader
         if len(data) < header_class.length:
@@ -150,7 +150,7 @@ class Erasing(DiskPart):
         for field in (header_class.protection_fields_usage, header_class.defect_list_length):
             _refuse_parameter(bool(getattr(header, field.name)), field, len(data))
         block = self._format_pattern(data, header_class.length) if header.initialization_pattern else b""
-        plan = ErasurePlan(Kind.FORMAT, pattern=block if any(block) else b"")
+        plan = ErasurePlan(ErasureKind.FORMAT, pattern=block if any(block) else b"")
         return self._begin(plan, task, immediate=bool(header.immediate), moved=len(data))
 
     def _format_pattern(self, data: bytes, at: int) -> bytes:
@@ -183,7 +183,7 @@ class Erasing(DiskPart):
         wrong = not 0 < length <= self._disk.block_length or header.length + length > len(data)
         _refuse_parameter(wrong, header.initialization_pattern_length, len(data))
         plan = ErasurePlan(
-            Kind.OVERWRITE,
+            ErasureKind.OVERWRITE,
             pattern=_repeat(data[header.length : header.length + length], self._disk.block_length),
             passes=given.overwrite_count,
             invert=bool(given.invert),
@@ -193,7 +193,7 @@ class Erasing(DiskPart):
 
     @_erases(sbc.SanitizeBlockErase)
     def sanitize_block_erase(self, cdb: sbc.SanitizeBlockErase, task: Task) -> Response | Deferred:
-        return self._sanitize(Kind.BLOCK_ERASE, cdb, task)
+        return self._sanitize(ErasureKind.BLOCK_ERASE, cdb, task)
 
     @handles(
         sbc.SanitizeCryptographicErase,
@@ -203,9 +203,9 @@ class Erasing(DiskPart):
         timeout_seconds=ERASE_TIMEOUT_SECONDS,
     )
     def sanitize_cryptographic_erase(self, cdb: sbc.SanitizeCryptographicErase, task: Task) -> Response | Deferred:
-        return self._sanitize(Kind.CRYPTOGRAPHIC_ERASE, cdb, task)
+        return self._sanitize(ErasureKind.CRYPTOGRAPHIC_ERASE, cdb, task)
 
-    def _sanitize(self, kind: Kind, cdb: sbc.SanitizeCommand, task: Task) -> Response | Deferred:
+    def _sanitize(self, kind: ErasureKind, cdb: sbc.SanitizeCommand, task: Task) -> Response | Deferred:
         _refuse_reserved(cdb)
         _refuse_parameter_list(cdb)
         plan = ErasurePlan(kind, unrestricted_exit=bool(cdb.allow_unrestricted_sanitize_exit))
@@ -226,7 +226,7 @@ class Erasing(DiskPart):
 
 
 def _failure_code(plan: ErasurePlan) -> sense.SenseCode:
-    return sense.FORMAT_COMMAND_FAILED if plan.kind is Kind.FORMAT else sense.SANITIZE_COMMAND_FAILED
+    return sense.FORMAT_COMMAND_FAILED if plan.kind is ErasureKind.FORMAT else sense.SANITIZE_COMMAND_FAILED
 
 
 def _refuse_reserved(cdb: sbc.SanitizeCommand) -> None:

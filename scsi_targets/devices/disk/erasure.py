@@ -16,7 +16,7 @@ from typing import Any
 from vlib_images.disk.image import Image, Provisioning, fill_steps
 
 
-class Kind(Enum):
+class ErasureKind(Enum):
     """What is done to every logical block."""
 
     OVERWRITE = "overwrite"  # a pattern is written, as often as asked
@@ -29,7 +29,7 @@ class Kind(Enum):
 class ErasurePlan:
     """An erasure as the store keeps it. pattern: one logical block, or b"". invert: between the passes."""
 
-    kind: Kind
+    kind: ErasureKind
     pattern: bytes = b""
     passes: int = 1
     invert: bool = False
@@ -42,7 +42,7 @@ class ErasurePlan:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ErasurePlan:
         """KeyError, TypeError or ValueError: malformed."""
-        return cls(**state | {"kind": Kind(state["kind"]), "pattern": bytes.fromhex(state["pattern"])})
+        return cls(**state | {"kind": ErasureKind(state["kind"]), "pattern": bytes.fromhex(state["pattern"])})
 
 
 class Erasure:
@@ -101,7 +101,7 @@ class Erasure:
         elif not self._image.can_deallocate:
             self._write(bytes(512))
         else:
-            if self.plan.kind is not Kind.FORMAT:
+            if self.plan.kind is not ErasureKind.FORMAT:
                 self._write_zeros_over_data()
             if not self._stop.is_set():
                 self._image.deallocate(0, self._image.size_bytes)

@@ -17,7 +17,7 @@ from scsi_targets.t10.fields import TooShort, integers
 from scsi_targets.t10.mam import MamAttribute, ascii_text, binary
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.cartridge.cartridge import Cartridge
-from vlib_images.cartridge.mam import CAPACITY_BYTES, HOST, Attribute, Format, MamError, host_definition
+from vlib_images.cartridge.mam import CAPACITY_BYTES, HOST, Attribute, AttributeFormat, MamError, host_definition
 from vlib_images.cartridge.usage import MOUNTS_KEPT
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class MediumAuxiliaryMemory(TapePart):
         self._check_attributes(attributes)
         if cartridge.storage.read_only:
             raise CheckCondition(sense.WRITE_PROTECTED)
-        changes = [Attribute(a.identifier, Format(a.format), False, a.value) for _, a in attributes]
+        changes = [Attribute(a.identifier, AttributeFormat(a.format), False, a.value) for _, a in attributes]
         try:
             cartridge.mam.set(changes, cdb.partition_number)
         except MamError as error:
@@ -120,7 +120,7 @@ class MediumAuxiliaryMemory(TapePart):
             if row is None or attribute.identifier <= previous:
                 raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, at)
             wrong_format = attribute.identifier in HOST and attribute.format != row.format
-            if wrong_format or attribute.format not in set(Format) or attribute.read_only:
+            if wrong_format or attribute.format not in set(AttributeFormat) or attribute.read_only:
                 raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, at + 2)
             if not row.takes_length(len(attribute.value)):
                 raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, at + 3)
@@ -158,8 +158,8 @@ class MediumAuxiliaryMemory(TapePart):
             binary(0x0223, mount.stored_bytes_read // MEBIBYTE, 8),
             binary(0x0224, UNKNOWN_POSITION if encrypted is None else _position(encrypted.first), 8),
             binary(0x0225, UNKNOWN_POSITION if encrypted is None else _position(encrypted.clear_behind), 8),
-            MamAttribute(0x0340, mam.Format.BINARY, _usage_history(usage, usage.partitions, 6), True),
-            MamAttribute(0x0341, mam.Format.BINARY, _usage_history(usage, [usage.settle(partition)], 4), True),
+            MamAttribute(0x0340, mam.AttributeFormat.BINARY, _usage_history(usage, usage.partitions, 6), True),
+            MamAttribute(0x0341, mam.AttributeFormat.BINARY, _usage_history(usage, [usage.settle(partition)], 4), True),
         ]
 
 

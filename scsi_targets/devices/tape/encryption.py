@@ -44,7 +44,7 @@ RANDOM_BYTES = 32
 NO_POSITION, NOT_VALID_HERE, VALID_FOR_WRITING_HERE = 0, 1, 2  # AVFCLP (SSC-4 8.5.2.4)
 
 
-class Encryption(TapePart):
+class DriveEncryption(TapePart):
     """`parameters` holds who set what. The medium is told lazily, by the next transfer: so a key that goes while a
     command runs can only fail that command, never let it write in clear."""
 
@@ -326,22 +326,22 @@ def _page(code: int, body: bytes) -> bytes:
     return pages.PageHeader.encode(page_code=code, page_length=len(body)) + body
 
 
-_Page = Callable[[Encryption, "Nexus"], bytes]
+_Page = Callable[[DriveEncryption, "Nexus"], bytes]
 
 # SECURITY PROTOCOL and SECURITY PROTOCOL SPECIFIC to what answers.
 _PROTOCOLS: dict[int, dict[int, _Page]] = {
     pages.SECURITY_PROTOCOL_INFORMATION: {
-        pages.SUPPORTED_SECURITY_PROTOCOLS: Encryption.supported_protocols,
-        pages.CERTIFICATE_DATA: Encryption.certificate_data,
+        pages.SUPPORTED_SECURITY_PROTOCOLS: DriveEncryption.supported_protocols,
+        pages.CERTIFICATE_DATA: DriveEncryption.certificate_data,
     },
     pages.TAPE_DATA_ENCRYPTION: {
-        pages.IN_SUPPORT: Encryption.in_support,
-        pages.OUT_SUPPORT: Encryption.out_support,
-        pages.CAPABILITIES: Encryption.capabilities,
-        pages.SUPPORTED_KEY_FORMATS: Encryption.supported_key_formats,
-        pages.MANAGEMENT_CAPABILITIES: Encryption.management_capabilities,
-        pages.STATUS: Encryption.encryption_status,
-        pages.NEXT_BLOCK_STATUS: Encryption.next_block_status,
-        pages.RANDOM_NUMBER: Encryption.random_number,
+        pages.IN_SUPPORT: DriveEncryption.in_support,
+        pages.OUT_SUPPORT: DriveEncryption.out_support,
+        pages.CAPABILITIES: DriveEncryption.capabilities,
+        pages.SUPPORTED_KEY_FORMATS: DriveEncryption.supported_key_formats,
+        pages.MANAGEMENT_CAPABILITIES: DriveEncryption.management_capabilities,
+        pages.STATUS: DriveEncryption.encryption_status,
+        pages.NEXT_BLOCK_STATUS: DriveEncryption.next_block_status,
+        pages.RANDOM_NUMBER: DriveEncryption.random_number,
     },
 }

@@ -24,7 +24,7 @@ from scsi_targets.t10.log_pages import (
 if TYPE_CHECKING:
     from scsi_targets.devices.tape.alert import TapeAlerts
     from scsi_targets.devices.tape.compression import Compression
-    from scsi_targets.devices.tape.encryption import Encryption
+    from scsi_targets.devices.tape.encryption import DriveEncryption
     from scsi_targets.devices.tape.transfer import TapeTransfers
     from scsi_targets.devices.tape.usage import DriveUsage
     from vlib_images.cartridge.cartridge import Cartridge
@@ -44,7 +44,7 @@ class DriveLogPages(TapePart):
         usage: DriveUsage,
         alerts: TapeAlerts,
         compression: Compression,
-        encryption: Encryption,
+        encryption: DriveEncryption,
     ) -> None:
         super().__init__(drive)
         self._usage = usage

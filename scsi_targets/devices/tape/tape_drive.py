@@ -13,7 +13,7 @@ from scsi_targets.devices.tape.compression import Compression
 from scsi_targets.devices.tape.copy_access import TapeDriveAccess
 from scsi_targets.devices.tape.density import DensityCommands
 from scsi_targets.devices.tape.diagnostics import SelfTest
-from scsi_targets.devices.tape.encryption import Encryption
+from scsi_targets.devices.tape.encryption import DriveEncryption
 from scsi_targets.devices.tape.format import Formatting
 from scsi_targets.devices.tape.ibm_pages import IbmPages
 from scsi_targets.devices.tape.log import DriveLogPages
@@ -56,7 +56,7 @@ class TapeDrive(TapeTransfers):
         super().__init__(model, serial_number, store=store, state_key=state_key)
         self.mode_header = self.modes = TapeModes(self)
         self.compression = Compression(self, by_default=compression, level=compression_level)
-        self.encryption = Encryption(self, self.compression)
+        self.encryption = DriveEncryption(self, self.compression)
         self.alerts = TapeAlerts(self)
         self.usage = DriveUsage(self)
         self.positioning = Positioning(self)

@@ -22,7 +22,7 @@ from vlib_images.cartridge.cartridge import Cartridge, ReadKind
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from scsi_targets.devices.tape.encryption import Encryption
+    from scsi_targets.devices.tape.encryption import DriveEncryption
     from scsi_targets.devices.tape.models import DriveModel
     from scsi_targets.devices.unit.state_store import StateStore
     from scsi_targets.t10.fields import Field
@@ -32,7 +32,7 @@ class TapeTransfers(TapeLoader):
     """Reading and writing at the position, by CDB and (for the copy manager) without. What governs it are plain
     attributes, which the parts set when it changes."""
 
-    encryption: Encryption  # of the finished drive
+    encryption: DriveEncryption  # of the finished drive
 
     def __init__(
         self, model: DriveModel, serial_number: str, *, store: StateStore | None = None, state_key: str = ""

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from scsi_targets.iscsi.chap import ChapError, ChapTarget
 from scsi_targets.iscsi.directory import ChapCredentials
-from scsi_targets.iscsi.keys import KEYS, Kind, Phase
+from scsi_targets.iscsi.keys import KEYS, KeyKind, Phase
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import LoginProgress
 from scsi_targets.iscsi.login_transport import LoginReader
@@ -68,11 +68,11 @@ def test_an_answer_is_the_constant_reject_or_a_value_of_the_key(name: str, offer
     except NegotiationError:
         return
     answer = answers.get(name, "Reject")
-    if key.kind in (Kind.AND, Kind.OR):
+    if key.kind in (KeyKind.AND, KeyKind.OR):
         assert answer in ("Yes", "No", "Reject")
-    elif key.kind is Kind.LIST:
+    elif key.kind is KeyKind.LIST:
         assert answer in (*key.values, "Reject")
-    elif key.kind in (Kind.MINIMUM, Kind.MAXIMUM) and answer != "Reject":
+    elif key.kind in (KeyKind.MINIMUM, KeyKind.MAXIMUM) and answer != "Reject":
         assert key.values[0] <= int(answer) <= key.values[1]
 
 

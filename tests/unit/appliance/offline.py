@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.operations.perform import find, parameters_of, perform_offline
-from appliance.operations.verb import Progress, no_progress
+from appliance.progress import Progress, no_progress
 from appliance.settings import config_file
 
 

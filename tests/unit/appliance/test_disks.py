@@ -9,7 +9,7 @@ from appliance.failures import Failure, OperatorError, explained
 from appliance.library import disk_making, disks
 from appliance.library.files import LibraryFiles
 from appliance.operations import setup
-from appliance.operations.verb import no_progress
+from appliance.progress import no_progress
 from appliance.settings import config_file
 from tests.support import packages
 
@@ -80,7 +80,7 @@ def test_an_image_that_exists_is_left_alone(files: LibraryFiles) -> None:
 def test_a_missing_image_is_said(files: LibraryFiles) -> None:
     made = disk_making.create(files, "backup", "1 MiB")
     Path(made["image"]).unlink()
-    assert disks.describe(files.settings, disks.Known(files.store))[0]["stored_bytes"] is None
+    assert disks.describe(files.settings, disks.KnownDisks(files.store))[0]["stored_bytes"] is None
 
 
 def test_a_size_with_a_unit_is_rounded_up_to_whole_blocks(files: LibraryFiles) -> None:

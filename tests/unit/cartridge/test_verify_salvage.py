@@ -13,7 +13,7 @@ from tests.unit.cartridge.conftest import contents
 from tests.unit.cartridge.format_reader import manifest_entries, records
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey
-from vlib_images.cartridge.mam import Attribute, Format
+from vlib_images.cartridge.mam import Attribute, AttributeFormat
 from vlib_images.cartridge.medium import MEDIA
 from vlib_images.cartridge.salvage import salvage
 from vlib_images.cartridge.segments import SegmentLimits
@@ -195,7 +195,7 @@ def saved(directory: Path, partition: int = 0) -> list[bytes | None]:
 def test_salvage_of_a_whole_cartridge_is_a_copy(make: Make, tmp_path: Path) -> None:
     with make(limits=LIMITS, partitions=2) as cartridge:
         expected = fill(cartridge)
-        cartridge.mam.set([Attribute(0x0806, Format.ASCII, False, b"T00001L8")])
+        cartridge.mam.set([Attribute(0x0806, AttributeFormat.ASCII, False, b"T00001L8")])
         cartridge.locate_block(1, 0)
         cartridge.write_block(b"in partition 1")
     report = salvage(tmp_path / "T00001L8", tmp_path / "new")

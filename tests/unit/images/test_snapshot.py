@@ -14,7 +14,7 @@ from vlib_images.disk.raw import DiskImage
 from vlib_images.disk.snapshot import SnapshotEnded, SnapshotState
 from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
-from vlib_images.disk.snapshot_store import CHUNK_BYTES, FileStore, MemoryStore, SnapshotStore
+from vlib_images.disk.snapshot_store import CHUNK_BYTES, FileStore, MemoryChunks, SnapshotStore
 from vlib_images.disk.wanted import Wanted
 
 CHUNKS = 16
@@ -34,7 +34,7 @@ def image(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Image]:
 @pytest.fixture(params=["file", "memory"])
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., SnapshotStore]:
     def make(budget: int = BUDGET) -> SnapshotStore:
-        return FileStore(tmp_path, "s", budget) if request.param == "file" else MemoryStore(budget)
+        return FileStore(tmp_path, "s", budget) if request.param == "file" else MemoryChunks(budget)
 
     return make
 
@@ -136,7 +136,7 @@ def test_retired_chunks_give_their_room_back_and_cannot_be_read(
 
 
 def test_a_budget_serves_a_disk_larger_than_it_when_chunks_are_retired(image: Image) -> None:
-    with taken(image, MemoryStore(2 * CHUNK_BYTES)) as snapshots:
+    with taken(image, MemoryChunks(2 * CHUNK_BYTES)) as snapshots:
         for chunk in range(CHUNKS - 1):
             at = chunk * CHUNK_BYTES
             image.write(b"new", at)
@@ -146,7 +146,7 @@ def test_a_budget_serves_a_disk_larger_than_it_when_chunks_are_retired(image: Im
 
 
 def test_what_is_read_is_retired_where_space_is_short(image: Image) -> None:
-    with taken(image, MemoryStore(BUDGET), release_on_read=True) as snapshots:
+    with taken(image, MemoryChunks(BUDGET), release_on_read=True) as snapshots:
         image.write(b"x" * 3 * CHUNK_BYTES, 0)
         stored(snapshots)
         seen(snapshots, 0, 1024)
@@ -197,7 +197,7 @@ def stored(snapshots: SnapshotSet) -> None:
     assert not snapshots._spill._memory
 
 
-class FailingStore(MemoryStore):
+class FailingStore(MemoryChunks):
     """fail: what happens at the next write."""
 
     def __init__(self, budget: int, fail: Callable[[], None]) -> None:
@@ -273,7 +273,7 @@ class SlowImage(MemoryImage):
 def test_a_write_waits_for_a_reader_of_the_live_chunk() -> None:
     image = SlowImage(SIZE)
     image.write(b"old", 0)
-    with taken(image, MemoryStore(BUDGET)) as snapshots:
+    with taken(image, MemoryChunks(BUDGET)) as snapshots:
         image.go.clear()
         image.reading.clear()
         found: list[bytes] = []
@@ -293,7 +293,7 @@ def test_a_write_waits_for_a_reader_of_the_live_chunk() -> None:
 def test_a_reader_that_hangs_on_the_disk_ends_with_an_error_and_not_with_new_data() -> None:
     image = SlowImage(SIZE)
     image.write(b"old", 0)
-    with taken(image, MemoryStore(BUDGET), patience_seconds=0.05) as snapshots:
+    with taken(image, MemoryChunks(BUDGET), patience_seconds=0.05) as snapshots:
         image.go.clear()
         image.reading.clear()
         ended: list[BaseException | bytes] = []
@@ -339,7 +339,7 @@ def test_a_chunk_that_is_retired_on_its_way_to_the_store_leaves_nothing_behind(i
 def test_a_chunk_that_is_retired_while_it_is_read_is_given_back_after_that(image: Image) -> None:
     reading, go = threading.Event(), threading.Event()
 
-    class SlowStore(MemoryStore):
+    class SlowStore(MemoryChunks):
         def read_into(self, buffer: object, slot: int, offset: int) -> None:
             reading.set()
             go.wait(60)
@@ -372,7 +372,7 @@ def test_several_disks_at_one_instant_and_one_end(image: Image) -> None:
         assert other.before_change is not None
         entered.append("held")
 
-    store = MemoryStore(CHUNK_BYTES)
+    store = MemoryChunks(CHUNK_BYTES)
     snapshots = SnapshotSet.take([image, other], store, hold=hold())
     assert entered == ["held"]
     image.write(b"x", 0)
@@ -386,13 +386,13 @@ def test_several_disks_at_one_instant_and_one_end(image: Image) -> None:
     assert image.before_change is other.before_change is None
     assert store.stored_bytes == 0
     with pytest.raises(ValueError, match="once"):
-        SnapshotSet.take([image, image], MemoryStore(BUDGET))
+        SnapshotSet.take([image, image], MemoryChunks(BUDGET))
 
 
 def test_two_snapshots_of_one_disk(image: Image) -> None:
-    first = SnapshotSet.take([image], MemoryStore(BUDGET))
+    first = SnapshotSet.take([image], MemoryChunks(BUDGET))
     image.write(b"between", 0)
-    second = SnapshotSet.take([image], MemoryStore(BUDGET))
+    second = SnapshotSet.take([image], MemoryChunks(BUDGET))
     image.write(b"after..", 0)
     assert seen(first, 0, 7) == b"\1" * 7
     assert seen(second, 0, 7) == b"between"
@@ -410,7 +410,7 @@ def test_what_is_behind_a_snapshot(tmp_path: Path) -> None:
     image = DiskImage.create(tmp_path / "a.img", SIZE)
     image.write(b"x" * CHUNK_BYTES, 2 * CHUNK_BYTES)
     image.synchronize()
-    with taken(image, MemoryStore(BUDGET)) as snapshots:
+    with taken(image, MemoryChunks(BUDGET)) as snapshots:
         view = SnapshotImage(snapshots.snapshots[0])
         states = [(extent.offset, extent.length, extent.state) for extent in view.extents(0, SIZE)]
         assert sum(length for _, length, _ in states) == SIZE
@@ -424,7 +424,7 @@ def test_what_is_behind_a_snapshot(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_is_only_read(image: Image) -> None:
-    with taken(image, MemoryStore(BUDGET)) as snapshots:
+    with taken(image, MemoryChunks(BUDGET)) as snapshots:
         view = SnapshotImage(snapshots.snapshots[0])
         for change in (
             lambda: view.write(b"x", 0),
@@ -438,7 +438,7 @@ def test_a_snapshot_is_only_read(image: Image) -> None:
 
 
 def test_a_disk_that_grew_is_as_long_as_it_was(image: Image) -> None:
-    with taken(image, MemoryStore(BUDGET)) as snapshots:
+    with taken(image, MemoryChunks(BUDGET)) as snapshots:
         image.grow(SIZE + 2 * CHUNK_BYTES)
         image.write(b"beyond", SIZE)
         view = SnapshotImage(snapshots.snapshots[0])
@@ -453,4 +453,4 @@ def test_a_full_file_system_refuses_a_snapshot(tmp_path: Path) -> None:
         FileStore(tmp_path, "s", 1 << 55)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="holds no chunk"):
-        MemoryStore(CHUNK_BYTES - 1)
+        MemoryChunks(CHUNK_BYTES - 1)

@@ -23,7 +23,7 @@ from vlib_images.disk.raw import DiskImage
 from vlib_images.disk.snapshot import SnapshotEnded, SnapshotState
 from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
-from vlib_images.disk.snapshot_store import CHUNK_BYTES, FileStore, MemoryStore
+from vlib_images.disk.snapshot_store import CHUNK_BYTES, FileStore, MemoryChunks
 from vlib_images.disk.wanted import Wanted
 
 ROUNDS = int(os.environ.get("TAPEBAY_SNAPSHOT_ROUNDS", "1"))
@@ -67,7 +67,7 @@ def test_any_sequence_of_operations(tmp_path: Path, kind: str, seed: int) -> Non
     image.write(stamped(number, SECTORS), 0)
     for _ in range(4):
         budget = rng.choice((2, 4, CHUNKS)) * CHUNK_BYTES
-        store = FileStore(tmp_path, "s", budget) if kind == "file" else MemoryStore(budget)
+        store = FileStore(tmp_path, "s", budget) if kind == "file" else MemoryChunks(budget)
         instant = content(image)
         taken = SnapshotSet.take([image], store)
         (snapshot,), view = taken.snapshots, SnapshotImage(taken.snapshots[0])
@@ -237,7 +237,7 @@ def test_writers_readers_and_retires_at_once(quick_switches: None, seed: int) ->
                     instants.append(content(image))
                     yield
 
-            store = MemoryStore(rng.choice((3, CHUNKS, CHUNKS)) * CHUNK_BYTES)
+            store = MemoryChunks(rng.choice((3, CHUNKS, CHUNKS)) * CHUNK_BYTES)
             taken = SnapshotSet.take([image], store, hold=hold(), release_on_read=rng.random() < 0.3)
             ended, view = threading.Event(), SnapshotImage(taken.snapshots[0])
             readers = [threading.Thread(target=read, args=(which, view, instants[0], ended)) for which in range(2)]

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from scsi_targets.devices.unit.principal import Principal
-from scsi_targets.iscsi.directory import ChapCredentials, Moved, NotFound, Removed, Unavailable
+from scsi_targets.iscsi.directory import ChapCredentials, NotFound, Removed, TargetMoved, Unavailable
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import LoginProgress
 from scsi_targets.iscsi.pdu import LoginResponse, LoginStatus, NopOut
@@ -268,15 +268,15 @@ def test_whether_a_session_exists_is_told_after_the_proof(tsih: int) -> None:
         (NotFound("no"), 0x0203),
         (Removed("gone"), 0x0204),
         (Unavailable("later"), 0x0301),
-        (Moved("10.0.0.9:3260"), 0x0101),
-        (Moved("10.0.0.9:3260", permanently=True), 0x0102),
+        (TargetMoved("10.0.0.9:3260"), 0x0101),
+        (TargetMoved("10.0.0.9:3260", permanently=True), 0x0102),
     ],
 )
 def test_what_the_directory_says(error: Exception, status: int) -> None:
     initiator = Initiator(Directory(errors={TARGET: error}))
     response = initiator.send(NAMES, nsg=FULL_FEATURE)
     assert status_of(initiator, response) == status
-    moved = [("TargetAddress", "10.0.0.9:3260")] if isinstance(error, Moved) else []
+    moved = [("TargetAddress", "10.0.0.9:3260")] if isinstance(error, TargetMoved) else []
     assert parse(response.data) == moved
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scsi_targets.iscsi.keys import KEYS, Kind, Phase, Sender
+from scsi_targets.iscsi.keys import KEYS, KeyKind, Phase, Sender
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.negotiation import Negotiation, NegotiationError, OperationalParameters
 
@@ -197,7 +197,7 @@ def test_operational_keys_end_a_login_in_its_security_stage(key: str) -> None:
 def test_in_full_feature_phase_only_what_the_rfc_allows(name: str) -> None:
     row = KEYS[name]
     expected = None if Phase.FULL_FEATURE in row.phases and row.sender is not Sender.TARGET else "Reject"
-    offer = "8192" if row.kind is Kind.DECLARED_NUMBER else "Yes"
+    offer = "8192" if row.kind is KeyKind.DECLARED_NUMBER else "Yes"
     assert answer(name, offer, Phase.FULL_FEATURE) == expected
 
 

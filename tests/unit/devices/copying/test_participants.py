@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from scsi_targets.devices.copying import operation
-from scsi_targets.devices.copying.slots import Slots
+from scsi_targets.devices.copying.slots import CopySlots
 from scsi_targets.devices.tape.models import drive_model
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.devices.unit.principal import Permission
@@ -446,7 +446,7 @@ def test_sixty_four_copies_over_eight_drives(site):
 
 def test_jobs_that_move_data_are_bounded(site, monkeypatch):
     """Those beyond wait, holding their drives; one that waits can be stopped."""
-    monkeypatch.setattr(operation, "SLOTS", Slots(1))
+    monkeypatch.setattr(operation, "SLOTS", CopySlots(1))
     running = Running(site, site.disk, monkeypatch)
     verify = copy.VerifyCscd.encode(source=0)
     waiting = [start(site.other, site, [verify], ALPHA, list_identifier=number) for number in range(3)]

@@ -13,14 +13,14 @@ from tests.unit.devices.disk.support import BLOCKS, make_disk, read, write
 from tests.unit.devices.support import send, sense_of
 from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
-from vlib_images.disk.snapshot_store import CHUNK_BYTES, MemoryStore
+from vlib_images.disk.snapshot_store import CHUNK_BYTES, MemoryChunks
 
 WRITE_PROTECTED, UNRECOVERED_READ_ERROR = (7, 0x27, 0), (3, 0x11, 0)
 PER_CHUNK = CHUNK_BYTES // 512
 
 
 def taken(*disks, budget=1 << 20) -> SnapshotSet:
-    return SnapshotSet.take([disk.medium for disk in disks], MemoryStore(budget), hold=held_still(disks))
+    return SnapshotSet.take([disk.medium for disk in disks], MemoryChunks(budget), hold=held_still(disks))
 
 
 def disk_of(snapshots: SnapshotSet, number: int = 0) -> BlockDevice:
@@ -65,7 +65,7 @@ def test_disks_are_held_still_together(tmp_path):
         writers = [threading.Thread(target=write, args=(disk, 0, b"new!" * 128)) for disk in (first, second)]
         for writer in writers:
             writer.start()
-        snapshots = SnapshotSet.take([first.medium, second.medium], MemoryStore(1 << 20))
+        snapshots = SnapshotSet.take([first.medium, second.medium], MemoryChunks(1 << 20))
         assert all(writer.is_alive() for writer in writers)
     for writer in writers:
         writer.join(10)
