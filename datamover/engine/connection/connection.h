@@ -1,7 +1,9 @@
 /* The state of an iSCSI connection in the full feature phase. The functions on it are in headers of their own:
  *
  *   protocol.h   RFC 7143: opcodes, bytes on the wire, serial numbers
+ *   request.h    one request of the initiator, and queues of them
  *   requests.h   requests.c: the table of requests: command window, order, Data-Out memory, R2T
+ *   incoming.h   the PDU that is being received
  *   input.h      receive.c: bytes from the socket to PDUs, and the wait for the next request; pdus.c: what each PDU does
  *   output.h     send.c: PDUs to bytes on the socket: batches, Data-In, responses, answers of other threads
  *   objects.h    objects.c, methods.c: what Python sees: ScsiCommand, Pdu, the methods of Connection
@@ -22,78 +24,9 @@
 #include <time.h>
 
 #include "engine.h"
+#include "connection/incoming.h"
 #include "connection/protocol.h"
-
-/* ---- requests ---------------------------------------------------------------------------------------------------- */
-
-enum data_error {			/* DATA_ERROR_* in _engine.pyi, which says what each means */
-	DATA_OK, DATA_DIGEST, DATA_SEQUENCE, DATA_UNEXPECTED, DATA_AMOUNT, DATA_NO_BUFFER, DATA_TOO_LARGE,
-};
-
-struct r2t {
-	uint32_t target_transfer_tag, end, data_sn;	/* asks for the bytes up to `end`; the DataSN expected next */
-};
-
-enum request_kind { KIND_COMMAND, KIND_PDU, KIND_PLUG };
-
-/* One request of the initiator, from its arrival until it is answered (a SCSI command) or handed out (another PDU). */
-struct request {
-	struct request *next, *previous;	/* in `queue`, or the list of free slots */
-	struct queue *queue;
-	struct request *next_in_bucket;		/* SCSI commands, by Initiator Task Tag */
-	enum request_kind kind;
-	bool immediate, holds_place, handed_out, dropped, in_table;
-	bool whole;				/* all its data are here, or never will be: it can be handed out */
-	uint32_t tag, cmd_sn;
-	unsigned char bhs[BHS_BYTES];
-
-	/* SCSI commands */
-	bool read, write, unsolicited_open;	/* unsolicited_open: Data-Out without an R2T is still to come */
-	uint32_t expected, read_expected;	/* bytes of Data-Out and of Data-In that the initiator expects */
-	uint32_t bidirectional_read_length;
-	unsigned char extended_cdb[LIMIT_CDB_BYTES - 16];
-	uint32_t extended_cdb_length;
-	struct buffer_block *block;		/* where Data-Out is gathered */
-	size_t held_bytes;			/* what counts against the budget; until the command is answered */
-	uint32_t received, requested;		/* Data-Out gathered; announced unsolicited or asked for by R2T */
-	uint32_t unsolicited_limit, unsolicited_data_sn;
-	struct r2t r2ts[LIMIT_OUTSTANDING_R2T];	/* under way, oldest first */
-	uint32_t r2t_count;
-	int64_t awaited_since_us;		/* when the Data-Out that is to come became due */
-	uint32_t data_sn;			/* R2TSN and DataSN of Data-In, which share one sequence (11.8.3) */
-	uint32_t data_in_count;
-	enum data_error data_error;
-
-	/* other PDUs */
-	unsigned char *data;
-	uint32_t data_length;
-};
-
-struct queue {
-	struct request *first, *last;
-};
-
-/* Data-Out that may still come for a command that is no more: it was aborted, ignored or rejected meanwhile. */
-struct late_sequence {
-	uint32_t tag, target_transfer_tag;
-	bool awaited;
-};
-
-/* ---- input ------------------------------------------------------------------------------------------------------- */
-
-enum phase { PHASE_HEADER, PHASE_SEGMENT, PHASE_TRAILER };
-
-struct incoming {				/* the PDU being received */
-	enum phase phase;
-	unsigned char header[BHS_BYTES + AHS_BYTES_MAX];
-	uint32_t header_length, segment_length, segment_received;
-	unsigned char *sink;			/* where the data segment goes; NULL: nowhere */
-	uint32_t crc;
-	struct request *request;		/* whose PDU it is; NULL: the PDU is only skipped */
-	uint32_t r2t_index;			/* Data-Out: the R2T it answers, or RESERVED_TAG */
-};
-
-/* ---- the connection ---------------------------------------------------------------------------------------------- */
+#include "connection/request.h"
 
 struct negotiated {
 	bool discovery, header_digest, data_digest, initial_r2t, immediate_data;

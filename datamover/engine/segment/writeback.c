@@ -94,8 +94,10 @@ static bool ensure_thread(void)
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	running = !pthread_create(&thread, NULL, serve, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (running)
+	if (running) {
+		pthread_setname_np(thread, "writeback"); /* for ps, top and gdb; 15 characters at most */
 		pthread_detach(thread);
+	}
 	return running;
 }
 

@@ -279,3 +279,12 @@ def test_early_warning_leaves_room_and_comes_in_time(make: Make, capacity: int) 
             assert not cartridge.early_warning
             assert min(sizes) // 50 <= cartridge.early_warning_bytes <= min(sizes) // 4 or capacity == 10**13
             assert cartridge.early_warning_bytes >= min(4 << 20, min(sizes) // 4)
+
+
+def test_the_thread_of_the_engine_has_a_name(make: Make) -> None:
+    with make() as cartridge:
+        block = bytes(8 << 20)
+        for _ in range(4):
+            cartridge.write_block(block)
+        names = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
+    assert "writeback" in names
