@@ -72,14 +72,19 @@ def refusal(orphans: Sequence[Orphan]) -> str:
 
 def plan(old: Settings, new: Settings, state: State) -> Effects:
     """The effects of going from `old` to `new`."""
-    before, after = Directory(old, {}), Directory(new, {})
-    changed = _changed_devices(old, new)
-    compared = (_session(number, who, (before, after), changed) for number, who in state.sessions.items())
-    effects = tuple(effect for effect in compared if effect is not None)
-    return Effects(effects, tuple(_orphans(old, new, state.cartridges)))
+    return Effects(tuple(_sessions(old, new, state.sessions)), tuple(_orphans(old, new, state.cartridges)))
 
 
 # ---- sessions --------------------------------------------------------------------------------------------------------
+
+
+def _sessions(old: Settings, new: Settings, sessions: Mapping[int, Who]) -> Iterator[SessionEffect]:
+    if not sessions:
+        return  # directories of many zones take milliseconds
+    directories, changed = (Directory(old, {}), Directory(new, {})), _changed_devices(old, new)
+    for number, who in sessions.items():
+        if (effect := _session(number, who, directories, changed)) is not None:
+            yield effect
 
 
 def _session(
