@@ -29,6 +29,7 @@ FILES = {
     "partition": ("partition",),
     "remote": ("remote",),
     "copies": ("copy", "copies"),
+    "backup": ("backup",),
     "target": ("target",),
     "account": ("account",),
     "zone": ("zone",),

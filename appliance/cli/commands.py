@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
+from typer.core import TyperGroup
 
 from appliance.cli.ask import ask
 from appliance.cli.options import ConfigOption, JsonOption, YesOption, confirm, reporting, show
@@ -55,9 +56,11 @@ def add(app: typer.Typer, commands: Iterable[VerbCommand]) -> None:
         app.command(name, epilog=epilog, help=command.help or inspect.getdoc(verb.run))(_function(verb, command))
 
 
-def add_group(app: typer.Typer, noun: str, text: str, commands: Iterable[VerbCommand]) -> None:
+def add_group(
+    app: typer.Typer, noun: str, text: str, commands: Iterable[VerbCommand], *, kind: type[TyperGroup] = TyperGroup
+) -> None:
     """Adds `tapebay NOUN` with its commands to `tapebay`. text: what its help says first."""
-    group = typer.Typer(no_args_is_help=True, help=text)
+    group = typer.Typer(no_args_is_help=True, help=text, cls=kind)
     add(group, commands)
     app.add_typer(group, name=noun)
 
@@ -157,6 +160,8 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 def _kind(annotation: Any) -> Any:
     """The type that the command line reads; what else a value has to be is checked by the verb's own parameters."""
+    if get_origin(annotation) is list:
+        return annotation
     if get_origin(annotation) is Literal:
         return type(get_args(annotation)[0])
     return next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)

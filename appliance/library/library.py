@@ -1,7 +1,7 @@
 """A library that is served: from settings and files to logical units, targets and the iSCSI server."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -11,6 +11,7 @@ import structlog
 from appliance.access.directory import CurrentDirectory, Directory
 from appliance.access.gate import Gate, GatedDirectory
 from appliance.access.keys import ALL_DRIVES, group_number
+from appliance.backup.service import BackupService
 from appliance.broker.broker import Broker
 from appliance.broker.key_store import working_keys
 from appliance.broker.keyring import Keyring
@@ -24,6 +25,8 @@ from appliance.library.files import LibraryFiles
 from appliance.library.offers import Offers
 from appliance.library.remotes import Remotes
 from appliance.library.snapshots.keeper import Snapshots
+from appliance.library.snapshots.kept_set import KeptSet
+from appliance.library.snapshots.states import Terms
 from appliance.settings.content import Content
 from appliance.settings.settings import DiskSettings, DriveSettings, Settings
 from appliance.settings.units import Address
@@ -40,11 +43,14 @@ from scsi_targets.iscsi.server import Server
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.raw import DiskImage
 from vlib_images.errors import CartridgeError
+from vlib_images.library.inventory import Inventory
 from vlib_images.library.partition import Partition
 from vlib_images.library.state import StateDamaged
 
 log = structlog.get_logger(__name__)
 
+MOST_BACKUP_SECONDS = 7 * 86400.0
+CATALOGUES = "catalogues"  # the folder of the backups' catalogues, in the library's state
 DEVICES = "devices"  # the namespace of the state store that logical units keep theirs in
 DISK_NAMES = ("TAPEBAY", "VIRTUAL DISK", "0100")  # vendor, product, revision
 
@@ -99,6 +105,7 @@ class Library:
         )
         self.broker = self._make_broker()
         self.keyring = self._make_keyring()
+        self.backups = BackupService(self, files.database, settings.library.state / CATALOGUES)
 
     @property
     def settings(self) -> Settings:
@@ -136,7 +143,9 @@ class Library:
         return self.bound
 
     def stop(self) -> None:
-        """Log every session out and close what is left of them. Grants stay: their holders come back."""
+        """Log every session out and close what is left of them. Grants stay: their holders come back. Backups end at
+        their last checkpoints."""
+        self.backups.stop()
         if self.broker is not None:
             self.broker.stop()
         self.server.stop()
@@ -162,6 +171,20 @@ class Library:
         self._show_gate()
         self.directory.replace(Directory(self.settings, self.units, self.remotes))
         self.server.views_changed()
+
+    @property
+    def name(self) -> str:
+        """As it is configured."""
+        return self.settings.library.name
+
+    @property
+    def inventory(self) -> Inventory:
+        """Where cartridges are."""
+        return self.files.inventory
+
+    def still(self, disks: Sequence[str]) -> KeptSet:
+        """Disks at one instant, for a backup, which renews its lease. Raises OperatorError, OSError."""
+        return self.snapshots.create(disks, terms=Terms(list_seconds=None, most_seconds=MOST_BACKUP_SECONDS))
 
     def disks(self) -> dict[str, BlockDevice]:
         """The disks among the units."""

@@ -12,6 +12,7 @@ from appliance.operations.verb import DECLARED, Verb
 NOUNS: Mapping[str, tuple[str, ...]] = {
     "account": ("account",),
     "audit": ("audit",),
+    "backup": ("backup",),
     "broker": ("broker",),
     "cartridge": ("cartridge", "cartridge_copies"),
     "changer": ("changer",),

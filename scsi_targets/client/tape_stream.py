@@ -12,12 +12,14 @@ As many EXTENDED COPY commands are sent as it takes. Each ends on a whole block,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from scsi_targets.client.copy_manager import CopyManager
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.client.unit import CommandFailed
 from scsi_targets.t10 import copy_descriptors as copy
+from scsi_targets.t10 import sense, sense_data
 
 # One command copies about so much: what is asked of the copy manager at one time, and the step of a progress report.
 COMMAND_BYTES = 1 << 30
@@ -38,9 +40,22 @@ class StreamFailed(Exception):
         self.piece = piece
 
 
-class TapeStream:
-    """block_length: of the tape's blocks, in bytes. progress: called with the bytes written after each command.
+class Sent(NamedTuple):
+    """A command that has been done. whole_bytes: of the stream, so far; pieces: of each of its segments, how many
+    add_...() came before that which it is of (None: none of them); durable: whether it ended with a checkpoint."""
 
+    whole_bytes: int
+    pieces: Sequence[int | None]
+    durable: bool
+
+
+class TapeStream:
+    """block_length: of the tape's blocks, in bytes. command_bytes: about how much one command copies; what is of 1 MiB
+    or less goes to the tape in one write. checkpoint_bytes: at the first whole block after so many the tape is made
+    durable; None: only when write_filemarks() is called. sent: called after each command. written_before: bytes of the
+    stream that are on the tape already, whole blocks.
+
+    past_warning: early warning is no failure, as something has to be written after it; needs commands of one write.
     Every method may send commands, and raises StreamFailed then."""
 
     def __init__(
@@ -50,18 +65,26 @@ class TapeStream:
         disks: Sequence[Disk],
         *,
         block_length: int = 256 << 10,
-        progress: Callable[[int], None] = lambda written_bytes: None,
+        command_bytes: int | None = None,
+        checkpoint_bytes: int | None = None,
+        written_before: int = 0,
+        past_warning: bool = False,
+        sent: Callable[[Sent], None] = lambda sent: None,
     ) -> None:
-        self.whole_bytes = 0
+        self.whole_bytes = self._durable_bytes = written_before
+        self._command_bytes = command_bytes or COMMAND_BYTES
+        self._checkpoint_bytes = checkpoint_bytes
+        self._past_warning = past_warning
+        self._due = False
         self._manager = manager
         self._cscds = [*(disk.cscd() for disk in disks), tape.cscd(pad=True)]
         self._sectors = [disk.capacity.block_length for disk in disks]
         self._block_length = block_length
-        self._progress = progress
+        self._sent = sent
         limits = manager.operating_parameters()
         # A block begun is finished before the command is sent; it takes a segment for each 512 bytes at most, or so.
         self._most_segments = limits.maximum_segment_descriptor_count // 2
-        self._most_inline_bytes = limits.maximum_inline_data_length // 2
+        self._most_inline_bytes = limits.maximum_inline_data_length // 4
         self._pieces = 0
         self._begin()
 
@@ -76,7 +99,7 @@ class TapeStream:
         """Bytes of this program's: headers, padding."""
         at = 0
         while at < len(data):
-            length = min(len(data) - at, self._room())
+            length = min(len(data) - at, self._room(), self._most_inline_bytes)
             start = -(-len(self._inline) // INLINE_ALIGNMENT) * INLINE_ALIGNMENT
             self._inline += bytes(start - len(self._inline))
             self._inline += data[at : at + length]
@@ -118,9 +141,18 @@ class TapeStream:
 
     def write_filemarks(self, count: int = 1) -> None:
         """After end(): everything is durable then, with count 0 (a checkpoint), too."""
+        self._mark(count)
+        self._send()
+
+    def checkpoint_soon(self) -> None:
+        """At the end of the command that is being gathered."""
+        self._due = True
+
+    def _mark(self, count: int) -> None:
+        self._due = False
         mark = copy.WriteFilemarks.encode(destination=self._tape, filemark_count=count)
         self._segments.append((None, mark))
-        self._send()
+        self._durable_bytes = self.whole_bytes + self._length
 
     # ---- commands --------------------------------------------------------------------------------------------------
 
@@ -134,12 +166,18 @@ class TapeStream:
         full = (
             len(self._segments) >= self._most_segments
             or len(self._inline) >= self._most_inline_bytes
-            or self._length >= COMMAND_BYTES
+            or self._length >= self._command_bytes
         )
         if full and to_block == self._block_length:
+            if self._due or (self._checkpoint_bytes and self._unsaved() >= self._checkpoint_bytes):
+                self._mark(0)
             self._send()
             full = False
-        return to_block if full else max(to_block, COMMAND_BYTES - self._length)
+        return to_block if full else max(to_block, self._command_bytes - self._length)
+
+    def _unsaved(self) -> int:
+        """Bytes since the last checkpoint."""
+        return self.whole_bytes + self._length - self._durable_bytes
 
     def _add(self, length: int, segment: bytes) -> None:
         self._segments.append((self._pieces, segment))
@@ -152,9 +190,20 @@ class TapeStream:
         try:
             self._manager.extended_copy(self._cscds, segments, bytes(self._inline))
         except CommandFailed as failed:
-            number = (failed.sense.command_specific or 0) & 0xFFFF if failed.sense is not None else 0
-            piece = pieces[number] if number < len(pieces) else None
-            raise StreamFailed(failed, self.whole_bytes, piece) from failed
+            if not (self._past_warning and is_early_warning(failed)):
+                number = (failed.sense.command_specific or 0) & 0xFFFF if failed.sense is not None else 0
+                piece = pieces[number] if number < len(pieces) else None
+                raise StreamFailed(failed, self.whole_bytes, piece) from failed
         self.whole_bytes += self._length
+        durable = self._durable_bytes == self.whole_bytes
         self._begin()
-        self._progress(self.whole_bytes)
+        self._sent(Sent(self.whole_bytes, pieces, durable))
+
+
+def is_early_warning(failed: CommandFailed) -> bool:
+    """Whether a copy ended only because the tape told that its end is near: what was handed to it then is written."""
+    forwarded = failed.sense.forwarded if failed.sense is not None else None
+    if forwarded is None or not forwarded.by_destination:
+        return False
+    told = sense_data.decode(forwarded.sense)
+    return told is not None and told.end_of_medium and told.code.key == sense.NO_SENSE

@@ -110,7 +110,7 @@ def test_a_stream_of_many_commands_is_one_stream(site, session, monkeypatch):
     monkeypatch.setattr(tape_stream, "COMMAND_BYTES", 100_000)
     manager, disk, tape = CopyManager(session, DISK), Disk(session, DISK), Tape(session, DRIVE)
     reports = []
-    stream = TapeStream(manager, tape, [disk], block_length=30_000, progress=reports.append)
+    stream = TapeStream(manager, tape, [disk], block_length=30_000, sent=lambda sent: reports.append(sent.whole_bytes))
     stream._most_segments = 7
     expected = b""
     for number in range(40):

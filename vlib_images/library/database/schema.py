@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from datamover.engine import crc32c
 
-REVISION: Final = "0007"  # the newest migration, which these tables are the outcome of
+REVISION: Final = "0008"  # the newest migration, which these tables are the outcome of
 
 metadata = MetaData(
     naming_convention={
@@ -112,6 +112,15 @@ tokens = Table(
     Column("expires_at_ms", BigInteger),
     Column("crc32c", BigInteger, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# Backups of disks: what each is to do, and how it stands. Their files are in catalogues of their own.
+backups = Table(
+    "backups",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("document", Text, nullable=False),
+    Column("crc32c", BigInteger, nullable=False),
 )
 
 # Who changed what, when: each row is written in the transaction of the change that it tells of.

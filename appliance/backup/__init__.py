@@ -1,0 +1,1 @@
+"""Backup of disks to tape without a server: block lists, the archive on tape, its catalogue, and the job."""

@@ -1,0 +1,309 @@
+"""The catalogue of one backup: which file is where on which cartridge, and how far the backup has come.
+
+A SQLite file of its own for each backup, as one may have millions of files, which the library's database shall not
+feel. What is in it at a commit is what is durable on tape: rows of files are put in together with the checkpoint that
+covers them.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+from appliance.backup.archive import Checkpoint, Member
+from appliance.backup.entries import Kind, Skipped
+
+_SCHEMA: Final = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE volumes (
+    number INTEGER PRIMARY KEY, barcode TEXT NOT NULL, archive_bytes INTEGER NOT NULL, closed INTEGER NOT NULL,
+    indexed INTEGER NOT NULL
+);
+CREATE TABLE files (
+    number INTEGER PRIMARY KEY, name BLOB NOT NULL, kind BLOB NOT NULL, size INTEGER NOT NULL,
+    modified_ns INTEGER NOT NULL, stored_bytes INTEGER NOT NULL, crc32c INTEGER NOT NULL
+);
+CREATE INDEX files_by_name ON files (name);
+CREATE TABLE parts (
+    number INTEGER NOT NULL, part INTEGER NOT NULL, volume INTEGER NOT NULL, start INTEGER NOT NULL,
+    content_start INTEGER NOT NULL, content_bytes INTEGER NOT NULL, map_bytes INTEGER NOT NULL,
+    PRIMARY KEY (number, part)
+) WITHOUT ROWID;
+CREATE TABLE skipped (name BLOB NOT NULL, reason TEXT NOT NULL);
+"""
+_VERSION: Final = 1
+_PAGE_ROWS: Final = 10_000
+
+
+class CatalogueDamaged(Exception):
+    """A catalogue that cannot be read; `tapebay catalogue rebuild` makes it anew from its cartridges."""
+
+
+class File(NamedTuple):
+    """A file that is on tape. stored_bytes, crc32c: of what of its content is stored, which is all but the holes."""
+
+    number: int
+    name: bytes
+    kind: Kind
+    size: int
+    modified_ns: int
+    stored_bytes: int
+    crc32c: int
+
+
+class Part(NamedTuple):
+    """Where a file lies in the archive of a volume, in bytes from its beginning: its headers, and its content.
+    content_bytes: of it that are on this volume; the first map_bytes of these are the map of a sparse file."""
+
+    number: int
+    part: int
+    volume: int
+    start: int
+    content_start: int
+    content_bytes: int
+    map_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One cartridge of the backup. closed: its archive is complete. indexed: an index is on it."""
+
+    number: int
+    barcode: str
+    archive_bytes: int = 0
+    closed: bool = False
+    indexed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a backup has come: which volume is written, and its last checkpoint."""
+
+    volume: int = 1
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+
+
+class Catalogue:
+    """Open, for one thread that writes and any that read. close() it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+
+    @classmethod
+    def create(cls, path: Path, facts: dict[str, Any]) -> Self:
+        """A new one, empty. Raises OSError."""
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        path.unlink(missing_ok=True)
+        made = cls(path)
+        with made._changing() as connection:
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+            made._put_facts({**facts, "place": asdict(Place())})
+        return made
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Raises FileNotFoundError, CatalogueDamaged."""
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no catalogue {path}")
+        found = cls(path)
+        try:
+            (version,) = found._connection.execute("PRAGMA user_version").fetchone()
+        except sqlite3.Error as error:
+            found.close()
+            raise CatalogueDamaged(f"{path} cannot be read: {error}") from error
+        if version != _VERSION:
+            found.close()
+            raise CatalogueDamaged(f"{path} is no catalogue that this version knows")
+        return found
+
+    def close(self) -> None:
+        """No call after it."""
+        self._connection.close()
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            connection = self._connection
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException as error:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise OSError(f"the catalogue {self.path} cannot be written: {error}") from error
+                raise
+
+    # ---- facts -----------------------------------------------------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of the whole backup."""
+        return {name: json.loads(value) for name, value in self._rows("SELECT name, value FROM facts")}
+
+    def put_facts(self, **facts: Any) -> None:
+        """Raises OSError."""
+        with self._changing():
+            self._put_facts(facts)
+
+    def _put_facts(self, facts: dict[str, Any]) -> None:
+        rows = [(name, json.dumps(value)) for name, value in facts.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+
+    def place(self) -> Place:
+        """How far the backup has come."""
+        found = self.facts()["place"]
+        return Place(found["volume"], Checkpoint(**found["checkpoint"]))
+
+    # ---- what is written -------------------------------------------------------------------------------------------
+
+    def commit(self, place: Place, members: Iterable[tuple[int, Member]]) -> None:
+        """A checkpoint: members, each with the number of its volume, that are durable now. Raises OSError."""
+        with self._changing():
+            self._put_members(members)
+            self._put_facts({"place": asdict(place)})
+
+    def _put_members(self, members: Iterable[tuple[int, Member]]) -> None:
+        files, parts = [], []
+        for volume, member in members:
+            entry = member.entry
+            files.append(
+                (
+                    member.number, entry.name, entry.kind.value, entry.size, entry.modified_ns, entry.stored_bytes,
+                    member.crc32c,
+                )
+            )  # fmt: skip
+            parts.append(part_of(volume, member))
+        self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", files)
+        self._connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", parts)
+
+    def close_volume(self, volume: Volume, place: Place, members: Iterable[tuple[int, Member]], *parts: Part) -> None:
+        """The archive of a volume is complete. parts: of a file that goes on on the next. Raises OSError."""
+        with self._changing() as connection:
+            self._put_members(members)
+            connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", parts)
+            self._put_volume(volume)
+            self._put_facts({"place": asdict(place)})
+
+    def put_volume(self, volume: Volume) -> None:
+        """Raises OSError."""
+        with self._changing():
+            self._put_volume(volume)
+
+    def _put_volume(self, volume: Volume) -> None:
+        row = (volume.number, volume.barcode, volume.archive_bytes, volume.closed, volume.indexed)
+        self._connection.execute("INSERT OR REPLACE INTO volumes VALUES (?, ?, ?, ?, ?)", row)
+
+    def put_skipped(self, skipped: Iterable[Skipped]) -> None:
+        """What cannot be backed up; in place of what was said before. Raises OSError."""
+        with self._changing() as connection:
+            connection.execute("DELETE FROM skipped")
+            connection.executemany("INSERT INTO skipped VALUES (?, ?)", skipped)
+
+    def put_read_back(self, rows: Iterable[tuple[File, list[Part]]]) -> None:
+        """Files as an index has them. Raises OSError."""
+        with self._changing() as connection:
+            for file, parts in rows:
+                row = (*file[:2], file.kind.value, *file[3:])
+                connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", parts)
+
+    # ---- what is asked ---------------------------------------------------------------------------------------------
+
+    def volumes(self) -> list[Volume]:
+        """In their order."""
+        rows = self._rows("SELECT * FROM volumes ORDER BY number")
+        return [
+            Volume(number, barcode, size, bool(closed), bool(indexed))
+            for number, barcode, size, closed, indexed in rows
+        ]
+
+    def totals(self) -> tuple[int, int]:
+        """(files, bytes of content) that are on tape."""
+        ((files, stored),) = self._rows("SELECT count(*), coalesce(sum(stored_bytes), 0) FROM files")
+        return files, stored
+
+    def files(self) -> Iterator[File]:
+        """In the order of the tapes."""
+        after = -1
+        while rows := self._rows("SELECT * FROM files WHERE number > ? ORDER BY number LIMIT ?", after, _PAGE_ROWS):
+            yield from (_file(row) for row in rows)
+            after = rows[-1][0]
+
+    def all_parts(self) -> Iterator[list[Part]]:
+        """For each of files(), where it is."""
+        for file in self.files():
+            yield self.parts_of(file.number)
+
+    def parts(self, volume: int) -> Iterator[tuple[File | None, Part]]:
+        """What is on a volume, in order; the file is None for a part of one that is not whole yet."""
+        query = (
+            "SELECT parts.*, files.* FROM parts LEFT JOIN files USING (number) WHERE volume = ? AND parts.number > ? "
+            "ORDER BY parts.number LIMIT ?"
+        )
+        after = -1
+        while rows := self._rows(query, volume, after, _PAGE_ROWS):
+            for row in rows:
+                yield _file((row[0], *row[8:])) if row[8] is not None else None, Part(*row[:7])
+            after = rows[-1][0]
+
+    def parts_of(self, number: int) -> list[Part]:
+        """Where a file is."""
+        return [Part(*row) for row in self._rows("SELECT * FROM parts WHERE number = ? ORDER BY part", number)]
+
+    def find(self, pattern: bytes, limit: int) -> list[File]:
+        """Files whose names fit a pattern with *, ? and [...]; one without is the beginning of the name of a folder, or
+        a name."""
+        if not any(letter in pattern for letter in b"*?["):
+            folder = pattern.rstrip(b"/") + b"/"
+            query = "SELECT * FROM files WHERE name = ? OR (name >= ? AND name < ?) ORDER BY name LIMIT ?"
+            rows = self._rows(query, pattern.rstrip(b"/"), folder, folder[:-1] + b"0", limit)
+        else:
+            query = "SELECT * FROM files WHERE CAST(name AS TEXT) GLOB CAST(? AS TEXT) ORDER BY name LIMIT ?"
+            rows = self._rows(query, pattern, limit)
+        return [_file(row) for row in rows]
+
+    def skipped(self, limit: int = -1) -> list[Skipped]:
+        """What could not be backed up."""
+        return [Skipped(*row) for row in self._rows("SELECT name, reason FROM skipped LIMIT ?", limit)]
+
+    def _rows(self, query: str, *values: Any) -> Any:
+        try:
+            with self._lock:
+                return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise CatalogueDamaged(f"{self.path} cannot be read: {error}") from error
+
+
+def part_of(volume: int, member: Member, content_bytes: int | None = None) -> Part:
+    """Where a member lies on a volume; content_bytes: where that is not all that is left of it."""
+    left = member.content_bytes - member.before if content_bytes is None else content_bytes
+    map_left = max(0, member.content_bytes - member.entry.stored_bytes - member.before)
+    return Part(member.number, member.part, volume, member.start, member.content_start, left, min(map_left, left))
+
+
+def part_begun(volume: int, member: Member, on_tape: int) -> Part:
+    """What a volume has of a member that goes on on the next; on_tape: the bytes of its archive."""
+    content = on_tape - member.content_start
+    earlier = replace(member, before=member.before - content, part=member.part - 1)
+    return part_of(volume, earlier, content)
+
+
+def entry_name(file: File) -> str:
+    """For people and for JSON; bytes that are no UTF-8 are lone surrogates, as Python has them."""
+    return file.name.decode(errors="surrogateescape")
+
+
+def _file(row: tuple[Any, ...]) -> File:
+    return File(row[0], bytes(row[1]), Kind(bytes(row[2])), *row[3:])

@@ -1,0 +1,66 @@
+"""A part of a disk's image to read structures from: small reads, kept in pages, as they come again and again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+PAGE_BYTES: Final = 64 << 10
+KEPT_PAGES: Final = 256  # 16 MiB
+
+
+class NotReadable(Exception):
+    """A disk or file system that cannot be backed up from outside as it is; str() says why, and what helps."""
+
+
+class ReadsBytes(Protocol):
+    """What is asked of an image, of a disk or of one of its snapshots."""
+
+    size_bytes: int
+
+    def read_into(self, buffer: Buffer, offset: int) -> None: ...
+
+
+class Reader:
+    """`size_bytes` of an image from `offset` on; offsets of read() count from there. One thread at a time."""
+
+    def __init__(self, image: ReadsBytes, offset: int = 0, size_bytes: int | None = None) -> None:
+        self.offset = offset
+        self.size_bytes = image.size_bytes - offset if size_bytes is None else size_bytes
+        self._image = image
+        self._pages: OrderedDict[int, bytes] = OrderedDict()
+
+    def part(self, offset: int, size_bytes: int) -> Reader:
+        """A part of this one."""
+        return Reader(self._image, self.offset + offset, size_bytes)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Fewer bytes at the end. Raises OSError."""
+        length = max(0, min(length, self.size_bytes - offset))
+        first, last = offset // PAGE_BYTES, (offset + max(length, 1) - 1) // PAGE_BYTES
+        start = offset - first * PAGE_BYTES
+        if first == last:
+            return self._page(first)[start : start + length]
+        if last - first >= KEPT_PAGES:
+            return self._uncached(offset, length)
+        return b"".join(self._page(number) for number in range(first, last + 1))[start : start + length]
+
+    def _page(self, number: int) -> bytes:
+        found = self._pages.get(number)
+        if found is None:
+            at = number * PAGE_BYTES
+            found = self._pages[number] = self._uncached(at, min(PAGE_BYTES, self.size_bytes - at))
+            if len(self._pages) > KEPT_PAGES:
+                self._pages.popitem(last=False)
+        else:
+            self._pages.move_to_end(number)
+        return found
+
+    def _uncached(self, offset: int, length: int) -> bytes:
+        buffer = bytearray(max(0, length))
+        if length > 0:
+            self._image.read_into(buffer, self.offset + offset)
+        return bytes(buffer)

@@ -1,0 +1,63 @@
+"""What a backup asks of the library that it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from scsi_targets.devices.changer.robot import Robot
+from scsi_targets.devices.disk.block_device import BlockDevice
+from scsi_targets.devices.tape.tape_drive import TapeDrive
+from vlib_images.disk.image import Image
+from vlib_images.library.inventory import Inventory
+
+
+class Instant(Protocol):
+    """Disks at one instant, as appliance.library.snapshots keeps them. Every call raises what says that it is over."""
+
+    name: str
+    checkpoint: int
+
+    @property
+    def images(self) -> Mapping[str, Image]:
+        """By disk; to find out what is on them."""
+
+    @property
+    def units(self) -> Mapping[str, BlockDevice]:
+        """By disk; to copy from."""
+
+    def start(self) -> None:
+        """The copy begins."""
+
+    def renew(self) -> float:
+        """Whoever holds it is alive."""
+
+    def commit(self, disk: str, extents: Iterable[tuple[int, int]], /) -> None:
+        """These bytes are safe elsewhere."""
+
+    def finish(self) -> None:
+        """All of them are."""
+
+    def release(self) -> None:
+        """It is no longer wanted; all of its space is given back."""
+
+
+class House(Protocol):
+    """The library."""
+
+    robot: Robot
+    drives: dict[str, TapeDrive]
+
+    @property
+    def inventory(self) -> Inventory:
+        """Where cartridges are."""
+
+    @property
+    def name(self) -> str:
+        """As it is configured."""
+
+    def drive_addresses(self) -> dict[str, int]:
+        """The element addresses of the drives."""
+
+    def still(self, disks: Sequence[str]) -> Instant:
+        """The disks at one instant. Raises OperatorError, OSError."""

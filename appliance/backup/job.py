@@ -1,0 +1,288 @@
+"""One backup from its beginning to its end, or from its last checkpoint on.
+
+The disks are held still by a snapshot, their files are counted, and then every file becomes a member of the archive on
+tape. What is durable there is in the catalogue, in one transaction with the checkpoint that made it so, and given back
+to the snapshot. So whatever ends a backup, the tape, the catalogue and the snapshot's store agree up to a checkpoint;
+and whoever resumes it makes a new snapshot and first proves that it holds what was written.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import structlog
+
+from appliance.backup import index
+from appliance.backup.archive import TAPE_BLOCK, Archive, Checkpoint, Listener, Member, VolumeFull, is_overflow
+from appliance.backup.catalogue import Catalogue, Place, Volume, part_begun
+from appliance.backup.content import ChangedSince, check_same
+from appliance.backup.entries import Skipped
+from appliance.backup.house import House, Instant
+from appliance.backup.records import Backup
+from appliance.backup.sources import Disk, Sources, Totals
+from appliance.backup.volume import MountedDrive
+from appliance.failures import Failure, OperatorError
+from scsi_targets.client.tape_stream import StreamFailed
+
+log = structlog.get_logger(__name__)
+
+CHECKPOINT_BYTES: Final = 4 << 30
+CHECKPOINT_FILES: Final = 50_000
+RENEW_SECONDS: Final = 20.0
+KEPT_SKIPPED: Final = 100_000
+_TICK_MEMBERS: Final = 1000
+
+
+class Cancelled(Exception):
+    """The operator, or the end of the daemon, has stopped it."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a backup is; may be read while it runs. phase: "waiting", "counting", "comparing", "copying"."""
+
+    phase: str = "waiting"
+    files: int = 0
+    content_bytes: int = 0
+    total_files: int = 0
+    total_bytes: int = 0
+    cartridge: str = ""
+    drive: str = ""
+    began: float = field(default_factory=time.monotonic)
+    copy_began: float | None = None
+    copied_bytes: int = 0  # to tape, in this run
+    ended: float | None = None
+
+    @property
+    def megabytes_per_second(self) -> float | None:
+        """Of what this run has written to tape; None before it writes."""
+        if self.copy_began is None:
+            return None
+        seconds = (self.ended or time.monotonic()) - self.copy_began
+        return round(self.copied_bytes / max(seconds, 1e-3) / 1e6, 1)
+
+
+@dataclass(slots=True)
+class Job:
+    """run() it once. take_drive: which drive it may use, as long as it runs. note: for what was counted."""
+
+    backup: Backup
+    catalogue: Catalogue
+    house: House
+    take_drive: Callable[[Backup, str], str]
+    note: Callable[[Totals], None]
+    checkpoint_bytes: int = CHECKPOINT_BYTES
+    progress: Progress = field(default_factory=Progress)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    stopping: threading.Event = field(default_factory=threading.Event)  # the daemon is
+    _instant: Instant | None = None
+    _renewed: float = 0.0
+    _pending: list[tuple[int, Member]] = field(default_factory=list)  # whole, and not durable yet
+    _volume: Volume = field(default_factory=lambda: Volume(1, ""))
+    _archive: Archive | None = None
+
+    def run(self) -> None:
+        """Raises Cancelled, OperatorError, NotReadable, ChangedSince, StreamFailed, VolumeTooSmall, OSError, ..."""
+        place = self.catalogue.place()
+        self._instant = instant = self.house.still(self.backup.disks)
+        try:
+            disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in self.backup.disks]
+            sources = Sources(disks, raw=self.backup.raw)
+            self._count(sources)
+            self._compare(sources, place)
+            instant.start()
+            units = [instant.units[name] for name in self.backup.disks]
+            first = self._barcode_of(place.volume)
+            name = self.progress.drive = self.take_drive(self.backup, first)
+            initiator = f"iqn.2026-01.io.tapebay:backup-{self.backup.number}"
+            with MountedDrive(self.house, name, units, initiator, self._is_stopped) as drive:
+                self._write(sources, drive, place)
+            instant.finish()
+        finally:
+            instant.release()
+
+    # ---- being alive -----------------------------------------------------------------------------------------------
+
+    def _is_stopped(self) -> bool:
+        """Asked again and again while commands run: the snapshot's lease is renewed on the way."""
+        now = time.monotonic()
+        if self._instant is not None and now - self._renewed >= RENEW_SECONDS:
+            self._renewed = now
+            self._instant.renew()
+        return self.cancelled.is_set()
+
+    def _tick(self) -> None:
+        if self._is_stopped():
+            raise Cancelled
+
+    def _ticking(self, sources: Sources) -> Iterator[Member | Skipped]:
+        for number, found in enumerate(sources.members()):
+            if number % _TICK_MEMBERS == 0:
+                self._tick()
+            yield found
+
+    # ---- what there is ---------------------------------------------------------------------------------------------
+
+    def _count(self, sources: Sources) -> None:
+        self.progress.phase = "counting"
+        totals = sources.totals(self._tick)
+        known = self.catalogue.facts().get("digest")
+        if known not in (None, totals.digest):
+            raise ChangedSince(
+                "the disks have changed since the backup began: files came, went, or are elsewhere. Begin a new one"
+            )
+        parts = [{"prefix": part.prefix.decode(), "kind": part.kind} for part in sources.parts]
+        self.catalogue.put_facts(digest=totals.digest, parts=parts)
+        self.catalogue.put_skipped(totals.skipped[:KEPT_SKIPPED])
+        self.note(totals)
+        self.progress.total_files, self.progress.total_bytes = totals.files, totals.content_bytes
+
+    def _compare(self, sources: Sources, place: Place) -> None:
+        """What is on tape already is what the disks hold. Raises ChangedSince."""
+        files, content = self.catalogue.totals()
+        if files or place.checkpoint.checked_bytes:
+            self.progress.phase = "comparing"
+            check_same(self._ticking(sources), sources.disks, self.catalogue.files(), place.checkpoint)
+        self.progress.files, self.progress.content_bytes = files, content
+
+    # ---- writing ---------------------------------------------------------------------------------------------------
+
+    def _write(self, sources: Sources, drive: MountedDrive, place: Place) -> None:
+        self.progress.phase = "copying"
+        self.progress.copy_began = time.monotonic()
+        volumes = self.catalogue.volumes()
+        if volumes and volumes[-1].closed:
+            self._index(drive, volumes[-1])
+        if place.checkpoint.first_number < self.progress.total_files or not volumes:
+            self._write_files(sources, drive, place)
+
+    def _write_files(self, sources: Sources, drive: MountedDrive, place: Place) -> None:
+        members = self._members(sources, place.checkpoint.first_number)
+        waiting: deque[Member] = deque()
+        while True:
+            archive = self._begin(drive, place)
+            try:
+                while (member := waiting.popleft() if waiting else next(members, None)) is not None:
+                    archive.add(member)
+                    if len(self._pending) >= CHECKPOINT_FILES:
+                        archive.checkpoint_soon()
+                archive.finish()
+            except VolumeFull:
+                waiting.extendleft(reversed(archive.close_early()))
+            if not waiting and (following := next(members, None)) is not None:
+                waiting.append(following)
+            place = self._next_place(place, waiting[0] if waiting else None)
+            self._close(drive, place, waiting[0] if waiting else None)
+            if not waiting:
+                return
+
+    def _members(self, sources: Sources, first: int) -> Iterator[Member]:
+        for found in self._ticking(sources):
+            if isinstance(found, Member) and found.number >= first:
+                yield found
+
+    def _begin(self, drive: MountedDrive, place: Place) -> Archive:
+        """The archive of a volume, from its beginning or its checkpoint on."""
+        barcode = self._barcode_of(place.volume)
+        self.progress.cartridge = barcode
+        drive.mount(barcode)
+        comment = f"tapebay backup {self.backup.identifier} volume {place.volume}"
+        on_tape = place.checkpoint.bytes_on_tape
+        if on_tape or not (self.backup.overwrite or drive.is_blank()):
+            self._refuse_others(drive, barcode, comment)
+        drive.tape.locate(on_tape // TAPE_BLOCK)
+        self._volume = Volume(place.volume, barcode)
+        self.catalogue.put_volume(self._volume)
+        written = [on_tape]
+
+        def count(so_far: int) -> None:
+            self.progress.copied_bytes += so_far - written[0]
+            written[0] = so_far
+
+        listener = Listener(self._on_whole, self._on_durable, count)
+        self._archive = Archive(drive.writer(), listener, comment, self.checkpoint_bytes, place.checkpoint)
+        self._archive.begin()
+        return self._archive
+
+    def _refuse_others(self, drive: MountedDrive, barcode: str, comment: str) -> None:
+        if not drive.begins_with(comment.encode()):
+            message = f"cartridge {barcode} holds something else, which stays; give a blank one, or insist: --overwrite"
+            raise OperatorError(Failure.REFUSED, message)
+
+    def _barcode_of(self, volume: int) -> str:
+        """The cartridge of a volume: the one that it has, or the next that is not used. Raises OperatorError."""
+        used = {known.number: known.barcode for known in self.catalogue.volumes()}
+        if volume in used:
+            return used[volume]
+        for barcode in self.backup.cartridges:
+            if barcode not in used.values():
+                return barcode
+        message = f"the cartridges are full; give more: tapebay backup resume {self.backup.number} --to CARTRIDGE"
+        raise OperatorError(Failure.REFUSED, message)
+
+    # ---- what became of it -----------------------------------------------------------------------------------------
+
+    def _on_whole(self, member: Member) -> None:
+        self._pending.append((self._volume.number, member))
+        self.progress.files += 1
+        self.progress.content_bytes += member.entry.stored_bytes
+
+    def _on_durable(self, checkpoint: Checkpoint) -> None:
+        self.catalogue.commit(Place(self._volume.number, checkpoint), self._pending)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """What is durable on tape the snapshot need not keep."""
+        pending, self._pending = self._pending, []
+        assert self._instant is not None  # run() made it
+        for number, name in enumerate(self.backup.disks):
+            extents = [
+                (extent.disk_offset, extent.length)
+                for _, member in pending
+                if member.disk == number
+                for extent in member.entry.extents
+            ]
+            if extents:
+                self._instant.commit(name, extents)
+        self._instant.checkpoint += 1
+        self._tick()
+
+    def _next_place(self, place: Place, first: Member | None) -> Place:
+        """Where the next volume begins; None: there is nothing left."""
+        if first is None:
+            return Place(place.volume + 1, Checkpoint(first_number=self.progress.total_files))
+        known = (first.crc32c, first.checked_bytes) if first.before else (0, 0)
+        return Place(place.volume + 1, Checkpoint(first.number, first.before, first.part, 0, *known))
+
+    def _close(self, drive: MountedDrive, following: Place, first: Member | None) -> None:
+        """The archive of the volume is complete, with a filemark after it: the catalogue knows, and an index follows.
+        first: of the next volume; it may have begun on this one."""
+        on_tape = (drive.tape.position().logical_object_number - 1) * TAPE_BLOCK
+        volume = replace(self._volume, archive_bytes=on_tape, closed=True)
+        begun = [part_begun(volume.number, first, on_tape)] if first is not None and first.before else []
+        self.catalogue.close_volume(volume, following, self._pending, *begun)
+        self._give_back()
+        self._index(drive, volume)
+
+    def _index(self, drive: MountedDrive, volume: Volume) -> None:
+        """After the filemark of the archive. A tape that has no room for it goes without: the next volume's has all."""
+        if volume.indexed:
+            return
+        drive.mount(volume.barcode)
+        after = volume.archive_bytes // TAPE_BLOCK + 1
+        drive.tape.locate(after)
+        try:
+            drive.write_file(index.pieces(self.catalogue))
+        except StreamFailed as error:
+            if not is_overflow(error):
+                raise
+            log.warning("a volume has no room for its index; the next one's has it too", cartridge=volume.barcode)
+            drive.tape.locate(after)
+            drive.tape.write_filemarks()
+        else:
+            self.catalogue.put_volume(replace(volume, indexed=True))

@@ -1,0 +1,170 @@
+"""Backups as rows of the library's database: what each is to do, how it stands, and why it ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, delete, insert, select
+
+from vlib_images.library.database import schema
+from vlib_images.library.database.database import Database
+from vlib_images.library.database.errors import StateDamaged
+from vlib_images.library.database.events import Event
+
+_table = schema.backups
+
+
+class State(Enum):
+    """RUNNING has a thread in this process; what was RUNNING at a start is INTERRUPTED. All but RUNNING and DONE can be
+    resumed."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def resumable(self) -> bool:
+        return self in (State.FAILED, State.CANCELLED, State.INTERRUPTED)
+
+
+# Whatever is not here cannot happen.
+_FOLLOWS: Final = {
+    State.RUNNING: (State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED),
+    State.FAILED: (State.RUNNING,),
+    State.CANCELLED: (State.RUNNING,),
+    State.INTERRUPTED: (State.RUNNING,),
+    State.DONE: (),
+}
+
+
+class NoSuchBackup(Exception):
+    """There is no backup of that number."""
+
+
+class NotNow(Exception):
+    """A step that does not follow the state; str() says so to an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """identifier: on its tapes and of its catalogue; 32 hexadecimal digits. cartridges: in the order of their use, and
+    those to use next. reason: why it ended, in an operator's words. files, content_bytes: of all of it, once they are
+    known."""
+
+    number: int
+    identifier: str
+    disks: tuple[str, ...]
+    cartridges: tuple[str, ...]
+    created_at: float
+    state: State = State.RUNNING
+    ended_at: float | None = None
+    drive: str | None = None
+    raw: bool = False
+    overwrite: bool = False
+    reason: str = ""
+    files: int = 0
+    content_bytes: int = 0
+    skipped: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """For the row."""
+        return {**dataclasses.asdict(self), "state": self.state.value}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """Raises TypeError, ValueError for what to_json() does not make."""
+        lists = {name: tuple(document[name]) for name in ("disks", "cartridges")}
+        return cls(**{**document, **lists, "state": State(document["state"])})
+
+
+class Backups:
+    """All of them, in memory as in the database. Thread-safe. What a change that raises would have changed stays."""
+
+    def __init__(self, database: Database) -> None:
+        """What was running is interrupted now. Raises StateDamaged, OSError."""
+        self._database = database
+        self._changing = threading.Lock()
+        self._all = {backup.number: backup for backup in _load(database)}
+        for backup in self.all():
+            if backup.state is State.RUNNING:
+                reason = "the daemon ended while it ran; go on: tapebay backup resume"
+                self.step(backup.number, State.INTERRUPTED, reason=reason)
+
+    def all(self) -> list[Backup]:
+        """The oldest first."""
+        return sorted(self._all.copy().values(), key=lambda backup: backup.number)
+
+    def get(self, number: int) -> Backup:
+        """Raises NoSuchBackup."""
+        try:
+            return self._all[number]
+        except KeyError:
+            raise NoSuchBackup(f"there is no backup {number}; see: tapebay backup list") from None
+
+    def add(self, identifier: str, disks: tuple[str, ...], cartridges: tuple[str, ...], **more: Any) -> Backup:
+        """A new one. Raises OSError."""
+        with self._changing:
+            number = 1 + max(self._all, default=0)
+            made = Backup(number, identifier, disks, cartridges, time.time(), **more)
+            details = {"disks": list(disks), "cartridges": list(cartridges)}
+            with self._database.change(Event("backup begun", str(number), details)) as connection:
+                connection.execute(insert(_table), [_row(made)])
+            self._all[number] = made
+            return made
+
+    def step(self, number: int, state: State, **changes: Any) -> Backup:
+        """Another state. Raises NotNow, NoSuchBackup, OSError."""
+        with self._changing:
+            before = self.get(number)
+            if state not in _FOLLOWS[before.state]:
+                raise NotNow(f"backup {number} is {before.state.value}, and so it cannot become {state.value}")
+            ended = None if state is State.RUNNING else time.time()
+            return self._put(dataclasses.replace(before, state=state, ended_at=ended, **changes), state.value)
+
+    def note(self, number: int, **changes: Any) -> Backup:
+        """What was found out. Raises NoSuchBackup, OSError."""
+        with self._changing:
+            return self._put(dataclasses.replace(self.get(number), **changes), "counted")
+
+    def _put(self, backup: Backup, what: str) -> Backup:
+        event = Event(f"backup {what}", str(backup.number), {"reason": backup.reason})
+        with self._database.change(event) as connection:
+            connection.execute(delete(_table).where(_table.c.number == backup.number))
+            connection.execute(insert(_table), [_row(backup)])
+        self._all[backup.number] = backup
+        return backup
+
+    def forget(self, number: int) -> None:
+        """One that does not run. Raises NotNow, NoSuchBackup, OSError."""
+        with self._changing:
+            if self.get(number).state is State.RUNNING:
+                raise NotNow(f"backup {number} runs; cancel it first: tapebay backup cancel {number}")
+            with self._database.change(Event("backup forgotten", str(number))) as connection:
+                connection.execute(delete(_table).where(_table.c.number == number))
+            del self._all[number]
+
+
+def _row(backup: Backup) -> dict[str, Any]:
+    document = json.dumps(backup.to_json(), sort_keys=True, separators=(",", ":"))
+    return schema.seal(_table, {"number": backup.number, "document": document})
+
+
+def _rows(connection: Connection) -> list[Any]:
+    return list(connection.execute(select(_table)))
+
+
+def _load(database: Database) -> list[Backup]:
+    with database.read() as connection:
+        rows = _rows(connection)
+    for row in rows:
+        if not schema.is_sealed(_table, row):
+            raise StateDamaged(database.path, f"damaged: backup {row.number} fails its checksum")
+    return [Backup.from_json(json.loads(row.document)) for row in rows]

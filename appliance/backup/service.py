@@ -1,0 +1,206 @@
+"""The backups of a served library: begun, resumed, cancelled; each that runs has a thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from appliance.backup.archive import VolumeTooSmall
+from appliance.backup.catalogue import Catalogue, CatalogueDamaged
+from appliance.backup.content import ChangedSince
+from appliance.backup.filesystems.reader import NotReadable
+from appliance.backup.house import House
+from appliance.backup.job import CHECKPOINT_BYTES, Cancelled, Job, Progress
+from appliance.backup.records import Backup, Backups, NotNow, State
+from appliance.backup.sources import Totals
+from appliance.failures import Failure, OperatorError, explained
+from scsi_targets.client.tape_stream import StreamFailed
+from scsi_targets.client.unit import CommandFailed
+from scsi_targets.devices.unit.local_session import Stopped
+from vlib_images.library.actor import OPERATOR, acting_as
+from vlib_images.library.database.database import Database
+from vlib_images.library.elements import ElementType
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS: Final = 30.0
+# What ends a backup with a reason for an operator; anything else is a fault of ours, and the log has where.
+EXPECTED: Final = (
+    OperatorError, NotReadable, ChangedSince, StreamFailed, CommandFailed, VolumeTooSmall, CatalogueDamaged, OSError,
+)  # fmt: skip
+
+
+class BackupService:
+    """directory: of the catalogues."""
+
+    def __init__(self, house: House, database: Database, directory: Path) -> None:
+        """Raises StateDamaged, OSError."""
+        self.records = Backups(database)
+        self.directory = directory
+        self.checkpoint_bytes = CHECKPOINT_BYTES
+        self._house = house
+        self._lock = threading.Lock()
+        self._jobs: dict[int, Job] = {}
+        self._threads: dict[int, threading.Thread] = {}
+        self._drives: dict[int, str] = {}  # which backup has which
+        self._last: dict[int, Progress] = {}  # of those that have ended in this process
+
+    def stop(self) -> None:
+        """Those that run end at their last checkpoint, and can be resumed."""
+        with self._lock:
+            jobs, threads = list(self._jobs.values()), list(self._threads.values())
+        for job in jobs:
+            job.stopping.set()
+            job.cancelled.set()
+        for thread in threads:
+            thread.join(STOP_SECONDS)
+
+    # ---- what an operator does -------------------------------------------------------------------------------------
+
+    def begin(self, disks: Sequence[str], cartridges: Sequence[str], **options: Any) -> Backup:
+        """A new backup, which runs when this returns. Raises OperatorError, OSError."""
+        self._check_cartridges(cartridges)
+        identifier = uuid.uuid4().hex
+        backup = self.records.add(identifier, tuple(disks), tuple(cartridges), **options)
+        facts = {
+            "identifier": identifier, "disks": list(disks), "created_at": backup.created_at,
+            "library": self._house.name,
+        }  # fmt: skip
+        try:
+            catalogue = Catalogue.create(self.path_of(backup), facts)
+        except OSError as error:
+            return self.records.step(backup.number, State.FAILED, reason=f"its catalogue cannot be made: {error}")
+        self._start(backup, catalogue)
+        return backup
+
+    def resume(self, number: int, cartridges: Sequence[str], drive: str | None, *, overwrite: bool) -> Backup:
+        """Goes on at the last checkpoint, with more cartridges where some are given. Raises OperatorError, NotNow,
+        NoSuchBackup, CatalogueDamaged, OSError."""
+        self._check_cartridges(cartridges)
+        backup = self.records.get(number)
+        catalogue = Catalogue.open(self.path_of(backup))
+        more = tuple(barcode for barcode in cartridges if barcode not in backup.cartridges)
+        try:
+            backup = self.records.step(
+                number, State.RUNNING, reason="", cartridges=backup.cartridges + more, drive=drive or backup.drive,
+                overwrite=overwrite or backup.overwrite,
+            )  # fmt: skip
+        except BaseException:
+            catalogue.close()
+            raise
+        self._start(backup, catalogue)
+        return backup
+
+    def cancel(self, number: int) -> Backup:
+        """Ends at the last checkpoint. Raises NotNow, NoSuchBackup."""
+        backup = self.records.get(number)
+        with self._lock:
+            job = self._jobs.get(number)
+        if job is None:
+            raise NotNow(f"backup {number} does not run; it is {backup.state.value}")
+        job.cancelled.set()
+        self.wait(number, STOP_SECONDS)
+        return self.records.get(number)
+
+    def wait(self, number: int, seconds: float) -> bool:
+        """Whether it has ended by then."""
+        with self._lock:
+            thread = self._threads.get(number)
+        if thread is not None:
+            thread.join(seconds)
+        return thread is None or not thread.is_alive()
+
+    def job(self, number: int) -> Job | None:
+        """What runs, to be looked at."""
+        with self._lock:
+            return self._jobs.get(number)
+
+    def last_progress(self, number: int) -> Progress | None:
+        """How far one was that has ended since the daemon's start."""
+        with self._lock:
+            return self._last.get(number)
+
+    def path_of(self, backup: Backup) -> Path:
+        """Where its catalogue is."""
+        return self.directory / f"{backup.identifier}.db"
+
+    def _check_cartridges(self, cartridges: Sequence[str]) -> None:
+        for barcode in cartridges:
+            if barcode not in self._house.inventory:
+                message = f"there is no cartridge {barcode}; see: tapebay cartridge list"
+                raise OperatorError(Failure.NOT_FOUND, message)
+        if len(set(cartridges)) != len(cartridges):
+            raise OperatorError(Failure.USAGE, "a cartridge is named twice")
+
+    # ---- running ---------------------------------------------------------------------------------------------------
+
+    def _start(self, backup: Backup, catalogue: Catalogue) -> None:
+        job = Job(
+            backup, catalogue, self._house, self._take_drive, lambda totals: self._counted(backup, totals),
+            checkpoint_bytes=self.checkpoint_bytes,
+        )  # fmt: skip
+        thread = threading.Thread(target=self._run, args=(job,), name=f"backup {backup.number}", daemon=True)
+        with self._lock:
+            self._jobs[backup.number], self._threads[backup.number] = job, thread
+        thread.start()
+
+    def _counted(self, backup: Backup, totals: Totals) -> None:
+        self.records.note(
+            backup.number, files=totals.files, content_bytes=totals.content_bytes, skipped=len(totals.skipped)
+        )
+
+    def _run(self, job: Job) -> None:
+        number = job.backup.number
+        log.info("backup begins", backup=number, disks=list(job.backup.disks))
+        with acting_as(OPERATOR):
+            state, reason = self._outcome(job)
+            job.progress.ended = time.monotonic()
+            with self._lock:
+                self._last[number] = job.progress
+            try:
+                job.catalogue.close()
+                self.records.step(number, state, reason=reason)
+            except OSError as error:
+                log.error("how a backup ended cannot be kept", backup=number, reason=str(error))
+        with self._lock:
+            del self._jobs[number], self._threads[number]
+            self._drives.pop(number, None)
+        log.info("backup ends", backup=number, state=state.value, reason=reason, files=job.progress.files)
+
+    @staticmethod
+    def _outcome(job: Job) -> tuple[State, str]:
+        """Runs it; how it ended, and why."""
+        try:
+            job.run()
+        except (Cancelled, Stopped):
+            if job.stopping.is_set():
+                return State.INTERRUPTED, "the daemon was stopped while it ran"
+            return State.CANCELLED, "cancelled by the operator"
+        except EXPECTED as error:
+            log.warning("a backup failed", backup=job.backup.number, reason=str(error))
+            return State.FAILED, explained(error) if isinstance(error, OSError) else str(error)
+        except Exception as error:
+            log.exception("a backup failed", backup=job.backup.number)
+            return State.FAILED, f"internal error ({type(error).__name__}); the daemon's log has the details"
+        return State.DONE, ""
+
+    def _take_drive(self, backup: Backup, barcode: str) -> str:
+        """The drive that it asked for, that the cartridge is in, or the first that is empty. Raises OperatorError."""
+        addresses = self._house.drive_addresses()
+        held = {element.address: element.barcode for element in self._house.inventory.elements(ElementType.DRIVE)}
+        with self._lock:
+            taken = set(self._drives.values())
+            for name in [backup.drive] if backup.drive is not None else list(addresses):
+                if name not in addresses:
+                    raise OperatorError(Failure.NOT_FOUND, f"there is no drive {name}; see: tapebay drive list")
+                if name not in taken and held.get(addresses[name]) in (None, barcode):
+                    self._drives[backup.number] = name
+                    return name
+        which = f"drive {backup.drive} is" if backup.drive is not None else "all drives are"
+        raise OperatorError(Failure.REFUSED, f"{which} in use; empty one (tapebay unload) and resume")

@@ -1,0 +1,148 @@
+"""A drive that a backup has for itself, and the cartridges that go through it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from appliance.backup.archive import ONE_WRITE, TAPE_BLOCK, Writer
+from appliance.backup.house import House
+from appliance.failures import Failure, OperatorError
+from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.disk import Disk
+from scsi_targets.client.tape import Tape
+from scsi_targets.client.tape_stream import TapeStream
+from scsi_targets.client.unit import CommandFailed
+from scsi_targets.devices.changer.robot import Manner, RobotError
+from scsi_targets.devices.disk.block_device import BlockDevice
+from scsi_targets.devices.unit.local_session import LocalSession
+from scsi_targets.devices.unit.task import Nexus
+from scsi_targets.devices.unit.view import View
+from scsi_targets.t10 import spc, ssc
+from vlib_images.library.elements import InventoryError
+from vlib_images.library.homes import home_of
+
+log = structlog.get_logger(__name__)
+
+DRIVE_LUN: Final = 0
+LIST_IDENTIFIER: Final = 1
+_END_OF_DATA: Final = 3  # SPACE
+
+
+class DriveInUse(Exception):
+    """There is no drive for it now; str() says why."""
+
+
+class MountedDrive:
+    """A drive and its session; use it in a `with` block. units: what is copied from, in the order of their numbers.
+
+    Raises OperatorError when the drive cannot be had."""
+
+    def __init__(
+        self, house: House, name: str, units: Sequence[BlockDevice], initiator: str, stopped: Callable[[], bool]
+    ) -> None:
+        self.name = name
+        self._house = house
+        self._drive = house.drives[name]
+        nexus = Nexus(initiator, secrets.token_bytes(6), "iqn.2026-01.io.tapebay:within")
+        view = View(nexus.principal, nexus.target_name, dict(enumerate([self._drive, *units])))
+        self._nexus = nexus
+        self._session = LocalSession(view, nexus, stopped=stopped)
+        self._count = len(units)
+        self.barcode: str | None = None  # what was brought here
+        self.tape = Tape(self._session, DRIVE_LUN)
+
+    def __enter__(self) -> Self:
+        self._session.__enter__()
+        try:
+            self.tape.run(spc.Reserve6.encode())
+        except CommandFailed as error:
+            self._session.__exit__(None, None, None)
+            raise OperatorError(Failure.REFUSED, f"drive {self.name} is reserved by an initiator: {error}") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.dismount()
+        finally:
+            self._session.__exit__(kind, error, trace)  # and with it goes the reservation
+
+    def writer(self) -> Writer:
+        """What an archive is written with."""
+        manager = CopyManager(self._session, DRIVE_LUN)
+        disks = [Disk(self._session, 1 + number) for number in range(self._count)]
+        return Writer(self.tape, manager, disks, self.checksums)
+
+    def checksums(self) -> Sequence[tuple[int, int]]:
+        """(bytes, CRC32C) of each segment of the last copy."""
+        record = self._drive.copy_manager.record(self._nexus, LIST_IDENTIFIER)
+        return [] if record is None else list(record.checksums)
+
+    # ---- cartridges ------------------------------------------------------------------------------------------------
+
+    def mount(self, barcode: str) -> None:
+        """Brings a cartridge, at the beginning of its tape; the one before goes home. Raises OperatorError."""
+        if self.barcode == barcode:
+            self.tape.rewind()
+            return
+        self.dismount()
+        here = self._house.drive_addresses()[self.name]
+        try:
+            element = self._house.inventory.find(barcode)
+            if element is None:
+                raise OperatorError(Failure.REFUSED, f"cartridge {barcode} is on the shelf; put it into a slot")
+            if element.address != here:
+                self._house.robot.move(element.address, here, manner=Manner.OPERATOR)
+        except (RobotError, InventoryError) as error:
+            raise OperatorError(Failure.REFUSED, f"cartridge {barcode} cannot be loaded: {error}") from error
+        self.barcode = barcode
+        self.tape.load()
+        self.tape.use_variable_blocks()
+
+    def dismount(self) -> None:
+        """What was brought goes home. A drive that will not let go keeps it, and the log says so."""
+        barcode, self.barcode = self.barcode, None
+        if barcode is None:
+            return
+        element = self._house.inventory.find(barcode)
+        home = home_of(self._house.inventory, element) if element is not None else None
+        if element is None or home is None:
+            return
+        try:
+            self._house.robot.move(element.address, home, manner=Manner.HOST)
+        except (RobotError, InventoryError) as error:
+            log.warning("a backup's cartridge stays in its drive", cartridge=barcode, reason=str(error))
+
+    def is_blank(self) -> bool:
+        """Whether nothing is on the tape, which is at its beginning again afterwards."""
+        self.tape.run(ssc.Space6.encode(code=_END_OF_DATA))
+        blank = self.tape.position().logical_object_number == 0
+        self.tape.rewind()
+        return blank
+
+    def begins_with(self, words: bytes) -> bool:
+        """Whether the first block of the tape holds these bytes; the tape is at its beginning again afterwards."""
+        block = bytearray(TAPE_BLOCK)
+        try:
+            length = self.tape.read_block(block)
+        except CommandFailed:
+            length = 0
+        self.tape.rewind()
+        return words in block[: min(length, TAPE_BLOCK)]
+
+    def write_file(self, pieces: Iterable[bytes]) -> None:
+        """Bytes of this program's from here on, and a filemark; past early warning, too. Raises StreamFailed."""
+        writer = self.writer()
+        stream = TapeStream(
+            writer.manager, writer.tape, [], block_length=TAPE_BLOCK, command_bytes=ONE_WRITE, past_warning=True
+        )
+        for piece in pieces:
+            stream.add_data(piece)
+        stream.end()
+        stream.write_filemarks()

@@ -1,0 +1,100 @@
+"""tapebay backup: the files of disks to tape. `tapebay backup DISK... --to CARTRIDGE` is `tapebay backup start`."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from appliance.cli.commands import VerbCommand, add_group
+from appliance.cli.tables import table
+
+FIRST = "start"  # what is meant where no command is named
+
+
+class StartsBackups(TyperGroup):
+    """Takes the name of a disk for that of no command."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args = [FIRST, *args]
+        return super().resolve_command(ctx, args)
+
+
+def _report(backup: dict[str, Any], _given: dict[str, Any]) -> None:
+    number, state = backup["number"], backup["state"]
+    why = f": {backup['reason']}" if backup["reason"] else ""
+    typer.echo(f"backup {number} of {', '.join(backup['disks'])}: {state}{why}")
+    rate = f", {backup['megabytes_per_second']:g} MB/s" if backup["megabytes_per_second"] is not None else ""
+    files = f"{backup['files']} of {backup['total_files']} files"
+    content = f"{backup['content_bytes']} of {backup['total_bytes']} bytes"
+    typer.echo(f"{files}, {content}{rate}; bytes over a server's network: 0")
+    for part in backup["parts"]:
+        typer.echo(f"{part['prefix']}: {part['kind']}")
+    table(
+        [">volume", "cartridge", ">bytes", "state"],
+        [
+            (volume["number"], volume["barcode"], volume["archive_bytes"] or "", _state(volume))
+            for volume in backup["volumes"]
+        ],
+        empty="No cartridge yet.",
+    )
+    if backup["skipped"]:
+        typer.echo(f"{backup['skipped']} files were left out:")
+    for skipped in backup["left_out"]:
+        typer.echo(f"  {skipped['name']}: {skipped['reason']}")
+    if state == "done":
+        typer.echo("List it on any host: mt -f /dev/nst0 setblk 0; tar -b 512 -tvf /dev/nst0")
+    elif state in ("failed", "cancelled", "interrupted"):
+        typer.echo(f"Go on at its last checkpoint: tapebay backup resume {number}")
+
+
+def _state(volume: dict[str, Any]) -> str:
+    if not volume["closed"]:
+        return "begun"
+    return "complete" if volume["indexed"] else "complete, without an index"
+
+
+def _list(backups: list[dict[str, Any]], _given: dict[str, Any]) -> None:
+    table(
+        [">number", "state", "disks", "cartridges", ">files", ">bytes", "reason"],
+        [
+            (
+                backup["number"],
+                backup["phase"] or backup["state"],
+                " ".join(backup["disks"]),
+                " ".join(backup["cartridges"]),
+                f"{backup['files']}/{backup['total_files']}",
+                backup["content_bytes"],
+                backup["reason"],
+            )
+            for backup in backups
+        ],
+        empty="None; make one: tapebay backup DISK --to CARTRIDGE",
+    )
+
+
+def _unfinished(backup: dict[str, Any]) -> bool:
+    return backup["state"] in ("failed", "cancelled", "interrupted")
+
+
+_GOES_ON = "the backup goes on; look at it: tapebay backup list, stop it: tapebay backup cancel"
+COMMANDS = [
+    VerbCommand(
+        "backup.start", _report, doing="Backing up", interrupted=_GOES_ON, fails=_unfinished,
+        example="tapebay backup data --to A00001L6 --to A00002L6",
+    ),
+    VerbCommand("backup.list", _list),
+    VerbCommand("backup.show", _report, example="tapebay backup show 3"),
+    VerbCommand(
+        "backup.resume", _report, doing="Backing up", interrupted=_GOES_ON, fails=_unfinished,
+        example="tapebay backup resume 3 --to A00003L6",
+    ),
+    VerbCommand("backup.wait", _report, doing="Backing up", interrupted=_GOES_ON, fails=_unfinished),
+    VerbCommand("backup.cancel", _report, example="tapebay backup cancel 3"),
+]  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `tapebay backup`."""
+    text = "The files of disks to tape, without a server: tapebay backup DISK... --to CARTRIDGE. A tape that tar lists."
+    add_group(app, "backup", text, COMMANDS, kind=StartsBackups)

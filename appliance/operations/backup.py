@@ -1,0 +1,225 @@
+"""Backups: the files of disks to tape, without a server; a tape that tar lists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations.verb import Cancelled, Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+
+if TYPE_CHECKING:
+    from appliance.backup.records import Backup as Record
+
+Number = Annotated[int, Positional("NUMBER"), Field(ge=1, description="As `tapebay backup list` shows it.")]
+Drive = Annotated[
+    str | None, Field(description="The drive's name; by default the cartridge's, or the first empty one.")
+]
+Overwrite = Annotated[bool, Field(description="Also onto cartridges that hold something.")]
+Background = Annotated[bool, Field(description="Do not wait for the end.")]
+POLL_SECONDS = 0.2
+
+
+class Skipped(Result):
+    """A file that cannot be backed up from outside."""
+
+    name: str
+    reason: str
+
+
+class Backup(Result):
+    """One backup. Bytes are of the content of files, holes left out."""
+
+    number: int
+    state: Literal["running", "done", "failed", "cancelled", "interrupted"]
+    phase: str = Field(description="Of one that runs: waiting, counting, comparing, copying.")
+    disks: list[str]
+    cartridges: list[str]
+    created_at: float = Field(description="Seconds since 1970.")
+    ended_at: float | None
+    reason: str = Field(description="Why it ended, or empty.")
+    files: int
+    total_files: int
+    content_bytes: int
+    total_bytes: int
+    skipped: int = Field(description="Files that cannot be backed up from outside.")
+    megabytes_per_second: float | None = Field(description="Of what this run has written.")
+
+
+class Volume(Result):
+    """A cartridge of a backup."""
+
+    number: int
+    barcode: str
+    archive_bytes: int
+    closed: bool
+    indexed: bool
+
+
+class PartOfDisk(Result):
+    """A file system, or what is saved as an image."""
+
+    prefix: str
+    kind: str
+
+
+class Report(Backup):
+    """With what is on which cartridge, what each disk was taken for, and the first hundred files left out."""
+
+    volumes: list[Volume]
+    parts: list[PartOfDisk]
+    left_out: list[Skipped]
+    identifier: str
+
+
+class Start(Parameters):
+    disks: Annotated[list[str], Positional("DISK..."), Field(min_length=1, description="Disks, all at one instant.")]
+    to: Annotated[list[str], Field(min_length=1, description="Cartridges, in the order of their use.")]
+    drive: Drive = None
+    raw: Annotated[bool, Field(description="Save the disks as images, whatever is on them.")] = False
+    overwrite: Overwrite = False
+    background: Background = False
+
+
+class Resume(Parameters):
+    number: Number
+    to: Annotated[list[str] | None, Field(description="More cartridges.")] = None
+    drive: Drive = None
+    overwrite: Overwrite = False
+    background: Background = False
+
+
+class OneBackup(Parameters):
+    number: Number
+
+
+@verb("backup.start", Scope.OPERATE, reports_progress=True)
+def start(context: OnLibrary, parameters: Start) -> Report:
+    """Back the files of disks up to cartridges, as tar archives: a snapshot is taken, and no byte passes a server."""
+    with _refusals():
+        record = context.library.backups.begin(
+            parameters.disks, parameters.to, drive=parameters.drive, raw=parameters.raw, overwrite=parameters.overwrite
+        )
+        return _followed(context, record.number, parameters.background)
+
+
+@verb("backup.resume", Scope.OPERATE, reports_progress=True)
+def resume(context: OnLibrary, parameters: Resume) -> Report:
+    """Go on at the last checkpoint of a backup that was interrupted, was cancelled, or failed.
+
+    It is refused when the disks do not hold any more what was written."""
+    with _refusals():
+        record = context.library.backups.resume(
+            parameters.number, parameters.to or [], parameters.drive, overwrite=parameters.overwrite
+        )
+        return _followed(context, record.number, parameters.background)
+
+
+@verb("backup.wait", Scope.READ, reports_progress=True)
+def wait(context: OnLibrary, parameters: OneBackup) -> Report:
+    """Wait for the end of a backup."""
+    with _refusals():
+        return _followed(context, parameters.number, False)
+
+
+@verb("backup.cancel", Scope.OPERATE)
+def cancel(context: OnLibrary, parameters: OneBackup) -> Report:
+    """Stop a backup that runs. It can be resumed."""
+    with _refusals():
+        context.library.backups.cancel(parameters.number)
+        return _report(context, parameters.number)
+
+
+@verb("backup.list", Scope.READ)
+def list_(context: OnLibrary, parameters: Nothing) -> list[Backup]:
+    """List the backups, oldest first."""
+    return [_shown(context, record) for record in context.library.backups.records.all()]
+
+
+@verb("backup.show", Scope.READ)
+def show(context: OnLibrary, parameters: OneBackup) -> Report:
+    """One backup: how it stands, its cartridges, and what was left out."""
+    with _refusals():
+        return _report(context, parameters.number)
+
+
+def _followed(context: OnLibrary, number: int, background: bool) -> Report:
+    """Whoever asked sees progress in bytes until the end; when they go, the backup goes on."""
+    service = context.library.backups
+    while not background and not service.wait(number, POLL_SECONDS):
+        job = service.job(number)
+        if job is None:
+            continue
+        try:
+            context.progress(job.progress.content_bytes, job.progress.total_bytes)
+        except Cancelled:
+            break
+    return _report(context, number)
+
+
+def _report(context: OnLibrary, number: int) -> Report:
+    from appliance.backup.catalogue import Catalogue
+
+    service = context.library.backups
+    record = service.records.get(number)
+    catalogue = Catalogue.open(service.path_of(record))
+    try:
+        volumes = [Volume.model_validate(volume) for volume in catalogue.volumes()]
+        facts, left_out = catalogue.facts(), catalogue.skipped(100)
+    finally:
+        catalogue.close()
+    return Report(
+        **_shown(context, record).model_dump(),
+        volumes=volumes,
+        parts=[PartOfDisk(**part) for part in facts.get("parts", [])],
+        left_out=[Skipped(name=file.name.decode(errors="surrogateescape"), reason=file.reason) for file in left_out],
+        identifier=record.identifier,
+    )
+
+
+def _shown(context: OnLibrary, record: Record) -> Backup:
+    service = context.library.backups
+    job, last = service.job(record.number), service.last_progress(record.number)
+    progress = job.progress if job is not None else last
+    if job is not None:
+        files, content = job.progress.files, job.progress.content_bytes
+    else:
+        files, content = _durable(context, record)
+    return Backup(
+        number=record.number, state=record.state.value, phase=job.progress.phase if job is not None else "",
+        disks=list(record.disks), cartridges=list(record.cartridges), created_at=record.created_at,
+        ended_at=record.ended_at, reason=record.reason, files=files, total_files=record.files, content_bytes=content,
+        total_bytes=record.content_bytes, skipped=record.skipped,
+        megabytes_per_second=progress.megabytes_per_second if progress is not None else None,
+    )  # fmt: skip
+
+
+def _durable(context: OnLibrary, record: Record) -> tuple[int, int]:
+    """(files, bytes) that are on tape."""
+    from appliance.backup.catalogue import Catalogue, CatalogueDamaged
+
+    try:
+        catalogue = Catalogue.open(context.library.backups.path_of(record))
+    except (CatalogueDamaged, OSError):
+        return 0, 0
+    try:
+        return catalogue.totals()
+    finally:
+        catalogue.close()
+
+
+class _refusals:
+    """What the backups refuse, in an operator's terms."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        from appliance.backup.catalogue import CatalogueDamaged
+        from appliance.backup.records import NoSuchBackup, NotNow
+
+        if isinstance(error, NoSuchBackup):
+            raise OperatorError(Failure.NOT_FOUND, str(error)) from error
+        if isinstance(error, NotNow | CatalogueDamaged):
+            raise OperatorError(Failure.REFUSED, str(error)) from error
