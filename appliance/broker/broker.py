@@ -259,7 +259,7 @@ class Broker:
             units = selection.choose(request.wanted)
         if isinstance(units, str):
             self._waits[request.name] = units
-            return False
+            return selection.looking  # goes on at once
         if not self._hands.lend(request.name, units):
             return False  # somebody took a drive just now
         try:

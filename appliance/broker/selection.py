@@ -7,6 +7,7 @@ ever overwritten unasked.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.access.keys import DriveGroup, group_number
@@ -19,6 +20,8 @@ from vlib_images.library.inventory import Inventory
 if TYPE_CHECKING:
     from scsi_targets.devices.tape.tape_drive import TapeDrive
 
+LOOK_SECONDS: Final = 0.05
+STILL_LOOKING: Final = "the library still looks which of its cartridges are blank"
 NO_BLANK: Final = "no blank cartridge that fits a free drive is in a storage slot"
 
 
@@ -39,6 +42,15 @@ class Stock(Protocol):
     def for_grants(self, address: int, /) -> bool:
         """Whether an element is at the disposal of grants: in no partition, where the library is cut into such."""
 
+    def look_at(self, barcodes: Sequence[str], seconds: float, /) -> bool:
+        """Finds out which cartridges are blank, in so much time; whether all of them are known."""
+
+    def blank(self, barcode: str, /) -> str | None:
+        """The medium of a cartridge that is known to be blank."""
+
+    def look_again_at(self, barcode: str, /) -> bool:
+        """Whether a cartridge is blank, from its own files."""
+
     def describe(self, barcode: str, /) -> dict[str, object]:
         """What the cartridge store tells of a cartridge."""
 
@@ -48,6 +60,7 @@ class Selection:
 
     def __init__(self, stock: Stock, inventory: Inventory, requests: Iterable[Request]) -> None:
         self._stock, self._inventory = stock, inventory
+        self.looking = False  # whether not all cartridges are known yet
         held = [unit for request in requests if request.state.holds for unit in request.units]
         self._volumes = {unit.volume for unit in held}
         self._taken = {unit.device for unit in held}
@@ -113,7 +126,7 @@ class Selection:
 
     def _no_volume(self, wanted: Wanted) -> str:
         if wanted.volume is None:
-            return NO_BLANK
+            return self._no_blank()
         found = self._drives_for(wanted.volume, wanted.group, write=wanted.write)
         return found if isinstance(found, str) else f"no drive of group {wanted.group} takes cartridge {wanted.volume}"
 
@@ -129,7 +142,7 @@ class Selection:
             if volume is None and each.device is None:
                 volume = self._blank_for(device, {*self._volumes, *(unit.volume for unit in units)})
                 if volume is None:
-                    return NO_BLANK
+                    return self._no_blank()
             units.append(Unit(luns[device], device, each.permissions, volume))
         return tuple(units)
 
@@ -142,7 +155,7 @@ class Selection:
         empty = self._empty(wanted.group)
         if not empty:
             return "no drive is free"
-        return [name for name in empty if self._blank_for(name, self._volumes) is not None] or NO_BLANK
+        return [name for name in empty if self._blank_for(name, self._volumes) is not None] or self._no_blank()
 
     def _device(self, name: str, *, write: bool) -> list[str] | str:
         if name not in self._stock.gate_luns():
@@ -178,26 +191,31 @@ class Selection:
         return [name for name in free if self._inventory.element(addresses[name]).barcode is None]
 
     def _blank_for(self, drive: str, taken: Collection[str | None]) -> str | None:
-        """The first blank cartridge in a storage slot that a drive can write."""
-        for element in self._inventory.elements(ElementType.STORAGE):
-            barcode = element.barcode
-            if barcode is None or barcode in taken or not self._stock.for_grants(element.address):
+        """The first blank cartridge in a slot that a drive can write: found in memory, then looked at itself."""
+        generation = self._stock.drives[drive].model.generation
+        for barcode, medium in self._blanks:
+            if barcode in taken or not can_write(generation, MEDIA[medium]):
                 continue
-            if not is_blank(self._stock.describe(barcode)):
-                continue
-            if self._fits(drive, barcode, write=True):
+            if self._stock.look_again_at(barcode):
                 return barcode
         return None
+
+    @cached_property
+    def _blanks(self) -> list[tuple[str, str]]:
+        """In the order of the slots. A library that has just started looks at its cartridges bit by bit, so that nobody
+        waits for all of them."""
+        slots = self._inventory.elements(ElementType.STORAGE)
+        there = [each.barcode for each in slots if each.barcode is not None and self._stock.for_grants(each.address)]
+        self.looking = not self._stock.look_at(there, LOOK_SECONDS)
+        return [(barcode, medium) for barcode in there if (medium := self._stock.blank(barcode)) is not None]
+
+    def _no_blank(self) -> str:
+        return STILL_LOOKING if self.looking else NO_BLANK
 
     def _fits(self, drive: str, barcode: str, *, write: bool) -> bool:
         medium = MEDIA.get(str(self._stock.describe(barcode)["medium"]))
         generation = self._stock.drives[drive].model.generation
         return medium is not None and (can_write if write else can_read)(generation, medium)
-
-
-def is_blank(told: Mapping[str, object]) -> bool:
-    """Whether a cartridge, as the store describes it, may be taken as a scratch one."""
-    return not (told["problem"] or told["used_bytes"] or told["worm"] or told["write_protected"])
 
 
 def matched(options: Sequence[Sequence[str]]) -> list[str] | None:

@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ class CartridgeStore:
         self._directory = directory
         self._lock = threading.Lock()
         self._opened: dict[str, Cartridge] = {}
+        self._blank: dict[str, str | None] = {}  # of those that were looked at: the medium of the blank ones
 
     def create_all(self, media: Mapping[str, MediumType], capacity_bytes: int | None) -> None:
         """New, empty cartridges, by barcode, each made whole or not at all; None: what the medium holds.
@@ -111,6 +113,7 @@ class CartridgeStore:
         if _is_cleaning(barcode):
             return CleaningCartridge(barcode)
         with self._lock:
+            self._blank.pop(barcode, None)
             cartridge = self._opened[barcode] = Cartridge.open(self._directory / barcode)
             return cartridge
 
@@ -135,15 +138,39 @@ class CartridgeStore:
             finally:
                 cartridge.close()
 
+    def blank(self, barcode: str) -> str | None:
+        """The medium of a cartridge that was blank when it was last looked at, and in no drive since; None: it was not,
+        or nobody has looked."""
+        return self._blank.get(barcode)
+
+    def look_at(self, barcodes: Iterable[str], seconds: float) -> bool:
+        """Find out which of these are blank: of those in no drive that nobody has looked at, in so much time. Whether
+        all are known now."""
+        deadline = time.monotonic() + seconds
+        for barcode in barcodes:
+            if barcode in self._blank:
+                continue
+            if time.monotonic() > deadline:
+                return False
+            told = self.describe(barcode)
+            with self._lock:
+                opened = self._opened.get(barcode)
+                if opened is None or opened.closed:
+                    self._blank[barcode] = told["medium"] if is_blank(told) else None
+        return True
+
     def protect(self, barcode: str, protected: bool) -> None:
         """Set the write-protect tab of a cartridge that is in no drive. Raises CartridgeError, OSError."""
         with self._lock, Cartridge.open(self._directory / barcode) as cartridge:
+            self._blank.pop(barcode, None)
             cartridge.write_protected = protected
 
     def delete(self, barcode: str, inventory: Inventory) -> None:
         """Delete a cartridge that is not open, and its place in the inventory. Once its directory is renamed it is
         deleted, whatever happens: reconcile() finishes what a crash interrupts. Raises OSError, InventoryError."""
         path = self._directory / barcode
+        with self._lock:
+            self._blank.pop(barcode, None)
         if os.path.lexists(path):
             path.rename(self._directory / f"{_DELETED}{barcode}")
             sync_directory(self._directory)
@@ -217,6 +244,12 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def is_blank(told: Mapping[str, Any]) -> bool:
+    """Whether a cartridge, as describe() tells it, may be taken as a scratch one."""
+    unusable = told["problem"] or told["used_bytes"] or told["worm"] or told["write_protected"]
+    return not unusable and told["medium"] in MEDIA
 
 
 def _is_cleaning(barcode: str) -> bool:

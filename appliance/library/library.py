@@ -18,6 +18,7 @@ from appliance.broker.keyring import Keyring
 from appliance.broker.requests import Requests
 from appliance.failures import Failure, OperatorError
 from appliance.library import disks
+from appliance.library.cartridges import is_blank
 from appliance.library.change import change
 from appliance.library.copy_journal import CopyJournal
 from appliance.library.equipment import Equipment
@@ -142,6 +143,11 @@ class Library:
             self.broker.start()
         return self.bound
 
+    def advertised(self) -> list[str]:
+        """The portals as initiators reach them, HOST:PORT,GROUP, in the configured order."""
+        portals = zip(self.directory.all_portals, self.bound, strict=True)
+        return [f"{portal.advertised or bound},{portal.portal_group_tag}" for portal, bound in portals]
+
     def stop(self) -> None:
         """Log every session out and close what is left of them. Grants stay: their holders come back. Backups end at
         their last checkpoints."""
@@ -233,6 +239,18 @@ class Library:
     def look_again(self) -> None:
         """Rights have changed: every session asks anew what it sees."""
         self.server.views_changed()
+
+    def look_at(self, barcodes: Sequence[str], seconds: float) -> bool:
+        """Find out which cartridges are blank, in so much time; whether all of them are known."""
+        return self.files.cartridges.look_at(barcodes, seconds)
+
+    def blank(self, barcode: str) -> str | None:
+        """The medium of a cartridge that is known to be blank."""
+        return self.files.cartridges.blank(barcode)
+
+    def look_again_at(self, barcode: str) -> bool:
+        """Whether a cartridge is blank, from its own files."""
+        return is_blank(self.files.cartridges.describe(barcode))
 
     def describe(self, barcode: str) -> dict[str, object]:
         """What the cartridge store tells of a cartridge."""

@@ -47,7 +47,8 @@ class Wanted(Result):
 
 
 class Grant(Result):
-    """What a host logs in with. portals: HOST:PORT. expires_at_ms: for the first login, since 1970-01-01 00:00 UTC."""
+    """What a host logs in with. portals: HOST:PORT,GROUP, as hosts reach them. expires_at_ms: for the first login,
+    since 1970-01-01 00:00 UTC."""
 
     portals: list[str]
     target: str
@@ -279,7 +280,7 @@ def _with_grant(context: OnLibrary, broker: Broker, made: Made) -> RequestWithGr
     if key is not None and context.library.gate is not None:
         target = context.library.gate.target_name
         grant = Grant(
-            portals=context.library.bound,
+            portals=context.library.advertised(),
             target=target,
             user=key.name,
             secret=key.secret,

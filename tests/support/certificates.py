@@ -39,15 +39,15 @@ def _builder(subject: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateB
     )
 
 
-def make(folder: Path, name: str = "api") -> Certificates:
-    """Writes them into `folder`."""
+def make(folder: Path, name: str = "api", address: str = "127.0.0.1") -> Certificates:
+    """Writes them into `folder`. address: how clients reach the server, beside localhost."""
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority = (
         _builder("authority", authority_key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(address))]
     certificate = (
         _builder("localhost", key)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from appliance.failures import Failure, OperatorError
-from appliance.library.cartridges import medium_of, numbered_on
+from appliance.library.cartridges import CartridgeStore, medium_of, numbered_on
 from appliance.library.files import LibraryFiles
 from appliance.operations import setup
 from appliance.operations.cartridge import CREATED_TOGETHER
@@ -16,6 +16,7 @@ from appliance.settings.settings import Settings
 from datamover.engine import storage_fault, storage_faults_clear
 from tests.unit.appliance.offline import offline
 from vlib_images.cartridge.cartridge import Cartridge
+from vlib_images.cartridge.medium import MEDIA
 from vlib_images.errors import WriteProtected
 from vlib_images.library.inventory import ElementType
 
@@ -271,3 +272,30 @@ def test_what_is_told_of_new_cartridges_is_what_they_are(settings: Settings) -> 
     told = create(settings, "A00001L6", count=2, worm=True) + create(settings, "CLN001L1")
     told += create(settings, "A00003L7", capacity="1 GiB", place="shelf")
     assert told == [ask(settings, "cartridge.show", barcode=row["barcode"]) for row in told]
+
+
+def test_which_cartridges_are_blank_is_known_without_opening_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CartridgeStore(tmp_path)
+    barcodes = [f"A{number:05}L6" for number in range(6)]
+    store.create_all(dict.fromkeys(barcodes, MEDIA["LTO-6"]), None)
+    written = store.open(barcodes[0])
+    assert isinstance(written, Cartridge)
+    written.write_block(b"data")
+    assert store.look_at(barcodes, 60)
+    assert store.blank(barcodes[0]) is None  # in a drive
+    written.close()
+    store.protect(barcodes[1], True)
+    assert store.look_at(barcodes, 60)
+    monkeypatch.setattr(Cartridge, "open", None)  # nothing is opened any more
+    assert store.look_at(barcodes, 0)
+    assert [store.blank(barcode) for barcode in barcodes] == [None, None, *["LTO-6"] * 4]
+
+
+def test_looking_for_blank_cartridges_takes_no_longer_than_it_is_given(tmp_path: Path) -> None:
+    store = CartridgeStore(tmp_path)
+    barcodes = [f"A{number:05}L6" for number in range(3)]
+    store.create_all(dict.fromkeys(barcodes, MEDIA["LTO-6"]), None)
+    assert not store.look_at(barcodes, -1)
+    assert store.look_at(barcodes, 60)

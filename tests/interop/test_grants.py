@@ -1,0 +1,206 @@
+"""Drives by key: `tapebay mount` on servers with stock open-iscsi, over the API on TCP."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.interop import guest
+from tests.interop.guest import HOST_ADDRESS, GuestRun, Step
+from tests.support import certificates, packages
+from tests.support.appliance import Appliance, free_ports
+from tests.support.host_calls import HostCalls
+from tests.support.relay import Relay
+
+pytestmark = pytest.mark.guest
+
+ROOT = Path(__file__).resolve().parents[2]
+GATE = "iqn.2026-11.io.tapebay:gate"
+ALPHA, BETA = (f"iqn.2026-01.org.example:{name}" for name in ("alpha", "beta"))
+KEY_SECONDS = 10
+# The kernel says so of a connection that was cut, and of a session that was ended.
+LOST_CONNECTION = r"connection\d+:0:|session recovery|rejecting I/O|st\d|Sense Key|Add. Sense|Current"
+
+TAPEBAY = r"""
+tapebay() { "$PYTHON" -m appliance "$@"; }
+mount_tape() { # a device, and its request in $REQUEST
+	tapebay mount --json "$@" >/tmp/mount.json || return
+	REQUEST=$(sed -n 's/.*"request": "\(.*\)".*/\1/p' /tmp/mount.json)
+	sed -n 's/.*"drive[0-9]*": "\(.*\)".*/\1/p' /tmp/mount.json
+}
+no_session() { iscsiadm -m session >/dev/null 2>&1; [ $? = 21 ]; }
+logged_in() { # so many sessions, all in order
+	local states='iSCSI Connection State: LOGGED IN\|iSCSI Session State: LOGGED_IN'
+	[ "$(iscsiadm -m session -P 1 | grep -c "$states")" = $((2 * $1)) ]
+}
+nothing_is_left() { no_session && ! iscsiadm -m iface | grep tapebay- && ! iscsiadm -m node 2>/dev/null; }
+log_in_with() { # the CHAP name and secret of another
+	iscsiadm -m iface -I foreign -o new && iscsiadm -m node -o new -T $GATE -p $PORTAL,1 -I foreign || return
+	local setting
+	for setting in authmethod=CHAP username=$1 password=$2; do
+		iscsiadm -m node -T $GATE -p $PORTAL,1 -I foreign -o update -n node.session.auth.${setting%%=*} -v ${setting#*=}
+	done
+	iscsiadm -m node -T $GATE -p $PORTAL,1 -I foreign --login
+	local status=$?
+	iscsiadm -m node -T $GATE -p $PORTAL,1 -I foreign -o delete && iscsiadm -m iface -I foreign -o delete
+	return $status
+}
+"""
+
+
+class Gated(Appliance):
+    """With a gate, the API over TLS, and a relay on the way to its portal."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.stack = stack
+        self.pair = certificates.make(folder, address=HOST_ADDRESS)
+        (self.api_port,) = free_ports(1)
+        more = f"""
+[gate]
+target = "{GATE}"
+key_seconds = {KEY_SECONDS}
+[api]
+listen = "127.0.0.1:{self.api_port}"
+certificate = "{self.pair.certificate}"
+key = "{self.pair.key}"
+"""
+        super().__init__(folder, advertise="RELAY", more=more)
+        self.token = self.call("token.create", name="servers", scope="operate")["token"]
+
+    def _settings(self, *arguments: Any) -> str:
+        self.relay = self.stack.enter_context(Relay(("127.0.0.1", self.port)))
+        return super()._settings(*arguments).replace(f"RELAY:{self.port}", f"{HOST_ADDRESS}:{self.relay.port}")
+
+    def request(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("request.show", request=name)
+        return found
+
+    def of(self, initiator: str) -> dict[str, Any]:
+        """The grant of an initiator."""
+        names = [row["request"] for row in self.call("request.list") if row["initiator"] == initiator]
+        return self.request(names[-1])
+
+    def run(
+        self, steps: Sequence[Step], handlers: dict[str, Callable[..., object]], initiator: str = ALPHA
+    ) -> GuestRun:
+        portal = f"{HOST_ADDRESS}:{self.relay.port}"
+        environment = {
+            "PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "GATE": GATE, "TAPEBAY_TOKEN": self.token,
+            "TAPEBAY_API": f"https://{HOST_ADDRESS}:{self.api_port}",
+            "TAPEBAY_CERTIFICATE_AUTHORITY": f"/mnt/share/{self.pair.authority.name}",
+        }  # fmt: skip
+        exports = "".join(f"export {name}='{value}'\n" for name, value in environment.items())
+        with HostCalls({"cut": self.cut, "mend": self.relay.mend, **handlers}) as calls:
+            return guest.run(
+                [calls.step(), Step("tapebay", exports + TAPEBAY), Step("iscsid", "start_iscsid"), *steps],
+                portal=portal,
+                target=GATE,
+                files=[self.pair.authority],
+                initiator_name=initiator,
+                timeout_seconds=150,
+            )
+
+    def cut(self) -> None:
+        self.relay.cut()
+
+    def wait_until_expired(self, request: str) -> None:
+        """The key's first login is over, and so is the tolerance for clocks."""
+        expires_at = self.request(request)["grant"]["expires_at_ms"] / 1000 + KEY_SECONDS / 10
+        time.sleep(max(0.0, expires_at - time.time()) + 0.1)
+
+    def ends(self, request: str) -> str:
+        """How a request ended, once it has."""
+        deadline = time.monotonic() + 60
+        while (state := self.request(request)["state"]) not in ("done", "failed", "cancelled"):
+            assert time.monotonic() < deadline, state
+            time.sleep(0.05)
+        return str(state)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[Gated]:
+    packages.require(*guest.PACKAGES, "mt-st")
+    with ExitStack() as stack, Gated(tmp_path, stack) as gated:
+        yield gated
+        assert not gated.problems(), gated.log_text()
+
+
+def test_two_servers_write_at_once_and_each_sees_its_own_drive_only(library: Gated) -> None:
+    meeting = threading.Barrier(2)
+
+    def foreign_key(initiator: str) -> str:
+        grant = library.of(BETA if initiator == ALPHA else ALPHA)["grant"]
+        return f"{grant['user']} {grant['secret']}"
+
+    def meet() -> None:
+        meeting.wait(60)
+
+    def server(initiator: str) -> GuestRun:
+        steps = [
+            Step("data", "head -c 8M /dev/urandom >/tmp/data"),
+            Step("mount", "DEVICE=$(mount_tape) && echo $DEVICE && [ -c $DEVICE ]"),
+            Step("devices", "device_count 1 && lsscsi"),
+            Step("both have a drive", "host meet"),
+            Step(
+                "foreign key", f"read -r user secret < <(host foreign_key {initiator}); log_in_with $user $secret", 24
+            ),
+            Step("no key", "iscsiadm -m discovery -t sendtargets -p $PORTAL | grep $GATE", 1),
+            Step("both write", "host meet && tar -cf $DEVICE -C /tmp data"),
+            Step("compare", "mt -f $DEVICE rewind && tar -df $DEVICE -C /tmp"),
+            Step("still one", "device_count 1"),
+            Step("release", "tapebay release $DEVICE && nothing_is_left"),
+        ]
+        return library.run(steps, {"meet": meet, "foreign_key": foreign_key}, initiator)
+
+    with ThreadPoolExecutor(2) as pool:
+        for run in pool.map(server, (ALPHA, BETA)):
+            assert run["devices"].count("tape") == 1
+            run.require_quiet_kernel(allowed=r"connection2:0: detected conn error")  # the login that was refused
+    requests = library.call("request.list")
+    assert [library.ends(row["request"]) for row in requests] == ["done", "done"]
+    assert len({unit["cartridge"] for row in requests for unit in row["units"]}) == 2
+    assert len({unit["device"] for row in requests for unit in row["units"]}) == 2
+
+
+def test_one_server_holds_two_drives_and_comes_back_after_its_keys_expired(library: Gated) -> None:
+    handlers = {"expired": library.wait_until_expired, "broker": lambda what: library.call(f"broker.{what}")["up"]}
+    write = "tar -cf $ONE -C /tmp data & tar -cf $TWO -C /tmp data && wait $!"
+    compare = "tar -df $ONE -C /tmp & tar -df $TWO -C /tmp && wait $!"
+    steps = [
+        Step("data", "head -c 8M /dev/urandom >/tmp/data"),
+        Step("one", "mount_tape >/tmp/one && read -r ONE </tmp/one && FIRST=$REQUEST && echo $ONE"),
+        Step("two", "mount_tape >/tmp/two && read -r TWO </tmp/two && SECOND=$REQUEST && echo $TWO"),
+        Step("devices", "device_count 2 && logged_in 2 && [ $ONE != $TWO ] && lsscsi"),
+        Step("write", write),
+        Step("without the broker", f"host broker stop && {{ {write}; }} && host broker start"),
+        Step("cut", "host expired $SECOND && host cut && host mend"),
+        Step("comes back", "retry logged_in 2"),
+        Step("write on", write),
+        Step("rewind", "mt -f $ONE rewind && mt -f $TWO rewind"),
+        *(Step(f"archive {number}", f"{compare} && mt -f $ONE fsf 1 && mt -f $TWO fsf 1") for number in (1, 2, 3)),
+        Step("release", "tapebay release $FIRST && tapebay release $SECOND && nothing_is_left"),
+    ]
+    run = library.run(steps, handlers)
+    run.require_quiet_kernel(allowed=LOST_CONNECTION)
+    assert [library.ends(row["request"]) for row in library.call("request.list")] == ["done", "done"]
+
+
+def test_a_writer_whose_grant_is_revoked_has_an_error_and_no_session(library: Gated) -> None:
+    steps = [
+        Step("mount", "mount_tape >/tmp/one && read -r DEVICE </tmp/one && echo $REQUEST"),
+        Step("write", "dd if=/dev/zero of=$DEVICE bs=64k 2>/dev/null & WRITER=$!"),
+        Step("revoke", "host revoke $REQUEST; SECONDS=0; wait $WRITER; [ $? != 0 ] && [ $SECONDS -lt 60 ]"),
+        Step("no session", "retry no_session && [ $SECONDS -lt 60 ]"),
+        Step("kept out", "iscsiadm -m node -T $GATE -p $PORTAL,1 -I tapebay-$REQUEST --login", None),
+        Step("release", "tapebay release $REQUEST; nothing_is_left"),
+    ]
+    library.run(steps, {"revoke": lambda request: library.call("grant.revoke", request=request)["state"]})
+    (row,) = library.call("request.list")
+    assert (library.ends(row["request"]), library.request(row["request"])["why"]) == ("failed", "revoked")
+    assert library.call("session.list") == []
