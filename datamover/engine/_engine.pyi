@@ -74,6 +74,48 @@ def first_difference(one: Buffer, other: Buffer, /) -> int:
 def or_into(target: Buffer, source: Buffer, /) -> None:
     """target |= source, byte by byte. ValueError: the lengths differ."""
 
+# ---- what a file holds, saved before it is changed -------------------------------------------------------------------
+
+SAVER_ZEROS: Final = 0
+"""It is all zeros, and was not stored."""
+SAVER_STORED: Final = 1
+"""It is in memory, and on its way to its slot."""
+SAVER_FULL: Final = 2
+"""It is not all zeros, and no slot was given."""
+SAVER_FAILED: Final = 3
+"""The store failed, now or before: `failure` says how."""
+SAVER_CLOSED: Final = 4
+
+@final
+class ChunkSaver:
+    """Saves chunks of files to a store, on two threads of its own that need no GIL: one reads, and then save() comes
+    back; the other writes what was read to the store."""
+
+    def __init__(self, store: int, chunk_bytes: int, buffers: int, /) -> None:
+        """store: a descriptor, which it duplicates; slot N is at byte N * chunk_bytes. ValueError, OSError."""
+
+    def save(self, descriptor: int, offset: int, length: int, slot: int, timeout_seconds: float, /) -> int:
+        """A SAVER_* outcome for `length` (<= chunk_bytes) bytes of a file. slot: a free one; negative: there is none.
+        TimeoutError: it was not read by then, whatever hangs. OSError: it cannot be read."""
+
+    def read_into(self, buffer: Buffer, slot: int, offset: int, /) -> bool:
+        """Fills the buffer from `offset` of a slot that is still in memory; False: the store has it."""
+
+    def forget(self, slot: int, /) -> bool:
+        """The slot is not wanted any more. False: it is being written now, so nobody else may have it yet; ask
+        again."""
+
+    def close(self) -> None:
+        """Every save() comes back with SAVER_CLOSED. The threads end, and the duplicate is closed, when they come out
+        of what they do."""
+
+    @property
+    def failure(self) -> int:
+        """errno of the store; 0: none."""
+    @property
+    def threads(self) -> int:
+        """How many of its threads have not ended."""
+
 # ---- the iSCSI connection, full feature phase ------------------------------------------------------------------------
 
 DATA_ERROR_NONE: Final[int]

@@ -2,7 +2,7 @@
 
 A snapshot is a layer beside the image, not under it. Every change of the image passes its `before_change` hook; the old
 content of the chunks that a change touches for the first time is read into memory, from where it goes to the snapshot's
-store (snapshot_spill), and then the change happens in place. So production never depends on the store: when the store
+store (snapshot_saver), and then the change happens in place. So production never depends on the store: when the store
 is full, fails, or keeps a write waiting, it is the snapshot that ends (BROKEN), never the write. Without a snapshot the
 hook is None, and that is all it costs.
 

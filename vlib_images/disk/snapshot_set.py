@@ -6,7 +6,8 @@ from typing import Final
 
 from vlib_images.disk.image import Image
 from vlib_images.disk.snapshot import PATIENCE_SECONDS, Figures, Snapshot, SnapshotState
-from vlib_images.disk.snapshot_spill import BUFFERS, Spill
+from vlib_images.disk.snapshot_saver import BUFFERS
+from vlib_images.disk.snapshot_spill import Spill
 from vlib_images.disk.snapshot_store import SnapshotStore
 from vlib_images.disk.watchers import unwatch, watch, watchers_of
 
@@ -16,10 +17,11 @@ CLOSE_SECONDS: Final = 5.0
 class SnapshotSet:
     """One instant of several images; one of them BROKEN, all of them are. Made by take()."""
 
-    def __init__(self, store: SnapshotStore, name: str, on_broken: Callable[[str], None], buffers: int) -> None:
+    def __init__(self, spill: Spill, on_broken: Callable[[str], None]) -> None:
         self.snapshots: list[Snapshot] = []
+        self._spill = spill
         self._on_broken = on_broken
-        self._spill = Spill(store, name, self._break_all, buffers)
+        self._has_broken = False
 
     @classmethod
     def take(
@@ -39,7 +41,7 @@ class SnapshotSet:
         twice, and what `hold` raises."""
         if len({id(image) for image in images}) != len(images) or not images:
             raise ValueError("a snapshot is of one image or several, each of them once")
-        made = cls(store, f"of {', '.join(image.name for image in images)}", on_broken, buffers)
+        made = cls(Spill(list(images), store, buffers), on_broken)
         try:
             made._prepare(images, release_on_read=release_on_read, patience_seconds=patience_seconds)
             with hold or nullcontext():
@@ -67,6 +69,9 @@ class SnapshotSet:
 
     @property
     def state(self) -> SnapshotState:
+        """BROKEN where its store has failed, even before anybody meets it there."""
+        if self.snapshots[0].state is SnapshotState.HELD and (failure := self._spill.failure) is not None:
+            self.snapshots[0].break_off(failure)
         return self.snapshots[0].state
 
     @property
@@ -94,11 +99,14 @@ class SnapshotSet:
         return self._spill.join(timeout_seconds)
 
     def _break_all(self, reason: str) -> None:
-        """On whichever thread found it, a writer's perhaps: nothing here waits."""
-        first = not any(snapshot.state is SnapshotState.BROKEN for snapshot in self.snapshots)
+        """One has broken. On whichever thread found it, a writer's perhaps: nothing here waits."""
+        if self._has_broken:
+            return
+        self._has_broken = True
         for snapshot in self.snapshots:
-            snapshot.break_off(reason if first else f"another disk of its set is broken ({reason})")
+            snapshot.break_off(f"another disk of its set is broken ({reason})")
         self._give_back()
+        self._on_broken(reason)
 
     def _give_back(self) -> None:
         for snapshot in self.snapshots:

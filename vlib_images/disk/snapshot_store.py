@@ -127,6 +127,10 @@ class FileStore(ChunkSlots):
             self._closed = True
             self._close_unused()
 
+    def fileno(self) -> int:
+        """Slot N is at byte N * CHUNK_BYTES."""
+        return self._descriptor
+
     def _enter(self) -> None:
         with self._lock:
             if self._closed:
