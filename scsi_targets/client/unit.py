@@ -56,6 +56,12 @@ class CommandFailed(Exception):
         )
 
 
+def is_unit_attention(failed: CommandFailed) -> bool:
+    """Whether the command was not done, since the unit had to tell of something that happened before."""
+    found = failed.sense
+    return found is not None and found.code.key == sense.UNIT_ATTENTION and not found.deferred
+
+
 class NoSuchAnswer(Exception):
     """A logical unit answered, but not what was needed of it."""
 
@@ -93,10 +99,9 @@ class Unit:
             )  # fmt: skip
             if result.status == GOOD:
                 return result.data
-            found = sense_data.decode(result.sense)
-            if found is None or found.code.key != sense.UNIT_ATTENTION or found.deferred:
+            if not is_unit_attention(failed := CommandFailed(self.lun, cdb, result)):
                 break
-        raise CommandFailed(self.lun, cdb, result)
+        raise failed
 
     def once(self, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None) -> memoryview:
         """As run(), for whom a unit attention is a failure like any other."""

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from scsi_targets.client.disk import Disk
-from scsi_targets.client.unit import GOOD, CommandFailed
+from scsi_targets.client.unit import GOOD, LIMIT_UNIT_ATTENTIONS, CommandFailed, is_unit_attention
 from scsi_targets.devices.copying.access import DiskAccess
 from scsi_targets.devices.copying.remote_access import COMMAND_SECONDS, RemoteAccess
 from scsi_targets.t10 import sbc, sense
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datamover.initiator import PendingCommand
     from scsi_targets.devices.copying.remote_access import Description, Line, RemoteAddress
 
+Piece: TypeAlias = tuple[memoryview, int]  # and where on the disk it is
 Submitted: TypeAlias = "tuple[bytes, PendingCommand]"
 
 # One command; several are under way at once.
@@ -82,15 +83,30 @@ class RemoteDiskAccess(RemoteAccess, DiskAccess):
         return block
 
     def _transfer(self, view: memoryview, offset: int, submit: Callable[[memoryview, int], Submitted]) -> None:
-        """Whole blocks, by several commands at once. Raises CommandFailed for the first that failed, when all have
-        ended: the buffer is the caller's again."""
+        """Whole blocks, by several commands at once; one that was told of what happened before is sent again. Raises
+        CommandFailed for the first that failed, when all have ended: the buffer is the caller's again."""
         step = COMMAND_BYTES - COMMAND_BYTES % self.block_length
         pieces = [(view[at : at + step], offset + at) for at in range(0, len(view), step)]
-        commands = [submit(piece, at) for piece, at in pieces]
+        for _ in range(LIMIT_UNIT_ATTENTIONS):
+            failures = self._done(pieces, submit)
+            pieces = [piece for piece, failed in failures if is_unit_attention(failed)]
+            if not failures:
+                return
+            if len(pieces) < len(failures):
+                break
+        raise next((failed for _, failed in failures if not is_unit_attention(failed)), failures[0][1])
+
+    def _done(
+        self, pieces: list[Piece], submit: Callable[[memoryview, int], Submitted]
+    ) -> list[tuple[Piece, CommandFailed]]:
+        """What of it failed, and how."""
+        commands = [submit(*piece) for piece in pieces]
         results = [self._disk.session.wait(command, COMMAND_SECONDS) for _, command in commands]
-        for (cdb, _), result in zip(commands, results, strict=True):
-            if result.status != GOOD or result.residual:
-                raise CommandFailed(self._address.lun, cdb, result)
+        return [
+            (piece, CommandFailed(self._address.lun, cdb, result))
+            for piece, (cdb, _), result in zip(pieces, commands, results, strict=True)
+            if result.status != GOOD or result.residual
+        ]
 
     def _submit_read(self, piece: memoryview, offset: int) -> Submitted:
         cdb = sbc.Read16.encode(**self._blocks(piece, offset))
