@@ -33,13 +33,13 @@ COMMANDS = [
         example="tapebay account change backup --secret-command 'pass show backup'",
     ),
     VerbCommand(
-        "account.remove",
-        lambda row, _given: typer.echo(f"the account of {row['user']} is removed"),
-        question=lambda given: f"Remove the account of {given['user']} and end its sessions?",
+        "account.delete",
+        lambda row, _given: typer.echo(f"the account of {row['user']} is deleted"),
+        question=lambda given: f"Delete the account of {given['user']} and end its sessions?",
     ),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Adds `tapebay account`."""
-    add_group(app, "account", "Add, change, remove and list CHAP accounts.", COMMANDS)
+    add_group(app, "account", "Make, change, delete and list CHAP accounts.", COMMANDS)

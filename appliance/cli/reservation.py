@@ -35,6 +35,7 @@ def _broken(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 
 COMMANDS = [
     VerbCommand("reservation.list", _reservations),
+    VerbCommand("reservation.show", _reservations),
     VerbCommand(
         "reservation.break",
         _broken,

@@ -1,6 +1,6 @@
 """Changing what a library contains while it is served.
 
-In this order: drives, slots and partitions come and go; the content is kept; what grows, grows; disks are made; the
+In this order: the content is kept; drives, slots and partitions come and go; what grows, grows; disks are made; the
 directory is replaced and every session sees the new whole between two of its commands (3F/0E, REPORTED LUNS DATA HAS
 CHANGED; a media changer whose elements have changed also says 28/00 or 28/01 and 2A/01); units that nobody sees any
 more are closed.
@@ -9,6 +9,7 @@ more are closed.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,9 +42,8 @@ def change(library: Library, content: Content, applied: Content | None) -> None:
     _refuse_reserved(library, before, after)
     _refuse_held(library, before, after)
     fitted = library.equipment()
-    gone = _equip(library, before, after)
+    gone = _equip(library, before, after, partial(contents.change, after, applied))
     try:
-        contents.change(after, applied)
         for disk in _grown(before, after):
             library.grow_disk(disk.name, int(disk.size or 0))
     except BaseException:
@@ -123,9 +123,11 @@ def _stays(was: DiskSettings, disk: DiskSettings) -> bool:
     return same and (disk.size == was.size or (disk.size is not None and disk.size >= (was.size or 0)))
 
 
-def _equip(library: Library, before: Content, after: Content) -> dict[str, Device]:
-    """Drives, slots and import/export elements come and go, and partitions are cut anew. The units that are gone."""
+def _equip(library: Library, before: Content, after: Content, keep: Callable[[], None]) -> dict[str, Device]:
+    """Drives, slots and import/export elements come and go, and partitions are cut anew, once the content is kept. The
+    units that are gone."""
     if (before.drives, before.changer, before.partitions) == (after.drives, after.changer, after.partitions):
+        keep()
         return {}
     settings = library.files.contents.settings_with(after)
     drives = {
@@ -137,9 +139,8 @@ def _equip(library: Library, before: Content, after: Content) -> dict[str, Devic
     there: dict[str, Device] = {**library.changers, **library.drives}
     wanted: dict[str, Device] = {**changers, **drives}
     try:
-        library.equip(
-            Equipment(settings.layout(), drives, changers, partitions), partial(_refuse_orphans, library, settings)
-        )
+        equipment = Equipment(settings.layout(), drives, changers, partitions)
+        library.equip(equipment, partial(_keep, library, settings, keep))
     except BaseException:
         for name, unit in wanted.items():
             if there.get(name) is not unit:
@@ -158,11 +159,12 @@ def _changer(library: Library, partition: Partition) -> MediaChanger:
     return library.make_changer(partition, watching=False)
 
 
-def _refuse_orphans(library: Library, settings: Settings) -> None:
-    """Asked when nothing moves any more."""
+def _keep(library: Library, settings: Settings, keep: Callable[[], None]) -> None:
+    """When nothing moves any more: unless a cartridge came meanwhile that would lose its place or partition."""
     orphans = plan(library.settings, settings, State(cartridges=library.files.places())).orphans
     if orphans:
         raise OperatorError(Failure.REFUSED, refusal(orphans))
+    keep()
 
 
 def _replace_disks(library: Library, before: Content, after: Content) -> dict[str, Device]:

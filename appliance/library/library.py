@@ -68,6 +68,8 @@ def limits_of(settings: Settings) -> Limits:
         command_window=section.command_window,
         login_timeout_seconds=section.login_seconds,
         send_timeout_seconds=section.send_seconds,
+        failed_logins=section.failed_logins,
+        failed_login_seconds=section.failed_login_seconds,
     )
 
 
@@ -256,13 +258,13 @@ class Library:
         """What the cartridge store tells of a cartridge."""
         return self.files.cartridges.describe(barcode)
 
-    def equip(self, equipment: Equipment, check: Callable[[], None] = lambda: None) -> None:
-        """Other slots, import/export elements, drives and media changers from now on. check: asked when nothing moves
-        any more. Raises what it raises; InventoryError, RobotError when a cartridge would lose its element or its
-        drive; then nothing has changed."""
+    def equip(self, equipment: Equipment, keep: Callable[[], None] = lambda: None) -> None:
+        """Other slots, import/export elements, drives and media changers from now on. keep: makes it durable, before
+        any initiator is told. Raises what it raises; InventoryError, RobotError when a cartridge would lose its element
+        or its drive; then nothing has changed."""
         layout, drives, changers, partitions = equipment
         at = dict(zip(layout.drives, drives.values(), strict=True))
-        self.robot.refit(layout, at, [(changers[partition.name], partition) for partition in partitions], check)
+        self.robot.refit(layout, at, [(changers[partition.name], partition) for partition in partitions], keep)
         self.drives, self.changers = drives, changers
 
     def equipment(self) -> Equipment:

@@ -87,14 +87,14 @@ def create(context: OnFiles, parameters: Create) -> Account:
     made = content.section(ChapAccount, **parameters.model_dump())
     for one in context.files.settings.chap.accounts:
         if (one.user, one.initiator, one.target) == (made.user, made.initiator, made.target):
-            raise OperatorError(Failure.REFUSED, f"there is such an account of {made.user} already; remove it first")
+            raise OperatorError(Failure.REFUSED, f"there is such an account of {made.user} already; delete it first")
     content.change(context, lambda now: {"accounts": [*now.accounts, made]})
     return _account(context, made)
 
 
-@verb("account.remove", Scope.ADMINISTER)
-def remove(context: OnFiles, parameters: OneAccount) -> Account:
-    """Remove an account; sessions that were logged in with it end."""
+@verb("account.delete", Scope.ADMINISTER)
+def delete(context: OnFiles, parameters: OneAccount) -> Account:
+    """Delete an account; sessions that were logged in with it end."""
     gone = _among(context.files.settings.chap.accounts, parameters)
     shown = _account(context, gone)
     content.change(context, lambda now: {"accounts": [one for one in now.accounts if one != gone]})

@@ -29,8 +29,11 @@ class Reservation(Result):
     survives: bool = Field(description="A loss of power (APTPL).")
 
 
-class Break(Parameters):
-    device: Annotated[str, Positional("DEVICE"), Field(description="A drive, a disk, or the changer.")]
+class OneDevice(Parameters):
+    device: Annotated[str, Positional("DEVICE"), Field(description="A drive, a disk, or a media changer.")]
+
+
+class Break(OneDevice):
     initiator: Annotated[str | None, Field(description="Only what this initiator holds there.")] = None
 
 
@@ -40,16 +43,19 @@ def list_(context: OnLibrary, parameters: Nothing) -> list[Reservation]:
     return [one for name in context.library.units for one in _of(context, name)]
 
 
+@verb("reservation.show", Scope.READ)
+def show(context: OnLibrary, parameters: OneDevice) -> list[Reservation]:
+    """What initiators have reserved or registered of one device."""
+    return _of(context, _known(context, parameters.device))
+
+
 @verb("reservation.break", Scope.OPERATE)
 def break_(context: OnLibrary, parameters: Break) -> list[Reservation]:
     """Take a device from who reserved it: all reservations and registrations, or those of one initiator."""
     from appliance.library.reservations import break_reservations
     from vlib_images.library.database.events import Event
 
-    name, initiator = parameters.device, parameters.initiator and parameters.initiator.lower()
-    if name not in context.library.units:
-        known = ", ".join(context.library.units)
-        raise OperatorError(Failure.NOT_FOUND, f"there is no device {name}; the library has {known}")
+    name, initiator = _known(context, parameters.device), parameters.initiator and parameters.initiator.lower()
     broken = [one for one in _of(context, name) if initiator in (None, one.initiator)]
     if not broken:
         holder = f" by {initiator}" if initiator else ""
@@ -64,6 +70,13 @@ def break_(context: OnLibrary, parameters: Break) -> list[Reservation]:
 
     break_reservations(context.library.units[name], whose)
     return broken
+
+
+def _known(context: OnLibrary, name: str) -> str:
+    if name not in context.library.units:
+        known = ", ".join(context.library.units)
+        raise OperatorError(Failure.NOT_FOUND, f"there is no device {name}; the library has {known}")
+    return name
 
 
 def _of(context: OnLibrary, name: str) -> list[Reservation]:

@@ -355,6 +355,8 @@ class LimitsSettings(Section):
     login_seconds: Annotated[float, Field(gt=0, le=600)] = 15.0
     send_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
     copy_rate: SizeSetting | None = None
+    failed_logins: Annotated[int, Field(ge=1, le=1000)] = 10
+    failed_login_seconds: Annotated[float, Field(gt=0, le=86400)] = 10.0
 
 
 class GateSettings(Section):

@@ -183,6 +183,8 @@ _REST = """\
 # command_window = 128                 # commands that one session may have outstanding
 # login_seconds = 15.0                 # a login that takes longer is closed
 # send_seconds = 60.0                  # so is a session that does not read what it asked for
+# failed_logins = 10                   # wrong CHAP proofs of an address, or for an account, at once ...
+# failed_login_seconds = 10.0          # ... of which one is forgiven after so long
 # copy_rate = "200 MiB"                # each EXTENDED COPY moves no more in a second
 
 [logging]

@@ -39,7 +39,7 @@ class ServerContext:
     pool: engine.BufferPool
     table: SessionTable[ServedConnection]
     bound: Mapping[Portal, Sequence[Address]]
-    failed_logins: FailedLogins = field(default_factory=FailedLogins)
+    failed_logins: FailedLogins
     failure_lines: LogLines = field(default_factory=lambda: LogLines(burst=20, pause_seconds=10))
     session_lines: LogLines = field(default_factory=lambda: LogLines(burst=200, pause_seconds=0.5))
 

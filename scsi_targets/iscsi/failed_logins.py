@@ -28,7 +28,7 @@ class FailedLogins:
     of others.
     """
 
-    def __init__(self, burst: int = 10, pause_seconds: float = 10.0, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, burst: int, pause_seconds: float, clock: Callable[[], float] = monotonic) -> None:
         self._burst = burst
         self._pause_seconds = pause_seconds
         self._clock = clock

@@ -40,6 +40,8 @@ class Limits:
     login_timeout_seconds: float = 15.0
     login_pdus: int = 128
     text_bytes: int = 64 * KIB
+    failed_logins: int = 10  # wrong proofs of an address, or of an account, at once
+    failed_login_seconds: float = 10.0  # after which one of them is forgiven
 
     # The whole server.
     pool_bytes: int = 512 * MIB
@@ -75,6 +77,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "keep_alive_seconds": (0.001, 3600),
     "login_timeout_seconds": (0.001, 3600),
     "login_pdus": (6, 65536),  # RFC 7143 6.2: allow at least six exchanges
+    "failed_logins": (1, 1000),
+    "failed_login_seconds": (0.001, 86400),
     "text_bytes": (LOGIN_DATA_SEGMENT_BYTES, MIB),  # RFC 7143 6.1
     "pool_bytes": (16 * MIB, float("inf")),
     "sessions": (1, 65535),  # a TSIH has 16 bits and is not 0

@@ -123,7 +123,7 @@ class Login:
         self._incoming = TextAssembler(limits.text_bytes)
         self._outgoing = TextSender()
         self._peer = peer
-        self._failures = failures if failures is not None else FailedLogins()
+        self._failures = failures or FailedLogins(limits.failed_logins, limits.failed_login_seconds)
         self._who: Who | None = None  # once the first text is whole
         self._chap_wanted = False
         self._chap: ChapTarget | None = None

@@ -16,6 +16,7 @@ from datamover import engine
 from scsi_targets.iscsi.connection import ServedConnection, ServerContext
 from scsi_targets.iscsi.directory import Portal, TargetDirectory
 from scsi_targets.iscsi.discovery import Address, format_address
+from scsi_targets.iscsi.failed_logins import FailedLogins
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.session_record import SessionRecord
 from scsi_targets.iscsi.session_table import SessionTable
@@ -40,7 +41,12 @@ class Server:
         self._bound: dict[Portal, list[Address]] = {}
         self._table: SessionTable[ServedConnection] = SessionTable(self._limits)
         self._context = ServerContext(
-            directory, self._limits, engine.BufferPool(self._limits.pool_bytes), self._table, self._bound
+            directory,
+            self._limits,
+            engine.BufferPool(self._limits.pool_bytes),
+            self._table,
+            self._bound,
+            FailedLogins(self._limits.failed_logins, self._limits.failed_login_seconds),
         )
         self._listeners: list[tuple[socket.socket, Portal]] = []
         self._lock = threading.Lock()  # over these two

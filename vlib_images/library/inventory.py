@@ -174,12 +174,18 @@ class Inventory:
         """The library has other elements, or other addresses for them, from now on; each cartridge stays in its place,
         the third slot being the third slot still. Raises InventoryError: an element that holds a cartridge would go."""
         with self._changing:
-            for place, barcode in sorted(self._occupant.items()):
-                if layout.address_of(place) is None:
-                    raise InventoryError(f"cartridge {barcode} is in {_name(place)}, which would go; move it first")
+            self.check_refit(layout)
             with self._lock:
                 self.layout = layout
                 self._shown.clear()
+
+    def check_refit(self, layout: Layout) -> None:
+        """Whether refit() would be refused while nothing moves. Raises InventoryError."""
+        with self._lock:
+            occupied = sorted(self._occupant.items())
+        for place, barcode in occupied:
+            if layout.address_of(place) is None:
+                raise InventoryError(f"cartridge {barcode} is in {_name(place)}, which would go; move it first")
 
     # ---- the parts of a change: whoever calls them holds `_changing` -----------------------------------------------
 

@@ -172,24 +172,25 @@ class Robot:
         layout: Layout,
         drives: Mapping[int, DriveBay],
         partitions: Sequence[tuple[Watcher, Partition]],
-        check: Callable[[], None] = lambda: None,
+        keep: Callable[[], None] = lambda: None,
     ) -> None:
         """The library has other elements and drives from now on, and these media changers with these partitions, all at
-        once between two moves, if check() does not object. A drive that holds a cartridge stays what it is, the second
-        being the second still.
+        once between two moves. A drive that holds a cartridge stays what it is, the second being the second still.
+        keep: called before anything changes and when nothing else can object any more, to make it durable.
 
-        Raises what check() raises; InventoryError, RobotError: a cartridge would lose its element or its drive;
+        Raises what keep() raises; InventoryError, RobotError: a cartridge would lose its element or its drive;
         ValueError as the constructor. Then nothing has changed."""
         if sorted(drives) != sorted(layout.drives):
             raise ValueError(f"drives at {sorted(drives)}, but the layout has them at {list(layout.drives)}")
         with self._lock:
-            check()
             places = {address: self.inventory.layout.place_of(address) for address in [*self.drives, *self.faults]}
             moved = {address: layout.address_of(place) for address, place in places.items()}
             for address, drive in self.drives.items():
                 held = self.inventory.element(address)
                 if held.barcode is not None and drives.get(-1 if (new := moved[address]) is None else new) is not drive:
                     raise RobotError(f"drive {held.index} holds cartridge {held.barcode}; unload it first")
+            self.inventory.check_refit(layout)
+            keep()
             layout_before = self.inventory.layout
             self.inventory.refit(layout)
             for drive in self.drives.values():

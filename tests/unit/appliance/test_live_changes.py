@@ -249,7 +249,7 @@ def test_accounts_come_and_go(daemon: Daemon, session: InitiatorSession) -> None
     eventually(lambda: ended(session))  # it proved nothing
     with pytest.raises(OperatorError, match="secret: must have at least 12 characters, not this"):
         daemon.call("account.create", user="other", secret="short")
-    daemon.call("account.remove", user="backup")
+    daemon.call("account.delete", user="backup")
     with InitiatorSession(portal, iqn, timeout_seconds=20) as again:
         assert luns(again)
 

@@ -94,7 +94,7 @@ def test_accounts_of_zones(daemon: Daemon) -> None:
     with pytest.raises(InitiatorError):
         log_in(daemon, ALICE)
     with pytest.raises(OperatorError, match="zone money: there is no account 'payroll'"):
-        daemon.call("account.remove", user="payroll")
+        daemon.call("account.delete", user="payroll")
     with pytest.raises(OperatorError, match="zone knowledge: there is no device 'one'"):
         daemon.call("disk.remove", name="one")
 
