@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 GOOD, CHECK_CONDITION = 0x00, 0x02
 NAA = 3
+ALL_PAGES, MODE_HEADER_BYTES, WP_BIT = 0x3F, 4, 0x80
 PAGE_BYTES = 0x3FC  # what looks at the low byte only (SPC-2) sees FCh
 # A unit that has more to say than this keeps saying the same.
 LIMIT_UNIT_ATTENTIONS = 32
@@ -140,6 +141,16 @@ class Unit:
         """TEST UNIT READY until no unit attention is left, whether it is ready or not."""
         with suppress(CommandFailed):
             self.test_unit_ready()
+
+    def write_protected(self) -> bool:
+        """WP in the header of MODE SENSE(6); False for a unit that does not know the command."""
+        cdb = spc.ModeSense6.encode(page_code=ALL_PAGES, allocation_length=MODE_HEADER_BYTES)
+        try:
+            return bool(self.run(cdb, data_in_length=MODE_HEADER_BYTES)[2] & WP_BIT)
+        except CommandFailed as failed:
+            if failed.sense is None or failed.sense.code.key != sense.ILLEGAL_REQUEST:
+                raise
+            return False
 
     def vpd_page(self, page_code: int) -> bytes:
         """The body of a VPD page."""

@@ -10,9 +10,10 @@ from scsi_targets.devices.copying import remote_disk, remote_tape
 from scsi_targets.devices.copying.remote_access import RemoteAddress
 from scsi_targets.iscsi.directory import Portal
 from scsi_targets.iscsi.server import Server
+from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
 from tests.conformance.test_remote_copy import NAME, add, cscd, here, tgt, there
-from tests.unit.devices.copying.support import BLOCKS, block_to_stream
+from tests.unit.devices.copying.support import BLOCKS, block_to_stream, content
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
 from tests.unit.devices.copying.test_participants import start
 from tests.unit.devices.support import BETA, TARGET, send, sense_of
@@ -120,6 +121,17 @@ def test_a_target_that_reboots_is_there_again_for_the_next_copy(here, there, mon
     finally:
         again.stop()
     assert b"".join(here.written()) == there.site.disk_data
+
+
+def test_a_tape_there_that_is_write_protected_is_found_before_a_byte_moves(here, there):
+    here.fill([content(4096), None], here.other)
+    there.site.tape.loaded.write_protected = True
+    cscds = [here.disk_descriptor(), cscd(there.tape), here.tape_descriptor(here.other)]
+    first = copy.StreamToDiscard.encode(source=2, stream_device_transfer_length=4096, number_of_bytes=4096)
+    response = here.copy(first, block_to_stream(4096, 8), cscds=cscds)
+    segment, _, _, _, said = failure(response, DESTINATION)
+    assert (segment, code_of(said)) == (1, (7, 0x27, 0))
+    assert here.other.loaded.position == (0, 0)
 
 
 # ---- somebody else's target ------------------------------------------------------------------------------------------

@@ -173,10 +173,18 @@ class RemoteAccess(Access):
 
     def check(self, *, writes: bool) -> None:
         self.test_unit_ready()
+        if writes:
+            with self.reaching():
+                protected = self._unit().write_protected()
+            if protected:
+                raise CheckCondition(sense.WRITE_PROTECTED)
 
     def test_unit_ready(self) -> None:
         with self.reaching():
-            Unit(self.session(), self._address.lun, timeout_seconds=COMMAND_SECONDS).test_unit_ready()
+            self._unit().test_unit_ready()
+
+    def _unit(self) -> Unit:
+        return Unit(self.session(), self._address.lun, timeout_seconds=COMMAND_SECONDS)
 
     def answer_to(self, error: BaseException, *, writes: bool) -> tuple[int, bytes]:
         if isinstance(error, CommandFailed):
