@@ -46,12 +46,13 @@ def _list(snapshots: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 def _show(one: dict[str, Any], given: dict[str, Any]) -> None:
     _list([one], given)
     table(
-        ["disk", ">size", ">on the disk", ">saved", ">given back", "device"],
+        ["disk", ">size", ">on the disk", ">saved", ">given back", "device", "mark"],
         [
             (
                 disk["disk"],
                 *(_size(disk[name]) for name in ("size_bytes", "live_bytes", "saved_bytes", "retired_bytes")),
                 disk["device"],
+                disk["mark"],
             )
             for disk in one["disks"]
         ],
@@ -65,6 +66,12 @@ def _made(one: dict[str, Any], _given: dict[str, Any]) -> None:
     typer.echo(f"{one['snapshot']}: {disks} {one['state']}, for {left} at most, in {_size(one['budget_bytes'])}")
 
 
+def _changes(found: dict[str, Any], _given: dict[str, Any]) -> None:
+    table([">offset", ">length"], found["extents"], empty="Nothing has changed.")
+    if found["next_offset"] is not None:
+        typer.echo(f"More: --offset {found['next_offset']}")
+
+
 def _over(one: dict[str, Any], _given: dict[str, Any]) -> None:
     typer.echo(f"{one['snapshot']}: {one['state']}" + (f" ({one['reason']})" if one["reason"] else ""))
 
@@ -75,6 +82,7 @@ COMMANDS = [
     VerbCommand("snapshot.list", _list),
     VerbCommand("snapshot.show", _show, example="tapebay snapshot show 0123456789abcdef"),
     VerbCommand("snapshot.renew", _made),
+    VerbCommand("snapshot.changes", _changes),
     VerbCommand("snapshot.release", _over, example="tapebay snapshot release 0123456789abcdef"),
 ]
 

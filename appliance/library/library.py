@@ -20,6 +20,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.library import disks
 from appliance.library.cartridges import is_blank
 from appliance.library.change import change
+from appliance.library.changes import Changes
 from appliance.library.copy_journal import CopyJournal
 from appliance.library.equipment import Equipment
 from appliance.library.files import LibraryFiles
@@ -42,6 +43,7 @@ from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from scsi_targets.t10.sense import CheckCondition
+from vlib_images.disk.changes import identity_of
 from vlib_images.disk.raw import DiskImage
 from vlib_images.errors import CartridgeError
 from vlib_images.library.inventory import Inventory
@@ -83,6 +85,7 @@ class Library:
         self.opened_at = time.time()
         self.bound: list[str] = []
         self._retired: list[tuple[str, Device]] = []
+        self.changes = Changes(settings.library.state)
         self._state = files.store.namespace(DEVICES)
         self._copy_journal = CopyJournal(files.settings.library.state)
         self.drives = {section.name: self.make_drive(section) for section in settings.drives}
@@ -103,6 +106,7 @@ class Library:
             settings.snapshots.directory,
             files.store,
             budget_bytes=settings.snapshots.budget,
+            changes=self.changes,
             offer=self.offer,
             withdraw=self.withdraw,
         )
@@ -161,7 +165,10 @@ class Library:
     def close(self) -> None:
         """Flush everything and let go of it. Cartridges stay in their drives. What fails is logged."""
         self.snapshots.close()
-        for name, unit in [*self.units.items(), *self._retired]:
+        for name, unit in self.units.items():
+            if _close(unit, name):
+                self.changes.closed(name)
+        for name, unit in self._retired:
             _close(unit, name)
         for name, drive in self.drives.items():
             if drive.cartridge is not None:
@@ -274,6 +281,7 @@ class Library:
 
     def retire(self, name: str, unit: Device, *, close: bool) -> None:
         """A unit that the library no longer has: closed now, or with the library."""
+        self.changes.forget(name)
         if close:
             _close(unit, name)
         else:
@@ -349,8 +357,11 @@ class Library:
     def make_disk(self, section: DiskSettings) -> BlockDevice:
         """Where its image cannot be opened the others are served all the same, and initiators find it not ready."""
         image, problem = None, None
+        path = self.settings.image_of(section)
+        identity = identity_of(path)
         try:
-            image = self._open_image(section, self.settings.image_of(section))
+            image = self._open_image(section, path)
+            self.changes.opened(section.name, image, identity)
         except (OperatorError, OSError) as error:
             problem = str(error)
             log.error("a disk is not served; mend it and start again", disk=section.name, reason=problem)
@@ -382,8 +393,11 @@ def _remembering(files: LibraryFiles) -> OpenImage:
     return partial(disks.open_image, known=known)
 
 
-def _close(closing: Device | Loadable, name: str) -> None:
+def _close(closing: Device | Loadable, name: str) -> bool:
+    """Whether all of it was."""
     try:
         closing.close()
+        return True
     except (CartridgeError, OSError) as error:
         log.error("closing failed; what was not synchronized may be lost", what=name, reason=str(error))
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -35,6 +36,7 @@ class DiskOfSnapshot(Result):
     saved_bytes: int
     retired_bytes: int = Field(description="Given back: safe elsewhere, or not wanted.")
     device: str = Field(description="What a request for the snapshot's logical unit calls it.")
+    mark: str | None = Field(description="Names the instant, for increments on it; none where changes are not counted.")
 
 
 class Snapshot(Result):
@@ -73,6 +75,9 @@ class Create(Parameters):
         bool,
         Field(description="A program holds it: it renews it every 20 s, and sends its list of blocks within 120 s."),
     ] = False
+    increments: Annotated[bool, Field(description="Count what changes from this instant on, for increments on it.")] = (
+        False
+    )
     prepare: Annotated[
         bool, Field(description="Only claim its space; `snapshot take` within 10 s makes the instant.")
     ] = False
@@ -80,6 +85,20 @@ class Create(Parameters):
 
 class OneSnapshot(Parameters):
     snapshot: Name
+
+
+class ChangesSince(Parameters):
+    snapshot: Name
+    disk: Annotated[str, Field(description="One of its disks.")]
+    since: Annotated[str, Field(description="The mark of an earlier snapshot of that disk.")]
+    offset: Annotated[int, Field(ge=0, description="From there on, in bytes.")] = 0
+
+
+class Changes(Result):
+    """(offset, length) in bytes. next_offset: where to go on; none: that is all."""
+
+    extents: list[tuple[int, int]]
+    next_offset: int | None
 
 
 class SendSignal(Parameters):
@@ -115,6 +134,7 @@ def create(context: OnLibrary, parameters: Create) -> Snapshot:
             budget_bytes=None if parameters.budget is None else parse_size(parameters.budget),
             terms=terms,
             release=parameters.release,
+            increments=parameters.increments,
         )
     _record(context, "snapshot made", kept, {"disks": list(kept.disks), "budget_bytes": kept.budget_bytes})
     return _shown(kept)
@@ -140,6 +160,26 @@ def show(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
     """Show one snapshot, with each of its disks."""
     with _told():
         return _shown(context.library.snapshots.get(parameters.snapshot))
+
+
+@verb("snapshot.changes", Scope.READ)
+def changes(context: OnLibrary, parameters: ChangesSince) -> Changes:
+    """List what changed on a disk between an earlier snapshot and this one, by 10,000 extents at a time."""
+    from appliance.library.snapshots.block_list import MOST_EXTENTS
+    from vlib_images.disk.changes import Mark, NoIncrement
+
+    with _told():
+        kept = context.library.snapshots.get(parameters.snapshot)
+    try:
+        found = kept.changed_since(parameters.disk, Mark.parse(parameters.since))
+        later = (extent for extent in found if extent[0] >= parameters.offset)
+        extents = list(islice(later, MOST_EXTENTS + 1))
+    except ValueError:
+        raise OperatorError(Failure.USAGE, f"{parameters.since} is no mark; `snapshot show` says it") from None
+    except NoIncrement as error:
+        raise OperatorError(Failure.REFUSED, str(error)) from None
+    more = extents[MOST_EXTENTS][0] if len(extents) > MOST_EXTENTS else None
+    return Changes(extents=extents[:MOST_EXTENTS], next_offset=more)
 
 
 @verb("snapshot.renew", Scope.OPERATE)
@@ -246,6 +286,7 @@ def _shown(kept: KeptSet) -> Snapshot:
                 saved_bytes=figures.saved_bytes,
                 retired_bytes=figures.retired_bytes,
                 device=kept.device_name(figures.disk),
+                mark=str(kept.frozen[figures.disk].mark) if figures.disk in kept.frozen else None,
             )
             for figures in kept.figures()
         ],

@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from appliance.failures import Failure, OperatorError
+from appliance.library.changes import Changes
 from appliance.library.snapshots.kept_set import KeptSet, Release
 from appliance.library.snapshots.states import RENEW_SECONDS, State, Terms
 from appliance.settings.units import format_size
@@ -57,6 +58,7 @@ class Snapshots:
         state: LibraryState,
         *,
         budget_bytes: int | None = None,
+        changes: Changes | None = None,
         clock: Callable[[], float] = time.monotonic,
         offer: Callable[[str, Device], object] = lambda _name, _unit: None,
         withdraw: Callable[[str], object] = lambda _name: None,
@@ -65,6 +67,7 @@ class Snapshots:
         self._directory = directory
         self._state = state
         self._budget_bytes = budget_bytes
+        self._changes = changes
         self._clock = clock
         self._offer, self._withdraw = offer, withdraw
         self._lock = threading.Lock()
@@ -97,9 +100,10 @@ class Snapshots:
         budget_bytes: int | None = None,
         terms: Terms | None = None,
         release: Release = "commit",
+        increments: bool = False,
     ) -> KeptSet:
         """The disks at one instant, HELD. Raises as prepare() and KeptSet.take() do."""
-        kept = self.prepare(disks, budget_bytes=budget_bytes, terms=terms, release=release)
+        kept = self.prepare(disks, budget_bytes=budget_bytes, terms=terms, release=release, increments=increments)
         self.take(kept)
         return kept
 
@@ -125,16 +129,25 @@ class Snapshots:
         budget_bytes: int | None = None,
         terms: Terms | None = None,
         release: Release = "commit",
+        increments: bool = False,
     ) -> KeptSet:
         """A set FREEZING: its space is claimed, and take() has no more to do than the instant.
 
-        budget_bytes: the most that it may store. Raises OperatorError: NOT_FOUND for a disk, REFUSED where there is no
+        budget_bytes: the most that it may store. increments: the changes of its disks are counted from the instant on
+        (KeptSet.frozen). Raises OperatorError: NOT_FOUND for a disk, REFUSED where there is no
         room or there are too many; OSError."""
         found = self._found(disks)
         name = secrets.token_hex(8)
         store = self._make_store(name, found, budget_bytes)
         kept = KeptSet(
-            name, found, store, terms or Terms(), release=release, clock=self._clock, on_change=self._changed
+            name,
+            found,
+            store,
+            terms or Terms(),
+            release=release,
+            changes=self._changes if increments else None,
+            clock=self._clock,
+            on_change=self._changed,
         )
         try:
             self._remember(kept)

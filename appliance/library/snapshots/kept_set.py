@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from appliance.library.changes import Changes
 from appliance.library.snapshots.block_list import BadList, BlockList, checked
 from appliance.library.snapshots.signals import Signals
 from appliance.library.snapshots.states import Life, NotNow, State, Step, Terms
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.disk.instant import held_still
 from scsi_targets.devices.unit.identity import Identity
+from vlib_images.disk.changes import Frozen, Mark, NoIncrement
 from vlib_images.disk.image import Image
+from vlib_images.disk.raw import DiskImage
 from vlib_images.disk.snapshot import SnapshotState
 from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
@@ -43,7 +47,9 @@ class KeptSet:
     """Made by Snapshots; thread-safe. Every step asks first whether a deadline has passed or the set has broken.
 
     name: 16 digits and letters. disks: their names. release: what gives a chunk back: a commit() of all that is wanted
-    of it, or that it was read once. Where a step does not follow the state, NotNow is raised.
+    of it, or that it was read once. changes: where the changes of its disks are counted, if they are; frozen: what had
+    changed by the instant, whose mark a later snapshot is asked for increments with. Where a step does not follow the
+    state, NotNow is raised.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class KeptSet:
         terms: Terms,
         *,
         release: Release = "commit",
+        changes: Changes | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_change: Callable[[KeptSet], None] = lambda _kept: None,
     ) -> None:
@@ -65,7 +72,9 @@ class KeptSet:
         self.checkpoint = 0
         self.budget_bytes = store.budget_bytes
         self.signals = Signals()
+        self.frozen: dict[str, Frozen] = {}
         self._disks = dict(disks)
+        self._changes = changes
         self._store = store
         self._clock = clock
         self._on_change = on_change
@@ -136,7 +145,7 @@ class KeptSet:
                 self._set = SnapshotSet.take(
                     [disk.medium for disk in disks],
                     self._store,
-                    hold=held_still(disks, STILL_SECONDS),
+                    hold=self._instant(disks),
                     release_on_read=self.release_by == "read",
                     on_broken=self._has_broken,
                 )
@@ -145,6 +154,24 @@ class KeptSet:
                 raise
             self._show(self._set)
             self._step(Step.TAKE)
+
+    @contextmanager
+    def _instant(self, disks: list[BlockDevice]) -> Iterator[None]:
+        """The disks held still; what has changed on them before the instant, and what will change after it, are told
+        apart there."""
+        with held_still(disks, STILL_SECONDS):
+            yield
+            for name, disk in self._disks.items():
+                if self._changes is not None and isinstance(disk.medium, DiskImage):
+                    image = disk.medium
+                    self.frozen[name] = self._changes.of(name, image).mark(image.size_bytes)
+
+    def changed_since(self, disk: str, mark: Mark) -> Iterator[tuple[int, int]]:
+        """(offset, length) in bytes of what changed on a disk between an earlier snapshot's mark (frozen[disk].mark)
+        and this one's. Raises NoIncrement: only a full copy will do, and why."""
+        if (frozen := self.frozen.get(disk)) is None:
+            raise NoIncrement(f"only a full copy will do: this snapshot does not count the changes of {disk}")
+        return frozen.since(mark)
 
     def _show(self, taken: SnapshotSet) -> None:
         for (disk, unit), snapshot in zip(self._disks.items(), taken.snapshots, strict=True):
@@ -286,6 +313,7 @@ class KeptSet:
 
     def _over(self) -> None:
         self._list = None
+        self.frozen = {}
         if self._set is not None:
             self._set.release()
         else:

@@ -312,3 +312,52 @@ def test_a_restart_ends_it_and_says_so_and_the_disk_is_whole(daemon: Daemon, how
             assert bytes(read(session, 0, unit).data) == b"n" * 512
     finally:
         again.stop()
+
+
+# ---- increments ------------------------------------------------------------------------------------------------------
+
+
+def test_increments_across_a_clean_stop_and_none_that_is_unsure(daemon: Daemon) -> None:
+    def mark(of: Daemon) -> tuple[str, str]:
+        """(snapshot, mark), released."""
+        made = of.call("snapshot.create", disks="data", increments=True)
+        return made["snapshot"], made["disks"][0]["mark"]
+
+    def changed(of: Daemon, since: str) -> list[list[int]]:
+        name, _ = mark(of)
+        found = of.call("snapshot.changes", snapshot=name, disk="data", since=since)
+        assert found["next_offset"] is None
+        of.call("snapshot.release", snapshot=name)
+        return found["extents"]
+
+    name, first = mark(daemon)
+    daemon.call("snapshot.release", snapshot=name)
+    with host(daemon) as session:
+        write(session, 2048, b"n" * 512, lun=lun_of(daemon, "data"))
+    assert changed(daemon, first) == [[MIB, CHUNK_BYTES]]
+    with pytest.raises(OperatorError, match="is no mark"):
+        changed(daemon, "yesterday")
+    daemon.stop()
+    again = Daemon(daemon.directory)
+    try:
+        again.wait_ready()
+        with host(again) as session:
+            write(session, 0, b"n" * 512, lun=lun_of(again, "data"))
+        assert changed(again, first) == [[0, CHUNK_BYTES], [MIB, CHUNK_BYTES]]
+        again.call("disk.grow", name="data", size="9 MiB")
+        with pytest.raises(OperatorError, match="only a full copy will do: the disk has another size"):
+            changed(again, first)
+        _, second = mark(again)
+        assert changed(again, second) == []
+    finally:
+        again.stop(signal.SIGKILL)
+    third = Daemon(daemon.directory)
+    try:
+        third.wait_ready()
+        with pytest.raises(OperatorError, match="the last daemon did not stop cleanly"):
+            changed(third, second)
+        name = third.call("snapshot.create", disks="log")["snapshot"]
+        with pytest.raises(OperatorError, match="does not count the changes of log"):
+            third.call("snapshot.changes", snapshot=name, disk="log", since=second)
+    finally:
+        third.stop()
