@@ -3,16 +3,20 @@
 # ruff: noqa: F401, F811 (a fixture of another module)
 
 import json
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from appliance.failures import Failure, OperatorError
-from datamover.initiator import Credentials, InitiatorError, InitiatorSession
+from appliance.operations import setup
+from datamover.initiator import Credentials, InitiatorError, InitiatorSession, TaskManagementOutcome
 from scsi_targets.t10 import spc
 from scsi_targets.t10.persistent_reservation import BasicParameterList
+from tests.support import packages
 from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.test_live_changes import Device, daemon, eventually, settle, tapebay
 from tests.unit.appliance.test_zones_live import ALICE, BOB, log_in, settled
@@ -40,8 +44,10 @@ def reserve(device: Device) -> int:
     return device.command(spc.Reserve6.encode()).status
 
 
-def register_and_reserve(device: Device) -> None:
-    registered = BasicParameterList.encode(service_action_reservation_key=KEY)
+def register_and_reserve(device: Device, *, survives: bool = False) -> None:
+    registered = BasicParameterList.encode(
+        service_action_reservation_key=KEY, activate_persist_through_power_loss=survives
+    )
     assert device.command(spc.Register.encode(parameter_list_length=24), registered).status == 0
     holding = BasicParameterList.encode(reservation_key=KEY)
     cdb = spc.ReservePersistent.encode(parameter_list_length=24, type=3)
@@ -105,6 +111,40 @@ def test_a_reservation_is_broken(daemon: Daemon, alice: InitiatorSession, bob: I
     assert reserve(mine) == 0
     assert [line["event"] for line in daemon.log].count("reservations are broken by an operator") == 2
     assert audit(daemon, "reservations broken") == [("operator", "one"), ("operator", "one")]
+
+
+def test_the_reservation_of_a_dead_server_outlives_the_daemon_until_it_is_broken(tmp_path: Path) -> None:
+    """APTPL: kept when the server dies and when the daemon is killed; once broken, it does not come back."""
+    packages.require("libiscsi7")
+    setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0", disks=[("one", "1 MiB")]))
+    again = Daemon(tmp_path / "lib")
+    try:
+        again.wait_ready()
+        dead = log_in(again, ALICE)
+        settled(dead)
+        register_and_reserve(Device(dead, 3), survives=True)
+        dead.close()
+        again.stop(signal.SIGKILL)
+        again = Daemon(again.directory)
+        again.wait_ready()
+        with log_in(again, BOB) as bob:
+            settled(bob)
+            disk = Device(bob, 3)
+            assert reserve(disk) == CONFLICT
+            assert bob.logical_unit_reset(3) == TaskManagementOutcome.FUNCTION_COMPLETE
+            settle(disk)
+            assert reserve(disk) == CONFLICT, "a reset releases RESERVE, not a persistent reservation"
+            (held,) = again.call("reservation.list")
+            assert (held["initiator"], held["logged_in"], held["survives"]) == (ALICE, False, True)
+            again.call("reservation.break", device="one", initiator=ALICE)
+            assert reserve(disk) == 0
+        again.stop(signal.SIGKILL)
+        again = Daemon(again.directory)
+        again.wait_ready()
+        assert again.call("reservation.list") == []
+        assert audit(again, "reservations broken") == [("operator", "one")]
+    finally:
+        again.stop()
 
 
 def test_wrong_proofs_from_one_address_are_refused_without_a_look(daemon: Daemon) -> None:
