@@ -217,10 +217,11 @@ def untouched(shared: bool) -> list[Any]:
     return played(ONE_SHARED if shared else APART, [])[0]
 
 
-def leaks(answers: Sequence[Any], hidden: dict[str, list[bytes]]) -> list[str]:
-    """What of hers is in what he was told."""
+def leaks(tricks: Sequence[Step], answers: Sequence[Any], hidden: dict[str, list[bytes]]) -> list[str]:
+    """What of hers is in what he was told. What he has said himself is no news: he may register a key like hers."""
     said = b"\n".join(part for answer in answers if isinstance(answer, tuple) for part in answer[1:])
-    return [what for what, secrets in hidden.items() if any(secret in said for secret in secrets)]
+    his = b"\n".join(what[1] or b"" for _, what in tricks if isinstance(what, tuple))
+    return [name for name, secrets in hidden.items() if any(each in said and each not in his for each in secrets)]
 
 
 @pytest.mark.timeout(400)
@@ -229,7 +230,7 @@ def leaks(answers: Sequence[Any], hidden: dict[str, list[bytes]]) -> list[str]:
 def test_nothing_of_another_zone_is_touched_or_seen(tricks: list[Step], shared: bool) -> None:
     hers, his = played(ONE_SHARED if shared else APART, tricks)
     assert hers == untouched(shared)
-    assert leaks(his, HIDDEN if shared else HIDDEN_APART) == []
+    assert leaks(tricks, his, HIDDEN if shared else HIDDEN_APART) == []
 
 
 def test_every_command_to_every_number() -> None:
@@ -244,5 +245,6 @@ def test_every_command_to_every_number() -> None:
 def test_a_leak_would_be_noticed() -> None:
     """The test's own test: who does see her drive reads her data, and is noticed."""
     zones: Zones = [APART[0], ({BOB}, False, ["drive0", "left"])]
-    _, his = played(zones, [*((lun, what) for what in FIXED for lun in LEFT_LUNS)])
-    assert leaks(his, HIDDEN) == ["barcodes", "serial numbers", "her name", "her key"]
+    tricks: list[Step] = [(lun, what) for what in FIXED for lun in LEFT_LUNS]
+    _, his = played(zones, tricks)
+    assert leaks(tricks, his, HIDDEN) == ["barcodes", "serial numbers", "her name", "her key"]
