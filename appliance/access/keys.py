@@ -193,15 +193,20 @@ class WorkingKeys:
     def verify(self, target_name: str, name: str) -> Judged:
         """The key that a CHAP name stands for. What is no key costs the same work as what is one, and is told apart by
         `problem` alone. Its holder is still to prove the secret, and what the capability allows is judged elsewhere."""
+        problem = ""
         try:
-            capability = Capability.decode(raw_of(name))
-            working_key = self.keys.get(capability.key_version)
-            problem = "" if working_key is not None else "the working key that made it is no longer valid"
+            raw = raw_of(name)
         except BadKey as error:
-            capability, working_key, problem = _DECOY, None, str(error)
-        return Judged(
-            _key(working_key or self.keys[self.current], target_name, name, capability.encode()), capability, problem
-        )
+            raw, problem = raw_of(_DECOY_NAME), str(error)
+        try:
+            capability = Capability.decode(raw)
+        except BadKey as error:
+            capability, problem = _DECOY, str(error)
+        working_key = self.keys.get(capability.key_version)
+        if working_key is None:
+            problem = problem or "the working key that made it is no longer valid"
+        key = _key(working_key or self.keys[self.current], target_name, name, capability.encode())
+        return Judged(key, capability, problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,3 +253,4 @@ def _secret(working_key: bytes, label: bytes, target_name: str, raw: bytes) -> s
 
 # Of a grant that there never is: only 8 random bytes in a row make one.
 _DECOY: Final = Capability(0, 0, bytes(8), bytes(8), (GrantedUnit(0, Permission(0)),))
+_DECOY_NAME: Final = name_of(_DECOY.encode())

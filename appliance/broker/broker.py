@@ -81,6 +81,7 @@ class Broker:
         self._wanted = threading.Condition()
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()  # one start or stop at a time
         self._leases: dict[str, float] = {}  # when the lease of a grant ends
         self._ended_at: dict[str, float] = {}
         self._waits: dict[str, str] = {}  # why a request waits
@@ -99,24 +100,25 @@ class Broker:
 
     def start(self) -> None:
         """Serve requests on a thread. No renewal was missed while nobody took it: every lease begins anew."""
-        if self._thread is not None:
-            return
-        for request in self.requests.all():
-            self._renewed(request)
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
-        self._thread.start()
+        with self._starting:
+            if self._thread is not None:
+                return
+            for request in self.requests.all():
+                self._renewed(request)
+            self._stopping = False
+            self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         """After what is being done now. Requests and grants stay what they are."""
-        thread = self._thread
-        if thread is None:
-            return
-        with self._wanted:
-            self._stopping = True
-            self._wanted.notify_all()
-        thread.join()
-        self._thread = None
+        with self._starting:
+            if self._thread is None:
+                return
+            with self._wanted:
+                self._stopping = True
+                self._wanted.notify_all()
+            self._thread.join()
+            self._thread = None
 
     # ---- for verbs --------------------------------------------------------------------------------------------------
 

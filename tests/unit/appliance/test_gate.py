@@ -1,11 +1,14 @@
 """The gate: whom a key lets in, to what, and for how long."""
 
 import dataclasses
+import hmac
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +24,26 @@ from appliance.access.keys import (
     WorkingKeys,
     initiator_hash,
     name_of,
+    raw_of,
     volume_hash,
 )
 from appliance.settings import config_file
 from datamover.initiator import Credentials, InitiatorError, InitiatorSession
 from scsi_targets.devices.unit.principal import Permission, Principal, PrincipalKind
 from scsi_targets.devices.unit.view import View
+from scsi_targets.iscsi import chap
 from scsi_targets.iscsi.directory import Forbidden, Portal, Unavailable, Who
+from scsi_targets.iscsi.failed_logins import FailedLogins
 from scsi_targets.iscsi.limits import Limits
+from scsi_targets.iscsi.login import Login, LoginProgress
+from scsi_targets.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus
 from scsi_targets.iscsi.server import Server
+from scsi_targets.iscsi.text import Pair, encode, parse
 from scsi_targets.t10.sense import CheckCondition
 from tests.support import packages
+from tests.unit.appliance.test_keys import mutated
 from tests.unit.iscsi.dummy import Memory, Store
+from tests.unit.iscsi.support import Admission
 
 TARGET, LEGACY = "iqn.2026-11.io.tapebay:gate", "iqn.2026-11.io.tapebay:legacy"
 HOST, OTHER = "iqn.1993-08.org.debian:host", "iqn.1993-08.org.debian:other"
@@ -280,28 +291,123 @@ def test_nobody_enters_without_a_key(world: World) -> None:
         assert asked.unknown and asked.remark
 
 
-def test_ten_thousand_replayed_keys_none_of_which_is_let_in(world: World) -> None:
-    """A key that is good, shown by somebody else, later, or after its end. The secret was proved each time."""
-    randomness, key = random.Random(SEED), world.key()
+# ---- the login, PDU by PDU -------------------------------------------------------------------------------------------
+
+
+@cache
+def rest() -> Directory:
+    return Directory(config_file.parse(Path("tapebay.toml"), SETTINGS), {})
+
+
+def chap_login(world: World, name: str, secret: str, host: str = HOST, isid: int = 1) -> Login:
+    """A whole login of whoever shows that name and proves that secret."""
+    login = Login(GatedDirectory(rest(), world.gate), PORTAL, Limits(), Admission(), now=0.0, failures=FailedLogins())
+    named: list[Pair] = [("InitiatorName", host), ("TargetName", TARGET), ("AuthMethod", "CHAP")]
+    _send(login, named, isid)
+    challenge = dict(parse(_send(login, [("CHAP_A", "5")], isid).data))
+    proof = chap.response(5, int(challenge["CHAP_I"]), secret, chap.decode_binary(challenge["CHAP_C"]))
+    _send(login, [("CHAP_N", name), ("CHAP_R", chap.encode_binary(proof))], isid, transit=1, next_stage=3)
+    return login
+
+
+def _send(login: Login, pairs: list[Pair], isid: int, **fields: int) -> LoginResponse:
+    request = LoginRequest.make(encode(pairs), current_stage=0, isid=isid, immediate=1, **fields)
+    (response,) = login.receive(request, 0.0)
+    assert isinstance(response, LoginResponse)
+    return response
+
+
+def reason_of(login: Login) -> str:
+    """Why it was refused, as the log says it; "": it was not."""
+    return str(login.refusal or "")
+
+
+def test_a_key_is_let_in_by_the_login(world: World) -> None:
     world.lend()
-    world.open(key)
-    for _ in range(10_000):
-        kind = randomness.randrange(4)
-        isid = randomness.randrange(2, 1 << 48)
-        if kind == 0:
-            attempt: dict[str, Any] = {"host": f"{OTHER}{isid}", "isid": 1}
-        elif kind == 1:
-            attempt = {"isid": isid}
-        elif kind == 2:
-            attempt = {"portal": Portal("127.0.0.1", 0, randomness.randrange(2, 1 << 16))}
-        else:
-            ended = isid.to_bytes(8, "big")
-            world.gate.revoke(ended, EXPIRY_MS)
-            attempt = {}
-        shown = world.key(grant=ended) if kind == 3 else key
-        with pytest.raises(Forbidden):
-            world.open(shown, **attempt)
-    world.open(key)
+    key = world.key()
+    assert reason_of(chap_login(world, key.name, key.secret)) == ""
+    assert chap_login(world, key.name, key.secret).progress is LoginProgress.ACCEPTED
+
+
+def test_ten_thousand_mutated_and_replayed_keys_none_of_which_is_let_in(world: World) -> None:
+    """The log tells why. Whoever has not proved the secret learns no more than that the login failed."""
+    randomness, key = random.Random(SEED), world.key()
+    raw = raw_of(key.name)
+    world.lend()
+    assert reason_of(chap_login(world, key.name, key.secret)) == ""
+    over, late, tagged, old = (world.key(grant=bytes([number] * 8), tag=tag) for number, tag in TAGS)
+    for number, _ in TAGS:
+        world.lend(grant=bytes([number] * 8))
+    world.gate.revoke(bytes([1] * 8), EXPIRY_MS)
+    world.gate.deny_tags([b"tag1"])
+    world.gate.keys = world.keys.rotated()
+    old = world.gate.keys.mint(TARGET, Capability.decode(raw_of(old.name)))
+    world.gate.keys = world.gate.keys.rotated()
+    world.gate.keys = WorkingKeys({**world.gate.keys.keys, 0: world.keys.keys[0]}, world.gate.keys.current)
+    attempts: dict[str, Callable[[], Login]] = {
+        "is wrong": lambda: chap_login(world, mutated(key.name, raw, randomness), key.secret),
+        "the response is wrong": lambda: chap_login(world, key.name, mutated_secret(key.secret, randomness)),
+        "for another initiator": lambda: chap_login(world, key.name, key.secret, host=f"{OTHER}{randomness.random()}"),
+        "for one session": lambda: chap_login(world, key.name, key.secret, isid=randomness.randrange(2, 1 << 48)),
+        "is over or revoked": lambda: chap_login(world, over.name, over.secret),
+        "tag of grant": lambda: chap_login(world, tagged.name, tagged.secret),
+    }
+    for number in range(10_000):
+        expected = randomness.choice(list(attempts))
+        login = attempts[expected]()
+        assert login.progress is LoginProgress.REFUSED, (SEED, number)
+        assert expected in reason_of(login), (SEED, number)
+        proved = expected in ("for another initiator", "for one session", "is over or revoked", "tag of grant")
+        status = LoginStatus.AUTHORIZATION_FAILURE if proved else LoginStatus.AUTHENTICATION_FAILURE
+        assert login.refusal is not None and login.refusal.status == status, (SEED, number)
+    world.wall = (EXPIRY_MS + TOLERANCE_MS + 1) / 1000
+    assert "expired before its first login" in reason_of(chap_login(world, late.name, late.secret))
+    assert "expired before its first login" in reason_of(chap_login(world, late.name, "guessed secret"))
+    world.gate.keys = world.gate.keys.without(0)
+    assert "no longer valid" in reason_of(chap_login(world, old.name, old.secret))
+
+
+TAGS = ((1, bytes(4)), (2, bytes(4)), (3, b"tag1"), (4, bytes(4)))
+
+
+def mutated_secret(secret: str, randomness: random.Random) -> str:
+    at = randomness.randrange(len(secret))
+    return secret[:at] + randomness.choice("abcXYZ012".replace(secret[at], "")) + secret[at + 1 :]
+
+
+STRANGERS = ["backup", "ak1.", "ak1.AAAA", "ak1." + "A" * 251, "x" * 255]
+
+
+def test_a_name_that_nobody_has_costs_the_same_work(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted: the keyed hashes and the proofs that are computed for each name."""
+    world.lend()
+    known = [world.key().name, world.key(grant=b"grant-02").name]
+    counts: list[list[int]] = []
+    digest, response = hmac.digest, chap.response
+    monkeypatch.setattr(hmac, "digest", lambda *given: counts[-1].append(len(given[1])) or digest(*given))
+    monkeypatch.setattr(chap, "response", lambda *given: counts[-1].append(0) or response(*given))
+    for name in known + STRANGERS:
+        counts.append([])
+        chap_login(world, name, "guessed secret")
+    assert [len(count) for count in counts] == [len(counts[0])] * len(counts)
+
+
+def test_a_name_that_nobody_has_takes_the_same_time(world: World) -> None:
+    """The medians of many logins, by turns; the machine may be busy, so one quiet round of five is enough."""
+    world.lend()
+    names = [world.key().name, "ak1." + "A" * (len(world.key().name) - 4)]
+
+    def differ() -> float:
+        times: dict[str, list[int]] = {name: [] for name in names}
+        for _ in range(300):
+            for name in names:
+                start = time.perf_counter_ns()
+                chap_login(world, name, "guessed secret")
+                times[name].append(time.perf_counter_ns() - start)
+        known, unknown = (statistics.median(times[name]) for name in names)
+        return abs(known - unknown) / known
+
+    assert any(differ() < 0.05 for _ in range(5))
 
 
 # ---- over iSCSI ------------------------------------------------------------------------------------------------------
@@ -318,9 +424,9 @@ iqn = "{LEGACY}"
 def served(world: World) -> Iterator[tuple[Server, str]]:
     packages.require("libiscsi7")
     settings = config_file.parse(Path("tapebay.toml"), SETTINGS)
-    rest = Directory(settings, dict.fromkeys(settings.device_names(), world.drives[1]))
-    world.gate._portals = rest.all_portals
-    server = Server(GatedDirectory(rest, world.gate), rest.all_portals, Limits(logout_grace_seconds=0.2))
+    legacy = Directory(settings, dict.fromkeys(settings.device_names(), world.drives[1]))
+    world.gate._portals = legacy.all_portals
+    server = Server(GatedDirectory(legacy, world.gate), legacy.all_portals, Limits(logout_grace_seconds=0.2))
     (address,) = server.start()
     try:
         yield server, f"{address[0]}:{address[1]}"

@@ -83,7 +83,7 @@ class OpenIscsi:
         if line.startswith("-m iface"):
             (self.ifaces.add if "new" in line else self.ifaces.discard)(iface)
         elif line.endswith("-o new"):
-            self.record.parent.mkdir(parents=True)
+            self.record.parent.mkdir(parents=True, exist_ok=True)
             self.record.write_text("# BEGIN RECORD 2.1.8\nnode.startup = automatic\n# END RECORD\n")
         elif line.endswith("-o delete"):
             self.record.unlink(missing_ok=True)
@@ -96,8 +96,8 @@ class OpenIscsi:
 
     def log_in(self, iface: str) -> None:
         unit = self.session / "device" / "target3:0:0" / "3:0:0:2"
-        (unit / "scsi_tape" / "nst4").mkdir(parents=True)
-        (unit / "scsi_tape" / "st4").mkdir()
+        (unit / "scsi_tape" / "nst4").mkdir(parents=True, exist_ok=True)
+        (unit / "scsi_tape" / "st4").mkdir(exist_ok=True)
         (unit / "vpd_pg80").write_bytes(bytes([1, 0x80, 0, 10]) + b"SERIAL0002")
         (self.session / "ifacename").write_text(iface + "\n")
         (self.session / "targetname").write_text(GATE + "\n")
@@ -162,6 +162,54 @@ def test_udev_s_stable_name_is_told_where_there_is_one(host: OpenIscsi, agent: A
     link = tmp_path / "dev" / "tape" / "scsi-SERIAL0002-nst"
     link.symlink_to(tmp_path / "dev" / "nst4")
     assert agent.mount().devices == {"drive1": str(link)}
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is done after it."""
+
+
+class Countdown:
+    """Kills before the step of that number: a question to the API, or a command to open-iscsi."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def wrap(self, function: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            if self.left == 0:
+                raise Killed
+            self.left -= 1
+            return function(*arguments, **options)
+
+        return counted
+
+
+def test_killed_before_each_step_nothing_stays_for_ever(
+    host: OpenIscsi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another `tapebay release` clears up all that is known here; a request that is not known here has no renewals."""
+    for number in range(100):
+        api = Api()
+        agent, killer = Agent(api, Mounts(tmp_path / "run")), Countdown(number)
+        with monkeypatch.context() as patch:
+            patch.setattr(api, "call", killer.wrap(api.call))
+            patch.setattr(open_iscsi, "iscsiadm", killer.wrap(open_iscsi.iscsiadm))
+            patch.setattr(Agent, "_abandon", lambda _agent, _request: None)
+            try:
+                agent.release(agent.mount())
+            except Killed:
+                pass
+            else:
+                break
+        left = agent.all()
+        assert len(left) == (1 if len(api.asked) else 0)
+        for mounted in left:
+            agent.release(mounted)
+            assert api.state == "ending"
+        assert nothing_is_left(host, agent), number
+    else:
+        raise AssertionError("the steps do not end")
+    assert number > 8
 
 
 @pytest.mark.parametrize("step", ["iface -I tapebay-0123456789abcdef -o new", "node", "-o new", "--login"])
