@@ -114,8 +114,7 @@ class Directory:
         if who.account is None:
             must_prove = self.authentication(who)
         else:
-            proved = self._accounts.of_user(who.account, who.initiator_name, who.target_name)
-            must_prove = bool(self._accounts) and proved is None
+            must_prove = self._accounts.of_user(who.account, who.initiator_name, who.target_name) is None
         if must_prove:
             raise Forbidden(f"{who.initiator_name} has not proved an account for {who.target_name}")
         return Principal.initiator(who.initiator_name) if who.account is None else Principal.account(who.account)

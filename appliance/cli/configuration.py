@@ -8,10 +8,9 @@ from appliance.cli.commands import VerbCommand, add
 from appliance.cli.foreseen import foreseen_lines
 
 
-def _plan(planned: dict[str, Any], given: dict[str, Any]) -> None:
+def _plan(planned: dict[str, Any], _given: dict[str, Any]) -> None:
     lines = list(planned["changes"])
-    removals = planned["removals"]
-    lines += removals if given.get("prune") else [f"{line}  (left alone: needs apply --prune)" for line in removals]
+    lines += [f"{line}  (left alone: needs apply --prune)" for line in planned["removals"]]
     lines += [f"drift: {line}" for line in planned["drift"]]
     lines += foreseen_lines(planned)
     typer.echo("\n".join(lines) or "tapebay.toml and the library agree.")

@@ -25,7 +25,7 @@ _SIZES = ("size", "erase_rate")
 
 @dataclass(frozen=True)
 class Plan:
-    """changes: what apply would do, a line each; removals: what only prune would; drift: what verbs did since.
+    """changes: what apply would do, a line each; removals: what only prune would, and does not; drift: what verbs did since.
 
     content, applied: what the library keeps afterwards.
     """
@@ -107,7 +107,7 @@ def _merge(
             if left and before is not None:
                 remembered[key] = before
         elif before is not None and now is not None:
-            said.removals.append(f"- {name}")
+            (said.changes if prune else said.removals).append(f"- {name}")
             if prune:
                 del merged[key]
             else:

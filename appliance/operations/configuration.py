@@ -54,10 +54,9 @@ def apply(context: OnFiles, parameters: Apply) -> Planned:
         if parameters.dry_run:
             return _foreseen(context, found)
         content.carry_out(context, found.content, found.applied, to_shelf=parameters.to_shelf)
-    for line in found.changes + (found.removals if parameters.prune else []):
+    for line in found.changes:
         context.log.info("applied", change=line)
-    done = _planned(found)
-    return done.model_copy(update={"removals": [] if parameters.prune else done.removals})
+    return _planned(found)
 
 
 @verb("configuration.show", Scope.READ)

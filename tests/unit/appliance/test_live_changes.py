@@ -12,7 +12,7 @@ import pytest
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations import setup
-from datamover.initiator import InitiatorError, InitiatorSession, Result
+from datamover.initiator import Credentials, InitiatorError, InitiatorSession, Result
 from scsi_targets.t10 import spc
 from tests.support import packages
 from tests.support.scsi import inquiry, read_10, write_10
@@ -239,6 +239,15 @@ def ended(session: InitiatorSession) -> bool:
         return True
 
 
+def sees_nothing(session: InitiatorSession) -> bool:
+    """Whether REPORT LUNS has nothing to report."""
+    try:
+        answer = session.command(0, bytes([0xA0, *bytes(5), 0, 0, 1, 0, 0, 0]), data_in_length=256)
+        return answer.status != 0 or not int.from_bytes(answer.data[:4], "big")
+    except InitiatorError:
+        return True
+
+
 def test_accounts_come_and_go(daemon: Daemon, session: InitiatorSession) -> None:
     portal, iqn = daemon.wait_ready()["portals"][0], daemon.call("target.list")[0]["iqn"]
     made = tapebay(daemon, "account", "create", "backup", given="twelve chars\n")
@@ -249,7 +258,10 @@ def test_accounts_come_and_go(daemon: Daemon, session: InitiatorSession) -> None
     eventually(lambda: ended(session))  # it proved nothing
     with pytest.raises(OperatorError, match="secret: must have at least 12 characters, not this"):
         daemon.call("account.create", user="other", secret="short")
+    proved = InitiatorSession(portal, iqn, credentials=Credentials("backup", "twelve chars"), timeout_seconds=20)
+    assert luns(proved)
     daemon.call("account.delete", user="backup")
+    eventually(lambda: sees_nothing(proved))  # nobody is that account now, though nobody is asked for one either
     with InitiatorSession(portal, iqn, timeout_seconds=20) as again:
         assert luns(again)
 
@@ -270,7 +282,8 @@ def test_apply_carries_out_at_once(daemon: Daemon, session: InitiatorSession) ->
     assert CAPACITY_CHANGED in settle(Device(session, 3))
     path.write_text(text)
     assert daemon.call("configuration.plan")["removals"] == ["- disk declared"]
-    daemon.call("configuration.apply", prune=True)
+    pruned = daemon.call("configuration.apply", prune=True)
+    assert (pruned["changes"], pruned["removals"]) == (["- disk declared"], [])
     eventually(lambda: 4 not in luns(session))
 
 
