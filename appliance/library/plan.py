@@ -25,7 +25,8 @@ _SIZES = ("size", "erase_rate")
 
 @dataclass(frozen=True)
 class Plan:
-    """changes: what apply would do, a line each; removals: what only prune would, and does not; drift: what verbs did since.
+    """changes: what apply would do, a line each; removals: what only prune would, and is not done; drift: what verbs
+    did since.
 
     content, applied: what the library keeps afterwards.
     """
