@@ -34,6 +34,12 @@ def of_xfs(value: bytes) -> bytes:
     return b",".join(_text(tag, permissions, identifier) for tag, identifier, permissions in entries)
 
 
+def of_attribute(value: bytes) -> bytes:
+    """The kernel's form, an extended attribute's value (linux/posix_acl_xattr.h). Raises ValueError."""
+    entries = (struct.unpack_from("<HHI", value, at) for at in range(4, len(value) - 7, 8))
+    return b",".join(_text(tag, permissions, identifier) for tag, permissions, identifier in entries)
+
+
 def _text(tag: int, permissions: int, identifier: int) -> bytes:
     if tag not in _TAGS:
         raise ValueError(f"an ACL entry with tag {tag:#x}")

@@ -1,0 +1,75 @@
+"""The requests to the Linux kernel that Python has no words for: FIFREEZE, FITHAW, FIEMAP, mlockall, syncfs.
+
+Raises OSError throughout. Sources: linux/fs.h, linux/fiemap.h, ioctl_fideduperange(2)'s neighbours, mlockall(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+FIFREEZE: Final = 0xC0045877
+FITHAW: Final = 0xC0045878
+FS_IOC_FIEMAP: Final = 0xC020660B
+FIEMAP_FLAG_SYNC: Final = 0x1
+FIEMAP_EXTENT_LAST: Final = 0x1
+EXTENTS_AT_A_TIME: Final = 512
+_MCL_CURRENT, _MCL_FUTURE = 1, 2
+_HEAD = struct.Struct("=QQLLLL")  # struct fiemap: start, length, flags, mapped extents, extent count, reserved
+_EXTENT = struct.Struct("=QQQQQLLLL")  # struct fiemap_extent: logical, physical, length, 2 reserved, flags, 3 reserved
+
+
+class MappedExtent(NamedTuple):
+    """What FIEMAP says of one extent of a file, in bytes; physical counts from the beginning of the block device."""
+
+    logical: int
+    physical: int
+    length: int
+    flags: int
+
+
+def freeze(descriptor: int) -> None:
+    """Write out a file system and hold it still. Raises OSError: EBUSY where somebody holds it already."""
+    fcntl.ioctl(descriptor, FIFREEZE, 0)
+
+
+def thaw(descriptor: int) -> None:
+    """Let it go on. Raises OSError: EINVAL where nobody holds it."""
+    fcntl.ioctl(descriptor, FITHAW, 0)
+
+
+def sync_file_system(descriptor: int) -> None:
+    """Write out what waits, so that holding it still takes less long."""
+    if _libc().syncfs(descriptor):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def lock_memory() -> None:
+    """No page of this process has to be read again from a file system that may be held still."""
+    if _libc().mlockall(_MCL_CURRENT | _MCL_FUTURE):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def mapped_extents(descriptor: int) -> Iterator[MappedExtent]:
+    """Where the content of a file lies, in the order of the file; what waits to be written is written first."""
+    start, last = 0, False
+    while not last:
+        head = _HEAD.pack(start, 0xFFFFFFFFFFFFFFFF - start, FIEMAP_FLAG_SYNC, 0, EXTENTS_AT_A_TIME, 0)
+        answer = bytearray(head + bytes(_EXTENT.size * EXTENTS_AT_A_TIME))
+        fcntl.ioctl(descriptor, FS_IOC_FIEMAP, answer)
+        count = _HEAD.unpack_from(answer)[3]
+        last = count == 0
+        for number in range(count):
+            logical, physical, length, _, _, flags, *_ = _EXTENT.unpack_from(answer, _HEAD.size + number * _EXTENT.size)
+            yield MappedExtent(logical, physical, length, flags)
+            start, last = logical + length, bool(flags & FIEMAP_EXTENT_LAST)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
