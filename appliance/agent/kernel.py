@@ -1,6 +1,6 @@
-"""The requests to the Linux kernel that Python has no words for: FIFREEZE, FITHAW, FIEMAP, mlockall, syncfs.
+"""The requests to the Linux kernel that Python has no words for: FIFREEZE, FITHAW, FIEMAP, mlockall, syncfs, mount.
 
-Raises OSError throughout. Sources: linux/fs.h, linux/fiemap.h, ioctl_fideduperange(2)'s neighbours, mlockall(2).
+Raises OSError throughout. Sources: linux/fs.h, linux/fiemap.h, mlockall(2), syncfs(2), unshare(2), mount(2).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ FIEMAP_FLAG_SYNC: Final = 0x1
 FIEMAP_EXTENT_LAST: Final = 0x1
 EXTENTS_AT_A_TIME: Final = 512
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
+_CLONE_NEWNS = 0x20000
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOATIME, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 1024, 1 << 14, 1 << 18
 _HEAD = struct.Struct("=QQLLLL")  # struct fiemap: start, length, flags, mapped extents, extent count, reserved
 _EXTENT = struct.Struct("=QQQQQLLLL")  # struct fiemap_extent: logical, physical, length, 2 reserved, flags, 3 reserved
 
@@ -44,16 +46,24 @@ def thaw(descriptor: int) -> None:
 
 def sync_file_system(descriptor: int) -> None:
     """Write out what waits, so that holding it still takes less long."""
-    if _libc().syncfs(descriptor):
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+    _call("syncfs", descriptor)
 
 
 def lock_memory() -> None:
     """No page of this process has to be read again from a file system that may be held still."""
-    if _libc().mlockall(_MCL_CURRENT | _MCL_FUTURE):
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+    _call("mlockall", _MCL_CURRENT | _MCL_FUTURE)
+
+
+def leave_mounts_to_others() -> None:
+    """What this process mounts from now on, nobody else sees, and it is gone with the process."""
+    _call("unshare", _CLONE_NEWNS)
+    _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+
+
+def mount_read_only(device: bytes, directory: bytes, file_system: str, options: str) -> None:
+    """Mount a block device; programs, devices and rights on it are as good as plain files."""
+    flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
+    _call("mount", device, directory, file_system.encode(), flags, options.encode())
 
 
 def mapped_extents(descriptor: int) -> Iterator[MappedExtent]:
@@ -71,5 +81,8 @@ def mapped_extents(descriptor: int) -> Iterator[MappedExtent]:
             start, last = logical + length, bool(flags & FIEMAP_EXTENT_LAST)
 
 
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+def _call(name: str, *arguments: object) -> None:
+    """A function of the C library that answers 0, or -1 with errno."""
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
