@@ -14,7 +14,6 @@ from appliance.operations.verb import (
     SIZE,
     Nothing,
     OnFiles,
-    OnLibrary,
     Parameters,
     Positional,
     Result,
@@ -39,6 +38,9 @@ class Disk(Result):
     removable: bool
     image: str
     served: bool = Field(description="Whether initiators can use it now.")
+    identifier: str | None = Field(
+        None, description='What initiators know it by while it is served: "naa." and 16 hexadecimal digits.'
+    )
     problem: str | None = Field(None, description="What is lost of a disk whose image is missing or was cut short.")
 
 
@@ -148,5 +150,7 @@ def remove(context: OnFiles, parameters: OneDisk) -> Disk:
 
 
 def _disk(context: OnFiles, row: dict[str, object]) -> Disk:
-    served = isinstance(context, OnLibrary) and row["name"] in context.library.units
-    return Disk.model_validate({**row, "served": served})
+    library = library_of(context)
+    unit = None if library is None else library.units.get(str(row["name"]))
+    identifier = None if unit is None else f"naa.{unit.identity.naa.hex()}"
+    return Disk.model_validate({**row, "served": unit is not None, "identifier": identifier})
