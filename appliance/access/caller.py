@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -29,12 +29,13 @@ class Scope(Enum):
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks. name: as audit records have it. partitions, pools: nothing else of the library is in its reach; None:
-    all of it."""
+    all of it. key: what both sides know of its token, with which it signs what it sends in many parts."""
 
     name: str
     scope: Scope
     partitions: frozenset[str] | None = None
     pools: frozenset[str] | None = None
+    key: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def confined(self) -> bool:

@@ -87,8 +87,9 @@ class Tokens:
         """A new one, and what its holder shows, which cannot be had again. Raises TokenRefused, OSError."""
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         now = time.time_ns() // 1_000_000
-        caller = Caller(f"token {name}", scope, partitions, pools)
-        token = Token(name, digest_of(secret), caller, now, None if valid_ms is None else now + valid_ms)
+        digest = digest_of(secret)
+        caller = Caller(f"token {name}", scope, partitions, pools, digest.encode())
+        token = Token(name, digest, caller, now, None if valid_ms is None else now + valid_ms)
         with self._changing:
             if name in self._by_name:
                 raise TokenRefused(f"there is a token {name} already; revoke it first, or choose another name")
@@ -159,7 +160,8 @@ def _load(database: Database) -> list[Token]:
     for row in rows:
         if not schema.is_sealed(_table, row):
             raise StateDamaged(database.path, f"damaged: token {row.name} fails its checksum")
-        caller = Caller(f"token {row.name}", Scope(row.scope), _names(row.partitions), _names(row.pools))
+        reach = _names(row.partitions), _names(row.pools)
+        caller = Caller(f"token {row.name}", Scope(row.scope), *reach, row.digest.encode())
         found.append(Token(row.name, row.digest, caller, row.created_at_ms, row.expires_at_ms))
     return found
 

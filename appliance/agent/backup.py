@@ -120,8 +120,8 @@ class HotBackup:
 
     def _snapshot(self, job: Job, sources: Sequence[Source], disks: list[str]) -> Any:
         """Of all disks, with their file systems held still. Raises FreezeFailed, OperatorError, OSError."""
-        self._hooks("before", job)
         try:
+            self._hooks("before", job)
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     return self._instant(job, sources, disks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from appliance.backup.lists import FileLists
 from scsi_targets.devices.changer.robot import Robot
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.tape.tape_drive import TapeDrive
@@ -25,6 +26,9 @@ class Instant(Protocol):
     @property
     def units(self) -> Mapping[str, BlockDevice]:
         """By disk; to copy from."""
+
+    def narrow(self, extents: Mapping[str, Iterable[tuple[int, int]]], /) -> None:
+        """Of each disk nothing else is wanted: (offset, length) in bytes."""
 
     def start(self) -> None:
         """The copy begins."""
@@ -47,6 +51,7 @@ class House(Protocol):
 
     robot: Robot
     drives: dict[str, TapeDrive]
+    file_lists: FileLists
 
     @property
     def inventory(self) -> Inventory:
@@ -61,3 +66,6 @@ class House(Protocol):
 
     def still(self, disks: Sequence[str]) -> Instant:
         """The disks at one instant. Raises OperatorError, OSError."""
+
+    def held(self, snapshot: str) -> Instant:
+        """The instant that an agent holds. Raises OperatorError."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -89,12 +89,14 @@ class Job:
     def run(self) -> None:
         """Raises Cancelled, OperatorError, NotReadable, ChangedSince, StreamFailed, VolumeTooSmall, OSError, ..."""
         place = self.catalogue.place()
-        self._instant = instant = self.house.still(self.backup.disks)
+        self._instant = instant = self._instant_of()
         try:
             disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in self.backup.disks]
-            sources = Sources(disks, raw=self.backup.raw)
+            sources = self._sources(disks)
             self._count(sources)
             self._compare(sources, place)
+            if self.backup.snapshot is not None:
+                instant.narrow({disk.name: _extents_of(sources, number) for number, disk in enumerate(disks)})
             instant.start()
             units = [instant.units[name] for name in self.backup.disks]
             first = self._barcode_of(place.volume)
@@ -105,6 +107,16 @@ class Job:
             instant.finish()
         finally:
             instant.release()
+
+    def _instant_of(self) -> Instant:
+        snapshot = self.backup.snapshot
+        return self.house.still(self.backup.disks) if snapshot is None else self.house.held(snapshot)
+
+    def _sources(self, disks: Sequence[Disk]) -> Sources:
+        snapshot = self.backup.snapshot
+        if snapshot is None:
+            return Sources.found_on(disks, raw=self.backup.raw)
+        return Sources.listed(disks, [self.house.file_lists.get(snapshot, disk.name) for disk in disks])
 
     # ---- being alive -----------------------------------------------------------------------------------------------
 
@@ -286,3 +298,10 @@ class Job:
             drive.tape.write_filemarks()
         else:
             self.catalogue.put_volume(replace(volume, indexed=True))
+
+
+def _extents_of(sources: Sources, disk: int) -> Iterator[tuple[int, int]]:
+    """What is read of one disk: (offset, length)."""
+    for found in sources.members():
+        if isinstance(found, Member) and found.disk == disk:
+            yield from ((extent.disk_offset, extent.length) for extent in found.entry.extents)

@@ -80,7 +80,7 @@ def digest_of(lines: Iterable[str], snapshot: str, key: bytes) -> str:
 
 
 class ListDigest:
-    """The same, a line at a time. key: what agent and appliance share, the SHA-256 of the agent's token."""
+    """The same, a line at a time. key: what agent and appliance share, the agent's token's SHA-256 in hexadecimal."""
 
     def __init__(self, snapshot: str, key: bytes) -> None:
         self._running = hmac.new(key, snapshot.encode() + b"\n", hashlib.sha256)

@@ -56,8 +56,8 @@ class NotNow(Exception):
 @dataclass(frozen=True, slots=True)
 class Backup:
     """identifier: on its tapes and of its catalogue; 32 hexadecimal digits. cartridges: in the order of their use, and
-    those to use next. reason: why it ended, in an operator's words. files, content_bytes: of all of it, once they are
-    known."""
+    those to use next. snapshot: the one whose files an agent has listed; None: one is made of the disks. reason: why
+    it ended, in an operator's words. files, content_bytes: of all of it, once they are known."""
 
     number: int
     identifier: str
@@ -73,6 +73,7 @@ class Backup:
     files: int = 0
     content_bytes: int = 0
     skipped: int = 0
+    snapshot: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For the row."""

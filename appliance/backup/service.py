@@ -17,6 +17,7 @@ from appliance.backup.content import ChangedSince
 from appliance.backup.filesystems.reader import NotReadable
 from appliance.backup.house import House
 from appliance.backup.job import CHECKPOINT_BYTES, Cancelled, Job, Progress
+from appliance.backup.listing import ListRefused
 from appliance.backup.records import Backup, Backups, NotNow, State
 from appliance.backup.sources import Totals
 from appliance.failures import Failure, OperatorError, explained
@@ -32,7 +33,8 @@ log = structlog.get_logger(__name__)
 STOP_SECONDS: Final = 30.0
 # What ends a backup with a reason for an operator; anything else is a fault of ours, and the log has where.
 EXPECTED: Final = (
-    OperatorError, NotReadable, ChangedSince, StreamFailed, CommandFailed, VolumeTooSmall, CatalogueDamaged, OSError,
+    OperatorError, NotReadable, ChangedSince, StreamFailed, CommandFailed, VolumeTooSmall, CatalogueDamaged,
+    ListRefused, OSError,
 )  # fmt: skip
 
 

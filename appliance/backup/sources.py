@@ -62,11 +62,22 @@ class Totals:
 
 
 class Sources:
-    """Disks, all at one instant. raw: as images, whatever is on them. Raises NotReadable, OSError."""
+    """Disks, all at one instant, and what is on them."""
 
-    def __init__(self, disks: Sequence[Disk], *, raw: bool = False) -> None:
+    def __init__(self, disks: Sequence[Disk], parts: Sequence[Part]) -> None:
         self.disks = list(disks)
-        self.parts = [part for number, disk in enumerate(disks) for part in _parts_of(number, disk, raw=raw)]
+        self.parts = list(parts)
+
+    @classmethod
+    def found_on(cls, disks: Sequence[Disk], *, raw: bool = False) -> Sources:
+        """What can be seen on them from outside. raw: as images, whatever is on them. Raises NotReadable, OSError."""
+        return cls(disks, [part for number, disk in enumerate(disks) for part in _parts_of(number, disk, raw=raw)])
+
+    @classmethod
+    def listed(cls, disks: Sequence[Disk], lists: Sequence[FileSystem]) -> Sources:
+        """What an agent says is on them, with the names that it gives."""
+        kind = "files, as its server listed them"
+        return cls(disks, [Part(b"", number, kind, files) for number, files in enumerate(lists)])
 
     def members(self) -> Iterator[Member | Skipped]:
         """All files, numbered from 0; the same each time."""
@@ -98,6 +109,8 @@ class Sources:
 
 
 def _named(found: Entry | Skipped, prefix: bytes) -> Entry | Skipped:
+    if not prefix:
+        return found
     name = prefix if found.name == b"." else prefix + b"/" + found.name
     if isinstance(found, Skipped):
         return found._replace(name=name)

@@ -36,6 +36,7 @@ FILES = {
     "who": ("who",),
     "session": ("session",),
     "reservation": ("reservation",),
+    "agent": ("agent",),
     "mount": ("mount", "renew", "release"),
     "request": ("request", "requests"),
     "token": ("token",),

@@ -80,6 +80,7 @@ class Client:
     def call(
         self,
         verb: str,
+        /,
         *,
         timeout_seconds: float = ANSWER_SECONDS,
         progress: Progress = no_progress,

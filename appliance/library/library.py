@@ -11,6 +11,7 @@ import structlog
 from appliance.access.directory import CurrentDirectory, Directory
 from appliance.access.gate import Gate, GatedDirectory
 from appliance.access.keys import ALL_DRIVES, group_number
+from appliance.backup.lists import FileLists
 from appliance.backup.service import BackupService
 from appliance.broker.broker import Broker
 from appliance.broker.key_store import working_keys
@@ -26,7 +27,7 @@ from appliance.library.equipment import Equipment
 from appliance.library.files import LibraryFiles
 from appliance.library.offers import Offers
 from appliance.library.remotes import Remotes
-from appliance.library.snapshots.keeper import Snapshots
+from appliance.library.snapshots.keeper import NoSuchSnapshot, Snapshots
 from appliance.library.snapshots.kept_set import KeptSet
 from appliance.library.snapshots.states import Terms
 from appliance.settings.content import Content
@@ -54,6 +55,7 @@ log = structlog.get_logger(__name__)
 
 MOST_BACKUP_SECONDS = 7 * 86400.0
 CATALOGUES = "catalogues"  # the folder of the backups' catalogues, in the library's state
+LISTS = "lists"  # that of the lists of files that agents send
 DEVICES = "devices"  # the namespace of the state store that logical units keep theirs in
 DISK_NAMES = ("TAPEBAY", "VIRTUAL DISK", "0100")  # vendor, product, revision
 
@@ -112,6 +114,7 @@ class Library:
         )
         self.broker = self._make_broker()
         self.keyring = self._make_keyring()
+        self.file_lists = FileLists(settings.library.state / LISTS, self._is_over)
         self.backups = BackupService(self, files.database, settings.library.state / CATALOGUES)
 
     @property
@@ -200,6 +203,19 @@ class Library:
     def still(self, disks: Sequence[str]) -> KeptSet:
         """Disks at one instant, for a backup, which renews its lease. Raises OperatorError, OSError."""
         return self.snapshots.create(disks, terms=Terms(list_seconds=None, most_seconds=MOST_BACKUP_SECONDS))
+
+    def held(self, snapshot: str) -> KeptSet:
+        """A snapshot that an agent holds. Raises OperatorError."""
+        try:
+            return self.snapshots.get(snapshot)
+        except NoSuchSnapshot as error:
+            raise OperatorError(Failure.NOT_FOUND, str(error)) from None
+
+    def _is_over(self, snapshot: str) -> bool:
+        try:
+            return self.snapshots.get(snapshot).state.over
+        except NoSuchSnapshot:
+            return True
 
     def disks(self) -> dict[str, BlockDevice]:
         """The disks among the units."""

@@ -75,11 +75,40 @@ class Report(Backup):
 
 class Start(Parameters):
     disks: Annotated[list[str], Positional("DISK..."), Field(min_length=1, description="Disks, all at one instant.")]
+    snapshot: Annotated[
+        str | None, Field(description="One that an agent holds, whose files it has listed; by default one is made.")
+    ] = None
     to: Annotated[list[str], Field(min_length=1, description="Cartridges, in the order of their use.")]
     drive: Drive = None
     raw: Annotated[bool, Field(description="Save the disks as images, whatever is on them.")] = False
     overwrite: Overwrite = False
     background: Background = False
+
+
+Snapshot = Annotated[str, Field(description="As `tapebay snapshot list` calls it.")]
+DiskOfSnapshot = Annotated[str, Field(description="One of the snapshot's disks.")]
+
+
+class ListPart(Parameters):
+    snapshot: Snapshot
+    disk: DiskOfSnapshot
+    part: Annotated[int, Field(ge=1, description="From 1, without a gap.")]
+    lines: Annotated[list[str], Field(max_length=10_000, description="A file each, as JSON.")]
+
+
+class ListEnd(Parameters):
+    snapshot: Snapshot
+    disk: DiskOfSnapshot
+    count: Annotated[int, Field(ge=0, description="How many lines the list has.")]
+    digest: Annotated[str, Field(description="HMAC-SHA256 over the snapshot, the disk and all lines.")]
+
+
+class Listed(Result):
+    """What has come of a list of files."""
+
+    parts: int
+    files: int
+    whole: bool
 
 
 class Resume(Parameters):
@@ -98,10 +127,45 @@ class OneBackup(Parameters):
 def start(context: OnLibrary, parameters: Start) -> Report:
     """Back the files of disks up to cartridges, as tar archives: a snapshot is taken, and no byte passes a server."""
     with _refusals():
-        record = context.library.backups.begin(
-            parameters.disks, parameters.to, drive=parameters.drive, raw=parameters.raw, overwrite=parameters.overwrite
-        )
+        if parameters.snapshot is not None:
+            _check_lists(context, parameters.snapshot, parameters.disks)
+        options = parameters.model_dump(include={"snapshot", "drive", "raw", "overwrite"})
+        record = context.library.backups.begin(parameters.disks, parameters.to, **options)
         return _followed(context, record.number, parameters.background)
+
+
+@verb("backup.list-part", Scope.OPERATE)
+def list_part(context: OnLibrary, parameters: ListPart) -> Listed:
+    """For agents: a part of the list of files of a snapshot's disk. Sent again, it has no second effect."""
+    with _refusals():
+        size = context.library.held(parameters.snapshot).sizes.get(parameters.disk)
+        if size is None:
+            raise OperatorError(Failure.NOT_FOUND, f"snapshot {parameters.snapshot} has no disk {parameters.disk}")
+        found = context.library.file_lists.add(
+            parameters.snapshot, parameters.disk, size, parameters.part, parameters.lines, context.caller.key
+        )
+        return Listed(parts=found.parts, files=found.count, whole=found.whole)
+
+
+@verb("backup.list-end", Scope.OPERATE)
+def list_end(context: OnLibrary, parameters: ListEnd) -> Listed:
+    """For agents: the list of files of a snapshot's disk is whole. It is refused where it was torn or changed."""
+    with _refusals():
+        found = context.library.file_lists.get(parameters.snapshot, parameters.disk)
+        found.end(parameters.count, parameters.digest)
+        return Listed(parts=found.parts, files=found.count, whole=found.whole)
+
+
+def _check_lists(context: OnLibrary, snapshot: str, disks: list[str]) -> None:
+    """Raises OperatorError, ListRefused: before anything is begun."""
+    kept = context.library.held(snapshot)
+    if kept.state.over:
+        raise OperatorError(Failure.REFUSED, f"snapshot {snapshot} is {kept.state.value}: {kept.reason}")
+    for disk in disks:
+        if disk not in kept.sizes:
+            raise OperatorError(Failure.NOT_FOUND, f"snapshot {snapshot} has no disk {disk}")
+        if not context.library.file_lists.get(snapshot, disk).whole:
+            raise OperatorError(Failure.REFUSED, f"the list of files of disk {disk} is not whole yet")
 
 
 @verb("backup.resume", Scope.OPERATE, reports_progress=True)
@@ -217,8 +281,11 @@ class _refusals:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         from appliance.backup.catalogue import CatalogueDamaged
+        from appliance.backup.listing import ListRefused
         from appliance.backup.records import NoSuchBackup, NotNow
 
+        if isinstance(error, ListRefused):
+            raise OperatorError(Failure.USAGE, str(error)) from error
         if isinstance(error, NoSuchBackup):
             raise OperatorError(Failure.NOT_FOUND, str(error)) from error
         if isinstance(error, NotNow | CatalogueDamaged):

@@ -1,6 +1,7 @@
 """Hooks: what they are told, and how they fail."""
 
 import os
+import select
 from pathlib import Path
 
 import pytest
@@ -32,5 +33,7 @@ def test_what_a_slow_one_started_is_ended_too(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with pytest.raises(OperatorError):
-        run_hook("after", ["sh", "-c", f"sleep 600 > {fifo} & cat {fifo}"], {}, seconds=0.2)
-    assert os.read(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), 1) == b""  # nobody has it open for writing any more
+        run_hook("after", ["sh", "-c", f"sleep 600 > {fifo} & cat {fifo}"], {}, seconds=0.5)
+    poll = select.poll()
+    poll.register(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), 0)
+    assert [event for _, event in poll.poll(20_000)] == [select.POLLHUP]  # nobody has it open for writing any more

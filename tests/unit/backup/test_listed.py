@@ -1,0 +1,156 @@
+"""A hot backup without a kernel: the agent's steps against a daemon; its file system is read from the disk's image."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO
+
+import pytest
+
+from appliance.agent.backup import HotBackup, Job, Source
+from appliance.agent.block_devices import Piece, Stack
+from appliance.agent.file_systems import Mount
+from appliance.agent.freeze import FreezeFailed
+from appliance.agent.snapshot_walk import Order
+from appliance.backup.entries import Entry, Extent, Kind, Skipped
+from appliance.backup.filesystems.reader import Reader
+from appliance.backup.filesystems.sleuth import ExtFileSystem
+from appliance.backup.listing import digest_of, to_line
+from appliance.failures import OperatorError
+from tests.support.appliance import Appliance
+from tests.unit.backup.test_job import BARCODE, MEBIBYTE, files_in, first_file, no_space_is_taken, site
+
+__all__ = ["site"]
+
+SOURCE = Source(
+    Mount(Path("/srv"), "/", (8, 0), "ext4", frozenset({"rw"})), Stack(("sda",), (Piece(0, 64 * MEBIBYTE, "sda", 0),)),
+    "sda", "data",
+)  # fmt: skip
+
+
+class Image:
+    """What Reader asks of an image, of a plain file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size_bytes = 64 * MEBIBYTE
+
+    def read_into(self, buffer: Any, offset: int) -> None:
+        self._file.seek(offset)
+        self._file.readinto(buffer)  # type: ignore[attr-defined]
+
+
+def listed(path: Path, prefix: bytes) -> Iterator[Entry | Skipped]:
+    with path.open("rb") as file:
+        for found in ExtFileSystem(Reader(Image(file))).walk():
+            name = prefix if found.name == b"." else prefix + b"/" + found.name
+            if isinstance(found, Skipped):
+                yield found._replace(name=name)
+            else:
+                found.name = name
+                yield found
+
+
+class Machine:
+    """The server: its file system is held, or not; it sees the snapshot's device and walks it."""
+
+    def __init__(self, site: Appliance) -> None:
+        self.site = site
+        self.holds = 0
+        self.fails = 0  # so many holds do not last
+        self.calls: list[str] = []
+        self.said: list[str] = []
+
+    def call(self, verb: str, **parameters: Any) -> Any:
+        self.calls.append(verb)
+        return self.site.call(verb, **parameters)
+
+    @contextmanager
+    def held(self, paths: Sequence[Path], *, limit_seconds: float) -> Iterator[None]:
+        assert paths == [Path("/srv")]
+        self.holds += 1
+        yield
+        if self.holds <= self.fails:
+            raise FreezeFailed("somebody else let /srv go before the snapshot was made")
+
+    @contextmanager
+    def mounted(self, device: list[str]) -> Iterator[Any]:
+        yield SimpleNamespace(devices={name: f"/dev/{name}" for name in device})
+
+    def lines(self, order: Order) -> Iterator[str]:
+        assert (order.file_system, order.prefix) == ("ext4", "srv")
+        return map(to_line, listed(self.site.folder / "disks/data.img", order.prefix.encode()))
+
+    def run(self, job: Job | None = None, **wanted: Any) -> Any:
+        backup = HotBackup(self, self, self.said.append, self.lines, self.held)  # type: ignore[arg-type]
+        return backup.run(job or Job([Path("/srv")]), [SOURCE], to=[BARCODE], **wanted)
+
+
+@pytest.fixture
+def machine(site: Appliance) -> Machine:
+    return Machine(site)
+
+
+def test_what_the_agent_lists_is_what_is_on_tape(machine: Machine) -> None:
+    report = machine.run()
+    assert report["state"] == "done", report
+    expected = {f"srv/{name.removeprefix('data/')}": data for name, data in machine.site.expected.items()}  # type: ignore[attr-defined]
+    assert files_in(first_file(machine.site)) == expected
+    assert report["parts"] == [{"prefix": "", "kind": "files, as its server listed them"}]
+    assert no_space_is_taken(machine.site)
+    assert [row["state"] for row in machine.call("snapshot.list")] == ["released"]
+
+
+def test_a_hold_that_did_not_last_is_made_again(machine: Machine) -> None:
+    machine.fails = 1
+    assert machine.run()["state"] == "done"
+    assert machine.calls.count("snapshot.take") == 2
+    assert "once more" in machine.said[0]
+    assert no_space_is_taken(machine.site)
+
+
+def test_a_file_system_that_never_is_held_is_no_backup(machine: Machine) -> None:
+    machine.fails = 99
+    with pytest.raises(FreezeFailed):
+        machine.run()
+    assert "backup.start" not in machine.calls
+    assert no_space_is_taken(machine.site)
+
+
+def test_a_hook_that_fails_stops_it_and_the_other_is_run(machine: Machine, tmp_path: Path) -> None:
+    job = Job([Path("/srv")], before=[["false"]], after=[["touch", str(tmp_path / "after")]])
+    with pytest.raises(OperatorError, match="before hook false failed with 1"):
+        machine.run(job)
+    assert machine.holds == 0
+    assert (tmp_path / "after").exists()
+
+
+def test_lists_that_are_torn_changed_or_of_something_else(machine: Machine) -> None:
+    snapshot = machine.call("snapshot.create", disks="data", agent=True)["snapshot"]
+    lines = [to_line(Entry(b"a", Kind.FILE, size=512, extents=[Extent(0, 4096, 512)])), to_line(Entry(b"b", Kind.FIFO))]
+    common = {"snapshot": snapshot, "disk": "data"}
+    digest = digest_of(lines, f"{snapshot} data", b"")
+
+    def refused(verb: str, why: str, **parameters: Any) -> None:
+        with pytest.raises(OperatorError, match=why):
+            machine.call(verb, **{**common, **parameters})
+
+    refused("backup.list-part", "there is no snapshot", snapshot="0" * 16, part=1, lines=lines)
+    refused("backup.list-part", "has no disk", disk="other", part=1, lines=lines)
+    refused("backup.list-part", "no description of a file", part=1, lines=["{"])
+    refused("backup.list-part", "not a plain path", part=1, lines=[to_line(Entry(b"../a", Kind.FIFO))])
+    refused("backup.list-end", "the list is torn: 0 of 2", count=2, digest=digest)
+    assert machine.call("backup.list-part", **common, part=1, lines=lines[:1])["files"] == 1
+    assert machine.call("backup.list-part", **common, part=1, lines=lines[:1])["files"] == 1  # sent again
+    refused("backup.list-part", "part 3 is not the next one, 2", part=3, lines=lines)
+    with pytest.raises(OperatorError, match="is not whole yet"):
+        machine.call("backup.start", snapshot=snapshot, disks=["data"], to=[BARCODE])
+    machine.call("backup.list-part", **common, part=2, lines=lines[1:])
+    refused("backup.list-end", "the list is torn: 2 of 1", count=1, digest=digest)
+    refused("backup.list-end", "digest is another", count=2, digest="\u00e9" * 64)
+    assert machine.call("backup.list-end", **common, count=2, digest=digest) == {"parts": 2, "files": 2, "whole": True}
+    refused("backup.list-part", "part 3 is not the next", part=3, lines=lines)
+    machine.call("snapshot.release", snapshot=snapshot)
+    with pytest.raises(OperatorError, match="is released"):
+        machine.call("backup.start", snapshot=snapshot, disks=["data"], to=[BARCODE])
