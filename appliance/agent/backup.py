@@ -189,9 +189,9 @@ class HotBackup:
             for line in part:
                 digest.add(line)
             count += len(part)
-            self.api.call("backup.list-part", snapshot=snapshot, disk=disk, part=number, lines=part)
+            self.api.call("filelist.add", snapshot=snapshot, disk=disk, part=number, lines=part)
         self.told(f"{count} files of {disk} are listed")
-        self.api.call("backup.list-end", snapshot=snapshot, disk=disk, count=count, digest=digest.hexdigest())
+        self.api.call("filelist.end", snapshot=snapshot, disk=disk, count=count, digest=digest.hexdigest())
 
 
 def _parts(lines: Iterator[str]) -> Iterator[list[str]]:

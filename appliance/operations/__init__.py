@@ -21,6 +21,7 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "copy": ("copy",),
     "disk": ("disk",),
     "drive": ("drive",),
+    "filelist": ("filelist",),
     "grant": ("request",),
     "health": ("library",),
     "key": ("key",),

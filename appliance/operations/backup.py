@@ -85,32 +85,6 @@ class Start(Parameters):
     background: Background = False
 
 
-Snapshot = Annotated[str, Field(description="As `tapebay snapshot list` calls it.")]
-DiskOfSnapshot = Annotated[str, Field(description="One of the snapshot's disks.")]
-
-
-class ListPart(Parameters):
-    snapshot: Snapshot
-    disk: DiskOfSnapshot
-    part: Annotated[int, Field(ge=1, description="From 1, without a gap.")]
-    lines: Annotated[list[str], Field(max_length=10_000, description="A file each, as JSON.")]
-
-
-class ListEnd(Parameters):
-    snapshot: Snapshot
-    disk: DiskOfSnapshot
-    count: Annotated[int, Field(ge=0, description="How many lines the list has.")]
-    digest: Annotated[str, Field(description="HMAC-SHA256 over the snapshot, the disk and all lines.")]
-
-
-class Listed(Result):
-    """What has come of a list of files."""
-
-    parts: int
-    files: int
-    whole: bool
-
-
 class Resume(Parameters):
     number: Number
     to: Annotated[list[str] | None, Field(description="More cartridges.")] = None
@@ -132,28 +106,6 @@ def start(context: OnLibrary, parameters: Start) -> Report:
         options = parameters.model_dump(include={"snapshot", "drive", "raw", "overwrite"})
         record = context.library.backups.begin(parameters.disks, parameters.to, **options)
         return _followed(context, record.number, parameters.background)
-
-
-@verb("backup.list-part", Scope.OPERATE)
-def list_part(context: OnLibrary, parameters: ListPart) -> Listed:
-    """For agents: a part of the list of files of a snapshot's disk. Sent again, it has no second effect."""
-    with _refusals():
-        size = context.library.held(parameters.snapshot).sizes.get(parameters.disk)
-        if size is None:
-            raise OperatorError(Failure.NOT_FOUND, f"snapshot {parameters.snapshot} has no disk {parameters.disk}")
-        found = context.library.file_lists.add(
-            parameters.snapshot, parameters.disk, size, parameters.part, parameters.lines, context.caller.key
-        )
-        return Listed(parts=found.parts, files=found.count, whole=found.whole)
-
-
-@verb("backup.list-end", Scope.OPERATE)
-def list_end(context: OnLibrary, parameters: ListEnd) -> Listed:
-    """For agents: the list of files of a snapshot's disk is whole. It is refused where it was torn or changed."""
-    with _refusals():
-        found = context.library.file_lists.get(parameters.snapshot, parameters.disk)
-        found.end(parameters.count, parameters.digest)
-        return Listed(parts=found.parts, files=found.count, whole=found.whole)
 
 
 def _check_lists(context: OnLibrary, snapshot: str, disks: list[str]) -> None:

@@ -1,8 +1,10 @@
 """Hooks: what they are told, and how they fail."""
 
 import os
-import select
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
@@ -30,10 +32,18 @@ def test_one_that_fails_is_named(command: list[str], why: str) -> None:
 
 
 def test_what_a_slow_one_started_is_ended_too(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    with pytest.raises(OperatorError):
-        run_hook("after", ["sh", "-c", f"sleep 600 > {fifo} & cat {fifo}"], {}, seconds=0.5)
-    poll = select.poll()
-    poll.register(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), 0)
-    assert [event for _, event in poll.poll(20_000)] == [select.POLLHUP]  # nobody has it open for writing any more
+    """The reading end of a pipe hears that nobody has the other end open any more."""
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    command = [sys.executable, "-c", f"import os, time; os.fork(); os.write({writing}, b'x'); time.sleep(600)"]
+
+    def inheriting(*arguments: object, **options: object) -> "subprocess.Popen[str]":
+        return Popen(*arguments, **options, close_fds=False)  # type: ignore[call-overload, no-any-return]
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OperatorError):
+        patch.setattr(subprocess, "Popen", inheriting)
+        run_hook("after", command, {}, seconds=2)
+    os.close(writing)
+    while os.read(reading, 100):
+        pass
+    os.close(reading)

@@ -136,21 +136,21 @@ def test_lists_that_are_torn_changed_or_of_something_else(machine: Machine) -> N
         with pytest.raises(OperatorError, match=why):
             machine.call(verb, **{**common, **parameters})
 
-    refused("backup.list-part", "there is no snapshot", snapshot="0" * 16, part=1, lines=lines)
-    refused("backup.list-part", "has no disk", disk="other", part=1, lines=lines)
-    refused("backup.list-part", "no description of a file", part=1, lines=["{"])
-    refused("backup.list-part", "not a plain path", part=1, lines=[to_line(Entry(b"../a", Kind.FIFO))])
-    refused("backup.list-end", "the list is torn: 0 of 2", count=2, digest=digest)
-    assert machine.call("backup.list-part", **common, part=1, lines=lines[:1])["files"] == 1
-    assert machine.call("backup.list-part", **common, part=1, lines=lines[:1])["files"] == 1  # sent again
-    refused("backup.list-part", "part 3 is not the next one, 2", part=3, lines=lines)
+    refused("filelist.add", "there is no snapshot", snapshot="0" * 16, part=1, lines=lines)
+    refused("filelist.add", "has no disk", disk="other", part=1, lines=lines)
+    refused("filelist.add", "no description of a file", part=1, lines=["{"])
+    refused("filelist.add", "not a plain path", part=1, lines=[to_line(Entry(b"../a", Kind.FIFO))])
+    refused("filelist.end", "the list is torn: 0 of 2", count=2, digest=digest)
+    assert machine.call("filelist.add", **common, part=1, lines=lines[:1])["files"] == 1
+    assert machine.call("filelist.add", **common, part=1, lines=lines[:1])["files"] == 1  # sent again
+    refused("filelist.add", "part 3 is not the next one, 2", part=3, lines=lines)
     with pytest.raises(OperatorError, match="is not whole yet"):
         machine.call("backup.start", snapshot=snapshot, disks=["data"], to=[BARCODE])
-    machine.call("backup.list-part", **common, part=2, lines=lines[1:])
-    refused("backup.list-end", "the list is torn: 2 of 1", count=1, digest=digest)
-    refused("backup.list-end", "digest is another", count=2, digest="\u00e9" * 64)
-    assert machine.call("backup.list-end", **common, count=2, digest=digest) == {"parts": 2, "files": 2, "whole": True}
-    refused("backup.list-part", "part 3 is not the next", part=3, lines=lines)
+    machine.call("filelist.add", **common, part=2, lines=lines[1:])
+    refused("filelist.end", "the list is torn: 2 of 1", count=1, digest=digest)
+    refused("filelist.end", "digest is another", count=2, digest="\u00e9" * 64)
+    assert machine.call("filelist.end", **common, count=2, digest=digest) == {"parts": 2, "files": 2, "whole": True}
+    refused("filelist.add", "part 3 is not the next", part=3, lines=lines)
     machine.call("snapshot.release", snapshot=snapshot)
     with pytest.raises(OperatorError, match="is released"):
         machine.call("backup.start", snapshot=snapshot, disks=["data"], to=[BARCODE])

@@ -1,0 +1,70 @@
+"""Lists of files of a snapshot's disks, as agents send them for a hot backup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from pydantic import Field
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations.verb import OnLibrary, Parameters, Result, Scope, verb
+
+Snapshot = Annotated[str, Field(description="As `tapebay snapshot list` calls it.")]
+DiskOfSnapshot = Annotated[str, Field(description="One of the snapshot's disks.")]
+
+
+class Add(Parameters):
+    snapshot: Snapshot
+    disk: DiskOfSnapshot
+    part: Annotated[int, Field(ge=1, description="From 1, without a gap.")]
+    lines: Annotated[list[str], Field(max_length=10_000, description="A file each, as JSON.")]
+
+
+class End(Parameters):
+    snapshot: Snapshot
+    disk: DiskOfSnapshot
+    count: Annotated[int, Field(ge=0, description="How many lines the list has.")]
+    digest: Annotated[str, Field(description="HMAC-SHA256 over the snapshot, the disk and all lines.")]
+
+
+class Listed(Result):
+    """What has come of a list of files."""
+
+    parts: int
+    files: int
+    whole: bool
+
+
+@verb("filelist.add", Scope.OPERATE)
+def add(context: OnLibrary, parameters: Add) -> Listed:
+    """For agents: a part of the list of files of a snapshot's disk. Sent again, it has no second effect."""
+    with _refusals():
+        size = context.library.held(parameters.snapshot).sizes.get(parameters.disk)
+        if size is None:
+            raise OperatorError(Failure.NOT_FOUND, f"snapshot {parameters.snapshot} has no disk {parameters.disk}")
+        found = context.library.file_lists.add(
+            parameters.snapshot, parameters.disk, size, parameters.part, parameters.lines, context.caller.key
+        )
+        return Listed(parts=found.parts, files=found.count, whole=found.whole)
+
+
+@verb("filelist.end", Scope.OPERATE)
+def end(context: OnLibrary, parameters: End) -> Listed:
+    """For agents: the list of files of a snapshot's disk is whole. It is refused where it was torn or changed."""
+    with _refusals():
+        found = context.library.file_lists.get(parameters.snapshot, parameters.disk)
+        found.end(parameters.count, parameters.digest)
+        return Listed(parts=found.parts, files=found.count, whole=found.whole)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What is wrong with a list, in an operator's terms."""
+    from appliance.backup.listing import ListRefused
+
+    try:
+        yield
+    except ListRefused as error:
+        raise OperatorError(Failure.USAGE, str(error)) from error
