@@ -5,6 +5,7 @@ from typing import Any
 import typer
 
 from appliance.cli.commands import VerbCommand, add_group
+from appliance.cli.foreseen import said_foreseen
 from appliance.cli.tables import table
 
 
@@ -19,7 +20,8 @@ def _targets(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 
 
 def _one_target(row: dict[str, Any], given: dict[str, Any]) -> None:
-    _targets([row], given)
+    if not said_foreseen(row):
+        _targets([row], given)
 
 
 COMMANDS = [

@@ -88,6 +88,9 @@ def local_address(listen: str) -> Address:
 def _copy(settings: Settings, status: dict[str, Any], barcode: str, progress: Progress) -> Copied:
     target = status["targets"][0]
     lun = {name: int(number) for number, name in target["luns"].items()}
+    if CHANGER not in lun:
+        message = "the demonstration needs a target with the media changer of the whole library, and so no partitions"
+        raise OperatorError(Failure.REFUSED, message)
     drive, name = _free_drive(settings, status)
     place = DemoSite(
         changer_lun=lun[CHANGER],

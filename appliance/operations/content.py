@@ -144,6 +144,26 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def luns(text: str) -> dict[int, str]:
+    """LUNs with their devices: 0=changer,1=drive0. Raises OperatorError USAGE."""
+    found: dict[int, str] = {}
+    for pair in names(text):
+        written, separator, name = pair.partition("=")
+        if not separator:
+            raise OperatorError(Failure.USAGE, f"{pair!r} is no LUN and device; write for example 0=changer,1=drive0")
+        if (lun := number(written, "LUN")) in found:
+            raise OperatorError(Failure.USAGE, f"LUN {lun} is given twice")
+        found[lun] = name.strip()
+    return found
+
+
+def number(text: str, what: str) -> int:
+    """Raises OperatorError USAGE."""
+    if not text.strip().isdecimal() or len(text) > 9:
+        raise OperatorError(Failure.USAGE, f"{text!r} is no {what}; write a number")
+    return int(text)
+
+
 def more_and_fewer(
     where: str, what: str, there: Sequence[Row], added: Sequence[Row], removed: Sequence[Row]
 ) -> list[Row]:

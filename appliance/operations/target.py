@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -10,10 +10,23 @@ from appliance.failures import Failure, OperatorError
 from appliance.operations import content
 from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, verb
 
+if TYPE_CHECKING:
+    from appliance.settings.content import Content
+
 Iqn = Annotated[str, Positional("IQN"), Field(description="The target's iSCSI name.")]
 Initiators = Annotated[
     str, Field(description="iSCSI names of the initiators that see it, with commas; * and ? match any characters.")
 ]
+
+
+Luns = Annotated[
+    str | None,
+    Field(
+        description="The devices that it holds, with their LUNs: 0=changer,1=drive0; automatic: all, each with the LUN "
+        "that the library gave it."
+    ),
+]
+AUTOMATIC = "automatic"
 
 
 class Target(Result):
@@ -22,16 +35,20 @@ class Target(Result):
     iqn: str
     initiators: list[str]
     luns: dict[str, str]
+    foreseen: content.Foreseen | None = Field(default=None, description="Of a dry run: nothing was changed.")
 
 
 class Create(Parameters):
     iqn: Iqn
     initiators: Initiators = "*"
+    luns: Luns = None
 
 
 class Change(Parameters):
     iqn: Iqn
-    initiators: Initiators
+    initiators: Annotated[str | None, Field(description="Who sees it from now on, likewise.")] = None
+    luns: Luns = None
+    dry_run: content.DryRun = False
 
 
 class OneTarget(Parameters):
@@ -46,10 +63,10 @@ def list_(context: OnFiles, parameters: Nothing) -> list[Target]:
 
 @verb("target.create", Scope.ADMINISTER)
 def create(context: OnFiles, parameters: Create) -> Target:
-    """Add a target that holds every device; initiators find it at their next discovery."""
+    """Add a target; initiators find it at their next discovery. It holds every device, or those of its LUN map."""
     from appliance.settings.settings import TargetSettings
 
-    made = content.section(TargetSettings, iqn=parameters.iqn, initiators=content.names(parameters.initiators))
+    made = content.section(TargetSettings, iqn=parameters.iqn, **_given(parameters))
     if any(section.iqn == made.iqn for section in context.files.settings.targets):
         raise OperatorError(Failure.REFUSED, f"there is a target {made.iqn} already")
     content.change(context, lambda now: {"targets": [*now.targets, made]})
@@ -58,19 +75,30 @@ def create(context: OnFiles, parameters: Create) -> Target:
 
 @verb("target.change", Scope.ADMINISTER)
 def change(context: OnFiles, parameters: Change) -> Target:
-    """Say who sees a target; sessions of initiators that no longer do are ended."""
-    iqn = _found(context, parameters.iqn)
-    names = content.names(parameters.initiators)
-    content.change(
-        context,
-        lambda now: {
-            "targets": [
-                section.model_copy(update={"initiators": names}) if section.iqn == iqn else section
-                for section in now.targets
-            ]
-        },
-    )
+    """Say who sees a target, or which devices it holds by which LUNs; what is not given stays.
+
+    Sessions of initiators that no longer see it are ended, the others see the change between two commands."""
+    iqn, given = _found(context, parameters.iqn), _given(parameters)
+
+    def changed(now: Content) -> dict[str, Any]:
+        was = content.found(now.targets, lambda one: one.iqn == iqn, f"target {iqn}")
+        made = content.section(type(was), **(was.model_dump() | given))
+        return {"targets": [made if one is was else one for one in now.targets]}
+
+    if parameters.dry_run:
+        return _target(context, iqn).model_copy(update={"foreseen": content.foreseen(context, changed)})
+    content.change(context, changed)
     return _target(context, iqn)
+
+
+def _given(parameters: Create | Change) -> dict[str, Any]:
+    """What was given, as a [[targets]] section has it."""
+    given: dict[str, Any] = {}
+    if parameters.initiators is not None:
+        given["initiators"] = content.names(parameters.initiators)
+    if parameters.luns is not None:
+        given["luns"] = None if parameters.luns == AUTOMATIC else content.luns(parameters.luns)
+    return given
 
 
 @verb("target.remove", Scope.ADMINISTER)

@@ -179,28 +179,12 @@ def _given(parameters: Members) -> dict[str, Any]:
     given = {name: value for name, value in parameters.model_dump(exclude_none=True).items() if name in fields}
     made: dict[str, Any] = {"name": given.pop("name")}
     if "luns" in given:
-        made["luns"] = _luns(given.pop("luns"))
+        made["luns"] = content.luns(given.pop("luns"))
     if "portal_groups" in given:
-        made["portal_groups"] = [_number(text, "portal group") for text in content.names(given.pop("portal_groups"))]
+        made["portal_groups"] = [
+            content.number(text, "portal group") for text in content.names(given.pop("portal_groups"))
+        ]
     return made | {name: content.names(text) for name, text in given.items()}
-
-
-def _luns(text: str) -> dict[int, str]:
-    luns: dict[int, str] = {}
-    for pair in content.names(text):
-        number, separator, name = pair.partition("=")
-        if not separator:
-            raise OperatorError(Failure.USAGE, f"{pair!r} is no LUN and device; write for example 0=changer,1=drive0")
-        if (lun := _number(number, "LUN")) in luns:
-            raise OperatorError(Failure.USAGE, f"LUN {lun} is given twice")
-        luns[lun] = name.strip()
-    return luns
-
-
-def _number(text: str, what: str) -> int:
-    if not text.strip().isdecimal():
-        raise OperatorError(Failure.USAGE, f"{text!r} is no {what}; write a number")
-    return int(text)
 
 
 def _zone(zone: ZoneSettings) -> Zone:

@@ -93,7 +93,9 @@ def _out_of_sight(settings: Settings) -> Iterator[str]:
     seen = {name for target in settings.targets for name in _luns(settings, target)}
     zoned = {name for zone in settings.zones for name in zone.device_names()}
     for name in settings.device_names():
-        if name not in seen:
+        if name in settings.drives_of_nobody():
+            yield f"{name} is in no partition: only operators and grants use it"
+        elif name not in seen:
             yield f"{name} is in no target's luns: no initiator sees it"
         elif settings.zones and name not in zoned:
             yield f"{name} is in no zone: no initiator sees it"

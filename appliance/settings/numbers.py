@@ -10,11 +10,13 @@ LARGEST_NUMBER = 65535  # of elements that a media changer can have
 def parse_numbers(text: str) -> list[int]:
     """The numbers of "1-20,25", in the order in which they are written; none of "". Raises ValueError that says what
     numbers look like, or which one is given twice."""
-    numbers = [number for part in text.split(",") if part.strip() for number in _run(text, part.strip())]
-    if len(set(numbers)) != len(numbers):
-        twice = next(number for number in numbers if numbers.count(number) > 1)
-        raise ValueError(f"{text!r} has {twice} twice")
-    return numbers
+    numbers: dict[int, None] = {}  # in their order
+    for part in filter(None, map(str.strip, text.split(","))):
+        for number in _run(text, part):
+            if number in numbers:
+                raise ValueError(f"{text!r} has {number} twice")
+            numbers[number] = None
+    return list(numbers)
 
 
 def _run(text: str, part: str) -> range:

@@ -145,7 +145,7 @@ Serial = Annotated[str, AfterValidator(_serial)]
 LibrarySerial = Annotated[str, AfterValidator(_library_serial)]
 Lun = Annotated[int, Field(ge=0, le=16383)]  # SAM-5 4.7.4: the peripheral and flat addressing methods
 Numbers = Annotated[str, AfterValidator(_numbers)]
-BarcodePatterns = Annotated[str, AfterValidator(_barcodes)]
+BarcodePatterns = Annotated[str, Field(max_length=1000), AfterValidator(_barcodes)]
 InitiatorPattern = Annotated[str, AfterValidator(_initiator_pattern)]
 Network = Annotated[str, AfterValidator(_network)]
 ChapName = Annotated[str, Field(min_length=1, max_length=255)]

@@ -112,6 +112,51 @@ def test_a_partition_grows_for_its_own_initiators_only(
     assert (result.sense[2] & 0x0F, result.sense[12]) == (5, 0x25)
 
 
+def test_the_command_line_says_what_is_where(daemon: Daemon, alice: InitiatorSession) -> None:
+    daemon.call("cartridge.create", barcode="A00001L6", place="slot:2")
+    daemon.call("cartridge.create", barcode="A00002L6", place="slot:4")
+    assert "No partitions" in tapebay(daemon, "partition", "list").stdout
+    cut(daemon)
+    rows = {line.split()[0]: line for line in tapebay(daemon, "partition", "list").stdout.splitlines()[2:]}
+    assert rows["a"].split()[-5:] == ["1-2", "1", "drive0", "*", "1"]
+    assert "STK L700" in rows["b"]
+    shown = tapebay(daemon, "partition", "show", "b").stdout
+    assert "element addresses: transport 0-0, storage 1000-1000, drive 500-500" in shown
+    cartridges = tapebay(daemon, "cartridge", "list").stdout.splitlines()
+    assert [line.split()[:3] for line in cartridges[2:]] == [
+        ["A00001L6", "slot:2", "a"],
+        ["A00002L6", "slot:4", "LTO-6"],
+    ]
+    assert "0 a, 1 drive0 (a)" in tapebay(daemon, "who", ALICE).stdout
+    status = tapebay(daemon, "status").stdout.splitlines()
+    assert any(line.split()[:4] == ["slot:2", "4097", "a", "4097"] for line in status)
+    assert any(line.split()[:3] == ["0", "a", "a"] for line in status)
+    moved = tapebay(daemon, "move", "A00001L6", "slot:3").stdout
+    assert moved == "A00001L6: slot:2 -> slot:3\n"
+    audit = daemon.call("audit.list")
+    assert "cartridge moved between partitions" in str(audit)
+    daemon.call("zone.change", name="his", remove_devices="b,drive1")
+    assert "refused: cartridge A00001L6 is in slot:3" in tapebay(daemon, "partition", "delete", "b", "--dry-run").stdout
+    said = tapebay(daemon, "partition", "delete", "b", "--to-shelf", "--yes").stdout
+    assert said == "partition b is deleted\n"
+
+
+def test_a_target_gets_another_lun_map(daemon: Daemon, alice: InitiatorSession) -> None:
+    iqn = daemon.call("target.list")[0]["iqn"]
+    foreseen = daemon.call("target.change", iqn=iqn, luns="0=drive1,7=one", dry_run=True)["foreseen"]
+    gained, lost, _, ends = effects(foreseen)[ALICE]
+    assert (gained, lost, ends) == (
+        ["LUN 0 drive1", "LUN 7 one"], ["LUN 0 changer", "LUN 1 drive0", "LUN 2 drive1", "LUN 3 one"], False,
+    )  # fmt: skip
+    daemon.call("target.change", iqn=iqn, luns="0=drive1,7=one")
+    eventually(lambda: luns(alice) == [0, 7])
+    assert LUNS_CHANGED in settle(Device(alice, 7))
+    with pytest.raises(OperatorError, match="there is no device 'drive9'"):
+        daemon.call("target.change", iqn=iqn, luns="0=drive9")
+    daemon.call("target.change", iqn=iqn, luns="automatic")
+    eventually(lambda: luns(alice) == [0, 1, 2, 3])
+
+
 def test_nobody_else_is_disturbed_by_a_change(daemon: Daemon, alice: InitiatorSession, bob: InitiatorSession) -> None:
     """Invariant: a view changes only between two commands. Those of the other partition go on all the while."""
     cut(daemon)
