@@ -74,6 +74,9 @@ class Image(Protocol):
     def prefetch(self, offset: int, length: int) -> None:
         """Starts reading a range into memory and does not wait. Raises OSError."""
 
+    def pass_over(self, offset: int, length: int) -> None:
+        """A reader does not read a range, because extents() said that it holds nothing."""
+
     # ---- ranges without payload ------------------------------------------------------------------------------------
 
     def deallocate(self, offset: int, length: int) -> None:

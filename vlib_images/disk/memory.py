@@ -62,6 +62,9 @@ class MemoryImage:
     def prefetch(self, offset: int, length: int) -> None:
         """It is in memory."""
 
+    def pass_over(self, offset: int, length: int) -> None:
+        """Nobody waits for a reader here."""
+
     def deallocate(self, offset: int, length: int) -> None:
         self._release(offset, length, anchor=False)
 

@@ -188,6 +188,9 @@ class DiskImage:
         """Starts reading a range into memory and does not wait. Raises OSError."""
         os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
+    def pass_over(self, offset: int, length: int) -> None:
+        """Nobody waits for a reader here."""
+
     # ---- ranges without payload ------------------------------------------------------------------------------------
 
     def deallocate(self, offset: int, length: int) -> None:

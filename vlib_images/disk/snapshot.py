@@ -42,6 +42,7 @@ PATIENCE_SECONDS: Final = 5.0
 WINDOW_CHUNKS: Final = 1024  # of a change that are saved before the next ones: 64 MiB
 SMALL_CHANGE_CHUNKS: Final = 16  # of a longer one it is looked up where the image holds nothing
 HOLD_CHUNKS: Final = 1024  # held at once by a reader: 64 MiB, more than any one read
+LOOK_CHUNKS: Final = 4  # whose extents are looked up at once, more where there are few: nobody may want the rest
 STEP_CHUNKS: Final = 8192  # retired at once: a change that waits for the lock waits for no more
 LIVE, SAVING, SAVED, RETIRED, UNNEEDED = range(5)
 _PASS: Final = bytes([SAVED, RETIRED, UNNEEDED])  # in these states a change need not wait
@@ -278,16 +279,16 @@ class Snapshot:
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """What is behind a range, in order and without gaps; what was saved counts as data. Raises SnapshotEnded,
         OSError."""
-        at, end = offset, min(offset + length, self.size_bytes)
+        at, end, most = offset, min(offset + length, self.size_bytes), LOOK_CHUNKS
         while at < end:
-            with self._reading(at // CHUNK_BYTES, -(-end // CHUNK_BYTES)) as (stop, slot):
+            chunk = at // CHUNK_BYTES
+            with self._reading(chunk, min(chunk + most, -(-end // CHUNK_BYTES))) as (stop, slot):
                 after = min(end, stop * CHUNK_BYTES)
-                found = [Extent(at, after - at, Provisioning.MAPPED)]
+                found = [Extent(at, after - at, Provisioning.DEALLOCATED if slot == ZERO_SLOT else Provisioning.MAPPED)]
                 if slot is None:
                     found = list(self.image.extents(at, after - at))
-                elif slot == ZERO_SLOT:
-                    found = [Extent(at, after - at, Provisioning.DEALLOCATED)]
             yield from found
+            most = min(HOLD_CHUNKS, 2 * most) if len(found) == 1 else LOOK_CHUNKS
             at = after
 
     # ---- what its user decides -------------------------------------------------------------------------------------

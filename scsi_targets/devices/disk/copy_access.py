@@ -46,6 +46,7 @@ class BlockDeviceAccess(LocalAccess, DiskAccess):
             view = memoryview(buffer)
             if self._holds_nothing(offset, view.nbytes):
                 _clear(view)
+                self._disk.medium.pass_over(offset, view.nbytes)
             else:
                 self._disk.medium.read_into(view, offset)
 

@@ -7,10 +7,13 @@ import pytest
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.disk.instant import held_still
 from scsi_targets.devices.unit.identity import Identity
+from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sbc
 from scsi_targets.t10.sense import CheckCondition
+from tests.unit.devices.copying.support import BLOCKS as BLOCKS_ON_DISK
+from tests.unit.devices.copying.support import Site, block_to_stream
 from tests.unit.devices.disk.support import BLOCKS, make_disk, read, write
-from tests.unit.devices.support import send, sense_of
+from tests.unit.devices.support import ALPHA, send, sense_of
 from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
 from vlib_images.disk.snapshot_store import CHUNK_BYTES, MemoryChunks
@@ -57,6 +60,67 @@ def test_a_broken_one_is_a_medium_error_for_ever_and_the_disk_goes_on(tmp_path):
     assert read(disk, 0) == b"y" * 512
     snapshots.release()
     disk.close()
+
+
+# ---- copies of it ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = Site(tmp_path)
+    yield made
+    made.close()
+
+
+def on_tape(site) -> bytes:
+    return b"".join(site.written())
+
+
+def test_a_copy_finds_it_only_in_a_view_that_has_it(site):
+    snapshots = taken(site.disk, budget=1 << 22)
+    view = disk_of(snapshots)
+    site.disk.medium.write(b"later" * 1000, 0)
+    descriptors = [copy.identification_descriptor(view.identity.naa, device_type=0), site.tape_descriptor()]
+    segments = [block_to_stream(4096, BLOCKS_ON_DISK)]
+    refused = site.copy(*segments, cscds=descriptors)
+    assert sense_of(refused) == (0x0A, 0x0D, 0x02)  # COPY TARGET DEVICE NOT REACHABLE
+    site.add(view)
+    view.nexus_established(ALPHA)
+    while view.take_unit_attention(ALPHA):
+        pass
+    assert site.copy(*segments, cscds=descriptors).status == 0
+    assert on_tape(site) == site.disk_data
+    snapshots.release()
+    assert sense_of(site.copy(*segments, cscds=descriptors))[0] == 0x0A
+
+
+@pytest.mark.parametrize("hole", [1, 7, PER_CHUNK, 5 * PER_CHUNK + 3])
+def test_what_is_released_by_reading_is_released_by_passing_over_holes(site, hole):
+    """Holes of a chunk's part, too: a copy does not read them, and yet nothing of the chunk is left to be kept."""
+    for at in range(0, BLOCKS_ON_DISK, 3 * hole):
+        site.disk.medium.deallocate(at * 512, min(hole, BLOCKS_ON_DISK - at) * 512)
+    site.disk.medium.synchronize()
+    before = bytearray(BLOCKS_ON_DISK * 512)
+    site.disk.medium.read_into(before, 0)
+    store = MemoryChunks(1 << 22)
+    snapshots = SnapshotSet.take([site.disk.medium], store, hold=held_still([site.disk]), release_on_read=True)
+    site.disk.medium.write(b"n" * 512 * 40, 512 * 100)
+    view = disk_of(snapshots)
+    site.add(view)
+    view.nexus_established(ALPHA)
+    while view.take_unit_attention(ALPHA):
+        pass
+    descriptors = [copy.identification_descriptor(view.identity.naa, device_type=0), site.tape_descriptor()]
+    assert site.copy(block_to_stream(4096, BLOCKS_ON_DISK), cscds=descriptors).status == 0
+    assert on_tape(site) == before
+    (figures,) = snapshots.figures()
+    assert (figures.live_bytes, figures.saved_bytes) == (0, 0)
+    assert figures.retired_bytes == figures.size_bytes
+    assert store.stored_bytes == 0
+    snapshots.release()
+
+
+# ---- the instant of several ------------------------------------------------------------------------------------------
 
 
 def test_disks_are_held_still_together(tmp_path):
