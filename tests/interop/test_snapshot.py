@@ -1,0 +1,114 @@
+"""A snapshot's logical unit on the Linux host that has the disk itself: told apart, mounted, read, ended."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.interop.guest import INITIATOR_NAME, PACKAGES, Step
+from tests.interop.session import run_in_guest
+from tests.support import packages
+from tests.support.appliance import GUEST_SEES_HOST_AS, Appliance, Disk
+from tests.support.host_calls import HostCalls
+
+pytestmark = pytest.mark.guest
+
+RULES = Path(__file__).resolve().parents[2] / "packaging" / "snapshots" / "59-tapebay-snapshot.rules"
+GATE = "iqn.2026-11.io.tapebay:gate"
+
+FUNCTIONS = r"""
+log_in_to_gate() { # with the user and secret that follow; SNAPSHOT, SNAPSHOT_SG are its unit
+	iscsiadm -m node -o new -T $GATE -p $PORTAL,1 >/dev/null || return
+	local setting
+	for setting in authmethod=CHAP username=$1 password=$2; do
+		iscsiadm -m node -T $GATE -p $PORTAL -o update -n node.session.auth.${setting%%=*} -v ${setting#*=}
+	done
+	iscsiadm -m node -T $GATE -p $PORTAL --login >/dev/null && retry device_count 5 || return
+	read -r SNAPSHOT SNAPSHOT_SG < <(lsscsi -g | awk '/DISK SNAPSHOT/ { print $(NF-1), $NF }')
+}
+links() { # of a disk, as udev would make them
+	udevadm test --action=add /sys/block/${1#/dev/} 2>/dev/null | sed -n 's/^DEVLINKS=//p' | tr ' ' '\n' | sort
+}
+"""
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> Iterator[Appliance]:
+    packages.require(*PACKAGES, "e2fsprogs", "sg3-utils")
+    more = f'[gate]\ntarget = "{GATE}"'
+    with Appliance(tmp_path, disks=[Disk("disk", "64 MiB")], advertise=GUEST_SEES_HOST_AS, more=more) as running:
+        yield running
+
+
+def test_it_is_mounted_beside_its_disk_and_shows_the_instant(gated: Appliance) -> None:
+    made: dict[str, str] = {}
+
+    def snapshot() -> str:
+        made["name"] = gated.call("snapshot.create", disks="disk")["snapshot"]
+        device = f"disk@{made['name']}"
+        request = gated.call("request.create", initiator=INITIATOR_NAME, device=[device])["request"]
+        deadline = time.monotonic() + 20
+        while (shown := gated.call("request.show", request=request))["state"] != "granted":
+            assert time.monotonic() < deadline, shown
+            time.sleep(0.02)
+        return f"{shown['grant']['user']} {shown['grant']['secret']}"
+
+    def release() -> str:
+        return str(gated.call("snapshot.release", snapshot=made["name"])["state"])
+
+    with HostCalls({"snapshot": snapshot, "release": release}) as calls:
+        done = run_in_guest(
+            gated,
+            [
+                calls.step(),
+                Step("functions", f"GATE={GATE}\n{FUNCTIONS}"),
+                Step("fill", "mkfs.ext4 -q $DISK && mount -t ext4 $DISK /mnt/disk && mkdir /mnt/disk/files"),
+                Step(
+                    "files", "cd /mnt/disk/files; for n in {1..17}; do head -c $((n * 9999)) /dev/urandom >$n; done"
+                ),
+                Step("freeze", "cd / && fsfreeze -f /mnt/disk && sums=$(cd /mnt/disk/files && sha256sum *)"),
+                Step("instant", "grant=$(host snapshot)"),
+                Step("thaw", "fsfreeze -u /mnt/disk"),
+                Step("go on", "cd /mnt/disk/files && rm 1 2 3 && head -c 9M /dev/urandom | tee 4 5 >6 && sync && cd /"),
+                Step("log in", "log_in_to_gate $grant"),
+                Step("inquiry", "sg_inq $SNAPSHOT_SG"),
+                Step("identification", "sg_inq -p di $DISK_SG; echo; sg_inq -p di $SNAPSHOT_SG"),
+                Step("read-only", "cat /sys/block/${SNAPSHOT#/dev/}/ro"),
+                Step("a write", "sg_raw -s 512 -i /dev/zero $SNAPSHOT_SG 2a 00 00 00 00 00 00 00 01 00", None),
+                Step("links without the rule", "links $DISK; echo; links $SNAPSHOT"),
+                Step("rule", f"mkdir -p /run/udev/rules.d && cp {RULES} /run/udev/rules.d/"),
+                Step("links", "links $DISK; echo; links $SNAPSHOT"),
+                Step("mount", "mkdir -p /mnt/instant && mount -t ext4 -o ro,noload $SNAPSHOT /mnt/instant"),
+                Step("same", '[ "$(cd /mnt/instant/files && sha256sum *)" = "$sums" ]'),
+                Step("superblock", "dumpe2fs -h $SNAPSHOT 2>/dev/null | grep features"),
+                Step("unmount", "umount /mnt/instant /mnt/disk && e2fsck -fn $DISK"),
+                Step("release", "host release"),
+                Step("reads", "dd if=$SNAPSHOT of=/dev/null bs=4k count=1 iflag=direct", None),
+                Step("log out", "iscsiadm -m node -T $GATE -p $PORTAL --logout"),
+            ],
+            allowed=r"UNKNOWN\(0x2003\)|Sense Key : 0x5|I/O error, dev sdb",
+        )
+    assert "Vendor identification: TAPEBAY" in done["inquiry"]
+    assert "Product identification: DISK SNAPSHOT" in done["inquiry"]
+    disk, snapshot_unit = done["identification"].split("\n\n", 1)
+    assert naa(disk) != naa(snapshot_unit)
+    assert done["read-only"].strip() == "1"
+    assert "Write protected" in done["a write"]
+    before, alike = (set(part.split()) for part in done["links without the rule"].split("\n\n"))
+    uuid = {link for link in before if "by-uuid" in link}
+    assert uuid
+    assert uuid <= alike  # which is what the rule is for
+    same, apart = (set(part.split()) for part in done["links"].split("\n\n"))
+    assert uuid <= same
+    assert not any("by-uuid" in link or "by-label" in link for link in apart)
+    assert {link for link in apart if "tapebay-snapshot-naa." in link}
+    assert "needs_recovery" not in done["superblock"]
+    assert "error" in done["reads"]
+
+
+def naa(page: str) -> str:
+    found = re.search(r"\b(0x)?3[0-9a-f]{15}\b", page)
+    assert found, page
+    return found[0]
