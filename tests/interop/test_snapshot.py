@@ -65,9 +65,7 @@ def test_it_is_mounted_beside_its_disk_and_shows_the_instant(gated: Appliance) -
                 calls.step(),
                 Step("functions", f"GATE={GATE}\n{FUNCTIONS}"),
                 Step("fill", "mkfs.ext4 -q $DISK && mount -t ext4 $DISK /mnt/disk && mkdir /mnt/disk/files"),
-                Step(
-                    "files", "cd /mnt/disk/files; for n in {1..17}; do head -c $((n * 9999)) /dev/urandom >$n; done"
-                ),
+                Step("files", "cd /mnt/disk/files; for n in {1..17}; do head -c $((n * 9999)) /dev/urandom >$n; done"),
                 Step("freeze", "cd / && fsfreeze -f /mnt/disk && sums=$(cd /mnt/disk/files && sha256sum *)"),
                 Step("instant", "grant=$(host snapshot)"),
                 Step("thaw", "fsfreeze -u /mnt/disk"),
