@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -27,6 +28,12 @@ class Closable(Protocol):
 M = TypeVar("M", bound=Closable)
 
 
+def _any_number() -> int:
+    """For a session; 0 is none (RFC 7143 11.12.6). One after the other would tell each initiator how often others log
+    in."""
+    return 1 + secrets.randbelow(LAST_TSIH)
+
+
 def _nexus_key(login: LoginResult) -> NexusKey | None:
     """What makes two logins the same nexus, but for the principal; None for discovery, where every session stands
     alone."""
@@ -39,13 +46,15 @@ def _nexus_key(login: LoginResult) -> NexusKey | None:
 class SessionTable(Generic[M]):
     """Thread-safe. A session is here from its admission until all that it held is given back."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float] = monotonic, numbers: Callable[[], int] = _any_number
+    ) -> None:
         self._limits = limits
         self._clock = clock
         self._changed = threading.Condition()
         self._sessions: dict[int, tuple[M, LoginResult]] = {}
         self._by_nexus: dict[NexusKey, int] = {}
-        self._last_tsih = 0
+        self._numbers = numbers
 
     def exists(self, who: Who, tsih: int) -> bool:
         """Whether that initiator port, as the account it proved, has a session of that TSIH with that target."""
@@ -143,8 +152,7 @@ class SessionTable(Generic[M]):
             discovering[len(discovering) - limit].close("too many discovery sessions at once")
 
     def _free_tsih(self) -> int:
-        """The next number that is free, so that a number is not used again soon; 0 is none (RFC 7143 11.12.6)."""
-        while True:
-            self._last_tsih = self._last_tsih % LAST_TSIH + 1
-            if self._last_tsih not in self._sessions:
-                return self._last_tsih
+        """A number that is free."""
+        while (tsih := self._numbers()) in self._sessions:
+            pass
+        return tsih

@@ -1,6 +1,7 @@
 """Numbers, bounds and reinstatement."""
 
 import threading
+from itertools import count, pairwise
 
 import pytest
 
@@ -12,6 +13,11 @@ from scsi_targets.iscsi.login import LoginRefused, LoginResult
 from scsi_targets.iscsi.negotiation import Negotiation
 from scsi_targets.iscsi.pdu import LoginStatus
 from scsi_targets.iscsi.session_table import SessionTable
+
+
+def new_table(limits: Limits | None = None) -> "SessionTable[Member]":
+    """One that numbers its sessions from 1."""
+    return SessionTable(limits or Limits(), numbers=count(1).__next__)
 
 
 class Member:
@@ -39,17 +45,23 @@ def login(
     return LoginResult(who, "", 0, view, "None", Negotiation(Limits()))
 
 
-def test_numbers_are_not_used_again_soon() -> None:
-    table: SessionTable[Member] = SessionTable(Limits())
-    assert [table.admit(Member(), login(isid=i)) for i in range(3)] == [1, 2, 3]
-    table.remove(2)
-    assert table.admit(Member(), login(isid=9)) == 4
-    table._last_tsih = 0xFFFF
-    assert table.admit(Member(), login(isid=10)) == 2
+def test_a_number_that_is_taken_is_not_given_again() -> None:
+    table: SessionTable[Member] = SessionTable(Limits(), numbers=iter([5, 5, 7, 5, 7, 9, 7]).__next__)
+    assert [table.admit(Member(), login(isid=i)) for i in range(3)] == [5, 7, 9]
+    table.remove(7)
+    assert table.admit(Member(), login(isid=9)) == 7
+
+
+def test_numbers_say_nothing_of_other_sessions() -> None:
+    """One after the other, they would tell how many logged in meanwhile."""
+    table: SessionTable[Member] = SessionTable(Limits(sessions=100))
+    numbers = [table.admit(Member(), login(f"iqn.{i}")) for i in range(50)]
+    assert len(set(numbers)) == 50 and set(numbers) <= set(range(1, 0x10000))
+    assert len({later - earlier for earlier, later in pairwise(numbers)}) > 25
 
 
 def test_who_is_there() -> None:
-    table: SessionTable[Member] = SessionTable(Limits())
+    table = new_table()
     first, second, browser = Member(), Member(), Member()
     table.admit(first, login(isid=1))
     table.admit(second, login(isid=2, target="iqn.other"))
@@ -67,7 +79,7 @@ def test_who_is_there() -> None:
     "other", [{"isid": 2}, {"initiator": "iqn.j"}, {"target": "iqn.u"}, {"group": 2}, {"target": None}]
 )
 def test_another_nexus_is_left_alone(other: dict[str, object]) -> None:
-    table: SessionTable[Member] = SessionTable(Limits())
+    table = new_table()
     member = Member()
     table.admit(member, login())
     table.admit(Member(), login(**other))
@@ -75,7 +87,7 @@ def test_another_nexus_is_left_alone(other: dict[str, object]) -> None:
 
 
 def test_two_discovery_sessions_of_one_initiator_live_side_by_side() -> None:
-    table: SessionTable[Member] = SessionTable(Limits())
+    table = new_table()
     member = Member()
     table.admit(member, login(target=None))
     table.admit(Member(), login(target=None))
@@ -83,7 +95,7 @@ def test_two_discovery_sessions_of_one_initiator_live_side_by_side() -> None:
 
 
 def test_reinstatement_waits_for_the_old_session_to_end() -> None:
-    table: SessionTable[Member] = SessionTable(Limits())
+    table = new_table()
     old, new, admitted = Member(), Member(), []
     tsih = table.admit(old, login())
     thread = threading.Thread(target=lambda: admitted.append(table.admit(new, login())))
@@ -98,7 +110,7 @@ def test_reinstatement_waits_for_the_old_session_to_end() -> None:
 
 
 def test_an_old_session_that_does_not_end_refuses_the_new_one() -> None:
-    table: SessionTable[Member] = SessionTable(Limits(reinstatement_seconds=0.01))
+    table = new_table(Limits(reinstatement_seconds=0.01))
     old = Member()
     table.admit(old, login())
     with pytest.raises(LoginRefused) as refusal:
@@ -108,7 +120,7 @@ def test_an_old_session_that_does_not_end_refuses_the_new_one() -> None:
 
 
 def test_nobody_reinstates_the_session_of_another_principal() -> None:
-    table: SessionTable[Member] = SessionTable(Limits())
+    table = new_table()
     member = Member()
     tsih = table.admit(member, login(account="alice"))
     for impostor in (login(account="bob"), login()):
@@ -121,7 +133,7 @@ def test_nobody_reinstates_the_session_of_another_principal() -> None:
 
 
 def test_the_oldest_of_too_many_discovery_sessions_gives_way() -> None:
-    table: SessionTable[Member] = SessionTable(Limits(discovery_sessions=2, sessions=1))
+    table = new_table(Limits(discovery_sessions=2, sessions=1))
     browsers = [Member() for _ in range(4)]
     for browser in browsers:
         table.admit(browser, login(target=None))
@@ -134,7 +146,7 @@ def test_the_oldest_of_too_many_discovery_sessions_gives_way() -> None:
 
 @pytest.mark.parametrize("limits", [Limits(sessions=2), Limits(sessions_per_initiator=2)])
 def test_too_many_sessions(limits: Limits) -> None:
-    table: SessionTable[Member] = SessionTable(limits)
+    table = new_table(limits)
     for isid in range(2):
         table.admit(Member(), login(isid=isid))
     with pytest.raises(LoginRefused) as refusal:
@@ -148,7 +160,7 @@ def test_too_many_sessions(limits: Limits) -> None:
 
 
 def test_waiting_for_the_end() -> None:
-    table: SessionTable[Member] = SessionTable(Limits())
+    table = new_table()
     assert table.wait_until_empty(0)
     tsih = table.admit(Member(), login())
     assert not table.wait_until_empty(0.01)
