@@ -51,6 +51,7 @@ def _list(disks: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 
 
 COMMANDS = [
+    VerbCommand("disk.show", lambda disk, given: _list([disk], given), example="tapebay disk show backup"),
     VerbCommand("disk.create", _made, example='tapebay disk create backup "10 GiB"'),
     VerbCommand("disk.import", _made, example="tapebay disk import backup old.qcow2", doing="Importing {file}"),
     VerbCommand("disk.export", _exported, example="tapebay disk export backup backup.qcow2", doing="Exporting {name}"),

@@ -23,6 +23,7 @@ def _drive_gone(row: dict[str, Any], _given: dict[str, Any]) -> None:
 
 COMMANDS = [
     VerbCommand("drive.list", _drives),
+    VerbCommand("drive.show", lambda row, given: _drives([row], given), example="tapebay drive show drive0"),
     VerbCommand("drive.create", _drive_made, example="tapebay drive create drive2"),
     VerbCommand("drive.remove", _drive_gone, question=lambda given: f"Remove {given['name']}, also from initiators?"),
 ]

@@ -26,6 +26,7 @@ def _one_target(row: dict[str, Any], given: dict[str, Any]) -> None:
 
 COMMANDS = [
     VerbCommand("target.list", _targets),
+    VerbCommand("target.show", _one_target, example="tapebay target show IQN"),
     VerbCommand("target.create", _one_target, example="tapebay target create iqn.2026-11.io.tapebay:second"),
     VerbCommand(
         "target.change", _one_target, example="tapebay target change IQN --initiators 'iqn.1993-08.org.debian:*'"

@@ -55,7 +55,7 @@ class LibraryFiles:
 
     def __init__(self, declared: Settings, lock: LibraryLock, database: Database, *, apply: bool = False) -> None:
         self._lock = lock
-        self.changing = threading.Lock()  # one operator at a time makes or deletes things
+        self.changing = threading.RLock()  # one operator at a time makes or deletes things
         self.database = database
         self.store = LibraryState(database)
         self.tokens = Tokens(database)

@@ -51,7 +51,7 @@ class OneAccount(Parameters):
     target: TargetPattern = "*"
 
 
-@verb("account.list", Scope.READ)
+@verb("account.list", Scope.READ, key=("user", "initiator", "target"))
 def list_(context: OnFiles, parameters: Nothing) -> list[Account]:
     """List the accounts; of several with one user, the first that matches counts."""
     return [_account(context, one) for one in context.files.settings.chap.accounts]
@@ -63,7 +63,7 @@ def show(context: OnFiles, parameters: OneAccount) -> Account:
     return _account(context, _among(context.files.settings.chap.accounts, parameters))
 
 
-@verb("account.change", Scope.ADMINISTER)
+@verb("account.change", Scope.ADMINISTER, changes="account.show")
 def change(context: OnFiles, parameters: Create) -> Account:
     """Give an account other secrets; without one for the target, that no longer proves itself. Sessions stay."""
     from appliance.settings.settings import ChapAccount
@@ -92,7 +92,7 @@ def create(context: OnFiles, parameters: Create) -> Account:
     return _account(context, made)
 
 
-@verb("account.delete", Scope.ADMINISTER)
+@verb("account.delete", Scope.ADMINISTER, changes="account.show")
 def delete(context: OnFiles, parameters: OneAccount) -> Account:
     """Delete an account; sessions that were logged in with it end."""
     gone = _among(context.files.settings.chap.accounts, parameters)

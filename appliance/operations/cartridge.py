@@ -139,10 +139,12 @@ def _refuse_misfit(context: OnFiles, barcode: str, element: Element) -> None:
         raise OperatorError(Failure.REFUSED, message)
 
 
-@verb("cartridge.list", Scope.READ)
+@verb("cartridge.list", Scope.READ, key=("barcode",))
 def list_(context: OnFiles, parameters: NoParameters) -> list[Cartridge]:
-    """List every cartridge: those in the library by element, then the shelf."""
+    """List every cartridge: those in the library by element, then the shelf; page by page, by barcode."""
     inventory = context.files.inventory
+    if context.window is not None:
+        return [_described(context, barcode) for barcode in context.window.cut(inventory.barcodes())]
     inside = [element for element in inventory.elements() if element.barcode is not None]
     return _all_described(context, [*(str(element.barcode) for element in inside), *inventory.shelf()])
 
@@ -166,7 +168,7 @@ def adopt(context: OnFiles, parameters: OneCartridge) -> Cartridge:
     return _described(context, barcode)
 
 
-@verb("cartridge.protect", Scope.OPERATE)
+@verb("cartridge.protect", Scope.OPERATE, changes="cartridge.show")
 def protect(context: OnFiles, parameters: Protect) -> Cartridge:
     """Slide the write-protect tab of a cartridge that is in no drive."""
     _refuse_loaded(context, parameters.barcode)
@@ -174,7 +176,7 @@ def protect(context: OnFiles, parameters: Protect) -> Cartridge:
     return _described(context, parameters.barcode)
 
 
-@verb("cartridge.delete", Scope.ADMINISTER, reports_progress=True)
+@verb("cartridge.delete", Scope.ADMINISTER, reports_progress=True, changes="cartridge.show")
 def delete(context: OnFiles, parameters: Delete) -> Deleted:
     """Delete cartridges, which are in no drive, and what is on them. There is no way back.
 

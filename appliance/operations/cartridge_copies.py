@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from appliance.operations import cartridge
 from appliance.operations.verb import (
@@ -82,7 +82,9 @@ class Recover(Parameters):
 
 class Import(Parameters):
     barcode: Barcode
-    file: Annotated[Path, Positional("FILE"), Field(description="The other program's tape: a file, or a directory.")]
+    file: Annotated[
+        Path, Strict(False), Positional("FILE"), Field(description="The other program's tape: a file, or a directory.")
+    ]
     format: ForeignFormat
     medium: Medium = None
     capacity: Annotated[
@@ -95,11 +97,13 @@ class Import(Parameters):
 
 class Export(Parameters):
     barcode: Barcode
-    file: Annotated[Path, Positional("FILE"), Field(description="What to make; it must not exist.")]
+    file: Annotated[Path, Strict(False), Positional("FILE"), Field(description="What to make; it must not exist.")]
     format: ForeignFormat
     partition: Annotated[int, Field(ge=0, le=3, description="Which partition of the cartridge.")] = 0
     key_file: Annotated[
-        Path | None, Field(description="Decrypts with this key: 64 hexadecimal digits, as of `stenc -g`.")
+        Path | None,
+        Strict(False),
+        Field(description="Decrypts with this key: 64 hexadecimal digits, as of `stenc -g`."),
     ] = None
 
 

@@ -66,7 +66,7 @@ class Limit(OneCopy):
     rate: Annotated[Rate, Positional("RATE"), Field(description='Bytes a second, for example "50 MiB"; 0: no limit.')]
 
 
-@verb("copies.list", Scope.READ)
+@verb("copies.list", Scope.READ, key=("number",))
 def list_(context: OnLibrary, parameters: Nothing) -> list[Copy]:
     """List the copies that run and the last 64 that have ended of each disk and drive, oldest first."""
     return sorted((_shown(device, record) for device, record in _records(context)), key=lambda copy: copy.number)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
+from appliance.operations.content import found
 from appliance.operations.verb import (
     SIZE,
     Nothing,
@@ -62,13 +63,13 @@ class Create(Parameters):
 
 class Import(Parameters):
     name: NewName
-    file: Annotated[Path, Positional("FILE"), Field(description="A raw, qcow2, VMDK, VHDX, ... image.")]
+    file: Annotated[Path, Strict(False), Positional("FILE"), Field(description="A raw, qcow2, VMDK, VHDX, ... image.")]
     block_size: BlockSize = 512
 
 
 class Export(Parameters):
     name: Name
-    file: Annotated[Path, Positional("FILE"), Field(description="The image to make.")]
+    file: Annotated[Path, Strict(False), Positional("FILE"), Field(description="The image to make.")]
     format: Annotated[
         str | None, Field(description="qcow2, vmdk, vhdx, vdi, vpc or raw; by default the file's suffix.")
     ] = None
@@ -83,7 +84,7 @@ class Grow(Parameters):
     size: Annotated[str, SIZE, Positional("SIZE"), Field(description='The new size: "20 GiB" or a number of bytes.')]
 
 
-@verb("disk.list", Scope.READ)
+@verb("disk.list", Scope.READ, key=("name",))
 def list_(context: OnFiles, parameters: Nothing) -> list[Disk]:
     """List the disks and their images."""
     from appliance.library import disks
@@ -91,6 +92,12 @@ def list_(context: OnFiles, parameters: Nothing) -> list[Disk]:
     return [
         _disk(context, row) for row in disks.describe(context.files.settings, disks.KnownDisks(context.files.store))
     ]
+
+
+@verb("disk.show", Scope.READ)
+def show(context: OnFiles, parameters: OneDisk) -> Disk:
+    """One disk and its image."""
+    return found(list_(context, Nothing()), lambda disk: disk.name == parameters.name, f"disk {parameters.name}")
 
 
 @verb("disk.create", Scope.ADMINISTER)
@@ -133,7 +140,7 @@ def export(context: OnFiles, parameters: Export) -> Exported:
     return Exported(name=parameters.name, image=str(parameters.file), format=image_format)
 
 
-@verb("disk.grow", Scope.ADMINISTER)
+@verb("disk.grow", Scope.ADMINISTER, changes="disk.show")
 def grow(context: OnFiles, parameters: Grow) -> Disk:
     """Make a disk larger; where it is served, at once, and initiators are told."""
     from appliance.library import disk_making
@@ -141,7 +148,7 @@ def grow(context: OnFiles, parameters: Grow) -> Disk:
     return _disk(context, disk_making.grow(context.files, parameters.name, parameters.size, library_of(context)))
 
 
-@verb("disk.remove", Scope.ADMINISTER)
+@verb("disk.remove", Scope.ADMINISTER, changes="disk.show")
 def remove(context: OnFiles, parameters: OneDisk) -> Disk:
     """Take a disk out of the library, at once where it is served; its image stays where it is."""
     from appliance.library import disk_making

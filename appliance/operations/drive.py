@@ -36,10 +36,16 @@ class OneDrive(Parameters):
     name: Name
 
 
-@verb("drive.list", Scope.READ)
+@verb("drive.list", Scope.READ, key=("name",))
 def list_(context: OnFiles, parameters: Nothing) -> list[Drive]:
     """List the drives, in the order of their element addresses."""
     return [_drive(context, position) for position in range(len(context.files.settings.drives))]
+
+
+@verb("drive.show", Scope.READ)
+def show(context: OnFiles, parameters: OneDrive) -> Drive:
+    """One drive: its model, its place and what it holds."""
+    return _drive(context, _position(context, parameters.name))
 
 
 @verb("drive.create", Scope.ADMINISTER)
@@ -56,12 +62,11 @@ def create(context: OnFiles, parameters: Create) -> Drive:
     return _drive(context, len(drives))
 
 
-@verb("drive.remove", Scope.ADMINISTER)
+@verb("drive.remove", Scope.ADMINISTER, changes="drive.show")
 def remove(context: OnFiles, parameters: OneDrive) -> Drive:
     """Remove a drive, which must be empty; those behind it move up, so they must be empty too."""
     drives = context.files.settings.drives
-    section = content.found(drives, lambda drive: drive.name == parameters.name, f"drive {parameters.name}")
-    position = drives.index(section)
+    position = _position(context, parameters.name)
     gone = _drive(context, position)
     for at in range(position, len(drives)):
         row = _drive(context, at)
@@ -71,6 +76,11 @@ def remove(context: OnFiles, parameters: OneDrive) -> Drive:
     others = [drive for drive in drives if drive.name != parameters.name]
     content.change(context, lambda now: {"drives": others})
     return gone.model_copy(update={"served": False})
+
+
+def _position(context: OnFiles, name: str) -> int:
+    drives = context.files.settings.drives
+    return drives.index(content.found(drives, lambda drive: drive.name == name, f"drive {name}"))
 
 
 def _drive(context: OnFiles, position: int) -> Drive:

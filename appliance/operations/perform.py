@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ def translated() -> Iterator[None]:
         raise OperatorError(Failure.USAGE, str(error)) from error
     except (InventoryError, RobotError, CartridgeError) as error:
         raise OperatorError(Failure.REFUSED, str(error)) from error
+    except UnicodeError as error:
+        raise OperatorError(Failure.USAGE, f"holds characters that are no text: {error}") from error
     except OSError as error:
         raise OperatorError(Failure.REFUSED, explained(error)) from error
 
@@ -66,11 +68,26 @@ def refuse_unpermitted(verb: Verb, caller: Caller) -> None:
         raise OperatorError(Failure.NOT_PERMITTED, message)
 
 
-def perform(verb: Verb, context: OnSettings, parameters: Parameters) -> Any:
-    """The verb's result, as JSON can hold it. Raises OperatorError, Cancelled."""
+def perform(verb: Verb, context: OnSettings, parameters: Parameters, if_match: str = "") -> Any:
+    """The verb's result, as JSON can hold it. if_match: the entity tags of which what it changes must have one.
+
+    Raises OperatorError, Cancelled."""
     refuse_unpermitted(verb, context.caller)
-    with translated(), acting_as(context.caller.name):
+    with translated(), acting_as(context.caller.name), _unchanged(verb, context, parameters, if_match):
         return verb.adapter.dump_python(verb.run(context, parameters), mode="json", by_alias=True)
+
+
+@contextmanager
+def _unchanged(verb: Verb, context: OnSettings, parameters: Parameters, if_match: str) -> Iterator[None]:
+    """Until the block ends, no other operator changes what was looked at."""
+    if not if_match:
+        yield
+        return
+    from appliance.operations.versions import refuse_changed
+
+    with context.files.changing if isinstance(context, OnFiles) else nullcontext():
+        refuse_changed(verb, context, parameters, if_match)
+        yield
 
 
 def perform_offline(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from appliance.operations.verb import Nothing, OnFiles, OnLibrary, Parameters, Positional, Result, Scope, verb
 
@@ -35,7 +35,9 @@ class Add(Parameters):
         str | None, Field(description="This library's target whose sessions may copy it; its only one by default.")
     ] = None
     user: Annotated[str | None, Field(description="The CHAP user that the other target asks for.")] = None
-    secret_file: Annotated[Path | None, Field(description="A file with that user's secret in its first line.")] = None
+    secret_file: Annotated[
+        Path | None, Strict(False), Field(description="A file with that user's secret in its first line.")
+    ] = None
     initiator: Annotated[str, Field(description="Our initiator name there.")] = DEFAULT_INITIATOR
 
 
@@ -54,7 +56,7 @@ def add(context: OnFiles, parameters: Add) -> RemoteUnit:
     return _shown(made)
 
 
-@verb("remote.list", Scope.READ)
+@verb("remote.list", Scope.READ, key=("name",))
 def list_(context: OnFiles, parameters: Nothing) -> list[RemoteUnit]:
     """List the disks and tape drives of other targets."""
     return [_shown(remote) for remote in _remotes(context)]

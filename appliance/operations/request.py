@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, Volatile, verb
 
 if TYPE_CHECKING:
     from appliance.broker.broker import Broker
@@ -71,7 +71,7 @@ class Request(Result):
     tag: str
     units: list[Unit]
     created_at_ms: int
-    lease_seconds_left: float | None
+    lease_seconds_left: Annotated[float | None, Volatile()]
     why: str
 
 
@@ -138,7 +138,7 @@ def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
     return _with_grant(context, broker, made)
 
 
-@verb("request.list", Scope.READ)
+@verb("request.list", Scope.READ, key=("created_at_ms", "request"))
 def list_(context: OnLibrary, parameters: Nothing) -> list[Request]:
     """List the requests: those that wait, those that have a drive, and the latest that are over."""
     broker = broker_of(context)

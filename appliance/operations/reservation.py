@@ -37,7 +37,7 @@ class Break(OneDevice):
     initiator: Annotated[str | None, Field(description="Only what this initiator holds there.")] = None
 
 
-@verb("reservation.list", Scope.READ)
+@verb("reservation.list", Scope.READ, key=("device", "initiator", "isid", "target", "kind"))
 def list_(context: OnLibrary, parameters: Nothing) -> list[Reservation]:
     """List what initiators have reserved, and the registrations of persistent reservations."""
     return [one for name in context.library.units for one in _of(context, name)]

@@ -40,7 +40,7 @@ class OneSession(Parameters):
     id: Annotated[int, Positional("SESSION"), Field(description="Its number in `tapebay session list`.")]
 
 
-@verb("session.list", Scope.READ)
+@verb("session.list", Scope.READ, key=("id",))
 def list_(context: OnLibrary, parameters: Nothing) -> list[SessionStatus]:
     """Who is logged in, oldest first."""
     return sessions_of(context.library)

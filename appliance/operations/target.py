@@ -55,10 +55,16 @@ class OneTarget(Parameters):
     iqn: Iqn
 
 
-@verb("target.list", Scope.READ)
+@verb("target.list", Scope.READ, key=("iqn",))
 def list_(context: OnFiles, parameters: Nothing) -> list[Target]:
     """List the targets: who sees each, and what it holds."""
     return [_target(context, section.iqn) for section in context.files.settings.targets]
+
+
+@verb("target.show", Scope.READ)
+def show(context: OnFiles, parameters: OneTarget) -> Target:
+    """One target: who sees it, and what it holds."""
+    return _target(context, _found(context, parameters.iqn))
 
 
 @verb("target.create", Scope.ADMINISTER)
@@ -73,7 +79,7 @@ def create(context: OnFiles, parameters: Create) -> Target:
     return _target(context, made.iqn)
 
 
-@verb("target.change", Scope.ADMINISTER)
+@verb("target.change", Scope.ADMINISTER, changes="target.show")
 def change(context: OnFiles, parameters: Change) -> Target:
     """Say who sees a target, or which devices it holds by which LUNs; what is not given stays.
 
@@ -101,7 +107,7 @@ def _given(parameters: Create | Change) -> dict[str, Any]:
     return given
 
 
-@verb("target.remove", Scope.ADMINISTER)
+@verb("target.remove", Scope.ADMINISTER, changes="target.show")
 def remove(context: OnFiles, parameters: OneTarget) -> Target:
     """Remove a target; its sessions are ended. The devices stay in the others."""
     gone = _target(context, _found(context, parameters.iqn))

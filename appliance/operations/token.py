@@ -12,7 +12,7 @@ from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations.content import names
-from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, verb
+from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, Volatile, verb
 
 if TYPE_CHECKING:
     from appliance.access.tokens import Token as Made
@@ -36,8 +36,8 @@ class Token(Result):
     pools: list[str] | None = Field(description="Likewise.")
     created_at_ms: int
     expires_at_ms: int | None
-    expired: bool
-    last_used_at_ms: int | None = Field(description="Since the daemon's start.")
+    expired: Annotated[bool, Volatile()]
+    last_used_at_ms: Annotated[int | None, Volatile(), Field(description="Since the daemon's start.")]
 
 
 class NewToken(Token):
@@ -78,7 +78,7 @@ def create(context: OnFiles, parameters: Create) -> NewToken:
     return NewToken(**_token(context, made).model_dump(), token=secret)
 
 
-@verb("token.list", Scope.ADMINISTER)
+@verb("token.list", Scope.ADMINISTER, key=("name",))
 def list_(context: OnFiles, parameters: Nothing) -> list[Token]:
     """List the tokens."""
     return [_token(context, token) for token in context.files.tokens.all()]

@@ -13,13 +13,14 @@ these. Modules of verbs import nothing heavy at their top, so that the command l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict, TypeVar, Unpack, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
 from appliance.access.caller import OWNER, Caller, Scope
 from appliance.progress import Progress, no_progress
@@ -36,7 +37,15 @@ __all__ = ["DECLARED", "OnFiles", "OnLibrary", "OnSettings", "Parameters", "Resu
 class Parameters(BaseModel):
     """What a verb is told."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, given: Any) -> Any:
+        """In JSON 3.0 is a whole number too."""
+        if not isinstance(given, dict):
+            return given
+        return {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in given.items()}
 
 
 class Nothing(Parameters):
@@ -68,11 +77,20 @@ class Secret(NamedTuple):
     beside: str = ""
 
 
+class Volatile(NamedTuple):
+    """Marks a field of a result that changes by itself: it makes no new version of what is shown."""
+
+
 class Window(NamedTuple):
     """A page of a list, in the order of its key: up to `limit` rows whose key is more than `after`."""
 
     after: tuple[Any, ...] | None
     limit: int
+
+    def cut(self, names: Sequence[str]) -> Sequence[str]:
+        """Of all names, sorted, those of the page and the one after it, which says that there is more."""
+        first = bisect_right(names, str(self.after[0])) if self.after else 0
+        return names[first : first + self.limit + 1]
 
 
 @dataclass(frozen=True)
@@ -143,7 +161,7 @@ class Verb:
     """One row of the registry. needs: OnSettings, OnFiles or OnLibrary. makes: the parameter that is the barcode of a
     cartridge which it makes without the library's files, or "". confinable: it keeps to what is in its caller's reach,
     so that callers for a part of the library may ask for it too. key: of a list, what no two of its rows share; it
-    can be had page by page in that order."""
+    can be had page by page in that order. changes: the verb that shows what it changes, by the same parameters."""
 
     name: str
     scope: Scope
@@ -155,11 +173,17 @@ class Verb:
     makes: str = ""
     confinable: bool = False
     key: tuple[str, ...] = ()
+    changes: str = ""
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
         """Of its result, for JSON. Made when it is needed: the command line declares all verbs and does one."""
         return TypeAdapter(self.result)
+
+    @property
+    def shows(self) -> bool:
+        """Whether it changes nothing, and answers at once."""
+        return not self.reports_progress and (self.scope is Scope.READ or self.name.endswith((".show", ".list")))
 
     @property
     def noun(self) -> str:
@@ -185,6 +209,7 @@ class Traits(TypedDict, total=False):
     makes: str
     confinable: bool
     key: tuple[str, ...]
+    changes: str
 
 
 def verb(name: str, scope: Scope, **traits: Unpack[Traits]) -> Callable[[Function], Function]:

@@ -80,7 +80,7 @@ class Delete(Parameters):
     dry_run: content.DryRun = False
 
 
-@verb("zone.list", Scope.READ)
+@verb("zone.list", Scope.READ, key=("name",))
 def list_(context: OnFiles, parameters: Nothing) -> list[Zone]:
     """List the zones. Without any, every initiator that a target admits sees all of its devices."""
     return [_zone(zone) for zone in context.files.settings.zones]
@@ -107,7 +107,7 @@ def create(context: OnFiles, parameters: Members) -> Zone:
     return _changed(context, made, with_it, parameters.dry_run)
 
 
-@verb("zone.change", Scope.ADMINISTER)
+@verb("zone.change", Scope.ADMINISTER, changes="zone.show")
 def change(context: OnFiles, parameters: Change) -> Zone:
     """Say anew who is in a zone or what they see, or add and remove some; what is not given stays.
 
@@ -123,7 +123,7 @@ def change(context: OnFiles, parameters: Change) -> Zone:
     return _changed(context, made(context.files.contents.content), changed, parameters.dry_run)
 
 
-@verb("zone.delete", Scope.ADMINISTER)
+@verb("zone.delete", Scope.ADMINISTER, changes="zone.show")
 def delete(context: OnFiles, parameters: Delete) -> Zone:
     """Delete a zone; who sees nothing without it is logged out. The devices stay."""
     gone = show(context, OneZone(name=parameters.name))

@@ -16,15 +16,15 @@ from scsi_targets.iscsi.failed_logins import FailedLogins
 
 TOKEN_KEY: Final = "tapebay.token"  # of an ASGI scope: the Token that was shown, if the caller is not the owner
 LIMIT_HEADERS: Final = 100
-FAILURES_AT_ONCE: Final = 20
-FAILURE_SECONDS: Final = 10.0
+FAILURES_AT_ONCE = 300  # wrong tokens of one peer, then one every FAILURE_SECONDS
+FAILURE_SECONDS: Final = 2.0
 
 
 class Admission:
     """Lets in who has shown a token, and nobody else; before the body of a request is read.
 
-    Whoever shows wrong ones is soon told to wait. A right one is taken all the same: 256 random bits are not guessed,
-    and one misconfigured program must not lock out the others on its host."""
+    Whoever shows too many wrong ones is told to wait. A right one is taken all the same: 256 random bits are not
+    guessed, and one misconfigured program must not lock out the others on its host."""
 
     def __init__(self, app: ASGIApp, tokens: Tokens | None, refusals: Refusals) -> None:
         self._app = app
@@ -60,11 +60,12 @@ class Admission:
 
     async def _refuse_stranger(self, scope: Scope, receive: Receive, send: Send, shown: bool) -> None:
         peer = peer_of(scope)
-        if not self._failed.admit(peer, peer):
-            error = OperatorError(Failure.BUSY, "too many requests without a token that opens anything; wait")
+        if shown and not self._failed.admit(peer, peer):
+            error = OperatorError(Failure.BUSY, "too many tokens that open nothing came from this address; wait")
             await self._refuse(scope, receive, send, error, 429, {"Retry-After": f"{FAILURE_SECONDS:.0f}"})
             return
-        self._failed.failed(peer, peer)
+        if shown:
+            self._failed.failed(peer, peer)
         what = "this token opens nothing: it is wrong, revoked or expired" if shown else "show a token"
         message = f"{what}; Authorization: Bearer TOKEN, with what `tapebay token create` prints"
         headers = {"WWW-Authenticate": 'Bearer realm="tapebay"' + (', error="invalid_token"' if shown else "")}

@@ -1,48 +1,40 @@
 """The HTTP API, made of the list of verbs: POST /v1/cartridge/create is the verb cartridge.create.
 
 A request's body is the verb's parameters as JSON, its answer the result, or a problem (RFC 9457) whose `code` is that
-of the command line. Who accepts text/event-stream gets server-sent events instead: `progress` {"done", "total"} as it
-goes, then `result` or `problem`; closing the connection stops the verb at its next step. /v1/openapi.json describes it.
+of the command line. What only shows can be had by GET too, with a query, and lists then come page by page. Who accepts
+text/event-stream gets server-sent events instead: `progress` {"done", "total"} as it goes, then `result` or `problem`;
+closing the connection stops the verb at its next step. /v1/openapi.json describes it.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
-from fastapi import Body, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import StreamingResponse
+from fastapi.openapi.utils import get_openapi
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appliance import __version__
-from appliance.access.caller import CALLER_KEY
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
-from appliance.operations.perform import refuse_unpermitted
 from appliance.operations.verb import Verb
 from appliance.settings.problems import lines_of
 from appliance.web.access import Admission
-from appliance.web.problems import PROBLEM, Problem, as_json, described, problem
+from appliance.web.idempotency import IdempotencyKeys
+from appliance.web.problems import problem
 from appliance.web.refusals import Refusals
-from appliance.web.work import Ended, MakeContext, Report, Work
+from appliance.web.routes import PREFIX, Routes, path_of
+from appliance.web.work import MakeContext
 
 if TYPE_CHECKING:
     from appliance.library.files import LibraryFiles
 
 LIMIT_BODY_BYTES = 1 << 20
-PREFIX = "/v1"
-EVENT_STREAM = "text/event-stream"
-
-
-def path_of(verb: str) -> str:
-    """Where a verb is found."""
-    return f"{PREFIX}/{verb.replace('.', '/')}"
 
 
 def make_app(
@@ -57,8 +49,11 @@ def make_app(
         title="Tapebay", version=__version__, openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
     )
     refusals = Refusals(None if files is None else files.database)
+    keys = None if files is None else IdempotencyKeys(files.database)
+    routes = Routes(app, make_context, stopping, keys, refusals)
     for verb in verbs.values():
-        _add(app, verb, make_context, stopping)
+        routes.add(verb)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.add_middleware(_Bounded)
     app.add_middleware(Admission, tokens=None if files is None else files.tokens, refusals=refusals)
     answers = _Problems(verbs, refusals)
@@ -68,64 +63,14 @@ def make_app(
     return app
 
 
-def _add(app: FastAPI, verb: Verb, make_context: MakeContext, stopping: threading.Event) -> None:
-    async def endpoint(request: Request, parameters: Any) -> Response:
-        caller = request.scope[CALLER_KEY]
-        refuse_unpermitted(verb, caller)
-        work = Work(verb, parameters, make_context, stopping, caller)
-        work.start()
-        if EVENT_STREAM in request.headers.get("accept", ""):
-            return StreamingResponse(_stream(work), media_type=EVENT_STREAM)
-        ended = [event async for event in work.events()][-1]
-        assert isinstance(ended, Ended)
-        return problem(ended.error) if ended.error else as_json(ended.result)
-
-    optional = not any(field.is_required() for field in verb.parameters.model_fields.values())
-    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, annotation=Request),
-            inspect.Parameter(
-                "parameters",
-                inspect.Parameter.KEYWORD_ONLY,
-                annotation=Annotated[verb.parameters, Body()],
-                default=verb.parameters() if optional else inspect.Parameter.empty,
-            ),
-        ]
-    )
-    app.add_api_route(
-        path_of(verb.name),
-        endpoint,
-        methods=["POST"],
-        response_model=verb.result,
-        summary=verb.summary,
-        description=f"{inspect.getdoc(verb.run)}\n\nScope: {verb.scope.value}.",
-        operation_id=verb.name,
-        tags=[verb.noun],
-        responses={
-            200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
-            "default": {"model": Problem, "description": "A problem.", "content": {PROBLEM: {}}},
-        },
-    )
-
-
-async def _stream(work: Work) -> AsyncIterator[str]:
-    try:
-        async for event in work.events():
-            match event:
-                case None:
-                    yield ": still at work\n\n"
-                case Report(done, total):
-                    yield _event("progress", {"done": done, "total": total})
-                case Ended(result, None):
-                    yield _event("result", result)
-                case Ended(_, OperatorError() as error):
-                    yield _event("problem", described(error))
-    finally:
-        work.cancel()
-
-
-def _event(name: str, data: Any) -> str:
-    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, made once."""
+    if app.openapi_schema is None:
+        made = get_openapi(title=app.title, version=app.version, description=__doc__, routes=app.routes)
+        scheme = {"type": "http", "scheme": "bearer", "description": "What `tapebay token create` prints."}
+        made["components"]["securitySchemes"] = {"token": scheme}
+        app.openapi_schema = made
+    return app.openapi_schema
 
 
 class _Problems:
@@ -133,6 +78,7 @@ class _Problems:
 
     def __init__(self, verbs: Mapping[str, Verb], refusals: Refusals) -> None:
         self._models = {path_of(verb.name): verb.parameters for verb in verbs.values()}
+        self._methods = {path_of(verb.name): "GET, POST" if verb.shows else "POST" for verb in verbs.values()}
         self._refusals = refusals
 
     async def on_operator_error(self, request: Request, error: Exception) -> Response:
@@ -148,7 +94,9 @@ class _Problems:
             message = "the body must be a JSON object, with Content-Type: application/json"
             return await self._answer(request, OperatorError(Failure.USAGE, message))
         lines = lines_of(details, self._models[request.url.path])
-        return await self._answer(request, OperatorError(Failure.USAGE, "\n".join(lines)))
+        # What is as the document says and cannot be all the same (a size that is too small) is a conflict.
+        status = 409 if all(detail["type"] == "value_error" for detail in details) else 422
+        return await self._answer(request, OperatorError(Failure.USAGE, "\n".join(lines)), status)
 
     async def on_http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -159,7 +107,8 @@ class _Problems:
         }
         status = 422 if error.status_code == 400 else error.status_code
         told = OperatorError(Failure.USAGE, words.get(error.status_code, str(error.detail)))
-        return await self._answer(request, told, status, dict(error.headers or {}))
+        headers = {"Allow": self._methods.get(request.url.path, "GET")} if status == 405 else None
+        return await self._answer(request, told, status, headers)
 
     async def _answer(
         self, request: Request, error: OperatorError, status: int | None = None, headers: dict[str, str] | None = None

@@ -157,8 +157,8 @@ def test_problems_are_those_of_rfc_9457(path: Path) -> None:
         answer = plain.post("/v1/noun/refuse")
         assert answer.headers["content-type"] == "application/problem+json"
         assert (answer.status_code, answer.json()["status"], answer.json()["code"]) == (404, 404, "not-found")
-        assert plain.get("/v1/echo").json()["code"] == "usage"
-        assert plain.get("/v1/echo").status_code == 405
+        assert plain.put("/v1/echo").json()["code"] == "usage"
+        assert plain.put("/v1/echo").status_code == 405
         assert plain.post("/elsewhere").json()["detail"] == "there is no verb at /elsewhere"
 
 

@@ -1,0 +1,210 @@
+"""The routes of a verb: POST with its parameters as the body, and GET with a query for those that only show."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import Body, FastAPI, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from appliance.access.caller import CALLER_KEY
+from appliance.failures import Failure, OperatorError
+from appliance.operations.perform import refuse_unpermitted
+from appliance.operations.verb import Verb
+from appliance.operations.versions import matches, tag
+from appliance.web.idempotency import IdempotencyKeys, Once
+from appliance.web.pages import answer_of, page, query_of, window_of
+from appliance.web.problems import PROBLEM, Problem, as_json, described, problem
+from appliance.web.refusals import Refusals
+from appliance.web.work import Ended, Job, MakeContext, Report, Work
+
+PREFIX: Final = "/v1"
+EVENT_STREAM: Final = "text/event-stream"
+
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    "default": {"model": Problem, "description": "A problem.", "content": {PROBLEM: {}}}
+}
+_ETAG = {"ETag": {"description": "The version of what is shown, for If-Match.", "schema": {"type": "string"}}}
+
+
+def path_of(verb: str) -> str:
+    """Where a verb is found."""
+    return f"{PREFIX}/{verb.replace('.', '/')}"
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Adds the routes of verbs to an application. keys: None where no key is kept."""
+
+    app: FastAPI
+    make_context: MakeContext
+    stopping: threading.Event
+    keys: IdempotencyKeys | None
+    refusals: Refusals
+
+    def add(self, verb: Verb) -> None:
+        """POST, and GET for what only shows."""
+        self._add_post(verb)
+        if verb.shows:
+            self._add_get(verb)
+
+    def _add_post(self, verb: Verb) -> None:
+        async def endpoint(request: Request, parameters: Any) -> Response:
+            headers = request.headers
+            once = self._once(verb, request, parameters) if headers.get("idempotency-key") is not None else None
+            job = Job(verb, parameters, request.scope[CALLER_KEY], if_match=headers.get("if-match", ""), once=once)
+            work = self._started(job)
+            if EVENT_STREAM in headers.get("accept", ""):
+                return StreamingResponse(_stream(work), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
+            return await self._answer(request, await _end_of(work))
+
+        optional = not any(field.is_required() for field in verb.parameters.model_fields.values())
+        default = verb.parameters() if optional else inspect.Parameter.empty
+        _declare(endpoint, Annotated[verb.parameters, Body()], default)
+        self._route(
+            verb,
+            endpoint,
+            "POST",
+            verb.result,
+            {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
+            [] if verb.shows else [_IDEMPOTENCY_KEY],
+        )
+
+    def _add_get(self, verb: Verb) -> None:
+        query, answer = query_of(verb), answer_of(verb)
+
+        async def endpoint(request: Request, parameters: Any) -> Response:
+            try:
+                window = window_of(parameters) if verb.key else None
+            except OperatorError as error:
+                return await self._answer(request, Ended(error=error, status=409))
+            given = parameters.model_dump(exclude={"cursor", "limit"} if window else set(), exclude_unset=True)
+            job = Job(verb, verb.parameters.model_validate(given), request.scope[CALLER_KEY], window)
+            ended = await _end_of(self._started(job))
+            if window is not None and ended.error is None:
+                shown = page(verb, ended.result, window)
+                ended = Ended(shown, tag=tag(shown))
+            return await self._answer(request, ended, request.headers.get("if-none-match"))
+
+        default = inspect.Parameter.empty if any(f.is_required() for f in query.model_fields.values()) else query()
+        _declare(endpoint, Annotated[query, Query()], default)
+        self._route(verb, endpoint, "GET", answer, {"headers": _ETAG}, [_IF_NONE_MATCH], {304: _NOT_MODIFIED})
+
+    def _route(
+        self,
+        verb: Verb,
+        endpoint: Any,
+        method: str,
+        answer: Any,
+        described_200: dict[str, Any],
+        headers: list[dict[str, Any]],
+        more: dict[int | str, dict[str, Any]] | None = None,
+    ) -> None:
+        self.app.add_api_route(
+            path_of(verb.name),
+            endpoint,
+            methods=[method],
+            response_model=answer,
+            summary=verb.summary,
+            description=_description(verb),
+            operation_id=verb.name if method == "POST" else f"{verb.name}.{method.lower()}",
+            tags=[verb.noun],
+            responses={200: described_200, **(more or {}), **PROBLEMS},
+            openapi_extra={"security": [{"token": []}], **({"parameters": headers} if headers else {})},
+        )
+
+    def _started(self, job: Job) -> Work:
+        refuse_unpermitted(job.verb, job.caller)
+        work = Work(job, self.make_context, self.stopping, self.keys)
+        work.start()
+        return work
+
+    def _once(self, verb: Verb, request: Request, parameters: BaseModel) -> Once | None:
+        if verb.shows or self.keys is None:
+            return None
+        headers = request.headers
+        what = json.dumps([verb.name, parameters.model_dump(mode="json"), headers.get("if-match", "")], default=str)
+        caller = request.scope[CALLER_KEY].name
+        return Once.of(caller, headers.get("authorization", ""), headers["idempotency-key"], what)
+
+    async def _answer(self, request: Request, ended: Ended, if_none_match: str | None = None) -> Response:
+        if ended.error is None:
+            return _result(ended, if_none_match)
+        answer = problem(ended.error, ended.status)
+        if ended.error.failure in (Failure.USAGE, Failure.NOT_PERMITTED):
+            await self.refusals.tell(request.scope, ended.error, answer.status_code)
+        return answer
+
+
+async def _end_of(work: Work) -> Ended:
+    ended = [event async for event in work.events()][-1]
+    assert isinstance(ended, Ended)
+    return ended
+
+
+def _result(ended: Ended, if_none_match: str | None) -> Response:
+    headers = {"Cache-Control": "no-store", **({"ETag": ended.tag} if ended.tag else {})}
+    if ended.tag is not None and if_none_match is not None and matches(ended.tag, if_none_match):
+        return Response(status_code=304, headers=headers)
+    return as_json(ended.result, headers=headers)
+
+
+def _description(verb: Verb) -> str:
+    lines = [inspect.getdoc(verb.run), f"Scope: {verb.scope.value}."]
+    if verb.changes:
+        lines.append(f"If-Match: the ETag of {verb.changes}; 412 when it is another one by now.")
+    return "\n\n".join(filter(None, lines))
+
+
+def _declare(endpoint: Any, annotation: Any, default: Any) -> None:
+    """What FastAPI reads: the request, and the parameters."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    endpoint.__signature__ = inspect.Signature(
+        [
+            inspect.Parameter("request", kind, annotation=Request),
+            inspect.Parameter("parameters", kind, annotation=annotation, default=default),
+        ]
+    )
+
+
+async def _stream(work: Work) -> AsyncIterator[str]:
+    try:
+        async for event in work.events():
+            match event:
+                case None:
+                    yield ": still at work\n\n"
+                case Report(done, total):
+                    yield event_text("progress", {"done": done, "total": total})
+                case Ended(result, None):
+                    yield event_text("result", result)
+                case Ended(_, OperatorError() as error):
+                    yield event_text("problem", described(error))
+    finally:
+        work.cancel()
+
+
+def event_text(name: str, data: Any) -> str:
+    """One server-sent event."""
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+
+
+def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
+
+
+_IDEMPOTENCY_KEY = _header(
+    "Idempotency-Key",
+    "Any text: the same request with the same one is done once, and answered alike for a day.",
+    type="string",
+    pattern="^[!-~]([ -~]*[!-~])?$",
+    minLength=1,
+    maxLength=255,
+)
+_IF_NONE_MATCH = _header("If-None-Match", "304 if its ETag is still this one.", type="string")
+_NOT_MODIFIED = {"description": "It is what its ETag says that it was."}
