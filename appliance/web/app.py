@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,6 +26,9 @@ from appliance.operations import VERBS
 from appliance.operations.verb import Verb
 from appliance.settings.problems import lines_of
 from appliance.web.access import Admission
+from appliance.web.event_routes import PATH as EVENTS_PATH
+from appliance.web.event_routes import EventsQuery, add_events
+from appliance.web.events import Feeds
 from appliance.web.idempotency import IdempotencyKeys
 from appliance.web.problems import problem
 from appliance.web.refusals import Refusals
@@ -53,6 +57,8 @@ def make_app(
     routes = Routes(app, make_context, stopping, keys, refusals)
     for verb in verbs.values():
         routes.add(verb)
+    if files is not None:
+        add_events(app, Feeds(files.database), files.tokens, stopping)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.add_middleware(_Bounded)
     app.add_middleware(Admission, tokens=None if files is None else files.tokens, refusals=refusals)
@@ -77,7 +83,8 @@ class _Problems:
     """What is answered to requests that are not understood, or not allowed; each leaves a line in the audit record."""
 
     def __init__(self, verbs: Mapping[str, Verb], refusals: Refusals) -> None:
-        self._models = {path_of(verb.name): verb.parameters for verb in verbs.values()}
+        self._models: dict[str, type[BaseModel]] = {path_of(verb.name): verb.parameters for verb in verbs.values()}
+        self._models[EVENTS_PATH] = EventsQuery
         self._methods = {path_of(verb.name): "GET, POST" if verb.shows else "POST" for verb in verbs.values()}
         self._refusals = refusals
 
@@ -114,7 +121,8 @@ class _Problems:
         self, request: Request, error: OperatorError, status: int | None = None, headers: dict[str, str] | None = None
     ) -> Response:
         answer = problem(error, status, headers)
-        await self._refusals.tell(request.scope, error, answer.status_code)
+        if error.failure is not Failure.BUSY:
+            await self._refusals.tell(request.scope, error, answer.status_code)
         return answer
 
 

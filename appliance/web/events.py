@@ -1,0 +1,234 @@
+"""GET /v1/events: the audit record as it grows, as server-sent events that can be resumed.
+
+Every stream has a position, the number of the last event that it was sent, and goes on from there: out of memory as
+long as it keeps up, else out of the table. So nothing is lost, whoever was slow or away, and nothing is kept for
+anybody: a client that does not read holds one chunk in memory, until its connection is cut off (control/protocol.py).
+Events are read and put into words once for all streams, at most every PAUSE_SECONDS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations.audit import event_of
+from vlib_images.library.database import events
+from vlib_images.library.database.database import Database
+from vlib_images.library.database.events import RecordedEvent
+
+PAUSE_SECONDS: Final = 0.1  # between two readings: a hundred streams are not woken for each of a hundred events
+QUIET_SECONDS = 15.0  # then a comment is sent, and it is looked whether the token still opens anything
+KEPT_TEXTS: Final = 2000
+ROWS_AT_ONCE: Final = 200
+CHUNK_BYTES: Final = 64 << 10
+LIMIT_STREAMS: Final = 256
+LIMIT_STREAMS_OF_A_CALLER: Final = 128
+READERS: Final = 2  # streams that read the table at once; the others wait
+
+
+class Lost(Exception):
+    """Events that a stream has not seen are no longer kept."""
+
+
+class Text(NamedTuple):
+    """An event in words."""
+
+    number: int
+    action: str
+    subject: str
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events a stream gets; "" for any."""
+
+    action: str = ""
+    subject: str = ""
+
+    def fits(self, text: Text) -> bool:
+        """Whether it is one of them."""
+        return self.action in ("", text.action) and self.subject in ("", text.subject)
+
+
+class Feed:
+    """The newest events in words. One for each event loop; only told() is for other threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._loop = asyncio.get_running_loop()
+        self._texts: deque[Text] = deque(maxlen=KEPT_TEXTS)
+        self._newest: int | None = None  # as far as the pump has read
+        self._woken, self._grown = asyncio.Event(), asyncio.Event()
+        self._reading = asyncio.Semaphore(READERS)
+        self._streams: Counter[str] = Counter()
+        self._pump: asyncio.Task[None] | None = None
+        database.watch(self.told)
+
+    def told(self, _number: int) -> None:
+        """There is another event."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def newest(self) -> int:
+        """The number of the newest event."""
+        return await asyncio.to_thread(self._read_newest)
+
+    async def check(self, position: int) -> None:
+        """Raises OperatorError: a stream cannot go on from there."""
+        newest, pruned = await asyncio.to_thread(self._read_ends)
+        if position > newest:
+            message = (
+                f"there is no event {position} yet, the newest is {newest}: it is another library's, or was restored"
+            )
+            raise OperatorError(Failure.REFUSED, message)
+        if position < pruned:
+            message = f"events up to {pruned} are no longer kept; look at what there is, and go on from {pruned}"
+            raise OperatorError(Failure.NOT_FOUND, message)
+
+    def enter(self, caller: str) -> None:
+        """A stream begins; it has to leave(). Raises OperatorError BUSY."""
+        if self._streams.total() >= LIMIT_STREAMS or self._streams[caller] >= LIMIT_STREAMS_OF_A_CALLER:
+            raise OperatorError(Failure.BUSY, f"{self._streams.total()} event streams are open; close some")
+        self._streams[caller] += 1
+        if self._pump is None:
+            self._texts.clear()
+            self._newest = None
+            self._pump = asyncio.create_task(self._pump_events())
+
+    def leave(self, caller: str) -> None:
+        """A stream has ended."""
+        self._streams[caller] -= 1
+        if not self._streams[caller]:
+            del self._streams[caller]
+        if not self._streams and self._pump is not None:
+            self._pump.cancel()
+            self._pump = None
+
+    @property
+    def streams(self) -> int:
+        """How many there are."""
+        return self._streams.total()
+
+    async def after(self, position: int, wanted: Wanted) -> tuple[int, bytes]:
+        """What follows, up to CHUNK_BYTES, and where it ends; nothing after QUIET_SECONDS without an event.
+
+        Raises Lost."""
+        if self._newest is not None and position >= self._newest:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._grown.wait(), QUIET_SECONDS)
+            if position >= self._newest:
+                return position, b""
+        if self._texts and position >= self._texts[0].number - 1:
+            first = position + 1 - self._texts[0].number
+            texts = list(islice(self._texts, first, first + ROWS_AT_ONCE))
+        else:
+            texts = await self._read_after(position)
+        return _chunk(position, texts, wanted)
+
+    async def page(self, position: int, wanted: Wanted) -> tuple[int, list[dict[str, Any]]]:
+        """The next of the wanted events, and where they end."""
+
+        def read() -> list[RecordedEvent]:
+            with self._database.read() as connection:
+                only = {"action": wanted.action, "subject": wanted.subject}
+                return events.after(connection, position, ROWS_AT_ONCE, **only)
+
+        rows = await asyncio.to_thread(read)
+        return (rows[-1].number if rows else position), [event_of(row).model_dump(mode="json") for row in rows]
+
+    async def _read_after(self, position: int) -> list[Text]:
+        async with self._reading:
+            texts = await asyncio.to_thread(self._read, position)
+        if texts and texts[0].number != position + 1:
+            raise Lost
+        return texts
+
+    async def _pump_events(self) -> None:
+        position = self._newest = await asyncio.to_thread(self._read_newest)
+        self._woken.set()
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            while texts := await asyncio.to_thread(self._read, position):
+                self._texts.extend(texts)
+                position = self._newest = texts[-1].number
+                self._grown.set()
+                self._grown = asyncio.Event()
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def _read_newest(self) -> int:
+        with self._database.read() as connection:
+            return events.newest_number(connection)
+
+    def _read_ends(self) -> tuple[int, int]:
+        with self._database.read() as connection:
+            return events.newest_number(connection), events.pruned_to(connection)
+
+    def _read(self, position: int) -> list[Text]:
+        with self._database.read() as connection:
+            return [_worded(row) for row in events.after(connection, position, ROWS_AT_ONCE)]
+
+
+@dataclass
+class Feeds:
+    """The feeds of a library, one for each event loop that serves it."""
+
+    database: Database
+    _feeds: dict[Any, Feed] = field(default_factory=dict)
+
+    def here(self) -> Feed:
+        """That of the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._feeds:
+            self._feeds[loop] = Feed(self.database)
+        return self._feeds[loop]
+
+    @property
+    def streams(self) -> int:
+        """How many there are."""
+        return sum(feed.streams for feed in [*self._feeds.values()])
+
+
+async def stream(
+    feed: Feed, caller: str, position: int, wanted: Wanted, still_opens: Any, stopping: threading.Event
+) -> AsyncIterator[bytes]:
+    """The stream of one client, which has entered the feed. still_opens(): whether its token does."""
+    try:
+        yield b"retry: 2000\nid: %d\n\n" % position
+        while still_opens() and not stopping.is_set():
+            before = position
+            position, chunk = await feed.after(position, wanted)
+            if chunk:
+                yield chunk
+            elif position == before:
+                yield b": nothing new\n\n"
+    except Lost:
+        return  # on asking again with Last-Event-ID it is told what is no longer kept
+    finally:
+        feed.leave(caller)
+
+
+def _worded(row: RecordedEvent) -> Text:
+    data = json.dumps(event_of(row).model_dump(mode="json"), separators=(",", ":"))
+    return Text(row.number, row.action, row.subject, b"id: %d\ndata: %s\n\n" % (row.number, data.encode()))
+
+
+def _chunk(position: int, texts: list[Text], wanted: Wanted) -> tuple[int, bytes]:
+    parts, length = [], 0
+    for text in texts:
+        if wanted.fits(text):
+            parts.append(text.text)
+            length += len(text.text)
+        position = text.number
+        if length >= CHUNK_BYTES:
+            break
+    return position, b"".join(parts)
