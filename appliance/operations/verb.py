@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict, TypeVar, Unpack, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict, TypeVar, Unpack, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
@@ -45,7 +45,16 @@ class Parameters(BaseModel):
         """In JSON 3.0 is a whole number too."""
         if not isinstance(given, dict):
             return given
-        return {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in given.items()}
+        return {name: int(v) if _is_whole(v) and cls._wants_int(name) else v for name, v in given.items()}
+
+    @classmethod
+    def _wants_int(cls, name: str) -> bool:
+        annotation = cls.model_fields[name].annotation if name in cls.model_fields else None
+        return int in (annotation, *get_args(annotation))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, float) and value.is_integer()
 
 
 class Nothing(Parameters):

@@ -17,7 +17,7 @@ from scsi_targets.iscsi.failed_logins import FailedLogins
 TOKEN_KEY: Final = "tapebay.token"  # of an ASGI scope: the Token that was shown, if the caller is not the owner
 LIMIT_HEADERS: Final = 100
 FAILURES_AT_ONCE = 300  # wrong tokens of one peer, then one every FAILURE_SECONDS
-FAILURE_SECONDS: Final = 2.0
+FAILURE_SECONDS = 2.0
 
 
 class Admission:

@@ -23,13 +23,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from appliance import __version__
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
-from appliance.operations.verb import Verb
+from appliance.operations.verb import Verb, no_progress
 from appliance.settings.problems import lines_of
 from appliance.web.access import Admission
 from appliance.web.event_routes import PATH as EVENTS_PATH
 from appliance.web.event_routes import EventsQuery, add_events
 from appliance.web.events import Feeds
+from appliance.web.figures import ApiFigures, Counted
 from appliance.web.idempotency import IdempotencyKeys
+from appliance.web.metrics import Exposition, add_metrics
 from appliance.web.problems import problem
 from appliance.web.refusals import Refusals
 from appliance.web.routes import PREFIX, Routes, path_of
@@ -52,16 +54,21 @@ def make_app(
     app = FastAPI(
         title="Tapebay", version=__version__, openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
     )
+    figures = ApiFigures()
     refusals = Refusals(None if files is None else files.database)
     keys = None if files is None else IdempotencyKeys(files.database)
     routes = Routes(app, make_context, stopping, keys, refusals)
     for verb in verbs.values():
         routes.add(verb)
     if files is not None:
-        add_events(app, Feeds(files.database), files.tokens, stopping)
+        feeds = Feeds(files.database)
+        figures.streams = lambda: feeds.streams
+        add_events(app, feeds, files.tokens, stopping)
+        add_metrics(app, Exposition(lambda: make_context(no_progress).library, figures))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.add_middleware(_Bounded)
     app.add_middleware(Admission, tokens=None if files is None else files.tokens, refusals=refusals)
+    app.add_middleware(Counted, figures=figures)
     answers = _Problems(verbs, refusals)
     app.add_exception_handler(OperatorError, answers.on_operator_error)
     app.add_exception_handler(RequestValidationError, answers.on_wrong_request)

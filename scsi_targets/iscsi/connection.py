@@ -26,6 +26,7 @@ from scsi_targets.iscsi.session import Session, SessionOver
 from scsi_targets.iscsi.session_record import SessionRecord
 from scsi_targets.iscsi.session_table import SessionTable
 from scsi_targets.iscsi.states import ConnectionEvent, connection_states
+from scsi_targets.iscsi.totals import SessionTotals
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +41,7 @@ class ServerContext:
     table: SessionTable[ServedConnection]
     bound: Mapping[Portal, Sequence[Address]]
     failed_logins: FailedLogins
+    totals: SessionTotals = field(default_factory=SessionTotals)
     failure_lines: LogLines = field(default_factory=lambda: LogLines(burst=20, pause_seconds=10))
     session_lines: LogLines = field(default_factory=lambda: LogLines(burst=200, pause_seconds=0.5))
 
@@ -142,8 +144,12 @@ class ServedConnection:
     def _release(self) -> None:
         """Gives everything back, and only then leaves the table: a new session of this nexus waits for that."""
         self._socket.close()
-        with self._lock:
-            session, self._session = self._session, None  # the session refers to us: a circle would keep its buffers
+        totals = self._context.totals
+        with totals.lock:
+            if (record := self.record()) is not None:
+                totals.counted(record)
+            with self._lock:
+                session, self._session = self._session, None  # it refers to us: a circle would keep its buffers
         if session is not None:
             session.connection.shutdown()
             del session

@@ -20,6 +20,7 @@ from scsi_targets.iscsi.failed_logins import FailedLogins
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.session_record import SessionRecord
 from scsi_targets.iscsi.session_table import SessionTable
+from scsi_targets.iscsi.totals import Totals
 
 log = structlog.get_logger(__name__)
 
@@ -116,6 +117,10 @@ class Server:
         """All sessions in the full-feature phase, oldest first."""
         records = [member.record() for member in self._table.members()]
         return sorted((record for record in records if record is not None), key=lambda record: record.since)
+
+    def totals(self) -> dict[str, Totals]:
+        """What the sessions with each target have done since the start; those that discover under ""."""
+        return self._context.totals.by_target(self._table.members())
 
     # ---- accepting -----------------------------------------------------------------------------------------------
 

@@ -29,6 +29,11 @@ class ChangerStatistics(Part):
         self._counts = {code: int(kept.get(str(code), 0)) for code in COUNTED}
         self._alerts: set[int] = set()
 
+    def counts(self) -> dict[int, int]:
+        """By the parameter codes above."""
+        with self._lock:
+            return dict(self._counts)
+
     def moved(self, cartridges: int) -> None:
         """The robot moved that many cartridges in one command."""
         self._add({MOVES: 1, PICKS: cartridges, PLACES: cartridges})

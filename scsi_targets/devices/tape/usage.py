@@ -46,6 +46,10 @@ class Amounts(NamedTuple):
         usage = cartridge.usage
         return cls(usage.bytes_written, usage.stored_bytes_written, usage.bytes_read, usage.stored_bytes_read)
 
+    def plus(self, more: Amounts) -> Amounts:
+        """Both together."""
+        return Amounts(*(one + other for one, other in zip(self, more, strict=True)))
+
     def since(self, base: Amounts) -> Amounts:
         """What was added to `base`."""
         return Amounts(*(now - then for now, then in zip(self, base, strict=True)))
@@ -59,6 +63,7 @@ class DriveUsage(TapePart):
         self._powered_on = time.monotonic()
         self._base = Amounts()
         self._last = Amounts()  # of the last mount, when there is no medium
+        self._earlier = Amounts()  # of mounts before, and before resets
         self.mount_write_errors = 0
         self.mount_read_errors = 0
         self.loads_since_reset = 0
@@ -80,10 +85,19 @@ class DriveUsage(TapePart):
 
     def amounts(self) -> Amounts:
         """Of this mount, or of the last one when nothing is loaded."""
-        return Amounts.of(self._drive.medium).since(self._base) if self._drive.medium is not None else self._last
+        medium = self._drive.medium
+        return Amounts.of(medium).since(self._base) if medium is not None else self._last
+
+    def totals(self) -> Amounts:
+        """Since the drive was made; these only grow."""
+        return self._earlier.plus(self.amounts())
 
     def reset_amounts(self) -> None:
-        """LOG SELECT with PCR, and every load."""
+        """LOG SELECT with PCR."""
+        self._earlier = self.totals()
+        self._count_anew()
+
+    def _count_anew(self) -> None:
         self._base = Amounts.of(self._drive.medium) if self._drive.medium is not None else Amounts()
         self._last = Amounts()
         self.mount_write_errors = self.mount_read_errors = 0
@@ -91,7 +105,8 @@ class DriveUsage(TapePart):
     # ---- events --------------------------------------------------------------------------------------------------
 
     def on_loaded(self) -> None:
-        self.reset_amounts()
+        self._earlier = self._earlier.plus(self._last)
+        self._count_anew()
         self.life.loads += 1
         self.loads_since_reset += 1
         self.save_life()
