@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from appliance import __version__
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
-from appliance.operations.verb import Verb, no_progress
+from appliance.operations.verb import Verb
+from appliance.progress import no_progress
 from appliance.settings.problems import lines_of
 from appliance.web.access import Admission
 from appliance.web.event_routes import PATH as EVENTS_PATH

@@ -51,7 +51,7 @@ class LibraryCollector(Collector):
         for part in (
             self._drives,
             self._disks,
-            self._changer,
+            self._changers,
             self._elements,
             self._targets,
             self._engine,
@@ -100,13 +100,16 @@ class LibraryCollector(Collector):
                 seconds.add_metric([name, direction], took / 1e9)
         yield from (served, moved, commands, seconds)
 
-    def _changer(self) -> Iterator[Metric]:
-        counts = self._library.changer.statistics.counts()
-        yield _one(CounterMetricFamily("tapebay_changer_moves", "Moves of the robot."), counts[MOVES])
-        errors = CounterMetricFamily(
-            "tapebay_changer_errors", "Moves that ended in a drive that did not let go or load."
+    def _changers(self) -> Iterator[Metric]:
+        moves = _counter("tapebay_changer_moves", "Moves that were asked of the media changer.", "changer")
+        errors = _counter(
+            "tapebay_changer_errors", "Moves that ended in a drive that did not let go or load.", "changer"
         )
-        yield _one(errors, counts[UNRECOVERED_ERRORS])
+        for name, changer in self._library.changers.items():
+            counts = changer.statistics.counts()
+            moves.add_metric([name], counts[MOVES])
+            errors.add_metric([name], counts[UNRECOVERED_ERRORS])
+        yield from (moves, errors)
 
     def _elements(self) -> Iterator[Metric]:
         inventory = self._library.files.inventory

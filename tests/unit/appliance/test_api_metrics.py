@@ -63,7 +63,7 @@ def check(appliance: Appliance, http: httpx.Client) -> None:
     assert found["tapebay_drive_loaded"] == {("drive0",): 1, ("drive1",): 0}
     assert found["tapebay_disk_bytes_total"]["write", "data"] == 8192
     assert found["tapebay_disk_commands_total"]["write", "data"] == 2
-    assert found["tapebay_changer_moves_total"][()] - before["tapebay_changer_moves_total"][()] == 3
+    assert found["tapebay_changer_moves_total"]["changer",] - before["tapebay_changer_moves_total"]["changer",] == 3
     assert found["tapebay_elements_full"]["storage",] == 2
     assert found["tapebay_sessions_begun_total"][TARGET_NAME,] == 4
     assert found["tapebay_sessions"][TARGET_NAME,] == 0
