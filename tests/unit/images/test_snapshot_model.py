@@ -156,27 +156,44 @@ class Gate:
                 self.changed.notify_all()
 
 
-class Pausing(MemoryImage):
-    """Gives other threads their turn at seeded moments, between the bytes of a read or write too."""
+def pause(rng: random.Random) -> None:
+    """Gives other threads their turn at seeded moments."""
+    if rng.random() < 0.4:
+        threading.Event().wait(rng.random() / 2000)
 
-    def __init__(self, size_bytes: int, seed: int) -> None:
-        super().__init__(size_bytes)
-        self._rng = random.Random(seed)
+
+class Pausing(MemoryImage):
+    """Between the bytes of a read or write too."""
+
+    rng = random.Random(0)
 
     def read_into(self, buffer: object, offset: int) -> None:
         view = memoryview(buffer)  # type: ignore[arg-type]
         half = len(view) // 2 // SECTOR * SECTOR
         super().read_into(view[:half], offset)
-        self._pause()
+        pause(self.rng)
         super().read_into(view[half:], offset + half)
 
     def write(self, buffer: object, offset: int, *, durable: bool = False) -> None:
-        self._pause()
+        pause(self.rng)
         super().write(buffer, offset, durable=durable)  # type: ignore[arg-type]
 
-    def _pause(self) -> None:
-        if self._rng.random() < 0.4:
-            threading.Event().wait(self._rng.random() / 2000)
+
+class PausingFile(DiskImage):
+    """The same of a file, whose snapshots the engine saves."""
+
+    rng = random.Random(0)
+
+    def read_into(self, buffer: object, offset: int) -> None:
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        half = len(view) // 2 // SECTOR * SECTOR
+        super().read_into(view[:half], offset)
+        pause(self.rng)
+        super().read_into(view[half:], offset + half)
+
+    def write(self, buffer: object, offset: int, *, durable: bool = False) -> None:
+        pause(self.rng)
+        super().write(buffer, offset, durable=durable)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -187,10 +204,12 @@ def quick_switches() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+@pytest.mark.parametrize("kind", ["file", "memory"])
 @pytest.mark.parametrize("seed", range(3 * ROUNDS))
-def test_writers_readers_and_retires_at_once(quick_switches: None, seed: int) -> None:
+def test_writers_readers_and_retires_at_once(tmp_path: Path, quick_switches: None, kind: str, seed: int) -> None:
     rng, gate, failures = random.Random(seed), Gate(), []
-    image = Pausing(SIZE, seed)
+    image = PausingFile.create(tmp_path / "a", SIZE) if kind == "file" else Pausing(SIZE)
+    image.rng = random.Random(seed)  # type: ignore[union-attr]
     image.write(stamped(1, SECTORS), 0)
     written = [1 + sector for sector in range(SECTORS)]
     stop = threading.Event()
@@ -237,7 +256,8 @@ def test_writers_readers_and_retires_at_once(quick_switches: None, seed: int) ->
                     instants.append(content(image))
                     yield
 
-            store = MemoryChunks(rng.choice((3, CHUNKS, CHUNKS)) * CHUNK_BYTES)
+            budget = rng.choice((3, CHUNKS, CHUNKS)) * CHUNK_BYTES
+            store = FileStore(tmp_path, "s", budget) if kind == "file" else MemoryChunks(budget)
             taken = SnapshotSet.take([image], store, hold=hold(), release_on_read=rng.random() < 0.3)
             ended, view = threading.Event(), SnapshotImage(taken.snapshots[0])
             readers = [threading.Thread(target=read, args=(which, view, instants[0], ended)) for which in range(2)]
@@ -262,6 +282,7 @@ def test_writers_readers_and_retires_at_once(quick_switches: None, seed: int) ->
     assert image.before_change is None
     expected = b"".join(number.to_bytes(8, "little") * (SECTOR // 8) for number in written)
     assert content(image) == expected, f"seed {seed}: the disk lost a write"
+    image.close()
 
 
 # ---- kills -----------------------------------------------------------------------------------------------------------
