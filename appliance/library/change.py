@@ -22,6 +22,7 @@ from appliance.settings.content import Content
 from appliance.settings.settings import CHANGER, DiskSettings, Section
 
 if TYPE_CHECKING:
+    from appliance.library.files import LibraryFiles
     from appliance.library.library import Library
     from appliance.settings.settings import Settings
     from scsi_targets.devices.changer.media_changer import MediaChanger
@@ -34,8 +35,20 @@ RETIRE_SECONDS = 10.0  # for the sessions to turn away from a unit that is gone
 POLL_SECONDS = 0.01
 
 
-def change(library: Library, content: Content, applied: Content | None) -> None:
-    """Make `content` what the library contains and serves. Raises OperatorError, OSError; then nothing has changed."""
+def change_contents(
+    files: LibraryFiles, library: Library | None, content: Content, applied: Content | None = None
+) -> None:
+    """Make `content` what the library contains: at once where it is served. The caller holds files.changing. Raises
+    OperatorError, OSError; then nothing has changed."""
+    if library is not None:
+        change(library, content, applied)
+    else:
+        files.contents.change(content, applied)
+
+
+def change(library: Library, content: Content, applied: Content | None = None) -> None:
+    """Make `content` what the library contains and serves. The caller holds
+    files.changing. Raises OperatorError, OSError; then nothing has changed."""
     contents = library.files.contents
     before, after, applied_before = contents.content, contents.checked(content), contents.applied
     _refuse_loaded(library, before, after)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from appliance.failures import Failure, OperatorError
+from appliance.library.change import change, change_contents
 from appliance.library.disks import KnownDisks, describe_one, make_image, open_image
 from appliance.library.files import LibraryFiles
 from appliance.progress import Progress
@@ -116,7 +117,7 @@ def grow(files: LibraryFiles, name: str, size: str, library: Library | None) -> 
         disks = [larger if other.name == name else other for other in before.disks]
         after = before.model_copy(update={"disks": disks})
         if library:
-            library.change(after)
+            change(library, after)
         else:
             _grow_unserved(files, after, larger)
     return describe_one(files.settings, larger, KnownDisks(files.store))
@@ -160,7 +161,7 @@ def _add(
         raise OperatorError(Failure.REFUSED, message) from None
     try:
         with files.changing:
-            (library or files.contents).change(_with(files, disk))
+            change_contents(files, library, _with(files, disk))
     except BaseException:
         image.unlink()
         raise
@@ -185,6 +186,6 @@ def remove(files: LibraryFiles, name: str, library: Library | None) -> dict[str,
         disk = _find(files.settings, name)
         row = describe_one(files.settings, disk, KnownDisks(files.store))
         others = [other for other in content.disks if other.name != name]
-        (library or files.contents).change(content.model_copy(update={"disks": others}))
+        change_contents(files, library, content.model_copy(update={"disks": others}))
         KnownDisks(files.store).forget_others(other.name for other in others)
     return row

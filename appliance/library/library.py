@@ -20,7 +20,6 @@ from appliance.broker.requests import Requests
 from appliance.failures import Failure, OperatorError
 from appliance.library import disks
 from appliance.library.cartridges import is_blank
-from appliance.library.change import change
 from appliance.library.changes import Changes
 from appliance.library.copy_journal import CopyJournal
 from appliance.library.equipment import Equipment
@@ -30,7 +29,6 @@ from appliance.library.remotes import Remotes
 from appliance.library.snapshots.keeper import NoSuchSnapshot, Snapshots
 from appliance.library.snapshots.kept_set import KeptSet
 from appliance.library.snapshots.states import Terms
-from appliance.settings.content import Content
 from appliance.settings.settings import DiskSettings, DriveSettings, Settings
 from appliance.settings.units import Address
 from scsi_targets.devices.changer.media_changer import MediaChanger
@@ -178,11 +176,6 @@ class Library:
                 _close(drive.cartridge, f"cartridge in {name}")
         self._copy_journal.close()
         self.files.close()
-
-    def change(self, content: Content, applied: Content | None = None) -> None:
-        """Make `content` what the library contains and serves. The caller holds files.changing. Raises OperatorError,
-        OSError; then nothing has changed."""
-        change(self, content, applied)
 
     def show(self) -> None:
         """Let every session see what there is now."""

@@ -57,14 +57,12 @@ def change(context: OnFiles, make: Callable[[Content], dict[str, Any]], *, to_sh
 
 def carry_out(context: OnFiles, content: Content, applied: Content | None = None, *, to_shelf: bool = False) -> None:
     """The same for a whole content, by who holds files.changing. applied: what tapebay.toml declares with it."""
+    from appliance.library.change import change_contents
+
     orphans = effects(context, content, sessions=False).orphans
     _refuse(orphans, to_shelf)
     with _on_the_shelf(context, orphans):
-        library = library_of(context)
-        if library is not None:
-            library.change(content, applied)
-        else:
-            context.files.contents.change(content, applied)
+        change_contents(context.files, library_of(context), content, applied)
 
 
 def foreseen(context: OnFiles, make: Callable[[Content], dict[str, Any]]) -> Foreseen:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from appliance.settings.numbers import format_numbers
 
-if TYPE_CHECKING:
-    from appliance.settings.settings import ChangerSettings, DriveSettings, PartitionSettings
+
+class Cut(Protocol):
+    """What a partition takes of the library: numbers of slots and import/export slots from 1, and names of drives."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def drives(self) -> Sequence[str]: ...
+    def slot_numbers(self) -> Sequence[int]: ...
+    def import_export_numbers(self) -> Sequence[int]: ...
 
 
 def problems_with(
-    partitions: Sequence[PartitionSettings], changer: ChangerSettings, drives: Sequence[DriveSettings]
+    partitions: Sequence[Cut], slot_count: int, import_export_count: int, names: Sequence[str]
 ) -> Iterator[str]:
-    """A line for each thing that a partition names and the library does not have, and for each that two have."""
-    names = [drive.name for drive in drives]
-    slots, exits = range(1, changer.slots + 1), range(1, changer.import_export + 1)
+    """A line for each thing that a partition names and the library does not have, and for each that two have. names:
+    of the library's drives."""
+    slots, exits = range(1, slot_count + 1), range(1, import_export_count + 1)
     for partition in partitions:
         yield from _missing(partition.name, "slot", partition.slot_numbers(), slots)
         yield from _missing(partition.name, "import/export slot", partition.import_export_numbers(), exits)

@@ -488,7 +488,9 @@ class Settings(Section):
     @model_validator(mode="after")
     def _together(self) -> "Settings":
         problems = [*_repeated(self), *_luns(self), *_zones(self), *_elements(self)]
-        problems += problems_with(self.partitions, self.changer, self.drives)
+        problems += problems_with(
+            self.partitions, self.changer.slots, self.changer.import_export, [drive.name for drive in self.drives]
+        )
         if problems:
             raise ValueError("\n".join(problems))
         return self

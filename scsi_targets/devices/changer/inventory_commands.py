@@ -17,7 +17,7 @@ from scsi_targets.t10.sense import CheckCondition
 from vlib_images.library.elements import ElementType
 
 if TYPE_CHECKING:
-    from scsi_targets.devices.changer.media_changer import MediaChanger
+    from scsi_targets.devices.changer.base import ChangerBase
     from scsi_targets.devices.unit.identity import Identity
     from scsi_targets.devices.unit.task import Nexus, Response, Task
     from scsi_targets.t10.fields import Bits
@@ -29,7 +29,7 @@ SCAN_TIMEOUT_SECONDS = 900
 class InventoryCommands(Part):
     """It reads the inventory only, and so waits for no move."""
 
-    def __init__(self, changer: MediaChanger) -> None:
+    def __init__(self, changer: ChangerBase) -> None:
         self._changer = changer
         self._search = VolumeTagSearch()
 

@@ -12,7 +12,7 @@ from vlib_images.library.elements import ElementType, Layout
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from scsi_targets.devices.changer.media_changer import MediaChanger
+    from scsi_targets.devices.changer.base import ChangerBase
     from scsi_targets.devices.unit.mode import ModePages
 
 _NAMES = {
@@ -26,7 +26,7 @@ _NAMES = {
 class ChangerModes(Part):
     """The mode pages of a media changer. Nothing in them can be changed; they follow the partition."""
 
-    def __init__(self, changer: MediaChanger) -> None:
+    def __init__(self, changer: ChangerBase) -> None:
         self._changer = changer
 
     def inquiry_fields(self) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from vlib_images.library.actor import acting_as
 from vlib_images.library.elements import ElementEmpty, ElementFull, InventoryError
 
 if TYPE_CHECKING:
-    from scsi_targets.devices.changer.media_changer import MediaChanger
+    from scsi_targets.devices.changer.base import ChangerBase
     from scsi_targets.devices.unit.task import Task
     from scsi_targets.t10.fields import Bits
 
@@ -30,7 +30,7 @@ MOVE_TIMEOUT_SECONDS = 900
 class MoveCommands(Part):
     """The moves of one media changer, whose addresses are its partition's."""
 
-    def __init__(self, changer: MediaChanger) -> None:
+    def __init__(self, changer: ChangerBase) -> None:
         self._changer = changer
         self._manner = Manner.HOST if changer.model.unloads_drives else Manner.UNLOADED
 

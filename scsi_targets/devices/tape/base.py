@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from scsi_targets.devices.tape.events import MediumEvents
 from scsi_targets.devices.tape.models import DriveModel
-from scsi_targets.devices.tape.part import TapePart
 from scsi_targets.devices.unit.device import Device
 from scsi_targets.devices.unit.dispatch import Row
 from scsi_targets.devices.unit.identity import Identity
@@ -95,14 +95,14 @@ class TapeBase(Device):
         self.buffered_from: tuple[int, int] | None = None  # (partition, block): the first write that is not yet durable
         self.software_write_protected = False  # SWP of the Device Configuration mode page
         self.prevention = RemovalPrevention(self)
-        self.tape_parts: list[TapePart] = []  # those of the parts that hear of the medium
+        self.tape_parts: list[MediumEvents] = []  # those of the parts that hear of the medium
         identity = Identity(model.vendor, model.product, model.revision, serial_number)
         super().__init__(identity, store=store, state_key=state_key)
         self.medium_usable = self.writable = False  # decide_legality() keeps them
 
     def attach(self, *parts: Part) -> None:
         super().attach(*parts)
-        self.tape_parts = [part for part in parts if isinstance(part, TapePart)]
+        self.tape_parts = [part for part in parts if isinstance(part, MediumEvents)]
 
     # ---- legality ------------------------------------------------------------------------------------------------
 

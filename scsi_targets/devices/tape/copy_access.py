@@ -14,7 +14,8 @@ from vlib_images.errors import DamagedBlock, EncryptionProblem
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from scsi_targets.devices.tape.tape_drive import TapeDrive
+    from scsi_targets.devices.tape.position import Positioning
+    from scsi_targets.devices.tape.transfer import TapeTransfers
     from scsi_targets.devices.unit.task import Task
 
 
@@ -25,9 +26,10 @@ class TapeDriveAccess(LocalAccess, TapeAccess):
     writing = ssc.Write6
     alone = True
 
-    def __init__(self, drive: TapeDrive, task: Task) -> None:
+    def __init__(self, drive: TapeTransfers, positioning: Positioning, task: Task) -> None:
         super().__init__(drive, task)
         self._drive = drive
+        self._positioning = positioning
 
     def read_blocks(self, into: Buffer, block_length: int, fixed: bool, /) -> Buffer:
         drive, count = self._drive, memoryview(into).nbytes // block_length
@@ -64,12 +66,12 @@ class TapeDriveAccess(LocalAccess, TapeAccess):
 
     def space(self, code: int, count: int) -> None:
         with self.command(ssc.Space6), self._drive.lock:
-            self._drive.positioning.space(code, count, ssc.Space6.code)
+            self._positioning.space(code, count, ssc.Space6.code)
 
     def locate(self, logical_object_identifier: int) -> None:
         with self.command(ssc.Locate10), self._drive.lock:
             partition = self._drive.loaded.position[0]
-            self._drive.positioning.locate(ssc.DESTINATION_OBJECT, partition, logical_object_identifier)
+            self._positioning.locate(ssc.DESTINATION_OBJECT, partition, logical_object_identifier)
 
 
 def _after(transferred: int, failure: CheckCondition) -> CheckCondition:

@@ -82,4 +82,4 @@ class TapeDrive(TapeTransfers):
         return designators_in(self.device_identification(task))
 
     def copy_access(self, task: Task) -> TapeDriveAccess:
-        return TapeDriveAccess(self, task)
+        return TapeDriveAccess(self, self.positioning, task)

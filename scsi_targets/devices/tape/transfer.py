@@ -6,7 +6,7 @@ pool, one engine call for each command, never copied here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from datamover.engine import LIMIT_TRANSFER_BYTES, PROTECTION_BYTES
 from scsi_targets.devices.tape.base import MEDIUM_ACCESS_SECONDS, READ_ERRORS
@@ -22,17 +22,22 @@ from vlib_images.cartridge.cartridge import Cartridge, ReadKind
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from scsi_targets.devices.tape.encryption import DriveEncryption
     from scsi_targets.devices.tape.models import DriveModel
     from scsi_targets.devices.unit.state_store import StateStore
     from scsi_targets.t10.fields import Field
+
+
+class TransferPreparation(Protocol):
+    """What has a say before a block is moved: data encryption."""
+
+    def prepare_transfer(self, nexus: Nexus, *, writing: bool) -> None: ...
 
 
 class TapeTransfers(TapeLoader):
     """Reading and writing at the position, by CDB and (for the copy manager) without. What governs it are plain
     attributes, which the parts set when it changes."""
 
-    encryption: DriveEncryption  # of the finished drive
+    encryption: TransferPreparation  # of the finished drive
 
     def __init__(
         self, model: DriveModel, serial_number: str, *, store: StateStore | None = None, state_key: str = ""

@@ -38,8 +38,8 @@ class Device(PrimaryCommands):
         log = LogCommands(self, own)
         diagnostics = Diagnostics(own)
         super().attach(
-            ModeCommands(self), log, diagnostics, ReserveRelease(self), PersistentReserveIn(self),
-            PersistentReserveOut(self), SupportedCommands(self), Timestamp(), *own,
+            ModeCommands(self, self.mode, self.mode_header), log, diagnostics, ReserveRelease(self),
+            PersistentReserveIn(self), PersistentReserveOut(self), SupportedCommands(self), Timestamp(), *own,
         )  # fmt: skip
         self.log_pages = log.pages
         for part in self.parts:

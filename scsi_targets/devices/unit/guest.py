@@ -6,14 +6,23 @@ What a guest has under way belongs to the task set: what aborts the commands of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 
 if TYPE_CHECKING:
     from scsi_targets.devices.unit.dispatch import Row
-    from scsi_targets.devices.unit.logical_unit import LogicalUnit
     from scsi_targets.devices.unit.task import Nexus, Task
+
+
+class Host(Protocol):
+    """What a guest asks of the logical unit that it works on."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]: ...
+    def admit(self, row: Row, task: Task, /) -> None: ...
+    def dismiss(self, guest: Guest, /) -> None: ...
 
 
 def _nobody() -> None:
@@ -30,7 +39,7 @@ class Guest:
     """
 
     def __init__(
-        self, unit: LogicalUnit, nexus: Nexus | None, *, waits: bool = False, changed: Callable[[], None] = _nobody
+        self, unit: Host, nexus: Nexus | None, *, waits: bool = False, changed: Callable[[], None] = _nobody
     ) -> None:
         self.unit = unit
         self.nexus = nexus

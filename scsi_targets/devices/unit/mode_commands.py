@@ -21,14 +21,15 @@ from scsi_targets.t10.sense import CheckCondition
 from vlib_images.library.actor import acting_as
 
 if TYPE_CHECKING:
-    from scsi_targets.devices.unit.device import Device
+    from scsi_targets.devices.unit.mode_header import ModeHeader
+    from scsi_targets.devices.unit.primary import PrimaryCommands
 
 
 class ModeCommands(Part):
     """Serves the mode pages of all parts. The header's fields and the block descriptor are the unit's own."""
 
-    def __init__(self, unit: Device) -> None:
-        self._unit, self._header = unit, unit.mode_header
+    def __init__(self, unit: PrimaryCommands, pages: ModePages, header: ModeHeader) -> None:
+        self._unit, self._pages, self._header = unit, pages, header
         self._selecting = threading.Lock()  # one MODE SELECT at a time; taken before the unit's lock
 
     # ---- MODE SENSE ----------------------------------------------------------------------------------------------
@@ -68,13 +69,13 @@ class ModeCommands(Part):
     def _sense_pages(self, cdb: spc.ModeSense6 | spc.ModeSense10, nexus: Nexus) -> bytes:
         if cdb.page_code == 0 and cdb.subpage_code == 0:
             return b""  # the vendor-specific page 00h: the header and block descriptor alone, as tape tools ask
-        keys = self._unit.mode.select_pages(cdb.page_code, cdb.subpage_code)
+        keys = self._pages.select_pages(cdb.page_code, cdb.subpage_code)
         if not keys:
-            field = type(cdb).subpage_code if self._unit.mode.select_pages(cdb.page_code, 0xFF) else type(cdb).page_code
+            field = type(cdb).subpage_code if self._pages.select_pages(cdb.page_code, 0xFF) else type(cdb).page_code
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, field)
         for part in self._unit.parts:
-            part.refresh_mode_pages(self._unit.mode)
-        return self._unit.mode.encode(keys, cdb.page_control, nexus)
+            part.refresh_mode_pages(self._pages)
+        return self._pages.encode(keys, cdb.page_control, nexus)
 
     # ---- MODE SELECT ---------------------------------------------------------------------------------------------
 
@@ -107,13 +108,13 @@ class ModeCommands(Part):
                 pages = self._check(header, data, start, end, task.nexus)
             if save:
                 with acting_as(task.nexus.initiator_name):
-                    unit.keep("mode", unit.mode.saved_state(pages))
+                    unit.keep("mode", self._pages.saved_state(pages))
             with unit.lock:
                 self._change(task.nexus, header, data[start:end], pages, save)
 
     def _check(self, header: dict[str, int], data: bytes, start: int, end: int, nexus: Nexus) -> list[SelectedPage]:
         self._header.check_mode_select(header, data[start:end], start)
-        pages = self._unit.mode.parse(data[end:], end, nexus)
+        pages = self._pages.parse(data[end:], end, nexus)
         for part in self._unit.parts:
             part.check_mode_pages(pages)
         for part in self._unit.parts:
@@ -140,8 +141,8 @@ class ModeCommands(Part):
         save: bool,
     ) -> None:
         unit = self._unit
-        changed = unit.mode.apply(pages, save, nexus)
-        other = unit.mode_header.apply_mode_select(header, descriptor)
+        changed = self._pages.apply(pages, save, nexus)
+        other = self._header.apply_mode_select(header, descriptor)
         if changed:
             self._apply()
         if other or any(not page.per_nexus for page in changed):
@@ -149,7 +150,7 @@ class ModeCommands(Part):
 
     def _apply(self) -> None:
         for part in self._unit.parts:
-            part.apply_mode_pages(self._unit.mode)
+            part.apply_mode_pages(self._pages)
 
     def apply_mode_pages(self, mode: ModePages) -> None:
         self._unit.descriptor_sense = bool(mode.current(ControlModePage).descriptor_sense)
@@ -157,10 +158,10 @@ class ModeCommands(Part):
     # ---- events ----------------------------------------------------------------------------------------------------
 
     def on_reset(self) -> None:
-        self._unit.mode.restore_saved()
+        self._pages.restore_saved()
         for part in self._unit.parts:
             part.on_mode_pages_restored()
         self._apply()
 
     def on_nexus_lost(self, nexus: Nexus) -> None:
-        self._unit.mode.forget(nexus)
+        self._pages.forget(nexus)

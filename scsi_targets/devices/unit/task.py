@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.unit.principal import Permission, Principal
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-    from scsi_targets.devices.unit.view import View
 
 GOOD = 0x00
 CHECK_CONDITION = 0x02
@@ -110,6 +108,24 @@ def _no_worker(response: Response) -> None:
     raise RuntimeError("a task that a worker completes needs its complete= callable")
 
 
+class Sight(Protocol):
+    """What a logical unit asks of the view (unit/view.py) of the session that sent a command."""
+
+    @property
+    def logical_units(self) -> Mapping[int, Any]: ...
+    @property
+    def portal_group_tags(self) -> tuple[int, ...]: ...
+    @property
+    def permissions(self) -> Mapping[int, Permission]: ...
+    @property
+    def remote_units(self) -> tuple[Any, ...]: ...
+    @property
+    def copy_bytes_per_second(self) -> int: ...
+    def units(self) -> Iterable[Any]: ...
+    def check(self, lun: int, use: Permission) -> None: ...
+    def check_with(self, unit: Any, use: Permission) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class Task:
     """One SCSI command in flight."""
@@ -125,7 +141,7 @@ class Task:
     complete: Callable[[Response], None] = _no_worker
     on_abort: Callable[[], None] | None = None  # iSCSI frees the command's place in the window
     aborted: bool = False
-    view: View | None = None  # what the session that sent the command sees; None: nothing but this logical unit
+    view: Sight | None = None  # what the session that sent the command sees; None: nothing but this logical unit
 
     def data(self) -> memoryview:
         """The gathered Data-Out as bytes; empty when there was none."""
