@@ -97,7 +97,8 @@ def test_events_come_in_the_declared_order(tmp_path: Path) -> None:
     drive.load(drive.unload())
     names = [type(part).__name__ for part in drive.tape_parts]
     assert told == [f"on_unloaded {name}" for name in names] + [f"on_loaded {name}" for name in names]
-    assert names.index("TapeModes") < names.index("Compression") < names.index("DriveEncryption") < names.index("DriveUsage")
+    first_to_last = [names.index(name) for name in ("TapeModes", "Compression", "DriveEncryption", "DriveUsage")]
+    assert first_to_last == sorted(first_to_last)
     assert all(isinstance(part, TapePart) for part in drive.tape_parts)
     drives.close()
 
