@@ -20,6 +20,10 @@ class Instant(Protocol):
     checkpoint: int
 
     @property
+    def over_because(self) -> str:
+        """Why nothing of it can be read any more; empty: it is as it should be."""
+
+    @property
     def images(self) -> Mapping[str, Image]:
         """By disk; to find out what is on them."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ HEAD, FILES = FOLDER + b"backup.json", FOLDER + b"files.jsonl.gz"
 FORMAT: Final = 1
 _STEP_BYTES: Final = 1 << 20
 LIMIT_LINE_BYTES: Final = 1 << 20
+_IDENTIFIER: Final = re.compile("[0-9a-f]{32}")
 _FACTS: Final = ("identifier", "disks", "created_at", "library", "parts")
 
 
@@ -77,7 +79,9 @@ def read_head(data: bytes) -> dict[str, Any]:
         head = json.loads(data)
         if head["format"] != FORMAT:
             raise BadIndex(f"the index has format {head['format']}, which this version does not know")
-        head["identifier"], head["volumes"] = str(head["identifier"]), list(head["volumes"])
+        head["volumes"] = list(head["volumes"])
+        if not _IDENTIFIER.fullmatch(str(head["identifier"])):
+            raise BadIndex("its identifier makes no sense")
     except (ValueError, KeyError, TypeError) as error:
         raise BadIndex(f"its backup.json makes no sense: {error}") from None
     return dict(head)

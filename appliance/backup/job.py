@@ -18,7 +18,16 @@ from typing import Final
 import structlog
 
 from appliance.backup import index
-from appliance.backup.archive import TAPE_BLOCK, Archive, Checkpoint, Listener, Member, VolumeFull, is_overflow
+from appliance.backup.archive import (
+    COMMAND_BYTES,
+    TAPE_BLOCK,
+    Archive,
+    Checkpoint,
+    Listener,
+    Member,
+    VolumeFull,
+    is_overflow,
+)
 from appliance.backup.catalogue import Catalogue, Place, Volume, part_begun
 from appliance.backup.content import ChangedSince, check_same
 from appliance.backup.entries import Skipped
@@ -31,11 +40,23 @@ from scsi_targets.client.tape_stream import StreamFailed
 
 log = structlog.get_logger(__name__)
 
-CHECKPOINT_BYTES: Final = 4 << 30
 CHECKPOINT_FILES: Final = 50_000
 RENEW_SECONDS: Final = 20.0
 KEPT_SKIPPED: Final = 100_000
 _TICK_MEMBERS: Final = 1000
+
+
+def renewing(instant: Instant, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """The same, which renews the lease of an instant on the way."""
+    renewed = [time.monotonic()]
+
+    def both(done: int, total: int) -> None:
+        if time.monotonic() - renewed[0] >= RENEW_SECONDS:
+            renewed[0] = time.monotonic()
+            instant.renew()
+        progress(done, total)
+
+    return both
 
 
 class Cancelled(Exception):
@@ -76,7 +97,6 @@ class Job:
     house: House
     take_drive: Callable[[Backup, str], str]
     note: Callable[[Totals], None]
-    checkpoint_bytes: int = CHECKPOINT_BYTES
     progress: Progress = field(default_factory=Progress)
     cancelled: threading.Event = field(default_factory=threading.Event)
     stopping: threading.Event = field(default_factory=threading.Event)  # the daemon is
@@ -91,22 +111,29 @@ class Job:
         place = self.catalogue.place()
         self._instant = instant = self._instant_of()
         try:
-            disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in self.backup.disks]
-            sources = self._sources(disks)
-            self._count(sources)
-            self._compare(sources, place)
-            if self.backup.snapshot is not None:
-                instant.narrow({disk.name: _extents_of(sources, number) for number, disk in enumerate(disks)})
-            instant.start()
-            units = [instant.units[name] for name in self.backup.disks]
-            first = self._barcode_of(place.volume)
-            name = self.progress.drive = self.take_drive(self.backup, first)
-            initiator = f"iqn.2026-01.io.tapebay:backup-{self.backup.number}"
-            with MountedDrive(self.house, name, units, initiator, self._is_stopped) as drive:
-                self._write(sources, drive, place)
-            instant.finish()
+            self._run(instant, place)
+        except Exception as error:
+            if why := instant.over_because:  # which is why, whatever came of it
+                raise OperatorError(Failure.REFUSED, why) from error
+            raise
         finally:
             instant.release()
+
+    def _run(self, instant: Instant, place: Place) -> None:
+        disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in self.backup.disks]
+        sources = self._sources(disks)
+        self._count(sources)
+        self._compare(sources, place)
+        if self.backup.snapshot is not None:
+            instant.narrow({disk.name: _extents_of(sources, number) for number, disk in enumerate(disks)})
+        instant.start()
+        units = [instant.units[name] for name in self.backup.disks]
+        first = self._barcode_of(place.volume)
+        name = self.progress.drive = self.take_drive(self.backup, first)
+        initiator = f"iqn.2026-01.io.tapebay:backup-{self.backup.number}"
+        with MountedDrive(self.house, name, units, initiator, self._is_stopped) as drive:
+            self._write(sources, drive, place)
+        instant.finish()
 
     def _instant_of(self) -> Instant:
         snapshot = self.backup.snapshot
@@ -217,7 +244,11 @@ class Job:
             written[0] = so_far
 
         listener = Listener(self._on_whole, self._on_durable, count)
-        self._archive = Archive(drive.writer(), listener, comment, self.checkpoint_bytes, place.checkpoint)
+        checkpoint_bytes = self.backup.checkpoint_bytes
+        self._archive = Archive(
+            drive.writer(), listener, comment, checkpoint_bytes, place.checkpoint,
+            command_bytes=min(COMMAND_BYTES, checkpoint_bytes),
+        )  # fmt: skip
         self._archive.begin()
         return self._archive
 

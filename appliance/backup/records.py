@@ -56,8 +56,9 @@ class NotNow(Exception):
 @dataclass(frozen=True, slots=True)
 class Backup:
     """identifier: on its tapes and of its catalogue; 32 hexadecimal digits. cartridges: in the order of their use, and
-    those to use next. snapshot: the one whose files an agent has listed; None: one is made of the disks. reason: why
-    it ended, in an operator's words. files, content_bytes: of all of it, once they are known."""
+    those to use next. snapshot: the one whose files an agent has listed; None: one is made of the disks.
+    checkpoint_bytes: about how much lies between two checkpoints. reason: why it ended, in an operator's words. files,
+    content_bytes: of all of it, once they are known."""
 
     number: int
     identifier: str
@@ -69,6 +70,7 @@ class Backup:
     drive: str | None = None
     raw: bool = False
     overwrite: bool = False
+    checkpoint_bytes: int = 4 << 30
     reason: str = ""
     files: int = 0
     content_bytes: int = 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,14 +17,18 @@ from appliance.backup.catalogue import Catalogue, CatalogueDamaged
 from appliance.backup.content import ChangedSince
 from appliance.backup.filesystems.reader import NotReadable
 from appliance.backup.house import House
-from appliance.backup.job import CHECKPOINT_BYTES, Cancelled, Job, Progress
+from appliance.backup.index import BadIndex
+from appliance.backup.job import Cancelled, Job, Progress, renewing
 from appliance.backup.listing import ListRefused
+from appliance.backup.rebuild import Index, best
 from appliance.backup.records import Backup, Backups, NotNow, State
-from appliance.backup.sources import Totals
+from appliance.backup.sources import Disk, Sources, Totals
+from appliance.backup.verify import Verified, verify_disks, verify_tapes
+from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError, explained
 from scsi_targets.client.tape_stream import StreamFailed
 from scsi_targets.client.unit import CommandFailed
-from scsi_targets.devices.unit.local_session import Stopped
+from scsi_targets.devices.unit.local_session import Aborted, Stopped
 from vlib_images.library.actor import OPERATOR, acting_as
 from vlib_images.library.database.database import Database
 from vlib_images.library.elements import ElementType
@@ -33,7 +38,7 @@ log = structlog.get_logger(__name__)
 STOP_SECONDS: Final = 30.0
 # What ends a backup with a reason for an operator; anything else is a fault of ours, and the log has where.
 EXPECTED: Final = (
-    OperatorError, NotReadable, ChangedSince, StreamFailed, CommandFailed, VolumeTooSmall, CatalogueDamaged,
+    OperatorError, NotReadable, ChangedSince, StreamFailed, CommandFailed, Aborted, VolumeTooSmall, CatalogueDamaged,
     ListRefused, OSError,
 )  # fmt: skip
 
@@ -45,12 +50,11 @@ class BackupService:
         """Raises StateDamaged, OSError."""
         self.records = Backups(database)
         self.directory = directory
-        self.checkpoint_bytes = CHECKPOINT_BYTES
         self._house = house
         self._lock = threading.Lock()
         self._jobs: dict[int, Job] = {}
         self._threads: dict[int, threading.Thread] = {}
-        self._drives: dict[int, str] = {}  # which backup has which
+        self._drives: dict[object, str] = {}  # which backup, or other user, has which
         self._last: dict[int, Progress] = {}  # of those that have ended in this process
 
     def stop(self) -> None:
@@ -140,12 +144,93 @@ class BackupService:
         if len(set(cartridges)) != len(cartridges):
             raise OperatorError(Failure.USAGE, "a cartridge is named twice")
 
+    # ---- tapes that are read ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def drive_for(self, barcode: str, drive: str | None) -> Iterator[MountedDrive]:
+        """A drive for whoever reads cartridges, of which this is the first. Raises OperatorError."""
+        user = object()
+        name = self._take_drive(user, drive, barcode)
+        try:
+            with MountedDrive(self._house, name, [], "iqn.2026-01.io.tapebay:reader", lambda: False) as mounted:
+                yield mounted
+        finally:
+            with self._lock:
+                del self._drives[user]
+
+    def verify(self, number: int, drive: str | None, progress: Callable[[int, int], None]) -> Verified:
+        """The tapes of a backup, read and compared with its catalogue. Raises NoSuchBackup, OperatorError,
+        CatalogueDamaged, and what `progress` raises."""
+        with self.catalogue(number) as catalogue:
+            volumes = catalogue.volumes()
+            if not volumes:
+                raise OperatorError(Failure.REFUSED, f"backup {number} has nothing on tape")
+            with self.drive_for(volumes[0].barcode, drive) as mounted:
+                return verify_tapes(catalogue, mounted, progress)
+
+    def verify_disks(self, number: int, progress: Callable[[int, int], None]) -> Verified:
+        """The disks as they are now, compared with the catalogue. Raises NoSuchBackup, OperatorError, NotReadable,
+        CatalogueDamaged, OSError, and what `progress` raises."""
+        backup = self.records.get(number)
+        with self.catalogue(number) as catalogue:
+            instant = self._house.still(backup.disks)
+            try:
+                disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in backup.disks]
+                return verify_disks(catalogue, Sources.found_on(disks, raw=backup.raw), renewing(instant, progress))
+            finally:
+                instant.release()
+
+    @contextmanager
+    def catalogue(self, number: int) -> Iterator[Catalogue]:
+        """The catalogue of a backup. Raises NoSuchBackup, CatalogueDamaged, OSError."""
+        catalogue = Catalogue.open(self.path_of(self.records.get(number)))
+        try:
+            yield catalogue
+        finally:
+            catalogue.close()
+
+    def rebuild(
+        self, cartridges: Sequence[str], drive: str | None, progress: Callable[[int, int], None]
+    ) -> list[Backup]:
+        """The catalogues of the backups that these cartridges are of, as their indexes have them. Raises OperatorError,
+        OSError."""
+        self._check_cartridges(cartridges)
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+        found: list[Index] = []
+        try:
+            with self.drive_for(cartridges[0], drive) as mounted:
+                for done, barcode in enumerate(cartridges):
+                    progress(done, len(cartridges))
+                    found.append(Index(mounted, barcode, self.directory))
+            return [self._adopt(one) for one in best(found).values()]
+        except BadIndex as error:
+            raise OperatorError(Failure.REFUSED, f"an index cannot be used: {error}") from error
+        finally:
+            for one in found:
+                one.close()
+
+    def _adopt(self, found: Index) -> Backup:
+        known = next((b for b in self.records.all() if b.identifier == found.head["identifier"]), None)
+        if known is not None and known.state is not State.DONE:
+            message = f"backup {known.number} of these cartridges is {known.state.value}; its catalogue knows more"
+            raise OperatorError(Failure.REFUSED, message)
+        found.fill(self.directory / f"{found.head['identifier']}.db")
+        made = known or self.records.add(
+            found.head["identifier"],
+            tuple(found.head["disks"] or ()),
+            tuple(volume.barcode for volume in found.volumes()),
+            state=State.DONE,
+            reason=f"read back from {found.barcode}",
+        )
+        with self.catalogue(made.number) as catalogue:
+            files, content = catalogue.totals()
+        return self.records.note(made.number, files=files, content_bytes=content)
+
     # ---- running ---------------------------------------------------------------------------------------------------
 
     def _start(self, backup: Backup, catalogue: Catalogue) -> None:
         job = Job(
-            backup, catalogue, self._house, self._take_drive, lambda totals: self._counted(backup, totals),
-            checkpoint_bytes=self.checkpoint_bytes,
+            backup, catalogue, self._house, self._drive_of, lambda totals: self._counted(backup, totals),
         )  # fmt: skip
         thread = threading.Thread(target=self._run, args=(job,), name=f"backup {backup.number}", daemon=True)
         with self._lock:
@@ -192,17 +277,21 @@ class BackupService:
             return State.FAILED, f"internal error ({type(error).__name__}); the daemon's log has the details"
         return State.DONE, ""
 
-    def _take_drive(self, backup: Backup, barcode: str) -> str:
-        """The drive that it asked for, that the cartridge is in, or the first that is empty. Raises OperatorError."""
+    def _drive_of(self, backup: Backup, barcode: str) -> str:
+        return self._take_drive(backup.number, backup.drive, barcode)
+
+    def _take_drive(self, user: object, wanted: str | None, barcode: str) -> str:
+        """The drive that is asked for, that the cartridge is in, or the first that is empty; for this user until it
+        gives it back. Raises OperatorError."""
         addresses = self._house.drive_addresses()
         held = {element.address: element.barcode for element in self._house.inventory.elements(ElementType.DRIVE)}
         with self._lock:
             taken = set(self._drives.values())
-            for name in [backup.drive] if backup.drive is not None else list(addresses):
+            for name in [wanted] if wanted is not None else list(addresses):
                 if name not in addresses:
                     raise OperatorError(Failure.NOT_FOUND, f"there is no drive {name}; see: tapebay drive list")
                 if name not in taken and held.get(addresses[name]) in (None, barcode):
-                    self._drives[backup.number] = name
+                    self._drives[user] = name
                     return name
-        which = f"drive {backup.drive} is" if backup.drive is not None else "all drives are"
+        which = f"drive {wanted} is" if wanted is not None else "all drives are"
         raise OperatorError(Failure.REFUSED, f"{which} in use; empty one (tapebay unload) and resume")

@@ -12,6 +12,7 @@ from appliance.backup.entries import Entry, Kind, Skipped
 from appliance.backup.filesystems.partitions import partitions
 from appliance.backup.filesystems.raw import RawImage
 from appliance.backup.filesystems.reader import NotReadable, Reader
+from appliance.backup.filesystems.xfs import XfsFileSystem
 from vlib_images.disk.image import Image
 
 _TICK_FILES: Final = 1000
@@ -20,7 +21,7 @@ _EXT_MAGIC: Final = (1080, b"\x53\xef")
 _CLOSED: Final = (
     (0, b"LUKS\xba\xbe", "encrypted (LUKS)"), (3, b"-FVE-FS-", "encrypted (BitLocker)"),
     (512, b"LABELONE", "an LVM physical volume"), (4096, b"\xfc\x4e\x2b\xa9", "a member of a RAID (md)"),
-    (65600, b"_BHRfS_M", "btrfs"), (0, b"XFSB", "XFS"), (4086, b"SWAPSPACE2", "swap"), (3, b"EXFAT   ", "exFAT"),
+    (65600, b"_BHRfS_M", "btrfs"), (4086, b"SWAPSPACE2", "swap"), (3, b"EXFAT   ", "exFAT"),
 )  # fmt: skip
 
 
@@ -150,6 +151,8 @@ def _file_system(reader: Reader) -> tuple[str, FileSystem] | str:
     head = reader.read(0, 66 << 10)
     if head[_EXT_MAGIC[0] :][:2] == _EXT_MAGIC[1]:
         return "ext2, ext3 or ext4", _sleuth().ExtFileSystem(reader)
+    if head[:4] == b"XFSB":
+        return "XFS", XfsFileSystem(reader)
     if head[3:11] == b"NTFS    ":
         return "NTFS", _sleuth().DosFileSystem(reader)
     for at, signature, words in _CLOSED:

@@ -30,6 +30,7 @@ FILES = {
     "remote": ("remote",),
     "copies": ("copy", "copies"),
     "backup": ("backup",),
+    "catalogue": ("catalogue", "verify"),
     "target": ("target",),
     "account": ("account",),
     "zone": ("zone",),

@@ -15,6 +15,7 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "backup": ("backup",),
     "broker": ("broker",),
     "cartridge": ("cartridge", "cartridge_copies"),
+    "catalogue": ("catalogue",),
     "changer": ("changer",),
     "configuration": ("configuration",),
     "copies": ("copies",),
@@ -38,6 +39,7 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "target": ("target",),
     "token": ("token",),
     "unload": ("robot",),
+    "verify": ("verify",),
     "who": ("who",),
     "zone": ("zone",),
 }

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.verb import Cancelled, Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.operations.verb import SIZE, Cancelled, Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.settings.units import parse_size
 
 if TYPE_CHECKING:
     from appliance.backup.records import Backup as Record
@@ -82,6 +83,7 @@ class Start(Parameters):
     drive: Drive = None
     raw: Annotated[bool, Field(description="Save the disks as images, whatever is on them.")] = False
     overwrite: Overwrite = False
+    checkpoint: Annotated[str, SIZE, Field(description="How much is between two checkpoints.")] = "4 GiB"
     background: Background = False
 
 
@@ -100,11 +102,13 @@ class OneBackup(Parameters):
 @verb("backup.start", Scope.OPERATE, reports_progress=True)
 def start(context: OnLibrary, parameters: Start) -> Report:
     """Back the files of disks up to cartridges, as tar archives: a snapshot is taken, and no byte passes a server."""
-    with _refusals():
+    with refusals():
         if parameters.snapshot is not None:
             _check_lists(context, parameters.snapshot, parameters.disks)
         options = parameters.model_dump(include={"snapshot", "drive", "raw", "overwrite"})
-        record = context.library.backups.begin(parameters.disks, parameters.to, **options)
+        record = context.library.backups.begin(
+            parameters.disks, parameters.to, checkpoint_bytes=parse_size(parameters.checkpoint), **options
+        )
         return _followed(context, record.number, parameters.background)
 
 
@@ -125,7 +129,7 @@ def resume(context: OnLibrary, parameters: Resume) -> Report:
     """Go on at the last checkpoint of a backup that was interrupted, was cancelled, or failed.
 
     It is refused when the disks do not hold any more what was written."""
-    with _refusals():
+    with refusals():
         record = context.library.backups.resume(
             parameters.number, parameters.to or [], parameters.drive, overwrite=parameters.overwrite
         )
@@ -135,14 +139,14 @@ def resume(context: OnLibrary, parameters: Resume) -> Report:
 @verb("backup.wait", Scope.READ, reports_progress=True)
 def wait(context: OnLibrary, parameters: OneBackup) -> Report:
     """Wait for the end of a backup."""
-    with _refusals():
+    with refusals():
         return _followed(context, parameters.number, False)
 
 
 @verb("backup.cancel", Scope.OPERATE)
 def cancel(context: OnLibrary, parameters: OneBackup) -> Report:
     """Stop a backup that runs. It can be resumed."""
-    with _refusals():
+    with refusals():
         context.library.backups.cancel(parameters.number)
         return _report(context, parameters.number)
 
@@ -156,7 +160,7 @@ def list_(context: OnLibrary, parameters: Nothing) -> list[Backup]:
 @verb("backup.show", Scope.READ)
 def show(context: OnLibrary, parameters: OneBackup) -> Report:
     """One backup: how it stands, its cartridges, and what was left out."""
-    with _refusals():
+    with refusals():
         return _report(context, parameters.number)
 
 
@@ -225,7 +229,7 @@ def _durable(context: OnLibrary, record: Record) -> tuple[int, int]:
         catalogue.close()
 
 
-class _refusals:
+class refusals:
     """What the backups refuse, in an operator's terms."""
 
     def __enter__(self) -> None:

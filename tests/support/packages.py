@@ -36,6 +36,11 @@ _EVIDENCE = {
     "qemu-block-extra": "/usr/lib/*/qemu/block-iscsi.so",
     "gcc": "gcc",
     "postgresql": "initdb",
+    "libarchive-tools": "bsdtar",
+    "xfsprogs": "mkfs.xfs",
+    "ntfs-3g": "mkntfs",
+    "dosfstools": "mkfs.fat",
+    "mtools": "mcopy",
 }
 
 

@@ -109,6 +109,12 @@ class KeptSet:
         return self._life.reason
 
     @property
+    def over_because(self) -> str:
+        """Why nothing of it can be read any more; empty: it is as it should be."""
+        state = self.state
+        return f"the snapshot is {state.value}: {self.reason}" if state.over else ""
+
+    @property
     def age_seconds(self) -> float:
         return time.time() - self.created_at
 

@@ -19,7 +19,11 @@ from scsi_targets.devices.unit.view import View
 POLL_SECONDS = 0.2  # how often a command that runs asks whether it is to stop
 
 
-class Stopped(InitiatorError):
+class Aborted(InitiatorError):
+    """A task management function, a reset for example, has aborted the command."""
+
+
+class Stopped(Aborted):
     """The session was told to stop: the command at hand was aborted, and no other is sent."""
 
 
@@ -106,5 +110,7 @@ class LocalSession:
             unit = self.view.logical_units[command.task.lun]
             with unit.lock:
                 unit.tasks.await_end([command.task])
-            raise Stopped("the command was aborted")
+            if self._stopped():
+                raise Stopped("the command was stopped")
+            raise Aborted(f"LUN {command.task.lun}: another initiator has reset the unit, or aborted its commands")
         return command.result(command.response)

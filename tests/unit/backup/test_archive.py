@@ -19,6 +19,7 @@ from tests.unit.backup.support import (
     members_of,
     python_members,
     run,
+    which,
     write,
 )
 
@@ -78,13 +79,13 @@ def test_three_readers_list_and_extract_it(tmp_path, image, make_bench, block_le
     archive = archive_of(bench.cartridges[0], tmp_path / "archive.tar")
     names = [entry.name.decode() for entry in entries]
     assert listed_by_gnu(archive) == names
-    assert run("bsdtar", "-b", "512", "-tf", archive).splitlines() == names
+    assert run(which("bsdtar"), "-b", "512", "-tf", archive).splitlines() == names
     expected = {entry.name.decode(): content(image, entry) for entry in entries}
     assert python_members(archive) == expected
     found = extracted(archive, tmp_path / "gnu")
     assert {name: (found / name).read_bytes() for name in names} == expected
     (tmp_path / "bsd").mkdir()
-    run("bsdtar", "-b", "512", "-xf", archive, "-C", tmp_path / "bsd")
+    run(which("bsdtar"), "-b", "512", "-xf", archive, "-C", tmp_path / "bsd")
     assert {name: (tmp_path / "bsd" / name).read_bytes() for name in names} == expected
     assert [member.crc32c for member in told.whole] == [checksum_of(expected[name]) for name in names]
 
@@ -107,7 +108,7 @@ def test_sparse_files(tmp_path, image, make_bench):
     assert {name: (found / name).read_bytes() for name in expected} == expected
     assert (found / "hole at the end").stat().st_blocks * 512 < MEBIBYTE
     (tmp_path / "bsd").mkdir()
-    run("bsdtar", "-b", "512", "-xf", archive, "-C", tmp_path / "bsd")
+    run(which("bsdtar"), "-b", "512", "-xf", archive, "-C", tmp_path / "bsd")
     assert {name: (tmp_path / "bsd" / name).read_bytes() for name in expected} == expected
     assert told.whole[1].crc32c == checksum_of(expected["holes"][4096:8192] + expected["holes"][16384:])
 
@@ -230,6 +231,6 @@ def test_names_of_any_length_and_any_bytes(tmp_path, make_bench, length, byte):
     assert os.fsencode((out / "link").readlink()) == name
     assert (out / "hard").stat().st_nlink == 2
     (tmp_path / "bsd").mkdir()
-    run("bsdtar", "-b", "512", "-xf", archive, "-C", tmp_path / "bsd")
+    run(which("bsdtar"), "-b", "512", "-xf", archive, "-C", tmp_path / "bsd")
     assert (tmp_path / "bsd/hard").stat().st_nlink == 2
     assert (tmp_path / "bsd" / os.fsdecode(name)).exists()

@@ -1,0 +1,161 @@
+"""Is what is on tape what was written? Checksums of files, read from the tapes by EXTENDED COPY to nowhere, beside
+those of the catalogue; and those of the disks as they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from appliance.backup.archive import COMMAND_BYTES, TAPE_BLOCK, Member
+from appliance.backup.catalogue import Catalogue, File
+from appliance.backup.content import checksum
+from appliance.backup.sources import Sources
+from appliance.backup.volume import MountedDrive
+from datamover.engine import crc32c_combine
+from scsi_targets.client.unit import CommandFailed
+from scsi_targets.t10 import copy_descriptors as copy
+
+_MOST_SEGMENTS: Final = 4096
+MOST_PROBLEMS: Final = 1000
+
+
+class Problem(NamedTuple):
+    """A file that differs, or a cartridge that cannot be read; name: empty for the latter."""
+
+    name: bytes
+    cartridge: str
+    what: str
+
+
+@dataclass(slots=True)
+class Verified:
+    """files: those whose checksums were compared, with the bytes of their content."""
+
+    files: int = 0
+    content_bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    found: int = 0  # problems, also those beyond the list
+
+    def say(self, problem: Problem) -> None:
+        """One more."""
+        self.found += 1
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(problem)
+
+
+class _Region(NamedTuple):
+    """A run of the archive. file: whose content it is, or None."""
+
+    length: int
+    file: int | None
+
+
+@dataclass(slots=True)
+class _Sum:
+    crc32c: int = 0
+    length: int = 0
+
+
+def verify_tapes(catalogue: Catalogue, drive: MountedDrive, progress: Callable[[int, int], None]) -> Verified:
+    """Reads every volume. Raises OperatorError when one cannot be loaded, and what `progress` raises."""
+    verified, sums = Verified(), dict[int, _Sum]()
+    volumes = catalogue.volumes()
+    total, done = sum(volume.archive_bytes for volume in volumes), 0
+    for volume in volumes:
+        drive.mount(volume.barcode)
+        try:
+            for segments, regions in _commands(_regions(catalogue, volume.number, volume.archive_bytes)):
+                drive.writer().manager.extended_copy([drive.tape.cscd()], segments)
+                for region, (taken, found) in zip(regions, drive.checksums(), strict=True):
+                    if region.file is not None:
+                        known = sums.setdefault(region.file, _Sum())
+                        known.crc32c = crc32c_combine(known.crc32c, found, taken)
+                        known.length += taken
+                    done += taken
+                progress(done, total)
+        except CommandFailed as error:
+            verified.say(Problem(b"", volume.barcode, f"it cannot be read: {error}"))
+        _compare(catalogue, volume.number, volume.barcode, sums, verified)
+    return verified
+
+
+def _regions(catalogue: Catalogue, volume: int, archive_bytes: int) -> Iterator[_Region]:
+    at = 0
+    for _, part in catalogue.parts(volume):
+        start = part.content_start + part.map_bytes
+        if start > at:
+            yield _Region(start - at, None)
+        if length := part.content_bytes - part.map_bytes:
+            yield _Region(length, part.number)
+        at = start + length
+    if archive_bytes > at:
+        yield _Region(archive_bytes - at, None)
+
+
+def _commands(regions: Iterator[_Region]) -> Iterator[tuple[list[bytes], list[_Region]]]:
+    """Segment descriptors of commands that each end on a whole block, with the region of each."""
+    segments: list[bytes] = []
+    gathered: list[_Region] = []
+    length = 0
+    for region in regions:
+        left = region.length
+        while left:
+            full = length >= COMMAND_BYTES or len(segments) >= _MOST_SEGMENTS
+            room = TAPE_BLOCK - length % TAPE_BLOCK if full else COMMAND_BYTES - length
+            taken = min(left, room)
+            segments.append(
+                copy.StreamToDiscard.encode(
+                    cat=1, source=0, stream_device_transfer_length=TAPE_BLOCK, number_of_bytes=taken
+                )
+            )
+            gathered.append(_Region(taken, region.file))
+            length, left = length + taken, left - taken
+            if length % TAPE_BLOCK == 0 and (length >= COMMAND_BYTES or len(segments) >= _MOST_SEGMENTS):
+                yield segments, gathered
+                segments, gathered, length = [], [], 0
+    if segments:
+        yield segments, gathered
+
+
+def _compare(catalogue: Catalogue, volume: int, barcode: str, sums: dict[int, _Sum], verified: Verified) -> None:
+    """The files that are whole with this volume."""
+    for file, part in catalogue.parts(volume):
+        if file is None or part.part != len(catalogue.parts_of(part.number)):
+            continue
+        found = sums.pop(part.number, _Sum())
+        if found.length != file.stored_bytes:
+            verified.say(Problem(file.name, barcode, f"{found.length} of its {file.stored_bytes} bytes can be read"))
+        elif found.crc32c != file.crc32c:
+            verified.say(Problem(file.name, barcode, f"its CRC32C is {found.crc32c:08x}, not {file.crc32c:08x}"))
+        verified.files += 1
+        verified.content_bytes += found.length
+
+
+def verify_disks(catalogue: Catalogue, sources: Sources, progress: Callable[[int, int], None]) -> Verified:
+    """Compares the disks as they are now with what the tapes have. Raises NotReadable, OSError, and what `progress`
+    raises."""
+    verified, buffer = Verified(), bytearray(1 << 20)
+    count, total = catalogue.totals()
+    members = {found.entry.name: found for found in sources.members() if isinstance(found, Member)}
+    for file in catalogue.files():
+        member = members.pop(file.name, None)
+        what = _difference(file, member, sources, buffer)
+        if what:
+            verified.say(Problem(file.name, "", what))
+        verified.files += 1
+        verified.content_bytes += file.stored_bytes
+        progress(verified.content_bytes, total)
+    if verified.files == count:
+        for name in members:
+            verified.say(Problem(name, "", "it is on the disk and not on tape"))
+    return verified
+
+
+def _difference(file: File, member: Member | None, sources: Sources, buffer: bytearray) -> str:
+    if member is None:
+        return "it is on tape and not on the disk"
+    if (member.entry.kind, member.entry.size) != (file.kind, file.size):
+        return "it is another kind of file, or of another size, on the disk"
+    found = checksum(sources.disks[member.disk].image, member.entry, buffer)
+    return "" if found == file.crc32c else f"its CRC32C is {found:08x} on the disk, not {file.crc32c:08x}"

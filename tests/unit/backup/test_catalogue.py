@@ -1,0 +1,79 @@
+"""What is where: catalogues asked, tapes and disks compared with them, and catalogues read back from tape."""
+
+import pytest
+
+from appliance.failures import OperatorError
+from datamover.engine import crc32c
+from tests.support.appliance import Appliance
+from tests.unit.backup.test_job import BARCODE, site  # noqa: F401 - a fixture
+
+
+@pytest.fixture
+def backed_up(site: Appliance) -> Appliance:  # noqa: F811
+    assert site.call("backup.start", disks=["data"], to=[BARCODE])["state"] == "done"
+    return site
+
+
+def test_files_are_found_by_name_and_folder(backed_up):
+    expected = backed_up.expected
+    under = {file["name"]: file for file in backed_up.call("catalogue.show", number=1, under="data/d3")}
+    assert set(under) == {name for name in expected if name.startswith("data/d3/")} | {"data/d3"}
+    (found,) = backed_up.call("catalogue.find", pattern="*/file-0017")
+    assert (found["size"], found["crc32c"]) == (len(expected[found["name"]]), f"{crc32c(expected[found['name']]):08x}")
+    assert found["places"][0]["cartridge"] == BARCODE
+    assert len(backed_up.call("catalogue.find", pattern="*", limit=7)) == 7
+    (kept,) = backed_up.call("catalogue.list")
+    assert (kept["files"], kept["cartridges"]) == (47, [BARCODE])
+
+
+def test_the_tape_and_the_disk_are_compared(backed_up):
+    for given in ({}, {"disks": True}):
+        verified = backed_up.call("verify", number=1, **given)
+        assert verified["equal"], verified
+        assert verified["content_bytes"] == sum(map(len, backed_up.expected.values()))
+        assert verified["files"] == 47
+
+
+def test_a_block_that_went_bad_on_tape_is_found(backed_up):
+    backed_up.stop()
+    (segment,) = sorted((backed_up.folder / "cartridges" / BARCODE).glob("**/*.seg*"))[:1]
+    with segment.open("r+b") as file:
+        file.seek(300_000)
+        byte = file.read(1)[0]
+        file.seek(300_000)
+        file.write(bytes([byte ^ 0x40]))
+    backed_up.start()
+    verified = backed_up.call("verify", number=1)
+    assert not verified["equal"]
+    assert any(one["cartridge"] == BARCODE for one in verified["listed"])
+
+
+def test_a_disk_that_was_changed_since_differs(backed_up):
+    image = backed_up.image("data")
+    name, data = next(item for item in backed_up.expected.items() if item[0].endswith("file-0021"))
+    backed_up.stop()
+    at = image.read_bytes().find(data[:4096])
+    with image.open("r+b") as file:
+        file.seek(at)
+        file.write(b"changed")
+    backed_up.start()
+    verified = backed_up.call("verify", number=1, disks=True)
+    assert [one["name"] for one in verified["listed"]] == [name]
+
+
+def test_a_catalogue_is_read_back_from_the_tape(backed_up):
+    before = backed_up.call("catalogue.show", number=1)
+    (catalogue,) = (backed_up.folder / "state/catalogues").glob("*.db")
+    backed_up.stop()
+    catalogue.unlink()
+    backed_up.start()
+    assert backed_up.call("catalogue.list") == []
+    (kept,) = backed_up.call("catalogue.rebuild", cartridges=[BARCODE])
+    assert kept["backup"] == 1
+    assert backed_up.call("catalogue.show", number=1) == before
+    assert backed_up.call("verify", number=1)["equal"]
+
+
+def test_a_cartridge_without_an_index_is_named(backed_up):
+    with pytest.raises(OperatorError, match="TST003L6 has no index"):
+        backed_up.call("catalogue.rebuild", cartridges=["TST003L6"])

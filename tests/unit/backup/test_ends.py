@@ -1,0 +1,216 @@
+"""Backups that end before their end: the daemon killed, cancelled, tapes full, drives reset, snapshots broken. Each
+ends cleanly with its reason, takes no space, and goes on at its last checkpoint to the same tapes."""
+
+import os
+import random
+import threading
+import time
+
+import pytest
+
+from appliance.failures import OperatorError
+from datamover.initiator import InitiatorSession
+from tests.support import packages
+from tests.support.appliance import Appliance, Disk
+from tests.support.scsi import Device, write_10
+from tests.unit.backup.test_job import BARCODE, files_in, fill, first_file, make_ext4, no_space_is_taken
+
+MEBIBYTE = 1 << 20
+SEED = int(os.environ.get("TAPEBAY_TEST_SEED", random.randrange(1 << 32)))
+SLOW = '[limits]\ncopy_rate = "24 MiB"'
+PATIENCE_SECONDS = 60
+
+
+@pytest.fixture
+def make_site(tmp_path):
+    made = []
+
+    def make(more: str = SLOW, count: int = 60, length: int = 700_000) -> Appliance:
+        library, tree = tmp_path / "library", tmp_path / "tree"
+        (library / "disks").mkdir(parents=True)
+        files = fill(tree, count, length)
+        make_ext4(library / "disks/data.img", tree, 96)
+        appliance = Appliance(library, disks=[Disk("data", "96 MiB")], cartridges=4, more=more)
+        made.append(appliance)
+        appliance.expected = files
+        return appliance
+
+    yield make
+    for appliance in made:
+        if appliance.is_running():
+            appliance.stop()
+
+
+def begin(site: Appliance, *cartridges: str) -> int:
+    report = site.call(
+        "backup.start", disks=["data"], to=list(cartridges or [BARCODE]), checkpoint="4 MiB", background=True
+    )
+    return report["number"]
+
+
+def await_bytes(site: Appliance, number: int, count: int) -> dict:
+    """Until so much content is on tape, or it has ended."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        report = site.call("backup.show", number=number)
+        if report["content_bytes"] >= count or report["state"] != "running":
+            return report
+        time.sleep(0.02)
+    raise AssertionError(report)
+
+
+def all_files(site: Appliance, report: dict) -> dict[str, bytes]:
+    found = {}
+    for volume in report["volumes"]:
+        found |= files_in(first_file(site, volume["barcode"]))
+    return found
+
+
+@pytest.mark.parametrize("run", range(3))
+def test_the_daemon_is_killed_again_and_again(make_site, run):
+    site, choose = make_site(), random.Random(SEED + run)
+    print(f"TAPEBAY_TEST_SEED={SEED}")
+    number = begin(site)
+    for _ in range(2):
+        await_bytes(site, number, choose.randrange(1, 30 * MEBIBYTE))
+        time.sleep(choose.random() / 5)
+        site.kill()
+        site.start()
+        report = site.call("backup.show", number=number)
+        if report["state"] == "done":
+            break
+        assert (report["state"], "the daemon ended" in report["reason"]) == ("interrupted", True)
+        assert no_space_is_taken(site)
+        site.call("backup.resume", number=number, background=True)
+    report = site.call("backup.wait", number=number)
+    assert report["state"] == "done", report
+    assert files_in(first_file(site)) == site.expected
+    assert site.call("verify", number=number)["equal"]
+
+
+def test_cancelled_and_resumed(make_site):
+    site = make_site()
+    number = begin(site)
+    await_bytes(site, number, 8 * MEBIBYTE)
+    report = site.call("backup.cancel", number=number)
+    assert (report["state"], report["reason"]) == ("cancelled", "cancelled by the operator")
+    assert no_space_is_taken(site)
+    assert 0 < report["content_bytes"] < report["total_bytes"]
+    assert next(row for row in site.call("status")["elements"] if row["barcode"] == BARCODE)["place"] == "slot:1"
+    with pytest.raises(OperatorError, match="does not run"):
+        site.call("backup.cancel", number=number)
+    assert site.call("backup.resume", number=number)["state"] == "done"
+    assert files_in(first_file(site)) == site.expected
+    with pytest.raises(OperatorError, match="is done"):
+        site.call("backup.resume", number=number)
+
+
+def test_the_daemon_is_stopped_and_it_is_resumed(make_site):
+    site = make_site()
+    number = begin(site)
+    await_bytes(site, number, 8 * MEBIBYTE)
+    site.stop()
+    site.start()
+    report = site.call("backup.show", number=number)
+    assert (report["state"], report["reason"]) == ("interrupted", "the daemon was stopped while it ran")
+    assert site.call("backup.resume", number=number)["state"] == "done"
+    assert files_in(first_file(site)) == site.expected
+
+
+def test_what_changed_meanwhile_is_refused_by_name(make_site):
+    site = make_site()
+    number = begin(site)
+    await_bytes(site, number, 20 * MEBIBYTE)
+    site.kill()
+    name, data = next(iter(site.expected.items()))
+    at = site.image("data").read_bytes().find(data[:4096])
+    with site.image("data").open("r+b") as image:
+        image.seek(at + 1000)
+        image.write(b"changed")
+    site.start()
+    report = site.call("backup.resume", number=number)
+    assert report["state"] == "failed"
+    assert "has changed since it was written to tape" in report["reason"]
+    assert no_space_is_taken(site)
+    assert name.startswith("data/")
+
+
+def test_full_tapes_and_more_of_them(make_site):
+    site = make_site(more="")
+    site.call("cartridge.create", barcode="SML001L6", count=3, capacity="18 MiB")
+    report = site.call("backup.start", disks=["data"], to=["SML001L6"])
+    assert (report["state"], "the cartridges are full" in report["reason"]) == ("failed", True)
+    assert no_space_is_taken(site)
+    first = files_in(first_file(site, "SML001L6"))
+    assert 0 < len(first) < len(site.expected)
+    report = site.call("backup.resume", number=report["number"], to=["SML002L6", "SML003L6"])
+    assert report["state"] == "done", report
+    assert [volume["barcode"] for volume in report["volumes"]] == ["SML001L6", "SML002L6", "SML003L6"]
+    assert all_files(site, report) == site.expected
+    assert site.call("verify", number=report["number"])["equal"]
+    before = site.call("catalogue.show", number=1)
+    assert len({place["cartridge"] for file in before for place in file["places"]}) == 3
+
+
+def test_a_drive_that_is_reset(make_site):
+    packages.require("libiscsi7")
+    site = make_site()
+    number = begin(site)
+    await_bytes(site, number, 8 * MEBIBYTE)
+    with InitiatorSession(site.portal, site.target_name) as session:
+        session.logical_unit_reset(site.lun("drive0"))
+    report = site.call("backup.wait", number=number)
+    assert report["state"] == "failed"
+    assert "another initiator has reset the unit" in report["reason"]
+    assert no_space_is_taken(site)
+    assert site.call("backup.resume", number=number)["state"] == "done"
+    assert files_in(first_file(site)) == site.expected
+
+
+def test_a_cartridge_that_is_write_protected(make_site):
+    site = make_site(more="")
+    site.call("cartridge.protect", barcode=BARCODE, protected=True)
+    report = site.call("backup.start", disks=["data"], to=[BARCODE])
+    assert report["state"] == "failed"
+    assert report["content_bytes"] == 0
+    assert no_space_is_taken(site)
+
+
+def test_a_broken_snapshot_ends_the_backup_and_never_the_disk(make_site):
+    packages.require("libiscsi7")
+    site = make_site(more=f'{SLOW}\n[snapshots]\nbudget = "1 MiB"')
+    number = begin(site)
+    await_bytes(site, number, 1)
+    with InitiatorSession(site.portal, site.target_name) as session:
+        disk = Device(session, site.lun("data"))
+        for megabyte in range(95, 20, -1):
+            disk.good(write_10(megabyte * 2048, 128), os.urandom(65536))
+    report = site.call("backup.wait", number=number)
+    assert report["state"] == "failed"
+    assert "budget" in report["reason"], report["reason"]
+    assert no_space_is_taken(site)
+
+
+def test_writes_meanwhile_do_not_reach_the_tape(make_site):
+    packages.require("libiscsi7")
+    site = make_site()
+    number = begin(site)
+    stop = threading.Event()
+
+    def overwrite() -> None:
+        with InitiatorSession(site.portal, site.target_name) as session:
+            disk, choose = Device(session, site.lun("data")), random.Random(SEED)
+            while not stop.is_set():
+                disk.good(write_10(choose.randrange(1500) * 128, 16), os.urandom(8192))
+
+    await_bytes(site, number, 1)
+    writer = threading.Thread(target=overwrite)
+    writer.start()
+    try:
+        report = site.call("backup.wait", number=number)
+    finally:
+        stop.set()
+        writer.join()
+    assert report["state"] == "done", report
+    assert files_in(first_file(site)) == site.expected
+    assert no_space_is_taken(site)
