@@ -155,9 +155,9 @@ def test_full_tapes_and_more_of_them(make_site):
 def test_a_drive_that_is_reset(make_site):
     packages.require("libiscsi7")
     site = make_site()
-    number = begin(site)
-    await_bytes(site, number, 8 * MEBIBYTE)
     with InitiatorSession(site.portal, site.target_name) as session:
+        number = begin(site)
+        await_bytes(site, number, 4 * MEBIBYTE)
         session.logical_unit_reset(site.lun("drive0"))
     report = site.call("backup.wait", number=number)
     assert report["state"] == "failed"
@@ -179,10 +179,10 @@ def test_a_cartridge_that_is_write_protected(make_site):
 def test_a_broken_snapshot_ends_the_backup_and_never_the_disk(make_site):
     packages.require("libiscsi7")
     site = make_site(more=f'{SLOW}\n[snapshots]\nbudget = "1 MiB"')
-    number = begin(site)
-    await_bytes(site, number, 1)
     with InitiatorSession(site.portal, site.target_name) as session:
         disk = Device(session, site.lun("data"))
+        number = begin(site)
+        await_bytes(site, number, 1)
         for megabyte in range(95, 20, -1):
             disk.good(write_10(megabyte * 2048, 128), os.urandom(65536))
     report = site.call("backup.wait", number=number)
