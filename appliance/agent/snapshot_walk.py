@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from appliance.backup.listing import to_line
 _OPTIONS: Final = {"ext2": "noload", "ext3": "noload", "ext4": "noload", "xfs": "norecovery,nouuid"}
 _SUPERBLOCK, _MAGIC_AT, _INCOMPATIBLE_AT = 1024, 0x38, 0x60  # ext4's superblock, the offsets within it
 _MAGIC, _NEEDS_RECOVERY = 0xEF53, 0x4
+END_SECONDS: Final = 30.0
 _MAPPER: Final = Path("/dev/mapper")
 
 
@@ -77,7 +79,10 @@ def lines_of(order: Order) -> Iterator[str]:
                 yield line.rstrip("\n")
             raise WalkFailed(f"the walk ended too early: {walk.stderr.read()[-500:]}")
         finally:
-            walk.kill()  # it has ended, or nobody wants the rest
+            walk.terminate()  # it has ended, or nobody wants the rest: it takes its mount and device away
+            with suppress(subprocess.TimeoutExpired):
+                walk.wait(END_SECONDS)
+            walk.kill()
 
 
 def _check_end(last: dict[str, Any], count: int) -> None:
@@ -132,10 +137,14 @@ def _assembled(device: str, stack: Stack) -> Iterator[Path]:
     )
     _dmsetup("create", "--readonly", name, given=table)
     try:
+        if not (_MAPPER / name).exists():  # no udev makes it here
+            _dmsetup("mknodes", name)
         yield _MAPPER / name
     finally:
         with suppress(OSError):
             _dmsetup("remove", "--retry", name)
+            if (_MAPPER / name).is_block_device():
+                _dmsetup("mknodes", name)
 
 
 def _dmsetup(*arguments: str, given: str = "") -> None:
@@ -145,6 +154,7 @@ def _dmsetup(*arguments: str, given: str = "") -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     order = Order(**json.loads(sys.stdin.readline()))
     count = 0
     try:
