@@ -106,7 +106,7 @@ class SendSignal(Parameters):
     checkpoint its number; failed segment, sense and reason."""
 
     snapshot: Name
-    sender: Annotated[str, Field(min_length=1, max_length=64, description="Who numbers it: agent, mover, ...")]
+    sender: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:@-]{1,64}$", description="Who numbers it: agent, mover, ...")]
     number: Annotated[int, Field(ge=1, description="Of the sender's own, from 1, without a gap.")]
     signal: Annotated[Signal, Field(description="What was done.")]
     extents: Extents = {}
@@ -114,8 +114,8 @@ class SendSignal(Parameters):
     digest: Annotated[str, Field(description="SHA-256 of the snapshot's name and the list.")] = ""
     checkpoint: Annotated[int, Field(ge=0, description="Its number.")] = 0
     segment: Annotated[int | None, Field(ge=0, description="The one that failed.")] = None
-    sense: Annotated[str, Field(max_length=512, description="Sense data in hexadecimal.")] = ""
-    reason: Annotated[str, Field(max_length=500, description="Why it failed.")] = ""
+    sense: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{0,512}$", description="Sense data in hexadecimal.")] = ""
+    reason: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,500}$", description="Why it failed.")] = ""
 
 
 @verb("snapshot.create", Scope.OPERATE)

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -42,7 +43,7 @@ PATIENCE_SECONDS: Final = 5.0
 WINDOW_CHUNKS: Final = 1024  # of a change that are saved before the next ones: 64 MiB
 SMALL_CHANGE_CHUNKS: Final = 16  # of a longer one it is looked up where the image holds nothing
 HOLD_CHUNKS: Final = 1024  # held at once by a reader: 64 MiB, more than any one read
-LOOK_CHUNKS: Final = 4  # whose extents are looked up at once, more where there are few: nobody may want the rest
+LOOK_EXTENTS: Final = 32  # of the image's that are looked up at once: nobody may want the rest
 STEP_CHUNKS: Final = 8192  # retired at once: a change that waits for the lock waits for no more
 LIVE, SAVING, SAVED, RETIRED, UNNEEDED = range(5)
 _PASS: Final = bytes([SAVED, RETIRED, UNNEEDED])  # in these states a change need not wait
@@ -279,17 +280,15 @@ class Snapshot:
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """What is behind a range, in order and without gaps; what was saved counts as data. Raises SnapshotEnded,
         OSError."""
-        at, end, most = offset, min(offset + length, self.size_bytes), LOOK_CHUNKS
+        at, end = offset, min(offset + length, self.size_bytes)
         while at < end:
-            chunk = at // CHUNK_BYTES
-            with self._reading(chunk, min(chunk + most, -(-end // CHUNK_BYTES))) as (stop, slot):
+            with self._reading(at // CHUNK_BYTES, -(-end // CHUNK_BYTES)) as (stop, slot):
                 after = min(end, stop * CHUNK_BYTES)
                 found = [Extent(at, after - at, Provisioning.DEALLOCATED if slot == ZERO_SLOT else Provisioning.MAPPED)]
                 if slot is None:
-                    found = list(self.image.extents(at, after - at))
+                    found = list(islice(self.image.extents(at, after - at), LOOK_EXTENTS))
             yield from found
-            most = min(HOLD_CHUNKS, 2 * most) if len(found) == 1 else LOOK_CHUNKS
-            at = after
+            at = found[-1].offset + found[-1].length
 
     # ---- what its user decides -------------------------------------------------------------------------------------
 

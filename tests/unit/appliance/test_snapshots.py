@@ -3,7 +3,10 @@
 import random
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,8 @@ from appliance.library.snapshots.keeper import MOST_LIVE, MOST_OVER, NoSuchSnaps
 from appliance.library.snapshots.kept_set import KeptSet
 from appliance.library.snapshots.signals import MOST_SENDERS, OutOfTurn, Signals
 from appliance.library.snapshots.states import TRANSITIONS, Life, NotNow, State, Step, Terms
+from appliance.operations.snapshot import OneSnapshot, SendSignal, show
+from appliance.operations.snapshot import signal as send_signal
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.device import Device
 from tests.support.database import new_database
@@ -410,3 +415,119 @@ def test_a_list_that_is_torn_leaves_the_set_held_until_its_deadline(house: House
         seen(kept, "b")
     with pytest.raises(NotNow, match="cannot be listed"):
         kept.begin_list()
+
+
+# ---- silence, and a channel that loses, doubles and delays -----------------------------------------------------------
+
+AGENT_STEPS = ("freezing", "held", "listed", "copying", "failed", "committed")
+
+
+@pytest.mark.parametrize("until", AGENT_STEPS)
+def test_whoever_dies_in_whatever_state_leaves_nothing_behind(house: House, until: str) -> None:
+    kept = house.snapshots.prepare(["a", "b"])
+    steps = {
+        "held": lambda: house.snapshots.take(kept),
+        "listed": lambda: kept.narrow({"a": [(0, 4 * CHUNK_BYTES)]}),
+        "copying": kept.start,
+        "failed": lambda: kept.fail("the drive failed"),
+        "committed": lambda: (kept.start(), kept.finish()),
+    }
+    for name in AGENT_STEPS[1 : AGENT_STEPS.index(until) + 1]:
+        steps[name]()
+        house.clock.now += 5
+    dirty(house.disks["a"])
+    house.clock.now += 54.9 if until != "freezing" else 9.9
+    house.snapshots.look()
+    assert not kept.state.over
+    house.clock.now += 0.2
+    house.snapshots.look()
+    assert kept.state is State.EXPIRED
+    assert kept.reason == (
+        "the instant did not come within 10 s after its space was claimed"
+        if until == "freezing"
+        else "its lease was not renewed for 60 s"
+    )
+    assert_nothing_is_left(house, kept)
+
+
+class Unreliable:
+    """A verb as a program far away calls it: requests and answers are lost, requests are doubled, and old ones come
+    again later."""
+
+    def __init__(self, snapshots: Snapshots, rng: random.Random) -> None:
+        self._context = SimpleNamespace(
+            library=SimpleNamespace(snapshots=snapshots), caller=SimpleNamespace(name="agent")
+        )
+        self._rng = rng
+        self._late: list[SendSignal] = []
+        self.effects: list[tuple[str, int]] = []
+
+    def send(self, **given: Any) -> dict[str, Any] | None:
+        """The answer, if there is one. Raises OperatorError."""
+        request = SendSignal(**given)
+        if self._rng.random() < 0.3:
+            return None
+        if self._late and self._rng.random() < 0.5:  # an old one overtakes it; whoever sent it is no longer listening
+            with suppress(OperatorError):
+                self._do(self._rng.choice(self._late))
+        self._late.append(request)
+        answer = self._do(request)
+        if self._rng.random() < 0.3:
+            answer = self._do(request)
+        return None if self._rng.random() < 0.3 else answer
+
+    def _do(self, request: SendSignal) -> dict[str, Any]:
+        before = self.last(request.snapshot, request.sender)
+        answer = send_signal(self._context, request)  # type: ignore[arg-type]
+        if answer.signals.get(request.sender, 0) > before:
+            self.effects.append((request.sender, request.number))
+        return answer.model_dump()
+
+    def last(self, snapshot: str, sender: str) -> int:
+        """What `snapshot show` says."""
+        shown = show(self._context, OneSnapshot(snapshot=snapshot))  # type: ignore[arg-type]
+        return shown.signals.get(sender, 0)
+
+
+class Sender:
+    """Who got no answer asks for the state, and sends again what did not come."""
+
+    def __init__(self, name: str, snapshot: str, channel: Unreliable) -> None:
+        self.name, self.snapshot, self.channel, self.number = name, snapshot, channel, 0
+
+    def tell(self, what: str, **more: Any) -> None:
+        self.number += 1
+        while self.channel.last(self.snapshot, self.name) < self.number:
+            self.channel.send(snapshot=self.snapshot, sender=self.name, number=self.number, signal=what, **more)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_signals_that_are_lost_late_and_doubled(house: House, seed: int) -> None:
+    rng = random.Random(seed)
+    kept = house.snapshots.create(["a", "b"], budget_bytes=16 * CHUNK_BYTES)
+    channel = Unreliable(house.snapshots, rng)
+    agent, application, mover = (Sender(name, kept.name, channel) for name in ("agent", "application", "mover"))
+    rows = [("a", chunk * CHUNK_BYTES, CHUNK_BYTES) for chunk in range(6)] + [("b", 0, 1000)]
+    agent.tell("list-begin")
+    for disk, offset, length in rows:
+        agent.tell("list-part", extents={disk: [(offset, length)]})
+    agent.tell("list-end", count=len(rows), digest=digest_of(kept.name, rows))
+    application.tell("accepted")
+    for chunk in range(8):
+        dirty(house.disks["a"], chunk)
+    mover.tell("started")
+    for checkpoint, (disk, offset, length) in enumerate(rows, 1):
+        if checkpoint == 4:
+            mover.tell("failed", reason="the drive failed")
+            mover.tell("started")
+        assert seen(kept, disk, offset, 512) == b"old!" * 128
+        mover.tell("checkpoint", checkpoint=checkpoint, extents={disk: [(offset, length)]})
+        assert stores(kept, max(0, 6 - checkpoint))
+    assert kept.checkpoint == len(rows)
+    mover.tell("done")
+    application.tell("released")
+    assert kept.state is State.RELEASED
+    for sender in (agent, application, mover):
+        effects = [number for name, number in channel.effects if name == sender.name]
+        assert effects == list(range(1, sender.number + 1))  # each once, in their order
+    assert_nothing_is_left(house, kept)
