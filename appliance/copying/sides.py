@@ -14,7 +14,7 @@ from appliance.copying.ends import End, Kind, Position, Where
 from appliance.copying.file_unit import BLOCK_BYTES, FileUnit
 from appliance.copying.lists import Run
 from appliance.failures import Failure, OperatorError
-from appliance.library.remotes import parse_remote_address
+from appliance.settings.remote_address import parse_remote_address
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import END_OF_DATA, FILEMARKS, Tape
 from scsi_targets.devices.changer.robot import Manner
@@ -44,7 +44,7 @@ class Side:
     @property
     def elsewhere(self) -> object | None:
         """What the view of a copy has beside logical units."""
-        return self.file or (self.remote.unit if self.remote is not None else None)
+        return self.file or (self.remote.reached() if self.remote is not None else None)
 
 
 @contextmanager
@@ -105,25 +105,20 @@ def _local(end: End, unit: BlockDevice | TapeDrive) -> Side:
 
 
 def _remote(library: Library, end: End, _writes: bool, _stack: ExitStack) -> Side:
-    found = [remote for remote in library.remotes if remote.name == end.name]
-    if not found:
-        raise OperatorError(Failure.NOT_FOUND, f"there is no remote unit {end.name}; see: tapebay remote list")
-    return _elsewhere(end, found[0])
+    return _elsewhere(end, library.remotes.named(end.name))
 
 
 def _iscsi(library: Library, end: End, _writes: bool, _stack: ExitStack) -> Side:
     """Nothing is connected to that was not added: credentials and who may use it were said then."""
-    wanted = parse_remote_address(end.name, "", None)
-    place = wanted.portal, wanted.target_name, wanted.lun
+    wanted = parse_remote_address(end.name)
     for remote in library.remotes:
-        address = remote.unit.address
-        if (address.portal, address.target_name, address.lun) == place:
+        if str(remote.address) == str(wanted):
             return _elsewhere(end, remote)
     raise OperatorError(Failure.NOT_FOUND, f"{wanted} was not added; first: tapebay remote add NAME {wanted}")
 
 
 def _elsewhere(end: End, remote: Remote) -> Side:
-    description = remote.unit.description
+    description = remote.reached().description
     name = min(description.designators, key=lambda found: (found.designator_type != 3, found))
     cscd = identification_descriptor(
         name.name, device_type=description.device_type, designator_type=name.designator_type, code_set=name.code_set
@@ -164,7 +159,7 @@ def talking_to(side: Side, session: AnySession, lun: int) -> Iterator[tuple[AnyS
     if side.remote is None:
         yield session, lun
         return
-    address = side.remote.unit.address
+    address = side.remote.address
     with address.log_in() as there:
         yield there, address.lun
 

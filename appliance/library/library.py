@@ -1,5 +1,6 @@
 """A library that is served: from settings and files to logical units, targets and the iSCSI server."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -84,6 +85,7 @@ class Library:
         self.files = files
         self.opened_at = time.time()
         self.bound: list[str] = []
+        self._stopping = threading.Event()
         self._retired: list[tuple[str, Device]] = []
         self.changes = Changes(settings.library.state)
         self._state = files.store.namespace(DEVICES)
@@ -94,7 +96,7 @@ class Library:
         self.units: dict[str, Device] = {**self.changers, **self.drives}
         self.units |= {section.name: self.make_disk(section) for section in settings.disks}
         self._tell_interrupted()
-        self.remotes = Remotes(files.store)
+        self.remotes = Remotes(files.store, settings)
         self.directory = CurrentDirectory(Directory(settings, self.units, self.remotes))
         self.offers = Offers(files.store)
         self.gate = self._make_gate()
@@ -146,6 +148,7 @@ class Library:
             portals = ", ".join(str(portal.listen) for portal in self.settings.portals)
             raise OperatorError(Failure.REFUSED, f"cannot listen on {portals}: {error.strerror}") from error
         self.snapshots.start()
+        self._reach_remotes()
         if self.broker is not None:
             self.broker.start()
         return self.bound
@@ -158,6 +161,7 @@ class Library:
     def stop(self) -> None:
         """Log every session out and close what is left of them. Grants stay: their holders come back. Backups end at
         their last checkpoints."""
+        self._stopping.set()
         self.backups.stop()
         if self.broker is not None:
             self.broker.stop()
@@ -180,8 +184,22 @@ class Library:
     def show(self) -> None:
         """Let every session see what there is now."""
         self._show_gate()
+        self.remotes.show(self.settings)
+        self._reach_remotes()
         self.directory.replace(Directory(self.settings, self.units, self.remotes))
         self.server.views_changed()
+
+    def _reach_remotes(self) -> None:
+        """A thread asks remote units that were never reached what they are, however long that takes."""
+        if any(remote.unit is None for remote in self.remotes):
+            threading.Thread(target=self._reach, name="remote units", daemon=True).start()
+
+    def _reach(self) -> None:
+        try:
+            if self.remotes.reach_new(lambda: self.settings, self._stopping.is_set):
+                self.look_again()
+        except OSError as error:
+            log.error("what remote units are could not be kept", reason=str(error))
 
     @property
     def name(self) -> str:

@@ -74,6 +74,7 @@ _NOUNS = {
     "target": "targets",
     "account": "accounts",
     "zone": "zones",
+    "remote": "remotes",
 }
 _WHO_MAY = ("account", "zone")  # rows that let somebody in
 _IN_ORDER = ("drive", "account")  # element addresses follow from it; of several accounts the first that matches counts

@@ -1,17 +1,22 @@
-"""Logical units of other iSCSI targets that an operator has added: copy sources and destinations, kept in the library's
-state with what they were when they were added. A copy can reach no others."""
+"""Logical units of other iSCSI targets that the library contains: copy sources and destinations. A copy can reach no
+others.
+
+Content says where they are; what stood there when it was first reached is kept beside it, and from then on a copy
+reaches that unit and no other.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+import threading
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from appliance.failures import Failure, OperatorError
-from appliance.settings.settings import DEVICE_NAME, Settings
-from appliance.settings.units import parse_address
+from appliance.settings.remote_address import parse_remote_address
+from appliance.settings.settings import RemoteSettings, Settings
 from datamover.initiator import Credentials, InitiatorError
 from datamover.libiscsi import LibraryUnavailable
 from scsi_targets.client.unit import CommandFailed
@@ -24,84 +29,114 @@ from vlib_images.library.state import LibraryState
 log = structlog.get_logger(__name__)
 
 NAMESPACE = "remotes"
-ADDRESS = re.compile(r"iscsi://(?P<portal>[^/]+)/(?P<target>[^/]+)/(?P<lun>\d{1,5})")
 KINDS = {vpd.DIRECT_ACCESS: "disk", vpd.SEQUENTIAL_ACCESS: "tape drive"}
 
 
-class Remote(NamedTuple):
-    """One of them. target: of this library, in whose sessions it can be copied from and to."""
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """One of them. target: of this library, in whose sessions it can be copied from and to. unit: None until it was
+    reached once."""
 
     name: str
     target: str
-    unit: RemoteUnit
+    address: RemoteAddress
+    unit: RemoteUnit | None
 
     @property
     def kind(self) -> str:
-        """What it is."""
-        return KINDS[self.unit.description.device_type]
+        """What it is, "" until that is known."""
+        return KINDS[self.unit.description.device_type] if self.unit is not None else ""
 
     @property
     def naa(self) -> str:
         """The name that copies call it by, as hexadecimal digits; "" when it has none of that type."""
-        names = [found.name for found in self.unit.description.designators if found.designator_type == 3]
+        known = self.unit.description.designators if self.unit is not None else ()
+        names = [found.name for found in known if found.designator_type == 3]
         return names[0].hex() if names else ""
+
+    def reached(self) -> RemoteUnit:
+        """The unit. Raises OperatorError REFUSED when it was never reached."""
+        if self.unit is None:
+            message = f"{self.name} ({self.address}) was not reached yet; see why: tapebay remote reach {self.name}"
+            raise OperatorError(Failure.REFUSED, message)
+        return self.unit
 
 
 class Remotes:
-    """Those of one library, in the order of their names. Raises StateDamaged, OSError as its store does."""
+    """Those of one library, in the order of their names. Thread-safe. Raises OSError as its store does."""
 
-    def __init__(self, store: LibraryState) -> None:
+    def __init__(self, store: LibraryState, settings: Settings) -> None:
         self._store = store
-        self._remotes = {remote.name: remote for remote in _read(store)}
+        self._reaching = threading.Lock()  # one asks what units are
+        self._remotes: dict[str, Remote] = {}
+        self.show(settings)
 
     def __iter__(self) -> Iterator[Remote]:
         return iter(list(self._remotes.values()))
 
+    def show(self, settings: Settings) -> None:
+        """Those of these settings from now on; a unit that has not changed stays the same object."""
+        known, before = _read(self._store), self._remotes
+        made = [_remote(row, settings, known, before.get(row.name)) for row in settings.remotes]
+        self._remotes = {remote.name: remote for remote in sorted(made, key=lambda remote: remote.name)}
+
+    def named(self, name: str) -> Remote:
+        """Raises OperatorError NOT_FOUND."""
+        if (remote := self._remotes.get(name)) is None:
+            raise OperatorError(Failure.NOT_FOUND, f"there is no remote unit {name}; list them: tapebay remote list")
+        return remote
+
     def of(self, target_name: str, names: Collection[str] | None = None) -> tuple[RemoteUnit, ...]:
         """What sessions of a target may copy from and to; names: of these only."""
         return tuple(
-            remote.unit for remote in self if remote.target == target_name and (names is None or remote.name in names)
+            remote.unit
+            for remote in self
+            if remote.unit is not None and remote.target == target_name and (names is None or remote.name in names)
         )
 
-    def add(self, settings: Settings, name: str, address: RemoteAddress, target: str) -> Remote:
-        """Logs in, asks the logical unit what it is, and keeps it. Raises OperatorError: USAGE, REFUSED."""
-        if not DEVICE_NAME.fullmatch(name):
-            raise OperatorError(Failure.USAGE, f"{name!r} is no device name; write for example array-1")
-        if name in self._remotes or name in settings.device_names():
-            raise OperatorError(Failure.REFUSED, f"there is a device {name} already; choose another name")
-        if target not in [section.iqn for section in settings.targets]:
-            raise OperatorError(Failure.NOT_FOUND, f"this library has no target {target}")
-        remote = Remote(name, target, RemoteUnit(address, _described(address)))
-        self._refuse_twins(remote)
-        self._store.put(NAMESPACE, name, _row(remote))
-        self._remotes[name] = remote
-        return remote
-
-    def _refuse_twins(self, remote: Remote) -> None:
-        names = remote.unit.description.designators
+    def ask(self, row: RemoteSettings) -> Description:
+        """What stands at its address now. Raises OperatorError REFUSED: it does not answer, or is there already."""
+        description = _described(_address(row))
         for other in self:
-            if other.target == remote.target and names & other.unit.description.designators:
-                raise OperatorError(Failure.REFUSED, f"{remote.unit.address} is {other.name}, which was added already")
+            names = other.unit.description.designators if other.unit is not None else frozenset()
+            same_target = row.target in (None, other.target)
+            if other.name != row.name and same_target and description.designators & names:
+                message = f"{row.address} is {other.name}, which was added already"
+                raise OperatorError(Failure.REFUSED, message)
+        return description
 
-    def remove(self, name: str) -> Remote:
-        """Copies that run end by themselves; no other reaches it. Raises OperatorError NOT_FOUND."""
-        if name not in self._remotes:
-            raise OperatorError(Failure.NOT_FOUND, f"there is no remote unit {name}; list them: tapebay remote list")
+    def learn(self, row: RemoteSettings, description: Description) -> None:
+        """Keeps what it is, for show()."""
+        self._store.put(NAMESPACE, row.name, _document(row, description))
+
+    def forget(self, name: str) -> None:
+        """The opposite."""
         self._store.update(NAMESPACE, {name: None})
-        return self._remotes.pop(name)
+
+    def reach_new(self, settings: Callable[[], Settings], stopped: Callable[[], bool]) -> bool:
+        """Asks those what they are that were never reached; whether any answered. The others are in the log."""
+        with self._reaching:
+            new = {remote.name for remote in self if remote.unit is None}
+            answered = [row.name for row in settings().remotes if row.name in new and self._reach(row, stopped)]
+            if answered:
+                self.show(settings())
+            return bool(answered)
+
+    def _reach(self, row: RemoteSettings, stopped: Callable[[], bool]) -> bool:
+        try:
+            description = self.ask(row)
+        except OperatorError as error:
+            log.warning("a remote unit is not reached", name=row.name, reason=str(error))
+            return False
+        if not stopped():
+            self.learn(row, description)
+        return True
 
 
-def parse_remote_address(text: str, initiator_name: str, credentials: Credentials | None) -> RemoteAddress:
-    """Of "iscsi://HOST[:PORT]/IQN/LUN". Raises OperatorError USAGE."""
-    found = ADDRESS.fullmatch(text.strip())
-    if found is None:
-        raise OperatorError(Failure.USAGE, f"{text!r} is no address; write iscsi://HOST:3260/IQN/LUN")
-    portal = found["portal"] if re.search(r":\d+$", found["portal"]) else f"{found['portal']}:3260"
-    try:
-        parse_address(portal)
-    except ValueError as error:
-        raise OperatorError(Failure.USAGE, str(error)) from None
-    return RemoteAddress(portal, found["target"].lower(), int(found["lun"]), initiator_name, credentials)
+def _address(row: RemoteSettings) -> RemoteAddress:
+    location = parse_remote_address(row.address)
+    credentials = Credentials(row.user, row.secret.get_secret_value()) if row.user is not None else None
+    return RemoteAddress(location.portal, location.target_name, location.lun, row.initiator, credentials)
 
 
 def _described(address: RemoteAddress) -> Description:
@@ -111,36 +146,40 @@ def _described(address: RemoteAddress) -> Description:
         raise OperatorError(Failure.REFUSED, f"{address} cannot be added: {error}") from error
 
 
-def _row(remote: Remote) -> dict[str, Any]:
-    address, description = remote.unit.address, remote.unit.description
-    credentials = address.credentials
+def _remote(row: RemoteSettings, settings: Settings, known: dict[str, Any], before: Remote | None) -> Remote:
+    address, target = _address(row), row.target or settings.targets[0].iqn
+    description = _description(row, known.get(row.name))
+    if description is None:
+        return Remote(row.name, target, address, None)
+    unit = before.unit if before is not None else None
+    if unit is None or (unit.address, unit.description) != (address, description):
+        unit = RemoteUnit(address, description)
+    return Remote(row.name, target, address, unit)
+
+
+def _document(row: RemoteSettings, description: Description) -> dict[str, Any]:
     return {
-        "target": remote.target,
-        "portal": address.portal,
-        "remote_target": address.target_name,
-        "lun": address.lun,
-        "initiator": address.initiator_name,
-        "user": credentials.user if credentials else None,
-        "secret": credentials.secret if credentials else None,
+        "address": row.address,
         "device_type": description.device_type,
         "block_length": description.block_length,
         "designators": [[*found[:2], found.name.hex()] for found in sorted(description.designators)],
     }
 
 
-def _read(store: LibraryState) -> Iterator[Remote]:
-    for name, row in sorted(store.items(NAMESPACE).items()):
-        try:
-            yield _remote(name, row)
-        except (KeyError, TypeError, ValueError) as error:  # the rest of the library is none the worse
-            log.error("a remote unit cannot be read; add it again", name=name, reason=str(error))
+def _read(store: LibraryState) -> dict[str, Any]:
+    return dict(store.items(NAMESPACE))
 
 
-def _remote(name: str, row: Any) -> Remote:
-    credentials = Credentials(row["user"], row["secret"]) if row["user"] is not None else None
-    address = RemoteAddress(row["portal"], row["remote_target"], row["lun"], row["initiator"], credentials)
-    names = frozenset(Designator(code_set, kind, bytes.fromhex(text)) for code_set, kind, text in row["designators"])
-    description = Description(row["device_type"], names, row["block_length"])
-    if description.device_type not in KINDS:
-        raise ValueError(f"device type {description.device_type}")
-    return Remote(name, row["target"], RemoteUnit(address, description))
+def _description(row: RemoteSettings, document: Any) -> Description | None:
+    """None: it was never reached at that address, or what is kept of it cannot be read."""
+    try:
+        if document is None or document["address"] != row.address:
+            return None
+        designators = document["designators"]
+        names = frozenset(Designator(code_set, kind, bytes.fromhex(text)) for code_set, kind, text in designators)
+        description = Description(document["device_type"], names, document["block_length"])
+        KINDS[description.device_type]
+    except (KeyError, TypeError, ValueError) as error:  # the rest of the library is none the worse
+        log.error("what a remote unit is cannot be read; it is asked again", name=row.name, reason=str(error))
+        return None
+    return description

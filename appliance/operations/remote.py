@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, Strict
 
+from appliance.operations import content
 from appliance.operations.verb import Nothing, OnFiles, OnLibrary, Parameters, Positional, Result, Scope, verb
 
 if TYPE_CHECKING:
     from appliance.library.remotes import Remote, Remotes
-    from datamover.initiator import Credentials
 
-DEFAULT_INITIATOR = "iqn.2026-11.io.tapebay:copy-manager"
+DEFAULT_INITIATOR = "iqn.2026-11.io.tapebay:copy-manager"  # as settings.COPY_MANAGER, which is not imported here
 Name = Annotated[str, Positional("NAME"), Field(description="The name that this library calls it by.")]
 
 
@@ -21,7 +21,7 @@ class RemoteUnit(Result):
     """naa: the designator that a copy names it by, as hexadecimal digits."""
 
     name: str
-    kind: str = Field(description='"disk" or "tape drive".')
+    kind: str = Field(description='"disk" or "tape drive"; "" until it was reached once.')
     address: str
     naa: str
     target: str = Field(description="The target in whose sessions it can be copied from and to.")
@@ -41,19 +41,30 @@ class Add(Parameters):
     initiator: Annotated[str, Field(description="Our initiator name there.")] = DEFAULT_INITIATOR
 
 
-class Remove(Parameters):
+class OneRemote(Parameters):
     name: Name
 
 
 @verb("remote.add", Scope.ADMINISTER)
 def add(context: OnFiles, parameters: Add) -> RemoteUnit:
     """Add a disk or tape drive of another iSCSI target, for EXTENDED COPY to copy from and to."""
-    from appliance.library.remotes import parse_remote_address
+    from appliance.failures import Failure, OperatorError
+    from appliance.settings.settings import RemoteSettings
 
-    address = parse_remote_address(parameters.address, parameters.initiator, _credentials(parameters))
-    made = _remotes(context).add(context.files.settings, parameters.name, address, _target(context, parameters.target))
-    _tell(context)
-    return _shown(made)
+    settings, remotes = context.files.settings, _remotes(context)
+    if parameters.name in settings.device_names() or parameters.name in [row.name for row in settings.remotes]:
+        message = f"there is a device {parameters.name} already; choose another name"
+        raise OperatorError(Failure.REFUSED, message)
+    given = parameters.model_dump(exclude={"target", "secret_file"})
+    target, secret = _target(context, parameters.target), _secret(parameters)
+    made = content.section(RemoteSettings, **given, target=target, secret=secret)
+    remotes.learn(made, remotes.ask(made))
+    try:
+        content.change(context, lambda now: {"remotes": [*now.remotes, made]})
+    except BaseException:
+        remotes.forget(made.name)
+        raise
+    return _shown(_remotes(context).named(made.name))
 
 
 @verb("remote.list", Scope.READ, key=("name",))
@@ -62,23 +73,35 @@ def list_(context: OnFiles, parameters: Nothing) -> list[RemoteUnit]:
     return [_shown(remote) for remote in _remotes(context)]
 
 
+@verb("remote.reach", Scope.ADMINISTER)
+def reach(context: OnFiles, parameters: OneRemote) -> RemoteUnit:
+    """Ask a unit of another target what it is, and keep that: one that was not reached yet, or that was replaced."""
+    remotes = _remotes(context)
+    remotes.named(parameters.name)
+    row = next(row for row in context.files.settings.remotes if row.name == parameters.name)
+    remotes.learn(row, remotes.ask(row))
+    remotes.show(context.files.settings)
+    if isinstance(context, OnLibrary):
+        context.library.server.views_changed()
+    return _shown(remotes.named(parameters.name))
+
+
 @verb("remote.remove", Scope.ADMINISTER)
-def remove(context: OnFiles, parameters: Remove) -> RemoteUnit:
+def remove(context: OnFiles, parameters: OneRemote) -> RemoteUnit:
     """Forget a disk or tape drive of another target. What it holds stays as it is."""
-    gone = _remotes(context).remove(parameters.name)
-    _tell(context)
-    return _shown(gone)
+    remotes = _remotes(context)
+    gone = _shown(remotes.named(parameters.name))
+    content.change(context, lambda now: {"remotes": [row for row in now.remotes if row.name != gone.name]})
+    remotes.forget(gone.name)
+    return gone
 
 
 def _remotes(context: OnFiles) -> Remotes:
     from appliance.library.remotes import Remotes
 
-    return context.library.remotes if isinstance(context, OnLibrary) else Remotes(context.files.store)
-
-
-def _tell(context: OnFiles) -> None:
     if isinstance(context, OnLibrary):
-        context.library.server.views_changed()
+        return context.library.remotes
+    return Remotes(context.files.store, context.files.settings)
 
 
 def _target(context: OnFiles, wanted: str | None) -> str:
@@ -87,16 +110,17 @@ def _target(context: OnFiles, wanted: str | None) -> str:
     names = [section.iqn for section in context.files.settings.targets]
     if wanted is None and len(names) > 1:
         raise OperatorError(Failure.USAGE, f"say whose sessions may copy it: --target {' or --target '.join(names)}")
+    if wanted is not None and wanted.lower() not in names:
+        raise OperatorError(Failure.NOT_FOUND, f"this library has no target {wanted}")
     return wanted or names[0]
 
 
-def _credentials(parameters: Add) -> Credentials | None:
+def _secret(parameters: Add) -> str | None:
     from appliance.failures import Failure, OperatorError
-    from datamover.initiator import Credentials
 
     if (parameters.user is None) != (parameters.secret_file is None):
         raise OperatorError(Failure.USAGE, "give both --user and --secret-file, or neither")
-    if parameters.user is None or parameters.secret_file is None:
+    if parameters.secret_file is None:
         return None
     try:
         lines = parameters.secret_file.read_text(encoding="utf-8").splitlines()
@@ -104,12 +128,11 @@ def _credentials(parameters: Add) -> Credentials | None:
         raise OperatorError(Failure.REFUSED, f"{parameters.secret_file} cannot be read: {error}") from None
     if not lines or not lines[0]:
         raise OperatorError(Failure.REFUSED, f"{parameters.secret_file} has no secret in its first line")
-    return Credentials(parameters.user, lines[0])
+    return lines[0]
 
 
 def _shown(remote: Remote) -> RemoteUnit:
-    address = remote.unit.address
-    user = address.credentials.user if address.credentials else None
+    user = remote.address.credentials.user if remote.address.credentials else None
     return RemoteUnit(
-        name=remote.name, kind=remote.kind, address=str(address), naa=remote.naa, target=remote.target, user=user
+        name=remote.name, kind=remote.kind, address=str(remote.address), naa=remote.naa, target=remote.target, user=user
     )

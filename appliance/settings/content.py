@@ -3,7 +3,7 @@
 tapebay.toml declares it, the library keeps it, and verbs change what the library keeps, never the file.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,12 +16,15 @@ from appliance.settings.settings import (
     DriveSettings,
     Lun,
     PartitionSettings,
+    RemoteSettings,
     Section,
     Settings,
     TargetSettings,
     ZoneSettings,
 )
 from appliance.settings.zones import conflicts
+
+WithSecret = TypeVar("WithSecret", ChapAccount, RemoteSettings)
 
 
 class Content(Section):
@@ -34,6 +37,7 @@ class Content(Section):
     targets: list[TargetSettings]
     accounts: list[ChapAccount] = []
     zones: list[ZoneSettings] = []
+    remotes: list[RemoteSettings] = []
     luns: dict[str, Lun] = {}
 
     def to_json(self) -> dict[str, Any]:
@@ -54,27 +58,31 @@ def declared_in(settings: Settings) -> Content:
         partitions=settings.partitions,
         disks=settings.disks,
         targets=settings.targets,
-        accounts=[_resolved(account, settings) for account in settings.chap.accounts],
+        accounts=[
+            _resolved("chap.accounts, user", account.user, account, settings) for account in settings.chap.accounts
+        ],
         zones=settings.zones,
+        remotes=[_resolved("remotes", remote.name, remote, settings) for remote in settings.remotes],
     )
     return content.model_copy(update={"luns": settings.automatic_luns()})
 
 
-def _resolved(account: ChapAccount, settings: Settings) -> ChapAccount:
+def _resolved(where: str, name: str, row: WithSecret, settings: Settings) -> WithSecret:
     try:
-        return account.resolved(settings.directory)
+        return row.resolved(settings.directory)
     except SecretError as error:
-        raise ContentError(f"chap.accounts, user {account.user}: {error}") from None
+        raise ContentError(f"{where} {name}: {error}") from None
     except ValidationError as error:
-        lines = problems_of(error, ChapAccount)
-        raise ContentError("\n".join(f"chap.accounts, user {account.user}: {line}" for line in lines)) from None
+        lines = problems_of(error, type(row))
+        raise ContentError("\n".join(f"{where} {name}: {line}" for line in lines)) from None
 
 
 def with_content(settings: Settings, content: Content) -> Settings:
     """The settings of a library that contains `content`, checked as a file's are. Raises ContentError."""
     chap = settings.chap.model_copy(update={"accounts": content.accounts})
     given: dict[str, Any] = {name: getattr(settings, name) for name in Settings.model_fields}
-    given |= {name: getattr(content, name) for name in ("changer", "drives", "partitions", "disks", "targets", "zones")}
+    sections = ("changer", "drives", "partitions", "disks", "targets", "zones", "remotes")
+    given |= {name: getattr(content, name) for name in sections}
     try:
         made = Settings(**{**given, "chap": chap})
     except ValidationError as error:

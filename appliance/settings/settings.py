@@ -30,6 +30,7 @@ from pydantic import (
 from appliance.settings import CONTROL_SOCKET, secrets
 from appliance.settings.numbers import parse_numbers
 from appliance.settings.partitions import problems_with
+from appliance.settings.remote_address import parse_remote_address
 from appliance.settings.units import Address, parse_address, parse_size
 from scsi_targets.devices.changer.models import MAXIMUM_ELEMENTS, find_model
 from scsi_targets.devices.tape.models import drive_model
@@ -42,6 +43,7 @@ SERIAL = re.compile(r"[A-Z0-9]{6,32}")
 LIBRARY_SERIAL = re.compile(r"[A-Z0-9][A-Z0-9_]{4,30}[A-Z0-9]")
 
 CHANGER = "changer"
+COPY_MANAGER = "iqn.2026-11.io.tapebay:copy-manager"  # who we are to other targets
 SECRET_PLACES = ("_file", "_environment", "_command")  # of a secret that does not stand in tapebay.toml
 
 
@@ -113,6 +115,10 @@ def _initiator_pattern(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9*?.:_-]+", value.lower()):
         raise ValueError(f"{value!r} is no pattern of iSCSI names; write for example iqn.1993-08.org.debian:*")
     return value.lower()
+
+
+def _remote_address(value: str) -> str:
+    return str(parse_remote_address(value))
 
 
 def _network(value: str) -> str:
@@ -335,11 +341,50 @@ class ChapAccount(Section):
         return ChapAccount(**kept, **fetched) if fetched else self
 
 
-def _fetch(account: ChapAccount, name: str, directory: Path) -> str:
+def _fetch(account: "ChapAccount | RemoteSettings", name: str, directory: Path) -> str:
     file, variable = getattr(account, f"{name}_file"), getattr(account, f"{name}_environment")
     if file is not None:
         return secrets.from_file(directory / file)
     return secrets.from_environment(variable) if variable else secrets.from_command(getattr(account, f"{name}_command"))
+
+
+class RemoteSettings(Section):
+    """A disk or tape drive of another iSCSI target, for copies. target: of this library, whose sessions may copy it;
+    its only one where none is named. user and secret: what the other target asks for; a secret stands here or
+    elsewhere, as that of an account does. initiator: who we are there."""
+
+    name: DeviceName
+    address: Annotated[str, AfterValidator(_remote_address)]
+    target: IscsiName | None = None
+    user: str | None = None
+    secret: SecretStr = SecretStr("")
+    secret_file: Path | None = None
+    secret_environment: str | None = None
+    secret_command: list[str] | None = None
+    initiator: IscsiName = COPY_MANAGER
+
+    @field_serializer("secret", when_used="json-unless-none")
+    def _secret(self, value: SecretStr, info: FieldSerializationInfo) -> str:
+        """Stars, but for the library's own state."""
+        return value.get_secret_value() if (info.context or {}).get("secrets") else str(value)
+
+    @model_validator(mode="after")
+    def _pair(self) -> "RemoteSettings":
+        if len(self._places()) != (self.user is not None):
+            raise ValueError("give both user and one of secret, secret_file, secret_environment and secret_command")
+        return self
+
+    def _places(self) -> list[str]:
+        settings = ("secret", *(f"secret{place}" for place in SECRET_PLACES))
+        return [one for one in settings if getattr(self, one) not in (None, SecretStr(""))]
+
+    def resolved(self, directory: Path) -> "RemoteSettings":
+        """With its secret itself; a file is looked for from `directory`. Raises SecretError, ValueError."""
+        if self._places() in ([], ["secret"]):
+            return self
+        given = self.model_dump(exclude_unset=True).items()
+        kept = {name: value for name, value in given if not name.endswith(SECRET_PLACES)}
+        return RemoteSettings(**kept | {"secret": _fetch(self, "secret", directory)})
 
 
 class ChapSettings(Section):
@@ -407,6 +452,7 @@ class Settings(Section):
     disks: list[DiskSettings] = []
     chap: ChapSettings = ChapSettings()
     zones: list[ZoneSettings] = []
+    remotes: list[RemoteSettings] = []
     gate: GateSettings | None = None
     api: ApiSettings | None = None
     snapshots: SnapshotSettings = SnapshotSettings()
@@ -487,7 +533,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _together(self) -> "Settings":
-        problems = [*_repeated(self), *_luns(self), *_zones(self), *_elements(self)]
+        problems = [*_repeated(self), *_luns(self), *_zones(self), *_remotes(self), *_elements(self)]
         problems += problems_with(
             self.partitions, self.changer.slots, self.changer.import_export, [drive.name for drive in self.drives]
         )
@@ -500,7 +546,7 @@ def _repeated(settings: Settings) -> list[str]:
     devices: list[ChangerSettings | PartitionSettings | DriveSettings | DiskSettings]
     devices = [settings.changer, *settings.partitions, *settings.drives, *settings.disks]
     lists: dict[str, list[Any]] = {
-        "device name": settings.device_names(),
+        "device name": settings.device_names() + [remote.name for remote in settings.remotes],
         "target iqn": [target.iqn for target in settings.targets] + ([settings.gate.target] if settings.gate else []),
         "zone name": [zone.name for zone in settings.zones],
         "address": [str(listen) for listen in settings.addresses() if listen.port],
@@ -540,6 +586,23 @@ def _no_device(settings: Settings, name: str) -> str:
     if name == CHANGER:
         return f"a library with partitions has no {CHANGER!r} of the whole, but one of each; it has {known}"
     return f"there is no device {name!r}; the library has {known}"
+
+
+def _remotes(settings: Settings) -> list[str]:
+    """Whose sessions may copy them."""
+    known = [target.iqn for target in settings.targets]
+    problems = [
+        f"remote {remote.name}: this library has no target {remote.target}"
+        for remote in settings.remotes
+        if remote.target is not None and remote.target not in known
+    ]
+    if len(known) > 1:
+        problems += [
+            f"remote {remote.name}: say whose sessions may copy it: target = {' or '.join(known)}"
+            for remote in settings.remotes
+            if remote.target is None
+        ]
+    return problems
 
 
 def _zones(settings: Settings) -> list[str]:

@@ -28,9 +28,8 @@ class NewLibrary:
 
 def render(plan: NewLibrary) -> str:
     """The file's text; it reads back as the plan says, everything else at its default."""
-    return "\n".join(
-        [_library(plan), _portals(plan), _target(plan), _changer(plan), _drives(plan), _disks(plan), _REST]
-    )
+    parts = [_library(plan), _portals(plan), _target(plan), _changer(plan), _drives(plan), _disks(plan)]
+    return "\n".join([*parts, _ACCESS, _remotes(plan), _REST])
 
 
 def _library(plan: NewLibrary) -> str:
@@ -121,7 +120,20 @@ size = "{size}"
 """
 
 
-_REST = """\
+def _remotes(plan: NewLibrary) -> str:
+    return f"""\
+# Disks and tape drives of other iSCSI targets, for copies only. docs/extended-copy.md explains them.
+# [[remotes]]
+# name = "array"
+# address = "iscsi://192.0.2.7:3260/iqn.2026-01.org.example:array/1"
+# target = "{plan.iqn}"   # of this library, whose sessions may copy it; needed where it has several
+# user = "mover"                       # where the other target asks for CHAP
+# secret = "secret-of-mover"           # or secret_file, secret_environment, secret_command, as for an account
+# initiator = "iqn.2026-11.io.tapebay:copy-manager"   # our name there
+"""
+
+
+_ACCESS = """\
 # Partitions: parts of the library that are whole ones to who sees them, each with a media changer of that name. Then
 # there is no `changer` of the whole, and what is in no partition is the operators' only. docs/sharing.md explains them.
 # [[partitions]]
@@ -160,7 +172,9 @@ _REST = """\
 # networks = ["192.0.2.0/24"]          # only from there
 # portal_groups = [1]                  # only by portals of these groups
 # remotes = []                         # units of other targets that its copies may reach
+"""
 
+_REST = """\
 # Drives by request: with a gate, `tapebay request create` grants a drive with a volume to one server.
 # [gate]
 # target = "iqn.2026-11.io.tapebay:gate"   # the target that keys of grants open; no other target shows it

@@ -14,6 +14,7 @@ _SECTIONS = {
     "targets": "[[targets]]",
     "accounts": "[[chap.accounts]]",
     "zones": "[[zones]]",
+    "remotes": "[[remotes]]",
 }
 _SIZES = ("size", "erase_rate")
 

@@ -1,5 +1,7 @@
 """Remote units as an operator has them: added to a library, copied by its initiators, forgotten again."""
 
+import time
+
 import pytest
 
 from appliance.failures import Failure, OperatorError
@@ -117,7 +119,7 @@ def test_what_cannot_be_added_is_said_and_nothing_is_kept(libraries, secret, tmp
     known = {"user": "mover", "secret_file": str(secret)}
     refused(libraries, Failure.USAGE, "write iscsi://HOST", address="there:3260/x/1", **known)
     refused(libraries, Failure.USAGE, "say whose sessions", target=None, **known)
-    refused(libraries, Failure.USAGE, "no device name", name="An Array", **known)
+    refused(libraries, Failure.USAGE, "is not a device name", name="An Array", **known)
     refused(libraries, Failure.USAGE, "both --user and --secret-file", user="mover")
     refused(libraries, Failure.NOT_FOUND, "no target", target=THERE, **known)
     refused(libraries, Failure.REFUSED, "a device disk already", name="disk", **known)
@@ -138,12 +140,96 @@ def test_the_same_unit_is_not_added_twice(libraries, secret):
     do(libraries["here"], "remote.add", name="again", **given | {"target": OTHER})
 
 
-def test_one_that_cannot_be_read_leaves_the_others(libraries, secret):
+def test_what_is_kept_of_one_cannot_be_read(libraries, secret):
+    """It is asked again; meanwhile the others are there."""
+    here = libraries["here"]
     given = {"address": address(libraries), "user": "mover", "secret_file": str(secret)}
-    do(libraries["here"], "remote.add", name="array", target=HERE, **given)
-    store = libraries["here"].files.store
-    store.put(NAMESPACE, "broken", {"portal": 7})
-    assert [remote.name for remote in Remotes(store)] == ["array"]
+    made = do(here, "remote.add", name="array", target=HERE, **given)
+    again = do(here, "remote.add", name="again", target=OTHER, **given)
+    here.files.store.put(NAMESPACE, "array", {"address": address(libraries)})
+    remotes = Remotes(here.files.store, here.settings)
+    assert [(remote.name, remote.kind) for remote in remotes] == [("again", "disk"), ("array", "")]
+    here.remotes.show(here.settings)
+    assert do(here, "remote.reach", name="array") == made
+    assert do(here, "remote.list") == [again, made]
+
+
+# ---- in tapebay.toml -------------------------------------------------------------------------------------------------
+
+
+def declare(here, text):
+    """Writes sections to the end of its tapebay.toml."""
+    config = here.settings.directory / "tapebay.toml"
+    config.write_text(config.read_text() + text)
+
+
+def section(name, where, more=""):
+    return f'[[remotes]]\nname = "{name}"\naddress = "{where}"\ntarget = "{HERE}"\n{more}\n'
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_declared_ones_are_planned_applied_reached_and_pruned(libraries, secret, tmp_path):
+    here, there = libraries["here"], libraries["there"]
+    secret.chmod(0o600)
+    there.units["disk"].medium.write(content(1 << 20, seed=5), 0)
+    before = (tmp_path / "here" / "tapebay.toml").read_text()
+    declare(here, section("array", address(libraries), f'user = "mover"\nsecret_file = "{secret}"'))
+    declare(here, section("gone", "iscsi://127.0.0.1:1/iqn.2026-11.test:x/0"))
+    (planned,) = [line for line in do(here, "configuration.plan")["changes"] if "array" in line]
+    assert planned.startswith("+ remote array: address iscsi://")
+    assert "secret-of-mover" not in planned
+    with InitiatorSession(here.portal, HERE) as session:
+        do(here, "configuration.apply")
+        wait_until(lambda: [unit["kind"] for unit in do(here, "remote.list")] == ["disk", ""])
+        wait_until(lambda: session.ping() or Disk(session, 2).take_unit_attentions() is None)
+        fetch(session)(there.units["disk"].identity.naa.hex())
+    image = bytearray(1 << 20)
+    here.units["disk"].medium.read_into(image, 0)
+    assert image == content(1 << 20, seed=5)
+    with pytest.raises(OperatorError, match="cannot be added"):
+        do(here, "remote.reach", name="gone")
+    with pytest.raises(OperatorError, match="was not reached yet; see why: tapebay remote reach gone"):
+        do(here, "copy", source="remote:gone", destination="disk:disk")
+    shown = do(here, "configuration.show")["toml"]
+    assert "[[remotes]]" in shown
+    assert "secret-of-mover" not in shown
+    (tmp_path / "here" / "tapebay.toml").write_text(before)
+    assert do(here, "configuration.plan")["removals"] == ["- remote array", "- remote gone"]
+    do(here, "configuration.apply", prune=True)
+    assert do(here, "remote.list") == []
+
+
+def test_a_declared_one_is_reached_by_the_next_start(libraries, secret, tmp_path):
+    here = libraries["here"]
+    secret.chmod(0o600)
+    declare(here, section("array", address(libraries), f'user = "mover"\nsecret_file = "{secret}"'))
+    here.stop()
+    here.close()
+    config = config_file.load(tmp_path / "here" / "tapebay.toml")
+    libraries["here"] = here = Library.open(config, apply=True)
+    here.portal = here.start()[0]
+    wait_until(lambda: [unit["kind"] for unit in do(here, "remote.list")] == ["disk"])
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ('user = "mover"', "give both user and one of secret"),
+        ('secret = "secret-of-mover"', "give both user and one of secret"),
+        ('address = "there/x/1"', "cannot be parsed|Cannot overwrite"),
+    ],
+)
+def test_what_a_section_may_not_say(libraries, more, words):
+    declare(libraries["here"], section("array", address(libraries), more))
+    with pytest.raises(OperatorError, match=words) as caught:
+        do(libraries["here"], "configuration.plan")
+    assert caught.value.failure is Failure.CONFIGURATION
 
 
 def test_an_operator_copies_to_and_from_what_was_added(libraries, secret, tmp_path):

@@ -210,6 +210,8 @@ def test_the_template_names_every_setting_and_its_default(tmp_path: Path) -> Non
         "budget",
         "drives",
         "physical_block_size",
+        "target",
+        "user",
         "copy_rate",
         "erase_rate",
         "devices",

@@ -20,6 +20,7 @@ FIRST: Rows = {
     "accounts": {"u (initiator *, target *)": {"user": "u", "secret": "twelve chars"}},
     "zones": {"z": {"name": "z", "devices": ["drive0"]}},
     "partitions": {"p": {"name": "p", "slots": "1-20"}},
+    "remotes": {"array": {"name": "array", "secret": "s"}},
 }
 
 
@@ -36,7 +37,7 @@ def told(database: Database) -> list[tuple[str, str, str, dict[str, Any]]]:
 
 
 def test_nothing_was_ever_kept(tmp_path: Path) -> None:
-    nothing: Rows = {"devices": {}, "targets": {}, "accounts": {}, "zones": {}, "partitions": {}}
+    nothing: Rows = {"devices": {}, "targets": {}, "accounts": {}, "zones": {}, "partitions": {}, "remotes": {}}
     assert load(new_database(tmp_path)) == StoredContent(nothing, None)
 
 
@@ -54,6 +55,7 @@ def test_each_difference_is_written_and_told_without_its_values(database: Databa
         "accounts": {"u (initiator *, target *)": {"user": "u", "secret": "another secret"}},
         "zones": {"z": {"name": "z", "devices": ["drive0", "drive1"]}},
         "partitions": {"p": {"name": "p", "slots": "1-30"}},
+        "remotes": {"array": {"name": "array", "secret": "t"}},
     }
     seen = len(told(database))
     with acting_as("operator"):
@@ -66,6 +68,7 @@ def test_each_difference_is_written_and_told_without_its_values(database: Databa
         ("operator", "account changed", "u (initiator *, target *)", {"fields": ["secret"]}),
         ("operator", "zone changed", "z", {"fields": ["devices"]}),
         ("operator", "partition changed", "p", {"fields": ["slots"]}),
+        ("operator", "remote unit changed", "array", {"fields": ["secret"]}),
     ]
     assert "another secret" not in str(told(database))
 

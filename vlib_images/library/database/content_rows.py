@@ -23,6 +23,7 @@ TABLES: Final = {
     "accounts": schema.accounts,
     "zones": schema.zones,
     "partitions": schema.partitions,
+    "remotes": schema.remotes,
 }
 _NOUN: Final = {
     "devices": "device",
@@ -30,6 +31,7 @@ _NOUN: Final = {
     "accounts": "account",
     "zones": "zone",
     "partitions": "partition",
+    "remotes": "remote unit",
 }
 _APPLIED: Final = "content/applied"  # a key of schema.state: what was declared when it was last applied
 _NAMESPACE: Final = "content"

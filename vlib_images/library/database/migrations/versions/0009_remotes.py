@@ -1,0 +1,22 @@
+"""Disks and tape drives of other targets."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Revision 0009."""
+    op.create_table(
+        "remotes",
+        sa.Column("name", sa.String(512), nullable=False),
+        sa.Column("position", sa.Integer, nullable=False),
+        sa.Column("document", sa.Text, nullable=False),
+        sa.Column("crc32c", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_remotes"),
+        sqlite_with_rowid=False,
+    )
