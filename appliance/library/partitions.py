@@ -38,8 +38,9 @@ def _cut(settings: Settings, partition: PartitionSettings, layout: Layout, seria
 
 
 def _addresses(elements: range, indexes: Iterable[int]) -> Sequence[int]:
-    """The addresses of some of the elements; a range where they are one, which answers quicker."""
-    chosen = [elements[index] for index in indexes]
+    """The addresses of some of the elements, as far as they are there already: the layout follows the settings when a
+    library grows. A range where they are one, which answers quicker."""
+    chosen = [elements[index] for index in indexes if index < len(elements)]
     run = range(chosen[0], chosen[-1] + 1) if chosen else range(0)
     return run if list(run) == chosen else tuple(chosen)
 
@@ -73,6 +74,17 @@ def elements_beside(partitions: Sequence[Partition], element: Element, layout: L
         if (own is not None and own.outside(address) is not None)
         or (own is None and all(each.outside(address) is None for each in partitions))
     ]
+
+
+def shown_by(partitions: Iterable[Partition]) -> dict[int, tuple[str, int]]:
+    """Of each element of the library that is in a partition: which, and by which address that shows it."""
+    return {
+        address: (partition.name, own)
+        for partition in partitions
+        for kind, run in partition.layout.ranges()
+        if kind is not ElementType.TRANSPORT
+        for address, own in zip(partition.elements[kind], run, strict=True)
+    }
 
 
 def partition_at(partitions: Iterable[Partition], element: Element | None) -> Partition | None:

@@ -145,19 +145,19 @@ def _devices(context: OnLibrary) -> list[Device]:
 
 
 def _elements(context: OnLibrary) -> list[Element]:
-    from appliance.library.partitions import partition_at
+    from appliance.library.partitions import shown_by
     from appliance.operations.places import format_place
 
     elements = context.files.inventory.elements()
     places = {element.address: format_place(element) for element in elements}
-    partitions = context.files.partitions() if context.files.settings.partitions else []
-    owners = {element.address: partition_at(partitions, element) for element in elements}
+    owners = shown_by(context.files.partitions()) if context.files.settings.partitions else {}
+    nobody = None, None
     return [
         Element(
             place=places[element.address],
             address=element.address,
-            partition=None if (owner := owners[element.address]) is None else owner.name,
-            partition_address=None if owner is None else owner.outside(element.address),
+            partition=owners.get(element.address, nobody)[0],
+            partition_address=owners.get(element.address, nobody)[1],
             barcode=element.barcode,
             source=None if element.source is None else places[element.source],
         )

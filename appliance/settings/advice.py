@@ -14,6 +14,7 @@ def advice_on(settings: Settings) -> list[str]:
         *_accounts(settings),
         *_locked_out(settings),
         *_zones(settings),
+        *_partitions(settings),
         *_out_of_sight(settings),
     ]
 
@@ -99,6 +100,12 @@ def _out_of_sight(settings: Settings) -> Iterator[str]:
             yield f"{name} is in no target's luns: no initiator sees it"
         elif settings.zones and name not in zoned:
             yield f"{name} is in no zone: no initiator sees it"
+
+
+def _partitions(settings: Settings) -> Iterator[str]:
+    for partition in settings.partitions:
+        if not partition.drives:
+            yield f"partition {partition.name} has no drives: its cartridges can only be moved about"
 
 
 def _luns(settings: Settings, target: TargetSettings) -> list[str]:

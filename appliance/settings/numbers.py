@@ -1,7 +1,8 @@
 """Numbers of slots as people write them: 1-20,25."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 
 _RUN = re.compile(r"(\d{1,5})(?:\s*-\s*(\d{1,5}))?", re.ASCII)
 LARGEST_NUMBER = 65535  # of elements that a media changer can have
@@ -14,7 +15,7 @@ def parse_numbers(text: str) -> list[int]:
     for part in filter(None, map(str.strip, text.split(","))):
         for number in _run(text, part):
             if number in numbers:
-                raise ValueError(f"{text!r} has {number} twice")
+                raise ValueError(f"{_short(text)} has {number} twice")
             numbers[number] = None
     return list(numbers)
 
@@ -22,26 +23,18 @@ def parse_numbers(text: str) -> list[int]:
 def _run(text: str, part: str) -> range:
     found = _RUN.fullmatch(part)
     if found is None:
-        raise ValueError(f'{text!r} are no numbers of slots; write for example "1-20" or "1-10,15,20-25"')
+        raise ValueError(f'{_short(text)} are no numbers of slots; write for example "1-20" or "1-10,15,20-25"')
     first, last = int(found[1]), int(found[2] or found[1])
     if not 1 <= first <= last <= LARGEST_NUMBER:
-        raise ValueError(f"{part!r} is no run of slots: from 1 to {LARGEST_NUMBER}, the lower number first")
+        raise ValueError(f"{_short(part)} is no run of slots: from 1 to {LARGEST_NUMBER}, the lower number first")
     return range(first, last + 1)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")
 
 
 def format_numbers(numbers: Sequence[int]) -> str:
     """As parse_numbers() reads them, runs as runs."""
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in _runs(numbers))
-
-
-def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    first = last = None
-    for number in numbers:
-        if last is not None and number == last + 1:
-            last = number
-            continue
-        if first is not None and last is not None:
-            yield first, last
-        first = last = number
-    if first is not None and last is not None:
-        yield first, last
+    runs = ([number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]))
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -26,6 +26,8 @@ def problems_with(
     of the library's drives."""
     slots, exits = range(1, slot_count + 1), range(1, import_export_count + 1)
     for partition in partitions:
+        if not partition.slot_numbers():
+            yield f'partition {partition.name} has no slots; write for example "1-20"'
         yield from _missing(partition.name, "slot", partition.slot_numbers(), slots)
         yield from _missing(partition.name, "import/export slot", partition.import_export_numbers(), exits)
         for name in partition.drives:

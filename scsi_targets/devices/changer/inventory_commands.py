@@ -18,9 +18,11 @@ from vlib_images.library.elements import ElementType
 
 if TYPE_CHECKING:
     from scsi_targets.devices.changer.base import ChangerBase
+    from scsi_targets.devices.changer.search import Search
     from scsi_targets.devices.unit.identity import Identity
     from scsi_targets.devices.unit.task import Nexus, Response, Task
     from scsi_targets.t10.fields import Bits
+    from vlib_images.library.partition import Partition
 
 # A library that scans its labels takes minutes.
 SCAN_TIMEOUT_SECONDS = 900
@@ -67,20 +69,18 @@ class InventoryCommands(Part):
         if not cdb.current_data or cdb.device_identifier:
             self._changer.check_reservation(task.nexus, CONFLICTS)
         _check_type(cdb.element_type_code, smc.ReadElementStatus.element_type_code)
-        data = element_status(
-            select(
-                self._changer.partition.layout,
-                cdb.element_type_code,
-                cdb.starting_element_address,
-                cdb.number_of_elements,
-            ),
+        data = self._changer.robot.steadily(lambda: self._status(self._changer.partition, cdb))
+        return reply(data, cdb.allocation_length)
+
+    def _status(self, partition: Partition, cdb: smc.ReadElementStatus) -> bytes:
+        return element_status(
+            select(partition.layout, cdb.element_type_code, cdb.starting_element_address, cdb.number_of_elements),
             cdb.allocation_length,
-            self._describe,
+            lambda page: self._describe(partition, page),
             volume_tag=bool(cdb.volume_tag),
             identifier=self._changer.model.drive_identifier if cdb.device_identifier else None,
-            identities=self._identities,
+            identities=lambda page: self._identities(partition, page),
         )
-        return reply(data, cdb.allocation_length)
 
     @handles(smc.SendVolumeTag)
     def send_volume_tag(self, cdb: smc.SendVolumeTag, task: Task) -> None:
@@ -92,9 +92,12 @@ class InventoryCommands(Part):
     @handles(smc.RequestVolumeElementAddress, concurrent=True)
     def request_volume_element_address(self, cdb: smc.RequestVolumeElementAddress, task: Task) -> Response:
         _check_type(cdb.element_type_code, smc.RequestVolumeElementAddress.element_type_code)
-        partition = self._changer.partition
         search = self._search.of(task.nexus)
-        data = element_status(
+        data = self._changer.robot.steadily(lambda: self._found(self._changer.partition, search, cdb))
+        return reply(data, cdb.allocation_length)
+
+    def _found(self, partition: Partition, search: Search, cdb: smc.RequestVolumeElementAddress) -> bytes:
+        return element_status(
             pick(
                 partition.layout,
                 search.find(partition, self._changer.robot.inventory),
@@ -103,15 +106,14 @@ class InventoryCommands(Part):
                 cdb.number_of_elements,
             ),
             cdb.allocation_length,
-            self._describe,
+            lambda page: self._describe(partition, page),
             volume_tag=bool(cdb.volume_tag),
             send_action_code=search.action,
         )
-        return reply(data, cdb.allocation_length)
 
-    def _describe(self, page: Page) -> Iterator[ElementStatus]:
+    def _describe(self, partition: Partition, page: Page) -> Iterator[ElementStatus]:
         """The elements of a page as they are now; a source outside the partition is unknown here."""
-        partition, robot = self._changer.partition, self._changer.robot
+        robot = self._changer.robot
         elements = partition.look(robot.inventory, *page)
         accessible: Iterable[bool] = repeat(True)
         if page.kind is ElementType.DRIVE:
@@ -128,8 +130,8 @@ class InventoryCommands(Part):
                 faults.get(element.address) if faults else None,
             )
 
-    def _identities(self, page: Page) -> list[Identity]:
-        members = self._changer.partition.members(*page)
+    def _identities(self, partition: Partition, page: Page) -> list[Identity]:
+        members = partition.members(*page)
         return [self._changer.robot.drives[address].identity for address in members]
 
     def on_reset(self) -> None:

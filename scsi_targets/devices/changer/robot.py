@@ -13,6 +13,7 @@ any of them held.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack
 from enum import Enum
@@ -32,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 Cartridge = Any  # an open vlib_images cartridge; the robot only carries it and, on the way to a slot, closes it
 Moved = TypeVar("Moved")
+Found = TypeVar("Found")
+LOOK_AGAIN_SECONDS = 0.0005
 
 
 class Move(NamedTuple):
@@ -159,6 +162,7 @@ class Robot:
         self._open_cartridge = open_cartridge
         self._lock = threading.Lock()
         self._watchers: list[Watcher] = []
+        self._fits = 0  # odd while refit() changes elements
         self._load_drives()
 
     def watch(self, watcher: Watcher) -> None:
@@ -192,17 +196,38 @@ class Robot:
             self.inventory.check_refit(layout)
             keep()
             layout_before = self.inventory.layout
-            self.inventory.refit(layout)
-            for drive in self.drives.values():
-                if drive not in drives.values():
-                    drive.installed("", None)
-            self.drives = dict(drives)
-            self.faults = {new: code for old, code in self.faults.items() if (new := moved[old]) is not None}
-            self._watchers = [watcher for watcher, _ in partitions]
-            for watcher, partition in partitions:
-                if partition != (before := watcher.partition):
-                    watcher.show(partition, partition.changed_kinds(layout, before, layout_before))
-            self._install_drives()
+            self._fits += 1
+            try:
+                self.inventory.refit(layout)
+                for drive in self.drives.values():
+                    if drive not in drives.values():
+                        drive.installed("", None)
+                self.drives = dict(drives)
+                self.faults = {new: code for old, code in self.faults.items() if (new := moved[old]) is not None}
+                self._watchers = [watcher for watcher, _ in partitions]
+                for watcher, partition in partitions:
+                    if partition != (before := watcher.partition):
+                        watcher.show(partition, partition.changed_kinds(layout, before, layout_before))
+                self._install_drives()
+            finally:
+                self._fits += 1
+
+    def steadily(self, look: Callable[[], Found]) -> Found:
+        """What look() finds of the elements, where no refit() changed them under it: then it looks again. It waits for
+        no move, and for a refit only as long as memory takes."""
+        while True:
+            fits = self._fits
+            if fits % 2:
+                time.sleep(LOOK_AGAIN_SECONDS)
+                continue
+            try:
+                found = look()
+            except (NoSuchElement, LookupError):
+                if fits == self._fits:
+                    raise
+                continue
+            if fits == self._fits:
+                return found
 
     def partition_of(self, address: int) -> str | None:
         """The partition that an element is in. None: in none, only operators reach it."""

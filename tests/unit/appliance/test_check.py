@@ -188,6 +188,14 @@ def test_an_account_that_never_counts(tmp_path: Path, patterns: list[dict[str, s
     assert hidden is None or f"chap.accounts[{hidden}]" in never[0]
 
 
+def test_what_partitions_leave_out(tmp_path: Path) -> None:
+    cut = '[[drives]]\nname = "drive0"\n[[partitions]]\nname = "a"\nslots = "1-3"\n'
+    assert advice(tmp_path, MINIMAL + cut) == [
+        "partition a has no drives: its cartridges can only be moved about",
+        "drive0 is in no partition: only operators and grants use it",
+    ]
+
+
 def test_two_users_may_have_the_same_pattern(tmp_path: Path) -> None:
     assert advice(tmp_path, MINIMAL + account("one") + account("two")) == []
 

@@ -156,11 +156,14 @@ def test_a_slot_or_drive_is_in_at_most_one_partition(site: Site) -> None:
         ({"slots": "20-25"}, "slot 20 is in partition a and in partition d"),
         ({"slots": "21", "import_export": "1-2"}, "import/export slot 1 is in partition a and in partition d"),
         ({"slots": "21", "drives": "drive1,drive0"}, "drive drive0 is in partition a and in partition d"),
+        ({"slots": ","}, 'partition d has no slots; write for example "1-20"'),
         ({"slots": "60-61"}, "there is no slot 61; the library has 1 to 60"),
         ({"slots": "21", "drives": "drive9"}, "there is no drive 'drive9'; the library has drive0, drive1, drive2"),
     ):
         assert what in site.refused("partition.create", name="d", **given)
     assert "choose another name" in site.refused("partition.create", Failure.USAGE, name="changer", slots="21")
+    endless = ",".join(["1-65535"] * 100_000)
+    assert "has 1 twice" in site.refused("partition.create", Failure.USAGE, name="d", slots=endless)
     assert "no numbers of slots" in site.refused("partition.create", Failure.USAGE, name="d", slots="all")
     assert "there is a device drive1 already" in site.refused("partition.create", name="drive1", slots="21")
     assert list(site.library.changers) == ["a"]

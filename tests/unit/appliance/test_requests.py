@@ -392,6 +392,20 @@ REFUSED: list[tuple[str, dict[str, Any], Failure]] = [
 ]
 
 
+def test_grants_take_nothing_out_of_a_partition(daemon: Daemon) -> None:
+    daemon.call("cartridge.create", barcode="A00003L6")
+    daemon.call("partition.create", name="a", slots="1-2", drives="drive0")
+    request = granted(daemon)
+    assert holds(request) == [("drive1", "A00003L6")]  # drive0, A00001L6 and A00002L6 are the partition's
+    waits = daemon.call("request.create", initiator=OTHER, volume=["A00001L6"])["request"]
+    reason = "cartridge A00001L6 is in a partition of the library"
+    eventually(lambda: daemon.call("request.show", request=waits)["why"] == reason)
+    daemon.call("request.cancel", request=waits)
+    daemon.call("grant.release", request=request["request"])
+    over(daemon, request["request"])
+    assert {row["barcode"]: row["place"] for row in daemon.call("cartridge.list")}["A00003L6"] == "slot:3"
+
+
 def test_what_is_refused_changes_nothing(daemon: Daemon) -> None:
     for verb, given, failure in REFUSED:
         with pytest.raises(OperatorError) as refused:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -227,7 +228,12 @@ def test_two_platforms_two_libraries_and_reservations_inside_each(library: Libra
 @pytest.mark.parametrize("name", NAMES)
 def test_the_picture_shows_what_the_file_says(name: str) -> None:
     """`python -m tests.support.sharing_pictures` draws them anew."""
-    assert (DOCS / "sharing" / f"{name}.svg").read_text() == picture(name, load(name))
+    drawn = (DOCS / "sharing" / f"{name}.svg").read_text()
+    assert drawn == picture(name, load(name))
+    texts = [text for text in ElementTree.fromstring(drawn).itertext() if text.strip()]
+    for zone in load(name).zones:
+        assert f"zone {zone.name}" in texts
+        assert set(zone.device_names()) <= {text.rpartition(": ")[2] for text in texts}
 
 
 def test_every_worked_configuration_is_explained_and_tested() -> None:

@@ -150,6 +150,29 @@ def test_a_library_that_grows_while_it_is_served(site):
     bays[303].close()
 
 
+def test_a_status_is_of_before_or_of_after(site, monkeypatch):
+    """A view changes only between two commands: nothing of a library whose elements change under a command shows."""
+    larger = Layout(range(1, 2), storage=range(4116, 4166), import_export=range(16, 20), drives=range(256, 259))
+    grown = IBM.partition("a", "LIB_a", transport=(1,), storage=range(4116, 4136), import_export=range(16, 18),
+                          drives=(256,))  # fmt: skip
+    shifted = HP.partition("b", "LIB_b", transport=(1,), storage=range(4146, 4166), import_export=(19, 18),
+                           drives=(258, 257))  # fmt: skip
+    look, begun = Partition.look, []
+
+    def look_late(partition, inventory, kind, addresses):
+        if not begun:  # the slots of a have the addresses of those of b before, when this looks at them
+            begun.append(kind)
+            site.refit(larger, a=grown, b=shifted)
+        return look(partition, inventory, kind, addresses)
+
+    monkeypatch.setattr(Partition, "look", look_late)
+    for ask in (status(volume_tag=1, element_type_code=2), status(volume_tag=1)):
+        data = data_of(send(site.a, ask))
+        assert int.from_bytes(data[5:8], "big") == len(data) - 8
+        assert (data.count(b"A0000"), data.count(b"B0000")) == (6, 0)
+    assert begun
+
+
 def test_a_move_by_addresses_of_before_is_refused(site):
     old = site.b.partition
     site.refit(b=HP.partition("b", "LIB_b", transport=(1,), storage=range(4116, 4136), import_export=(19, 18),
