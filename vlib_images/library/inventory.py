@@ -13,7 +13,6 @@ from vlib_images.library.database import inventory_rows
 from vlib_images.library.database.batches import batches
 from vlib_images.library.database.database import Database
 from vlib_images.library.database.events import Event
-from vlib_images.library.database.fair_lock import FairLock
 from vlib_images.library.database.inventory_rows import Record
 from vlib_images.library.elements import (
     BARCODE,
@@ -29,6 +28,7 @@ from vlib_images.library.elements import (
     NoSuchElement,
     Place,
 )
+from vlib_images.library.fair_lock import FairLock
 
 __all__ = [
     "BARCODE", "BadBarcode", "BarcodeExists", "Element", "ElementEmpty", "ElementFull", "ElementType", "Inventory",

@@ -12,7 +12,6 @@ any of them held.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack
@@ -26,6 +25,7 @@ from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 from vlib_images.library.elements import Element, ElementEmpty, ElementFull, ElementType, Layout, NoSuchElement
+from vlib_images.library.fair_lock import FairLock
 from vlib_images.library.inventory import Inventory
 from vlib_images.library.partition import Partition
 
@@ -160,7 +160,7 @@ class Robot:
         self.drives = dict(drives)
         self.faults: dict[int, SenseCode] = {}
         self._open_cartridge = open_cartridge
-        self._lock = threading.Lock()
+        self._lock = FairLock()  # no partition keeps another one waiting for more than a move
         self._watchers: list[Watcher] = []
         self._fits = 0  # odd while refit() changes elements
         self._load_drives()

@@ -23,8 +23,8 @@ from vlib_images.library.database.batches import batches
 from vlib_images.library.database.database import Database
 from vlib_images.library.database.errors import DatabaseClosed, DatabaseMissing, StateDamaged
 from vlib_images.library.database.events import Event
-from vlib_images.library.database.fair_lock import FairLock
 from vlib_images.library.database.upgrade import configuration
+from vlib_images.library.fair_lock import FairLock
 from vlib_images.library.state import LibraryState
 
 

@@ -22,7 +22,7 @@ from vlib_images.atomic import sync_directory
 from vlib_images.library.database import events, schema, sqlite
 from vlib_images.library.database.errors import DatabaseClosed, DatabaseMissing, StateDamaged, StorageFailed
 from vlib_images.library.database.events import Event
-from vlib_images.library.database.fair_lock import FairLock
+from vlib_images.library.fair_lock import FairLock
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         """Use create() or open()."""
         self.path = path
-        self._turns = FairLock()
+        self._turns = FairLock("a change of the database within a change of the database")
         self._failure: BaseException | None = None
         self._connecting = threading.Lock()
         self._events_since_prune = 0

@@ -1,7 +1,7 @@
 """A lock whose holders take turns.
 
-threading.Lock goes to whoever is awake: a thread that does bulk work and takes the lock again and again would keep a
-move waiting for as long as the work lasts. Here who came first is next.
+threading.Lock goes to whoever is awake: a thread that takes it again and again, for bulk work in the database or for
+one move after another, would keep the others waiting for as long as it goes on. Here who came first is next.
 """
 
 import threading
@@ -10,9 +10,11 @@ from types import TracebackType
 
 
 class FairLock:
-    """Use with `with`. Not reentrant: a second entry of the same thread is a RuntimeError, not a deadlock."""
+    """Use with `with`. Not reentrant: a second entry of the same thread is a RuntimeError, not a deadlock; `again` is
+    what it says."""
 
-    def __init__(self) -> None:
+    def __init__(self, again: str = "a thread that has its turn waits for another turn") -> None:
+        self._again = again
         self._mutex = threading.Lock()
         self._holder: int | None = None
         self._waiting: deque[tuple[int, threading.Lock]] = deque()
@@ -24,7 +26,7 @@ class FairLock:
                 self._holder = me
                 return
             if self._holder == me:
-                raise RuntimeError("a change of the database within a change of the database")
+                raise RuntimeError(self._again)
             turn = threading.Lock()
             turn.acquire()
             self._waiting.append((me, turn))
