@@ -51,6 +51,7 @@ class LibraryCollector(Collector):
         for part in (
             self._drives,
             self._disks,
+            self._snapshots,
             self._changers,
             self._elements,
             self._targets,
@@ -99,6 +100,18 @@ class LibraryCollector(Collector):
                 commands.add_metric([name, direction], count)
                 seconds.add_metric([name, direction], took / 1e9)
         yield from (served, moved, commands, seconds)
+
+    def _snapshots(self) -> Iterator[Metric]:
+        stored = _gauge("tapebay_snapshot_stored_bytes", "What the snapshot has in its store.", "snapshot", "disks")
+        budget = _gauge("tapebay_snapshot_budget_bytes", "What it may have there.", "snapshot", "disks")
+        age = _gauge("tapebay_snapshot_age_seconds", "Since it was made.", "snapshot", "disks")
+        for kept in self._library.snapshots.all():
+            if not kept.state.over:
+                names = [kept.name, ",".join(kept.disks)]
+                stored.add_metric(names, kept.stored_bytes)
+                budget.add_metric(names, kept.budget_bytes)
+                age.add_metric(names, kept.age_seconds)
+        yield from (stored, budget, age)
 
     def _changers(self) -> Iterator[Metric]:
         moves = _counter("tapebay_changer_moves", "Moves that were asked of the media changer.", "changer")

@@ -2,15 +2,17 @@
 
     python -m tests.bench.bench_snapshot [--directory DIR] [--mebibytes 256] [--rounds 3]
 
-Latency of WRITE(16), depth 1, random chunks, as an initiator over iSCSI on this machine sees it: without a snapshot, at
-the first touch of a chunk, after it; the three take turns. And EXTENDED COPY of a snapshot to a tape beside `cp` of the
-same image, from a snapshot of a disk that nobody writes and of one that another initiator writes all the time.
+Latency of WRITE(16), depth 1, random chunks, as an initiator over iSCSI on this machine sees it: without a snapshot, to
+a disk whose changes are counted, at the first touch of a chunk, after it; these take turns. And EXTENDED COPY of a
+snapshot to a tape beside `cp` of the same image, both into files never written before: from a snapshot of a disk that
+nobody writes, and of one that another initiator writes all the time.
 """
 
 import argparse
 import logging
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -32,13 +34,14 @@ from tests.bench.extended_copy import Bench
 from tests.support.appliance import Appliance, Disk
 from tests.unit.devices.copying.support import block_to_stream
 from tests.unit.devices.support import ALPHA, TARGET
+from tests.unit.devices.tape.support import make_cartridge
 from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
 from vlib_images.disk.snapshot_store import CHUNK_BYTES, FileStore
 
 MIB = 1 << 20
 WRITES = 1000  # of each kind in a round
-STATES = ("without", "first touch", "after")
+STATES = ("without", "counted", "first touch", "after")
 
 
 # ---- latency ---------------------------------------------------------------------------------------------------------
@@ -46,19 +49,24 @@ STATES = ("without", "first touch", "after")
 
 def latency(folder: Path, mebibytes: int, rounds: int) -> None:
     """Prints a line for each length and state."""
-    appliance = Appliance(folder, disks=[Disk("data", f"{mebibytes} MiB")], cartridges=0)
+    disks = [Disk(name, f"{mebibytes} MiB") for name in ("data", "counted")]
+    appliance = Appliance(folder, disks=disks, cartridges=0)
     try:
         with InitiatorSession(appliance.portal, appliance.target_name, initiator_name=ALPHA.initiator_name) as session:
-            lun = appliance.lun("data")
+            lun, counted = (appliance.lun(disk.name) for disk in disks)
             for at in range(mebibytes):
-                write(session, lun, at * MIB, os.urandom(MIB))
+                for each in (lun, counted):
+                    write(session, each, at * MIB, os.urandom(MIB))
+            name = appliance.call("snapshot.create", disks="counted", increments=True)["snapshot"]
+            appliance.call("snapshot.release", snapshot=name)
             for length in (4096, CHUNK_BYTES):
                 rows = {state: list[float]() for state in STATES}
                 for number in range(rounds):
                     chunks = random.Random(number).sample(range(mebibytes * MIB // CHUNK_BYTES), WRITES)
                     rows["without"] += [write(session, lun, chunk * CHUNK_BYTES, bytes(length)) for chunk in chunks]
+                    rows["counted"] += [write(session, counted, at * CHUNK_BYTES, bytes(length)) for at in chunks]
                     name = appliance.call("snapshot.create", disks="data", budget=f"{mebibytes} MiB")["snapshot"]
-                    for state in STATES[1:]:
+                    for state in STATES[2:]:
                         data = state[:4].encode() * (length // 4)
                         rows[state] += [write(session, lun, chunk * CHUNK_BYTES, data) for chunk in chunks]
                     assert appliance.call("snapshot.release", snapshot=name)["state"] == "released"
@@ -98,7 +106,7 @@ class SnapshotBench(Bench):
 
     def __init__(self, directory: Path, mebibytes: int) -> None:
         super().__init__(directory, mebibytes)
-        self.image, self.directory = self.disk, directory
+        self.image, self.directory, self._cartridges = self.disk, directory, 2
 
     def take(self) -> SnapshotSet:
         store = FileStore(self.directory, "bench", self.length)
@@ -114,6 +122,7 @@ class SnapshotBench(Bench):
 
     def of_snapshot(self, writer: Callable[[threading.Event], None] | None) -> float:
         """GB/s."""
+        self._insert_blank()
         taken, stop = self.take(), threading.Event()
         thread = threading.Thread(target=writer, args=(stop,)) if writer else None
         if thread:
@@ -126,6 +135,17 @@ class SnapshotBench(Bench):
         taken.release()
         taken.join(10)
         return speed
+
+    def _insert_blank(self) -> None:
+        """A cartridge that was never written."""
+        self.tape.unload()
+        self.cartridge.close()
+        shutil.rmtree(next(self.directory.glob("*L8")))
+        self.cartridge = make_cartridge(self.directory, f"TAP{self._cartridges:03}L8", capacity_bytes=4 * self.length)
+        self._cartridges += 1
+        self.tape.load(self.cartridge)
+        while self.tape.take_unit_attention(ALPHA):
+            pass
 
     def write_all_the_time(self, stop: threading.Event) -> None:
         """4 KiB each, anywhere, 2000 a second: another initiator's."""
