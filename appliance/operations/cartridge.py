@@ -119,7 +119,7 @@ def _given_place(context: OnFiles, barcodes: list[str], place: str) -> int:
     from appliance.operations.places import parse_place
     from vlib_images.library.elements import ElementType
 
-    element = parse_place(context.files.inventory, context.drives, place)
+    element = parse_place(context.files.inventory, context.drives, place, context.files.partitions())
     if len(barcodes) != 1 or element is None:
         raise OperatorError(Failure.USAGE, f"{len(barcodes)} cartridges do not fit into {place}")
     if element.type not in (ElementType.STORAGE, ElementType.IMPORT_EXPORT):

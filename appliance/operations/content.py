@@ -59,10 +59,18 @@ def carry_out(context: OnFiles, content: Content, applied: Content | None = None
     """The same for a whole content, by who holds files.changing. applied: what tapebay.toml declares with it."""
     from appliance.library.change import change_contents
 
-    orphans = effects(context, content, sessions=False).orphans
+    orphans = _orphans(context, content)
     _refuse(orphans, to_shelf)
     with _on_the_shelf(context, orphans):
         change_contents(context.files, library_of(context), content, applied)
+
+
+def _orphans(context: OnFiles, content: Content) -> Sequence[Orphan]:
+    """Who changes a zone among hundreds does not wait for what cannot be."""
+    now = context.files.contents.content
+    if (now.changer, now.drives, now.partitions) == (content.changer, content.drives, content.partitions):
+        return ()
+    return effects(context, content, sessions=False).orphans
 
 
 def foreseen(context: OnFiles, make: Callable[[Content], dict[str, Any]]) -> Foreseen:

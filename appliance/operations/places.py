@@ -1,11 +1,12 @@
 """Elements as operators name them: slot:1, ie:2, drive:0 or the drive's name, picker, shelf, or an element address.
 
-Slots and import/export elements count from 1 and drives from 0, as `mtx` counts them.
+Slots and import/export elements count from 1 and drives from 0, as `mtx` counts them. payroll/slot:1 is the first slot
+of partition payroll, and payroll/4096 the element that its media changer shows by that address.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from appliance.failures import Failure, OperatorError
@@ -14,8 +15,11 @@ from vlib_images.library.inventory import Element, ElementType, Inventory, NoSuc
 
 if TYPE_CHECKING:
     from appliance.library.files import LibraryFiles
+    from vlib_images.library.elements import Layout
+    from vlib_images.library.partition import Partition
 
 SHELF = "shelf"
+LONGEST_PLACE = 16
 _FIRST = {ElementType.STORAGE: 1, ElementType.IMPORT_EXPORT: 1, ElementType.DRIVE: 0, ElementType.TRANSPORT: 0}
 _WORDS = {
     "slot": ElementType.STORAGE,
@@ -47,23 +51,47 @@ def partition_names(files: LibraryFiles) -> Callable[[Element | None], str | Non
     return name
 
 
-def parse_place(inventory: Inventory, drives: Mapping[str, int], text: str) -> Element | None:
+def parse_place(
+    inventory: Inventory, drives: Mapping[str, int], text: str, partitions: Sequence[Partition] = ()
+) -> Element | None:
     """The element that `text` names, None for the shelf. `drives` maps drive names to element addresses.
 
     Raises OperatorError NOT_FOUND that says what there is.
     """
     if text == SHELF:
         return None
-    address = drives.get(text, int(text) if text.isdecimal() else None)
-    word, _, number = text.partition(":")
-    if address is None and word in _WORDS and number.isdecimal():
-        kind, index = _WORDS[word], int(number) - _FIRST[_WORDS[word]]
-        address = inventory.layout.address_of((kind, index)) if index >= 0 else None
+    if "/" in text:
+        return _place_in_partition(inventory, partitions, text)
+    address = drives[text] if text in drives else _address(inventory.layout, text)
     try:
         return inventory.element(-1 if address is None else address)
     except NoSuchElement:
         message = f"there is no place {text!r}; {_what_there_is(inventory, drives)}"
         raise OperatorError(Failure.NOT_FOUND, message) from None
+
+
+def _place_in_partition(inventory: Inventory, partitions: Sequence[Partition], text: str) -> Element:
+    name, _, place = text.partition("/")
+    partition = next((each for each in partitions if each.name == name), None)
+    if partition is None:
+        raise OperatorError(Failure.NOT_FOUND, f"there is no partition {name}; see: tapebay partition list")
+    address = _address(partition.layout, place)
+    try:
+        return inventory.element(partition.inside(-1 if address is None else address))
+    except NoSuchElement:
+        message = f"partition {name} has no place {place!r}; see: tapebay partition show {name}"
+        raise OperatorError(Failure.NOT_FOUND, message) from None
+
+
+def _address(layout: Layout, text: str) -> int | None:
+    """An element address as it is, or of slot:1 and the like."""
+    word, _, number = text.partition(":")
+    if not (number if word in _WORDS else text).isdecimal() or len(text) > LONGEST_PLACE:
+        return None
+    if word not in _WORDS:
+        return int(text)
+    index = int(number) - _FIRST[_WORDS[word]]
+    return layout.address_of((_WORDS[word], index)) if index >= 0 else None
 
 
 def _what_there_is(inventory: Inventory, drives: Mapping[str, int]) -> str:

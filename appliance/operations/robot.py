@@ -144,7 +144,7 @@ def _source(context: OnLibrary, cartridge: str) -> Element | None:
     inventory = context.files.inventory
     if cartridge in inventory:
         return inventory.find(cartridge)
-    if ":" not in cartridge and not cartridge.isdecimal() and cartridge not in context.drives:
+    if not {":", "/"} & set(cartridge) and not cartridge.isdecimal() and cartridge not in context.drives:
         raise OperatorError(Failure.NOT_FOUND, f"there is no cartridge {cartridge}; see: tapebay cartridge list")
     return _place(context, cartridge)
 
@@ -152,4 +152,5 @@ def _source(context: OnLibrary, cartridge: str) -> Element | None:
 def _place(context: OnLibrary, text: str) -> Element | None:
     from appliance.operations.places import parse_place
 
-    return parse_place(context.files.inventory, context.drives, text)
+    partitions = context.files.partitions() if "/" in text else ()
+    return parse_place(context.files.inventory, context.drives, text, partitions)

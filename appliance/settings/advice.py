@@ -95,7 +95,8 @@ def _out_of_sight(settings: Settings) -> Iterator[str]:
     zoned = {name for zone in settings.zones for name in zone.device_names()}
     for name in settings.device_names():
         if name in settings.drives_of_nobody():
-            yield f"{name} is in no partition: only operators and grants use it"
+            if settings.gate is None:
+                yield f"{name} is in no partition: only operators use it"
         elif name not in seen:
             yield f"{name} is in no target's luns: no initiator sees it"
         elif settings.zones and name not in zoned:

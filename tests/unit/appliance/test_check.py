@@ -192,7 +192,11 @@ def test_what_partitions_leave_out(tmp_path: Path) -> None:
     cut = '[[drives]]\nname = "drive0"\n[[partitions]]\nname = "a"\nslots = "1-3"\n'
     assert advice(tmp_path, MINIMAL + cut) == [
         "partition a has no drives: its cartridges can only be moved about",
-        "drive0 is in no partition: only operators and grants use it",
+        "drive0 is in no partition: only operators use it",
+    ]
+    gate = '[gate]\ntarget = "iqn.2026-11.io.tapebay:gate"\n'
+    assert advice(tmp_path, MINIMAL + cut + gate) == [
+        "partition a has no drives: its cartridges can only be moved about"
     ]
 
 

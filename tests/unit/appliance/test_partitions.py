@@ -233,6 +233,24 @@ def test_moving_between_partitions_is_an_audited_operator_verb(site: Site) -> No
     site.do("move", cartridge="drive1", to="slot:1")
 
 
+def test_places_by_a_partitions_own_count(site: Site) -> None:
+    site.do("partition.create", name="b", slots="21-40", import_export="2", drives="drive1", model="STK L700")
+    assert site.do("cartridge.create", barcode="B00001L6", place="b/ie:1")[0]["place"] == "ie:2"
+    for place, of_the_library in (
+        ("b/slot:20", "slot:40"), ("b/1000", "slot:21"), ("b/drive:0", "drive:1"), ("b/10", "ie:2"),
+    ):  # fmt: skip
+        assert site.do("move", cartridge="B00001L6", to=place)["to"] == of_the_library
+        assert site.do("move", cartridge=place, to=place)["barcode"] == "B00001L6"
+    for place, said in (
+        ("b/slot:21", "partition b has no place 'slot:21'"),
+        ("b/4096", "has no place '4096'"),
+        ("b/", "has no place ''"),
+        ("b/" + "9" * 5000, "has no place"),
+        ("x/slot:1", "no partition x"),
+    ):
+        assert said in site.refused("move", Failure.NOT_FOUND, cartridge="B00001L6", to=place)
+
+
 def test_a_partition_grows_and_shrinks_while_it_is_used(site: Site) -> None:
     site.do("partition.create", name="a", slots="1-20", import_export="1", drives="drive0")
     site.do("partition.create", name="b", slots="21-40", import_export="2", drives="drive1")
