@@ -88,11 +88,11 @@ def test_checkpoints(site, portal, monkeypatch):
     chunks = [(n * 300_000, 300_000) for n in range(6)]
     failures, write_blocks, writes = [], site.tape.write_blocks, []
 
-    def fails_once(*args):
+    def fails_once(*args, **more):
         writes.append(args)
         if len(writes) == 4:
             raise OSError(5, "Input/output error")
-        return write_blocks(*args)
+        return write_blocks(*args, **more)
 
     monkeypatch.setattr(site.tape, "write_blocks", fails_once)
     example(2, portal, CHUNKS=chunks, report=failures.append)

@@ -6,11 +6,13 @@ import time
 
 import pytest
 
+from datamover.engine import crc32c
 from datamover.initiator import InitiatorSession
 from scsi_targets.client.copy_manager import CopyManager
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import END_OF_DATA, Tape
 from scsi_targets.t10 import copy_descriptors as copy
+from tests.conformance.test_backup_examples import example
 from tests.support import packages
 from tests.support.appliance import Appliance
 from tests.support.appliance import Disk as DiskOptions
@@ -97,6 +99,21 @@ def test_the_asking_connection_drops(appliance):
         into = bytearray(BLOCK)
         assert tape.read_block(into) == BLOCK
         assert into == content(BLOCK)
+
+
+def test_the_checksum_of_each_file_as_the_document_has_it(appliance):
+    files = {"a": [(10, 7), (100, 3)], "b": [(500, 16)], "c": []}
+    seen = []
+    space = example(
+        -1, appliance.portal, TARGET=appliance.target_name, DISK=appliance.lun("one"), DRIVE=appliance.lun("drive0"),
+        SOCKET=appliance.folder / "tapebay.sock", FILES=files, BLOCK=4096, report=seen.append,
+    )  # fmt: skip
+    whole = content(SIZE)
+    data = {
+        name: b"".join(whole[first * 512 : (first + blocks) * 512] for first, blocks in extents)
+        for name, extents in files.items()
+    }
+    assert space["checksums"] == {name: crc32c(found) for name, found in data.items()}
 
 
 # ---- tapebay copy, as a process -------------------------------------------------------------------------------------

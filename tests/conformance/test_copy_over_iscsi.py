@@ -103,10 +103,10 @@ def test_the_disk_serves_others_while_it_is_copied_and_the_copy_can_be_aborted(s
     go, standing = threading.Event(), threading.Event()
     write_blocks = site.tape.write_blocks
 
-    def stand(*args):
+    def stand(*args, **more):
         standing.set()
         assert go.wait(30)
-        return write_blocks(*args)
+        return write_blocks(*args, **more)
 
     monkeypatch.setattr(site.tape, "write_blocks", stand)
     with session(server) as alpha, session(server, "beta") as beta:
@@ -129,10 +129,10 @@ def test_a_reset_of_the_tape_aborts_the_copy_that_the_disk_runs(site, server, mo
     go, standing = threading.Event(), threading.Event()
     write_blocks = site.tape.write_blocks
 
-    def stand(*args):
+    def stand(*args, **more):
         standing.set()
         assert go.wait(30)
-        return write_blocks(*args)
+        return write_blocks(*args, **more)
 
     monkeypatch.setattr(site.tape, "write_blocks", stand)
     with session(server) as alpha, session(server, "beta") as beta:

@@ -154,6 +154,26 @@ def test_what_is_kept_of_one_cannot_be_read(libraries, secret):
     assert do(here, "remote.list") == [again, made]
 
 
+def test_zones_say_whose_copies_reach_it(libraries, secret):
+    """As any device: who is in a zone that names it, and nobody else."""
+    here, there = libraries["here"], libraries["there"]
+    given = {"address": address(libraries), "target": HERE, "user": "mover", "secret_file": str(secret)}
+    made = do(here, "remote.add", name="array", **given)
+    mine, other = "iqn.2026-11.test:mine", "iqn.2026-11.test:other"
+    do(here, "zone.create", name="with", initiators=mine, devices="changer,disk", remotes="array")
+    do(here, "zone.create", name="without", initiators=other, devices="changer,disk")
+    there.units["disk"].medium.write(content(1 << 20, seed=5), 0)
+    with InitiatorSession(here.portal, HERE, initiator_name=other) as session, pytest.raises(CommandFailed) as failed:
+        fetch(session)(made["naa"])
+    assert failed.value.sense.code == NOT_REACHABLE
+    with InitiatorSession(here.portal, HERE, initiator_name=mine) as session:
+        fetch(session)(made["naa"])
+        do(here, "zone.change", name="with", remotes="")
+        with pytest.raises(CommandFailed) as failed:
+            fetch(session)(made["naa"])
+    assert failed.value.sense.code == NOT_REACHABLE
+
+
 # ---- in tapebay.toml -------------------------------------------------------------------------------------------------
 
 
