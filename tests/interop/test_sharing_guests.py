@@ -145,3 +145,48 @@ def test_two_platforms_two_zones_two_libraries(tmp_path: Path) -> None:
             own, other = ("U0000", "W0000") if name.startswith("unix") else ("W0000", "U0000")
             assert own in run["persistent: look"]
             assert not any(other in outcome.output for outcome in run.outcomes.values())
+
+
+# ---- one server arranges for another ---------------------------------------------------------------------------------
+
+
+def test_one_server_registers_another_and_moves_the_reservation_to_it(tmp_path: Path) -> None:
+    """Figure 4, with sg_persist: REGISTER with SPEC_I_PT by initiator name, REGISTER AND MOVE by port name."""
+    packages.require(*PACKAGES, "sg3-utils")
+    second = initiator("second")
+    port_of_second = f"$(sg_persist --in --read-full-status $TAPE0_SG | grep -o '{second},i,0x[0-9a-f]*' | head -1)"
+    keys = Step("keys", "sg_persist --in --read-keys $TAPE0_SG")
+    arranging = [
+        Step("both are there", "host together"),
+        Step("unit attention", "sg_turs $TAPE0_SG; true"),
+        Step("register", f"sg_persist --out --register --param-sark=1 --transport-id={second} $TAPE0_SG"),
+        keys,
+        Step("reserve", "sg_persist --out --reserve --param-rk=1 --prout-type=3 $TAPE0_SG"),
+        Step("shut out", "host together && host together"),
+        Step("its port", f"PORT={port_of_second}; echo $PORT"),
+        Step(
+            "move",
+            "sg_persist --out --register-move --param-rk=1 --param-sark=2 --relative-target-port=1 --unreg "
+            "--transport-id=$PORT $TAPE0_SG",
+        ),
+        Step("moved", "host together && host together"),
+    ]
+    arranged = [
+        Step("both are there", "host together"),
+        Step("unit attention", "sg_turs $TAPE0_SG; true"),
+        Step("reserved by the first", "host together"),
+        Step("not yet", "sg_raw --request=8 $TAPE0_SG 1a 00 3f 00 08 00", status=24),
+        Step("move it", "host together && host together"),
+        keys,
+        Step("now", "sg_raw --request=8 $TAPE0_SG 1a 00 3f 00 08 00"),
+        Step("release", "sg_persist --out --release --param-rk=2 --prout-type=3 $TAPE0_SG"),
+        Step("unregister", "sg_persist --out --register --param-rk=2 $TAPE0_SG"),
+        Step("done", "host together"),
+    ]
+    with Worked(tmp_path, "reserved-device") as library:
+        servers = [(Server(initiator("first"), 3), arranging), (Server(second, 3), arranged)]
+        one, other = run_together(library, servers, allowed=WAITING)
+        assert library.call("reservation.list") == []
+    assert "2 registered reservation keys follow" in one["keys"], one["keys"]
+    assert one["its port"].startswith(f"{second},i,0x")
+    assert "0x2" in other["keys"] and "0x1" not in other["keys"]
