@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from appliance.copying.ends import End, Kind, Position, Where
-from appliance.copying.lists import BlockSide, CommandList, Run, StreamSide, command_lists
-from appliance.copying.sides import Side, put, runs_of, taking_part, talking_to
+from appliance.copying.ends import End, EndKind, TapePosition, Where
+from appliance.copying.lists import BlockSide, ByteRun, CommandList, StreamSide, command_lists
+from appliance.copying.sides import CopySide, put, runs_of, taking_part, talking_to
 from appliance.copying.words import told
 from appliance.failures import Failure, OperatorError
 from appliance.progress import Progress
@@ -92,7 +92,7 @@ def _session(
     return LocalSession(view, nexus)
 
 
-def _manager_unit(library: Library, sides: list[Side]) -> BlockDevice | TapeDrive:
+def _manager_unit(library: Library, sides: list[CopySide]) -> BlockDevice | TapeDrive:
     """Any device of this library will do; one that takes part shows the copy where it is looked for."""
     for unit in (*(side.unit for side in sides), *library.units.values()):
         if isinstance(unit, BlockDevice | TapeDrive):
@@ -104,7 +104,7 @@ class _Copy:
     """One copy, between two sides. luns: theirs in the session, -1 for what is elsewhere."""
 
     def __init__(
-        self, sides: list[Side], luns: list[int], session: LocalSession, unit: BlockDevice | TapeDrive,
+        self, sides: list[CopySide], luns: list[int], session: LocalSession, unit: BlockDevice | TapeDrive,
         progress: Progress,
     ) -> None:  # fmt: skip
         self._source, self._destination = sides
@@ -159,17 +159,17 @@ class _Copy:
         runs, sector = runs_of(side, self._session, lun)
         room = sum(run.length for run in runs)
         if side.file is not None:
-            runs = (Run(0, total),)
+            runs = (ByteRun(0, total),)
         elif total > room:
             message = f"{side.end} has room for {room} bytes, and {self._source.end} has {total}"
             raise OperatorError(Failure.REFUSED, message)
         return BlockSide(_not_empty(runs), sector)
 
-    def _at(self, side: Side, lun: int, cartridge_at: Where, look: Callable[[Tape], Found]) -> Found:
+    def _at(self, side: CopySide, lun: int, cartridge_at: Where, look: Callable[[Tape], Found]) -> Found:
         """Puts a tape to its position, and looks at it. A drive of this library is reserved until the copy ends."""
         position = side.end.position()
-        if position.where is Where.HERE and side.end.kind is Kind.CARTRIDGE:
-            position = Position(cartridge_at)
+        if position.where is Where.HERE and side.end.kind is EndKind.CARTRIDGE:
+            position = TapePosition(cartridge_at)
         with talking_to(side, self._session, lun) as (session, number):
             tape = Tape(session, number, timeout_seconds=COPY_TIMEOUT_SECONDS)
             if side.unit is not None:
@@ -218,5 +218,5 @@ class _Copy:
         return f"the copy of {ends} failed after {done} bytes{where}: {told(failed)}"
 
 
-def _not_empty(runs: tuple[Run, ...]) -> tuple[Run, ...]:
+def _not_empty(runs: tuple[ByteRun, ...]) -> tuple[ByteRun, ...]:
     return tuple(run for run in runs if run.length)

@@ -19,7 +19,7 @@ _POSITION = re.compile(r"start|end|(file|block)=(\d{1,18})")
 _HOW = "write disk:NAME, drive:NAME, cartridge:BARCODE, remote:NAME, iscsi://HOST/IQN/LUN or a path as ./NAME"
 
 
-class Kind(Enum):
+class EndKind(Enum):
     """What an end is."""
 
     DISK = "disk"
@@ -30,7 +30,7 @@ class Kind(Enum):
     FILE = "file"
 
 
-class Extent(NamedTuple):
+class BlockExtent(NamedTuple):
     """Blocks of a disk."""
 
     address: int
@@ -47,7 +47,7 @@ class Where(Enum):
     BLOCK = "block"
 
 
-class Position(NamedTuple):
+class TapePosition(NamedTuple):
     """On a tape."""
 
     where: Where = Where.HERE
@@ -58,46 +58,46 @@ class End(NamedTuple):
     """Where to copy from or to. name: of the device, the cartridge or the file; for ISCSI the address. within: what
     comes after the "@"."""
 
-    kind: Kind
+    kind: EndKind
     name: str
     within: str = ""
 
     def __str__(self) -> str:
-        prefix = "" if self.kind in (Kind.FILE, Kind.ISCSI) else f"{self.kind.value}:"
+        prefix = "" if self.kind in (EndKind.FILE, EndKind.ISCSI) else f"{self.kind.value}:"
         return f"{prefix}{self.name}{'@' if self.within else ''}{self.within}"
 
-    def extents(self) -> list[Extent]:
+    def extents(self) -> list[BlockExtent]:
         """None: the whole disk. Raises ValueError."""
         parts = self.within.split(",") if self.within else []
         found = [_EXTENT.fullmatch(part) for part in parts]
-        extents = [Extent(int(one[1]), int(one[2])) for one in found if one is not None]
+        extents = [BlockExtent(int(one[1]), int(one[2])) for one in found if one is not None]
         if len(extents) != len(parts) or not all(extent.blocks for extent in extents):
             raise ValueError(f"{self}: write the blocks of a disk as @LBA+COUNT, for example @2048+4096,8192+8")
         return extents
 
-    def position(self) -> Position:
+    def position(self) -> TapePosition:
         """Raises ValueError."""
         if not self.within:
-            return Position()
+            return TapePosition()
         found = _POSITION.fullmatch(self.within)
         if found is None:
             raise ValueError(f"{self}: write a position on a tape as @start, @end, @file=N or @block=N, from 0 on")
-        return Position(Where(found[1] or self.within), int(found[2] or 0))
+        return TapePosition(Where(found[1] or self.within), int(found[2] or 0))
 
 
 def parse_end(text: str) -> End:
     """Raises ValueError that says how to write it. A path is made absolute."""
     word, separator, rest = text.partition(":")
     if word == "file" and rest:
-        return End(Kind.FILE, str(Path(rest).absolute()))
+        return End(EndKind.FILE, str(Path(rest).absolute()))
     if text.startswith("iscsi://"):
         address, _, within = text.partition("@")
-        return End(Kind.ISCSI, address, within)
-    if separator and word in (kind.value for kind in Kind):
+        return End(EndKind.ISCSI, address, within)
+    if separator and word in (kind.value for kind in EndKind):
         name, _, within = rest.partition("@")
         if not name:
             raise ValueError(f"{text!r} names nothing; {_HOW}")
-        return End(Kind(word), name, within)
+        return End(EndKind(word), name, within)
     if "/" in text:
-        return End(Kind.FILE, str(Path(text).absolute()))
+        return End(EndKind.FILE, str(Path(text).absolute()))
     raise ValueError(f"{text!r} says neither a device nor a file; {_HOW}")

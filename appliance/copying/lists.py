@@ -16,7 +16,7 @@ MOST_SEGMENT_BYTES = 1 << 31  # NUMBER OF BYTES has 32 bits
 SOURCE, DESTINATION = 0, 1  # CSCD descriptor IDs
 
 
-class Run(NamedTuple):
+class ByteRun(NamedTuple):
     """Bytes of a disk or file."""
 
     offset: int
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 class BlockSide:
     """A disk or file. sector: what its addresses count in, in bytes."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[ByteRun, ...]
     sector: int
 
 
@@ -134,39 +134,39 @@ class _Side:
         return place
 
 
-Place = tuple[int, int]
+LogicalByte = tuple[int, int]  # a logical block address, and a byte in that block
 ENDS = {"cat": 1, "source": SOURCE, "destination": DESTINATION}
 
 
-def _to_stream(length: int, transfer: int, source: Place, _destination: Place) -> bytes:
+def _to_stream(length: int, transfer: int, source: LogicalByte, _destination: LogicalByte) -> bytes:
     return copy.BlockWithOffsetToStream.encode(
         **ENDS, stream_device_transfer_length=transfer, number_of_bytes=length,
         logical_block_address=source[0], byte_offset=source[1],
     )  # fmt: skip
 
 
-def _from_stream(length: int, transfer: int, _source: Place, destination: Place) -> bytes:
+def _from_stream(length: int, transfer: int, _source: LogicalByte, destination: LogicalByte) -> bytes:
     return copy.StreamToBlockWithOffset.encode(
         **ENDS, stream_device_transfer_length=transfer, number_of_bytes=length,
         logical_block_address=destination[0], byte_offset=destination[1],
     )  # fmt: skip
 
 
-def _between_blocks(length: int, _transfer: int, source: Place, destination: Place) -> bytes:
+def _between_blocks(length: int, _transfer: int, source: LogicalByte, destination: LogicalByte) -> bytes:
     return copy.BlockWithOffsetToBlockWithOffset.encode(
         **ENDS, number_of_bytes=length, source_logical_block_address=source[0], source_byte_offset=source[1],
         destination_logical_block_address=destination[0], destination_byte_offset=destination[1],
     )  # fmt: skip
 
 
-def _between_streams(length: int, transfer: int, _source: Place, _destination: Place) -> bytes:
+def _between_streams(length: int, transfer: int, _source: LogicalByte, _destination: LogicalByte) -> bytes:
     return copy.StreamToStream.encode(
         **ENDS, source_stream_device_transfer_length=transfer, destination_stream_device_transfer_length=transfer,
         byte_count=length,
     )  # fmt: skip
 
 
-_MAKERS: dict[tuple[type, type], Callable[[int, int, Place, Place], bytes]] = {
+_MAKERS: dict[tuple[type, type], Callable[[int, int, LogicalByte, LogicalByte], bytes]] = {
     (BlockSide, StreamSide): _to_stream,
     (StreamSide, BlockSide): _from_stream,
     (BlockSide, BlockSide): _between_blocks,

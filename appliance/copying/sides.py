@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance.copying.ends import End, Kind, Position, Where
+from appliance.copying.ends import End, EndKind, TapePosition, Where
 from appliance.copying.file_unit import BLOCK_BYTES, FileUnit
-from appliance.copying.lists import Run
+from appliance.copying.lists import ByteRun
 from appliance.failures import Failure, OperatorError
 from appliance.settings.remote_address import parse_remote_address
 from scsi_targets.client.disk import Disk
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Side:
+class CopySide:
     """One end of a copy. unit: of this library; elsewhere: a remote unit or a file. Exactly one of them is there."""
 
     end: End
@@ -48,20 +48,20 @@ class Side:
 
 
 @contextmanager
-def taking_part(library: Library, end: End, *, writes: bool) -> Iterator[Side]:
+def taking_part(library: Library, end: End, *, writes: bool) -> Iterator[CopySide]:
     """Files are open and cartridges in a drive while the block runs. Raises OperatorError."""
     with ExitStack() as stack:
         yield _OPENERS[end.kind](library, end, writes, stack)
 
 
-def _disk(library: Library, end: End, _writes: bool, _stack: ExitStack) -> Side:
+def _disk(library: Library, end: End, _writes: bool, _stack: ExitStack) -> CopySide:
     unit = library.units.get(end.name)
     if not isinstance(unit, BlockDevice):
         raise OperatorError(Failure.NOT_FOUND, f"there is no disk {end.name}; see: tapebay disk list")
     return _local(end, unit)
 
 
-def _drive(library: Library, end: End, _writes: bool, _stack: ExitStack) -> Side:
+def _drive(library: Library, end: End, _writes: bool, _stack: ExitStack) -> CopySide:
     names = list(library.drives)
     name = names[int(end.name)] if end.name.isdecimal() and int(end.name) < len(names) else end.name
     if name not in library.drives:
@@ -69,7 +69,7 @@ def _drive(library: Library, end: End, _writes: bool, _stack: ExitStack) -> Side
     return _local(end, library.drives[name])
 
 
-def _cartridge(library: Library, end: End, _writes: bool, stack: ExitStack) -> Side:
+def _cartridge(library: Library, end: End, _writes: bool, stack: ExitStack) -> CopySide:
     """In the drive that it is in; else in a free one, and back where it was afterwards."""
     inventory = library.files.inventory
     element = inventory.find(end.name)
@@ -99,16 +99,16 @@ def _put_back(library: Library, drive: TapeDrive, address: int, home: int) -> No
     library.robot.move(address, home, manner=Manner.HOST)
 
 
-def _local(end: End, unit: BlockDevice | TapeDrive) -> Side:
+def _local(end: End, unit: BlockDevice | TapeDrive) -> CopySide:
     cscd = identification_descriptor(unit.identity.naa, device_type=unit.device_type, pad=False)
-    return Side(end, isinstance(unit, TapeDrive), cscd, unit=unit)
+    return CopySide(end, isinstance(unit, TapeDrive), cscd, unit=unit)
 
 
-def _remote(library: Library, end: End, _writes: bool, _stack: ExitStack) -> Side:
+def _remote(library: Library, end: End, _writes: bool, _stack: ExitStack) -> CopySide:
     return _elsewhere(end, library.remotes.named(end.name))
 
 
-def _iscsi(library: Library, end: End, _writes: bool, _stack: ExitStack) -> Side:
+def _iscsi(library: Library, end: End, _writes: bool, _stack: ExitStack) -> CopySide:
     """Nothing is connected to that was not added: credentials and who may use it were said then."""
     wanted = parse_remote_address(end.name)
     for remote in library.remotes:
@@ -117,16 +117,16 @@ def _iscsi(library: Library, end: End, _writes: bool, _stack: ExitStack) -> Side
     raise OperatorError(Failure.NOT_FOUND, f"{wanted} was not added; first: tapebay remote add NAME {wanted}")
 
 
-def _elsewhere(end: End, remote: Remote) -> Side:
+def _elsewhere(end: End, remote: Remote) -> CopySide:
     description = remote.reached().description
     name = min(description.designators, key=lambda found: (found.designator_type != 3, found))
     cscd = identification_descriptor(
         name.name, device_type=description.device_type, designator_type=name.designator_type, code_set=name.code_set
     )
-    return Side(end, description.device_type == vpd.SEQUENTIAL_ACCESS, cscd, remote=remote)
+    return CopySide(end, description.device_type == vpd.SEQUENTIAL_ACCESS, cscd, remote=remote)
 
 
-def _file(_library: Library, end: End, writes: bool, stack: ExitStack) -> Side:
+def _file(_library: Library, end: End, writes: bool, stack: ExitStack) -> CopySide:
     """A destination is made, or emptied."""
     flags = os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if writes else os.O_RDONLY)
     descriptor = os.open(end.name, flags, 0o640)
@@ -137,16 +137,16 @@ def _file(_library: Library, end: End, writes: bool, stack: ExitStack) -> Side:
     cscd = identification_descriptor(
         name, device_type=vpd.DIRECT_ACCESS, designator_type=0, code_set=2, block_length=BLOCK_BYTES
     )
-    return Side(end, False, cscd, file=FileUnit(Path(end.name), descriptor, name))
+    return CopySide(end, False, cscd, file=FileUnit(Path(end.name), descriptor, name))
 
 
-_OPENERS: Mapping[Kind, Callable[[Library, End, bool, ExitStack], Side]] = {
-    Kind.DISK: _disk,
-    Kind.DRIVE: _drive,
-    Kind.CARTRIDGE: _cartridge,
-    Kind.REMOTE: _remote,
-    Kind.ISCSI: _iscsi,
-    Kind.FILE: _file,
+_OPENERS: Mapping[EndKind, Callable[[Library, End, bool, ExitStack], CopySide]] = {
+    EndKind.DISK: _disk,
+    EndKind.DRIVE: _drive,
+    EndKind.CARTRIDGE: _cartridge,
+    EndKind.REMOTE: _remote,
+    EndKind.ISCSI: _iscsi,
+    EndKind.FILE: _file,
 }
 
 
@@ -154,7 +154,7 @@ _OPENERS: Mapping[Kind, Callable[[Library, End, bool, ExitStack], Side]] = {
 
 
 @contextmanager
-def talking_to(side: Side, session: AnySession, lun: int) -> Iterator[tuple[AnySession, int]]:
+def talking_to(side: CopySide, session: AnySession, lun: int) -> Iterator[tuple[AnySession, int]]:
     """A session and a number to send commands to a side by; one elsewhere is logged in to for it."""
     if side.remote is None:
         yield session, lun
@@ -164,25 +164,25 @@ def talking_to(side: Side, session: AnySession, lun: int) -> Iterator[tuple[AnyS
         yield there, address.lun
 
 
-def runs_of(side: Side, session: AnySession, lun: int) -> tuple[tuple[Run, ...], int]:
+def runs_of(side: CopySide, session: AnySession, lun: int) -> tuple[tuple[ByteRun, ...], int]:
     """The bytes of a disk or file that are meant, and what its addresses count in. Raises ValueError, OperatorError."""
     if side.file is not None:
-        return (Run(0, os.fstat(side.file.descriptor).st_size),), BLOCK_BYTES
+        return (ByteRun(0, os.fstat(side.file.descriptor).st_size),), BLOCK_BYTES
     with talking_to(side, session, lun) as (there, number):
         capacity = Disk(there, number).capacity
     sector = capacity.block_length
     extents = side.end.extents()
     if not extents:
-        return (Run(0, capacity.size_bytes),), sector
+        return (ByteRun(0, capacity.size_bytes),), sector
     for extent in extents:
         if extent.address + extent.blocks > capacity.blocks:
             wanted = f"{extent.address}+{extent.blocks}"
             message = f"{side.end}: {wanted} ends after the disk, which has {capacity.blocks} blocks"
             raise OperatorError(Failure.REFUSED, message)
-    return tuple(Run(extent.address * sector, extent.blocks * sector) for extent in extents), sector
+    return tuple(ByteRun(extent.address * sector, extent.blocks * sector) for extent in extents), sector
 
 
-def put(tape: Tape, position: Position) -> None:
+def put(tape: Tape, position: TapePosition) -> None:
     """To where an end says."""
     if position.where is Where.HERE:
         return

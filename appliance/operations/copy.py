@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from appliance.copying.ends import End, Kind, parse_end
+from appliance.copying.ends import End, EndKind, parse_end
 from appliance.operations.copies import Rate
 from appliance.operations.verb import OnLibrary, Parameters, Positional, Result, Scope, verb
 from appliance.settings.units import parse_size
@@ -17,11 +17,11 @@ MOST_BLOCK_BYTES = 0xFFFFFF
 def _checked(text: str) -> str:
     """With a path made absolute, where it was written: the daemon has another working directory. Raises ValueError."""
     end = parse_end(text)
-    if end.kind is Kind.DISK:
+    if end.kind is EndKind.DISK:
         end.extents()
-    elif end.kind in (Kind.DRIVE, Kind.CARTRIDGE):
+    elif end.kind in (EndKind.DRIVE, EndKind.CARTRIDGE):
         end.position()
-    return f"file:{end.name}" if end.kind is Kind.FILE else text
+    return f"file:{end.name}" if end.kind is EndKind.FILE else text
 
 
 CopyEnd = Annotated[str, AfterValidator(_checked)]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from appliance.copying import copier, ends
-from appliance.copying.ends import End, Kind, Position, Where, parse_end
-from appliance.copying.lists import BlockSide, Run, StreamSide, command_lists
+from appliance.copying.ends import End, EndKind, TapePosition, Where, parse_end
+from appliance.copying.lists import BlockSide, ByteRun, StreamSide, command_lists
 from appliance.failures import Failure, OperatorError
 from appliance.library.library import Library
 from appliance.operations import setup
@@ -187,9 +187,9 @@ def test_ends_that_are_not_understood(site: Site, text: str) -> None:
 
 def test_how_ends_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert parse_end("./a@1+2") == End(Kind.FILE, str(tmp_path / "a@1+2"))
-    assert parse_end("iscsi://h:1/iqn.x/3@5+6").extents() == [ends.Extent(5, 6)]
-    assert parse_end("drive:d@file=2").position() == Position(Where.FILE, 2)
+    assert parse_end("./a@1+2") == End(EndKind.FILE, str(tmp_path / "a@1+2"))
+    assert parse_end("iscsi://h:1/iqn.x/3@5+6").extents() == [ends.BlockExtent(5, 6)]
+    assert parse_end("drive:d@file=2").position() == TapePosition(Where.FILE, 2)
     assert str(parse_end("cartridge:A@end")) == "cartridge:A@end"
 
 
@@ -262,7 +262,7 @@ def test_a_copy_is_stopped_at_a_block(site: Site, monkeypatch: pytest.MonkeyPatc
 
 
 def test_commands_end_on_whole_blocks() -> None:
-    runs = tuple(Run(at, 700) for at in range(0, 70_000, 1000))
+    runs = tuple(ByteRun(at, 700) for at in range(0, 70_000, 1000))
     made = list(command_lists(BlockSide(runs, 512), StreamSide(4096), 49_000, most_segments=4, most_bytes=1 << 30))
     assert [piece.start for one in made for piece in one.pieces][:3] == [0, 700, 1400]
     assert sum(piece.length for one in made for piece in one.pieces) == 49_000
