@@ -56,6 +56,7 @@ def check(appliance: Appliance, http: httpx.Client) -> None:
     appliance.call("unload", drive="drive:0", force=True)
     appliance.load("TST002L6")
     work(appliance)
+    snapshot = appliance.call("snapshot.create", disks="data", budget="1 MiB")["snapshot"]
     http.get("/metrics")  # within the second that a scrape is kept for
     found = after_a_second(http)
     assert found["tapebay_drive_bytes_total"]["write", "drive0"] == 2000  # over both cartridges
@@ -63,6 +64,7 @@ def check(appliance: Appliance, http: httpx.Client) -> None:
     assert found["tapebay_drive_loaded"] == {("drive0",): 1, ("drive1",): 0}
     assert found["tapebay_disk_bytes_total"]["write", "data"] == 8192
     assert found["tapebay_disk_commands_total"]["write", "data"] == 2
+    assert found["tapebay_snapshot_budget_bytes"] == {("data", snapshot): 1 << 20}
     assert found["tapebay_changer_moves_total"]["changer",] - before["tapebay_changer_moves_total"]["changer",] == 3
     assert found["tapebay_elements_full"]["storage",] == 2
     assert found["tapebay_sessions_begun_total"][TARGET_NAME,] == 4
