@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
@@ -13,8 +14,9 @@ from typing import Any, Final
 import structlog
 
 from appliance.backup.archive import VolumeTooSmall
-from appliance.backup.catalogue import Catalogue, CatalogueDamaged
+from appliance.backup.catalogue import Catalogue, CatalogueDamaged, File
 from appliance.backup.content import ChangedSince
+from appliance.backup.entries import Kind
 from appliance.backup.filesystems.reader import NotReadable
 from appliance.backup.house import House
 from appliance.backup.index import BadIndex
@@ -22,12 +24,14 @@ from appliance.backup.job import Cancelled, Job, Progress, renewing
 from appliance.backup.listing import ListRefused
 from appliance.backup.rebuild import Index, best
 from appliance.backup.records import Backup, Backups, NotNow, State
+from appliance.backup.restore import Target, restore_file
 from appliance.backup.sources import Disk, Sources, Totals
 from appliance.backup.verify import Verified, verify_disks, verify_tapes
 from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError, explained
 from scsi_targets.client.tape_stream import StreamFailed
 from scsi_targets.client.unit import CommandFailed
+from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.local_session import Aborted, Stopped
 from vlib_images.library.actor import OPERATOR, acting_as
 from vlib_images.library.database.database import Database
@@ -36,6 +40,7 @@ from vlib_images.library.elements import ElementType
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS: Final = 30.0
+MOST_NAMED: Final = 1000
 # What ends a backup with a reason for an operator; anything else is a fault of ours, and the log has where.
 EXPECTED: Final = (
     OperatorError, NotReadable, ChangedSince, StreamFailed, CommandFailed, Aborted, VolumeTooSmall, CatalogueDamaged,
@@ -147,12 +152,13 @@ class BackupService:
     # ---- tapes that are read ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def drive_for(self, barcode: str, drive: str | None) -> Iterator[MountedDrive]:
-        """A drive for whoever reads cartridges, of which this is the first. Raises OperatorError."""
+    def drive_for(self, barcode: str, drive: str | None, units: Sequence[BlockDevice] = ()) -> Iterator[MountedDrive]:
+        """A drive for whoever reads cartridges, of which this is the first, and copies to units. Raises
+        OperatorError."""
         user = object()
         name = self._take_drive(user, drive, barcode)
         try:
-            with MountedDrive(self._house, name, [], "iqn.2026-01.io.tapebay:reader", lambda: False) as mounted:
+            with MountedDrive(self._house, name, units, "iqn.2026-01.io.tapebay:reader", lambda: False) as mounted:
                 yield mounted
         finally:
             with self._lock:
@@ -179,6 +185,31 @@ class BackupService:
                 return verify_disks(catalogue, Sources.found_on(disks, raw=backup.raw), renewing(instant, progress))
             finally:
                 instant.release()
+
+    def file_of(self, number: int, name: str) -> File:
+        """A file of a backup by its name; without one, its only file with content. Raises NoSuchBackup, OperatorError,
+        CatalogueDamaged, OSError."""
+        with self.catalogue(number) as catalogue:
+            wanted = os.fsencode(name)
+            found = [file for file in catalogue.find(wanted or b"*", MOST_NAMED) if file.kind is Kind.FILE]
+        if wanted:
+            found = [file for file in found if file.name == wanted]
+        if len(found) != 1:
+            which = f"no plain file {name}" if wanted else f"{len(found)} files; name the one"
+            raise OperatorError(Failure.NOT_FOUND, f"backup {number} has {which}; see: tapebay catalogue show {number}")
+        return found[0]
+
+    def restore(
+        self, number: int, file: File, unit: BlockDevice, target: Target, drive: str | None,
+        progress: Callable[[int, int], None],
+    ) -> None:  # fmt: skip
+        """The content of a file onto a disk. Raises as restore_file() does, and NoSuchBackup, CatalogueDamaged,
+        OSError."""
+        with self.catalogue(number) as catalogue:
+            parts = catalogue.parts_of(file.number)
+            first = {volume.number: volume.barcode for volume in catalogue.volumes()}[parts[0].volume]
+            with self.drive_for(first, drive, [unit]) as mounted:
+                restore_file(catalogue, mounted, file, target, progress)
 
     @contextmanager
     def catalogue(self, number: int) -> Iterator[Catalogue]:

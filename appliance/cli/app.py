@@ -37,6 +37,7 @@ FILES = {
     "who": ("who",),
     "session": ("session",),
     "reservation": ("reservation",),
+    "restore": ("restore",),
     "agent": ("agent",),
     "mount": ("mount", "renew", "release"),
     "request": ("request", "requests"),

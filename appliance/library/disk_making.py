@@ -18,9 +18,11 @@ from appliance.settings.content import Content
 from appliance.settings.problems import problems_of
 from appliance.settings.settings import DiskSettings, Settings
 from appliance.settings.units import LEAST_MEDIUM_BYTES, format_size, parse_size_of_at_least
+from scsi_targets.devices.disk.block_device import BlockDevice
+from scsi_targets.devices.unit.identity import Identity
 from vlib_images.disk import convert as disk_convert
 from vlib_images.disk.convert import ConversionFailed, ConverterMissing
-from vlib_images.disk.raw import DiskInUse, NotADisk
+from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
 
 if TYPE_CHECKING:
     from appliance.library.library import Library
@@ -53,6 +55,37 @@ def import_disk(
         size = disk_convert.virtual_size(source)
         disk = _section(name, size, block_size=block_size)
         return _add(files, library, disk, lambda image: _import(source, image, _of_bytes(progress, size)))
+
+
+def fill_disk(
+    files: LibraryFiles,
+    name: str,
+    size_bytes: int,
+    fill: Callable[[BlockDevice], None],
+    *,
+    library: Library | None = None,
+    block_size: int = 512,
+) -> dict[str, Any]:
+    """Make a new disk of zeros and what `fill` writes to its unit, which nobody sees before that is done. Raises as
+    create() does, and what `fill` raises; then there is no disk."""
+    size = max(-(-size_bytes // block_size) * block_size, LEAST_MEDIUM_BYTES)
+    disk = _section(name, str(size), block_size=block_size)
+    return _add(files, library, disk, lambda image: _fill(image, size, block_size, fill))
+
+
+def _fill(image: Path, size_bytes: int, block_size: int, fill: Callable[[BlockDevice], None]) -> None:
+    make_image(image, size_bytes)
+    try:
+        identity = Identity("TAPEBAY", "VIRTUAL DISK", "0100", image.stem[:32])
+        unit = BlockDevice(identity, DiskImage.open(image), block_length=block_size)
+        try:
+            fill(unit)
+            unit.flush()
+        finally:
+            unit.close()
+    except BaseException:
+        image.unlink()
+        raise
 
 
 def _import(source: Path, image: Path, progress: disk_convert.FractionDone) -> None:

@@ -32,6 +32,7 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "remote": ("remote",),
     "request": ("request",),
     "reservation": ("reservation",),
+    "restore": ("restore",),
     "session": ("session",),
     "shutdown": ("library",),
     "snapshot": ("snapshot",),
