@@ -53,18 +53,26 @@ class Directory:
         self.all_portals = [portal_of(portal) for portal in settings.portals]
 
     def target_names(self, who: Who) -> list[str]:
-        """The targets that this session may log in to as what it proved. Where discovery is open to anybody, those that
-        its initiator may log in to with some account."""
+        """The targets that this session may log in to, by whatever portal, as what it proved. Where discovery is open
+        to anybody, those that its initiator may log in to with some account."""
         return [
             iqn
             for iqn, admitted in self._admitted.items()
-            if who.initiator_name in admitted
-            and any(self._shows(replace(who, target_name=iqn), principal) for principal in self._principals(who, iqn))
+            if who.initiator_name in admitted and self._portals_for(who, iqn)
         ]
 
-    def portals(self, target_name: str) -> list[Portal]:
+    def portals(self, target_name: str, who: Who | None = None) -> list[Portal]:
         self._admitted_to(target_name)
-        return self.all_portals
+        return self.all_portals if who is None else self._portals_for(who, target_name)
+
+    def _portals_for(self, who: Who, target_name: str) -> list[Portal]:
+        """Those by which the target has anything for whoever may stand behind this initiator."""
+        principals = list(self._principals(who, target_name))
+        return [
+            portal
+            for portal in self.all_portals
+            if any(self._shows(replace(who, target_name=target_name, portal=portal), each) for each in principals)
+        ]
 
     def authentication(self, who: Who) -> bool:
         if not self._accounts or (who.target_name is None and not self._prove_for_discovery):
@@ -169,8 +177,8 @@ class CurrentDirectory:
     def target_names(self, who: Who) -> list[str]:
         return self._current.target_names(who)
 
-    def portals(self, target_name: str) -> list[Portal]:
-        return self._current.portals(target_name)
+    def portals(self, target_name: str, who: Who | None = None) -> list[Portal]:
+        return self._current.portals(target_name, who)
 
     def authentication(self, who: Who) -> bool:
         return self._current.authentication(who)

@@ -218,8 +218,8 @@ class GatedDirectory:
         """A session that was opened by a key is shown the gate and nothing else, and nobody else is shown the gate."""
         return [self._gate.target_name] if self._is_gate(who.target_name) else self._rest.target_names(who)
 
-    def portals(self, target_name: str) -> list[Portal]:
-        return self._gate.portals() if self._is_gate(target_name) else self._rest.portals(target_name)
+    def portals(self, target_name: str, who: Who | None = None) -> list[Portal]:
+        return self._gate.portals() if self._is_gate(target_name) else self._rest.portals(target_name, who)
 
     def authentication(self, who: Who) -> bool:
         return self._is_gate(who.target_name) or self._rest.authentication(who)

@@ -105,8 +105,9 @@ class TargetDirectory(Protocol):
     def target_names(self, who: Who) -> list[str]:
         """The targets that SendTargets shows: those that this very session may log in to as what it proved."""
 
-    def portals(self, target_name: str) -> list[Portal]:
-        """The portals of a target, equal to those that the server was given. Raises NotFound."""
+    def portals(self, target_name: str, who: Who | None = None) -> list[Portal]:
+        """The portals of a target, equal to those that the server was given; who: those that this very session, or its
+        initiator with some account, could log in by. Raises NotFound."""
 
     def authentication(self, who: Who) -> bool:
         """Whether CHAP is asked. Raises NotFound, Forbidden when no account could ever be the right one."""

@@ -61,7 +61,7 @@ class SendTargets:
         pairs: list[Pair] = []
         for name in names:
             try:
-                portals = dict.fromkeys(self._directory.portals(name))
+                portals = dict.fromkeys(self._directory.portals(name, self._who))
             except DirectoryError:
                 continue  # it went away since it was listed
             pairs.append(("TargetName", name))

@@ -305,3 +305,39 @@ def test_a_login_costs_no_more_where_there_are_many_zones_and_accounts(many: int
     finally:
         sys.setprofile(None)
     assert len(called) < 100
+
+
+# ---- discovery by portal group ---------------------------------------------------------------------------------------
+
+
+def test_discovery_tells_a_portal_only_to_who_could_log_in_there() -> None:
+    """Whichever portal it asks at: a target by the portals of the groups that its zones are for, and no others."""
+    text = BASE.replace(
+        'listen = "127.0.0.1:3260"', 'listen = "127.0.0.1:3260"\n[[portals]]\nlisten = "127.0.0.1:3261"\ngroup = 2'
+    )
+    zones = f"""
+[[zones]]
+name = "hers"
+initiators = ["{ALICE}"]
+devices = ["drive0"]
+portal_groups = [2]
+[[zones]]
+name = "theirs"
+initiators = ["{ALICE}", "{BOB}"]
+devices = ["drive1"]
+networks = ["192.0.2.0/24"]
+"""
+    found = Directory(config_file.parse(Path("tapebay.toml"), text + zones), {})
+    first, second = found.all_portals
+    for name, peer, groups in (
+        (ALICE, "198.51.100.1", [2]),
+        (ALICE, "192.0.2.1", [1, 2]),
+        (BOB, "192.0.2.1", [1, 2]),
+        (BOB, "198.51.100.1", []),
+        (EVE, "192.0.2.1", []),
+    ):
+        for asked_at in (first, second):
+            who = Who(name, bytes(6), None, asked_at, peer)
+            assert found.target_names(who) == ([IQN] if groups else [])
+            assert [portal.portal_group_tag for portal in found.portals(IQN, who)] == groups
+    assert found.portals(IQN) == [first, second]

@@ -43,7 +43,7 @@ class Directory:
     def target_names(self, who: Who) -> list[str]:
         return [] if who.initiator_name in self.forbidden else sorted(self.targets)
 
-    def portals(self, target_name: str) -> list[Portal]:
+    def portals(self, target_name: str, who: Who | None = None) -> list[Portal]:
         if target_name not in self.targets and target_name not in self.errors:
             raise NotFound(f"no target {target_name}")
         return self.portal_list
