@@ -11,7 +11,7 @@ RUN apt-get update \
 	&& rm -rf /var/lib/apt/lists/*
 COPY . /source
 RUN python3 -m venv /opt/tapebay \
-	&& /opt/tapebay/bin/pip install --no-cache-dir --disable-pip-version-check /source \
+	&& /opt/tapebay/bin/pip install --no-cache-dir --disable-pip-version-check "/source[agent]" \
 	&& /opt/tapebay/bin/pip uninstall --yes --quiet pip setuptools
 
 FROM debian:bookworm-slim

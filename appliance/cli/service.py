@@ -131,7 +131,7 @@ def demo(
     portal: Portal = "127.0.0.1:3260",
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a disk to a tape by EXTENDED COPY over iSCSI, check it, and leave the library running.
+    """Back the files of a disk up to a tape, read it through tar, check it, and leave the library running.
 
     Makes the library in DIR and starts its daemon as needed; may be run again. Where the portal's port is taken,
     another is chosen and said.
@@ -139,7 +139,7 @@ def demo(
     with reporting(as_json):
         from appliance.demo import demo as demonstration
 
-        with progress_bar("Copying and checking", not as_json) as progress:
+        with progress_bar("Backing up and checking", not as_json) as progress:
             report = demonstration.run(directory, portal, progress)
         show(report, as_json, _demonstrated)
 

@@ -1,16 +1,19 @@
-"""The demonstration: a library is made and served, a disk is copied to a tape over iSCSI, read back and compared."""
+"""The demonstration: a library is made and served, a disk's files are backed up to a tape, read back and compared."""
 
 import errno
 import shlex
 import socket
 import sys
+import tarfile
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from appliance.control import client as control
-from appliance.demo import cartridges, spawn
-from appliance.demo import copy as demo_copy
-from appliance.demo.copy import Copied, DemoSite
+from appliance.demo import cartridges, read_back, spawn
+from appliance.demo.read_back import DemoSite, ReadBack
 from appliance.failures import Failure, OperatorError
 from appliance.operations import setup
 from appliance.operations.setup import DEMO_DISK
@@ -24,6 +27,8 @@ from scsi_targets.client.unit import CommandFailed, NoSuchAnswer
 
 PORTS_TRIED = 100
 
+Ask = Callable[..., Any]  # the daemon
+
 
 def run(directory: Path, portal: str, progress: Progress) -> dict[str, Any]:
     """Do all of it and return the report. Raises OperatorError, ConfigError, OSError."""
@@ -36,12 +41,27 @@ def run(directory: Path, portal: str, progress: Progress) -> dict[str, Any]:
     started = spawn.ensure_served(path, settings)
     notes.append("Started the library." if started else "The library was running already.")
     socket_path = settings.library.control_socket
-    barcode = cartridges.choose(settings, control.call(socket_path, "status"))
+    ask = partial(control.call, socket_path)
+    _free_drive(settings, ask("status"))  # before anything is written
+    barcode = cartridges.choose(settings, ask("status"), ask)
     if not (settings.library.cartridges / barcode).exists():
-        control.call(socket_path, "cartridge.create", barcode=barcode)
-    status = control.call(socket_path, "status")
-    copied = _copy(settings, status, barcode, progress)
-    return _report(path, status, barcode, copied, notes)
+        ask("cartridge.create", barcode=barcode)
+    began = time.monotonic()
+    backup = _backup(barcode, ask, progress)
+    seconds = time.monotonic() - began
+    status = ask("status")
+    found = _read_back(settings, status, barcode, backup["volumes"][0]["archive_bytes"], progress)
+    _refuse_differences(found, ask, backup["number"])
+    steps = [
+        _step("files to tape by EXTENDED COPY", backup["content_bytes"], seconds),
+        _step("read the tape over iSCSI, through tar", found.archive_bytes, found.seconds),
+    ]
+    return _report(path, status, barcode, backup, found, steps, notes)
+
+
+def _step(name: str, length_bytes: int, seconds: float) -> dict[str, Any]:
+    rate = round(length_bytes / max(seconds, 1e-3) / 1e6, 1)
+    return {"name": name, "bytes": length_bytes, "seconds": round(seconds, 3), "megabytes_per_second": rate}
 
 
 def _make(directory: Path, portal: str, progress: Progress) -> list[str]:
@@ -85,32 +105,46 @@ def local_address(listen: str) -> Address:
     return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)
 
 
-def _copy(settings: Settings, status: dict[str, Any], barcode: str, progress: Progress) -> Copied:
+def _backup(barcode: str, ask: Ask, progress: Progress) -> dict[str, Any]:
+    """Have the library back the disk up. No byte of a file comes here."""
+    report: dict[str, Any] = ask("backup.start", progress=progress, disks=[DEMO_DISK], to=[barcode], overwrite=True)
+    if report["state"] != "done":
+        raise OperatorError(Failure.INTERNAL, f"the backup ended as {report['state']}: {report['reason']}")
+    return report
+
+
+def _read_back(settings: Settings, status: dict[str, Any], barcode: str, total: int, progress: Progress) -> ReadBack:
     target = status["targets"][0]
     lun = {name: int(number) for number, name in target["luns"].items()}
     if CHANGER not in lun:
         message = "the demonstration needs a target with the media changer of the whole library, and so no partitions"
         raise OperatorError(Failure.REFUSED, message)
     drive, name = _free_drive(settings, status)
-    place = DemoSite(
+    site = DemoSite(
         changer_lun=lun[CHANGER],
         drive_lun=lun[name],
-        disk_lun=lun[DEMO_DISK],
         cartridge_address=next(row["address"] for row in status["elements"] if row["barcode"] == barcode),
         drive_address=drive,
     )
     portal = str(local_address(status["portals"][0]["listen"]))
     try:
         with InitiatorSession(portal, target["iqn"]) as session:
-            copied = demo_copy.run(session, place, progress)
+            return read_back.run(session, site, total, progress)
     except LibraryUnavailable as error:
         raise OperatorError(Failure.REFUSED, str(error)) from error
-    except (InitiatorError, CommandFailed, NoSuchAnswer) as error:
+    except (InitiatorError, CommandFailed, NoSuchAnswer, tarfile.TarError) as error:
         raise OperatorError(Failure.INTERNAL, f"the demonstration failed: {error}") from error
-    if copied.disk_sha256 != copied.tape_sha256:
-        message = f"the tape ({copied.tape_sha256}) does not hold what the disk does ({copied.disk_sha256})"
-        raise OperatorError(Failure.INTERNAL, message)
-    return copied
+
+
+def _refuse_differences(found: ReadBack, ask: Ask, number: int) -> None:
+    """Each file that was read over iSCSI has the checksum that the copy made from the disk."""
+    files = ask("catalogue.show", number=number, limit=100_000)
+    expected = {file["name"]: int(file["crc32c"], 16) for file in files if file["kind"] == "file"}
+    differing = sorted(
+        name for name in {*expected, *found.checksums} if expected.get(name) != found.checksums.get(name)
+    )
+    if differing:
+        raise OperatorError(Failure.INTERNAL, f"the tape does not hold what the disk does: {', '.join(differing[:5])}")
 
 
 def _free_drive(settings: Settings, status: dict[str, Any]) -> tuple[int, str]:
@@ -122,44 +156,47 @@ def _free_drive(settings: Settings, status: dict[str, Any]) -> tuple[int, str]:
     raise OperatorError(Failure.REFUSED, "every drive is loaded; empty one: tapebay unload drive:0")
 
 
-def _report(path: Path, status: dict[str, Any], barcode: str, copied: Copied, notes: list[str]) -> dict[str, Any]:
+def _report(
+    path: Path, status: dict[str, Any], barcode: str, backup: dict[str, Any], found: ReadBack,
+    steps: list[dict[str, Any]], notes: list[str],
+) -> dict[str, Any]:  # fmt: skip
     target = status["targets"][0]["iqn"]
     portal = status["portals"][0]["advertised"] or str(local_address(status["portals"][0]["listen"]))
-    size = copied.steps[0].bytes
+    content = format_size(backup["content_bytes"])
+    listed = [f"tar lists {found.listed} members, the first of them:", *(f"| {line}" for line in found.lines)]
     return {
         "notes": notes,
-        "title": f"Disk {DEMO_DISK} ({format_size(size)}) copied to cartridge {barcode} by EXTENDED COPY",
-        "steps": [
-            {
-                "name": step.name,
-                "bytes": step.bytes,
-                "seconds": round(step.seconds, 3),
-                "megabytes_per_second": round(step.bytes / step.seconds / 1e6, 1),
-            }
-            for step in copied.steps
-        ],
-        "sha256": copied.tape_sha256,
+        "title": f"The {len(found.checksums)} files of disk {DEMO_DISK} ({content}) backed up to cartridge {barcode}",
+        "steps": steps,
+        "sha256": found.sha256,
+        "files": len(found.checksums),
+        "listed": found.listed,
+        "network_payload_bytes": 0,
         "barcode": barcode,
+        "backup": backup["number"],
         "equal": True,
         "config": str(path),
         "portal": portal,
         "target": target,
         "pid": status["pid"],
         "text": [
-            f"Disk and tape are equal: SHA-256 {copied.tape_sha256}.",
-            "No byte of the copy crossed the initiator: it sent the commands, the library moved the data.",
+            "Each file on tape has the CRC32C that it has on the disk.",
+            "Bytes of files over a server's network while they were backed up: 0. The library moved the data itself.",
+            *(listed if found.lines else []),
             "",
-            *_try_it(path, status, portal),
+            *_try_it(path, status, barcode, portal),
         ],
     }
 
 
-def _try_it(path: Path, status: dict[str, Any], portal: str) -> list[str]:
+def _try_it(path: Path, status: dict[str, Any], barcode: str, portal: str) -> list[str]:
     program = Path(sys.argv[0])
     tapebay = shlex.quote(str(program)) if program.name != "__main__.py" else f"{sys.executable} -m appliance"
     config = f"--config {shlex.quote(str(path.parent))}"
     target = status["targets"][0]["iqn"]
     serial = {device["name"]: device["serial"] for device in status["devices"]}
+    place = next(row["place"] for row in status["elements"] if row["barcode"] == barcode)
+    slot = place.removeprefix("slot:")
     first_drive = next(name for name in status["targets"][0]["luns"].values() if name not in (CHANGER, DEMO_DISK))
     return [
         f"The library keeps running: process {status['pid']}, log {path.parent / spawn.LOG_FILE}.",
@@ -170,6 +207,10 @@ def _try_it(path: Path, status: dict[str, Any], portal: str) -> list[str]:
         "  lsscsi -g",
         f"  CHANGER=/dev/$({found_by_serial('scsi_generic/sg*', serial[CHANGER])})",
         f"  TAPE=/dev/$({found_by_serial('scsi_tape/nst*[0-9]', serial[first_drive])})",
+        f"  mtx -f $CHANGER load {slot} 0        # {barcode}, into the first drive",
+        "  mt -f $TAPE setblk 0",
+        "  tar -b 512 -tvf $TAPE",
+        f"  mtx -f $CHANGER unload {slot} 0",
         "  mtx -f $CHANGER load 1 0        # slot 1 into the first drive",
         "  mtx -f $CHANGER status",
         "  mt -f $TAPE status",

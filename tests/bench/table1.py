@@ -23,11 +23,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from appliance.demo.copy import BLOCK_BYTES
 from datamover.initiator import InitiatorSession
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from tests.bench.chart import Group, Panel, chart
+from tests.bench.disk_copy import BLOCK_BYTES
 from tests.support.appliance import Appliance
 from tests.support.appliance import Disk as DiskOfAppliance
 from tests.support.shaped_network import ShapedNetwork

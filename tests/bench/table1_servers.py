@@ -14,11 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from appliance.demo.copy import BLOCK_BYTES, copy_disk
 from datamover.initiator import InitiatorSession, PendingCommand
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.t10 import sbc, ssc
+from tests.bench.disk_copy import BLOCK_BYTES, copy_disk
 
 QUEUE_DEPTH = 4  # of writes to a tape
 COMMAND_SECONDS = 600.0

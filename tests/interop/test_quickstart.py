@@ -1,5 +1,6 @@
 """What the demonstration tells people to try, tried: its lines, as they are printed, on a real Linux initiator."""
 
+import hashlib
 import json
 import socket
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from typer.testing import CliRunner
 
 from appliance.cli.app import app
 from appliance.operations import setup
+from appliance.operations.demo_disk import generate
 from tests.interop import guest
 from tests.interop.guest import Step
 from tests.support import packages
 
+SMALL, LARGE = "file-00000.dat", "file-00007.dat"
 pytestmark = pytest.mark.guest
 
 
@@ -42,8 +45,20 @@ def test_the_printed_lines_work(report: Any) -> None:
     login = next(number for number, line in enumerate(lines) if line.endswith("--login"))
     steps = [Step("start", "start_iscsid"), *(Step(line, line) for line in lines)]
     steps.insert(login + 2, Step("devices", "retry device_count 4"))
+    listing = next(number for number, step in enumerate(steps) if step.script.startswith("tar -b 512 -tvf"))
+    wanted = f"demo/project-0/{SMALL} demo/project-0/{LARGE}"
+    steps[listing + 1 : listing + 1] = [
+        Step("rewind", "mt -f $TAPE rewind"),
+        Step("extract", f"mkdir /tmp/out && tar -b 512 -xpf $TAPE -C /tmp/out {wanted}"),
+        Step("sums", "cd /tmp/out/demo/project-0 && sha256sum *"),
+    ]
     run = guest.run(steps, portal=report["portal"], target=report["target"])
     assert report["target"] in run[lines[0]]
+    listed = run["tar -b 512 -tvf $TAPE"].splitlines()
+    assert len(listed) == report["listed"]
+    assert any(line.endswith(f"demo/project-0/{LARGE}") for line in listed)
+    for name, length in ((SMALL, 123), (LARGE, 70_000)):
+        assert hashlib.sha256(b"".join(generate(name, length))).hexdigest() in run["sums"]
     assert "IBM      ULT3580-TD6" in run["lsscsi -g"]
     assert "ONLINE" in run["mt -f $TAPE status"]
     loaded = "Data Transfer Element 0:Full (Storage Element 1 Loaded):VolumeTag = A00001L6"

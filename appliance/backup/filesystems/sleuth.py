@@ -54,6 +54,9 @@ class _Image(pytsk3.Img_Info):  # type: ignore[misc]
 class SleuthFileSystem:
     """One file system; walk() it once or more often, in the same order each time. Raises NotReadable, OSError."""
 
+    # What no run says of is a hole; where it is not, the library has not understood the file.
+    _filled_by_holes = False
+
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._image = _Image(reader)
@@ -103,9 +106,9 @@ class SleuthFileSystem:
         found, length = [], self._block_length
         for run in attribute:
             flags = int(run.flags)
-            if flags & _FILLER_RUN:
+            if flags & _FILLER_RUN and not self._filled_by_holes:
                 raise NotReadable("the library cannot say where a part of it is")
-            if not flags & _SPARSE_RUN:
+            if not flags & (_SPARSE_RUN | _FILLER_RUN):
                 disk_offset = self._reader.offset + int(run.addr) * length
                 found.append(Extent(int(run.offset) * length, disk_offset, int(run.len) * length))
         return clipped(found, size)
@@ -113,6 +116,8 @@ class SleuthFileSystem:
 
 class ExtFileSystem(SleuthFileSystem):
     """ext2, ext3, ext4."""
+
+    _filled_by_holes = True
 
     def __init__(self, reader: Reader) -> None:
         self._inodes = ExtInodes(reader)
@@ -221,19 +226,19 @@ class DosFileSystem(SleuthFileSystem):
                 self._first[number] = name
 
     def _file(self, entry: Entry, file: Any) -> Iterator[Entry | Skipped]:
-        attributes = list(file)
+        attributes, name = list(file), entry.name  # whoever takes the entry may give it another name
         if any(int(attribute.info.type) == _NTFS_REPARSE for attribute in attributes):
-            yield Skipped(entry.name, "a reparse point (a link, or data that another program keeps)")
+            yield Skipped(name, "a reparse point (a link, or data that another program keeps)")
             return
         for attribute in attributes:
             information = attribute.info
             if self._ntfs is not None and int(information.type) != _NTFS_DATA:
                 continue
             if self._ntfs is not None and information.name:
-                yield Skipped(entry.name + b":" + bytes(information.name), "an alternate data stream")
+                yield Skipped(name + b":" + bytes(information.name), "an alternate data stream")
                 continue
             reason = self._take(entry, file, attribute)
-            yield Skipped(entry.name, reason) if reason else entry
+            yield Skipped(name, reason) if reason else entry
 
     def _take(self, entry: Entry, file: Any, attribute: Any) -> str:
         """Where the content is; else why it cannot be had."""
