@@ -174,7 +174,7 @@ def _changer(library: Library, partition: Partition) -> MediaChanger:
 
 def _keep(library: Library, settings: Settings, keep: Callable[[], None]) -> None:
     """When nothing moves any more: unless a cartridge came meanwhile that would lose its place or partition."""
-    orphans = plan(library.settings, settings, State(cartridges=library.files.places())).orphans
+    orphans = plan(library.settings, settings, State(cartridges=library.files.inventory.places())).orphans
     if orphans:
         raise OperatorError(Failure.REFUSED, refusal(orphans))
     keep()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from appliance.access.directory import Directory
-from appliance.library.partitions import places_of
+from appliance.library.partitions import Holding
 from appliance.settings.numbers import format_numbers
 from appliance.settings.settings import CHANGER, PartitionSettings, Settings
 from scsi_targets.iscsi.directory import DirectoryError, Who
@@ -166,22 +166,22 @@ def _elements(settings: Settings, part: PartitionSettings) -> dict[str, str]:
 def _orphans(old: Settings, new: Settings, cartridges: Mapping[Place, str]) -> Iterator[Orphan]:
     if (old.changer, old.drives, old.partitions) == (new.changer, new.drives, new.partitions):
         return
-    was, now, rules = _owners(old), _owners(new), {each.name: each for each in _parts(new)}
+    was, now = ([Holding(part, settings) for part in _parts(settings)] for settings in (old, new))
     there = {
         ElementType.STORAGE: new.changer.slots,
         ElementType.IMPORT_EXPORT: new.changer.import_export,
         ElementType.DRIVE: len(new.drives),
     }
     for place, barcode in sorted(cartridges.items()):
-        owner = now.get(place)
+        before, after = _owner(was, place), _owner(now, place)
         if place[1] >= there.get(place[0], 0):
             yield Orphan(barcode, place, "which would go; move it to another place first", gone=True)
-        elif old.partitions and new.partitions and was.get(place) not in (None, owner):
-            yield Orphan(barcode, place, f"which would leave partition {was[place]}; move it to another place first")
-        elif owner is not None and not admits(rules[owner].barcodes, barcode):
-            yield Orphan(barcode, place, f"and does not fit the barcode rule of partition {owner}; move it first")
+        elif old.partitions and new.partitions and before and (after is None or after.name != before.name):
+            yield Orphan(barcode, place, f"which would leave partition {before.name}; move it to another place first")
+        elif after is not None and not admits(after.barcodes, barcode):
+            yield Orphan(barcode, place, f"and does not fit the barcode rule of partition {after.name}; move it first")
 
 
-def _owners(settings: Settings) -> dict[Place, str]:
-    """The partition of each place that is in one."""
-    return {place: part.name for part in _parts(settings) for place in places_of(part, settings)}
+def _owner(holdings: Sequence[Holding], place: Place) -> PartitionSettings | None:
+    """The partition that a place is in."""
+    return next((holding.partition for holding in holdings if place in holding), None)

@@ -23,7 +23,6 @@ from appliance.settings.settings import Settings
 from vlib_images.library.database import inventory_rows
 from vlib_images.library.database.database import FILE_NAME, Database
 from vlib_images.library.database.takeover import OLD_FILES, open_database
-from vlib_images.library.elements import Place
 from vlib_images.library.inventory import BARCODE, ElementType, Inventory, InventoryError
 from vlib_images.library.partition import Partition
 from vlib_images.library.state import LibraryState, StateDamaged, put_document
@@ -139,11 +138,6 @@ class LibraryFiles:
         """Drive names with their element addresses."""
         elements = self.inventory.elements(ElementType.DRIVE)
         return {drive.name: element.address for drive, element in zip(self.settings.drives, elements, strict=True)}
-
-    def places(self) -> dict[Place, str]:
-        """The cartridges inside the library, by place."""
-        elements = self.inventory.elements()
-        return {(element.type, element.index): element.barcode for element in elements if element.barcode is not None}
 
     def serial_number(self, name: str, configured: str | None) -> str:
         """A device's serial number: the configured one, or ten characters made from the library's identity and `name`.

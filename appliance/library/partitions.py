@@ -55,13 +55,20 @@ def addresses_of(partition: PartitionSettings, model: str) -> dict[str, str]:
     return {kind.name.lower(): f"{run[0]}-{run[-1]}" for kind, run in layout.ranges() if run}
 
 
-def places_of(partition: PartitionSettings, settings: Settings) -> dict[Place, int]:
-    """The places of the library that a partition has, each with its number in the partition, as operators count."""
-    names = {drive.name: index for index, drive in enumerate(settings.drives)}
-    slots = {(ElementType.STORAGE, n - 1): at for at, n in enumerate(partition.slot_numbers(), start=1)}
-    exits = {(ElementType.IMPORT_EXPORT, n - 1): at for at, n in enumerate(partition.import_export_numbers(), start=1)}
-    drives = {(ElementType.DRIVE, names[n]): at for at, n in enumerate(partition.drives) if n in names}
-    return {**slots, **exits, **drives}
+class Holding:
+    """Which places of the library a partition has: quick to make and to ask, however many there are."""
+
+    def __init__(self, partition: PartitionSettings, settings: Settings) -> None:
+        self.partition = partition
+        names = [drive.name for drive in settings.drives]
+        self._numbers = {
+            ElementType.STORAGE: frozenset(partition.slot_numbers()),
+            ElementType.IMPORT_EXPORT: frozenset(partition.import_export_numbers()),
+            ElementType.DRIVE: frozenset(names.index(name) + 1 for name in partition.drives if name in names),
+        }
+
+    def __contains__(self, place: Place) -> bool:
+        return place[1] + 1 in self._numbers.get(place[0], ())
 
 
 def elements_beside(partitions: Sequence[Partition], element: Element, layout: Layout) -> list[int]:

@@ -94,7 +94,9 @@ def effects(context: OnFiles, content: Content, *, sessions: bool = True) -> Eff
 
     files, library = context.files, library_of(context)
     records = library.server.sessions() if library is not None and sessions else []
-    state = State({record.tsih: record.who for record in records if record.target_name is not None}, files.places())
+    state = State(
+        {record.tsih: record.who for record in records if record.target_name is not None}, files.inventory.places()
+    )
     return plan(files.settings, files.contents.settings_with(files.contents.checked(content)), state)
 
 

@@ -11,6 +11,8 @@ from appliance.operations import content
 from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from appliance.settings.content import Content
     from appliance.settings.settings import PartitionSettings
 
@@ -181,7 +183,7 @@ def _grown(partition: PartitionSettings, parameters: Change) -> PartitionSetting
     return content.section(type(partition), **(partition.model_dump() | made))  # type: ignore[no-any-return]
 
 
-def _numbers(name: str, there: list[int], more: str | None, fewer: str | None) -> str:
+def _numbers(name: str, there: Sequence[int], more: str | None, fewer: str | None) -> str:
     from appliance.settings.numbers import format_numbers, parse_numbers
 
     try:
@@ -212,7 +214,7 @@ def _partition(context: OnFiles, one: PartitionSettings) -> Partition:
 
 
 def _count(context: OnFiles, one: PartitionSettings) -> int:
-    from appliance.library.partitions import places_of
+    from appliance.library.partitions import Holding
 
-    inside = places_of(one, context.files.settings)
-    return sum(place in inside for place in context.files.places())
+    inside = Holding(one, context.files.settings)
+    return sum(place in inside for place in context.files.inventory.places())

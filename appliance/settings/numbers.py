@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import groupby
 
 _RUN = re.compile(r"(\d{1,5})(?:\s*-\s*(\d{1,5}))?", re.ASCII)
 LARGEST_NUMBER = 65535  # of elements that a media changer can have
 
 
-def parse_numbers(text: str) -> list[int]:
+@lru_cache(maxsize=64)
+def parse_numbers(text: str) -> tuple[int, ...]:
     """The numbers of "1-20,25", in the order in which they are written; none of "". Raises ValueError that says what
     numbers look like, or which one is given twice."""
     numbers: dict[int, None] = {}  # in their order
@@ -17,7 +19,7 @@ def parse_numbers(text: str) -> list[int]:
             if number in numbers:
                 raise ValueError(f"{_short(text)} has {number} twice")
             numbers[number] = None
-    return list(numbers)
+    return tuple(numbers)
 
 
 def _run(text: str, part: str) -> range:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 
-from appliance.settings.numbers import format_numbers
+from appliance.settings.numbers import format_numbers, parse_numbers
 
 
 class Cut(Protocol):
@@ -14,36 +15,56 @@ class Cut(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def slots(self) -> str: ...
+    @property
+    def import_export(self) -> str: ...
+    @property
     def drives(self) -> Sequence[str]: ...
-    def slot_numbers(self) -> Sequence[int]: ...
-    def import_export_numbers(self) -> Sequence[int]: ...
+
+
+class _Part(NamedTuple):
+    name: str
+    slots: str
+    import_export: str
+    drives: tuple[str, ...]
 
 
 def problems_with(
     partitions: Sequence[Cut], slot_count: int, import_export_count: int, names: Sequence[str]
-) -> Iterator[str]:
+) -> Sequence[str]:
     """A line for each thing that a partition names and the library does not have, and for each that two have. names:
     of the library's drives."""
-    slots, exits = range(1, slot_count + 1), range(1, import_export_count + 1)
-    for partition in partitions:
-        if not partition.slot_numbers():
-            yield f'partition {partition.name} has no slots; write for example "1-20"'
-        yield from _missing(partition.name, "slot", partition.slot_numbers(), slots)
-        yield from _missing(partition.name, "import/export slot", partition.import_export_numbers(), exits)
-        for name in partition.drives:
-            if name not in names:
-                known = ", ".join(names) or "none"
-                yield f"partition {partition.name}: there is no drive {name!r}; the library has {known}"
-        if len(set(partition.drives)) != len(partition.drives):
-            yield f"partition {partition.name}: a drive is given twice"
-    yield from _shared("slot", [(each.name, each.slot_numbers()) for each in partitions])
-    yield from _shared("import/export slot", [(each.name, each.import_export_numbers()) for each in partitions])
-    yield from _shared("drive", [(each.name, each.drives) for each in partitions])
+    parts = tuple(_Part(each.name, each.slots, each.import_export, tuple(each.drives)) for each in partitions)
+    return _problems(parts, slot_count, import_export_count, tuple(names))
 
 
-def _missing(name: str, what: str, numbers: Sequence[int], there: range) -> Iterator[str]:
-    if missing := sorted(set(numbers).difference(there)):
-        known = f"{there[0]} to {there[-1]}" if there else "none"
+@lru_cache(maxsize=16)  # asked at every change of anything, and there may be tens of thousands of slots
+def _problems(parts: tuple[_Part, ...], slots: int, exits: int, drives: tuple[str, ...]) -> Sequence[str]:
+    rows = {
+        "slot": [(part.name, parse_numbers(part.slots)) for part in parts],
+        "import/export slot": [(part.name, parse_numbers(part.import_export)) for part in parts],
+    }
+    problems = [
+        *(f'partition {name} has no slots; write for example "1-20"' for name, numbers in rows["slot"] if not numbers),
+        *(line for part in parts for line in _drives(part, drives)),
+    ]
+    for (what, members), count in zip(rows.items(), (slots, exits), strict=True):
+        problems += [line for row in members for line in _missing(what, *row, count)]
+        problems += _shared(what, members)
+    return [*problems, *_shared("drive", [(part.name, part.drives) for part in parts])]
+
+
+def _drives(part: _Part, drives: Sequence[str]) -> Iterator[str]:
+    for name in part.drives:
+        if name not in drives:
+            yield f"partition {part.name}: there is no drive {name!r}; the library has {', '.join(drives) or 'none'}"
+    if len(set(part.drives)) != len(part.drives):
+        yield f"partition {part.name}: a drive is given twice"
+
+
+def _missing(what: str, name: str, numbers: Sequence[int], count: int) -> Iterator[str]:
+    if missing := sorted(number for number in numbers if number > count):
+        known = f"1 to {count}" if count else "none"
         yield f"partition {name}: there is no {what} {format_numbers(missing)}; the library has {known}"
 
 

@@ -207,11 +207,11 @@ class PartitionSettings(Section):
     drives: list[DeviceName] = []
     barcodes: BarcodePatterns = "*"
 
-    def slot_numbers(self) -> list[int]:
+    def slot_numbers(self) -> tuple[int, ...]:
         """From 1."""
         return parse_numbers(self.slots)
 
-    def import_export_numbers(self) -> list[int]:
+    def import_export_numbers(self) -> tuple[int, ...]:
         """From 1."""
         return parse_numbers(self.import_export)
 

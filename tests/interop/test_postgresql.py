@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -111,21 +112,19 @@ def test_the_state_of_units(url: str) -> None:
 
 def test_content_and_events(url: str) -> None:
     database = OnPostgreSQL(url)
-    first = StoredContent(
-        {"devices": {"b": {"k": 1}, "a": {"k": 2}}, "targets": {}, "accounts": {"u": {}}, "zones": {}}, {"z": 1}
-    )
+    nothing: dict[str, dict[str, Any]] = {name: {} for name in content_rows.TABLES}
+    first = StoredContent({**nothing, "devices": {"b": {"k": 1}, "a": {"k": 2}}, "accounts": {"u": {}}}, {"z": 1})
     content_rows.change(database, content_rows.load(database), first)
     assert content_rows.load(OnPostgreSQL(url)) == first
-    second = StoredContent(
-        {"devices": {"a": {"k": 3}}, "targets": {"t": {}}, "accounts": {"u": {}}, "zones": {"y": {}}}, {"z": 1}
-    )
+    some: dict[str, dict[str, Any]] = {"targets": {"t": {}}, "zones": {"y": {}}, "partitions": {"p": {"slots": "1-3"}}}
+    second = StoredContent({**nothing, **some, "devices": {"a": {"k": 3}}, "accounts": {"u": {}}}, {"z": 1})
     content_rows.change(database, first, second)
     assert content_rows.load(OnPostgreSQL(url)) == second
     with pytest.raises(ZeroDivisionError), database.change(Event("undone", "x")):
         raise ZeroDivisionError
     with database.change(Event("done", "y")) as connection:
-        events.forget_oldest(connection, kept=4)
+        events.forget_oldest(connection, kept=5)
     with database.read() as connection:
         assert {event.action for event in events.latest(connection, 10)} == {
-            "done", "target added", "device changed", "device removed", "zone added",
+            "done", "target added", "device changed", "device removed", "zone added", "partition added",
         }  # fmt: skip

@@ -82,6 +82,11 @@ class Inventory:
             address = self.layout.address_of(place)
             return None if place is None or address is None else self._element(address, place)
 
+    def places(self) -> dict[Place, str]:
+        """The cartridges inside the library, by place."""
+        with self._lock:
+            return dict(self._occupant)
+
     def __contains__(self, barcode: str) -> bool:
         """Whether the library has that cartridge, inside or on the shelf."""
         return barcode in self._records

@@ -58,11 +58,11 @@ class Partitions(RuleBasedStateMachine):
         """Whether it was done; what is refused has changed nothing."""
         verb = find(verb_name)
         context = OnLibrary(self.library.settings, self.path, self.library.files, self.library)
-        before = self.library.files.contents.content, self.library.files.places()
+        before = self.library.files.contents.content, self.library.files.inventory.places()
         try:
             perform(verb, context, parameters_of(verb, given))
         except OperatorError:
-            assert (self.library.files.contents.content, self.library.files.places()) == before
+            assert (self.library.files.contents.content, self.library.files.inventory.places()) == before
             return False
         return True
 
@@ -132,7 +132,7 @@ class Partitions(RuleBasedStateMachine):
         layout = self.library.files.inventory.layout
         return {
             place: barcode
-            for place, barcode in self.library.files.places().items()
+            for place, barcode in self.library.files.inventory.places().items()
             if own.outside(layout.elements_of(place[0])[place[1]]) is None
         }
 
@@ -148,7 +148,7 @@ class Partitions(RuleBasedStateMachine):
     @invariant()
     def barcodes_fit_the_rule(self) -> None:
         layout = self.library.files.inventory.layout
-        for place, barcode in self.library.files.places().items():
+        for place, barcode in self.library.files.inventory.places().items():
             owner = self.library.robot.partition_of(layout.elements_of(place[0])[place[1]])
             partition = self.library.changers[owner].partition if owner is not None else None
             assert partition is None or admits(partition.barcodes, barcode)
@@ -157,11 +157,11 @@ class Partitions(RuleBasedStateMachine):
     def each_shows_its_own_and_drives_agree(self) -> None:
         for changer in self.library.changers.values():
             shown = data_of(send(changer, status(volume_tag=1)))
-            inside = {b for b in self.library.files.places().values() if b.encode() in shown}
+            inside = {b for b in self.library.files.inventory.places().values() if b.encode() in shown}
             own, layout = changer.partition, self.library.files.inventory.layout
             assert inside == {
                 barcode
-                for place, barcode in self.library.files.places().items()
+                for place, barcode in self.library.files.inventory.places().items()
                 if own.outside(layout.elements_of(place[0])[place[1]]) is not None
             }
         for address, drive in zip(
