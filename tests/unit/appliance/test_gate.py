@@ -33,7 +33,6 @@ from scsi_targets.devices.unit.principal import Permission, Principal, Principal
 from scsi_targets.devices.unit.view import View
 from scsi_targets.iscsi import chap
 from scsi_targets.iscsi.directory import Forbidden, Portal, Unavailable, Who
-from scsi_targets.iscsi.failed_logins import FailedLogins
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import Login, LoginProgress
 from scsi_targets.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus
@@ -301,7 +300,7 @@ def rest() -> Directory:
 
 def chap_login(world: World, name: str, secret: str, host: str = HOST, isid: int = 1) -> Login:
     """A whole login of whoever shows that name and proves that secret."""
-    login = Login(GatedDirectory(rest(), world.gate), PORTAL, Limits(), Admission(), now=0.0, failures=FailedLogins())
+    login = Login(GatedDirectory(rest(), world.gate), PORTAL, Limits(), Admission(), now=0.0)
     named: list[Pair] = [("InitiatorName", host), ("TargetName", TARGET), ("AuthMethod", "CHAP")]
     _send(login, named, isid)
     challenge = dict(parse(_send(login, [("CHAP_A", "5")], isid).data))
