@@ -11,7 +11,8 @@ from time import monotonic, time
 from typing import Any
 
 from datamover import engine
-from scsi_targets.devices.unit.logical_unit import LogicalUnit, sense_data
+from scsi_targets.devices.unit.answers import sense_data
+from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.task import CHECK_CONDITION, TASK_SET_FULL, Nexus, Response, Task
 from scsi_targets.devices.unit.view import View
 from scsi_targets.iscsi.directory import DirectoryError

@@ -18,34 +18,31 @@ import errno
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import structlog
 
-from datamover.engine import PoolExhausted
-from scsi_targets.devices.unit import task as status
+from scsi_targets.devices.unit import answers
+from scsi_targets.devices.unit.command_table import CommandTable
 from scsi_targets.devices.unit.dispatch import (
     ReservationRule,
     Row,
     RowTable,
-    all_rows,
     collect_rows,
-    copy_table,
     find_row,
-    insert,
-    remove,
 )
 from scsi_targets.devices.unit.guest import Guest
 from scsi_targets.devices.unit.part import Part
 from scsi_targets.devices.unit.principal import Permission, Principal
 from scsi_targets.devices.unit.reservations import Conflict, Reservations
 from scsi_targets.devices.unit.state_store import MemoryStore, StateStore
-from scsi_targets.devices.unit.task import DEFERRED, Deferred, Nexus, Outcome, Response, Task
+from scsi_targets.devices.unit.task import DEFERRED, Deferred, Nexus, Response, Task
 from scsi_targets.devices.unit.task_set import TaskSet
 from scsi_targets.devices.unit.unit_attentions import UnitAttentions, is_reset
 from scsi_targets.t10 import sense
 from scsi_targets.t10.fields import Bits, Command
-from scsi_targets.t10.sense import CheckCondition, Sense, SenseCode
+from scsi_targets.t10.sense import CheckCondition, SenseCode
 
 log = structlog.get_logger(__name__)
 
@@ -82,13 +79,12 @@ class LogicalUnit(Part):
         self.descriptor_sense = False  # D_SENSE of the control mode page
         self.nexuses: set[Nexus] = set()
         self.attentions = UnitAttentions()
-        self.tasks = TaskSet(state_key, self.lock, perform=self._perform, failed=self._failed)
-        self._withdrawn: RowTable = {}
+        self.tasks = TaskSet(
+            state_key, self.lock, perform=self._perform, failed=partial(answers.internal_failure, self)
+        )
         self.parts: tuple[Part, ...] = (self,)
-        self.rows = copy_table(type(self).rows)
-        self._handlers: dict[type[Command], Callable[..., Outcome]] = {
-            row.command: getattr(self, row.method) for row in all_rows(self.rows)
-        }
+        self._commands = CommandTable(self, type(self).rows)
+        self.rows, self._handlers = self._commands.rows, self._commands.handlers
 
     def attach(self, *parts: Part) -> None:
         """Gives the device its parts; called once, last thing in the constructor of a finished device. Raises TypeError
@@ -96,17 +92,11 @@ class LogicalUnit(Part):
         self.parts = parts
         for part in parts:
             if part is not self:
-                for row in all_rows(collect_rows(type(part))):
-                    insert(self.rows, row, twice=False)
-                    self._handlers[row.command] = getattr(part, row.method)
+                self._commands.add(part)
 
     def withdraw(self, *commands: type[Command]) -> None:
         """Takes commands out of the table, those of before coming back: what the device cannot do with its medium."""
-        for row in all_rows(self._withdrawn):
-            insert(self.rows, row)
-        self._withdrawn = {}
-        for command in commands:
-            insert(self._withdrawn, remove(self.rows, command))
+        self._commands.withdraw(*commands)
 
     # ---- execution -----------------------------------------------------------------------------------------------
 
@@ -116,7 +106,7 @@ class LogicalUnit(Part):
         found = self.rows.get(task.cdb[0])
         row = found if isinstance(found, Row) else find_row(self.rows, task.cdb)
         if row is None:
-            return self._respond(task, CheckCondition(*self._unsupported(task.cdb)))
+            return answers.refusal(self, CheckCondition(*self._unsupported(task.cdb)))
         with self.lock:
             tasks = self.tasks
             if (row.slow or tasks.running is not None or tasks.queue) and tasks.must_wait(row):
@@ -164,7 +154,7 @@ class LogicalUnit(Part):
         except Exception as error:  # noqa: BLE001 - as in _handle
             if row.secret:
                 wipe(task.data())
-            return self._failure(row, task, error)
+            return answers.failure(self, row, task, error)
         return None
 
     def _check_lent(self, row: Row, nexus: Nexus) -> None:
@@ -196,42 +186,10 @@ class LogicalUnit(Part):
         try:
             outcome = self._handlers[row.command](cdb, task)
         except Exception as error:  # noqa: BLE001 - a fault of ours ends one command, never the connection
-            return self._failure(row, task, error)
+            return answers.failure(self, row, task, error)
         if outcome is None:  # all that the CDB announced was taken
             return Response(data_length=getattr(cdb, "parameter_list_length", 0))
         return None if outcome is DEFERRED else outcome
-
-    def _failure(self, row: Row, task: Task, error: Exception) -> Response:
-        """The response to a command whose handler raised `error`."""
-        if isinstance(error, CheckCondition | Conflict):
-            return self._respond(task, error)
-        if isinstance(error, PoolExhausted | MemoryError):
-            return Response(status.TASK_SET_FULL)
-        refusal = self._meaning_of(row, error)
-        if refusal is not None:
-            log.error("storage failed", command=row.command.__name__, lun=task.lun, reason=str(error))
-            return self._respond(task, refusal)
-        log.error("command failed inside the target", command=row.command.__name__, lun=task.lun,
-                  cdb=task.cdb.hex(), exc_info=error)  # fmt: skip
-        return self._respond(task, CheckCondition(sense.INTERNAL_TARGET_FAILURE))
-
-    def _failed(self) -> Response:
-        return Response(status.CHECK_CONDITION, Sense(sense.INTERNAL_TARGET_FAILURE).encode(self.descriptor_sense))
-
-    def _meaning_of(self, row: Row, error: Exception) -> CheckCondition | None:
-        try:
-            return self.storage_failure(row, error)
-        except Exception:
-            log.exception("an error of the storage could not be told")
-            return None
-
-    def _respond(self, task: Task, refusal: CheckCondition | Conflict) -> Response:
-        if isinstance(refusal, Conflict):
-            return Response(status.RESERVATION_CONFLICT)
-        data_in: Any = refusal.data_in
-        return Response(
-            status.CHECK_CONDITION, refusal.sense.encode(self.descriptor_sense), data_in, refusal.transferred
-        )
 
     # ---- hooks of the devices ------------------------------------------------------------------------------------
 
@@ -262,7 +220,7 @@ class LogicalUnit(Part):
             try:
                 return work() or Response()
             except Exception as error:  # noqa: BLE001 - as in _handle
-                return self._failure(row, task, error)
+                return answers.failure(self, row, task, error)
 
         return self.tasks.defer(task, row.command.__name__, run)
 
@@ -429,8 +387,3 @@ class LogicalUnit(Part):
             log.error("state could not be kept", unit=self.state_key, name=name, reason=str(error))
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise CheckCondition(sense.INSUFFICIENT_RESOURCES if full else sense.INTERNAL_TARGET_FAILURE) from error
-
-
-def sense_data(code: SenseCode, *, descriptor_format: bool = False) -> bytes:
-    """Sense data that says nothing but the code."""
-    return Sense(code).encode(descriptor_format)
