@@ -46,6 +46,7 @@ from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.changes import identity_of
 from vlib_images.disk.raw import DiskImage
 from vlib_images.errors import CartridgeError
+from vlib_images.library.database.events import Event
 from vlib_images.library.inventory import Inventory
 from vlib_images.library.partition import Partition
 from vlib_images.library.state import StateDamaged
@@ -111,6 +112,7 @@ class Library:
             changes=self.changes,
             offer=self.offer,
             withdraw=self.withdraw,
+            record=self._record,
         )
         self.broker = self._make_broker()
         self.keyring = self._make_keyring()
@@ -406,6 +408,11 @@ class Library:
         )
         disk.copy_manager.watcher = self._copy_journal.of(section.name)
         return disk
+
+    def _record(self, action: str, subject: str, details: dict[str, object]) -> None:
+        """Something that happened, into the audit record. Raises OSError."""
+        with self.files.database.change(Event(action, subject, details)):
+            pass
 
     def _tell_interrupted(self) -> None:
         """Copies that the last process did not live to end are among the recent ones of their device."""

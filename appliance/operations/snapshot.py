@@ -136,7 +136,6 @@ def create(context: OnLibrary, parameters: Create) -> Snapshot:
             release=parameters.release,
             increments=parameters.increments,
         )
-    _record(context, "snapshot made", kept, {"disks": list(kept.disks), "budget_bytes": kept.budget_bytes})
     return _shown(kept)
 
 
@@ -196,10 +195,7 @@ def release(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
     """End a snapshot, which gives all of its space back. Whoever reads it gets an error from then on."""
     with _told():
         kept = context.library.snapshots.get(parameters.snapshot)
-    held = not kept.state.over
     context.library.snapshots.release(kept, f"released by {context.caller.name}")
-    if held:
-        _record(context, "snapshot released", kept, {})
     return _shown(kept)
 
 
@@ -263,13 +259,6 @@ def _told() -> Iterator[None]:
         raise OperatorError(Failure.REFUSED, str(error)) from None
     except BadList as error:
         raise OperatorError(Failure.USAGE, str(error)) from None
-
-
-def _record(context: OnLibrary, action: str, kept: KeptSet, details: dict[str, object]) -> None:
-    from vlib_images.library.database.events import Event
-
-    with context.files.database.change(Event(action, kept.name, details)):
-        pass
 
 
 def _shown(kept: KeptSet) -> Snapshot:

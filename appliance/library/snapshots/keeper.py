@@ -47,7 +47,8 @@ class NoSuchSnapshot(Exception):
 class Snapshots:
     """Thread-safe. disks: those that are served now, by name. directory: where stores are, which nobody else uses.
     offer, withdraw: make the unit of a snapshot's disk one that may be asked for, and end that. A set that expired or
-    broke is offered on, so that its readers are told; until it is released or forgotten.
+    broke is offered on, so that its readers are told; until it is released or forgotten. record: takes what became of
+    one (action, name, details) into the audit record.
 
     start() ends what has expired without being asked; close() ends everything."""
 
@@ -62,6 +63,7 @@ class Snapshots:
         clock: Callable[[], float] = time.monotonic,
         offer: Callable[[str, Device], object] = lambda _name, _unit: None,
         withdraw: Callable[[str], object] = lambda _name: None,
+        record: Callable[[str, str, dict[str, object]], object] = lambda _action, _name, _details: None,
     ) -> None:
         self._disks = disks
         self._directory = directory
@@ -69,7 +71,7 @@ class Snapshots:
         self._budget_bytes = budget_bytes
         self._changes = changes
         self._clock = clock
-        self._offer, self._withdraw = offer, withdraw
+        self._offer, self._withdraw, self._record = offer, withdraw, record
         self._lock = threading.Lock()
         self._sets: dict[str, KeptSet] = {}
         self._lost = self._of_a_dead_daemon()
@@ -114,8 +116,10 @@ class Snapshots:
         except (CheckCondition, TimeoutError) as error:
             message = f"no instant of {', '.join(kept.disks)} can be had now: {error}"
             raise OperatorError(Failure.REFUSED, message) from None
-        log.info("a snapshot is held", snapshot=kept.name, disks=list(kept.disks), budget_bytes=kept.budget_bytes)
+        details: dict[str, object] = {"disks": list(kept.disks), "budget_bytes": kept.budget_bytes}
+        log.info("a snapshot is held", snapshot=kept.name, **details)
         try:
+            self._record("snapshot held", kept.name, details)
             for disk, unit in kept.units.items():
                 self._offer(kept.device_name(disk), unit)
         except BaseException:
@@ -244,7 +248,12 @@ class Snapshots:
 
     def _changed(self, kept: KeptSet) -> None:
         if kept.state.over:
-            log.info("a snapshot is over", snapshot=kept.name, state=kept.state.value, reason=kept.reason)
+            details: dict[str, object] = {"disks": list(kept.disks), "reason": kept.reason}
+            log.info("a snapshot is over", snapshot=kept.name, state=kept.state.value, **details)
+            try:
+                self._record(f"snapshot {kept.state.value}", kept.name, details)
+            except OSError as error:
+                log.warning("the end of a snapshot could not be recorded", snapshot=kept.name, reason=str(error))
             if kept.state is State.RELEASED:
                 self._forget(kept)
 

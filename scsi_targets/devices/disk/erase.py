@@ -18,6 +18,7 @@ from scsi_targets.t10 import sbc, sbc_pages, sense
 from scsi_targets.t10.fields import Field
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.disk.image import Image
+from vlib_images.disk.snapshot_set import break_snapshots_of
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +95,8 @@ class Erasing(DiskPart):
         with self._disk.gate.alone:  # what others are reading and writing ends first; then they find no medium
             self.running = erasure
             self._disk.update_access()
+        if plan.kind is not ErasureKind.FORMAT:  # nothing of what is sanitized is kept elsewhere (SBC-4 4.11)
+            break_snapshots_of(image, "its disk is sanitized")
         erasure.start()
         return erasure
 

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +50,7 @@ class House:
         for disk in self.disks.values():
             write(disk, 0, b"old!" * 128 * 8 * PER_CHUNK)
         self.offered: dict[str, Device] = {}
+        self.recorded: list[tuple[str, str]] = []
         self.snapshots = self.keeper()
 
     def keeper(self, budget_bytes: int | None = None) -> Snapshots:
@@ -61,6 +62,7 @@ class House:
             clock=self.clock,
             offer=self.offered.__setitem__,
             withdraw=lambda name: self.offered.pop(name, None),
+            record=lambda action, name, _details: self.recorded.append((action, name)),
         )
 
     def close(self) -> None:
@@ -95,12 +97,30 @@ def stores(kept: KeptSet, chunks: int) -> bool:
     return kept.stored_bytes == chunks * CHUNK_BYTES
 
 
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return condition()
+
+
+def open_files() -> list[str]:
+    """What this process has open, files without a name too."""
+    names = []
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed since
+            names.append(str(path.readlink()))
+    return names
+
+
 def assert_nothing_is_left(house: House, kept: KeptSet) -> None:
     assert kept.stored_bytes == 0
     assert all(disk.medium.before_change is None for disk in house.disks.values())
     assert kept.state.over
     kept.join(10)
     assert list(house.folder.iterdir()) == []
+    assert eventually(lambda: not any(str(house.folder) in name for name in open_files()))  # the space itself
+    assert house.recorded[-1] == (f"snapshot {kept.state.value}", kept.name)
     for disk in kept.images:
         with pytest.raises(SnapshotEnded):
             seen(kept, disk)

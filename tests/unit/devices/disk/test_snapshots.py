@@ -120,6 +120,22 @@ def test_what_is_released_by_reading_is_released_by_passing_over_holes(site, hol
     snapshots.release()
 
 
+@pytest.mark.parametrize("sanitize", [True, False])
+def test_what_is_sanitized_is_kept_nowhere_and_what_is_formatted_is(tmp_path, sanitize):
+    disk = make_disk(tmp_path)
+    write(disk, 0, b"secret!!" * 64)
+    snapshots = taken(disk)
+    view = disk_of(snapshots)
+    assert send(disk, sbc.SanitizeBlockErase.encode() if sanitize else sbc.FormatUnit.encode()).status == 0
+    if sanitize:
+        assert snapshots.stored_bytes == 0
+        assert sense_of(send(view, sbc.Read16.encode(transfer_length=1))) == UNRECOVERED_READ_ERROR
+    else:
+        assert read(view, 0) == b"secret!!" * 64
+    snapshots.release()
+    disk.close()
+
+
 # ---- the instant of several ------------------------------------------------------------------------------------------
 
 
