@@ -27,6 +27,9 @@ from scsi_targets.iscsi.directory import ChapCredentials, Forbidden, Portal, Tar
 
 TOLERANCE: Final = 0.1  # of the time that a key has for its first login: for clocks that were set
 KEY_SECONDS: Final = 900.0
+# open-iscsi that is cut off comes again until its replacement timeout, whatever it is answered, and its commands wait
+# as long; when it has logged out they fail at once. So it gets more time for that than a busy host takes.
+LOGOUT_SECONDS: Final = 15.0
 
 FirstLogin = Callable[[bytes, InitiatorPort, Mapping[int, int]], None]
 
@@ -48,6 +51,7 @@ class Gate:
         *,
         copy_bytes_per_second: int = 0,
         key_seconds: float = KEY_SECONDS,
+        logout_seconds: float = LOGOUT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -55,6 +59,7 @@ class Gate:
         self._portals = list(portals)
         self.keys = keys  # replaced whole when one is rotated
         self.key_seconds = key_seconds
+        self._logout_seconds = logout_seconds
         self.on_first_login: FirstLogin = nobody_told
         self._tolerance_ms = int(key_seconds * TOLERANCE * 1000)
         self._clock, self._wall_clock = clock, wall_clock
@@ -144,6 +149,7 @@ class Gate:
             # Looked at again then: the lease may have been extended meanwhile.
             self._wall_clock() + max(0.0, lease.ends_at - self._clock()),
             copy_bytes_per_second=self._copy_bytes_per_second,
+            logout_seconds=self._logout_seconds,
             volumes={lun: unit.volume for lun, unit in shown.items()},
             lease=lease,
         )

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 from appliance.agent.devices import devices_of
 from appliance.agent.mounts import Mount, Mounts
-from appliance.agent.open_iscsi import Way, initiator_name
+from appliance.agent.open_iscsi import Way, initiator_name, sweep
 from appliance.failures import Failure, OperatorError
 
 LOOK_SECONDS: Final = 0.5
@@ -59,6 +59,7 @@ class Agent:
         Whatever goes wrong, KeyboardInterrupt too, nothing is left: no request, no session, no record. Raises
         OperatorError, OSError.
         """
+        sweep([mount.request for mount in self._mounts.all()])
         made = self._api.call("request.create", initiator=initiator_name(), **wanted)
         mount = Mount(made["request"], float(wanted.get("lease_seconds", 180.0)))
         try:

@@ -32,7 +32,7 @@ class Mount:
     @property
     def way(self) -> Way | None:
         """To log out and remove what was made; None: nothing was."""
-        return Way(self.target, self.portal, self.group, f"tapebay-{self.request}") if self.target else None
+        return Way(self.target, self.portal, self.group, Way.iface_of(self.request)) if self.target else None
 
 
 class Mounts:

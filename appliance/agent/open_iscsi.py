@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
 from appliance.failures import Failure, OperatorError
 
+PREFIX: Final = "tapebay-"  # of the names of ifaces
 COMMAND_SECONDS: Final = 180.0  # iscsid tries a login again and again before it gives up
 RECORDS: Final = (Path("/etc/iscsi/nodes"), Path("/var/lib/iscsi/nodes"))  # where iscsiadm was built to keep them
 INITIATOR_NAME: Final = Path("/etc/iscsi/initiatorname.iscsi")
@@ -50,6 +51,8 @@ class Way:
         if address in ("0.0.0.0", "[::]", "::"):
             portal = f"{host or '127.0.0.1'}:{port}"
         settings = {
+            # How long commands wait for a lost connection. The next one to a tape fails after that anyhow (29/00).
+            "node.session.timeo.replacement_timeout": "30",
             "node.startup": "manual",  # after a restart of this server the grant may be over
             "node.session.auth.authmethod": "CHAP",
             "node.session.auth.username": grant["user"],
@@ -57,7 +60,12 @@ class Way:
             "node.session.auth.username_in": grant["mutual_user"],
             "node.session.auth.password_in": grant["mutual_secret"],
         }
-        return cls(grant["target"], portal, int(group or 1), f"tapebay-{request}", settings)
+        return cls(grant["target"], portal, int(group or 1), cls.iface_of(request), settings)
+
+    @classmethod
+    def iface_of(cls, request: str) -> str:
+        """The name of a grant's iface."""
+        return f"{PREFIX}{request}"
 
     @property
     def _node(self) -> list[str]:
@@ -87,10 +95,7 @@ class Way:
 
     def session(self) -> Path | None:
         """The session's folder in sysfs."""
-        for session in SESSIONS.glob("session*"):
-            if _read(session / "ifacename") == self.iface and _read(session / "targetname") == self.target:
-                return session
-        return None
+        return next((s for s in _sessions(self.iface) if _read(s / "targetname") == self.target), None)
 
     def _write_settings(self) -> None:
         """Into the record's own file, which only root reads. Raises OperatorError, OSError."""
@@ -114,6 +119,22 @@ class Way:
         places = " and ".join(str(folder) for folder in RECORDS)
         message = f"iscsiadm made a node record for {self.target}, and it is in neither {places}"
         raise OperatorError(Failure.REFUSED, message)
+
+
+def sweep(known: Collection[str]) -> None:
+    """Removes the ifaces and node records of grants that nobody here knows any more, as after a restart of the server.
+    known: the requests that are mounted. Raises OperatorError."""
+    listed = iscsiadm("-m", "iface", allowed=(_NO_RECORDS,)).splitlines()
+    ifaces = {line.partition(" ")[0] for line in listed if line.startswith(PREFIX)}
+    for iface in ifaces - {Way.iface_of(request) for request in known}:
+        if not any(_sessions(iface)):
+            iscsiadm("-m", "node", "-I", iface, "-o", "delete", allowed=(_NO_RECORDS,))
+            iscsiadm("-m", "iface", "-I", iface, "-o", "delete", allowed=(_NO_RECORDS,))
+
+
+def _sessions(iface: str) -> Iterator[Path]:
+    """The folders in sysfs of an iface's sessions."""
+    return (session for session in SESSIONS.glob("session*") if _read(session / "ifacename") == iface)
 
 
 def initiator_name() -> str:

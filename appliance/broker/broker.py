@@ -24,7 +24,7 @@ from appliance.access.key_view import InitiatorPort
 from appliance.access.keys import ANY_VOLUME, Capability, GrantedUnit, Key, initiator_hash, tag_hash, volume_hash
 from appliance.broker.hands import Hands, House
 from appliance.broker.requests import NoSuchRequest, Options, Request, Requests, Unit, Wanted
-from appliance.broker.selection import Selection
+from appliance.broker.selection import Selection, Wait
 from appliance.broker.states import NotNow, State, Step
 from scsi_targets.devices.changer.robot import Manner, RobotError
 from scsi_targets.devices.unit.principal import Permission
@@ -85,6 +85,8 @@ class Broker:
         self._leases: dict[str, float] = {}  # when the lease of a grant ends
         self._ended_at: dict[str, float] = {}
         self._waits: dict[str, str] = {}  # why a request waits
+        self._selection: Selection | None = None  # what is free, until something moves
+        self._kept: set[str] = set()  # drives that are kept for a request which waits for several
         self._logins: deque[tuple[bytes, InitiatorPort, Mapping[int, int]]] = deque()  # to be kept
         gate.on_first_login = self._on_first_login
         for request in requests.all():
@@ -96,12 +98,12 @@ class Broker:
     @property
     def up(self) -> bool:
         """Whether it serves requests."""
-        return self._thread is not None
+        return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
         """Serve requests on a thread. No renewal was missed while nobody took it: every lease begins anew."""
         with self._starting:
-            if self._thread is not None:
+            if self.up:
                 return
             for request in self.requests.all():
                 self._renewed(request)
@@ -213,20 +215,28 @@ class Broker:
     def _run(self) -> None:
         with acting_as(ACTOR):
             while not self._stopping:
-                pause = self.work()
+                pause = self._work_safely()
                 with self._wanted:
                     if not self._stopping:
                         self._wanted.wait(pause)
 
+    def _work_safely(self) -> float:
+        """A fault of ours ends no grant and not the thread."""
+        try:
+            return self.work()
+        except Exception:
+            log.exception("the broker failed; it tries again")
+            return LOOK_SECONDS
+
     def work(self) -> float:
         """Everything that can be done now; after how many seconds there may be more."""
-        moved = self._keep_logins()
+        moved, self._selection, self._kept = self._keep_logins(), None, set()
         requests = self.requests.all()
         for request in requests:
             if self._stopping or request.state.over:
                 continue
-            self._tell_gate(request)
             try:
+                self._tell_gate(request)
                 moved |= self._advance(request)
             except NotNow:  # somebody ended it meanwhile
                 moved = True
@@ -254,14 +264,20 @@ class Broker:
     # ---- volumes and devices, in one decision -----------------------------------------------------------------------
 
     def _place(self, request: Request) -> bool:
-        selection = Selection(self._house, self._inventory, self.requests.all())
+        if self._selection is None:
+            self._selection = Selection(self._house, self._inventory, self.requests.all())
+            self._selection.keep(self._kept)
+        selection = self._selection
         if request.by_gate:
             units = selection.volumes_only(request.wanted, request.priority)
         else:
             units = selection.choose(request.wanted)
-        if isinstance(units, str):
-            self._waits[request.name] = units
+        if isinstance(units, Wait):
+            self._waits[request.name] = units.reason
+            self._kept |= units.kept
+            selection.keep(units.kept)
             return selection.looking  # goes on at once
+        self._selection = None
         if not self._hands.lend(request.name, units):
             return False  # somebody took a drive just now
         try:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from appliance.access.keys import ALL_DRIVES
 from appliance.broker.states import State, Step, after
 from scsi_targets.devices.unit.principal import Permission
+from vlib_images.library.actor import OPERATOR, actor
 from vlib_images.library.database import schema
 from vlib_images.library.database.database import Database
 from vlib_images.library.database.errors import StateDamaged
@@ -102,6 +103,7 @@ class Request:
     by_gate: bool = False
     priority: int = 0
     tag: str = ""
+    owner: str = OPERATOR
     port: tuple[str, int] | None = None
 
     @property
@@ -170,7 +172,8 @@ class Requests:
             if len(self._all) - len(over) >= MOST_LIVE:
                 raise TooManyRequests(f"{MOST_LIVE} requests are waiting or served; release some, or try again later")
             number = 1 + max((request.number for request in self._all.values()), default=0)
-            made = Request(secrets.token_hex(8), number, time.time_ns() // 1_000_000, initiator, wanted, **options)
+            now_ms = time.time_ns() // 1_000_000
+            made = Request(secrets.token_hex(8), number, now_ms, initiator, wanted, owner=actor(), **options)
             details = {"initiator": initiator, "wanted": [dataclasses.asdict(each) for each in wanted]}
             forgotten = [request.name for request in over[: max(0, len(over) + 1 - MOST_OVER)]]
             with self._database.change(Event("request made", made.name, details)) as connection:

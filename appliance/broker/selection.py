@@ -7,6 +7,7 @@ ever overwritten unasked.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -51,55 +52,76 @@ class Stock(Protocol):
     def look_again_at(self, barcode: str, /) -> bool:
         """Whether a cartridge is blank, from its own files."""
 
-    def describe(self, barcode: str, /) -> dict[str, object]:
-        """What the cartridge store tells of a cartridge."""
+    def medium(self, barcode: str, /) -> str | None:
+        """What kind of medium a cartridge is; None: it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why a request gets nothing now, for an operator. kept: free drives that it will take together with others once
+    those are given back, so that nobody who came later takes them away."""
+
+    reason: str
+    kept: frozenset[str] = frozenset()
 
 
 class Selection:
-    """For one decision: what is held by others is looked up once."""
+    """For decisions that follow each other until something is granted or given back: what is held and what is free is
+    looked up once, however many requests wait."""
 
     def __init__(self, stock: Stock, inventory: Inventory, requests: Iterable[Request]) -> None:
         self._stock, self._inventory = stock, inventory
+        self._luns, self._looked_at = stock.gate_luns(), dict[str, bool]()
         self.looking = False  # whether not all cartridges are known yet
         held = [unit for request in requests if request.state.holds for unit in request.units]
         self._volumes = {unit.volume for unit in held}
         self._taken = {unit.device for unit in held}
         self._written = {unit.device for unit in held if Permission.WRITE_DATA in unit.permissions}
-        behind = stock.gate_luns()
-        self._free = [name for name in stock.drive_addresses() if name in behind and self._is_free(name)]
+        behind = [name for name in stock.drive_addresses() if name in self._luns]
+        self._free = [name for name in behind if self._is_free(name)]
+        self._empty = [name for name in self._free if self._holds(name) is None]
+        self._granted = [name for name in behind if name in self._taken]
+
+    def keep(self, drives: Collection[str]) -> None:
+        """For the request at hand, whoever asks after it."""
+        self._free = [name for name in self._free if name not in drives]
+        self._empty = [name for name in self._empty if name not in drives]
 
     def _is_free(self, name: str) -> bool:
         """Nobody else's, and used by nobody without a grant; what it holds is looked at elsewhere."""
         drive = self._stock.drives.get(name)
         return name not in self._taken and drive is not None and drive.in_use() is None
 
-    def choose(self, wanted: Sequence[Wanted]) -> tuple[Unit, ...] | str:
+    def choose(self, wanted: Sequence[Wanted]) -> tuple[Unit, ...] | Wait:
         """The units in the order of what is wanted, each with its device; or why there is nothing to be chosen now."""
-        options = []
         for each in wanted:
-            found = self._options(each)
-            if isinstance(found, str):
-                return found
-            options.append(found)
-        devices = matched(options)
-        if devices is None:
-            return f"no {len(wanted)} drives that fit are free at once"
-        return self._units(wanted, devices)
+            if (reason := self._missing(each)) is not None:
+                return Wait(reason)
+        devices = matched([self._devices(each, self._empty) for each in wanted])
+        return self._units(wanted, devices) if devices is not None else self._wait_for_drives(wanted)
 
-    def volumes_only(self, wanted: Sequence[Wanted], priority: int) -> tuple[Unit, ...] | str:
+    def _wait_for_drives(self, wanted: Sequence[Wanted]) -> Wait:
+        one = "no drive that fits is free" if len(wanted) == 1 else f"no {len(wanted)} drives that fit are free at once"
+        if not self._empty:
+            return Wait(one)
+        later = [self._devices(each, [*self._empty, *self._granted]) for each in wanted]
+        if matched(later) is None:  # not even when all grants end
+            return Wait(one)
+        return Wait(one, frozenset(name for names in later for name in names if name in self._empty))
+
+    def volumes_only(self, wanted: Sequence[Wanted], priority: int) -> tuple[Unit, ...] | Wait:
         """The same, but the gate is to choose the drives: volumes that some drive of the group takes. What is no drive
         has its LUN."""
         units: list[Unit] = []
         for place, each in enumerate(wanted):
+            if (reason := self._missing(each, by_gate=True)) is not None:
+                return Wait(reason)
             if each.device is not None:
-                found = self._device(each.device, write=each.write)
-                if isinstance(found, str):
-                    return found
-                units.append(Unit(self._stock.gate_luns()[each.device], each.device, each.permissions))
+                units.append(Unit(self._luns[each.device], each.device, each.permissions))
                 continue
             volume = self._volume(each, {*self._volumes, *(unit.volume for unit in units)})
             if volume is None:
-                return self._no_volume(each)
+                return Wait(self._no_blank() if each.volume is None else f"no drive takes cartridge {each.volume}")
             lun = DriveGroup(group_number(each.group), priority, place).lun
             units.append(Unit(lun, "", each.permissions, volume, lun))
         return tuple(units)
@@ -124,71 +146,69 @@ class Selection:
         fits = known and any(self._fits(name, wanted.volume, write=wanted.write) for name in names)
         return wanted.volume if fits and self._inventory.find(wanted.volume) is not None else None
 
-    def _no_volume(self, wanted: Wanted) -> str:
-        if wanted.volume is None:
-            return self._no_blank()
-        found = self._drives_for(wanted.volume, wanted.group, write=wanted.write)
-        return found if isinstance(found, str) else f"no drive of group {wanted.group} takes cartridge {wanted.volume}"
-
     def _group(self, name: str) -> list[str]:
         """The drives of a group that are there."""
         members = self._stock.groups().get(name, ())
         return [drive for drive in self._stock.drive_addresses() if drive in members]
 
-    def _units(self, wanted: Sequence[Wanted], devices: Sequence[str]) -> tuple[Unit, ...] | str:
-        luns, units = self._stock.gate_luns(), list[Unit]()
+    def _units(self, wanted: Sequence[Wanted], devices: Sequence[str]) -> tuple[Unit, ...] | Wait:
+        units: list[Unit] = []
         for each, device in zip(wanted, devices, strict=True):
             volume = each.volume
             if volume is None and each.device is None:
                 volume = self._blank_for(device, {*self._volumes, *(unit.volume for unit in units)})
                 if volume is None:
-                    return self._no_blank()
-            units.append(Unit(luns[device], device, each.permissions, volume))
+                    return Wait(self._no_blank())
+            units.append(Unit(self._luns[device], device, each.permissions, volume))
         return tuple(units)
 
-    def _options(self, wanted: Wanted) -> list[str] | str:
-        """The devices that one of those wanted could be, or why there is none."""
+    def _missing(self, wanted: Wanted, *, by_gate: bool = False) -> str | None:
+        """Why one of those wanted cannot be had whatever drive is free."""
         if wanted.device is not None:
-            return self._device(wanted.device, write=wanted.write)
-        if wanted.volume is not None:
-            return self._drives_for(wanted.volume, wanted.group, write=wanted.write)
-        empty = self._empty(wanted.group)
-        if not empty:
-            return "no drive is free"
-        return [name for name in empty if self._blank_for(name, self._volumes) is not None] or self._no_blank()
-
-    def _device(self, name: str, *, write: bool) -> list[str] | str:
-        if name not in self._stock.gate_luns():
-            return f"there is no device {name} just now"
-        if name in (self._taken if write else self._written):
-            return f"{name} is granted to somebody else"
-        return [name]
-
-    def _drives_for(self, volume: str, group: str, *, write: bool) -> list[str] | str:
-        if volume in self._volumes:
-            return f"cartridge {volume} is granted to somebody else"
-        element = self._inventory.find(volume) if volume in self._inventory else None
+            if wanted.device not in self._luns:
+                return f"there is no device {wanted.device} just now"
+            others = self._taken if wanted.write else self._written
+            return f"{wanted.device} is granted to somebody else" if wanted.device in others else None
+        if wanted.volume is None:
+            if not self._empty and not by_gate:
+                return None  # no drive is free: that is what it waits for
+            able = any(self._blank_for(name, self._volumes) is not None for name in self._group(wanted.group))
+            return None if able else self._no_blank()
+        if wanted.volume in self._volumes:
+            return f"cartridge {wanted.volume} is granted to somebody else"
+        element = self._inventory.find(wanted.volume) if wanted.volume in self._inventory else None
         if element is None:
-            return f"cartridge {volume} is not in the library"
+            return f"cartridge {wanted.volume} is not in the library"
         if not self._stock.for_grants(element.address):
-            return f"cartridge {volume} is in a partition of the library"
-        if element.type is ElementType.DRIVE:
-            return self._drive_that_holds(element, volume, group)
-        suitable = [name for name in self._empty(group) if self._fits(name, volume, write=write)]
-        return suitable or "no drive that fits is free"
+            return f"cartridge {wanted.volume} is in a partition of the library"
+        return self._missing_in(element, wanted) if element.type is ElementType.DRIVE else None
 
-    def _drive_that_holds(self, element: Element, barcode: str, group: str) -> list[str] | str:
-        names = {address: name for name, address in self._stock.drive_addresses().items()}
-        name = names.get(element.address)
-        if name is not None and name in self._free and name in self._group(group):
-            return [name]
+    def _missing_in(self, element: Element, wanted: Wanted) -> str | None:
+        name = self._drive_at(element)
+        if name in self._free and name in self._group(wanted.group):
+            return None
         reason = None if name is None else self._stock.drives[name].in_use()
-        return f"cartridge {barcode} is in use in drive {element.index}" + (f": {reason}" if reason else "")
+        return f"cartridge {wanted.volume} is in use in drive {element.index}" + (f": {reason}" if reason else "")
 
-    def _empty(self, group: str) -> list[str]:
-        addresses = self._stock.drive_addresses()
-        free = (name for name in self._group(group) if name in self._free)
-        return [name for name in free if self._inventory.element(addresses[name]).barcode is None]
+    def _devices(self, wanted: Wanted, empty: Sequence[str]) -> list[str]:
+        """Which devices one of those wanted could be, of drives that are empty or will be."""
+        if wanted.device is not None:
+            return [wanted.device]
+        among = [name for name in self._group(wanted.group) if name in empty]
+        if wanted.volume is None:
+            return [name for name in among if self._blank_for(name, self._volumes) is not None]
+        element = self._inventory.find(wanted.volume)
+        if element is not None and element.type is ElementType.DRIVE:
+            return [name] if (name := self._drive_at(element)) is not None else []
+        return [name for name in among if self._fits(name, wanted.volume, write=wanted.write)]
+
+    def _drive_at(self, element: Element) -> str | None:
+        names = {address: name for name, address in self._stock.drive_addresses().items()}
+        return names.get(element.address)
+
+    def _holds(self, drive: str) -> str | None:
+        """The barcode of what is in a drive."""
+        return self._inventory.element(self._stock.drive_addresses()[drive]).barcode
 
     def _blank_for(self, drive: str, taken: Collection[str | None]) -> str | None:
         """The first blank cartridge in a slot that a drive can write: found in memory, then looked at itself."""
@@ -196,7 +216,9 @@ class Selection:
         for barcode, medium in self._blanks:
             if barcode in taken or not can_write(generation, MEDIA[medium]):
                 continue
-            if self._stock.look_again_at(barcode):
+            if barcode not in self._looked_at:
+                self._looked_at[barcode] = self._stock.look_again_at(barcode)
+            if self._looked_at[barcode]:
                 return barcode
         return None
 
@@ -213,7 +235,7 @@ class Selection:
         return STILL_LOOKING if self.looking else NO_BLANK
 
     def _fits(self, drive: str, barcode: str, *, write: bool) -> bool:
-        medium = MEDIA.get(str(self._stock.describe(barcode)["medium"]))
+        medium = MEDIA.get(self._stock.medium(barcode) or "")
         generation = self._stock.drives[drive].model.generation
         return medium is not None and (can_write if write else can_read)(generation, medium)
 

@@ -81,6 +81,7 @@ class CartridgeStore:
         self._directory = directory
         self._lock = threading.Lock()
         self._opened: dict[str, Cartridge] = {}
+        self._media: dict[str, str] = {}  # of those that were asked for
         self._blank: dict[str, str | None] = {}  # of those that were looked at: the medium of the blank ones
 
     def create_all(self, media: Mapping[str, MediumType], capacity_bytes: int | None) -> None:
@@ -138,6 +139,12 @@ class CartridgeStore:
             finally:
                 cartridge.close()
 
+    def medium(self, barcode: str) -> str | None:
+        """What kind of medium a cartridge is, which it stays; None: it cannot be read."""
+        if barcode not in self._media and (medium := self.describe(barcode)["medium"]) is not None:
+            self._media[barcode] = medium
+        return self._media.get(barcode)
+
     def blank(self, barcode: str) -> str | None:
         """The medium of a cartridge that was blank when it was last looked at, and in no drive since; None: it was not,
         or nobody has looked."""
@@ -171,6 +178,7 @@ class CartridgeStore:
         path = self._directory / barcode
         with self._lock:
             self._blank.pop(barcode, None)
+            self._media.pop(barcode, None)
         if os.path.lexists(path):
             path.rename(self._directory / f"{_DELETED}{barcode}")
             sync_directory(self._directory)

@@ -93,6 +93,9 @@ def _refuse_reserved(library: Library, before: Content, after: Content) -> None:
         if unit is not None and (holder := unit.reservations.held_by()) is not None:
             message = f"{name} is in use: {holder}; end that there, or: tapebay reservation break {name}"
             raise OperatorError(Failure.REFUSED, message)
+        if unit is not None and unit.lent_to is not None:
+            message = f"{name} is granted to {unit.lent_to.name}; end that: tapebay request revoke {unit.lent_to.name}"
+            raise OperatorError(Failure.REFUSED, message)
 
 
 def _refuse_held(library: Library, before: Content, after: Content) -> None:

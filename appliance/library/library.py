@@ -241,9 +241,9 @@ class Library:
     def gate_luns(self) -> dict[str, int]:
         """What stands behind the gate by name, with its LUN there, which stays what it is: the drives (of a library
         with partitions, those that are in none), and what is offered to grants alone."""
-        luns, settings = self.settings.automatic_luns(), self.settings
+        settings = self.settings
         free = settings.drives_of_nobody() if settings.partitions else self.drives.keys()
-        return {**self.offers.luns(), **{name: luns[name] for name in self.drives if name in luns and name in free}}
+        return self.offers.luns([name for name in self.drives if name in free])
 
     def gate_units(self) -> dict[str, Device]:
         """The same devices themselves."""
@@ -290,9 +290,9 @@ class Library:
         """Whether a cartridge is blank, from its own files."""
         return is_blank(self.files.cartridges.describe(barcode))
 
-    def describe(self, barcode: str) -> dict[str, object]:
-        """What the cartridge store tells of a cartridge."""
-        return self.files.cartridges.describe(barcode)
+    def medium(self, barcode: str) -> str | None:
+        """What kind of medium a cartridge is; None: it cannot be read."""
+        return self.files.cartridges.medium(barcode)
 
     def equip(self, equipment: Equipment, keep: Callable[[], None] = lambda: None) -> None:
         """Other slots, import/export elements, drives and media changers from now on. keep: makes it durable, before

@@ -69,6 +69,7 @@ class Request(Result):
     by_gate: bool
     priority: int
     tag: str
+    owner: str = Field(description="Who made it; nobody else is told what its host logs in with.")
     units: list[Unit]
     created_at_ms: int
     lease_seconds_left: Annotated[float | None, Volatile()]
@@ -162,6 +163,7 @@ def cancel(context: OnLibrary, parameters: OneRequest) -> Request:
 @verb("grant.renew", Scope.OPERATE)
 def renew(context: OnLibrary, parameters: OneRequest) -> Renewed:
     """Say that a grant is still used."""
+    _own(context, parameters.request)
     broker = broker_of(context)
     with _told():
         return Renewed(request=parameters.request, lease_seconds=broker.renew(parameters.request))
@@ -229,8 +231,7 @@ def _told() -> Iterator[None]:
 
 
 def _end_grant(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) -> Request:
-    with _told():
-        made = broker_of(context).requests.get(parameters.request)
+    made = _own(context, parameters.request)
     if not made.state.holds:
         message = f"the request is {made.state.value}: there is no grant; see: tapebay request show {made.name}"
         raise OperatorError(Failure.REFUSED, message)
@@ -240,11 +241,28 @@ def _end_grant(context: OnLibrary, parameters: OneRequest, ends_as: str, reason:
 def _end(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) -> Request:
     from appliance.broker.states import Step
 
+    _own(context, parameters.request)
     broker, step = broker_of(context), Step[ends_as]
     with _told():
         made = broker.end(parameters.request, step, reason)
     context.log.info("request ended by the operator", request=made.name, how=reason)
     return Request.model_validate(_facts(context, broker, made))
+
+
+def _may_use(context: OnLibrary, made: Made) -> bool:
+    """Whether whoever asks may have the grant of a request: it is its own, or it decides about everything."""
+    return made.owner == context.caller.name or context.caller.scope is Scope.ADMINISTER
+
+
+def _own(context: OnLibrary, name: str) -> Made:
+    """Raises OperatorError NOT_FOUND, NOT_PERMITTED."""
+    with _told():
+        made = broker_of(context).requests.get(name)
+    if not _may_use(context, made):
+        raise OperatorError(
+            Failure.NOT_PERMITTED, f"request {name} was made by {made.owner}, not {context.caller.name}"
+        )
+    return made
 
 
 def _facts(context: OnLibrary, broker: Broker, made: Made) -> dict[str, object]:
@@ -256,6 +274,7 @@ def _facts(context: OnLibrary, broker: Broker, made: Made) -> dict[str, object]:
         "by_gate": made.by_gate,
         "priority": made.priority,
         "tag": made.tag,
+        "owner": made.owner,
         "units": [_unit(context, unit) for unit in made.units if unit.device],
         "created_at_ms": made.created_at_ms,
         "lease_seconds_left": broker.lease_left(made),
@@ -275,7 +294,7 @@ def _unit(context: OnLibrary, unit: MadeUnit) -> Unit:
 
 
 def _with_grant(context: OnLibrary, broker: Broker, made: Made) -> RequestWithGrant:
-    key = broker.key(made)
+    key = broker.key(made) if _may_use(context, made) else None
     grant = None
     if key is not None and context.library.gate is not None:
         target = context.library.gate.target_name

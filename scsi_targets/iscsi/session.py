@@ -228,10 +228,12 @@ class Session:
         """Nothing is to be seen any more; the initiator is asked to log out, and closed if it does not."""
         assert self._view is not None
         if self._over_at is None:
+            given = self._view.logout_seconds
+            seconds = self._limits.logout_grace_seconds if given is None else given
             self._replace_view(replace(self._view, logical_units={}, permissions={}, ends_at=None))
-            self._over_at = monotonic() + self._limits.logout_grace_seconds
+            self._over_at = monotonic() + seconds
             self._over_because = reason
-            self._send_logout_request(self._limits.logout_grace_seconds)
+            self._send_logout_request(seconds)
 
     # ---- SCSI commands: the one path that must cost next to nothing ----------------------------------------------
 

@@ -193,7 +193,12 @@ def test_one_server_holds_two_drives_and_comes_back_after_its_keys_expired(libra
 
 def test_a_writer_whose_grant_is_revoked_has_an_error_and_no_session(library: Gated) -> None:
     steps = [
+        Step(
+            "of an earlier life",
+            "iscsiadm -m iface -I tapebay-0 -o new && iscsiadm -m node -o new -T $GATE -p $PORTAL,1 -I tapebay-0",
+        ),
         Step("mount", "mount_tape >/tmp/one && read -r DEVICE </tmp/one && echo $REQUEST"),
+        Step("swept", "iscsiadm -m iface | grep 'tapebay-0 '", 1),
         Step("write", "dd if=/dev/zero of=$DEVICE bs=64k 2>/dev/null & WRITER=$!"),
         Step("revoke", "host revoke $REQUEST; SECONDS=0; wait $WRITER; [ $? != 0 ] && [ $SECONDS -lt 60 ]"),
         Step("no session", "retry no_session && [ $SECONDS -lt 60 ]"),

@@ -24,8 +24,9 @@ class View:
     portal_group_tags: of the portals that the target is reached by; each is a target port and a target port group of
     its own. permissions: what a LUN may be used for; one that is not in it may be used for everything. ends_at: when
     the view ends, in seconds since the epoch; None: never. remote_units: copy sources and destinations without a LUN,
-    which are elsewhere (copying.remote). copy_bytes_per_second: what each of its copies may move; 0: any number. A view
-    never changes: a session gets another one."""
+    which are elsewhere (copying.remote). logout_seconds: for the initiator to log out once it is over; None: what the
+    server gives. copy_bytes_per_second: what each of its copies may move; 0: any number. A view never changes: a
+    session gets another one."""
 
     principal: Principal
     target_name: str
@@ -34,6 +35,7 @@ class View:
     permissions: Mapping[int, Permission] = field(default_factory=dict)
     ends_at: float | None = None
     remote_units: tuple[object, ...] = ()
+    logout_seconds: float | None = None
     copy_bytes_per_second: int = 0
 
     def __post_init__(self) -> None:

@@ -73,7 +73,9 @@ class World:
     def __init__(self) -> None:
         self.monotonic, self.wall = 1000.0, NOW_MS / 1000
         self.keys = WorkingKeys.new()
-        self.gate = Gate(TARGET, [PORTAL], self.keys, clock=lambda: self.monotonic, wall_clock=lambda: self.wall)
+        self.gate = Gate(
+            TARGET, [PORTAL], self.keys, logout_seconds=0.2, clock=lambda: self.monotonic, wall_clock=lambda: self.wall
+        )
         self.drives = {1: Drive("D1"), 2: Drive("D2")}
         self.gate.show(self.drives)
 

@@ -79,6 +79,8 @@ class OpenIscsi:
         self.said.append(line)
         if self.fails and self.fails in line:
             raise OperatorError(Failure.REFUSED, f"iscsiadm {line}: no")
+        if line == "-m iface":
+            return "default tcp,<empty>\n" + "".join(f"{name} tcp,<empty>\n" for name in self.ifaces)
         iface = arguments[arguments.index("-I") + 1]
         if line.startswith("-m iface"):
             (self.ifaces.add if "new" in line else self.ifaces.discard)(iface)
@@ -150,12 +152,21 @@ def test_from_a_request_to_a_device_and_back(host: OpenIscsi, agent: Agent, tmp_
     assert host.record.read_text().endswith("# END RECORD\n")
     assert stat.S_IMODE(host.record.stat().st_mode) == 0o600
     assert not any(SECRET in line for line in host.said)  # others may read the arguments of a process
-    assert "-p library.example:3260,7 " in host.said[1]  # a portal that listens everywhere is where the API is
+    assert "-p library.example:3260,7 " in host.said[2]  # a portal that listens everywhere is where the API is
     assert agent.find(mounted.devices["drive1"]) == agent.find(REQUEST) == mounted
     agent.release(mounted)
     assert api_of(agent).state == "ending"
     assert nothing_is_left(host, agent)
     agent.release(mounted)  # what is done is passed over
+
+
+def test_what_an_earlier_life_of_the_server_left_is_removed(host: OpenIscsi, agent: Agent) -> None:
+    host.ifaces |= {"tapebay-aaaaaaaaaaaaaaaa", "default", "backup"}
+    mounted = agent.mount()
+    assert host.ifaces == {f"tapebay-{REQUEST}", "default", "backup"}
+    agent.mount()  # and what is mounted stays
+    assert f"-m iface -I tapebay-{REQUEST} -o delete" not in host.said
+    agent.release(mounted)
 
 
 def test_udev_s_stable_name_is_told_where_there_is_one(host: OpenIscsi, agent: Agent, tmp_path: Path) -> None:

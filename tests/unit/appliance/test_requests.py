@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from appliance.access.caller import Caller, Scope
 from appliance.broker.requests import MOST_OVER, READ, WRITE, NoSuchRequest, Requests, Unit, Wanted
 from appliance.broker.selection import matched
 from appliance.broker.states import TRANSITIONS, NotNow, State, Step, after
 from appliance.failures import Failure, OperatorError
 from appliance.library.library import Library
-from appliance.operations import setup
+from appliance.operations import VERBS, setup
+from appliance.operations.perform import parameters_of, perform
+from appliance.operations.verb import OnLibrary
 from appliance.settings import config_file
 from datamover.initiator import Credentials, InitiatorError, InitiatorSession, Result
 from scsi_targets.devices.disk.block_device import BlockDevice
@@ -26,6 +29,7 @@ from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.test_live_changes import luns
 from vlib_images.cartridge.medium import MEDIA
 from vlib_images.disk.memory import MemoryImage
+from vlib_images.library.actor import acting_as
 from vlib_images.library.database import events
 
 GATE = "iqn.2026-11.io.tapebay:gate"
@@ -59,7 +63,9 @@ def test_every_state_is_reached_and_none_is_a_dead_end() -> None:
 def test_each_step_is_kept_with_its_event(tmp_path: Path) -> None:
     database = new_database(tmp_path)
     requests = Requests(database)
-    made = requests.create(HOST, SCRATCH, lease_seconds=60)
+    with acting_as("token backup"):
+        made = requests.create(HOST, SCRATCH, lease_seconds=60)
+    assert made.owner == "token backup"
     requests.step(made.name, Step.WARRANT)
     units = (Unit(1, "drive0", WRITE, "A00001L6"), Unit(128, "disk0@1", READ))
     placed = requests.step(made.name, Step.PLACE, units=units, key_expires_at_ms=5)
@@ -369,13 +375,108 @@ def test_revoked_while_it_is_used(daemon: Daemon) -> None:
     assert daemon.call("session.list") == []
 
 
-def test_a_grant_that_is_not_renewed_gives_its_drive_back(daemon: Daemon) -> None:
+def test_a_client_that_is_lost_gives_its_drive_back(daemon: Daemon) -> None:
+    """Its session too, with what it wrote last on stable storage."""
     request = granted(daemon, lease_seconds=10)
     assert daemon.call("grant.renew", request=request["request"])["lease_seconds"] == 10
-    ended = over(daemon, request["request"])
+    with login(request["grant"]) as session:
+        assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0  # no filemark, nothing synchronised
+        ended = over(daemon, request["request"])
     assert (ended["state"], ended["why"]) == ("done", "it was not renewed for 10 s")
+    assert daemon.call("session.list") == []
     with pytest.raises(OperatorError, match="no grant to be renewed"):
         daemon.call("grant.renew", request=request["request"])
+    again = granted(daemon, volume=["A00001L6"], read_only=True)
+    with login(again["grant"]) as session:
+        assert bytes(command(session, 1, READ_BLOCK, None, 512).data) == b"t" * 512
+
+
+def test_grants_outlive_the_broker_for_as_long_as_is_set(tmp_path: Path) -> None:
+    directory = library(tmp_path)
+    with serving(directory) as served:
+        broker, gate, offset = served.broker, served.gate, [0.0]
+        assert broker is not None and gate is not None
+        gate._clock = lambda: time.monotonic() + offset[0]
+        made = broker.ask(HOST, SCRATCH, lease_seconds=10)
+        eventually(lambda: broker.requests.get(made.name).state is State.GRANTED)
+        key = broker.key(broker.requests.get(made.name))
+        assert key is not None
+        grant = {"user": key.name, "secret": key.secret, "mutual_user": GATE, "mutual_secret": key.mutual_secret}
+        grant |= {"portals": served.bound}
+        broker.stop()
+        offset[0] = 24 * 3600 - 60
+        with login(grant) as session:
+            assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
+            offset[0] += 61
+            refused = command(session, 1, WRITE_BLOCK, b"t" * 512)
+            assert (refused.status, refused.sense[2] & 0xF, refused.sense[12]) == (2, 5, 0x20)
+        with pytest.raises(InitiatorError):
+            login(grant)
+        broker.start()  # which tells the gate that the grant lives
+        eventually(lambda: broker.lease_left(broker.requests.get(made.name)))
+        eventually(lambda: not gate._leases[bytes.fromhex(made.name)].over)
+        login(grant).close()
+
+
+def test_drives_keep_their_luns_behind_the_gate(daemon: Daemon) -> None:
+    """Whatever becomes of other devices, and of their LUNs in other targets."""
+    request = granted(daemon)
+    daemon.call("disk.create", name="disk0", size="1 MiB")
+    daemon.call("drive.create", name="drive9")
+    daemon.call("disk.remove", name="disk0")
+    with login(request["grant"]) as session:
+        assert luns(session) == [1]
+        assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
+    assert daemon.call("request.show", request=request["request"])["units"][0]["lun"] == 1
+
+
+def test_a_grant_is_its_maker_s(tmp_path: Path) -> None:
+    """Other applications see who has which drives, and neither the key nor a way to end it."""
+    directory = library(tmp_path)
+    with serving(directory) as served:
+
+        def ask(name: str, verb: str, **given: Any) -> Any:
+            scope = Scope.ADMINISTER if name == "operator" else Scope.OPERATE
+            caller = Caller(name, scope)
+            context = OnLibrary(served.settings, directory / "tapebay.toml", served.files, served, caller=caller)
+            return perform(VERBS[verb], context, parameters_of(VERBS[verb], given))
+
+        made = ask("token alpha", "request.create", initiator=HOST)["request"]
+        eventually(lambda: ask("token alpha", "request.show", request=made)["grant"])
+        assert ask("operator", "request.show", request=made)["grant"]
+        assert ask("token beta", "request.show", request=made)["grant"] is None
+        assert ask("token beta", "request.list")[0]["owner"] == "token alpha"
+        for verb in ("grant.renew", "grant.release", "request.cancel", "grant.revoke"):
+            with pytest.raises(OperatorError) as refused:
+                ask("token beta", verb, request=made)
+            assert refused.value.failure is Failure.NOT_PERMITTED
+        assert ask("token alpha", "grant.release", request=made)["state"] in ("ending", "done")
+
+
+def test_whoever_asked_for_two_drives_is_not_passed_by_for_ever(tmp_path: Path) -> None:
+    with serving(library(tmp_path)) as served:
+        broker = served.broker
+        assert broker is not None
+        first = broker.ask(HOST, SCRATCH, lease_seconds=60)
+        eventually(lambda: broker.requests.get(first.name).state is State.GRANTED)
+        both = broker.ask(HOST, (Wanted(volume="A00001L6"), Wanted(volume="A00002L6")), lease_seconds=60)
+        broker.end(first.name, Step.FREE, "released")
+        eventually(lambda: broker.requests.get(both.name).state is State.GRANTED)
+        broker.end(both.name, Step.FREE, "released")
+        eventually(lambda: broker.requests.get(both.name).state is State.DONE)
+        one = broker.ask(HOST, (Wanted(volume="A00002L6"),), lease_seconds=60)
+        eventually(lambda: broker.requests.get(one.name).state is State.GRANTED)
+        served.files.cartridges.create_all({"A00003L6": MEDIA["LTO-6"]}, None)
+        for _ in served.robot.add_all([("A00003L6", served.files.inventory.layout.storage[2])]):
+            pass
+        two = broker.ask(HOST, (Wanted(), Wanted()), lease_seconds=60)
+        late = broker.ask(OTHER, SCRATCH, lease_seconds=60)
+        eventually(lambda: broker.why(broker.requests.get(late.name)))
+        assert broker.why(broker.requests.get(two.name)) == "no 2 drives that fit are free at once"
+        assert broker.why(broker.requests.get(late.name)) == "no drive that fits is free"  # one is, for those before it
+        broker.end(one.name, Step.FREE, "released")
+        eventually(lambda: broker.requests.get(two.name).state is State.GRANTED)
+        assert broker.requests.get(late.name).state is State.QUEUED
 
 
 REFUSED: list[tuple[str, dict[str, Any], Failure]] = [
