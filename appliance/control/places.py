@@ -8,8 +8,8 @@ from typing import Final
 from scsi_targets.iscsi.failed_logins import network_of
 
 LIMIT_CONNECTIONS: Final = 512
-LIMIT_STRANGERS: Final = 128
-LIMIT_STRANGERS_OF_A_PEER: Final = 32
+LIMIT_STRANGERS: Final = 256
+LIMIT_STRANGERS_OF_A_PEER: Final = 128
 
 
 @dataclass(eq=False)
