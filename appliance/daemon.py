@@ -6,14 +6,13 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from appliance import logs
+from appliance.api_process import ApiProcess
 from appliance.control import client as control
 from appliance.control.server import ControlServer
-from appliance.control.tcp import ApiServer
 from appliance.failures import Failure, OperatorError
 from appliance.library.library import Library
 from appliance.library.lock import LibraryLock
@@ -24,7 +23,9 @@ from appliance.settings import config_file
 from appliance.settings.advice import advice_on
 from appliance.settings.certificate import CertificateError
 from appliance.settings.settings import Settings
-from appliance.web.app import make_app
+from appliance.web.app import app_of
+from appliance.web.in_process import InProcess
+from appliance.web.service import Service
 
 log = structlog.get_logger(__name__)
 
@@ -61,9 +62,9 @@ def _serve(path: Path, library: Library, stopping: tuple[signal.Signals, ...]) -
 
     socket_path = library.settings.library.control_socket
     ending = threading.Event()
-    app = make_app(make_context, ending, files=library.files)
-    control_server = ControlServer(socket_path, app, ending)
-    api = _api(library.settings, app, ending)
+    service = Service(make_context, ending, library.files)
+    control_server = ControlServer(socket_path, app_of(InProcess(service), ending), ending)
+    api = _api(library.settings, service)
     bound = library.start()
     control_server.start()
     try:
@@ -84,17 +85,17 @@ def _serve(path: Path, library: Library, stopping: tuple[signal.Signals, ...]) -
     log.info("stopped")
 
 
-def _api(settings: Settings, app: Any, ending: threading.Event) -> ApiServer | None:
+def _api(settings: Settings, service: Service) -> ApiProcess | None:
     """The API on TCP, where it is asked for. Raises OperatorError."""
     if settings.api is None:
         return None
     try:
-        return ApiServer(settings.api, app, ending)
+        return ApiProcess(settings.api, settings.logging, service)
     except CertificateError as error:
         raise OperatorError(Failure.CONFIGURATION, f"api: {error}") from None
 
 
-def _start(api: ApiServer | None) -> dict[str, str]:
+def _start(api: ApiProcess | None) -> dict[str, str]:
     """Where it listens, for the log. Raises OperatorError."""
     if api is None:
         return {}

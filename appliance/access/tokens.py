@@ -10,6 +10,7 @@ import json
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -61,8 +62,13 @@ class Tokens:
         self._changing = threading.Lock()
         self._by_name = {token.name: token for token in _load(database)}
         self._by_digest = {token.digest: token for token in self._by_name.values()}
+        self._watchers: list[Callable[[], None]] = []
         self.used_at_ms: dict[str, int] = {}
         """When each was last shown, since this process began."""
+
+    def watch(self, told: Callable[[], None]) -> None:
+        """Call told() when there is another token, or one less. It must not wait."""
+        self._watchers.append(told)
 
     def all(self) -> list[Token]:
         """By name."""
@@ -104,6 +110,7 @@ class Tokens:
             with self._database.change(Event("token created", name, details)) as connection:
                 connection.execute(insert(_table), [_row(token)])
             self._by_name[name] = self._by_digest[token.digest] = token
+            self._tell()
         return token, secret
 
     def revoke(self, name: str) -> Token:
@@ -114,14 +121,17 @@ class Tokens:
                 connection.execute(delete(_table).where(_table.c.name == name))
             del self._by_name[name], self._by_digest[token.digest]
             self.used_at_ms.pop(name, None)
+            self._tell()
         return token
 
-    def shown(self, secret: str) -> Token | None:
-        """The token that somebody shows, or None: there is no such token, or it has expired."""
-        if len(secret) > LONGEST_CHARACTERS or not secret.isascii():
-            return None
-        digest = digest_of(secret)
-        # What takes longer for a digest that begins like a stored one tells nothing: nobody can choose a digest.
+    def _tell(self) -> None:
+        for told in self._watchers:
+            told()
+
+    def with_digest(self, digest: str) -> Token | None:
+        """The token whose SHA-256 that is, or None: there is none, or it has expired.
+
+        What takes longer for a digest that begins like a stored one tells nothing: nobody can choose a digest."""
         token = self._by_digest.get(digest)
         now = time.time_ns() // 1_000_000
         if token is None or not hmac.compare_digest(token.digest, digest) or token.expired(now):
@@ -129,9 +139,14 @@ class Tokens:
         self.used_at_ms[token.name] = now
         return token
 
-    def still_opens(self, token: Token) -> bool:
-        """Whether it has neither been revoked nor expired since it was shown."""
-        return self._by_digest.get(token.digest) is token and not token.expired(time.time_ns() // 1_000_000)
+    def shown(self, secret: str) -> Token | None:
+        """The token that somebody shows, or None."""
+        return self.with_digest(digest_of(secret)) if can_be_a_token(secret) else None
+
+
+def can_be_a_token(secret: str) -> bool:
+    """Whether it is worth being looked at."""
+    return len(secret) <= LONGEST_CHARACTERS and secret.isascii()
 
 
 def digest_of(secret: str) -> str:

@@ -43,11 +43,15 @@ class ApiServer(HttpServer):
 
     def start(self) -> str:
         """Where it listens. Raises OSError."""
-        self._listener = listening(self._settings.listen)
+        self.start_on(listening(self._settings.listen))
+        assert self._listener is not None
+        return url_of(self._settings, self._listener)
+
+    def start_on(self, listener: socket.socket) -> None:
+        """The same with a socket that listens already; it is closed in the end."""
+        self._listener = listener
         self._listener.setblocking(False)
-        host, port = self._listener.getsockname()[:2]
         self.start_thread()
-        return f"{'https' if self._tls else 'http'}://{Address(host, port)}"
 
     @property
     def connections(self) -> int:
@@ -157,6 +161,12 @@ class _Renewed:
         with contextlib.suppress(OSError):
             return [path.stat().st_mtime_ns for path in self._files]
         return []
+
+
+def url_of(settings: ApiSettings, listener: socket.socket) -> str:
+    """Where clients find it."""
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if settings.certificate else 'http'}://{Address(host, port)}"
 
 
 def listening(address: Address) -> socket.socket:

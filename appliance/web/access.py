@@ -8,8 +8,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from appliance.access.caller import CALLER_KEY, CONNECTION_KEY
-from appliance.access.tokens import Token, Tokens
+from appliance.access.tokens import Token, can_be_a_token, digest_of
 from appliance.failures import Failure, OperatorError
+from appliance.web.backend import Backend
 from appliance.web.problems import problem
 from appliance.web.refusals import Refusals
 from scsi_targets.iscsi.failed_logins import FailedLogins
@@ -26,9 +27,9 @@ class Admission:
     Whoever shows too many wrong ones is told to wait. A right one is taken all the same: 256 random bits are not
     guessed, and one misconfigured program must not lock out the others on its host."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens | None, refusals: Refusals) -> None:
+    def __init__(self, app: ASGIApp, backend: Backend, refusals: Refusals) -> None:
         self._app = app
-        self._tokens = tokens
+        self._backend = backend
         self._refusals = refusals
         self._failed = FailedLogins(FAILURES_AT_ONCE, FAILURE_SECONDS)
 
@@ -42,7 +43,7 @@ class Admission:
             await self._refuse(scope, receive, send, error, 431)
             return
         if CALLER_KEY not in scope:
-            token = self._shown(headers)
+            token = await self._shown(headers)
             if token is None:
                 await self._refuse_stranger(scope, receive, send, "authorization" in headers)
                 return
@@ -51,12 +52,14 @@ class Admission:
                 place.show_token()
         await self._app(scope, receive, send)
 
-    def _shown(self, headers: Headers) -> Token | None:
+    async def _shown(self, headers: Headers) -> Token | None:
         given = headers.getlist("authorization")
-        if self._tokens is None or len(given) != 1:
+        if len(given) != 1:
             return None
         scheme, _, secret = given[0].partition(" ")
-        return self._tokens.shown(secret.strip()) if scheme.lower() == "bearer" else None
+        if scheme.lower() != "bearer" or not can_be_a_token(secret.strip()):
+            return None
+        return await self._backend.token(digest_of(secret.strip()))
 
     async def _refuse_stranger(self, scope: Scope, receive: Receive, send: Send, shown: bool) -> None:
         peer = peer_of(scope)

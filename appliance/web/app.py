@@ -24,19 +24,19 @@ from appliance import __version__
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
 from appliance.operations.verb import Verb
-from appliance.progress import no_progress
 from appliance.settings.problems import lines_of
 from appliance.web.access import Admission
+from appliance.web.backend import Backend
 from appliance.web.event_routes import PATH as EVENTS_PATH
 from appliance.web.event_routes import EventsQuery, add_events
 from appliance.web.events import Feeds
 from appliance.web.figures import ApiFigures, Counted
-from appliance.web.idempotency import IdempotencyKeys
-from appliance.web.metrics import Exposition, add_metrics
+from appliance.web.in_process import InProcess
+from appliance.web.metric_routes import add_metrics
 from appliance.web.problems import problem
 from appliance.web.refusals import Refusals
 from appliance.web.routes import PREFIX, Routes, path_of
-from appliance.web.work import MakeContext
+from appliance.web.service import MakeContext, Service
 
 if TYPE_CHECKING:
     from appliance.library.files import LibraryFiles
@@ -50,25 +50,26 @@ def make_app(
     verbs: Mapping[str, Verb] = VERBS,
     files: LibraryFiles | None = None,
 ) -> FastAPI:
-    """The application of one library. stopping: set when the daemon stops, so that long verbs end early. files: whose
-    tokens let in, and whose audit record tells of refused requests; without them only the control socket's owner is."""
+    """The application of one library, in its own process. stopping: set when the daemon stops, so that long verbs end
+    early. files: whose tokens let in, and whose audit record is told and read; without them there is only the owner."""
+    return app_of(InProcess(Service(make_context, stopping, files)), stopping, verbs)
+
+
+def app_of(backend: Backend, stopping: threading.Event, verbs: Mapping[str, Verb] = VERBS) -> FastAPI:
+    """The application of the library behind `backend`. stopping: set when its streams are to end."""
     app = FastAPI(
         title="Tapebay", version=__version__, openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
     )
-    figures = ApiFigures()
-    refusals = Refusals(None if files is None else files.database)
-    keys = None if files is None else IdempotencyKeys(files.database)
-    routes = Routes(app, make_context, stopping, keys, refusals)
+    refusals, feeds = Refusals(backend), Feeds(backend)
+    figures = ApiFigures(lambda: feeds.streams)
+    routes = Routes(app, backend, refusals)
     for verb in verbs.values():
         routes.add(verb)
-    if files is not None:
-        feeds = Feeds(files.database)
-        figures.streams = lambda: feeds.streams
-        add_events(app, feeds, files.tokens, stopping)
-        add_metrics(app, Exposition(lambda: make_context(no_progress).library, figures))
+    add_events(app, feeds, backend, stopping)
+    add_metrics(app, backend, figures)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.add_middleware(_Bounded)
-    app.add_middleware(Admission, tokens=None if files is None else files.tokens, refusals=refusals)
+    app.add_middleware(Admission, backend=backend, refusals=refusals)
     app.add_middleware(Counted, figures=figures)
     answers = _Problems(verbs, refusals)
     app.add_exception_handler(OperatorError, answers.on_operator_error)

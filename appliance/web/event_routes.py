@@ -10,12 +10,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from appliance.access.caller import CALLER_KEY
-from appliance.access.tokens import Tokens
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
 from appliance.operations.audit import Event
 from appliance.operations.perform import refuse_unpermitted
 from appliance.web.access import TOKEN_KEY
+from appliance.web.backend import Backend
 from appliance.web.events import Feeds, Wanted, stream
 from appliance.web.problems import as_json, problem
 from appliance.web.routes import EVENT_STREAM, PREFIX, PROBLEMS
@@ -44,7 +44,7 @@ class Events(BaseModel):
     last: int
 
 
-def add_events(app: FastAPI, feeds: Feeds, tokens: Tokens, stopping: threading.Event) -> None:
+def add_events(app: FastAPI, feeds: Feeds, backend: Backend, stopping: threading.Event) -> None:
     """Adds GET /v1/events."""
 
     async def endpoint(request: Request, query: Annotated[EventsQuery, Query()]) -> Response:
@@ -65,8 +65,8 @@ def add_events(app: FastAPI, feeds: Feeds, tokens: Tokens, stopping: threading.E
         feed.enter(caller.name)
         token = request.scope.get(TOKEN_KEY)
 
-        def still_opens() -> bool:
-            return token is None or tokens.still_opens(token)
+        async def still_opens() -> bool:
+            return token is None or await backend.token(token.digest) is not None
 
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         content = stream(feed, caller.name, position, wanted, still_opens, stopping)

@@ -12,7 +12,7 @@ import asyncio
 import json
 import threading
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,8 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations.audit import event_of
-from vlib_images.library.database import events
-from vlib_images.library.database.database import Database
+from appliance.web.backend import Backend
 from vlib_images.library.database.events import RecordedEvent
 
 PAUSE_SECONDS: Final = 0.1  # between two readings: a hundred streams are not woken for each of a hundred events
@@ -32,6 +31,9 @@ CHUNK_BYTES: Final = 64 << 10
 LIMIT_STREAMS: Final = 256
 LIMIT_STREAMS_OF_A_CALLER: Final = 128
 READERS: Final = 2  # streams that read the table at once; the others wait
+
+
+StillOpens = Callable[[], Awaitable[bool]]
 
 
 class Lost(Exception):
@@ -62,8 +64,8 @@ class Wanted:
 class Feed:
     """The newest events in words. One for each event loop; only told() is for other threads."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._loop = asyncio.get_running_loop()
         self._texts: deque[Text] = deque(maxlen=KEPT_TEXTS)
         self._newest: int | None = None  # as far as the pump has read
@@ -71,20 +73,20 @@ class Feed:
         self._reading = asyncio.Semaphore(READERS)
         self._streams: Counter[str] = Counter()
         self._pump: asyncio.Task[None] | None = None
-        database.watch(self.told)
+        backend.watch(self.told)
 
-    def told(self, _number: int) -> None:
+    def told(self) -> None:
         """There is another event."""
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._woken.set)
 
     async def newest(self) -> int:
         """The number of the newest event."""
-        return await asyncio.to_thread(self._read_newest)
+        return (await self._backend.ends())[0]
 
     async def check(self, position: int) -> None:
         """Raises OperatorError: a stream cannot go on from there."""
-        newest, pruned = await asyncio.to_thread(self._read_ends)
+        newest, pruned = await self._backend.ends()
         if position > newest:
             message = (
                 f"there is no event {position} yet, the newest is {newest}: it is another library's, or was restored"
@@ -136,60 +138,45 @@ class Feed:
 
     async def page(self, position: int, wanted: Wanted) -> tuple[int, list[dict[str, Any]]]:
         """The next of the wanted events, and where they end."""
-
-        def read() -> list[RecordedEvent]:
-            with self._database.read() as connection:
-                only = {"action": wanted.action, "subject": wanted.subject}
-                return events.after(connection, position, ROWS_AT_ONCE, **only)
-
-        rows = await asyncio.to_thread(read)
+        rows = await self._backend.events_after(position, ROWS_AT_ONCE, wanted.action, wanted.subject)
         return (rows[-1].number if rows else position), [event_of(row).model_dump(mode="json") for row in rows]
 
     async def _read_after(self, position: int) -> list[Text]:
         async with self._reading:
-            texts = await asyncio.to_thread(self._read, position)
+            texts = await self._read(position)
         if texts and texts[0].number != position + 1:
             raise Lost
         return texts
 
     async def _pump_events(self) -> None:
-        position = self._newest = await asyncio.to_thread(self._read_newest)
+        position = self._newest = await self.newest()
         self._woken.set()
         while True:
             await self._woken.wait()
             self._woken.clear()
-            while texts := await asyncio.to_thread(self._read, position):
+            while texts := await self._read(position):
                 self._texts.extend(texts)
                 position = self._newest = texts[-1].number
                 self._grown.set()
                 self._grown = asyncio.Event()
             await asyncio.sleep(PAUSE_SECONDS)
 
-    def _read_newest(self) -> int:
-        with self._database.read() as connection:
-            return events.newest_number(connection)
-
-    def _read_ends(self) -> tuple[int, int]:
-        with self._database.read() as connection:
-            return events.newest_number(connection), events.pruned_to(connection)
-
-    def _read(self, position: int) -> list[Text]:
-        with self._database.read() as connection:
-            return [_worded(row) for row in events.after(connection, position, ROWS_AT_ONCE)]
+    async def _read(self, position: int) -> list[Text]:
+        return [_worded(row) for row in await self._backend.events_after(position, ROWS_AT_ONCE)]
 
 
 @dataclass
 class Feeds:
     """The feeds of a library, one for each event loop that serves it."""
 
-    database: Database
+    backend: Backend
     _feeds: dict[Any, Feed] = field(default_factory=dict)
 
     def here(self) -> Feed:
         """That of the running loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._feeds:
-            self._feeds[loop] = Feed(self.database)
+            self._feeds[loop] = Feed(self.backend)
         return self._feeds[loop]
 
     @property
@@ -199,12 +186,12 @@ class Feeds:
 
 
 async def stream(
-    feed: Feed, caller: str, position: int, wanted: Wanted, still_opens: Any, stopping: threading.Event
+    feed: Feed, caller: str, position: int, wanted: Wanted, still_opens: StillOpens, stopping: threading.Event
 ) -> AsyncIterator[bytes]:
     """The stream of one client, which has entered the feed. still_opens(): whether its token does."""
     try:
         yield b"retry: 2000\nid: %d\n\n" % position
-        while still_opens() and not stopping.is_set():
+        while not stopping.is_set() and await still_opens():
             before = position
             position, chunk = await feed.after(position, wanted)
             if chunk:

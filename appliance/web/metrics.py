@@ -12,26 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from appliance import __version__
-from appliance.access.caller import CALLER_KEY
 from appliance.library.library import Library
-from appliance.operations import VERBS
-from appliance.operations.perform import refuse_unpermitted
-from appliance.web.figures import ApiFigures
-from appliance.web.routes import PROBLEMS
 from scsi_targets.devices.changer.statistics import MOVES, UNRECOVERED_ERRORS
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.devices.tape.usage import Amounts
 from vlib_images.library.database import events
 from vlib_images.library.elements import ElementType
 
-PATH: Final = "/metrics"
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 CACHE_SECONDS: Final = 1.0
 LOCK_SECONDS: Final = 0.5  # a drive whose lock is held for longer is left out of this scrape
 
@@ -39,9 +31,8 @@ LOCK_SECONDS: Final = 0.5  # a drive whose lock is held for longer is left out o
 class LibraryCollector(Collector):
     """The metrics of a library that is served."""
 
-    def __init__(self, library: Library, api: ApiFigures) -> None:
+    def __init__(self, library: Library) -> None:
         self._library = library
-        self._api = api
 
     def collect(self) -> Iterator[Metric]:
         """All of them, as they are now."""
@@ -60,7 +51,6 @@ class LibraryCollector(Collector):
             self._broker,
             self._storage,
             self._audit,
-            self._of_api,
         ):
             yield from part()
 
@@ -202,21 +192,12 @@ class LibraryCollector(Collector):
         with database.read() as connection:
             yield _one(recorded, events.newest_number(connection))
 
-    def _of_api(self) -> Iterator[Metric]:
-        answers = _counter("tapebay_api_answers", "Answers of the API, by status.", "status")
-        for status, count in sorted(self._api.answers.copy().items()):
-            answers.add_metric([str(status)], count)
-        streams = GaugeMetricFamily("tapebay_api_event_streams", "Event streams that are open.")
-        work = GaugeMetricFamily("tapebay_api_requests_at_work", "Requests that are being answered.")
-        yield from (answers, _one(streams, self._api.streams()), _one(work, self._api.at_work))
-
 
 class Exposition:
     """What a scrape gets; several at once get the same."""
 
-    def __init__(self, library: Callable[[], Library], api: ApiFigures) -> None:
+    def __init__(self, library: Callable[[], Library]) -> None:
         self._library = library
-        self._api = api
         self._lock = threading.Lock()
         self._registry: CollectorRegistry | None = None
         self._made_at = float("-inf")
@@ -228,32 +209,11 @@ class Exposition:
             if time.monotonic() - self._made_at >= CACHE_SECONDS:
                 if self._registry is None:
                     self._registry = CollectorRegistry()
-                    self._registry.register(LibraryCollector(self._library(), self._api))
+                    self._registry.register(LibraryCollector(self._library()))
                     ProcessCollector(registry=self._registry)
                 self._content = generate_latest(self._registry)
                 self._made_at = time.monotonic()
             return self._content
-
-
-def add_metrics(app: FastAPI, exposition: Exposition) -> None:
-    """Adds GET /metrics."""
-
-    def endpoint(request: Request) -> Response:  # blocks, so FastAPI gives it a thread
-        refuse_unpermitted(VERBS["status"], request.scope[CALLER_KEY])
-        return Response(exposition.content(), media_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})
-
-    app.add_api_route(
-        PATH,
-        endpoint,
-        methods=["GET"],
-        response_class=Response,
-        summary="The library in figures, for Prometheus.",
-        description="Scope: read.",
-        operation_id="metrics",
-        tags=["metrics"],
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **PROBLEMS},
-        openapi_extra={"security": [{"token": []}]},
-    )
 
 
 def _amounts(drive: TapeDrive) -> Amounts | None:

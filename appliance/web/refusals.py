@@ -4,20 +4,15 @@ noticed, so few that they never push out what was done.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
-import structlog
 from starlette.types import Scope
 
 from appliance.access.caller import CALLER_KEY
 from appliance.failures import OperatorError
+from appliance.web.backend import Backend
 from scsi_targets.iscsi.log_lines import LogLines
-from vlib_images.library.actor import acting_as
-from vlib_images.library.database.database import Database
 from vlib_images.library.database.events import Event
-
-log = structlog.get_logger(__name__)
 
 LINES_AT_ONCE: Final = 20  # of one peer; all together five times as many
 LINE_SECONDS: Final = 300.0
@@ -28,30 +23,19 @@ LIMIT_DETAIL_CHARACTERS: Final = 300
 class Refusals:
     """Writes a line for each, as long as the peer has an allowance; what is left out is counted in the next line."""
 
-    def __init__(self, database: Database | None) -> None:
-        self._database = database
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._lines = LogLines(LINES_AT_ONCE, LINE_SECONDS, together=5)
 
     async def tell(self, scope: Scope, error: OperatorError, status: int) -> None:
         """One line, on the disk when this returns; never raises."""
         peer = str(scope["client"][0]) if scope.get("client") else "control socket"
         more = self._lines.admit(peer)
-        if more is None or self._database is None:
+        if more is None:
             return
         caller = scope.get(CALLER_KEY)
         details: dict[str, Any] = {"status": status, "code": error.failure.code, "peer": peer, **more}
         details["detail"] = str(error)[:LIMIT_DETAIL_CHARACTERS].encode("ascii", "backslashreplace").decode()
         subject = f"{scope['method']} {scope['path']}"[:200].encode("ascii", "backslashreplace").decode()[:255]
         event = Event("request refused", subject, details)
-        await asyncio.get_running_loop().run_in_executor(
-            None, self._write, STRANGER if caller is None else caller.name, event
-        )
-
-    def _write(self, actor: str, event: Event) -> None:
-        assert self._database is not None
-        log.info("a request is refused", actor=actor, subject=event.subject, **event.details)
-        try:
-            with acting_as(actor), self._database.change(event):
-                pass
-        except OSError as error:
-            log.error("a refused request is not in the audit record", reason=str(error))
+        await self._backend.tell(STRANGER if caller is None else caller.name, event)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -13,16 +12,19 @@ from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from appliance.access.caller import CALLER_KEY
+from appliance.access.caller import CALLER_KEY, Caller
 from appliance.failures import Failure, OperatorError
 from appliance.operations.perform import refuse_unpermitted
 from appliance.operations.verb import Verb
-from appliance.operations.versions import matches, tag
-from appliance.web.idempotency import IdempotencyKeys, Once
-from appliance.web.pages import answer_of, page, query_of, window_of
-from appliance.web.problems import PROBLEM, Problem, as_json, described, problem
+from appliance.operations.versions import matches
+from appliance.web.access import TOKEN_KEY
+from appliance.web.backend import Backend
+from appliance.web.idempotency import Once
+from appliance.web.job import Ended, Job, Report
+from appliance.web.pages import answer_of, query_of, window_of
+from appliance.web.problems import PROBLEM, Problem, described, problem
 from appliance.web.refusals import Refusals
-from appliance.web.work import Ended, Job, MakeContext, Report, Work
+from appliance.web.work import Work
 
 PREFIX: Final = "/v1"
 EVENT_STREAM: Final = "text/event-stream"
@@ -40,12 +42,10 @@ def path_of(verb: str) -> str:
 
 @dataclass(frozen=True)
 class Routes:
-    """Adds the routes of verbs to an application. keys: None where no key is kept."""
+    """Adds the routes of verbs to an application."""
 
     app: FastAPI
-    make_context: MakeContext
-    stopping: threading.Event
-    keys: IdempotencyKeys | None
+    backend: Backend
     refusals: Refusals
 
     def add(self, verb: Verb) -> None:
@@ -58,11 +58,11 @@ class Routes:
         async def endpoint(request: Request, parameters: Any) -> Response:
             headers = request.headers
             once = self._once(verb, request, parameters) if headers.get("idempotency-key") is not None else None
-            job = Job(verb, parameters, request.scope[CALLER_KEY], if_match=headers.get("if-match", ""), once=once)
-            work = self._started(job)
+            if_match = headers.get("if-match", "")
+            work = self._started(Job(verb, parameters, *_asks(request), if_match=if_match, once=once))
             if EVENT_STREAM in headers.get("accept", ""):
                 return StreamingResponse(_stream(work), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
-            return await self._answer(request, await _end_of(work))
+            return await self._answer(request, await work.ended())
 
         optional = not any(field.is_required() for field in verb.parameters.model_fields.values())
         default = verb.parameters() if optional else inspect.Parameter.empty
@@ -85,11 +85,8 @@ class Routes:
             except OperatorError as error:
                 return await self._answer(request, Ended(error=error, status=409))
             given = parameters.model_dump(exclude={"cursor", "limit"} if window else set(), exclude_unset=True)
-            job = Job(verb, verb.parameters.model_validate(given), request.scope[CALLER_KEY], window)
-            ended = await _end_of(self._started(job))
-            if window is not None and ended.error is None:
-                shown = page(verb, ended.result, window)
-                ended = Ended(shown, tag=tag(shown))
+            job = Job(verb, verb.parameters.model_validate(given), *_asks(request), window)
+            ended = await self._started(job).ended()
             return await self._answer(request, ended, request.headers.get("if-none-match"))
 
         default = inspect.Parameter.empty if any(f.is_required() for f in query.model_fields.values()) else query()
@@ -121,12 +118,12 @@ class Routes:
 
     def _started(self, job: Job) -> Work:
         refuse_unpermitted(job.verb, job.caller)
-        work = Work(job, self.make_context, self.stopping, self.keys)
+        work = Work(self.backend, job)
         work.start()
         return work
 
     def _once(self, verb: Verb, request: Request, parameters: BaseModel) -> Once | None:
-        if verb.shows or self.keys is None:
+        if verb.shows:
             return None
         headers = request.headers
         what = json.dumps([verb.name, parameters.model_dump(mode="json"), headers.get("if-match", "")], default=str)
@@ -142,17 +139,17 @@ class Routes:
         return answer
 
 
-async def _end_of(work: Work) -> Ended:
-    ended = [event async for event in work.events()][-1]
-    assert isinstance(ended, Ended)
-    return ended
+def _asks(request: Request) -> tuple[Caller, str]:
+    """Who, and by which token."""
+    token = request.scope.get(TOKEN_KEY)
+    return request.scope[CALLER_KEY], "" if token is None else token.digest
 
 
 def _result(ended: Ended, if_none_match: str | None) -> Response:
     headers = {"Cache-Control": "no-store", **({"ETag": ended.tag} if ended.tag else {})}
     if ended.tag is not None and if_none_match is not None and matches(ended.tag, if_none_match):
         return Response(status_code=304, headers=headers)
-    return as_json(ended.result, headers=headers)
+    return Response(ended.content, 200, headers, media_type="application/json")
 
 
 def _description(verb: Verb) -> str:
@@ -181,8 +178,8 @@ async def _stream(work: Work) -> AsyncIterator[str]:
                     yield ": still at work\n\n"
                 case Report(done, total):
                     yield event_text("progress", {"done": done, "total": total})
-                case Ended(result, None):
-                    yield event_text("result", result)
+                case Ended(content, None):
+                    yield f"event: result\ndata: {content.decode()}\n\n"
                 case Ended(_, OperatorError() as error):
                     yield event_text("problem", described(error))
     finally:
