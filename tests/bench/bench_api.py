@@ -26,10 +26,12 @@ REQUESTS_PER_SECOND = 200
 STREAMS = 100
 CONNECTIONS = 20
 CHANGES_EVERY = 40  # one request of so many moves a cartridge, which every stream is told of
-LOOKS = ("/v1/cartridge/show?barcode=TST002L6", "/v1/drive/list", "/v1/health", "/v1/session/list", "/v1/cartridge/list")
+SHOW, LIST = "/v1/cartridge/show?barcode=TST002L6", "/v1/cartridge/list?limit=20"
+QUICK = ("/v1/drive/list", "/v1/health", "/v1/session/list")
+LOOKS = (*(QUICK * 5), SHOW, SHOW, SHOW, SHOW, LIST)  # in turns: what programs that wait and watch ask for
 
 
-# ---- the clients, in a process of their own ---------------------------------------------------------------------------
+# ---- the clients, in a process of their own --------------------------------------------------------------------------
 
 
 @dataclass
@@ -88,13 +90,17 @@ class Clients:
     def _request(self, number: int, count: int) -> bytes:
         if count % CHANGES_EVERY:
             return f"GET {LOOKS[count % len(LOOKS)]} HTTP/1.1\r\n{self._head}\r\n".encode()
-        body = json.dumps({"cartridge": f"TST{number + 3:03}L6", "place": f"slot:{50 + number + count % 80 // 40 * 30}"})
-        head = f"POST /v1/move HTTP/1.1\r\n{self._head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        body = json.dumps({"cartridge": f"TST{number + 3:03}L6", "to": f"slot:{50 + number + count % 80 // 40 * 30}"})
+        head = (
+            f"POST /v1/move HTTP/1.1\r\n{self._head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        )
         return f"{head}\r\n{body}".encode()
 
     async def _answer(self, reader: asyncio.StreamReader) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+        length = next(
+            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+        )
         await reader.readexactly(length)
         self.seen.failures += not head.startswith(b"HTTP/1.1 200")
 
@@ -118,7 +124,7 @@ def clients(port: int, token: str, authority: str) -> None:
     )
 
 
-# ---- the measurement ---------------------------------------------------------------------------------------------------
+# ---- the measurement -------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -168,11 +174,17 @@ def compare(folder: Path, rounds: int, blocks: Sequence[tuple[str, int, int, int
                 f"{max(beside) / 1e6:.0f} MB/s, ratio {max(beside) / max(alone):.2f}"
             )
             for row in told:
-                print(
-                    f"   {row['requests'] / row['seconds']:.0f} requests/s, {row['failures']} failed, median {row['median_ms']:.1f} ms, worst "
-                    f"{row['worst_ms']:.0f} ms; {row['events']} events; clients took {row['processor_seconds'] / row['seconds']:.2f} "
-                    f"processors, the daemon {row['daemon']:.2f}"
-                )
+                print(_said(row))
+
+
+def _said(row: dict[str, float]) -> str:
+    """What the clients of one round met."""
+    seconds = row["seconds"]
+    return (
+        f"   {row['requests'] / seconds:.0f} requests/s, {row['failures']} failed, median {row['median_ms']:.1f} ms, "
+        f"worst {row['worst_ms']:.0f} ms; {row['events']} events; the clients took "
+        f"{row['processor_seconds'] / seconds:.2f} processors, the daemon {row['daemon']:.2f}"
+    )
 
 
 def main() -> None:

@@ -266,7 +266,7 @@ def test_places() -> None:
     # A host has any number of addresses in its network.
     v6 = [taken.take(f"2001:db8::{number:x}") for number in range(places.LIMIT_STRANGERS_OF_A_PEER + 1)]
     assert v6[-1] is None
-    assert taken.taken == 2 * places.LIMIT_STRANGERS_OF_A_PEER + 1
+    assert taken.taken == places.LIMIT_STRANGERS
 
 
 # ---- TLS ------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from datamover.initiator import InitiatorSession
 from tests.support.appliance import TARGET_NAME, Appliance, Disk, free_ports
 from tests.support.scsi import TEST_UNIT_READY, write_6, write_10
+from tests.unit.appliance.api_server import eventually
 from tests.unit.appliance.daemon_process import ROOT
 
 
@@ -41,7 +41,8 @@ def test_figures_of_a_library_at_work(tmp_path: Path) -> None:
     more = f'[api]\nlisten = "127.0.0.1:{port}"\n[gate]\ntarget = "iqn.2026-11.io.tapebay:gate"\n'
     with Appliance(tmp_path, disks=[Disk("data", "1 MiB")], cartridges=3, more=more) as appliance:
         token = appliance.call("token.create", name="prometheus", scope="read")["token"]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}) as http:
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as http:
             check(appliance, http)
         assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 401
 
@@ -57,8 +58,8 @@ def check(appliance: Appliance, http: httpx.Client) -> None:
     appliance.load("TST002L6")
     work(appliance)
     snapshot = appliance.call("snapshot.create", disks="data", budget="1 MiB")["snapshot"]
-    http.get("/metrics")  # within the second that a scrape is kept for
-    found = after_a_second(http)
+    assert eventually(lambda: scraped(http).get("tapebay_sessions_begun_total", {}).get((TARGET_NAME,)) == 4)
+    found = scraped(http)
     assert found["tapebay_drive_bytes_total"]["write", "drive0"] == 2000  # over both cartridges
     assert found["tapebay_drive_loads_total"]["drive0",] - before["tapebay_drive_loads_total"]["drive0",] == 2
     assert found["tapebay_drive_loaded"] == {("drive0",): 1, ("drive1",): 0}
@@ -78,12 +79,3 @@ def check(appliance: Appliance, http: httpx.Client) -> None:
     names = {name for name in found if name.startswith("tapebay_")}
     documented = set(re.findall(r"`(tapebay_\w+)`", (ROOT / "docs" / "api.md").read_text()))
     assert names == documented
-
-
-def after_a_second(http: httpx.Client) -> dict[str, Any]:
-    """A scrape that is not the one before."""
-    answers = scraped(http)["tapebay_api_answers_total"]
-    while True:
-        found = scraped(http)
-        if found["tapebay_api_answers_total"] != answers:
-            return found

@@ -1,0 +1,127 @@
+"""The process of the API: what happens when it, or the daemon, is gone."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from appliance.access.caller import Caller, Scope
+from appliance.control.client import Client
+from appliance.failures import Failure, OperatorError
+from appliance.operations import VERBS
+from appliance.operations.verb import Window
+from appliance.web.idempotency import Once
+from appliance.web.job import Ended, Job
+from tests.support.appliance import Appliance, free_ports
+from tests.unit.appliance.api_server import eventually
+
+
+def children(process_id: int) -> list[int]:
+    """The processes that it has started."""
+    threads = Path(f"/proc/{process_id}/task").iterdir()
+    return [int(word) for thread in threads for word in (thread / "children").read_text().split()]
+
+
+def is_there(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_it_is_started_anew_and_ends_with_the_daemon(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with Appliance(tmp_path, cartridges=1, more=f'[api]\nlisten = "127.0.0.1:{port}"\n') as appliance:
+        token = appliance.call("token.create", name="a", scope="operate")["token"]
+        client = Client.at(f"http://127.0.0.1:{port}", token)
+        assert client.call("health")["sessions"] == 0
+        (front,) = children(appliance.process_id)
+        os.kill(front, signal.SIGKILL)
+        assert eventually(lambda: _healthy(client))
+        assert appliance.call("health")["sessions"] == 0
+        (again,) = children(appliance.process_id)
+        assert again != front
+        assert [entry["event"] for entry in appliance.problems()] == ["the API's process has ended; it is started anew"]
+    assert not is_there(again)
+
+
+def _healthy(client: Client) -> bool:
+    try:
+        return "portals" in client.call("health", timeout_seconds=5)
+    except OperatorError as error:
+        assert error.failure in (Failure.NOT_RUNNING, Failure.REFUSED)
+        return False
+
+
+def test_it_ends_when_the_daemon_is_killed(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    appliance = Appliance(tmp_path, cartridges=0, more=f'[api]\nlisten = "127.0.0.1:{port}"\n')
+    token = appliance.call("token.create", name="a", scope="read")["token"]
+    assert Client.at(f"http://127.0.0.1:{port}", token).call("health")
+    (front,) = children(appliance.process_id)
+    appliance.kill()
+    assert eventually(lambda: not is_there(front))
+
+
+def test_its_data_goes_first(tmp_path: Path) -> None:
+    """Where processors are scarce: the API's process has a lower priority, and no thread of the daemon has."""
+    (port,) = free_ports(1)
+    with Appliance(tmp_path, cartridges=0, more=f'[api]\nlisten = "127.0.0.1:{port}"\n') as appliance:
+        token = appliance.call("token.create", name="a", scope="read")["token"]
+        assert Client.at(f"http://127.0.0.1:{port}", token).call("health")
+        (front,) = children(appliance.process_id)
+        assert os.getpriority(os.PRIO_PROCESS, front) > os.getpriority(os.PRIO_PROCESS, appliance.process_id)
+
+
+def test_progress_and_cancelling_and_events_come_through(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with Appliance(tmp_path, slots=300, cartridges=1, more=f'[api]\nlisten = "127.0.0.1:{port}"\n') as appliance:
+        token = appliance.call("token.create", name="a", scope="operate")["token"]
+        client = Client.at(f"http://127.0.0.1:{port}", token)
+        headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+        seen: list[tuple[int, int]] = []
+        with httpx.stream("GET", f"http://127.0.0.1:{port}/v1/events", headers=headers, timeout=20) as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "retry: 2000"
+            made = client.call(
+                "cartridge.create",
+                barcode="B00001L6",
+                count=200,
+                progress=lambda done, total: seen.append((done, total)),
+            )
+            assert len(made) == 200
+            assert seen
+            data = (line for line in lines if line.startswith("data: "))
+            assert "B00001L6" in next(data)
+        bad = httpx.post(f"http://127.0.0.1:{port}/v1/nothing", headers={"Authorization": f"Bearer {token}"})
+        assert bad.status_code == 404
+        (told,) = [e for e in appliance.call("audit.list", count=5) if e["action"] == "request refused"]
+        assert told["actor"] == "token a"
+        appliance.call("token.revoke", name="a")
+        began = time.monotonic()
+        with pytest.raises(OperatorError, match="opens nothing"):
+            client.call("health")
+        assert time.monotonic() - began < 5
+
+
+def test_jobs_and_ends_are_the_same_on_the_other_side() -> None:
+    verb = VERBS["disk.create"]
+    parameters = verb.parameters.model_validate({"name": "d", "size": "1 MiB"})
+    caller = Caller("token ä", Scope.OPERATE, frozenset(["left"]), frozenset())
+    once = Once.of("token ä", "Bearer x", "key", "request")
+    jobs: list[Any] = [
+        Job(verb, parameters, caller, "digest", Window(("a", 1), 5), '"tag"', once),
+        Job(verb, parameters, caller, window=Window(None, 5)),
+        Job(verb, parameters, caller),
+    ]
+    for job in jobs:
+        assert Job.of_json(job.to_json()) == job
+    for ended in (Ended(b"[1]", tag='"x"'), Ended(b"null")):
+        assert Ended.of_json(ended.to_json(), ended.content) == ended
+    failed = Ended.of_json(Ended(error=OperatorError(Failure.BUSY, "wait"), status=429).to_json(), b"")
+    assert failed.error is not None
+    assert (failed.error.failure, str(failed.error), failed.status) == (Failure.BUSY, "wait", 429)
