@@ -65,11 +65,13 @@ def load(path: Path) -> Settings:
 def control_socket(path: Path) -> Path:
     """Where the daemon of `path` listens, whatever else is said there: a library that is served can be asked while
     its file is being edited. Raises ConfigError."""
+    usual = path.absolute().parent / CONTROL_SOCKET
     try:
         library = tomllib.loads(path.read_text(encoding="utf-8")).get("library", {})
-        return path.absolute().parent / Path(library.get("control_socket", CONTROL_SOCKET))
+        return usual.parent / Path(library.get("control_socket", CONTROL_SOCKET))
     except (OSError, ValueError, AttributeError, TypeError):
-        return load(path).library.control_socket  # says what is wrong, with all the rest
+        # What is wrong is said with all the rest; but no daemon is to be missed for half a line.
+        return usual if usual.is_socket() else load(path).library.control_socket
 
 
 def with_advertised_address(settings: Settings) -> Settings:

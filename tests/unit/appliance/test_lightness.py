@@ -66,11 +66,15 @@ def test_a_command_that_asks_the_daemon_imports_its_own_verb_alone(served: Path)
     }
 
 
-def test_a_library_is_asked_while_its_file_is_being_edited(served: Path) -> None:
-    (served / "tapebay.toml").write_text('[library]\nname = 7\nsluts = "many"\n')
+@pytest.mark.parametrize(
+    ("text", "wrong"), [('[library]\nname = 7\nslots = "many"\n', "slots"), ("[library]\nname = \n", "not valid TOML")]
+)
+def test_a_library_is_asked_while_its_file_is_being_edited(served: Path, text: str, wrong: str) -> None:
+    (served / "tapebay.toml").write_text(text)
     asked = CliRunner().invoke(app, ["status", "--config", str(served)])
     assert asked.exit_code == 0 and f"{served}/tapebay.toml" in asked.output
-    assert "sluts" in CliRunner().invoke(app, ["check", "--config", str(served)]).output
+    refused = CliRunner().invoke(app, ["check", "--config", str(served)])
+    assert refused.exit_code == 3 and wrong in refused.output
 
 
 @pytest.mark.parametrize("file", FILES)
