@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import os
 import sqlite3
+import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 
 from tests.interop import guest
 from tests.interop.guest import HOST_ADDRESS, GuestRun, Step
+from tests.interop.test_postgresql import program
 from tests.support import certificates, packages
 from tests.support.appliance import TARGET_NAME, Appliance, Disk, free_ports
 from tests.unit.backup.support import TAPE_BLOCK, archive_of
@@ -188,3 +192,100 @@ def test_files_that_are_written_meanwhile(site: Site) -> None:
         }
         assert int(least) <= rows_of(site.folder / place, base) <= int(most)
     assert not list(site.folder.glob("**/*.snapshot"))
+
+
+POSTGRESQL = r"""
+modprobe ext4
+PLAIN=$(retry device_of plain) && mkfs.ext4 -q -F $PLAIN && mkdir -p /srv/plain && mount $PLAIN /srv/plain || exit
+mkdir /srv/plain/pg /run/pg && chown postgres /srv/plain/pg /run/pg && cd /srv/plain/pg || exit
+as_postgres() { setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"; }
+as_postgres $PROGRAMS/initdb -D /srv/plain/pg/data -A trust -U tapebay --no-sync >/dev/null || exit
+as_postgres $PROGRAMS/pg_ctl -D /srv/plain/pg/data -o "-k /run/pg -c listen_addresses=" -l /run/pg/log -w start \
+	>/dev/null || exit
+sql() { $PROGRAMS/psql -h /run/pg -U tapebay -d postgres -qAt "$@"; }
+sql -c "CREATE TABLE rows (number int PRIMARY KEY, digest text)" || exit
+(
+	number=0
+	while number=$((number + 1)); do
+		echo "INSERT INTO rows SELECT n, md5(n::text) FROM generate_series($((number * 10 - 9)), $((number * 10))) n;"
+		echo "\\! echo $((number * 10)) >/tmp/told && mv /tmp/told /tmp/pg.count"
+	done
+) | sql -v ON_ERROR_STOP=1 &
+WRITER=$!
+"""
+
+
+def test_postgresql_in_the_middle_of_its_work(site: Site) -> None:
+    """What is restored starts as after a power cut, and has every row that was committed before the backup began."""
+    packages.require("postgresql")
+    programs = Path(program("initdb")).resolve().parent
+    backup = (
+        f"tapebay agent backup /srv/plain/pg --before '{programs}/psql -h /run/pg -U tapebay -d postgres -c CHECKPOINT'"
+    )
+    done = site.run(
+        Step("make", f"PROGRAMS={programs}\n{POSTGRESQL}"),
+        Step("written", "retry written /tmp/pg.count 50"),
+        Step("before", "cat /tmp/pg.count"),
+        Step("back up", f"cd / && {backup} --to {BARCODE} --json"),
+        Step("after", "cat /tmp/pg.count"),
+        Step("stop", "kill $WRITER; as_postgres $PROGRAMS/pg_ctl -D /srv/plain/pg/data -m immediate stop", status=None),
+    )
+    assert report_of(done["back up"])["state"] == "done"
+    with tempfile.TemporaryDirectory(prefix="tapebay-pg-") as folder:  # short: the socket's path has 107 bytes
+        Path(folder).chmod(0o755)
+        subprocess.run(["tar", "-b", "512", "-xpf", site.archive(), "-C", folder], check=True)
+        data, user = f"{folder}/srv/plain/pg/data", "postgres" if os.geteuid() == 0 else None
+        Path(data, "postmaster.pid").unlink()
+        run = {"user": user, "cwd": "/", "check": True, "stdout": subprocess.DEVNULL}
+        options = f"-k {folder}/srv/plain/pg -c listen_addresses="
+        subprocess.run([programs / "pg_ctl", "-D", data, "-o", options, "-l", f"{data}/log", "-w", "start"], **run)  # type: ignore[call-overload]
+        try:
+            query = "SELECT count(*), min(number), max(number), bool_and(digest = md5(number::text)) FROM rows"
+            shown = subprocess.run(
+                [programs / "psql", "-h", f"{folder}/srv/plain/pg", "-U", "tapebay", "-d", "postgres", "-qAtc", query],
+                check=True, capture_output=True, text=True, cwd="/",
+            )  # fmt: skip
+        finally:
+            subprocess.run([programs / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop"], **run)  # type: ignore[call-overload]
+    count, first, last, right = shown.stdout.strip().split("|")
+    assert (first, last, right) == ("1", count, "t")
+    assert int(done["before"]) <= int(count) <= int(done["after"]) + 10
+
+
+FREEZE = r"""
+modprobe brd rd_nr=1 rd_size=65536 && modprobe ext4 && mkfs.ext4 -q -F /dev/ram0 && mkdir -p /srv/held || exit
+mount /dev/ram0 /srv/held
+held() { # what held_still said; $1: its limit, then what runs while it holds
+	"$PYTHON" - "$@" <<-'END'
+		import subprocess, sys
+		from pathlib import Path
+		from appliance.agent.freeze import FreezeFailed, held_still
+		try:
+		    with held_still([Path("/srv/held")], limit_seconds=float(sys.argv[1])):
+		        subprocess.run(sys.argv[2], shell=True)
+		    print("held")
+		except FreezeFailed as error:
+		    print(error)
+	END
+}
+goes_on() { timeout 20 sh -c 'echo x >/srv/held/x && sync -f /srv/held/x'; }
+"""
+
+
+def test_the_kernels_freeze(site: Site) -> None:
+    """The watchdog wins, somebody else thaws, somebody froze it before, the agent is killed: it always goes on."""
+    done = site.run(
+        Step("make", FREEZE),
+        Step(
+            "held",
+            "held 20 '(echo x >/srv/held/x; touch /tmp/wrote) & sleep 1; [ -e /tmp/wrote ] || echo waits'; goes_on",
+        ),
+        Step("watchdog", "held 0.5 'sleep 2; echo y >/srv/held/y'; goes_on"),
+        Step("another", "held 20 'fsfreeze -u /srv/held'; goes_on"),
+        Step("already", "fsfreeze -f /srv/held; held 20 true; fsfreeze -u /srv/held; goes_on"),
+        Step("killed", "held 600 'kill -9 $PPID'; goes_on", status=0),
+    )
+    assert done["held"].split() == ["waits", "held"]
+    assert "were let go after 0.5 s" in done["watchdog"]
+    assert "somebody else let /srv/held go" in done["another"]
+    assert "somebody holds /srv/held still already" in done["already"]
