@@ -85,8 +85,10 @@ key = "{self.pair.key}"
             "TAPEBAY_CERTIFICATE_AUTHORITY": f"/mnt/share/{self.pair.authority.name}",
         }  # fmt: skip
         exports = "".join(f"export {name}='{value}'\n" for name, value in environment.items())
-        writer = self.folder / "writer.py"
-        writer.write_text(WRITER)
+        programs = []
+        for name, text in (("writer.py", WRITER), ("held.py", HELD)):
+            programs.append(self.folder / name)
+            programs[-1].write_text(text)
         return guest.run(
             [
                 Step("set up", exports + STEPS), Step("iscsid", "start_iscsid"), Step("discover", "discover"),
@@ -94,7 +96,7 @@ key = "{self.pair.key}"
             ],
             portal=f"{HOST_ADDRESS}:{self.port}",
             target=TARGET_NAME,
-            files=[self.pair.authority, writer, *serials],
+            files=[self.pair.authority, *programs, *serials],
             timeout_seconds=240,
         )  # fmt: skip
 
@@ -252,22 +254,22 @@ def test_postgresql_in_the_middle_of_its_work(site: Site) -> None:
     assert int(done["before"]) <= int(count) <= int(done["after"]) + 10
 
 
+HELD = """
+import subprocess, sys
+from pathlib import Path
+from appliance.agent.freeze import FreezeFailed, held_still
+try:
+    with held_still([Path("/srv/held")], limit_seconds=float(sys.argv[1])):
+        subprocess.run(sys.argv[2], shell=True)
+    print("held")
+except FreezeFailed as error:
+    print(error)
+"""
+
 FREEZE = r"""
 modprobe brd rd_nr=1 rd_size=65536 && modprobe ext4 && mkfs.ext4 -q -F /dev/ram0 && mkdir -p /srv/held || exit
 mount /dev/ram0 /srv/held
-held() { # what held_still said; $1: its limit, then what runs while it holds
-	"$PYTHON" - "$@" <<-'END'
-		import subprocess, sys
-		from pathlib import Path
-		from appliance.agent.freeze import FreezeFailed, held_still
-		try:
-		    with held_still([Path("/srv/held")], limit_seconds=float(sys.argv[1])):
-		        subprocess.run(sys.argv[2], shell=True)
-		    print("held")
-		except FreezeFailed as error:
-		    print(error)
-	END
-}
+held() { "$PYTHON" /mnt/share/held.py "$@"; } # what held_still said; its limit, then what runs while it holds
 goes_on() { timeout 20 sh -c 'echo x >/srv/held/x && sync -f /srv/held/x'; }
 """
 
