@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 Name = Annotated[
     str, Positional("SNAPSHOT"), Field(description="What `tapebay snapshot list` calls it: 16 digits and letters.")
 ]
-Extents = Annotated[
-    dict[str, list[tuple[int, int]]], Field(description="(offset, length) in bytes, by disk; 10,000 at a time.")
-]
+Extent = Annotated[tuple[int, int], Field(strict=False)]  # JSON has lists only
+Extents = Annotated[dict[str, list[Extent]], Field(description="(offset, length) in bytes, by disk; 10,000 at a time.")]
 Signal = Literal[
     "list-begin", "list-part", "list-end", "accepted", "started", "checkpoint", "failed", "done", "released"
 ]
