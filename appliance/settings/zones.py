@@ -1,8 +1,12 @@
 """The numbers of devices in zones, and whether they agree for whoever may be in several."""
 
+import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Self
 
 from appliance.settings.settings import Settings, ZoneSettings
 
@@ -22,14 +26,26 @@ def conflicts(settings: Settings) -> list[str]:
     return list(dict.fromkeys(_conflicts(settings)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """The numbers of one zone, to be looked up often."""
+
+    pairs: Sequence[tuple[int, str]]
+    by_lun: Mapping[int, str]
+    by_name: Mapping[str, int]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[int, str]]) -> Self:
+        return cls(pairs, dict(pairs), {name: lun for lun, name in pairs})
+
+
 def _conflicts(settings: Settings) -> Iterator[str]:
-    zones = {zone.name: zone for zone in settings.zones}
-    sharing = list(_sharing(settings.zones))
+    sharing = _sharing(settings.zones)
     for target in settings.targets:
         of_target = {name: lun for lun, name in settings.lun_map(target).items()}
-        numbers = {name: numbered(zone, of_target) for name, zone in zones.items()}
-        for name, pairs in numbers.items():
-            for one, other in _clashes(pairs, pairs):
+        numbers = {zone.name: _Numbers.of(numbered(zone, of_target)) for zone in settings.zones}
+        for name, own in numbers.items():
+            for one, other in _clashes(own, own):
                 yield f"zone {name}: {one[1]} and {other[1]} have one LUN, {one[0]}; give one of them another in `luns`"
         for first, second in sharing:
             for one, other in _clashes(numbers[first], numbers[second]):
@@ -39,19 +55,16 @@ def _conflicts(settings: Settings) -> Iterator[str]:
                 )
 
 
-def _clashes(
-    first: Sequence[tuple[int, str]], second: Sequence[tuple[int, str]]
-) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:
+def _clashes(first: _Numbers, second: _Numbers) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:
     """One number for two devices, or two numbers for one."""
-    by_lun, by_name = dict(first), {name: lun for lun, name in first}
-    for lun, name in second:
-        if by_lun.get(lun, name) != name:
-            yield (lun, by_lun[lun]), (lun, name)
-        elif by_name.get(name, lun) != lun:
-            yield (by_name[name], name), (lun, name)
+    for lun, name in second.pairs:
+        if first.by_lun.get(lun, name) != name:
+            yield (lun, first.by_lun[lun]), (lun, name)
+        elif first.by_name.get(name, lun) != lun:
+            yield (first.by_name[name], name), (lun, name)
 
 
-def _sharing(zones: Sequence[ZoneSettings]) -> Iterator[tuple[str, str]]:
+def _sharing(zones: Sequence[ZoneSettings]) -> dict[tuple[str, str], None]:
     """Pairs of zones that one principal may be in."""
     members: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for zone in zones:
@@ -59,13 +72,30 @@ def _sharing(zones: Sequence[ZoneSettings]) -> Iterator[tuple[str, str]]:
             members["account", user].append(zone.name)
         for name in zone.initiators:
             members["initiator", name].append(zone.name)
-    for names in members.values():
-        yield from combinations(dict.fromkeys(names), 2)
+    # Many principals are in the same zones; those pairs are made once.
+    groups = dict.fromkeys(tuple(dict.fromkeys(names)) for names in members.values())
+    return dict.fromkeys([pair for names in groups for pair in combinations(names, 2)] + list(_overlapping(zones)))
+
+
+def _overlapping(zones: Sequence[ZoneSettings]) -> Iterator[tuple[str, str]]:
+    """Pairs of zones of which one has a pattern that may name an initiator of the other. Only names and patterns that
+    begin alike are compared: they stand together in their order."""
+    known = sorted((_beginning(name), name, zone.name) for zone in zones for name in zone.initiators)
+    beginnings = [beginning for beginning, _, _ in known]
     for zone in zones:
         for pattern in filter(_is_pattern, zone.initiators):
-            for other in zones:
-                if other is not zone and any(overlap(pattern, name) for name in other.initiators):
-                    yield zone.name, other.name
+            start = _beginning(pattern)
+            alike = known[bisect_left(beginnings, start) : bisect_right(beginnings, start + chr(0x10FFFF))]
+            for end in range(len(start)):
+                alike += known[bisect_left(beginnings, start[:end]) : bisect_right(beginnings, start[:end])]
+            for _, name, other in alike:
+                if other != zone.name and overlap(pattern, name):
+                    yield zone.name, other
+
+
+def _beginning(pattern: str) -> str:
+    """What every name that matches begins with."""
+    return re.split("[*?]", pattern, maxsplit=1)[0]
 
 
 def _is_pattern(name: str) -> bool:
