@@ -54,6 +54,7 @@ def change(library: Library, content: Content, applied: Content | None = None) -
     _refuse_loaded(library, before, after)
     _refuse_reserved(library, before, after)
     _refuse_held(library, before, after)
+    _refuse_granted(library, before, after)
     fitted = library.equipment()
     gone = _equip(library, before, after, partial(contents.change, after, applied))
     try:
@@ -108,6 +109,19 @@ def _refuse_held(library: Library, before: Content, after: Content) -> None:
             f"tapebay snapshot release {kept.name}"
         )
         raise OperatorError(Failure.REFUSED, message)
+
+
+def _refuse_granted(library: Library, before: Content, after: Content) -> None:
+    """A drive that somebody has by a grant neither goes, nor into a partition, where the broker could not free it."""
+    owned, taken = _owners(before), _owners(after)
+    going = {drive.name for drive in before.drives if drive not in after.drives}
+    going |= {name for name, partition in taken.items() if owned.get(name) != partition}
+    requests = library.broker.requests.all() if library.broker is not None else []
+    for request in requests:
+        for unit in request.units if request.state.holds else ():
+            if unit.device in going:
+                message = f"{unit.device} is granted; wait, or: tapebay request revoke {request.name}"
+                raise OperatorError(Failure.REFUSED, message)
 
 
 def _shown(content: Content) -> dict[str, Section]:

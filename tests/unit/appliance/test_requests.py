@@ -502,6 +502,8 @@ def test_grants_take_nothing_out_of_a_partition(daemon: Daemon) -> None:
     reason = "cartridge A00001L6 is in a partition of the library"
     eventually(lambda: daemon.call("request.show", request=waits)["why"] == reason)
     daemon.call("request.cancel", request=waits)
+    with pytest.raises(OperatorError, match="drive1 is granted; wait, or: tapebay request revoke"):
+        daemon.call("partition.change", name="a", drives="drive0,drive1")
     daemon.call("grant.release", request=request["request"])
     over(daemon, request["request"])
     assert {row["barcode"]: row["place"] for row in daemon.call("cartridge.list")}["A00003L6"] == "slot:3"
