@@ -178,6 +178,9 @@ _REST = """\
 # Drives by request: with a gate, `tapebay request create` grants a drive with a volume to one server.
 # [gate]
 # target = "iqn.2026-11.io.tapebay:gate"   # the target that keys of grants open; no other target shows it
+# groups = { fast = ["drive0"] }           # drives that a request may ask for by one name
+# key_seconds = 900                    # for how long a key may be shown for the first time
+# broker_outage_seconds = 86400        # for how long live grants go on while the broker is stopped
 
 # The API for applications on TCP; tokens open it (`tapebay token create`). Without TLS only on a loopback address.
 # [api]

@@ -214,6 +214,7 @@ def test_the_template_names_every_setting_and_its_default(tmp_path: Path) -> Non
         "user",
         "copy_rate",
         "erase_rate",
+        "groups",
         "devices",
         "networks",
         "portal_groups",
