@@ -46,27 +46,28 @@ class Member:
     end: int = 0
     crc32c: int = 0
     checked_bytes: int = 0
+    content_bytes: int = field(init=False)
+    _map: bytes = field(init=False)
 
-    @property
-    def content_bytes(self) -> int:
-        """What the archive holds of it beside headers, on all volumes: the map of a sparse file, and its data."""
-        return self.entry.stored_bytes + len(pax.sparse_map(self.entry))
+    def __post_init__(self) -> None:
+        """content_bytes: what the archive holds of it beside headers, on all volumes: the map of a sparse file, and its
+        data."""
+        self._map = pax.sparse_map(self.entry)
+        self.content_bytes = self.entry.stored_bytes + len(self._map)
 
     def lay(self, start: int, comment: str) -> list[Piece]:
         """Its place in the archive, from `start` on, and all that it is made of there."""
-        head = pax.header(self.entry)
+        pieces: Iterable[Piece] = (self._map, self.entry.content or b"", *self.entry.extents)
         if self.before:
             head = pax.continued_header(self.entry, self.before, comment, self.part)
+            pieces = cut(pieces, self.before)
+        else:
+            head = pax.header(self.entry, self._map)
         content = self.content_bytes - self.before
         fill = pax.padding(content)
         self.start, self.content_start = start, start + len(head)
         self.end = self.content_start + content + len(fill)
-        return [head, *cut(self._content(), self.before), fill]
-
-    def _content(self) -> Iterator[Piece]:
-        yield pax.sparse_map(self.entry)
-        yield self.entry.content or b""
-        yield from self.entry.extents
+        return [head, *pieces, fill]
 
 
 def length_of(piece: Piece) -> int:
@@ -194,7 +195,7 @@ class Archive:
         if member.entry.content is not None:
             member.crc32c, member.checked_bytes = crc32c(member.entry.content), member.entry.size
         with _translated():
-            self._put_all(cut(pieces, on_tape - member.start), member)
+            self._put_all(pieces if member.start >= on_tape else cut(pieces, on_tape - member.start), member)
 
     def checkpoint_soon(self) -> None:
         """The next command ends with one."""

@@ -53,20 +53,20 @@ class _Region:
         self.length = length
 
 
-def header(entry: Entry) -> bytes:
-    """What stands before the member's content, the map of a sparse file not included. `entry.link` of a hard link is
-    the name of the other member."""
+def header(entry: Entry, sparse_map: bytes = b"") -> bytes:
+    """What stands before the member's content, which begins with the map of a sparse file. `entry.link` of a hard link
+    is the name of the other member."""
     records: list[tuple[bytes, bytes]] = []
     name = entry.name + b"/" if entry.kind is Kind.DIRECTORY else entry.name
     size = entry.stored_bytes
-    if entry.sparse:
-        size += len(sparse_map(entry))
+    if sparse_map:
+        size += len(sparse_map)
         records += [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", name)]
         records.append((b"GNU.sparse.realsize", b"%d" % entry.size))
         directory, _, last = name.rpartition(b"/")
         name = (directory + b"/" if directory else b"") + b"GNUSparseFile.0/" + last
     prefix, short = _split(name)
-    if short is None and not entry.sparse:
+    if short is None and not sparse_map:
         records.append((b"path", name))
     if len(entry.link) > _NAME_BYTES:
         records.append((b"linkpath", entry.link))

@@ -67,10 +67,10 @@ class Writer:
 
 
 def back_up(site: Appliance) -> tuple[float, dict]:
-    began = time.perf_counter()
+    """(MB/s to tape, durable, the report)."""
     report = site.call("backup.start", disks=["data"], to=["TST001L6"], overwrite=True, timeout_seconds=3600)
     assert report["state"] == "done", report
-    return time.perf_counter() - began, report
+    return report["megabytes_per_second"], report
 
 
 def copied_by_cp(image: Path, directory: Path) -> float:
@@ -78,9 +78,17 @@ def copied_by_cp(image: Path, directory: Path) -> float:
     target.unlink(missing_ok=True)
     began = time.perf_counter()
     subprocess.run(["cp", "--sparse=never", image, target], check=True)
+    subprocess.run(["sync", target], check=True)  # as durable as what is on tape
     seconds = time.perf_counter() - began
     target.unlink()
     return seconds
+
+
+def timed(site: Appliance) -> tuple[float, dict]:
+    """(seconds from the command to its end, the report)."""
+    began = time.perf_counter()
+    report = back_up(site)[1]
+    return time.perf_counter() - began, report
 
 
 def main() -> None:
@@ -100,21 +108,19 @@ def large_files(directory: Path, mebibytes: int) -> None:
     image = library / "disks/data.img"
     make_disk(image, tree, mebibytes)
     with Appliance(library, disks=[Disk("data", f"{mebibytes} MiB")], cartridges=1) as site:
-        content = back_up(site)[1]["content_bytes"]  # and everything is in the page cache now
+        back_up(site)  # and everything is in the page cache now
         size = image.stat().st_size
-        cp = size / min(copied_by_cp(image, directory) for _ in range(RUNS))
-        still = content / min(back_up(site)[0] for _ in range(RUNS))
-        seconds, written = [], 0
+        cp = size / min(copied_by_cp(image, directory) for _ in range(RUNS)) / 1e6
+        still = max(back_up(site)[0] for _ in range(RUNS))
+        rates, written = [], 0
         for _ in range(RUNS):
             with Writer(site, mebibytes) as writer:
-                seconds.append(back_up(site)[0])
+                rates.append(back_up(site)[0])
             written += writer.written
-        busy = content / min(seconds)
-    print(f"cp of the image               {cp / 1e6:8.0f} MB/s")
-    print(f"backup, a still snapshot      {still / 1e6:8.0f} MB/s   {still / cp:.2f} of cp")
-    print(
-        f"backup, written meanwhile     {busy / 1e6:8.0f} MB/s   {busy / cp:.2f} of cp ({written / 1e6:.0f} MB written)"
-    )
+        busy = max(rates)
+    print(f"cp of the image, and sync     {cp:8.0f} MB/s")
+    print(f"backup, a still snapshot      {still:8.0f} MB/s   {still / cp:.2f} of cp")
+    print(f"backup, written meanwhile     {busy:8.0f} MB/s   {busy / cp:.2f} of cp ({written / 1e6:.0f} MB written)")
 
 
 def small_files(directory: Path, count: int) -> None:
@@ -123,7 +129,7 @@ def small_files(directory: Path, count: int) -> None:
     mebibytes = count * 10 // 1024 + 64
     make_disk(library / "disks/data.img", tree, mebibytes, "-N", str(count * 2))
     with Appliance(library, disks=[Disk("data", f"{mebibytes} MiB")], cartridges=1) as site:
-        seconds, report = min((back_up(site) for _ in range(RUNS)), key=lambda found: found[0])
+        seconds, report = min((timed(site) for _ in range(RUNS)), key=lambda found: found[0])
     print(f"backup of files of 4 KiB      {report['files'] / seconds:8.0f} files/s ({report['files']} files)")
 
 
