@@ -119,6 +119,14 @@ class BackupService:
         self.wait(number, STOP_SECONDS)
         return self.records.get(number)
 
+    def forget(self, number: int) -> Backup:
+        """One that does not run, with its catalogue; its cartridges stay as they are. Raises NotNow, NoSuchBackup,
+        OSError."""
+        backup = self.records.get(number)
+        self.records.forget(number)
+        self.path_of(backup).unlink(missing_ok=True)
+        return backup
+
     def wait(self, number: int, seconds: float) -> bool:
         """Whether it has ended by then."""
         with self._lock:
@@ -182,7 +190,12 @@ class BackupService:
             instant = self._house.still(backup.disks)
             try:
                 disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in backup.disks]
-                return verify_disks(catalogue, Sources.found_on(disks, raw=backup.raw), renewing(instant, progress))
+                return verify_disks(
+                    catalogue,
+                    Sources.found_on(disks, raw=backup.raw),
+                    renewing(instant, progress),
+                    complete=backup.state is State.DONE,
+                )
             finally:
                 instant.release()
 
@@ -311,6 +324,11 @@ class BackupService:
     def _drive_of(self, backup: Backup, barcode: str) -> str:
         return self._take_drive(backup.number, backup.drive, barcode)
 
+    def _together(self, barcode: str, address: int) -> bool:
+        """Whether the robot may bring the cartridge there: both are in the same partition."""
+        element, robot = self._house.inventory.find(barcode), self._house.robot
+        return element is None or robot.partition_of(element.address) == robot.partition_of(address)
+
     def _take_drive(self, user: object, wanted: str | None, barcode: str) -> str:
         """The drive that is asked for, that the cartridge is in, or the first that is empty; for this user until it
         gives it back. Raises OperatorError."""
@@ -321,8 +339,13 @@ class BackupService:
             for name in [wanted] if wanted is not None else list(addresses):
                 if name not in addresses:
                     raise OperatorError(Failure.NOT_FOUND, f"there is no drive {name}; see: tapebay drive list")
+                if not self._together(barcode, addresses[name]):
+                    continue
                 if name not in taken and held.get(addresses[name]) in (None, barcode):
                     self._drives[user] = name
                     return name
         which = f"drive {wanted} is" if wanted is not None else "all drives are"
-        raise OperatorError(Failure.REFUSED, f"{which} in use; empty one (tapebay unload) and resume")
+        raise OperatorError(
+            Failure.REFUSED,
+            f"{which} in use, or in another partition; empty one (tapebay unload) and resume",
+        )

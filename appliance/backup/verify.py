@@ -3,6 +3,7 @@ those of the catalogue; and those of the disks as they are now."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -132,24 +133,45 @@ def _compare(catalogue: Catalogue, volume: int, barcode: str, sums: dict[int, _S
         verified.content_bytes += found.length
 
 
-def verify_disks(catalogue: Catalogue, sources: Sources, progress: Callable[[int, int], None]) -> Verified:
-    """Compares the disks as they are now with what the tapes have. Raises NotReadable, OSError, and what `progress`
-    raises."""
+def verify_disks(
+    catalogue: Catalogue, sources: Sources, progress: Callable[[int, int], None], *, complete: bool
+) -> Verified:
+    """Compares the disks as they are now with what the tapes have; complete: which is all that there was. Raises
+    NotReadable, OSError, and what `progress` raises."""
     verified, buffer = Verified(), bytearray(1 << 20)
-    count, total = catalogue.totals()
-    members = {found.entry.name: found for found in sources.members() if isinstance(found, Member)}
-    for file in catalogue.files():
-        member = members.pop(file.name, None)
-        what = _difference(file, member, sources, buffer)
-        if what:
+    total = catalogue.totals()[1]
+    for file, member in _paired(catalogue.files(), (m for m in sources.members() if isinstance(m, Member))):
+        if file is None:
+            assert member is not None  # one of the two there is
+            if complete:
+                verified.say(Problem(member.entry.name, "", "it is on the disk and not on tape"))
+            continue
+        if what := _difference(file, member, sources, buffer):
             verified.say(Problem(file.name, "", what))
         verified.files += 1
         verified.content_bytes += file.stored_bytes
         progress(verified.content_bytes, total)
-    if verified.files == count:
-        for name in members:
-            verified.say(Problem(name, "", "it is on the disk and not on tape"))
     return verified
+
+
+def _paired(files: Iterator[File], members: Iterator[Member]) -> Iterator[tuple[File | None, Member | None]]:
+    """Files and members of the same names. Both come in the same order, but for what came or went since: only that is
+    kept until its other half comes."""
+    lone_files: dict[bytes, File] = {}
+    lone_members: dict[bytes, Member] = {}
+    for file, member in itertools.zip_longest(files, members):
+        if file is not None and member is not None and file.name == member.entry.name:
+            yield file, member
+            continue
+        if file is not None:
+            lone_files[file.name] = file
+        if member is not None:
+            lone_members[member.entry.name] = member
+        for name in [one for one in (file and file.name, member and member.entry.name) if one]:
+            if name in lone_files and name in lone_members:
+                yield lone_files.pop(name), lone_members.pop(name)
+    yield from ((file, None) for file in lone_files.values())
+    yield from ((None, member) for member in lone_members.values())
 
 
 def _difference(file: File, member: Member | None, sources: Sources, buffer: bytearray) -> str:

@@ -73,6 +73,10 @@ def _list(backups: list[dict[str, Any]], _given: dict[str, Any]) -> None:
     )
 
 
+def _deleted(backup: dict[str, Any], _given: dict[str, Any]) -> None:
+    typer.echo(f"backup {backup['number']} is forgotten; {', '.join(backup['cartridges'])} are as they were")
+
+
 def _unfinished(backup: dict[str, Any]) -> bool:
     return backup["state"] in ("failed", "cancelled", "interrupted")
 
@@ -90,6 +94,10 @@ COMMANDS = [
         example="tapebay backup resume 3 --to A00003L6",
     ),
     VerbCommand("backup.wait", _report, doing="Backing up", interrupted=_GOES_ON, fails=_unfinished),
+    VerbCommand(
+        "backup.delete", _deleted,
+        question=lambda given: f"Forget backup {given['number']} and its catalogue?",
+    ),
     VerbCommand("backup.cancel", _report, example="tapebay backup cancel 3"),
 ]  # fmt: skip
 

@@ -151,6 +151,15 @@ def cancel(context: OnLibrary, parameters: OneBackup) -> Report:
         return _report(context, parameters.number)
 
 
+@verb("backup.delete", Scope.OPERATE)
+def delete(context: OnLibrary, parameters: OneBackup) -> Backup:
+    """Forget a backup that does not run, and its catalogue. Its cartridges stay as they are."""
+    with refusals():
+        shown = _shown(context, context.library.backups.records.get(parameters.number))
+        context.library.backups.forget(parameters.number)
+        return shown
+
+
 @verb("backup.list", Scope.READ)
 def list_(context: OnLibrary, parameters: Nothing) -> list[Backup]:
     """List the backups, oldest first."""

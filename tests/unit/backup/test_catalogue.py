@@ -5,6 +5,7 @@ import pytest
 from appliance.failures import OperatorError
 from datamover.engine import crc32c
 from tests.support.appliance import Appliance
+from tests.unit.backup.support import run, which
 from tests.unit.backup.test_job import BARCODE, site  # noqa: F401 - a fixture
 
 
@@ -77,3 +78,23 @@ def test_a_catalogue_is_read_back_from_the_tape(backed_up):
 def test_a_cartridge_without_an_index_is_named(backed_up):
     with pytest.raises(OperatorError, match="TST003L6 has no index"):
         backed_up.call("catalogue.rebuild", cartridges=["TST003L6"])
+
+
+def test_what_came_and_went_since_is_named(backed_up):
+    backed_up.stop()
+    run(which("debugfs"), "-w", "-R", "rm d1/file-0001", backed_up.image("data"))
+    run(which("debugfs"), "-w", "-R", "symlink d2/new elsewhere", backed_up.image("data"))
+    backed_up.start()
+    verified = backed_up.call("verify", number=1, disks=True)
+    found = {one["name"]: one["what"] for one in verified["listed"]}
+    assert found["data/d1/file-0001"] == "it is on tape and not on the disk"
+    assert found["data/d2/new"] == "it is on the disk and not on tape"
+    assert len(found) == 2
+
+
+def test_a_backup_is_forgotten_and_its_tape_stays(backed_up):
+    assert backed_up.call("backup.delete", number=1)["cartridges"] == [BARCODE]
+    assert backed_up.call("backup.list") == backed_up.call("catalogue.list") == []
+    with pytest.raises(OperatorError, match="there is no backup 1"):
+        backed_up.call("backup.show", number=1)
+    assert backed_up.call("catalogue.rebuild", cartridges=[BARCODE])[0]["files"] == 47
