@@ -44,6 +44,8 @@ class Caller:
 
     def reaches(self, partition: str) -> bool:
         """Whether that partition is in its reach."""
+        if self.pools is not None:
+            return False  # nothing says which pool a cartridge or a drive belongs to
         return self.partitions is None or partition in self.partitions
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
+from appliance.operations.reach import barcodes_in_reach, refuse_unknown
 from appliance.operations.verb import OPTIONAL_SIZE, Barcode, Flag, OnFiles, Parameters, Result, Scope, verb
 
 if TYPE_CHECKING:
@@ -139,19 +140,22 @@ def _refuse_misfit(context: OnFiles, barcode: str, element: Element) -> None:
         raise OperatorError(Failure.REFUSED, message)
 
 
-@verb("cartridge.list", Scope.READ, key=("barcode",))
+@verb("cartridge.list", Scope.READ, key=("barcode",), confinable=True)
 def list_(context: OnFiles, parameters: NoParameters) -> list[Cartridge]:
     """List every cartridge: those in the library by element, then the shelf; page by page, by barcode."""
     inventory = context.files.inventory
     if context.window is not None:
-        return [_described(context, barcode) for barcode in context.window.cut(inventory.barcodes())]
+        return [_described(context, barcode) for barcode in context.window.cut(barcodes_in_reach(context))]
+    if context.caller.confined:
+        return _all_described(context, barcodes_in_reach(context))
     inside = [element for element in inventory.elements() if element.barcode is not None]
     return _all_described(context, [*(str(element.barcode) for element in inside), *inventory.shelf()])
 
 
-@verb("cartridge.show", Scope.READ)
+@verb("cartridge.show", Scope.READ, confinable=True)
 def show(context: OnFiles, parameters: OneCartridge) -> Cartridge:
     """Show one cartridge in full."""
+    refuse_unknown(context, parameters.barcode)
     return _described(context, parameters.barcode)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations import content
+from appliance.operations.reach import in_reach, refuse_beyond
 from appliance.operations.verb import Nothing, OnFiles, OnLibrary, Parameters, Positional, Result, Scope, verb
+
+if TYPE_CHECKING:
+    from vlib_images.library.elements import Element
 
 Name = Annotated[str, Positional("NAME"), Field(description="The drive.")]
 
@@ -36,16 +40,19 @@ class OneDrive(Parameters):
     name: Name
 
 
-@verb("drive.list", Scope.READ, key=("name",))
+@verb("drive.list", Scope.READ, key=("name",), confinable=True)
 def list_(context: OnFiles, parameters: Nothing) -> list[Drive]:
     """List the drives, in the order of their element addresses."""
-    return [_drive(context, position) for position in range(len(context.files.settings.drives))]
+    positions = range(len(context.files.settings.drives))
+    return [_drive(context, position) for position in positions if in_reach(context, _element(context, position))]
 
 
-@verb("drive.show", Scope.READ)
+@verb("drive.show", Scope.READ, confinable=True)
 def show(context: OnFiles, parameters: OneDrive) -> Drive:
     """One drive: its model, its place and what it holds."""
-    return _drive(context, _position(context, parameters.name))
+    position = _position(context, parameters.name)
+    refuse_beyond(context, _element(context, position))
+    return _drive(context, position)
 
 
 @verb("drive.create", Scope.ADMINISTER)
@@ -83,13 +90,18 @@ def _position(context: OnFiles, name: str) -> int:
     return drives.index(content.found(drives, lambda drive: drive.name == name, f"drive {name}"))
 
 
+def _element(context: OnFiles, position: int) -> Element | None:
+    """Where a drive is; None: in no place of the robot's yet."""
+    inventory = context.files.inventory
+    addresses = inventory.layout.drives
+    return inventory.element(addresses[position]) if position < len(addresses) else None
+
+
 def _drive(context: OnFiles, position: int) -> Drive:
     from appliance.operations.places import format_place
 
     section = context.files.settings.drives[position]
-    layout, inventory = context.files.settings.layout(), context.files.inventory
-    there = position < len(inventory.layout.drives)
-    element = inventory.element(inventory.layout.drives[position]) if there else None
+    layout, element = context.files.settings.layout(), _element(context, position)
     return Drive(
         name=section.name,
         model=section.model,

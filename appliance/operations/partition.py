@@ -79,16 +79,17 @@ class Delete(OnePartition):
     dry_run: content.DryRun = False
 
 
-@verb("partition.list", Scope.READ)
+@verb("partition.list", Scope.READ, key=("name",), confinable=True)
 def list_(context: OnFiles, parameters: Nothing) -> list[Partition]:
     """List the partitions. Without any, one media changer shows the whole library."""
-    return [_partition(context, one) for one in context.files.settings.partitions]
+    return [_partition(context, one) for one in context.files.settings.partitions if context.caller.reaches(one.name)]
 
 
-@verb("partition.show", Scope.READ)
+@verb("partition.show", Scope.READ, confinable=True)
 def show(context: OnFiles, parameters: OnePartition) -> Partition:
     """One partition: its slots and drives, its element addresses, its barcode rule, what it shows itself as."""
-    return _partition(context, _among(context.files.settings.partitions, parameters.name))
+    known = [one for one in context.files.settings.partitions if context.caller.reaches(one.name)]
+    return _partition(context, _among(known, parameters.name))
 
 
 @verb("partition.create", Scope.ADMINISTER)

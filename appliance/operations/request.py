@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
+from appliance.operations.reach import refuse_unknown
 from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, Volatile, verb
 
 if TYPE_CHECKING:
@@ -123,13 +124,14 @@ class Renewed(Result):
     lease_seconds: float
 
 
-@verb("request.create", Scope.OPERATE)
+@verb("request.create", Scope.OPERATE, confinable=True)
 def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
     """Ask for drives with volumes, for one host; watch it with `request show`.
 
     The host gets all that it asks for at once, or waits for all of it."""
     initiator = _initiator(parameters.initiator)
     wanted = _wanted(parameters)
+    _refuse_beyond(context, wanted)
     broker = broker_of(context)
     if context.library.keyring is not None and parameters.tag in context.library.keyring.denied_tags:
         raise OperatorError(Failure.REFUSED, f"the policy tag {parameters.tag} is denied; see: tapebay key list")
@@ -139,28 +141,31 @@ def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
     return _with_grant(context, broker, made)
 
 
-@verb("request.list", Scope.READ, key=("created_at_ms", "request"))
+@verb("request.list", Scope.READ, key=("created_at_ms", "request"), confinable=True)
 def list_(context: OnLibrary, parameters: Nothing) -> list[Request]:
     """List the requests: those that wait, those that have a drive, and the latest that are over."""
     broker = broker_of(context)
-    return [Request.model_validate(_facts(context, broker, made)) for made in broker.requests.all()]
+    seen = [made for made in broker.requests.all() if not context.caller.confined or _may_use(context, made)]
+    return [Request.model_validate(_facts(context, broker, made)) for made in seen]
 
 
-@verb("request.show", Scope.OPERATE)
+@verb("request.show", Scope.OPERATE, confinable=True)
 def show(context: OnLibrary, parameters: OneRequest) -> RequestWithGrant:
     """Show a request, and what its host logs in with."""
+    if context.caller.confined:
+        _own(context, parameters.request)
     broker = broker_of(context)
     with _told():
         return _with_grant(context, broker, broker.requests.get(parameters.request))
 
 
-@verb("request.cancel", Scope.OPERATE)
+@verb("request.cancel", Scope.OPERATE, confinable=True)
 def cancel(context: OnLibrary, parameters: OneRequest) -> Request:
     """Cancel a request, whatever it has: its drive is freed."""
     return _end(context, parameters, "CANCEL", "cancelled")
 
 
-@verb("grant.renew", Scope.OPERATE)
+@verb("grant.renew", Scope.OPERATE, confinable=True)
 def renew(context: OnLibrary, parameters: OneRequest) -> Renewed:
     """Say that a grant is still used."""
     _own(context, parameters.request)
@@ -169,7 +174,7 @@ def renew(context: OnLibrary, parameters: OneRequest) -> Renewed:
         return Renewed(request=parameters.request, lease_seconds=broker.renew(parameters.request))
 
 
-@verb("grant.release", Scope.OPERATE)
+@verb("grant.release", Scope.OPERATE, confinable=True)
 def release(context: OnLibrary, parameters: OneRequest) -> Request:
     """Give a drive back: what was written is made durable, and the cartridge goes home."""
     return _end_grant(context, parameters, "FREE", "released")
@@ -215,6 +220,17 @@ def _wanted(parameters: Create) -> tuple[WantedUnit, ...]:
     return wanted
 
 
+def _refuse_beyond(context: OnLibrary, wanted: tuple[WantedUnit, ...]) -> None:
+    """A caller for a part of the library asks for volumes by name, and they are in its part. Raises OperatorError."""
+    if not context.caller.confined:
+        return
+    for one in wanted:
+        if one.volume is None:
+            message = f"{context.caller.name} is for a part of the library: name the volumes"
+            raise OperatorError(Failure.NOT_PERMITTED, message)
+        refuse_unknown(context, one.volume)
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """What the broker refuses, in an operator's terms."""
@@ -251,7 +267,8 @@ def _end(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) 
 
 def _may_use(context: OnLibrary, made: Made) -> bool:
     """Whether whoever asks may have the grant of a request: it is its own, or it decides about everything."""
-    return made.owner == context.caller.name or context.caller.scope is Scope.ADMINISTER
+    caller = context.caller
+    return made.owner == caller.name or (caller.scope is Scope.ADMINISTER and not caller.confined)
 
 
 def _own(context: OnLibrary, name: str) -> Made:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
+from appliance.operations.reach import refuse_beyond, refuse_unknown
 from appliance.operations.verb import OnLibrary, Parameters, Positional, Result, Scope, verb
 
 if TYPE_CHECKING:
@@ -50,14 +51,14 @@ class Moved(Result):
     to: str
 
 
-@verb("load", Scope.OPERATE)
+@verb("load", Scope.OPERATE, confinable=True)
 def load(context: OnLibrary, parameters: Load) -> Moved:
     """Load a cartridge into a drive; one that is loaded there already stays as it is."""
     _drive(context, parameters.drive)
     return _move(context, parameters.cartridge, parameters.drive, parameters.force)
 
 
-@verb("unload", Scope.OPERATE)
+@verb("unload", Scope.OPERATE, confinable=True)
 def unload(context: OnLibrary, parameters: Unload) -> Moved:
     """Take the cartridge out of a drive, back to its slot."""
     element = _drive(context, parameters.drive)
@@ -66,7 +67,7 @@ def unload(context: OnLibrary, parameters: Unload) -> Moved:
     return _move(context, element.barcode, parameters.to or _home_of(context, element), parameters.force)
 
 
-@verb("move", Scope.OPERATE)
+@verb("move", Scope.OPERATE, confinable=True)
 def move(context: OnLibrary, parameters: Move) -> Moved:
     """Move a cartridge to another place, also of another partition, or between the library and the shelf."""
     return _move(context, parameters.cartridge, parameters.to, parameters.force, between_partitions=True)
@@ -78,6 +79,7 @@ def _drive(context: OnLibrary, name: str) -> Element:
     element = _place(context, name)
     if element is None or element.type is not ElementType.DRIVE:
         raise OperatorError(Failure.USAGE, f"{name} is not a drive")
+    refuse_beyond(context, element)
     return element
 
 
@@ -101,6 +103,7 @@ def _move(context: OnLibrary, cartridge: str, to: str, force: bool, *, between_p
 
     source = _source(context, cartridge)
     destination = _place(context, to)
+    refuse_beyond(context, source, destination)
     if destination is not None and destination.barcode is not None and destination != source:
         raise OperatorError(Failure.REFUSED, f"{to} holds cartridge {destination.barcode}")
     owner = homes(context.files.inventory).get(destination.address) if destination is not None else None
@@ -143,6 +146,7 @@ def _source(context: OnLibrary, cartridge: str) -> Element | None:
     """Where a cartridge is, by barcode or by place; None: the shelf, and then it is a barcode."""
     inventory = context.files.inventory
     if cartridge in inventory:
+        refuse_unknown(context, cartridge)
         return inventory.find(cartridge)
     if not {":", "/"} & set(cartridge) and not cartridge.isdecimal() and cartridge not in context.drives:
         raise OperatorError(Failure.NOT_FOUND, f"there is no cartridge {cartridge}; see: tapebay cartridge list")
