@@ -113,10 +113,11 @@ class Spill:
                 return
             self._closed = True
             self._written.clear()
-        self._saver.close()
         self._store.give_back_all()
-        # A store that hangs may hang here too, and this may be a write's thread.
-        threading.Thread(target=self._store.close, name="snapshot closed", daemon=True).start()
+        # This may be a write's thread, and the last to close a file may wait for it: that is the saver, which has one
+        # of its own.
+        self._store.close()
+        self._saver.close()
 
     def join(self, timeout_seconds: float) -> bool:
         """After close(): whether all that had to do with the store has ended by then."""
