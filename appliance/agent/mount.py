@@ -25,6 +25,7 @@ from appliance.agent.open_iscsi import Way, initiator_name, sweep
 from appliance.failures import Failure, OperatorError
 
 LOOK_SECONDS: Final = 0.5
+WAIT_SECONDS: Final = 5.0  # for an event
 DEVICE_SECONDS: Final = 60.0  # for the kernel to find the devices of a session
 RENEWALS: Final = 3  # of a lease, so that two may be lost
 _OVER: Final = ("ending", "done", "cancelled", "failed")
@@ -35,10 +36,13 @@ Told = Callable[[str], None]
 
 
 class Api(Protocol):
-    """Client of the HTTP API, or anything else that does verbs."""
+    """Client of the HTTP API, or anything else that does verbs and tells events."""
 
     def call(self, verb: str, /, **parameters: Any) -> Any:
         """Raises OperatorError."""
+
+    def events(self, subject: str, /, *, timeout_seconds: float) -> Iterator[object]:
+        """What happens to a request from its first item on. Raises OperatorError, also after so long without any."""
 
 
 def nobody(_line: str) -> None:
@@ -64,7 +68,7 @@ class Agent:
         mount = Mount(made["request"], float(wanted.get("lease_seconds", 180.0)))
         try:
             self._mounts.keep(mount)
-            granted = self._granted(mount, made, wait_seconds, told)
+            granted = self._granted(mount, wait_seconds, told, entering=True)
             mount = self._entered(mount, granted)
             return self._with_devices(mount, told)
         except BaseException:
@@ -143,22 +147,37 @@ class Agent:
         shown: dict[str, Any] = self._api.call("request.show", request=mount.request)
         return shown
 
-    def _granted(self, mount: Mount, request: dict[str, Any], wait_seconds: float | None, told: Told) -> dict[str, Any]:
-        """The request once its host may log in: it has a drive, or the gate chooses one at the login."""
+    def _granted(self, mount: Mount, wait_seconds: float | None, told: Told, *, entering: bool) -> dict[str, Any]:
+        """The request once it has its drives; for entering, once its host may log in, where the gate chooses them."""
         deadline = None if wait_seconds is None else time.monotonic() + wait_seconds
         said = ""
-        while not (request["state"] == "granted" or (request["by_gate"] and request["grant"])):
+        for _ in self._changes(mount.request, deadline):
+            request = self._show(mount) if entering else {**self._show(mount), "by_gate": False}
+            if request["state"] == "granted" or (request["by_gate"] and request["grant"]):
+                return request
             if request["state"] in _OVER:
                 raise OperatorError(Failure.REFUSED, f"request {mount.request} is {request['state']}: {request['why']}")
             if (why := request["why"]) and why != said:
                 told(f"waiting: {why}")
                 said = why
-            if deadline is not None and time.monotonic() > deadline:
-                message = f"request {mount.request} was not granted in {wait_seconds:g} s: {said or request['state']}"
-                raise OperatorError(Failure.REFUSED, message)
-            time.sleep(LOOK_SECONDS)
-            request = self._show(mount)
-        return request
+        message = f"request {mount.request} was not granted in {wait_seconds:g} s: {said or 'it is on its way'}"
+        raise OperatorError(Failure.REFUSED, message)
+
+    def _changes(self, request: str, deadline: float | None) -> Iterator[None]:
+        """Whenever something may have changed, until then: at each event, and now and then, as what a request waits for
+        is no event."""
+        while deadline is None or time.monotonic() <= deadline:
+            left = (
+                WAIT_SECONDS if deadline is None else min(WAIT_SECONDS, max(LOOK_SECONDS, deadline - time.monotonic()))
+            )
+            try:
+                for _ in self._api.events(request, timeout_seconds=min(WAIT_SECONDS, max(LOOK_SECONDS, left))):
+                    yield
+                    if deadline is not None and time.monotonic() > deadline:
+                        return
+            except OperatorError:  # it is away, or silent
+                time.sleep(LOOK_SECONDS)
+                yield
 
     def _entered(self, mount: Mount, granted: dict[str, Any]) -> Mount:
         """Logged in."""
@@ -171,7 +190,7 @@ class Agent:
 
     def _with_devices(self, mount: Mount, told: Told) -> Mount:
         """Once the volumes are mounted and the kernel has found everything."""
-        request = self._granted(mount, {**self._show(mount), "by_gate": False}, DEVICE_SECONDS, told)
+        request = self._granted(mount, DEVICE_SECONDS, told, entering=False)
         deadline = time.monotonic() + DEVICE_SECONDS
         while True:
             session = mount.way.session() if mount.way is not None else None

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +44,16 @@ class _Api:
     def call(self, verb: str, /, **parameters: Any) -> Any:
         """Raises OperatorError."""
         return ask_by_name(self._config, verb, **parameters)
+
+    def events(self, subject: str, /, *, timeout_seconds: float) -> Iterator[object]:
+        """Raises OperatorError."""
+        from appliance.control.client import Client
+        from appliance.settings import config_file
+
+        client = Client.from_environment()
+        if client is None:
+            client = Client.at_socket(config_file.control_socket(config_file.find(self._config)))
+        return client.events(subject, timeout_seconds=timeout_seconds)
 
 
 def _agent(config: Path | None) -> Agent:

@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from appliance.failures import Failure, OperatorError
 from appliance.library.control_socket import reachable
@@ -100,6 +101,25 @@ class Client:
         with self._explained(f"answer {verb}", timeout_seconds), self._connected(timeout_seconds) as connection:
             connection.request("POST", f"/v1/{verb.replace('.', '/')}", body, {**headers, **self._authorization()})
             return self._result(connection.getresponse(), progress)
+
+    def events(self, subject: str, *, timeout_seconds: float = ANSWER_SECONDS) -> Iterator[dict[str, Any] | None]:
+        """What happens to a cartridge, device, request, ... from now on, as the audit record has it, without an end.
+
+        The first is None: from there on nothing is missed. So are those that the server sends to show that it is still
+        there. timeout_seconds: for the next one. Raises OperatorError.
+        """
+        headers = {"Accept": "text/event-stream", **self._authorization()}
+        with self._explained("tell its events", timeout_seconds), self._connected(timeout_seconds) as connection:
+            connection.request("GET", f"/v1/events?{urlencode({'subject': subject})}", headers=headers)
+            answer = connection.getresponse()
+            _refuse_problems(answer)
+            yield None
+            for line in answer:
+                if line.startswith(b":"):
+                    yield None
+                elif line.startswith(b"data: "):
+                    yield json.loads(line.removeprefix(b"data: "))
+        raise OperatorError(Failure.NOT_RUNNING, f"the daemon behind {self.where} tells no more events")
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}

@@ -175,7 +175,7 @@ def test_one_server_holds_two_drives_and_comes_back_after_its_keys_expired(libra
     steps = [
         Step("data", "head -c 8M /dev/urandom >/tmp/data"),
         Step("one", "mount_tape >/tmp/one && read -r ONE </tmp/one && FIRST=$REQUEST && echo $ONE"),
-        Step("two", "mount_tape >/tmp/two && read -r TWO </tmp/two && SECOND=$REQUEST && echo $TWO"),
+        Step("two", "mount_tape --by-gate >/tmp/two && read -r TWO </tmp/two && SECOND=$REQUEST && echo $TWO"),
         Step("devices", "device_count 2 && logged_in 2 && [ $ONE != $TWO ] && lsscsi"),
         Step("write", write),
         Step("without the broker", f"host broker stop && {{ {write}; }} && host broker start"),

@@ -32,9 +32,16 @@ class Api:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.state = "queued"
+        self.state, self.looks = "queued", 0
         self.away: Failure | None = None
         self.by_gate = False
+        self.deaf = False  # no event reaches it
+
+    def events(self, subject: str, /, *, timeout_seconds: float) -> Iterator[object]:
+        assert subject == REQUEST
+        if self.deaf:
+            raise OperatorError(Failure.REFUSED, "no event for a while")
+        yield None
 
     def call(self, verb: str, /, **parameters: Any) -> Any:
         self.asked.append(verb)
@@ -43,7 +50,8 @@ class Api:
         if verb == "request.create":
             assert parameters["initiator"] == HOST
         elif verb == "request.show" and self.state == "queued":
-            self.state = "granted"
+            self.looks += 1
+            self.state = "granted" if self.looks == 2 else "queued"
         elif verb == "grant.renew":
             if self.state != "granted":
                 raise OperatorError(Failure.REFUSED, "no grant")
@@ -221,6 +229,11 @@ def test_killed_before_each_step_nothing_stays_for_ever(
     else:
         raise AssertionError("the steps do not end")
     assert number > 8
+
+
+def test_without_events_it_is_looked_now_and_then(host: OpenIscsi, agent: Agent) -> None:
+    api_of(agent).deaf = True
+    assert agent.mount().devices
 
 
 @pytest.mark.parametrize("step", ["iface -I tapebay-0123456789abcdef -o new", "node", "-o new", "--login"])

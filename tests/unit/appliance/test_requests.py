@@ -13,6 +13,7 @@ from appliance.access.caller import Caller, Scope
 from appliance.broker.requests import MOST_OVER, READ, WRITE, NoSuchRequest, Requests, Unit, Wanted
 from appliance.broker.selection import matched
 from appliance.broker.states import TRANSITIONS, NotNow, State, Step, after
+from appliance.control.client import Client
 from appliance.failures import Failure, OperatorError
 from appliance.library.library import Library
 from appliance.operations import VERBS, setup
@@ -203,6 +204,18 @@ def test_a_drive_with_a_blank_volume_and_back(daemon: Daemon) -> None:
         refused = command(session, 1, WRITE_BLOCK, b"u" * 512)
         assert (refused.status, refused.sense[2] & 0xF, refused.sense[12], refused.sense[13]) == (2, 5, 0x20, 2)
     assert holds(granted(daemon))[0][1] == "A00002L6"  # the other one is not blank any more
+
+
+def test_what_happens_to_a_request_is_told_as_it_happens(daemon: Daemon) -> None:
+    client = Client.at_socket(daemon.directory / "tapebay.sock")
+    request = granted(daemon)["request"]
+    happened, told = client.events(request, timeout_seconds=30), []
+    assert next(happened) is None
+    daemon.call("grant.release", request=request)
+    while "request drive freed" not in [action for action, _ in told]:
+        if (event := next(happened)) is not None:
+            told.append((event["action"], event["subject"]))
+    assert told == [("request ended", request), ("request drive freed", request)]
 
 
 def test_several_drives_in_one_request_are_had_together_or_not_at_all(daemon: Daemon) -> None:
