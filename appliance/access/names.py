@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class Names:
@@ -17,16 +17,20 @@ class Names:
         for name, number in named:
             if "*" in name or "?" in name:
                 self._patterns.append((_compiled(name), number))
-            else:
-                self._exact[name].append(number)
+                continue
+            numbers = self._exact[name]
+            if not numbers or numbers[-1] != number:  # they come in their order
+                numbers.append(number)
 
     def __contains__(self, name: str) -> bool:
         return name in self._exact or any(pattern.fullmatch(name) for pattern, _ in self._patterns)
 
-    def numbers(self, name: str) -> list[int]:
+    def numbers(self, name: str) -> Sequence[int]:
         """Each once, in their order."""
-        found = {number for pattern, number in self._patterns if pattern.fullmatch(name)}
-        return sorted(found.union(self._exact.get(name, ())))
+        exact = self._exact.get(name, [])
+        if not self._patterns:
+            return exact
+        return sorted({*exact, *(number for pattern, number in self._patterns if pattern.fullmatch(name))})
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
