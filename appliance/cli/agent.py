@@ -20,6 +20,8 @@ Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Directorie
 Exclude = Annotated[
     list[str], typer.Option("--exclude", metavar="PATTERN", help="Names, or paths below a mount point, to leave out.")
 ]
+DEFAULT_FILE = Path("/etc/tapebay/agent.toml")
+AgentFile = Annotated[Path, typer.Option("--agent-file", metavar="FILE", help="The agent's own settings.")]
 MOST_SHOWN = 1000
 
 app = typer.Typer(no_args_is_help=True, help="Hot backups of this server: what its file systems hold, without a pause.")
@@ -29,6 +31,8 @@ def register(parent: typer.Typer) -> None:
     """Adds `tapebay agent`."""
     app.command("map")(map_)
     app.command()(backup)
+    app.command()(pair)
+    app.command()(run)
     parent.add_typer(app, name="agent")
 
 
@@ -62,28 +66,72 @@ def backup(
     with reporting(as_json):
         import shlex
 
-        from appliance.agent.backup import EXPECTED, Job, explained
+        from appliance.agent.backup import Job
 
         job = Job(
             paths, exclude=exclude, before=[shlex.split(line) for line in before],
             after=[shlex.split(line) for line in after],
         )  # fmt: skip
+        _report(job, _client(config), as_json, to=to, drive=drive, overwrite=overwrite)
+
+
+def pair(
+    url: Annotated[str, typer.Argument(metavar="URL", help="https://HOST:PORT of the appliance's API.")],
+    token_file: Annotated[Path, typer.Option(metavar="FILE", help="A token of scope operate, mode 0600.")],
+    certificate_authority: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="In PEM; by default the system's.")
+    ] = None,
+    agent_file: AgentFile = DEFAULT_FILE,
+    as_json: JsonOption = False,
+) -> None:
+    """Pair this server with an appliance, once: asks it, and keeps how in /etc/tapebay/agent.toml."""
+    with reporting(as_json):
+        from appliance.agent import pairing
+        from appliance.settings import secrets
+
         try:
-            report = _backed_up(job, config, to=to, drive=drive, overwrite=overwrite)
-        except EXPECTED as error:
-            raise explained(error) from error
-        show(report, as_json, _told)
-        if report["state"] != "done":
-            raise OperatorError(Failure.REFUSED, f"backup {report['number']} is {report['state']}: {report['reason']}")
+            token = secrets.from_file(token_file)
+        except secrets.SecretError as error:
+            raise OperatorError(Failure.USAGE, str(error)) from None
+        made = pairing.pair(url, token, certificate_authority, agent_file)
+        show(made, as_json, lambda _: typer.echo(f"{agent_file} is there; add [[jobs]], then: tapebay agent run NAME"))
 
 
-def _backed_up(job: Job, config: Path | None, **wanted: Any) -> Any:
+def run(
+    name: Annotated[str, typer.Argument(metavar="JOB", help="The name of one of the [[jobs]].")],
+    agent_file: AgentFile = DEFAULT_FILE,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a backup that /etc/tapebay/agent.toml names, with the appliance that this server is paired with."""
+    with reporting(as_json):
+        from appliance.agent import pairing
+        from appliance.agent.backup import Job
+
+        settings = pairing.load(agent_file)
+        wanted = settings.job(name)
+        job = Job(wanted.paths, name, wanted.exclude, wanted.before, wanted.after, wanted.freeze_seconds)
+        options = {"to": wanted.to, "drive": wanted.drive, "overwrite": wanted.overwrite}
+        _report(job, pairing.client_of(settings, agent_file), as_json, **options)
+
+
+def _report(job: Job, api: Client, as_json: bool, **wanted: Any) -> None:
+    from appliance.agent.backup import EXPECTED, explained
+
+    try:
+        report = _backed_up(job, api, **wanted)
+    except EXPECTED as error:
+        raise explained(error) from error
+    show(report, as_json, _told)
+    if report["state"] != "done":
+        raise OperatorError(Failure.REFUSED, f"backup {report['number']} is {report['state']}: {report['reason']}")
+
+
+def _backed_up(job: Job, api: Client, **wanted: Any) -> Any:
     from appliance.agent.backup import HotBackup, Sources
     from appliance.agent.mount import Agent
 
     if os.geteuid():
         raise OperatorError(Failure.REFUSED, "only root may hold a file system still and mount a snapshot; use sudo")
-    api = _client(config)
     key = hashlib.sha256(api.token.encode()).hexdigest().encode() if api.token else b""
     sources = Sources(api).of(job.paths)
     hot = HotBackup(api, Agent(api), lambda line: typer.echo(line, err=True), key=key)

@@ -31,6 +31,17 @@ def test_systemd_understands_the_service(tmp_path: Path) -> None:
     assert "tapebay.service" not in done.stderr, done.stderr
 
 
+@needs_systemd
+def test_systemd_understands_the_agents_service_and_timer(tmp_path: Path) -> None:
+    for kind in ("service", "timer"):
+        unit = (ROOT / "packaging" / f"tapebay-agent@.{kind}").read_text()
+        unit = re.sub(r"^ExecStart=\S+ (.*)", r"ExecStart=/bin/true \1", unit, flags=re.MULTILINE)
+        (tmp_path / f"tapebay-agent@.{kind}").write_text(unit)
+    command = ["systemd-analyze", "verify", str(tmp_path / "tapebay-agent@nightly.timer")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "tapebay-agent" not in done.stderr, done.stderr
+
+
 @pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is not installed")
 def test_the_service_runs_as_a_user_that_its_recipe_makes(tmp_path: Path) -> None:
     """systemd-sysusers makes the very user that the unit names, in a root of its own."""
