@@ -327,7 +327,7 @@ class BackupService:
     def _together(self, barcode: str, address: int) -> bool:
         """Whether the robot may bring the cartridge there: both are in the same partition."""
         element, robot = self._house.inventory.find(barcode), self._house.robot
-        return element is None or robot.partition_of(element.address) == robot.partition_of(address)
+        return element is None or robot.together(element.address, address)
 
     def _take_drive(self, user: object, wanted: str | None, barcode: str) -> str:
         """The drive that is asked for, that the cartridge is in, or the first that is empty; for this user until it

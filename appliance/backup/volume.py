@@ -24,7 +24,6 @@ from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.devices.unit.view import View
 from scsi_targets.t10 import spc, ssc
 from vlib_images.library.elements import InventoryError
-from vlib_images.library.homes import home_of
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +110,7 @@ class MountedDrive:
         if barcode is None:
             return
         element = self._house.inventory.find(barcode)
-        home = home_of(self._house.inventory, element) if element is not None else None
+        home = self._house.robot.home_of(element.address) if element is not None else None
         if element is None or home is None:
             return
         try:

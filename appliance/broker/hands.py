@@ -11,7 +11,6 @@ from scsi_targets.devices.changer.robot import Incompatible, Manner, Robot, Robo
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.principal import Principal
 from vlib_images.library.elements import Element
-from vlib_images.library.homes import home_of
 from vlib_images.library.inventory import Inventory
 
 
@@ -89,9 +88,7 @@ class Hands:
         """A cartridge that the robot never brought, or that somebody took, stays where it is."""
         if element.barcode != volume:
             return
-        layout = self._inventory.layout
-        reached = filter(self._house.for_grants, (*layout.storage, *layout.import_export))
-        home = home_of(self._inventory, element, reached)
+        home = self._house.robot.home_of(element.address)
         if home is None:
             raise RobotError("no slot is free for its cartridge")
         self._house.robot.move(element.address, home, manner=manner)

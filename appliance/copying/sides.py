@@ -85,7 +85,8 @@ def _cartridge(library: Library, end: End, _writes: bool, stack: ExitStack) -> C
 
 def _load(library: Library, barcode: str, home: int, stack: ExitStack) -> int:
     elements = library.files.inventory.elements(ElementType.DRIVE)
-    free = next((element.address for element in elements if element.barcode is None), None)
+    reached = (element for element in elements if library.robot.together(home, element.address))
+    free = next((element.address for element in reached if element.barcode is None), None)
     if free is None:
         raise OperatorError(Failure.REFUSED, f"no drive is free for cartridge {barcode}; tapebay unload one")
     library.robot.move(home, free, manner=Manner.OPERATOR)

@@ -71,18 +71,6 @@ class Holding:
         return place[1] + 1 in self._numbers.get(place[0], ())
 
 
-def elements_beside(partitions: Sequence[Partition], element: Element, layout: Layout) -> list[int]:
-    """The addresses of the slots and import/export elements that a cartridge reaches from an element without leaving
-    its partition; from an element in none, those that are in none."""
-    own = partition_at(partitions, element)
-    return [
-        address
-        for address in (*layout.storage, *layout.import_export)
-        if (own is not None and own.outside(address) is not None)
-        or (own is None and all(each.outside(address) is None for each in partitions))
-    ]
-
-
 def shown_by(partitions: Iterable[Partition]) -> dict[int, tuple[str, int]]:
     """Of each element of the library that is in a partition: which, and by which address that shows it."""
     return {

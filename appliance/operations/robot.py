@@ -84,12 +84,9 @@ def _drive(context: OnLibrary, name: str) -> Element:
 
 
 def _home_of(context: OnLibrary, drive: Element) -> str:
-    from appliance.library.partitions import elements_beside
     from appliance.operations.places import format_place
-    from vlib_images.library.homes import home_of
 
-    inventory = context.files.inventory
-    home = home_of(inventory, drive, elements_beside(context.files.partitions(), drive, inventory.layout))
+    home = context.library.robot.home_of(drive.address)
     if home is None:
         raise OperatorError(Failure.REFUSED, "no slot is free; say where to put the cartridge")
     return format_place(context.files.inventory.element(home))

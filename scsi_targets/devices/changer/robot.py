@@ -26,6 +26,7 @@ from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 from vlib_images.library.elements import Element, ElementEmpty, ElementFull, ElementType, Layout, NoSuchElement
 from vlib_images.library.fair_lock import FairLock
+from vlib_images.library.homes import home_of
 from vlib_images.library.inventory import Inventory
 from vlib_images.library.partition import Partition
 
@@ -232,6 +233,27 @@ class Robot:
     def partition_of(self, address: int) -> str | None:
         """The partition that an element is in. None: in none, only operators reach it."""
         return next(iter(self._partitions_of(address)), None)
+
+    def together(self, one: int, other: int) -> bool:
+        """Whether a cartridge moves between two elements without leaving its partition, or both are in none."""
+        return self._partitions_of(one) == self._partitions_of(other)
+
+    def home_of(self, address: int) -> int | None:
+        """Where the cartridge of a drive goes: where it came from, when that is free and in the drive's partition, else
+        into a free slot of that. None: all are full."""
+        own, others = self._split(address)
+        layout = self.inventory.layout
+        among = set(own) if own else {*layout.storage, *layout.import_export}.difference(others)
+        return home_of(self.inventory, self.inventory.element(address), among)
+
+    def _split(self, address: int) -> tuple[list[int], list[int]]:
+        """The slots and import/export elements of the partition of an element, and those of all partitions."""
+        own, all_ = list[int](), list[int]()
+        for partition in (watcher.partition for watcher in self._watchers):
+            members = [*partition.elements[ElementType.STORAGE], *partition.elements[ElementType.IMPORT_EXPORT]]
+            all_ += members
+            own += members if partition.outside(address) is not None else []
+        return own, all_
 
     # ---- moves ---------------------------------------------------------------------------------------------------
 

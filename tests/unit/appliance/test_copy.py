@@ -22,6 +22,7 @@ from datamover.engine import crc32c
 from tests.unit.appliance.offline import offline
 from tests.unit.devices.copying.support import blocks_of, content
 from tests.unit.devices.support import ALPHA, send
+from vlib_images.library.database import events
 
 SIZE = 1 << 20
 WHOLE = content(SIZE, seed=4)
@@ -42,8 +43,8 @@ class Site:
     def report(self, done: int, total: int) -> None:
         self.reports.append((done, total))
 
-    def do(self, name: str, **given: Any) -> Any:
-        verb = find(name)
+    def do(self, verb_name: str, /, **given: Any) -> Any:
+        verb = find(verb_name)
         return perform(verb, self.context, parameters_of(verb, given))
 
     def copy(self, source: object, destination: object, **more: Any) -> Any:
@@ -53,6 +54,10 @@ class Site:
         with pytest.raises(OperatorError) as caught:
             self.copy(source, destination, **more)
         return str(caught.value)
+
+    def events(self, action: str) -> list[str]:
+        with self.library.files.database.read() as connection:
+            return [event.subject for event in events.latest(connection, 50) if event.action == action]
 
     def image(self, name: str) -> bytes:
         data = bytearray(SIZE)
@@ -128,6 +133,17 @@ def test_a_cartridge_is_appended_to_and_a_file_of_it_taken_to_another(site: Site
     assert site.tape(0) == [*halves[1], None, None]
     site.copy("drive:drive1@block=2", "disk:two")
     assert site.image("two")[:131072] == b"".join(halves[0][2:])
+
+
+def test_a_cartridge_stays_in_its_partition(site: Site) -> None:
+    """It is read in a drive of its own partition, and goes back there."""
+    site.do("partition.create", name="a", slots="1", drives="drive1")
+    site.do("partition.create", name="b", slots="2-20", drives="drive0")
+    site.copy("disk:one", "cartridge:A00001L6")
+    assert site.events("cartridge moved between partitions") == []
+    assert site.do("cartridge.show", barcode="A00001L6")["place"] == "slot:1"
+    site.do("partition.change", name="a", drives="")
+    assert "no drive is free for cartridge A00001L6" in site.refused("cartridge:A00001L6@start", "disk:two")
 
 
 def test_nothing_is_copied_of_nothing(site: Site, tmp_path: Path) -> None:

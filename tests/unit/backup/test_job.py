@@ -79,6 +79,16 @@ def test_a_disk_is_backed_up_and_tar_reads_the_cartridge(site):
     assert next(row for row in site.call("status")["elements"] if row["barcode"] == BARCODE)["place"] == "slot:1"
 
 
+def test_a_backup_stays_in_the_partition_of_its_cartridge(site):
+    site.call("partition.create", name="a", slots="2-4", drives="drive0")
+    site.call("partition.create", name="b", slots="1,5-20", drives="drive1")
+    report = site.call("backup.start", disks=["data"], to=[BARCODE])
+    assert report["state"] == "done", report
+    assert next(row for row in site.call("status")["elements"] if row["barcode"] == BARCODE)["place"] == "slot:1"
+    refused = site.call("backup.start", disks=["data"], to=[BARCODE], drive="drive0")
+    assert (refused["state"], "or in another partition" in refused["reason"]) == ("failed", True)
+
+
 def test_the_second_file_of_the_tape_is_the_index(site):
     site.call("backup.start", disks=["data"], to=[BARCODE])
     with Cartridge.open(site.folder / "cartridges" / BARCODE, read_only=True) as cartridge:
