@@ -98,11 +98,13 @@ class Agent:
 
     def keep_renewed(self, mount: Mount, pause: Callable[[float], bool]) -> None:
         """Renews in time until pause(seconds) says True. An API that is away is tried again. Raises OperatorError when
-        the grant is over."""
+        the grant is over, or not ours any more (NOT_PERMITTED: the token has ended)."""
         while True:
             try:
                 self.renew(mount)
             except OperatorError as error:
+                if error.failure is Failure.NOT_PERMITTED:
+                    raise
                 if error.failure not in _PASSING and self._is_over(mount):
                     raise
             if pause(mount.lease_seconds / RENEWALS):

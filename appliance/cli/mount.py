@@ -160,8 +160,9 @@ def _keep(agent: Agent, mounts: list[Mount]) -> None:
 
     try:
         agent.keep_renewed(mounted, is_released)
-    except OperatorError:
-        agent.release(mounted)
+    except OperatorError as error:
+        if error.failure is not Failure.NOT_PERMITTED:  # what is written now goes on until the lease ends
+            agent.release(mounted)
         raise
 
 
