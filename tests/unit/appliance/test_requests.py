@@ -1,6 +1,9 @@
 """From a request to a drive with a key and back, in a daemon, with a real initiator."""
 
+import errno
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +13,8 @@ from typing import Any
 import pytest
 
 from appliance.access.caller import Caller, Scope
-from appliance.broker.requests import MOST_OVER, READ, WRITE, NoSuchRequest, Requests, Unit, Wanted
+from appliance.broker.broker import BrokerDown
+from appliance.broker.requests import MOST_OVER, READ, WRITE, NoSuchRequest, Request, Requests, Unit, Wanted
 from appliance.broker.selection import matched
 from appliance.broker.states import TRANSITIONS, NotNow, State, Step, after
 from appliance.control.client import Client
@@ -464,6 +468,55 @@ def test_a_grant_is_its_maker_s(tmp_path: Path) -> None:
                 ask("token beta", verb, request=made)
             assert refused.value.failure is Failure.NOT_PERMITTED
         assert ask("token alpha", "grant.release", request=made)["state"] in ("ending", "done")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_broker_that_died_ends_no_grant_and_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(library(tmp_path)) as served:
+        broker = served.broker
+        assert broker is not None
+        made = broker.ask(HOST, SCRATCH, lease_seconds=60)
+        eventually(lambda: broker.requests.get(made.name).state is State.GRANTED)
+        key = broker.key(broker.requests.get(made.name))
+        assert key is not None
+        grant = {"user": key.name, "secret": key.secret, "mutual_user": GATE, "mutual_secret": key.mutual_secret}
+        with login({**grant, "portals": served.bound}) as session:
+            with monkeypatch.context() as patch:
+                patch.setattr(broker, "work", lambda: sys.exit())
+                broker.wake()
+                eventually(lambda: not broker.up)
+            with pytest.raises(BrokerDown):
+                broker.renew(made.name)
+            assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
+            broker.start()
+            assert broker.up
+            assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
+        broker.end(made.name, Step.FREE, "released")
+        eventually(lambda: broker.requests.get(made.name).state is State.DONE)
+
+
+def test_a_first_login_that_cannot_be_kept_is_kept_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(library(tmp_path)) as served:
+        broker = served.broker
+        assert broker is not None
+        made = broker.ask(HOST, SCRATCH, lease_seconds=60)
+        eventually(lambda: broker.requests.get(made.name).state is State.GRANTED)
+        key = broker.key(broker.requests.get(made.name))
+        assert key is not None
+        step, failed = broker.requests.step, threading.Event()
+
+        def full(name: str, what: Step, **changes: Any) -> Request:
+            if not failed.is_set():
+                failed.set()
+                raise OSError(errno.ENOSPC, "no space")
+            return step(name, what, **changes)
+
+        monkeypatch.setattr(broker.requests, "step", full)
+        grant = {"user": key.name, "secret": key.secret, "mutual_user": GATE, "mutual_secret": key.mutual_secret}
+        with login({**grant, "portals": served.bound}) as session:
+            assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
+            assert failed.wait(30)
+            eventually(lambda: broker.requests.get(made.name).port is not None)
 
 
 def test_whoever_asked_for_two_drives_is_not_passed_by_for_ever(tmp_path: Path) -> None:
