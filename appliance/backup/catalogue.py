@@ -38,6 +38,7 @@ CREATE TABLE parts (
 CREATE TABLE skipped (name BLOB NOT NULL, reason TEXT NOT NULL);
 """
 _VERSION: Final = 1
+_LATEST_NS: Final = (1 << 63) - 1  # of a file's time, in the year 2262: as much as a column holds
 _PAGE_ROWS: Final = 10_000
 
 
@@ -180,8 +181,8 @@ class Catalogue:
             entry = member.entry
             files.append(
                 (
-                    member.number, entry.name, entry.kind.value, entry.size, entry.modified_ns, entry.stored_bytes,
-                    member.crc32c,
+                    member.number, entry.name, entry.kind.value, entry.size, min(entry.modified_ns, _LATEST_NS),
+                    entry.stored_bytes, member.crc32c,
                 )
             )  # fmt: skip
             parts.append(part_of(volume, member))

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -121,19 +122,19 @@ class Job:
 
     def _run(self, instant: Instant, place: Place) -> None:
         disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in self.backup.disks]
-        sources = self._sources(disks)
-        self._count(sources)
-        self._compare(sources, place)
-        if self.backup.snapshot is not None:
-            instant.narrow({disk.name: _extents_of(sources, number) for number, disk in enumerate(disks)})
-        instant.start()
-        units = [instant.units[name] for name in self.backup.disks]
-        first = self._barcode_of(place.volume)
-        name = self.progress.drive = self.take_drive(self.backup, first)
-        initiator = f"iqn.2026-01.io.tapebay:backup-{self.backup.number}"
-        with MountedDrive(self.house, name, units, initiator, self._is_stopped) as drive:
-            self._write(sources, drive, place)
-        instant.finish()
+        with closing(self._sources(disks)) as sources:
+            self._count(sources)
+            self._compare(sources, place)
+            if self.backup.snapshot is not None:
+                instant.narrow({disk.name: _extents_of(sources, number) for number, disk in enumerate(disks)})
+            instant.start()
+            units = [instant.units[name] for name in self.backup.disks]
+            first = self._barcode_of(place.volume)
+            name = self.progress.drive = self.take_drive(self.backup, first)
+            initiator = f"iqn.2026-01.io.tapebay:backup-{self.backup.number}"
+            with MountedDrive(self.house, name, units, initiator, self._is_stopped) as drive:
+                self._write(sources, drive, place)
+            instant.finish()
 
     def _instant_of(self) -> Instant:
         snapshot = self.backup.snapshot

@@ -98,7 +98,7 @@ def _entry(name: bytes, row: dict[str, Any], disk_bytes: int) -> Entry:
         raise ListRefused(f"kind {row['kind']!r} is none of {', '.join(_KINDS)}")
     entry = Entry(
         name, kind, _number(row, "mode", 0o7777), _number(row, "user", 0xFFFFFFFE), _number(row, "group", 0xFFFFFFFE),
-        _number(row, "modified_ns", 1 << 63, least=-(1 << 63)), _number(row, "size", LIMIT_SIZE, default=0),
+        _number(row, "modified_ns", 1 << 65, least=-(1 << 63)), _number(row, "size", LIMIT_SIZE, default=0),
     )  # fmt: skip
     if "link" in row:
         entry.link = _name(row["link"]) if kind is Kind.HARD_LINK else _bytes(row["link"])

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -190,12 +190,9 @@ class BackupService:
             instant = self._house.still(backup.disks)
             try:
                 disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in backup.disks]
-                return verify_disks(
-                    catalogue,
-                    Sources.found_on(disks, raw=backup.raw),
-                    renewing(instant, progress),
-                    complete=backup.state is State.DONE,
-                )
+                with closing(Sources.found_on(disks, raw=backup.raw)) as sources:
+                    watched = renewing(instant, progress)
+                    return verify_disks(catalogue, sources, watched, complete=backup.state is State.DONE)
             finally:
                 instant.release()
 

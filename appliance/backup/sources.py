@@ -5,31 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final
 
 from appliance.backup.archive import Member
 from appliance.backup.entries import Entry, Kind, Skipped
+from appliance.backup.filesystems.isolated import IsolatedFileSystem
+from appliance.backup.filesystems.known import FileSystem
 from appliance.backup.filesystems.partitions import partitions
 from appliance.backup.filesystems.raw import RawImage
 from appliance.backup.filesystems.reader import NotReadable, Reader
-from appliance.backup.filesystems.xfs import XfsFileSystem
 from vlib_images.disk.image import Image
 
 _TICK_FILES: Final = 1000
-_EXT_MAGIC: Final = (1080, b"\x53\xef")
-# Signatures of what is saved as an image, because what is in it cannot be seen from outside.
-_CLOSED: Final = (
-    (0, b"LUKS\xba\xbe", "encrypted (LUKS)"), (3, b"-FVE-FS-", "encrypted (BitLocker)"),
-    (512, b"LABELONE", "an LVM physical volume"), (4096, b"\xfc\x4e\x2b\xa9", "a member of a RAID (md)"),
-    (65600, b"_BHRfS_M", "btrfs"), (4086, b"SWAPSPACE2", "swap"), (3, b"EXFAT   ", "exFAT"),
-)  # fmt: skip
-
-
-class FileSystem(Protocol):
-    """What can be walked."""
-
-    def walk(self) -> Iterator[Entry | Skipped]:
-        """Every file, directories before what is in them; extents count from the beginning of the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +67,12 @@ class Sources:
         kind = "files, as its server listed them"
         return cls(disks, [Part(b"", number, kind, files) for number, files in enumerate(lists)])
 
+    def close(self) -> None:
+        """What reads the file systems is no longer needed."""
+        for part in self.parts:
+            if isinstance(part.files, IsolatedFileSystem):
+                part.files.close()
+
     def members(self) -> Iterator[Member | Skipped]:
         """All files, numbered from 0; the same each time."""
         number = 0
@@ -129,48 +122,21 @@ def _parts_of(number: int, disk: Disk, *, raw: bool) -> Iterator[Part]:
     table = partitions(reader, disk.block_length)
     for partition in table:
         prefix = name + b"/p%d" % partition.number
-        yield _part(prefix, number, disk, reader.part(partition.offset, partition.size_bytes))
+        yield _part(prefix, number, disk, partition.offset, partition.size_bytes)
     if not table:
-        yield _part(name, number, disk, reader)
+        yield _part(name, number, disk, 0, disk.image.size_bytes)
 
 
-def _part(prefix: bytes, number: int, disk: Disk, reader: Reader) -> Part:
+def _part(prefix: bytes, number: int, disk: Disk, offset: int, size_bytes: int) -> Part:
     try:
-        found = _file_system(reader)
+        found = IsolatedFileSystem(disk.image, offset, size_bytes)
     except NotReadable as reason:
         where = prefix.decode()
         raise NotReadable(f"{where}: {reason}. To save it as an image all the same: --raw") from None
-    if isinstance(found, str):
-        return _image(prefix, number, disk, reader.offset, reader.size_bytes, found)
-    kind, files = found
-    return Part(prefix, number, kind, files)
-
-
-def _file_system(reader: Reader) -> tuple[str, FileSystem] | str:
-    """(its kind, itself); or why it is saved as an image. Raises NotReadable."""
-    head = reader.read(0, 66 << 10)
-    if head[_EXT_MAGIC[0] :][:2] == _EXT_MAGIC[1]:
-        return "ext2, ext3 or ext4", _sleuth().ExtFileSystem(reader)
-    if head[:4] == b"XFSB":
-        return "XFS", XfsFileSystem(reader)
-    if head[3:11] == b"NTFS    ":
-        return "NTFS", _sleuth().DosFileSystem(reader)
-    for at, signature, words in _CLOSED:
-        if head[at : at + len(signature)] == signature:
-            return words
-    if b"FAT" in (head[54:57], head[82:85]) and head[510:512] == b"\x55\xaa":
-        return "FAT", _sleuth().DosFileSystem(reader)
-    return "no file system that is known"
-
-
-def _sleuth() -> Any:
-    """The module, which is there with the extra `agent` only."""
-    try:
-        from appliance.backup.filesystems import sleuth
-    except ImportError:
-        message = "The Sleuth Kit for Python is needed for this file system: pip install 'tapebay[agent]'"
-        raise NotReadable(message) from None
-    return sleuth
+    if found.files:
+        return Part(prefix, number, found.kind, found)
+    found.close()
+    return _image(prefix, number, disk, offset, size_bytes, found.kind)
 
 
 def _image(prefix: bytes, number: int, disk: Disk, offset: int, size_bytes: int, why: str) -> Part:

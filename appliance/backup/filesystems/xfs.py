@@ -72,6 +72,9 @@ class XfsFileSystem:
                 waiting.pop()
                 continue
             name, number = found
+            if not name or b"/" in name or b"\0" in name:
+                yield Skipped(path + b"?", "its name is none that a file can have; mend the file system: xfs_repair")
+                continue
             for entry in self._described(path + name, number):
                 yield entry
                 if isinstance(entry, Entry) and entry.kind is Kind.DIRECTORY:

@@ -1,0 +1,151 @@
+"""A file system read by a process of its own.
+
+What is on a disk was written by whoever uses it, and may be made to harm what reads it; The Sleuth Kit is C. So another
+process reads it, with bounded memory and no file open, and what it says is checked as an agent's list is. When it ends,
+hangs or talks nonsense, the file system cannot be read, and nothing else happens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from appliance.backup.entries import Entry, Skipped
+from appliance.backup.filesystems import frames
+from appliance.backup.filesystems.reader import NotReadable, ReadsBytes
+from appliance.backup.listing import ListRefused, from_line
+
+SILENCE_SECONDS: Final = 120.0
+_STEP_BYTES: Final = 1 << 20
+_NONSENSE: Final = "what reads it talks nonsense, as if it were damaged"
+
+
+class IsolatedFileSystem:
+    """`size_bytes` of an image from `offset` on. kind: in words; files: whether there are any to be seen. close() it.
+
+    Raises NotReadable, OSError."""
+
+    def __init__(self, image: ReadsBytes, offset: int, size_bytes: int) -> None:
+        self._image = image
+        self._place = (offset, size_bytes)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._walking = False
+        self.kind, self.files = self._begin()
+
+    def walk(self) -> Iterator[Entry | Skipped]:
+        """As FileSystem.walk()."""
+        if self._process is None or self._walking:  # the walk before was left half-way
+            self.close()
+            self._begin()
+        self._walking = True
+        self._tell(frames.frame(frames.WALK))
+        while (found := self._next()) is not None:
+            for line in found.decode().split("\n"):
+                yield self._checked(line)
+        self._walking = False
+
+    def close(self) -> None:
+        """The process is gone."""
+        process, self._process, self._walking = self._process, None, False
+        if process is not None:
+            _end(process)
+
+    # ---- the process -----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> tuple[str, bool]:
+        package = str(Path(__file__).resolve().parents[3])
+        search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        arguments = [str(number) for number in (*self._place, self._image.size_bytes)]
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "appliance.backup.filesystems.worker", *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env={**os.environ, "PYTHONPATH": search},
+        )  # fmt: skip
+        self._process = process
+        weakref.finalize(self, _end, process)
+        letter, body = self._frame()
+        if letter != frames.KIND:
+            self.close()
+            raise NotReadable(_NONSENSE)
+        kind, files = json.loads(body)
+        return str(kind), bool(files)
+
+    def _next(self) -> bytes | None:
+        """More lines; None at their end."""
+        letter, body = self._frame()
+        if letter not in (frames.LINES, frames.END):
+            self.close()
+            raise NotReadable(_NONSENSE)
+        return body if letter == frames.LINES else None
+
+    def _frame(self) -> tuple[bytes, bytes]:
+        """The next frame that is no question of bytes, after those have been answered."""
+        while True:
+            try:
+                letter, body = frames.read_frame(self._read)
+                if letter == frames.REFUSED:
+                    self.close()
+                    raise NotReadable(body.decode(errors="replace"))
+                if letter != frames.READ:
+                    return letter, body
+                self._answer(*frames.RANGE.unpack(body))
+            except OSError:  # of the disk
+                self.close()
+                raise
+            except (EOFError, ValueError) as error:
+                self.close()
+                raise NotReadable(f"what reads it has ended, as if it were damaged ({error or 'no answer'})") from None
+
+    def _answer(self, offset: int, length: int) -> None:
+        if length > frames.LIMIT_BODY_BYTES or offset + length > self._image.size_bytes:
+            self._tell(frames.frame(frames.FAILED, b"beyond the end of the disk"))
+            return
+        buffer = bytearray(length)
+        self._image.read_into(buffer, offset)
+        self._tell(frames.frame(frames.DATA, bytes(buffer)))
+
+    def _tell(self, data: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._process.stdin.write(view) :]
+        except BrokenPipeError:
+            self.close()
+            raise NotReadable("what reads it has ended, as if it were damaged") from None
+
+    def _read(self, count: int) -> bytes:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        descriptor, found = self._process.stdout.fileno(), bytearray()
+        deadline = time.monotonic() + SILENCE_SECONDS
+        while len(found) < count:
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            data = os.read(descriptor, min(count - len(found), _STEP_BYTES)) if ready else b""
+            if not data:
+                raise EOFError("it is silent" if not ready else "it is gone")
+            found += data
+        return bytes(found)
+
+    def _checked(self, line: str) -> Entry | Skipped:
+        try:
+            return from_line(line, self._image.size_bytes)
+        except ListRefused as error:
+            return Skipped(b"(a file)", f"its description makes no sense: {error}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    process.wait()

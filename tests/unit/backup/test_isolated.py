@@ -1,0 +1,124 @@
+"""A file system is read by a process of its own: whatever becomes of that, the daemon has an answer and goes on."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from appliance.backup.entries import Entry, Skipped
+from appliance.backup.filesystems import frames, isolated
+from appliance.backup.filesystems.isolated import IsolatedFileSystem
+from appliance.backup.filesystems.reader import NotReadable
+from tests.unit.backup.support import run, which
+from vlib_images.disk.raw import DiskImage
+
+
+class Failing:
+    """An image whose reads fail from one on."""
+
+    def __init__(self, image: DiskImage, reads: int) -> None:
+        self.size_bytes, self._image, self._reads = image.size_bytes, image, reads
+
+    def read_into(self, buffer, offset: int) -> None:
+        self._reads -= 1
+        if self._reads < 0:
+            raise OSError(5, "the snapshot is broken")
+        self._image.read_into(buffer, offset)
+
+
+@pytest.fixture
+def image(tmp_path: Path):
+    tree = tmp_path / "tree"
+    for number in range(600):
+        path = tree / f"{number % 7}" / f"file-{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(50))
+    path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(32 << 20)
+    run(which("mke2fs"), "-q", "-F", "-t", "ext4", "-d", tree, path)
+    opened = DiskImage.open(path, read_only=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def files(image):
+    made = IsolatedFileSystem(image, 0, image.size_bytes)
+    yield made
+    made.close()
+
+
+def names(found) -> list[bytes]:
+    return [one.name for one in found]
+
+
+def test_it_is_walked_again_and_again_also_after_a_walk_left_half_way(files):
+    first = names(files.walk())
+    assert len(first) == 600 + 7 + 2
+    walk = files.walk()
+    next(walk)
+    assert names(files.walk()) == first
+    assert (files.kind, files.files) == ("ext2, ext3 or ext4", True)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_reader_that_crashes(files, sent):
+    files._process.send_signal(sent)
+    files._process.wait()
+    with pytest.raises(NotReadable, match="as if it were damaged"):
+        list(files.walk())
+    assert names(files.walk())  # by another process
+
+
+def test_a_reader_that_hangs(files, monkeypatch):
+    monkeypatch.setattr(isolated, "SILENCE_SECONDS", 0.1)
+    files._process.send_signal(signal.SIGSTOP)
+    with pytest.raises(NotReadable, match="it is silent"):
+        list(files.walk())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"\xff" * 5, frames.frame(b"?", b"x"), frames.HEAD.pack(frames.LINES, 1 << 31), frames.frame(frames.END)[:3]],
+)
+def test_a_reader_that_talks_nonsense(files, monkeypatch, said):
+    read, write = os.pipe()
+    os.write(write, said)
+    os.close(write)
+    with os.fdopen(read, "rb", buffering=0) as pipe:
+        monkeypatch.setattr(files._process, "stdout", pipe)
+        with pytest.raises(NotReadable):
+            list(files.walk())
+
+
+def test_lines_that_lead_out_of_the_archive_or_off_the_disk_are_left_out(files):
+    lines = [
+        '{"name":"../../etc/passwd","kind":"file","mode":0,"user":0,"group":0,"modified_ns":0}',
+        '{"name":"x","kind":"file","mode":0,"user":0,"group":0,"modified_ns":0,"size":5,"extents":[[0,1099511627776,5]]}',
+    ]
+    assert all(isinstance(files._checked(line), Skipped) for line in lines)
+
+
+@pytest.mark.parametrize("reads", [0, 3, 8])
+def test_a_disk_that_cannot_be_read_any_more(image, reads):
+    with pytest.raises(OSError, match="the snapshot is broken"):
+        list(IsolatedFileSystem(Failing(image, reads), 0, image.size_bytes).walk())
+
+
+def test_it_may_take_so_much_memory_and_no_more(image):
+    files = IsolatedFileSystem(image, 0, image.size_bytes)
+    limits = Path(f"/proc/{files._process.pid}/limits").read_text()
+    assert any(line.startswith("Max address space") and str(2 << 30) in line for line in limits.splitlines())
+    process = files._process
+    files.close()
+    assert process.poll() is not None
+
+
+def test_nothing_is_left_behind_when_it_is_forgotten(image):
+    files = IsolatedFileSystem(image, 0, image.size_bytes)
+    process = files._process
+    assert isinstance(next(files.walk()), Entry)
+    del files
+    assert process.poll() is not None
