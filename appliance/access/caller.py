@@ -9,7 +9,7 @@ from typing import Final
 from vlib_images.library.actor import OPERATOR
 
 CALLER_KEY: Final = "tapebay.caller"  # of an ASGI scope: who asks, once that is known; no peer can set it
-CONNECTION_KEY: Final = "tapebay.connection"  # likewise: its Place (control/places.py), where it came by TCP
+CONNECTION_KEY: Final = "tapebay.connection"  # likewise: its Seat (control/seats.py), where it came by TCP
 
 
 class Scope(Enum):

@@ -83,7 +83,7 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StreamPlace:
     """How far a backup has come: which volume is written, and its last checkpoint."""
 
     volume: int = 1
@@ -108,7 +108,7 @@ class Catalogue:
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
-            made._put_facts({**facts, "place": asdict(Place())})
+            made._put_facts({**facts, "place": asdict(StreamPlace())})
         return made
 
     @classmethod
@@ -162,14 +162,14 @@ class Catalogue:
         rows = [(name, json.dumps(value)) for name, value in facts.items()]
         self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
-    def place(self) -> Place:
+    def place(self) -> StreamPlace:
         """How far the backup has come."""
         found = self.facts()["place"]
-        return Place(found["volume"], Checkpoint(**found["checkpoint"]))
+        return StreamPlace(found["volume"], Checkpoint(**found["checkpoint"]))
 
     # ---- what is written -------------------------------------------------------------------------------------------
 
-    def commit(self, place: Place, members: Iterable[tuple[int, Member]]) -> None:
+    def commit(self, place: StreamPlace, members: Iterable[tuple[int, Member]]) -> None:
         """A checkpoint: members, each with the number of its volume, that are durable now. Raises OSError."""
         with self._changing():
             self._put_members(members)
@@ -189,7 +189,9 @@ class Catalogue:
         self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", files)
         self._connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", parts)
 
-    def close_volume(self, volume: Volume, place: Place, members: Iterable[tuple[int, Member]], *parts: Part) -> None:
+    def close_volume(
+        self, volume: Volume, place: StreamPlace, members: Iterable[tuple[int, Member]], *parts: Part
+    ) -> None:
         """The archive of a volume is complete. parts: of a file that goes on on the next. Raises OSError."""
         with self._changing() as connection:
             self._put_members(members)

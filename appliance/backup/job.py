@@ -29,7 +29,7 @@ from appliance.backup.archive import (
     VolumeFull,
     is_overflow,
 )
-from appliance.backup.catalogue import Catalogue, Place, Volume, part_begun
+from appliance.backup.catalogue import Catalogue, StreamPlace, Volume, part_begun
 from appliance.backup.content import ChangedSince, check_same
 from appliance.backup.entries import Skipped
 from appliance.backup.house import House, Instant
@@ -120,7 +120,7 @@ class Job:
         finally:
             instant.release()
 
-    def _run(self, instant: Instant, place: Place) -> None:
+    def _run(self, instant: Instant, place: StreamPlace) -> None:
         disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in self.backup.disks]
         with closing(self._sources(disks)) as sources:
             self._count(sources)
@@ -182,7 +182,7 @@ class Job:
         self.note(totals)
         self.progress.total_files, self.progress.total_bytes = totals.files, totals.content_bytes
 
-    def _compare(self, sources: Sources, place: Place) -> None:
+    def _compare(self, sources: Sources, place: StreamPlace) -> None:
         """What is on tape already is what the disks hold. Raises ChangedSince."""
         files, content = self.catalogue.totals()
         if files or place.checkpoint.checked_bytes:
@@ -192,7 +192,7 @@ class Job:
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
-    def _write(self, sources: Sources, drive: MountedDrive, place: Place) -> None:
+    def _write(self, sources: Sources, drive: MountedDrive, place: StreamPlace) -> None:
         self.progress.phase = "copying"
         self.progress.copy_began = time.monotonic()
         volumes = self.catalogue.volumes()
@@ -201,7 +201,7 @@ class Job:
         if place.checkpoint.first_number < self.progress.total_files or not volumes:
             self._write_files(sources, drive, place)
 
-    def _write_files(self, sources: Sources, drive: MountedDrive, place: Place) -> None:
+    def _write_files(self, sources: Sources, drive: MountedDrive, place: StreamPlace) -> None:
         members = self._members(sources, place.checkpoint.first_number)
         waiting: deque[Member] = deque()
         while True:
@@ -226,7 +226,7 @@ class Job:
             if isinstance(found, Member) and found.number >= first:
                 yield found
 
-    def _begin(self, drive: MountedDrive, place: Place) -> Archive:
+    def _begin(self, drive: MountedDrive, place: StreamPlace) -> Archive:
         """The archive of a volume, from its beginning or its checkpoint on."""
         barcode = self._barcode_of(place.volume)
         self.progress.cartridge = barcode
@@ -277,7 +277,7 @@ class Job:
         self.progress.content_bytes += member.entry.stored_bytes
 
     def _on_durable(self, checkpoint: Checkpoint) -> None:
-        self.catalogue.commit(Place(self._volume.number, checkpoint), self._pending)
+        self.catalogue.commit(StreamPlace(self._volume.number, checkpoint), self._pending)
         self._give_back()
 
     def _give_back(self) -> None:
@@ -296,14 +296,14 @@ class Job:
         self._instant.checkpoint += 1
         self._tick()
 
-    def _next_place(self, place: Place, first: Member | None) -> Place:
+    def _next_place(self, place: StreamPlace, first: Member | None) -> StreamPlace:
         """Where the next volume begins; None: there is nothing left."""
         if first is None:
-            return Place(place.volume + 1, Checkpoint(first_number=self.progress.total_files))
+            return StreamPlace(place.volume + 1, Checkpoint(first_number=self.progress.total_files))
         known = (first.crc32c, first.checked_bytes) if first.before else (0, 0)
-        return Place(place.volume + 1, Checkpoint(first.number, first.before, first.part, 0, *known))
+        return StreamPlace(place.volume + 1, Checkpoint(first.number, first.before, first.part, 0, *known))
 
-    def _close(self, drive: MountedDrive, following: Place, first: Member | None) -> None:
+    def _close(self, drive: MountedDrive, following: StreamPlace, first: Member | None) -> None:
         """The archive of the volume is complete, with a filemark after it: the catalogue knows, and an index follows.
         first: of the next volume; it may have begun on this one."""
         on_tape = (drive.tape.position().logical_object_number - 1) * TAPE_BLOCK

@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 
 from appliance.backup import index
 from appliance.backup.archive import TAPE_BLOCK, Checkpoint
-from appliance.backup.catalogue import Catalogue, Place, Volume
+from appliance.backup.catalogue import Catalogue, StreamPlace, Volume
 from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError
 from scsi_targets.client.unit import CommandFailed
@@ -91,7 +91,7 @@ class Index:
             volumes = self.volumes()
             for volume in volumes:
                 catalogue.put_volume(volume)
-            place = Place(len(volumes) + 1, Checkpoint(first_number=count))
+            place = StreamPlace(len(volumes) + 1, Checkpoint(first_number=count))
             catalogue.put_facts(place=asdict(place), read_back_from=self.barcode)
         except BaseException:
             catalogue.close()

@@ -1,5 +1,5 @@
 """The API on TCP: TLS, or a loopback address. Connections are counted from the moment they are accepted, so that a TLS
-handshake that never ends holds a place for HANDSHAKE_SECONDS and no longer, and a stranger without a token for
+handshake that never ends holds a seat for HANDSHAKE_SECONDS and no longer, and a stranger without a token for
 STRANGER_SECONDS.
 """
 
@@ -14,8 +14,8 @@ import structlog
 
 from appliance.access.caller import CONNECTION_KEY
 from appliance.control.http_server import HttpServer
-from appliance.control.places import Place, Places
 from appliance.control.protocol import TRANSFER_SECONDS, Protocol
+from appliance.control.seats import Seat, Seats
 from appliance.settings.certificate import CertificateError, tls_context
 from appliance.settings.settings import ApiSettings
 from appliance.settings.units import Address
@@ -38,7 +38,7 @@ class ApiServer(HttpServer):
         self._settings = settings
         self._tls = _Renewed(settings) if settings.certificate else None
         self._listener: socket.socket | None = None
-        self._places = Places()
+        self._seats = Seats()
         super().__init__("api", app, stopping)
 
     def start(self) -> str:
@@ -56,7 +56,7 @@ class ApiServer(HttpServer):
     @property
     def connections(self) -> int:
         """How many there are."""
-        return self._places.taken
+        return self._seats.taken
 
     async def serve(self) -> None:
         accepting = asyncio.create_task(self._accept())
@@ -76,39 +76,39 @@ class ApiServer(HttpServer):
                     log.warning("the API cannot accept a connection", reason=error.strerror)
                     await asyncio.sleep(NO_DESCRIPTOR_SECONDS)
                     continue
-                place = self._places.take(address[0])
-                if place is None:
+                seat = self._seats.take(address[0])
+                if seat is None:
                     connection.close()
                     log.warning("the API has no place for another connection", peer=address[0])
                     continue
-                task = asyncio.create_task(self._connect(connection, place))
+                task = asyncio.create_task(self._connect(connection, seat))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
 
-    async def _connect(self, connection: socket.socket, place: Place) -> None:
+    async def _connect(self, connection: socket.socket, seat: Seat) -> None:
         loop = asyncio.get_running_loop()
         tls: dict[str, Any] = {}
         if self._tls is not None:
             tls = {"ssl": self._tls.context(), "ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": 2.0}
         try:
             _bound(connection)
-            await loop.connect_accepted_socket(lambda: _Protocol(place, self), connection, **tls)
+            await loop.connect_accepted_socket(lambda: _Protocol(seat, self), connection, **tls)
         except OSError:  # TLS that was not, or went wrong: of ssl.SSLError too
-            place.leave()
+            seat.leave()
             connection.close()
         except BaseException:
-            place.leave()
+            seat.leave()
             connection.close()
             raise
 
 
 class _Protocol(Protocol):
-    """A connection with its place."""
+    """A connection with its seat."""
 
-    def __init__(self, place: Place, api: ApiServer) -> None:
+    def __init__(self, seat: Seat, api: ApiServer) -> None:
         # lifespan "off" has no state that requests could share.
         super().__init__(config=api.config, server_state=api.server.server_state, app_state={})
-        self._place = place
+        self._seat = seat
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -117,14 +117,14 @@ class _Protocol(Protocol):
     def handle_events(self) -> None:
         super().handle_events()
         if self.scope is not None:  # the application has not begun yet: it runs at the loop's next turn
-            self.scope.setdefault(CONNECTION_KEY, self._place)  # type: ignore[typeddict-item]
+            self.scope.setdefault(CONNECTION_KEY, self._seat)  # type: ignore[typeddict-item]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._place.leave()
+        self._seat.leave()
         super().connection_lost(exc)
 
     def _send_strangers_away(self) -> None:
-        if not self._place.known:
+        if not self._seat.known:
             self.transport.abort()
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from appliance.access.caller import Scope
-from appliance.control import places, tcp
+from appliance.control import seats, tcp
 from appliance.control.client import Client
 from appliance.failures import Failure, OperatorError
 from appliance.library.files import LibraryFiles
@@ -223,11 +223,11 @@ def test_strangers_leave_places_for_those_with_a_token(api: Api) -> None:
     with contextlib.ExitStack() as opened:
         known = opened.enter_context(api.http(token))
         assert known.post("/v1/look").status_code == 200
-        strangers = [opened.enter_context(api.connect()) for _ in range(places.LIMIT_STRANGERS_OF_A_PEER + 10)]
-        for one in strangers[places.LIMIT_STRANGERS_OF_A_PEER :]:
+        strangers = [opened.enter_context(api.connect()) for _ in range(seats.LIMIT_STRANGERS_OF_A_PEER + 10)]
+        for one in strangers[seats.LIMIT_STRANGERS_OF_A_PEER :]:
             assert gone(one)
         assert known.post("/v1/look").status_code == 200
-        assert api.server.connections <= places.LIMIT_STRANGERS_OF_A_PEER + 1
+        assert api.server.connections <= seats.LIMIT_STRANGERS_OF_A_PEER + 1
     assert eventually(lambda: api.server.connections == 0)
     with api.http(token) as http:
         assert http.post("/v1/look").status_code == 200
@@ -248,8 +248,8 @@ def test_a_stranger_may_not_stay(api: Api, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_places() -> None:
-    taken = places.Places()
-    held = [taken.take("192.0.2.1") for _ in range(places.LIMIT_STRANGERS_OF_A_PEER)]
+    taken = seats.Seats()
+    held = [taken.take("192.0.2.1") for _ in range(seats.LIMIT_STRANGERS_OF_A_PEER)]
     assert all(held)
     assert taken.take("192.0.2.1") is None
     other = taken.take("192.0.2.2")
@@ -264,9 +264,9 @@ def test_places() -> None:
     first.show_token()
     assert taken.take("192.0.2.1") is None
     # A host has any number of addresses in its network.
-    v6 = [taken.take(f"2001:db8::{number:x}") for number in range(places.LIMIT_STRANGERS_OF_A_PEER + 1)]
+    v6 = [taken.take(f"2001:db8::{number:x}") for number in range(seats.LIMIT_STRANGERS_OF_A_PEER + 1)]
     assert v6[-1] is None
-    assert taken.taken == places.LIMIT_STRANGERS
+    assert taken.taken == seats.LIMIT_STRANGERS
 
 
 # ---- TLS ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Who may hold how many connections: strangers share a part of the places, so that they never take those of clients
+"""Who may hold how many connections: strangers share a part of the seats, so that they never take those of clients
 that have shown a token."""
 
 from collections import Counter
@@ -13,10 +13,10 @@ LIMIT_STRANGERS_OF_A_PEER: Final = 128
 
 
 @dataclass(eq=False)
-class Place:
+class Seat:
     """One connection's. leave() it."""
 
-    _places: "Places" = field(repr=False)
+    _seats: "Seats" = field(repr=False)
     peer: str
     known: bool = False
     _left: bool = False
@@ -25,24 +25,24 @@ class Place:
         """Its peer has shown a token that opens something."""
         if not self.known and not self._left:
             self.known = True
-            self._places.no_stranger(self.peer)
+            self._seats.no_stranger(self.peer)
 
     def leave(self) -> None:
         """The connection has ended. May be called again."""
         if not self._left:
             self._left = True
-            self._places.left(self)
+            self._seats.left(self)
 
 
-class Places:
+class Seats:
     """All connections of a server, for the one thread of its event loop."""
 
     def __init__(self) -> None:
         self._taken = 0
         self._strangers: Counter[str] = Counter()
 
-    def take(self, address: str) -> Place | None:
-        """A place for a connection from there, if one is free."""
+    def take(self, address: str) -> Seat | None:
+        """A seat for a connection from there, if one is free."""
         peer = network_of(address)
         strangers = self._strangers
         if (
@@ -53,7 +53,7 @@ class Places:
             return None
         self._taken += 1
         strangers[peer] += 1
-        return Place(self, peer)
+        return Seat(self, peer)
 
     def no_stranger(self, peer: str) -> None:
         """One of its connections no longer counts as a stranger's."""
@@ -61,11 +61,11 @@ class Places:
         if not self._strangers[peer]:
             del self._strangers[peer]
 
-    def left(self, place: Place) -> None:
+    def left(self, seat: Seat) -> None:
         """A connection has ended."""
         self._taken -= 1
-        if not place.known:
-            self.no_stranger(place.peer)
+        if not seat.known:
+            self.no_stranger(seat.peer)
 
     @property
     def taken(self) -> int:
