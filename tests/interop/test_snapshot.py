@@ -1,6 +1,7 @@
-"""A snapshot's logical unit on the Linux host that has the disk itself: told apart, mounted, read, ended."""
+"""Snapshots and a real Linux: its logical unit on the host that has the disk itself, and a store that hangs."""
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from tests.support.host_calls import HostCalls
 
 pytestmark = pytest.mark.guest
 
-RULES = Path(__file__).resolve().parents[2] / "packaging" / "snapshots" / "59-tapebay-snapshot.rules"
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "packaging" / "snapshots" / "59-tapebay-snapshot.rules"
 GATE = "iqn.2026-11.io.tapebay:gate"
 
 FUNCTIONS = r"""
@@ -110,3 +112,65 @@ def naa(page: str) -> str:
     found = re.search(r"\b(0x)?3[0-9a-f]{15}\b", page)
     assert found, page
     return found[0]
+
+
+# ---- a store that hangs ----------------------------------------------------------------------------------------------
+
+HANGS = """
+import logging, structlog, subprocess, time
+from pathlib import Path
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+from vlib_images.disk.raw import DiskImage
+from vlib_images.disk.snapshot_set import SnapshotSet
+from vlib_images.disk.snapshot_store import CHUNK_BYTES, FileStore
+
+SIZE = 300 * CHUNK_BYTES  # more than is saved in memory
+image = DiskImage.create(Path("/tmp/production"), SIZE)
+image.fill(b"old!" * 128, 0, SIZE)
+taken = SnapshotSet.take([image], FileStore(Path("/mnt/disk"), "0" * 16, SIZE))
+subprocess.run(["fsfreeze", "-f", "/mnt/disk"], check=True)
+try:
+    waits = []
+    for at in range(0, SIZE, CHUNK_BYTES):
+        began = time.monotonic()
+        image.write(b"new!" * 128, at)
+        waits.append(time.monotonic() - began)
+    began = time.monotonic()
+    print(taken.state.value, taken.snapshots[0].reason)
+    print(taken.stored_bytes, image.before_change)
+    taken.release()
+    print(sum(wait > 4 for wait in waits), max(waits), sorted(waits)[-2], time.monotonic() - began)
+    print(taken.join(0.2))
+finally:
+    subprocess.run(["fsfreeze", "-u", "/mnt/disk"], check=True)
+print(taken.join(20))
+found = bytearray(SIZE)
+image.read_into(found, 0)
+print(found == (b"new!" * 128 + b"old!" * (CHUNK_BYTES // 4 - 128)) * 300)
+"""
+
+
+def test_a_store_that_hangs_is_left_behind_after_five_seconds(gated: Appliance, tmp_path: Path) -> None:
+    """Its file system is frozen: whoever writes to it, or lets go of the last name of a file there, does not come
+    back."""
+    script = tmp_path / "hangs.py"
+    script.write_text(HANGS)
+    done = run_in_guest(
+        gated,
+        [
+            Step("mount", "mkfs.ext4 -q $DISK && mount -t ext4 $DISK /mnt/disk"),
+            Step("hang", f"PYTHONPATH={ROOT} {sys.executable} /mnt/share/{script.name} 2>&1"),
+            Step("space", "umount /mnt/disk && e2fsck -fn $DISK && dumpe2fs -h $DISK 2>/dev/null | grep -c ."),
+        ],
+        files=[script],
+    )
+    state, stored, waits, at_once, later, whole = done["hang"].splitlines()
+    assert state == "broken a write waited 5 s for it"
+    assert stored == "0 None"
+    number, longest, next_longest, release = waits.split()
+    assert number == "1"  # one write waited, and no other does any more
+    assert 5 <= float(longest) < 8
+    assert float(next_longest) < 2
+    assert float(release) < 2
+    assert at_once == "False"  # its thread is still in the store
+    assert (later, whole) == ("True", "True")
