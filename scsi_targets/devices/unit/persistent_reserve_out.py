@@ -5,7 +5,7 @@ time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -101,13 +101,16 @@ class PersistentReserveOut(Part):
         data = parameter_list(task, cdb.parameter_list_length, field, minimum=start)
         if SpecifyInitiatorPortsParameterList.decode(data).transport_ids_length != len(data) - start:
             raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
-        named: list[Nexus] = []
-        for name, isid in initiator_ports(data[start:], start):
+        known = self._known()
+        named: dict[Nexus, None] = {}
+        for name, isid in dict.fromkeys(initiator_ports(data[start:], start)):
             if isid is not None:
-                named.append(self._nexus_named(name, isid, task.nexus.portal_group_tag, task.nexus))
+                named[_nexus_named(name, isid, task.nexus.portal_group_tag, task.nexus, known)] = None
             else:
-                named += [nexus for nexus in self._known() if nexus.reaches_as(name, task.nexus)]
-        return named
+                named |= {nexus: None for nexus in known.values() if nexus.reaches_as(name, task.nexus)}
+            if len(named) > MAX_REGISTRATIONS:
+                raise CheckCondition(sense.INSUFFICIENT_REGISTRATION_RESOURCES)
+        return list(named)
 
     @handles(
         spc.ReservePersistent, permission=Permission.RESERVE, reservation=ALLOWED, while_busy=True, concurrent=True
@@ -179,20 +182,13 @@ class PersistentReserveOut(Part):
             field = RegisterAndMoveParameterList.relative_target_port_identifier
             raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, field)
         name, isid = initiator_port(raw, start)
-        return self._nexus_named(name, isid, port, task.nexus)
+        return _nexus_named(name, isid, port, task.nexus, self._known())
 
-    def _nexus_named(self, initiator_name: str, isid: bytes, portal_group_tag: int, nexus: Nexus) -> Nexus:
-        """The nexus of that name which the unit knows, whoever its principal is. One that has not come yet is expected
-        to prove itself as the nexus that names it did: with its own name, or as the same account."""
-        own_name = nexus.principal.kind is PrincipalKind.INITIATOR
-        principal = Principal.initiator(initiator_name) if own_name else nexus.principal
-        to = Nexus(initiator_name, isid, nexus.target_name, portal_group_tag, principal=principal)
-        return next((nexus for nexus in self._known() if nexus.same_ports(to)), to)
-
-    def _known(self) -> list[Nexus]:
-        """Who is logged in to the unit or registered with it."""
+    def _known(self) -> dict[tuple[str, str], Nexus]:
+        """Who is logged in to the unit, or registered with it, by initiator port and target port."""
         with self._unit.lock:
-            return [*self._unit.nexuses, *self._unit.reservations.registrations]
+            nexuses = [*self._unit.reservations.registrations, *self._unit.nexuses]  # the latter are surer
+        return {(nexus.initiator_port, nexus.target_port): nexus for nexus in nexuses}
 
     # ---- checks --------------------------------------------------------------------------------------------------
 
@@ -235,3 +231,14 @@ def _ignores_existing_key(cdb: spc.PersistentReserveOutCommand) -> bool:
 
 def _not_allowed(field: Field) -> CheckCondition:
     return CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, field)
+
+
+def _nexus_named(
+    initiator_name: str, isid: bytes, portal_group_tag: int, nexus: Nexus, known: Mapping[tuple[str, str], Nexus]
+) -> Nexus:
+    """The nexus of that name which the unit knows, whoever its principal is. One that has not come yet is expected to
+    prove itself as the nexus that names it did: with its own name, or as the same account."""
+    own_name = nexus.principal.kind is PrincipalKind.INITIATOR
+    principal = Principal.initiator(initiator_name) if own_name else nexus.principal
+    to = Nexus(initiator_name, isid, nexus.target_name, portal_group_tag, principal=principal)
+    return known.get((to.initiator_port, to.target_port), to)

@@ -1,5 +1,6 @@
 """What initiators can make a logical unit keep: counted, checked, and gone with the nexus."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -243,6 +244,24 @@ def test_all_or_none_when_the_room_ends(unit):
     assert sense_of(register_others(unit, ids)) == (5, 0x55, 4)
     assert unit.reservations.registrations == before
     assert register_others(unit, transport_id(f"other,i,0x{ISID}".encode())).status == 0
+
+
+def test_a_long_list_costs_a_look_for_each_name(unit):
+    """As many names as a list holds, while as many nexuses are known: neither memory nor time for each pair of them."""
+    for number in range(300):
+        unit.nexus_established(Nexus(GAMMA, number.to_bytes(6, "big"), TARGET))
+    same = transport_id(GAMMA.encode(), first=0x05)
+    assert sense_of(register_others(unit, same * 1000)) == (5, 0x55, 4)
+    short = [transport_id(f"n{number},i,0x{ISID}".encode()) for number in range(1500)]
+    called = []
+    sys.setprofile(lambda frame, event, _: called.append(1) if event == "call" else None)
+    try:
+        response = register_others(unit, b"".join(short))
+    finally:
+        sys.setprofile(None)
+    assert sense_of(response) == (5, 0x55, 4)
+    assert len(called) < 100 * (MAX_REGISTRATIONS + 300)
+    assert not unit.reservations.registrations
 
 
 def test_capabilities_say_that_others_can_be_specified(unit):
