@@ -12,142 +12,46 @@ any of them held.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, ExitStack
-from enum import Enum
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
+from typing import TypeVar
 
 import structlog
 
-from scsi_targets.devices.unit.identity import Identity
-from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.changer.fitting import Fitting
+from scsi_targets.devices.changer.robot_terms import (
+    Asker,
+    BetweenPartitions,
+    Cartridge,
+    DriveBay,
+    DriveFailed,
+    Incompatible,
+    Manner,
+    Move,
+    RemovalPrevented,
+    RobotError,
+    Watcher,
+    WrongBarcode,
+)
 from scsi_targets.t10 import sense
-from scsi_targets.t10.sense import CheckCondition, SenseCode
-from vlib_images.library.elements import Element, ElementEmpty, ElementFull, ElementType, Layout, NoSuchElement
-from vlib_images.library.fair_lock import FairLock
-from vlib_images.library.homes import home_of
+from scsi_targets.t10.sense import CheckCondition
+from vlib_images.library.elements import Element, ElementEmpty, ElementFull, ElementType, NoSuchElement
 from vlib_images.library.inventory import Inventory
-from vlib_images.library.partition import Partition
 
 log = structlog.get_logger(__name__)
 
-Cartridge = Any  # an open vlib_images cartridge; the robot only carries it and, on the way to a slot, closes it
+__all__ = [
+    "Asker", "BetweenPartitions", "DriveBay", "DriveFailed", "Incompatible", "Manner", "Move", "RemovalPrevented",
+    "Robot", "RobotError", "Watcher", "WrongBarcode",
+]  # fmt: skip
+
 Moved = TypeVar("Moved")
-Found = TypeVar("Found")
-LOOK_AGAIN_SECONDS = 0.0005
 
 
-class Move(NamedTuple):
-    """One cartridge's way, by element address."""
-
-    source: int
-    destination: int
-
-
-class Manner(Enum):
-    """What a move may disturb."""
-
-    HOST = "host"  # a drive is unloaded on the way, unless a host prevents removal
-    UNLOADED = "unloaded"  # the same, for libraries whose drives a host has to unload first
-    OPERATOR = "operator"  # nothing that is in use
-    LENT = "lent"  # as HOST, also for drives that are lent to one host: whoever lent them asks
-    FORCE = "force"  # an operator insists: also what is in use, and what a host has locked
-
-
-class DriveBay(Protocol):
-    """What the robot asks of a tape drive. Both hands raise CheckCondition, and then the cartridge is where it was."""
-
-    identity: Identity
-    lent_to: Principal | None
-
-    @property
-    def accessible(self) -> bool:
-        """Empty, or with a cartridge that a host has unloaded: the robot's hand can go in (SMC-3's ACCESS bit)."""
-
-    @property
-    def removal_prevented(self) -> bool:
-        """A host's PREVENT ALLOW MEDIUM REMOVAL is in force."""
-
-    def installed(self, library_serial_number: str, element_address: int | None, /) -> None:
-        """Which media changer shows the drive, and by which address (None: none): what its VPD pages say. Initiators
-        of a drive for which that has changed are told."""
-
-    def in_use(self) -> str | None:
-        """Why an operator should leave the cartridge in the drive, None when nobody uses it."""
-
-    def accepts(self, cartridge: Cartridge, /) -> bool:
-        """Whether the drive can read such a medium at all."""
-
-    def load(self, cartridge: Cartridge, /) -> None:
-        """Puts an open cartridge in: it is threaded, and every nexus learns that the drive became ready."""
-
-    def removing(self, check: Callable[[], None], /, *, force: bool = False) -> AbstractContextManager[Cartridge]:
-        """Holds the drive, asks check() what forbids it, makes everything durable. The cartridge, still open, leaves
-        the drive when the block ends well (nothing can fail then), and stays as it was when the block raises. MEDIUM
-        REMOVAL PREVENTED at once when the drive is busy."""
-
-
-class Watcher(Protocol):
-    """Whoever is told what the robot and the operator do: the media changers."""
-
-    partition: Partition
-
-    def show(self, partition: Partition, changed: Set[ElementType], /) -> None:
-        """Its partition from now on; of which types its elements, or their addresses, are others."""
-
-    def locks(self, address: int, /) -> bool:
-        """Whether a host of this one has locked an import/export element (PREVENT ALLOW MEDIUM REMOVAL)."""
-
-    def reserved(self, address: int, /) -> str | None:
-        """Which initiator has reserved the media changer that the element belongs to; None: nobody, or not its own."""
-
-    def admits(self, barcode: str, address: int, /) -> bool:
-        """False: the element is of this one's partition, whose barcode rule does not fit the cartridge."""
-
-    def moved(self, moves: list[Move], /, by: object) -> None:
-        """Cartridges have moved; `by` is the watcher that asked for it, None the operator."""
-
-    def accessed(self, addresses: Collection[int], /) -> None:
-        """The operator has put cartridges into elements, or taken one out."""
-
-
-class Asker(NamedTuple):
-    """A media changer that asks for a move, and the partition by which it found the addresses."""
-
-    changer: Watcher
-    partition: Partition
-
-
-class RobotError(Exception):
-    """A move that failed or is not allowed; the inventory has not changed unless the subclass says so."""
-
-
-class RemovalPrevented(RobotError):
-    """PREVENT ALLOW MEDIUM REMOVAL forbids it, a drive is in use, or must be unloaded by a host first."""
-
-
-class Incompatible(RobotError):
-    """The drive cannot read such a medium."""
-
-
-class WrongBarcode(RobotError):
-    """The barcode rule of the element's partition does not admit the cartridge."""
-
-
-class BetweenPartitions(RobotError):
-    """From one partition to another only an operator moves cartridges, who says so."""
-
-
-class DriveFailed(RobotError):
-    """A drive could not let go of its cartridge (nothing moved), or not load its new one (which is in the drive)."""
-
-
-class Robot:
-    """Moves cartridges. Thread-safe: one move at a time. `drives` maps the inventory's addresses to drives.
+class Robot(Fitting):
+    """Moves cartridges. Thread-safe: one move at a time.
 
     open_cartridge: opens a cartridge by barcode; whatever it raises makes the move fail before anything changed.
-    faults: element address to sense code, for elements whose cartridge could not be loaded.
     """
 
     def __init__(
@@ -155,105 +59,9 @@ class Robot:
     ) -> None:
         """Loads every drive with the cartridge that the inventory has in it. ValueError: `drives` and the inventory's
         layout do not have the same addresses."""
-        if sorted(drives) != sorted(inventory.layout.drives):
-            raise ValueError(f"drives at {sorted(drives)}, but the layout has them at {list(inventory.layout.drives)}")
-        self.inventory = inventory
-        self.drives = dict(drives)
-        self.faults: dict[int, SenseCode] = {}
+        super().__init__(inventory, drives)
         self._open_cartridge = open_cartridge
-        self._lock = FairLock()  # no partition keeps another one waiting for more than a move
-        self._watchers: list[Watcher] = []
-        self._fits = 0  # odd while refit() changes elements
         self._load_drives()
-
-    def watch(self, watcher: Watcher) -> None:
-        """From now on `watcher` is told what happens, and asked whether a host has locked an element; the drives of its
-        partition are shown by it."""
-        self._watchers.append(watcher)
-        self._install_drives()
-
-    def refit(
-        self,
-        layout: Layout,
-        drives: Mapping[int, DriveBay],
-        partitions: Sequence[tuple[Watcher, Partition]],
-        keep: Callable[[], None] = lambda: None,
-    ) -> None:
-        """The library has other elements and drives from now on, and these media changers with these partitions, all at
-        once between two moves. A drive that holds a cartridge stays what it is, the second being the second still.
-        keep: called before anything changes and when nothing else can object any more, to make it durable.
-
-        Raises what keep() raises; InventoryError, RobotError: a cartridge would lose its element or its drive;
-        ValueError as the constructor. Then nothing has changed."""
-        if sorted(drives) != sorted(layout.drives):
-            raise ValueError(f"drives at {sorted(drives)}, but the layout has them at {list(layout.drives)}")
-        with self._lock:
-            places = {address: self.inventory.layout.place_of(address) for address in [*self.drives, *self.faults]}
-            moved = {address: layout.address_of(place) for address, place in places.items()}
-            for address, drive in self.drives.items():
-                held = self.inventory.element(address)
-                if held.barcode is not None and drives.get(-1 if (new := moved[address]) is None else new) is not drive:
-                    raise RobotError(f"drive {held.index} holds cartridge {held.barcode}; unload it first")
-            self.inventory.check_refit(layout)
-            keep()
-            layout_before = self.inventory.layout
-            self._fits += 1
-            try:
-                self.inventory.refit(layout)
-                for drive in self.drives.values():
-                    if drive not in drives.values():
-                        drive.installed("", None)
-                self.drives = dict(drives)
-                self.faults = {new: code for old, code in self.faults.items() if (new := moved[old]) is not None}
-                self._watchers = [watcher for watcher, _ in partitions]
-                for watcher, partition in partitions:
-                    if partition != (before := watcher.partition):
-                        watcher.show(partition, partition.changed_kinds(layout, before, layout_before))
-                self._install_drives()
-            finally:
-                self._fits += 1
-
-    def steadily(self, look: Callable[[], Found]) -> Found:
-        """What look() finds of the elements, where no refit() changed them under it: then it looks again. It waits for
-        no move, and for a refit only as long as memory takes."""
-        while True:
-            fits = self._fits
-            if fits % 2:
-                time.sleep(LOOK_AGAIN_SECONDS)
-                continue
-            try:
-                found = look()
-            except (NoSuchElement, LookupError):
-                if fits == self._fits:
-                    raise
-                continue
-            if fits == self._fits:
-                return found
-
-    def partition_of(self, address: int) -> str | None:
-        """The partition that an element is in. None: in none, only operators reach it."""
-        return next(iter(self._partitions_of(address)), None)
-
-    def together(self, one: int, other: int) -> bool:
-        """Whether a cartridge moves between two elements without leaving its partition, or both are in none."""
-        return self._partitions_of(one) == self._partitions_of(other)
-
-    def home_of(self, address: int) -> int | None:
-        """Where the cartridge of a drive goes: where it came from, when that is free and in the drive's partition, else
-        into a free slot of that. None: all are full."""
-        own, others = self._split(address)
-        layout = self.inventory.layout
-        among = set(own) if own else {*layout.storage, *layout.import_export}.difference(others)
-        return home_of(self.inventory, self.inventory.element(address), among)
-
-    def _split(self, address: int) -> tuple[list[int], list[int]]:
-        """The slots and import/export elements of the partition of an element, and those of all partitions."""
-        own, all_ = list[int](), list[int]()
-        for partition in (watcher.partition for watcher in self._watchers):
-            members = [*partition.elements[ElementType.STORAGE], *partition.elements[ElementType.IMPORT_EXPORT]]
-            all_ += members
-            own += members if partition.outside(address) is not None else []
-        return own, all_
 
     # ---- moves ---------------------------------------------------------------------------------------------------
 
@@ -372,26 +180,6 @@ class Robot:
         if not all(watcher.admits(barcode, destination) for watcher in self._watchers):
             where = f"of partition {self.partition_of(destination)}"
             raise WrongBarcode(f"cartridge {barcode} does not fit the barcode rule {where}")
-
-    def _partitions_of(self, address: int) -> list[str]:
-        """One at most; several where tests cut none."""
-        names = ((watcher.partition.outside(address), watcher.partition.name) for watcher in self._watchers)
-        return [name for outside, name in names if outside is not None]
-
-    def _crossing(self, source: int, destination: int) -> tuple[str | None, str | None] | None:
-        """The partitions of both ends where they are not the same."""
-        if self._partitions_of(source) == self._partitions_of(destination):
-            return None
-        return self.partition_of(source), self.partition_of(destination)
-
-    def _install_drives(self) -> None:
-        """Tells each drive which media changer shows it now, and by which address."""
-        shown: dict[int, tuple[str, int]] = {}
-        for partition in (watcher.partition for watcher in self._watchers):
-            for member, address in zip(partition.elements[ElementType.DRIVE], partition.layout.drives, strict=True):
-                shown[member] = partition.serial_number, address
-        for address, drive in self.drives.items():
-            drive.installed(*shown.get(address, ("", None)))
 
     def _check_removal(self, element: Element, drive: DriveBay, manner: Manner) -> None:
         if manner is Manner.FORCE:
