@@ -1,0 +1,50 @@
+"""The examples of docs/api.md, run as they stand there."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from tests.support import certificates
+from tests.support.appliance import Appliance, free_ports
+from tests.unit.appliance.daemon_process import ROOT
+
+# Each example has its status; a stream that goes on is left after a while.
+CURL = "curl() { command curl -sS --max-time ${SECONDS_EACH:-60} -w '\\n%{http_code}\\n' \"$@\"; }\n"
+
+
+def examples() -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL)
+
+
+def test_the_examples_do_what_the_text_says(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    pair = certificates.make(tmp_path)
+    more = f'[api]\nlisten = "127.0.0.1:{port}"\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+    with Appliance(tmp_path, cartridges=0, more=more) as appliance:
+        appliance.call("cartridge.create", barcode="A00001L6", count=3)
+        token = appliance.call("token.create", name="docs", scope="operate")["token"]
+        environment = {**os.environ, "API": f"https://127.0.0.1:{port}", "TOKEN": token, "CA": str(pair.authority)}
+        answers = []
+        for example in examples():
+            seconds = "3" if "/v1/events" in example else "60"
+            done = subprocess.run(
+                ["bash", "-c", CURL + example],
+                env={**environment, "SECONDS_EACH": seconds},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode in ((0, 28) if seconds == "3" else (0,)), f"{example}{done.stdout}{done.stderr}"
+            answers.append(done.stdout)
+    loaded, shown, page, verified, made, protected, stream = answers
+    assert '"to":"drive:0"' in loaded
+    assert '"barcode":"A00001L6"' in shown
+    assert '"next_cursor":"' in page
+    assert verified.rstrip().endswith("200")
+    assert "event: result" in verified
+    assert '"A00009L6"' in made
+    assert protected.rstrip().endswith("412")
+    assert '"code":"changed"' in protected
+    assert "\nid: " in stream
+    assert '"subject":"A00001L6"' in stream
