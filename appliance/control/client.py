@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import ssl
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from appliance.progress import Progress, no_progress
 
 ANSWER_SECONDS = 300.0  # a move waits for a drive that is busy
 CONNECT_SECONDS = 10.0
+STREAM_SECONDS = 40.0  # a stream says something every 15
+RESUME_SECONDS = 0.5
 URL_VARIABLE, TOKEN_VARIABLE = "TAPEBAY_API", "TAPEBAY_TOKEN"
 TOKEN_FILE_VARIABLE, AUTHORITY_VARIABLE = "TAPEBAY_TOKEN_FILE", "TAPEBAY_CERTIFICATE_AUTHORITY"
 
@@ -120,6 +123,46 @@ class Client:
                 elif line.startswith(b"data: "):
                     yield json.loads(line.removeprefix(b"data: "))
         raise OperatorError(Failure.NOT_RUNNING, f"the daemon behind {self.where} tells no more events")
+    def follow(
+        self, after: int | None = None, *, action: str = "", subject: str = "", patience_seconds: float = 60.0
+    ) -> Iterator[dict[str, Any]]:
+        """The audit record as it grows, from behind event `after`, or from now on; none is lost when the connection is.
+
+        Raises OperatorError: NOT_FOUND when what follows is no longer kept, NOT_RUNNING when there is no daemon for
+        `patience_seconds`, else what it answered."""
+        position, deadline = after, time.monotonic() + patience_seconds
+        while True:
+            try:
+                for number, event in self._events_after(position, action, subject):
+                    position, deadline = number, time.monotonic() + patience_seconds
+                    if event is not None:
+                        yield event
+            except OperatorError as error:
+                if error.failure is not Failure.NOT_RUNNING or time.monotonic() > deadline:
+                    raise
+            time.sleep(RESUME_SECONDS)
+
+    def _events_after(
+        self, position: int | None, action: str, subject: str
+    ) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """Of one connection: numbers of events, with the event; none where only the place is said."""
+        headers = {"Accept": "text/event-stream", **self._authorization()}
+        if position is not None:
+            headers["Last-Event-ID"] = str(position)
+        query = urlencode({name: value for name, value in (("action", action), ("subject", subject)) if value})
+        with self._explained("send an event", STREAM_SECONDS), self._connected(STREAM_SECONDS) as connection:
+            connection.request("GET", f"/v1/events{'?' if query else ''}{query}", None, headers)
+            answer = connection.getresponse()
+            _refuse_problems(answer)
+            number = 0
+            for line in answer:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "id":
+                    number = int(value)
+                elif name == "data":
+                    yield number, json.loads(value)
+                elif not name and number:
+                    yield number, None
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}

@@ -53,7 +53,7 @@ class Api:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, verbs: Mapping[str, Verb], **options: Any) -> Iterator[Api]:
+def serving(folder: Path, verbs: Mapping[str, Verb], port: int = 0, **options: Any) -> Iterator[Api]:
     """A new library in `folder`, or the one that is there. options: of [api]."""
     (folder / "tapebay.toml").write_text(CONFIG)
     settings = config_file.load(folder / "tapebay.toml")
@@ -63,7 +63,7 @@ def serving(folder: Path, verbs: Mapping[str, Verb], **options: Any) -> Iterator
     def make_context(progress: Any) -> OnLibrary:
         return cast(OnLibrary, OnFiles(files.settings, folder, files, progress=progress))
 
-    api = ApiSettings(listen="127.0.0.1:0", **options)
+    api = ApiSettings(listen=f"127.0.0.1:{port}", **options)
     server = ApiServer(api, make_app(make_context, stopping, verbs, files), stopping)
     try:
         yield Api(server.start(), files, server)

@@ -13,8 +13,11 @@ import pytest
 
 from appliance.access.caller import Scope
 from appliance.control import protocol, tcp
+from appliance.control.client import Client
+from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
 from appliance.web import events as feeds
+from tests.support.appliance import free_ports
 from tests.unit.appliance.api_server import Api, eventually, gone, serving
 from vlib_images.library.database import events
 from vlib_images.library.database.events import Event
@@ -155,6 +158,25 @@ def test_what_is_pruned_is_said_not_skipped(api: Api, http: httpx.Client) -> Non
     assert f"go on from {kept}" in answer.json()["detail"]
     with http.stream("GET", "/v1/events", headers={**STREAM, "Last-Event-ID": str(kept)}) as resumed:
         assert len(read(begun(resumed), 5)) == 5
+
+
+def test_the_client_follows_and_comes_back(tmp_path: Path) -> None:
+    verbs = {"audit.list": VERBS["audit.list"]}
+    (port,) = free_ports(1)
+    with serving(tmp_path, verbs, port=port) as api:
+        token = api.token()
+        happen(api, "a", "b")
+        happen(api, "other", action="else")
+        first = newest(api) - 3
+        following = Client.at(api.url, token).events(first, action="tested", patience_seconds=20)
+        assert [next(following)["subject"] for _ in range(2)] == ["a", "b"]
+    with serving(tmp_path, verbs, port=port) as api:  # the daemon was started anew
+        happen(api, "c")
+        assert next(following)["subject"] == "c"
+        with pytest.raises(OperatorError) as lost:
+            next(Client.at(api.url, token).events(10**6))
+        assert lost.value.failure is Failure.REFUSED
+        following.close()
 
 
 def test_a_stream_ends_with_its_token(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
