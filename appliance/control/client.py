@@ -123,6 +123,7 @@ class Client:
                 elif line.startswith(b"data: "):
                     yield json.loads(line.removeprefix(b"data: "))
         raise OperatorError(Failure.NOT_RUNNING, f"the daemon behind {self.where} tells no more events")
+
     def follow(
         self, after: int | None = None, *, action: str = "", subject: str = "", patience_seconds: float = 60.0
     ) -> Iterator[dict[str, Any]]:

@@ -82,6 +82,7 @@ class ApiServer(HttpServer):
                     log.warning("the API has no place for another connection", peer=address[0])
                     continue
                 task = asyncio.create_task(self._connect(connection, seat))
+                seat.end = task.cancel
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
 
@@ -112,6 +113,7 @@ class _Protocol(Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._seat.end = transport.abort
         self.loop.call_later(STRANGER_SECONDS, self._send_strangers_away)
 
     def handle_events(self) -> None:

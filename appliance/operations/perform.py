@@ -73,8 +73,17 @@ def perform(verb: Verb, context: OnSettings, parameters: Parameters, if_match: s
 
     Raises OperatorError, Cancelled."""
     refuse_unpermitted(verb, context.caller)
+    _refuse_null_characters(parameters)
     with translated(), acting_as(context.caller.name), _unchanged(verb, context, parameters, if_match):
         return verb.adapter.dump_python(verb.run(context, parameters), mode="json", by_alias=True)
+
+
+def _refuse_null_characters(parameters: Parameters) -> None:
+    """No name and no path has one, and the system calls that get paths end there. Raises OperatorError USAGE."""
+    for name, value in parameters:
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str | Path) and "\0" in str(one):
+                raise OperatorError(Failure.USAGE, f"{name}: holds a null character")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from scsi_targets.iscsi.failed_logins import FailedLogins
 
 TOKEN_KEY: Final = "tapebay.token"  # of an ASGI scope: the Token that was shown, if the caller is not the owner
 LIMIT_HEADERS: Final = 100
+LIMIT_HEAD_BYTES: Final = 32 << 10
 FAILURES_AT_ONCE = 300  # wrong tokens of one peer, then one every FAILURE_SECONDS
 FAILURE_SECONDS = 2.0
 
@@ -38,9 +39,9 @@ class Admission:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if len(headers) > LIMIT_HEADERS:
-            error = OperatorError(Failure.USAGE, f"a request has at most {LIMIT_HEADERS} header fields")
-            await self._refuse(scope, receive, send, error, 431)
+        if len(headers) > LIMIT_HEADERS or _head_bytes(scope) > LIMIT_HEAD_BYTES:
+            message = f"the head of a request has at most {LIMIT_HEADERS} fields and {LIMIT_HEAD_BYTES} bytes"
+            await self._refuse(scope, receive, send, OperatorError(Failure.USAGE, message), 431)
             return
         if CALLER_KEY not in scope:
             token = await self._shown(headers)
@@ -86,6 +87,11 @@ class Admission:
         await self._refusals.tell(scope, error, status)
         # Closed, so that an endless body or a flood of such requests needs new connections.
         await problem(error, status, {**(headers or {}), "Connection": "close"})(scope, receive, send)
+
+
+def _head_bytes(scope: Scope) -> int:
+    fields = sum(len(name) + len(value) for name, value in scope["headers"])
+    return fields + len(scope.get("raw_path") or b"") + len(scope["query_string"])
 
 
 def peer_of(scope: Scope) -> str:

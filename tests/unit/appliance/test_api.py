@@ -183,7 +183,9 @@ def test_lines_about_bad_input_are_bounded(api: Api) -> None:
 def test_too_many_header_fields(api: Api) -> None:
     with api.http(api.token()) as http:
         answer = http.post("/v1/look", headers={f"X-{number}": "1" for number in range(200)})
-    assert (answer.status_code, answer.json()["code"]) == (431, "usage")
+        assert (answer.status_code, answer.json()["code"]) == (431, "usage")
+        answer = http.post(f"/v1/{'x' * 40_000}")
+        assert (answer.status_code, answer.json()["code"]) == (431, "usage")
 
 
 @pytest.mark.parametrize(
@@ -224,13 +226,13 @@ def test_strangers_leave_places_for_those_with_a_token(api: Api) -> None:
         known = opened.enter_context(api.http(token))
         assert known.post("/v1/look").status_code == 200
         strangers = [opened.enter_context(api.connect()) for _ in range(seats.LIMIT_STRANGERS_OF_A_PEER + 10)]
-        for one in strangers[seats.LIMIT_STRANGERS_OF_A_PEER :]:
+        for one in strangers[:10]:  # the oldest
             assert gone(one)
         assert known.post("/v1/look").status_code == 200
-        assert api.server.connections <= seats.LIMIT_STRANGERS_OF_A_PEER + 1
+        with api.http(token) as another:  # from the same address
+            assert another.post("/v1/look").status_code == 200
+        assert api.server.connections <= seats.LIMIT_STRANGERS_OF_A_PEER + 2
     assert eventually(lambda: api.server.connections == 0)
-    with api.http(token) as http:
-        assert http.post("/v1/look").status_code == 200
 
 
 def test_a_stranger_may_not_stay(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,25 +250,41 @@ def test_a_stranger_may_not_stay(api: Api, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_places() -> None:
-    taken = seats.Seats()
-    held = [taken.take("192.0.2.1") for _ in range(seats.LIMIT_STRANGERS_OF_A_PEER)]
-    assert all(held)
-    assert taken.take("192.0.2.1") is None
-    other = taken.take("192.0.2.2")
-    assert other is not None
-    first = held[0]
-    assert first is not None
-    first.show_token()
-    first.show_token()
-    assert taken.take("192.0.2.1") is not None
-    first.leave()
-    first.leave()
-    first.show_token()
-    assert taken.take("192.0.2.1") is None
+    taken, ended = seats.Seats(), list[seats.Seat]()
+
+    def take(address: str) -> seats.Seat:
+        seat = taken.take(address)
+        assert seat is not None
+        seat.end = lambda: ended.append(seat)
+        return seat
+
+    most = seats.LIMIT_STRANGERS_OF_A_PEER
+    held = [take("192.0.2.1") for _ in range(most)]
+    take("192.0.2.1")
+    assert ended == held[:1]
+    held[1].show_token()
+    held[1].show_token()
+    take("192.0.2.1")
+    assert ended == held[:1]
+    for _ in range(2):
+        held[1].leave()
+        held[1].show_token()
+    assert taken.taken == most
     # A host has any number of addresses in its network.
-    v6 = [taken.take(f"2001:db8::{number:x}") for number in range(seats.LIMIT_STRANGERS_OF_A_PEER + 1)]
-    assert v6[-1] is None
+    v6 = [take(f"2001:db8::{number:x}") for number in range(most + 1)]
+    assert ended == [held[0], v6[0]]
+    take("192.0.2.3")  # too many strangers in all: the oldest of them goes
+    assert ended == [held[0], v6[0], held[2]]
     assert taken.taken == seats.LIMIT_STRANGERS
+
+
+def test_clients_with_a_token_may_have_all_places() -> None:
+    taken = seats.Seats()
+    for number in range(seats.LIMIT_CONNECTIONS):
+        seat = taken.take(f"192.0.{number // 250}.{number % 250}")
+        assert seat is not None
+        seat.show_token()
+    assert taken.take("198.51.100.1") is None
 
 
 # ---- TLS ------------------------------------------------------------------------------------------------------------

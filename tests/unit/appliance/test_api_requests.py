@@ -325,3 +325,10 @@ def test_secrets_of_bad_input_stand_nowhere(http: httpx.Client, api: Api, capsys
     http.post("/v1/thing/make", content=b'{"secret": "geheim', headers={"Content-Type": "application/json"})
     output = capsys.readouterr()
     assert "geheim" not in repr(api.told()) + output.out + output.err
+
+
+def test_a_null_character_is_in_no_name_and_no_path(http: httpx.Client, shop: Shop) -> None:
+    answer = http.post("/v1/thing/make", json={"name": "a\0b"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "usage")
+    assert "null character" in answer.json()["detail"]
+    assert shop.made == []
