@@ -11,7 +11,7 @@ from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sbc
 from scsi_targets.t10.sense import CheckCondition
 from tests.unit.devices.copying.support import BLOCKS as BLOCKS_ON_DISK
-from tests.unit.devices.copying.support import Site, block_to_stream
+from tests.unit.devices.copying.support import Site, block_to_stream, stream_to_block
 from tests.unit.devices.disk.support import BLOCKS, make_disk, read, write
 from tests.unit.devices.support import ALPHA, send, sense_of
 from vlib_images.disk.snapshot_image import SnapshotImage
@@ -92,6 +92,18 @@ def test_a_copy_finds_it_only_in_a_view_that_has_it(site):
     assert on_tape(site) == site.disk_data
     snapshots.release()
     assert sense_of(site.copy(*segments, cscds=descriptors))[0] == 0x0A
+
+
+def test_a_copy_onto_the_disk_leaves_the_instant(site):
+    snapshots = taken(site.disk, budget=1 << 22)
+    site.fill([bytes([number]) * 4096 for number in range(1, 21)])
+    assert site.copy(stream_to_block(4096, 160, 8)).status == 0
+    assert read(site.disk, 8) == b"\1" * 512
+    send(site.disk, sbc.WriteAndVerify16.encode(logical_block_address=300, transfer_length=1), data=b"v" * 512)
+    found = bytearray(BLOCKS_ON_DISK * 512)
+    disk_of(snapshots).medium.read_into(found, 0)
+    assert found == site.disk_data
+    snapshots.release()
 
 
 @pytest.mark.parametrize("hole", [1, 7, PER_CHUNK, 5 * PER_CHUNK + 3])
