@@ -79,7 +79,7 @@ def held(library: Library, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_commands_and_moves(library: Library, held: list[str]) -> None:
-    changer, drive, disk = library.changer, library.drives["drive0"], library.units["disk0"]
+    changer, drive, disk = library.changers["changer"], library.drives["drive0"], library.units["disk0"]
     slot, bay = library.files.inventory.layout.storage[0], library.files.inventory.layout.drives[0]
     do(changer, smc.MoveMedium.encode(source_element_address=slot, destination_element_address=bay))
     for unit in (changer, drive, disk):
