@@ -160,7 +160,7 @@ def delete(context: OnLibrary, parameters: OneBackup) -> Backup:
         return shown
 
 
-@verb("backup.list", Scope.READ)
+@verb("backup.list", Scope.READ, key=("number",))
 def list_(context: OnLibrary, parameters: Nothing) -> list[Backup]:
     """List the backups, oldest first."""
     return [_shown(context, record) for record in context.library.backups.records.all()]

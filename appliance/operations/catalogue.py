@@ -71,7 +71,7 @@ class Rebuild(Parameters):
     drive: Drive = None
 
 
-@verb("catalogue.list", Scope.READ)
+@verb("catalogue.list", Scope.READ, key=("backup", "identifier"))
 def list_(context: OnLibrary, parameters: Nothing) -> list[Kept]:
     """List the catalogues: the backups of which it is known what is where."""
     from appliance.backup.catalogue import CatalogueDamaged

@@ -147,7 +147,7 @@ def take(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
     return _shown(kept)
 
 
-@verb("snapshot.list", Scope.READ)
+@verb("snapshot.list", Scope.READ, key=("snapshot",))
 def list_(context: OnLibrary, parameters: Nothing) -> list[Snapshot]:
     """List the snapshots: what they take, how old they are; those that are over too, for a while."""
     return [_shown(kept) for kept in context.library.snapshots.all()]

@@ -4,10 +4,11 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import httpx
 import pytest
+from pydantic import Strict
 
 from appliance.access.caller import Scope
 from appliance.operations import VERBS
@@ -332,3 +333,23 @@ def test_a_null_character_is_in_no_name_and_no_path(http: httpx.Client, shop: Sh
     assert (answer.status_code, answer.json()["code"]) == (409, "usage")
     assert "null character" in answer.json()["detail"]
     assert shop.made == []
+
+
+LISTS = [name for name, verb in VERBS.items() if get_origin(verb.result) is list and name.endswith(".list")]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_every_list_can_be_had_page_by_page(name: str) -> None:
+    verb = VERBS[name]
+    (row,) = get_args(verb.result)
+    assert verb.key, f"say key= at {name}: what no two of its rows share"
+    for part in verb.key:
+        assert row.model_fields[part].annotation in (int, str)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_path_may_be_text(name: str) -> None:
+    """JSON has no paths."""
+    for field in VERBS[name].parameters.model_fields.values():
+        if Path in (field.annotation, *get_args(field.annotation)):
+            assert any(isinstance(mark, Strict) and not mark.strict for mark in field.metadata)
