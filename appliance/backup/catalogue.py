@@ -246,8 +246,19 @@ class Catalogue:
 
     def all_parts(self) -> Iterator[list[Part]]:
         """For each of files(), where it is."""
-        for file in self.files():
-            yield self.parts_of(file.number)
+        query = (
+            "SELECT parts.* FROM parts JOIN files USING (number) WHERE part = 1 AND parts.number > ? "
+            "ORDER BY parts.number LIMIT ?"
+        )
+        split, after = self.split_files(), -1
+        while rows := self._rows(query, after, _PAGE_ROWS):
+            for row in rows:
+                yield self.parts_of(row[0]) if row[0] in split else [Part(*row)]
+            after = rows[-1][0]
+
+    def split_files(self) -> dict[int, int]:
+        """The files that are on several volumes, and on how many."""
+        return dict(self._rows("SELECT number, max(part) FROM parts WHERE part > 1 GROUP BY number"))
 
     def parts(self, volume: int) -> Iterator[tuple[File | None, Part]]:
         """What is on a volume, in order; the file is None for a part of one that is not whole yet."""

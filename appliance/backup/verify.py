@@ -121,8 +121,9 @@ def _commands(regions: Iterator[_Region]) -> Iterator[tuple[list[bytes], list[_R
 
 def _compare(catalogue: Catalogue, volume: int, barcode: str, sums: dict[int, _Sum], verified: Verified) -> None:
     """The files that are whole with this volume."""
+    split = catalogue.split_files()
     for file, part in catalogue.parts(volume):
-        if file is None or part.part != len(catalogue.parts_of(part.number)):
+        if file is None or part.part != split.get(part.number, 1):
             continue
         found = sums.pop(part.number, _Sum())
         if found.length != file.stored_bytes:
