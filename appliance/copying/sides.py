@@ -21,13 +21,15 @@ from scsi_targets.devices.changer.robot import Manner
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.t10 import vpd
-from scsi_targets.t10.copy_descriptors import identification_descriptor
+from scsi_targets.t10.copy_descriptors import IdentificationDescriptor, identification_descriptor
 from vlib_images.library.elements import ElementType
 
 if TYPE_CHECKING:
     from appliance.library.library import Library
     from appliance.library.remotes import Remote
     from scsi_targets.client.unit import AnySession
+
+DESIGNATOR_BYTES = IdentificationDescriptor.designator.length
 
 
 @dataclass(slots=True)
@@ -120,7 +122,11 @@ def _iscsi(library: Library, end: End, _writes: bool, _stack: ExitStack) -> Copy
 
 def _elsewhere(end: End, remote: Remote) -> CopySide:
     description = remote.reached().description
-    name = min(description.designators, key=lambda found: (found.designator_type != 3, found))
+    fitting = [found for found in description.designators if len(found.name) <= DESIGNATOR_BYTES]
+    if not fitting:
+        message = f"{remote.name} has no designator of at most {DESIGNATOR_BYTES} bytes, by which a copy could name it"
+        raise OperatorError(Failure.REFUSED, message)
+    name = min(fitting, key=lambda found: (found.designator_type != 3, found))
     cscd = identification_descriptor(
         name.name, device_type=description.device_type, designator_type=name.designator_type, code_set=name.code_set
     )
