@@ -38,7 +38,8 @@ def main() -> None:
     logs.configure(LoggingSettings.model_validate(told["logging"]))
     remote = Remote(Channel(socket.socket(fileno=told["channel"])))
     ending = threading.Event()
-    server = ApiServer(ApiSettings.model_validate(told["api"]), app_of(remote, ending), ending)
+    app = app_of(remote, ending)
+    server = ApiServer(ApiSettings.model_validate(told["api"]), app, ending, app.state.malformed)
     server.start_on(socket.socket(fileno=told["listener"]))
 
     def until_the_daemon_is_gone() -> None:

@@ -8,6 +8,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import structlog
@@ -22,6 +23,8 @@ from appliance.settings.units import Address
 
 log = structlog.get_logger(__name__)
 
+Malformed = Callable[[str], Coroutine[Any, Any, None]]
+
 BACKLOG: Final = 128
 HANDSHAKE_SECONDS = 5.0
 STRANGER_SECONDS = 10.0
@@ -33,8 +36,11 @@ SEND_BUFFER_BYTES: Final = 256 << 10  # what the kernel keeps for a client that 
 class ApiServer(HttpServer):
     """Serves an ASGI application at [api] listen."""
 
-    def __init__(self, settings: ApiSettings, app: Any, stopping: threading.Event) -> None:
-        """Raises CertificateError."""
+    def __init__(
+        self, settings: ApiSettings, app: Any, stopping: threading.Event, malformed: Malformed | None = None
+    ) -> None:
+        """malformed(peer): told of what is no HTTP. Raises CertificateError."""
+        self.malformed = malformed
         self._settings = settings
         self._tls = _Renewed(settings) if settings.certificate else None
         self._listener: socket.socket | None = None
@@ -110,6 +116,7 @@ class _Protocol(Protocol):
         # lifespan "off" has no state that requests could share.
         super().__init__(config=api.config, server_state=api.server.server_state, app_state={})
         self._seat = seat
+        self._api = api
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -120,6 +127,13 @@ class _Protocol(Protocol):
         super().handle_events()
         if self.scope is not None:  # the application has not begun yet: it runs at the loop's next turn
             self.scope.setdefault(CONNECTION_KEY, self._seat)  # type: ignore[typeddict-item]
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(msg)
+        if self._api.malformed is not None:
+            task = self.loop.create_task(self._api.malformed(self._seat.peer))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._seat.leave()

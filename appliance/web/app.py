@@ -61,6 +61,7 @@ def app_of(backend: Backend, stopping: threading.Event, verbs: Mapping[str, Verb
         title="Tapebay", version=__version__, openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
     )
     refusals, feeds = Refusals(backend), Feeds(backend)
+    app.state.malformed = refusals.malformed
     figures = ApiFigures(lambda: feeds.streams)
     routes = Routes(app, backend, refusals)
     for verb in verbs.values():

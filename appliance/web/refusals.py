@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.types import Scope
 
 from appliance.access.caller import CALLER_KEY
-from appliance.failures import OperatorError
+from appliance.failures import Failure, OperatorError
 from appliance.web.backend import Backend
 from scsi_targets.iscsi.log_lines import LogLines
 from vlib_images.library.database.events import Event
@@ -26,6 +26,11 @@ class Refusals:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._lines = LogLines(LINES_AT_ONCE, LINE_SECONDS, together=5)
+
+    async def malformed(self, peer: str) -> None:
+        """The same of what was no HTTP at all."""
+        error = OperatorError(Failure.USAGE, "this is no HTTP/1.1 request, or its head is too long")
+        await self.tell({"client": (peer, 0), "method": "?", "path": "not HTTP"}, error, 400)
 
     async def tell(self, scope: Scope, error: OperatorError, status: int) -> None:
         """One line, on the disk when this returns; never raises."""

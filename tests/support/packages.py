@@ -17,6 +17,7 @@ _EVIDENCE = {
     "libslirp-helper": "libslirp-helper",
     "user-mode-linux": "linux.uml",
     "open-iscsi": "iscsiadm",
+    "curl": "curl",
     "kmod": "modprobe",
     "iproute2": "ip",
     "busybox-static": "busybox",

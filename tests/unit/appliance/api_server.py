@@ -64,7 +64,8 @@ def serving(folder: Path, verbs: Mapping[str, Verb], port: int = 0, **options: A
         return cast(OnLibrary, OnFiles(files.settings, folder, files, progress=progress))
 
     api = ApiSettings(listen=f"127.0.0.1:{port}", **options)
-    server = ApiServer(api, make_app(make_context, stopping, verbs, files), stopping)
+    app = make_app(make_context, stopping, verbs, files)
+    server = ApiServer(api, app, stopping, app.state.malformed)
     try:
         yield Api(server.start(), files, server)
     finally:

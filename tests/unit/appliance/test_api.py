@@ -213,6 +213,7 @@ def test_what_is_not_http_gets_a_problem(api: Api, raw: bytes) -> None:
         assert head.startswith((b"HTTP/1.1 400", b"HTTP/1.1 401"))
         assert b"application/problem+json" in head
         assert json.loads(body)["code"] in ("usage", "not-permitted")
+        assert eventually(lambda: api.told()[0].action == "request refused")
     with api.http(api.token()) as http:
         assert http.post("/v1/look", json={"value": 5}).json() == 5
 

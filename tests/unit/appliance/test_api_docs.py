@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from tests.support import certificates
+from tests.support import certificates, packages
 from tests.support.appliance import Appliance, free_ports
 from tests.unit.appliance.daemon_process import ROOT
 
@@ -18,6 +18,7 @@ def examples() -> list[str]:
 
 
 def test_the_examples_do_what_the_text_says(tmp_path: Path) -> None:
+    packages.require("curl")
     (port,) = free_ports(1)
     pair = certificates.make(tmp_path)
     more = f'[api]\nlisten = "127.0.0.1:{port}"\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
