@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 60.0
 MANY_DESCRIPTORS = 65536
+SWITCH_SECONDS = 0.001  # how long a thread between an initiator and its data waits for one that computes
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal it was started from is gone
 
 
@@ -45,6 +47,7 @@ def serve(path: Path, *, apply: bool = False) -> None:
     # A core dump would put the keys of encrypted cartridges on a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _allow_many_descriptors()
+    sys.setswitchinterval(SWITCH_SECONDS)
     # Blocked before any thread starts, so that the signal waits for sigwait() below and no thread is interrupted.
     under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     stopping = tuple(number for number in _SIGNALS if number != signal.SIGHUP or not under_nohup)
