@@ -129,7 +129,7 @@ class Job:
                 instant.narrow({disk.name: _extents_of(sources, number) for number, disk in enumerate(disks)})
             instant.start()
             units = [instant.units[name] for name in self.backup.disks]
-            first = self._barcode_of(place.volume)
+            first = self._first_cartridge(place)
             name = self.progress.drive = self.take_drive(self.backup, first)
             initiator = f"iqn.2026-01.io.tapebay:backup-{self.backup.number}"
             with MountedDrive(self.house, name, units, initiator, self._is_stopped) as drive:
@@ -257,6 +257,15 @@ class Job:
         if not drive.begins_with(comment.encode()):
             message = f"cartridge {barcode} holds something else, which stays; give a blank one, or insist: --overwrite"
             raise OperatorError(Failure.REFUSED, message)
+
+    def _first_cartridge(self, place: StreamPlace) -> str:
+        """Where the work goes on: on the last cartridge while that has no index, then on the next. Raises
+        OperatorError."""
+        volumes = self.catalogue.volumes()
+        all_written = place.checkpoint.first_number >= self.progress.total_files
+        if volumes and (all_written or not volumes[-1].indexed):
+            return volumes[-1].barcode
+        return self._barcode_of(place.volume)
 
     def _barcode_of(self, volume: int) -> str:
         """The cartridge of a volume: the one that it has, or the next that is not used. Raises OperatorError."""

@@ -5,10 +5,15 @@ import os
 import random
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
+from appliance.backup.catalogue import Catalogue
+from appliance.backup.records import Backups, State
 from appliance.failures import OperatorError
+from appliance.library.files import LibraryFiles
+from appliance.settings import config_file
 from datamover.initiator import InitiatorSession
 from tests.support import packages
 from tests.support.appliance import Appliance, Disk
@@ -86,6 +91,25 @@ def test_the_daemon_is_killed_again_and_again(make_site, run):
     assert report["state"] == "done", report
     assert files_in(first_file(site)) == site.expected
     assert site.call("verify", number=number)["equal"]
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_killed_when_all_is_written_but_the_index_or_the_last_row(make_site, indexed):
+    site = make_site(more="", count=5)
+    report = site.call("backup.start", disks=["data"], to=[BARCODE])
+    number = report["number"]
+    site.stop()
+    with LibraryFiles.open(config_file.load(site.folder / "tapebay.toml")) as files:
+        records = Backups(files.database)
+        records._put(replace(records.get(number), state=State.INTERRUPTED), "made so by the test")
+    catalogue = Catalogue.open(site.folder / "state/catalogues" / f"{report['identifier']}.db")
+    (volume,) = catalogue.volumes()
+    catalogue.put_volume(replace(volume, indexed=indexed))
+    catalogue.close()
+    site.start()
+    report = site.call("backup.resume", number=number)
+    assert (report["state"], report["volumes"][0]["indexed"]) == ("done", True)
+    assert files_in(first_file(site)) == site.expected
 
 
 def test_cancelled_and_resumed(make_site):
