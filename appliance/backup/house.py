@@ -65,6 +65,10 @@ class House(Protocol):
     def name(self) -> str:
         """As it is configured."""
 
+    @property
+    def copy_rate(self) -> int:
+        """The most bytes that a copy moves in a second; 0: as fast as it can."""
+
     def drive_addresses(self) -> dict[str, int]:
         """The element addresses of the drives."""
 

@@ -19,7 +19,7 @@ from scsi_targets.client.tape_stream import TapeStream
 from scsi_targets.client.unit import CommandFailed
 from scsi_targets.devices.changer.robot import Manner, RobotError
 from scsi_targets.devices.disk.block_device import BlockDevice
-from scsi_targets.devices.unit.local_session import LocalSession
+from scsi_targets.devices.unit.local_session import Aborted, LocalSession
 from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.devices.unit.view import View
 from scsi_targets.t10 import spc, ssc
@@ -48,7 +48,10 @@ class MountedDrive:
         self._house = house
         self._drive = house.drives[name]
         nexus = Nexus(initiator, secrets.token_bytes(6), "iqn.2026-01.io.tapebay:within")
-        view = View(nexus.principal, nexus.target_name, dict(enumerate([self._drive, *units])))
+        view = View(
+            nexus.principal, nexus.target_name, dict(enumerate([self._drive, *units])),
+            copy_bytes_per_second=house.copy_rate,
+        )  # fmt: skip
         self._nexus = nexus
         self._session = LocalSession(view, nexus, stopped=stopped)
         self._count = len(units)
@@ -79,9 +82,11 @@ class MountedDrive:
         return Writer(self.tape, manager, disks, self.checksums)
 
     def checksums(self) -> Sequence[tuple[int, int]]:
-        """(bytes, CRC32C) of each segment of the last copy."""
+        """(bytes, CRC32C) of each segment of the last copy. Raises Aborted: a reset has taken its results away."""
         record = self._drive.copy_manager.record(self._nexus, LIST_IDENTIFIER)
-        return [] if record is None else list(record.checksums)
+        if record is None:
+            raise Aborted("the results of the last copy are gone: another initiator has reset the unit")
+        return list(record.checksums)
 
     # ---- cartridges ------------------------------------------------------------------------------------------------
 

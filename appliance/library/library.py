@@ -213,6 +213,11 @@ class Library:
         """Where cartridges are."""
         return self.files.inventory
 
+    @property
+    def copy_rate(self) -> int:
+        """The most bytes that a copy moves in a second; 0: as fast as it can."""
+        return self.settings.limits.copy_rate or 0
+
     def still(self, disks: Sequence[str]) -> KeptSet:
         """Disks at one instant, for a backup, which renews its lease. Raises OperatorError, OSError."""
         return self.snapshots.create(disks, terms=Terms(list_seconds=None, most_seconds=MOST_BACKUP_SECONDS))

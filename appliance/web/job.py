@@ -90,13 +90,14 @@ class Job:
 def caller_to_json(caller: Caller) -> list[Any]:
     """For of_json() on the other side."""
     partitions, pools = caller.partitions, caller.pools
-    return [caller.name, caller.scope.value, partitions and sorted(partitions), pools and sorted(pools)]
+    reach = (partitions and sorted(partitions), pools and sorted(pools))
+    return [caller.name, caller.scope.value, *reach, caller.key.decode()]
 
 
 def caller_of_json(told: list[Any]) -> Caller:
     """What caller_to_json() made."""
-    name, scope, partitions, pools = told
-    return Caller(name, Scope(scope), partitions and frozenset(partitions), pools and frozenset(pools))
+    name, scope, partitions, pools, key = told
+    return Caller(name, Scope(scope), partitions and frozenset(partitions), pools and frozenset(pools), key.encode())
 
 
 def in_json(result: Any) -> bytes:

@@ -130,7 +130,7 @@ def test_cancelled_and_resumed(make_site):
 
 
 def test_the_daemon_is_stopped_and_it_is_resumed(make_site):
-    site = make_site()
+    site = make_site(more='[limits]\ncopy_rate = "6 MiB"')
     number = begin(site)
     await_bytes(site, number, 8 * MEBIBYTE)
     site.stop()

