@@ -66,7 +66,7 @@ def _serve(path: Path, library: Library, stopping: tuple[signal.Signals, ...]) -
     socket_path = library.settings.library.control_socket
     ending = threading.Event()
     service = Service(make_context, ending, library.files)
-    control_server = ControlServer(socket_path, app_of(InProcess(service), ending), ending)
+    control_server = ControlServer(socket_path, lambda: app_of(InProcess(service), ending), ending)
     api = _api(library.settings, service)
     bound = library.start()
     control_server.start()

@@ -4,6 +4,7 @@ is 0660, so that is the daemon's user and group.
 
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ LIMIT_CONNECTIONS = 64
 
 class ControlServer(HttpServer):
     """Serves an ASGI application at `path`. The caller holds the library's lock, so a socket left behind by a killed
-    daemon is replaced."""
+    daemon is replaced. make_app: takes half a second, so it is called by the server's own thread, and requests wait for
+    it while initiators are served already."""
 
-    def __init__(self, path: Path, app: Any, stopping: threading.Event) -> None:
+    def __init__(self, path: Path, make_app: Callable[[], Any], stopping: threading.Event) -> None:
         self._path = path
+        app = _Later(make_app)
+        self._make_app = app.make
         self._listener = socket.socket(socket.AF_UNIX)
         super().__init__("control", _as_owner(app), stopping, limit_concurrency=LIMIT_CONNECTIONS)
 
@@ -40,7 +44,21 @@ class ControlServer(HttpServer):
         self._listener.close()
 
     async def serve(self) -> None:
+        self._make_app()
         await self.server.serve(sockets=[self._listener])
+
+
+class _Later:
+    """An ASGI application that is made after its server."""
+
+    def __init__(self, make_app: Callable[[], Any]) -> None:
+        self._make_app = make_app
+
+    def make(self) -> None:
+        self._app = self._make_app()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._app(scope, receive, send)
 
 
 def _as_owner(app: Any) -> Any:

@@ -93,7 +93,7 @@ def make_server(path: Path, slow: Slow | None = None) -> ControlServer:
         return cast(OnLibrary, OnSettings(cast(Any, None), path, progress=progress))
 
     stopping = threading.Event()
-    return ControlServer(path, make_app(context, stopping, verbs(slow or Slow())), stopping)
+    return ControlServer(path, lambda: make_app(context, stopping, verbs(slow or Slow())), stopping)
 
 
 @pytest.fixture
