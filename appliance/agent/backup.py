@@ -82,9 +82,7 @@ class Sources:
 
     def _source(self, mount: FileSystemMount) -> Source:
         stack = self._devices.stack(mount.device)
-        if len(stack.disks) != 1:
-            raise NotMapped(f"{mount.point} lies on {', '.join(stack.disks)}; one spread over disks cannot be named")
-        (disk,) = stack.disks
+        disk = stack.only_disk()
         identifier = self._devices.identifier(disk)
         for row in self._api.call("disk.list"):
             if row["identifier"] == identifier:

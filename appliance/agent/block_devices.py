@@ -44,6 +44,12 @@ class Stack:
         """The disks under it, each once."""
         return list(dict.fromkeys(piece.disk for piece in self.pieces))
 
+    def only_disk(self) -> str:
+        """The one disk under it. Raises NotMapped where it is spread over several."""
+        if len(self.disks) != 1:
+            raise NotMapped(f"{self.names[0]} lies on {', '.join(self.disks)}; one spread over disks cannot be named")
+        return self.disks[0]
+
     def locate(self, offset: int, length: int) -> Iterator[tuple[str, int, int]]:
         """(disk, offset on it, length) for each run of that range, in order. Raises NotMapped outside the device."""
         end = offset + length

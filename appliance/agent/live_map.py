@@ -23,12 +23,10 @@ def _mapped(path: Path, exclude: Sequence[str]) -> Iterator[dict[str, Any]]:
     try:
         mount = mappable(mount_of(path))
         stack = BlockDevices().stack(mount.device)
-        if len(stack.disks) != 1:
-            raise NotMapped(f"{mount.point} lies on {', '.join(stack.disks)}; one spread over disks cannot be named")
+        disk = stack.only_disk()
     except NotMapped as reason:
         yield _row(os.fsencode(path), "", 0, (), f"not mapped: {reason}")
         return
-    (disk,) = stack.disks
     below = os.fsencode(path.resolve().relative_to(mount.point))
     walk = Walk(
         os.fsencode(mount.point), mapper(stack.locate, disk), os.fsencode(str(mount.point).strip("/")),

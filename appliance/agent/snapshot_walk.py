@@ -56,9 +56,7 @@ class Order:
     @classmethod
     def of(cls, device: str, file_system: str, stack: Stack, **choices: Any) -> Order:
         """Of a mounted file system as it is made now. Raises NotMapped where it lies on several disks."""
-        if len(stack.disks) != 1:
-            named = ", ".join(stack.disks)
-            raise NotMapped(f"{stack.names[0]} lies on {named}; one that is spread over disks cannot be named")
+        stack.only_disk()
         return cls(device, file_system, [list(piece) for piece in stack.pieces], **choices)
 
 

@@ -53,7 +53,7 @@ class Walk:
             return
         if self._wanted(name):
             yield self._described(name, status)
-        if stat.S_ISDIR(status.st_mode) and status.st_dev == device and self._leads_on(name):
+        if stat.S_ISDIR(status.st_mode) and status.st_dev == device and self._wanted(name):
             yield from self._below(name, device)
 
     def _below(self, name: bytes, device: int) -> Iterator[Entry | Skipped]:
@@ -70,9 +70,6 @@ class Walk:
     def _wanted(self, name: bytes) -> bool:
         """What was asked for, what is below it, and the directories that lead to it."""
         return not self.only or any(_is_below(name, path) or _is_below(path, name) for path in self.only)
-
-    def _leads_on(self, name: bytes) -> bool:
-        return self._wanted(name)
 
     def _left_out(self, name: bytes) -> bool:
         return any(
