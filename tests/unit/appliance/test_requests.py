@@ -389,7 +389,7 @@ def test_revoked_while_it_is_used(daemon: Daemon) -> None:
     session.close()
     ended = over(daemon, request["request"])
     assert (ended["state"], ended["why"]) == ("failed", "revoked")
-    assert daemon.call("session.list") == []
+    assert eventually(lambda: daemon.call("session.list") == [])
 
 
 def test_a_client_that_is_lost_gives_its_drive_back(daemon: Daemon) -> None:
@@ -400,7 +400,7 @@ def test_a_client_that_is_lost_gives_its_drive_back(daemon: Daemon) -> None:
         assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0  # no filemark, nothing synchronised
         ended = over(daemon, request["request"])
     assert (ended["state"], ended["why"]) == ("done", "it was not renewed for 10 s")
-    assert daemon.call("session.list") == []
+    assert eventually(lambda: daemon.call("session.list") == [])
     with pytest.raises(OperatorError, match="no grant to be renewed"):
         daemon.call("grant.renew", request=request["request"])
     again = granted(daemon, volume=["A00001L6"], read_only=True)
