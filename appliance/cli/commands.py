@@ -160,11 +160,14 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 def _kind(annotation: Any) -> Any:
     """The type that the command line reads; what else a value has to be is checked by the verb's own parameters."""
-    if get_origin(annotation) is list:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(arguments[0])
+    if origin is list or not arguments:
         return annotation
-    if get_origin(annotation) is Literal:
-        return type(get_args(annotation)[0])
-    return next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
+    if origin is Literal:
+        return type(arguments[0])
+    return next(_kind(kind) for kind in arguments if kind is not type(None))
 
 
 def _escaped(text: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 from appliance import __version__
 from appliance.operations.session import SessionStatus, sessions_of
 from appliance.operations.verb import Nothing, OnLibrary, Result, Scope, verb
+from scsi_targets.t10 import vpd
 
 FULL_PERCENT = 95  # of a file system: what an operator should know before writes fail
 
@@ -28,6 +29,9 @@ class Target(Result):
 
     iqn: str
     luns: dict[str, str]
+
+
+TYPES = {vpd.DIRECT_ACCESS: "disk", vpd.SEQUENTIAL_ACCESS: "tape drive", vpd.MEDIA_CHANGER: "media changer"}
 
 
 class Device(Result):
@@ -133,7 +137,7 @@ def _devices(context: OnLibrary) -> list[Device]:
     return [
         Device(
             name=name,
-            type=type(unit).__name__,
+            type=TYPES[unit.device_type],
             model=f"{unit.identity.vendor} {unit.identity.product}",
             serial=unit.identity.serial_number,
             partition=context.library.settings.partition_of(name),

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 from typer.testing import CliRunner
 
 from appliance import __version__
+from appliance.cli import commands
 from appliance.cli.app import FILES, app
+from appliance.operations import VERBS
+from appliance.operations.verb import Verb
 from tests.unit.appliance.daemon_process import ROOT, Daemon
 
 
@@ -229,6 +232,24 @@ def test_usage_errors_are_json_for_programs(arguments: tuple[str, ...], tmp_path
 def test_help_names_defaults_that_are_no_values() -> None:
     assert "[default: DIR's name]" in " ".join(output("init", "--help").split())
     assert "[default: ./]" in " ".join(output("status", "--help").split())
+
+
+def test_help_names_types_in_words() -> None:
+    """One that the command line does not know would show as Python writes it."""
+    kinds = [kind for verb in VERBS.values() for kind in kinds_of(verb)]
+    assert len(kinds) > 200
+    assert [kind for kind in kinds if not isinstance(kind, type)] == []
+
+
+def kinds_of(verb: Verb) -> list[Any]:
+    """Of the values that its options take."""
+    kinds = (commands._kind(field.annotation) for field in verb.parameters.model_fields.values())
+    return [get_args(kind)[0] if get_origin(kind) is list else kind for kind in kinds]
+
+
+def test_status_names_devices_in_the_words_of_the_field(served: Path) -> None:
+    devices = as_json("status", "--config", served)["devices"]
+    assert [(row["name"], row["type"]) for row in devices] == [("changer", "media changer"), ("drive0", "tape drive")]
 
 
 def run_process(*arguments: object) -> "subprocess.CompletedProcess[str]":
