@@ -8,6 +8,7 @@ from html import escape
 from math import floor, log10
 
 WIDTH, HEIGHT, TOP, BOTTOM, MARGIN = 300, 220, 60, 40, 14
+DIGIT = 5.2  # how wide one of a bar's figure is
 COLOURS = ("#b23a48", "#d98e04", "#3a7ca5", "#2f7d4f", "#6d597a")
 
 
@@ -50,6 +51,9 @@ def _legend(legend: Sequence[str]) -> Iterator[str]:
 def _panel(panel: Panel) -> Iterator[str]:
     most = max((value for group in panel.groups for value in group.values), default=0) or 1
     slot = (WIDTH - 2 * MARGIN) / max(1, len(panel.groups))
+    upright = any(
+        len(_short(value)) * DIGIT > slot * 0.86 / len(group.values) for group in panel.groups for value in group.values
+    )
     yield f'<text x="{WIDTH / 2}" y="-14" text-anchor="middle" font-weight="bold">{escape(panel.title)}</text>'
     yield f'<line x1="{MARGIN}" y1="{HEIGHT}" x2="{WIDTH - MARGIN}" y2="{HEIGHT}" stroke="#444"/>'
     for number, group in enumerate(panel.groups):
@@ -57,10 +61,17 @@ def _panel(panel: Panel) -> Iterator[str]:
         yield f'<text x="{left + slot / 2:.1f}" y="{HEIGHT + 16}" text-anchor="middle">{escape(group.label)}</text>'
         width = slot * 0.86 / max(1, len(group.values))
         for place, (value, colour) in enumerate(zip(group.values, COLOURS, strict=False)):
-            x, height = left + slot * 0.07 + width * place, (HEIGHT - 16) * value / most
+            x, height = left + slot * 0.07 + width * place, (HEIGHT - 34) * value / most
             top, middle = HEIGHT - height, x + width / 2
             yield f'<rect x="{x:.1f}" y="{top:.1f}" width="{width - 1:.1f}" height="{height:.1f}" fill="{colour}"/>'
-            yield f'<text x="{middle:.1f}" y="{top - 3:.1f}" text-anchor="middle" font-size="8">{_short(value)}</text>'
+            yield _figure(_short(value), middle, top - 3, upright=upright)
+
+
+def _figure(text: str, x: float, y: float, *, upright: bool) -> str:
+    """Above a bar; where one of a panel is wider than its bar, all of them read upwards."""
+    if upright:
+        return f'<text transform="translate({x + 3:.1f} {y:.1f}) rotate(-90)" font-size="8">{text}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" font-size="8">{text}</text>'
 
 
 def _short(value: float) -> str:

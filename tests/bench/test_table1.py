@@ -127,6 +127,15 @@ def test_bars_are_as_high_as_what_they_show() -> None:
     assert [height / max(heights) for height in heights] == pytest.approx([0.25, 1.0, 0.5, 0.0], abs=0.01)
 
 
+@pytest.mark.parametrize(("value", "upright"), [(2148.0, True), (12.0, False)])
+def test_figures_wider_than_their_bars_read_upwards_and_cover_nothing(value: float, upright: bool) -> None:
+    group = chart.Group("x", [value] * 4)
+    drawn = ElementTree.fromstring(chart.chart(list("abcd"), [chart.Panel("p", [group, group, group])]))
+    figures = [text for text in drawn.iter(f"{SVG}text") if text.attrib.get("font-size") == "8"]
+    assert len(figures) == 12
+    assert ["rotate(-90)" in text.attrib.get("transform", "") for text in figures] == [upright] * 12
+
+
 @pytest.mark.parametrize("text", ["", "100", "1T", "-1G", "1 G"])
 def test_what_is_no_rate(text: str) -> None:
     with pytest.raises(Exception, match="is no rate"):
