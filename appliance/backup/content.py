@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from appliance.backup.archive import Checkpoint, Member
@@ -19,8 +19,15 @@ class ChangedSince(Exception):
     """The disks do not hold any more what the tape has; str() says which file differs first."""
 
 
-def checksum(image: Image, entry: Entry, buffer: bytearray, limit_bytes: int | None = None) -> int:
-    """The CRC32C of what of a file is stored, holes left out; of its first bytes only, with a limit. Raises OSError."""
+def checksum(
+    image: Image,
+    entry: Entry,
+    buffer: bytearray,
+    limit_bytes: int | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> int:
+    """The CRC32C of what of a file is stored, holes left out; of its first bytes only, with a limit. alive: called on
+    the way, and may raise. Raises OSError."""
     if entry.content is not None:
         return crc32c(entry.content)
     found, left = 0, entry.stored_bytes if limit_bytes is None else limit_bytes
@@ -29,6 +36,7 @@ def checksum(image: Image, entry: Entry, buffer: bytearray, limit_bytes: int | N
         left -= end - at
         while at < end:
             view = memoryview(buffer)[: min(len(buffer), end - at)]
+            alive()
             image.read_into(view, at)
             found = crc32c(view, found)
             at += len(view)
@@ -36,23 +44,27 @@ def checksum(image: Image, entry: Entry, buffer: bytearray, limit_bytes: int | N
 
 
 def check_same(
-    members: Iterator[Member | Skipped], disks: Sequence[Disk], files: Iterable[File], checkpoint: Checkpoint
+    members: Iterator[Member | Skipped],
+    disks: Sequence[Disk],
+    files: Iterable[File],
+    checkpoint: Checkpoint,
+    alive: Callable[[], None] = lambda: None,
 ) -> None:
     """The first of the members are these files, and hold what the files held; and so does the beginning of the next,
-    as far as the checkpoint has it. Raises ChangedSince, OSError."""
+    as far as the checkpoint has it. alive: called on the way, and may raise. Raises ChangedSince, OSError."""
     buffer = bytearray(_STEP_BYTES)
     real = (found for found in members if isinstance(found, Member))
     for file in files:
         member = next(real, None)
         if member is None or member.entry.name != file.name:
             raise ChangedSince(f"{_shown(file.name)} is on tape and not on the disk now; begin a new backup")
-        if checksum(disks[member.disk].image, member.entry, buffer) != file.crc32c:
+        if checksum(disks[member.disk].image, member.entry, buffer, alive=alive) != file.crc32c:
             raise _changed(member)
     if checkpoint.checked_bytes:
         member = next(real, None)
         if member is None:
             raise ChangedSince("the file that the tape ends in is not on the disk now; begin a new backup")
-        found = checksum(disks[member.disk].image, member.entry, buffer, checkpoint.checked_bytes)
+        found = checksum(disks[member.disk].image, member.entry, buffer, checkpoint.checked_bytes, alive)
         if found != checkpoint.crc32c:
             raise _changed(member)
 

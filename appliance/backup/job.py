@@ -45,6 +45,7 @@ CHECKPOINT_FILES: Final = 50_000
 RENEW_SECONDS: Final = 20.0
 KEPT_SKIPPED: Final = 100_000
 _TICK_MEMBERS: Final = 1000
+_FILE_COST_BYTES: Final = 32 << 10  # what could be copied while a file's headers are made and written, or so
 
 
 def renewing(instant: Instant, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
@@ -78,7 +79,23 @@ class Progress:
     began: float = field(default_factory=time.monotonic)
     copy_began: float | None = None
     copied_bytes: int = 0  # to tape, in this run
+    files_before: int = 0  # on tape when this run began to write
+    content_before: int = 0
     ended: float | None = None
+
+    def copies(self) -> None:
+        """From now on it writes to tape."""
+        self.phase, self.copy_began = "copying", time.monotonic()
+        self.files_before, self.content_before = self.files, self.content_bytes
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace of this run so far; None before it has one, and when it has ended."""
+        done = self.content_bytes - self.content_before + (self.files - self.files_before) * _FILE_COST_BYTES
+        if self.copy_began is None or self.ended is not None or not done:
+            return None
+        left = self.total_bytes - self.content_bytes + (self.total_files - self.files) * _FILE_COST_BYTES
+        return round((time.monotonic() - self.copy_began) * left / done, 1)
 
     @property
     def megabytes_per_second(self) -> float | None:
@@ -143,7 +160,7 @@ class Job:
     def _sources(self, disks: Sequence[Disk]) -> Sources:
         snapshot = self.backup.snapshot
         if snapshot is None:
-            return Sources.found_on(disks, raw=self.backup.raw)
+            return Sources.found_on(disks, raw=self.backup.raw, alive=self._tick)
         return Sources.listed(disks, [self.house.file_lists.get(snapshot, disk.name) for disk in disks])
 
     # ---- being alive -----------------------------------------------------------------------------------------------
@@ -187,14 +204,14 @@ class Job:
         files, content = self.catalogue.totals()
         if files or place.checkpoint.checked_bytes:
             self.progress.phase = "comparing"
-            check_same(self._ticking(sources), sources.disks, self.catalogue.files(), place.checkpoint)
+            members = self._ticking(sources)
+            check_same(members, sources.disks, self.catalogue.files(), place.checkpoint, self._tick)
         self.progress.files, self.progress.content_bytes = files, content
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
     def _write(self, sources: Sources, drive: MountedDrive, place: StreamPlace) -> None:
-        self.progress.phase = "copying"
-        self.progress.copy_began = time.monotonic()
+        self.progress.copies()
         volumes = self.catalogue.volumes()
         if volumes and volumes[-1].closed:
             self._index(drive, volumes[-1])

@@ -190,8 +190,9 @@ class BackupService:
             instant = self._house.still(backup.disks)
             try:
                 disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in backup.disks]
-                with closing(Sources.found_on(disks, raw=backup.raw)) as sources:
-                    watched = renewing(instant, progress)
+                watched = renewing(instant, progress)
+                found = Sources.found_on(disks, raw=backup.raw, alive=lambda: watched(0, backup.content_bytes))
+                with closing(found) as sources:
                     return verify_disks(catalogue, sources, watched, complete=backup.state is State.DONE)
             finally:
                 instant.release()

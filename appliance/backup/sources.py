@@ -57,9 +57,11 @@ class Sources:
         self.parts = list(parts)
 
     @classmethod
-    def found_on(cls, disks: Sequence[Disk], *, raw: bool = False) -> Sources:
-        """What can be seen on them from outside. raw: as images, whatever is on them. Raises NotReadable, OSError."""
-        return cls(disks, [part for number, disk in enumerate(disks) for part in _parts_of(number, disk, raw=raw)])
+    def found_on(cls, disks: Sequence[Disk], *, raw: bool = False, alive: Callable[[], None] = lambda: None) -> Sources:
+        """What can be seen on them from outside. raw: as images, whatever is on them. alive: called while a file system
+        is waited for, and may raise. Raises NotReadable, OSError."""
+        parts = [part for number, disk in enumerate(disks) for part in _parts_of(number, disk, alive, raw=raw)]
+        return cls(disks, parts)
 
     @classmethod
     def listed(cls, disks: Sequence[Disk], lists: Sequence[FileSystem]) -> Sources:
@@ -114,7 +116,7 @@ def _named(found: Entry | Skipped, prefix: bytes) -> Entry | Skipped:
     return found
 
 
-def _parts_of(number: int, disk: Disk, *, raw: bool) -> Iterator[Part]:
+def _parts_of(number: int, disk: Disk, alive: Callable[[], None], *, raw: bool) -> Iterator[Part]:
     name, reader = disk.name.encode(), Reader(disk.image)
     if raw:
         yield _image(name, number, disk, 0, disk.image.size_bytes, "an image, as asked")
@@ -122,14 +124,14 @@ def _parts_of(number: int, disk: Disk, *, raw: bool) -> Iterator[Part]:
     table = partitions(reader, disk.block_length)
     for partition in table:
         prefix = name + b"/p%d" % partition.number
-        yield _part(prefix, number, disk, partition.offset, partition.size_bytes)
+        yield _part(prefix, number, disk, partition.offset, partition.size_bytes, alive)
     if not table:
-        yield _part(name, number, disk, 0, disk.image.size_bytes)
+        yield _part(name, number, disk, 0, disk.image.size_bytes, alive)
 
 
-def _part(prefix: bytes, number: int, disk: Disk, offset: int, size_bytes: int) -> Part:
+def _part(prefix: bytes, number: int, disk: Disk, offset: int, size_bytes: int, alive: Callable[[], None]) -> Part:
     try:
-        found = IsolatedFileSystem(disk.image, offset, size_bytes)
+        found = IsolatedFileSystem(disk.image, offset, size_bytes, alive)
     except NotReadable as reason:
         where = prefix.decode()
         raise NotReadable(f"{where}: {reason}. To save it as an image all the same: --raw") from None

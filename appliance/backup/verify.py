@@ -147,7 +147,7 @@ def verify_disks(
             if complete:
                 verified.say(Problem(member.entry.name, "", "it is on the disk and not on tape"))
             continue
-        if what := _difference(file, member, sources, buffer):
+        if what := _difference(file, member, sources, buffer, lambda: progress(verified.content_bytes, total)):
             verified.say(Problem(file.name, "", what))
         verified.files += 1
         verified.content_bytes += file.stored_bytes
@@ -175,10 +175,12 @@ def _paired(files: Iterator[File], members: Iterator[Member]) -> Iterator[tuple[
     yield from ((None, member) for member in lone_members.values())
 
 
-def _difference(file: File, member: Member | None, sources: Sources, buffer: bytearray) -> str:
+def _difference(
+    file: File, member: Member | None, sources: Sources, buffer: bytearray, alive: Callable[[], None]
+) -> str:
     if member is None:
         return "it is on tape and not on the disk"
     if (member.entry.kind, member.entry.size) != (file.kind, file.size):
         return "it is another kind of file, or of another size, on the disk"
-    found = checksum(sources.disks[member.disk].image, member.entry, buffer)
+    found = checksum(sources.disks[member.disk].image, member.entry, buffer, alive=alive)
     return "" if found == file.crc32c else f"its CRC32C is {found:08x} on the disk, not {file.crc32c:08x}"

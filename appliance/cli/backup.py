@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance.cli.commands import VerbCommand, add_group
-from appliance.cli.tables import table
+from appliance.cli.tables import seconds, table
 
 FIRST = "start"  # what is meant where no command is named
 
@@ -27,7 +27,8 @@ def _report(backup: dict[str, Any], _given: dict[str, Any]) -> None:
     rate = f", {backup['megabytes_per_second']:g} MB/s" if backup["megabytes_per_second"] is not None else ""
     files = f"{backup['files']} of {backup['total_files']} files"
     content = f"{backup['content_bytes']} of {backup['total_bytes']} bytes"
-    typer.echo(f"{files}, {content}{rate}; bytes over a server's network: 0")
+    left = f", about {seconds(backup['seconds_left'])} left" if backup["seconds_left"] is not None else ""
+    typer.echo(f"{files}, {content}{rate}{left}; bytes over a server's network: 0")
     for part in backup["parts"]:
         typer.echo(f"{part['prefix']}: {part['kind']}")
     table(
@@ -56,11 +57,12 @@ def _state(volume: dict[str, Any]) -> str:
 
 def _list(backups: list[dict[str, Any]], _given: dict[str, Any]) -> None:
     table(
-        [">number", "state", "disks", "cartridges", ">files", ">bytes", "reason"],
+        [">number", "state", ">left", "disks", "cartridges", ">files", ">bytes", "reason"],
         [
             (
                 backup["number"],
                 backup["phase"] or backup["state"],
+                seconds(backup["seconds_left"]),
                 " ".join(backup["disks"]),
                 " ".join(backup["cartridges"]),
                 f"{backup['files']}/{backup['total_files']}",

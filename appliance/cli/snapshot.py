@@ -5,22 +5,13 @@ from typing import Any
 import typer
 
 from appliance.cli.commands import VerbCommand, add_group
-from appliance.cli.tables import joined, table
+from appliance.cli.tables import joined, seconds, table
 
 
 def _size(length_bytes: int) -> str:
     from appliance.settings.units import format_size
 
     return format_size(length_bytes)
-
-
-def _seconds(seconds: float | None) -> str:
-    """As people count them: 42 s, 12 min, 5.5 h."""
-    if seconds is None:
-        return ""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _list(snapshots: list[dict[str, Any]], _given: dict[str, Any]) -> None:
@@ -33,8 +24,8 @@ def _list(snapshots: list[dict[str, Any]], _given: dict[str, Any]) -> None:
                 joined(disk["disk"] for disk in one["disks"]),
                 _size(one["stored_bytes"]),
                 _size(one["budget_bytes"]),
-                _seconds(one["age_seconds"]),
-                _seconds(one["seconds_left"]),
+                seconds(one["age_seconds"]),
+                seconds(one["seconds_left"]),
                 one["reason"],
             )
             for one in snapshots
@@ -62,7 +53,7 @@ def _show(one: dict[str, Any], given: dict[str, Any]) -> None:
 
 def _made(one: dict[str, Any], _given: dict[str, Any]) -> None:
     disks = ", ".join(disk["disk"] for disk in one["disks"])
-    left = _seconds(one["seconds_left"])
+    left = seconds(one["seconds_left"])
     typer.echo(f"{one['snapshot']}: {disks} {one['state']}, for {left} at most, in {_size(one['budget_bytes'])}")
 
 

@@ -34,6 +34,15 @@ def joined(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
 
 
+def seconds(count: float | None) -> str:
+    """As people count them: 42 s, 12 min, 5.5 h."""
+    if count is None:
+        return ""
+    if count < 120:
+        return f"{count:.0f} s"
+    return f"{count / 60:.0f} min" if count < 7200 else f"{count / 3600:.1f} h"
+
+
 def luns(numbers: dict[str, str]) -> str:
     """LUNs with their devices' names, in one cell."""
     return joined(f"{lun} {name}" for lun, name in numbers.items())

@@ -46,6 +46,7 @@ class Backup(Result):
     total_bytes: int
     skipped: int = Field(description="Files that cannot be backed up from outside.")
     megabytes_per_second: float | None = Field(description="Of what this run has written.")
+    seconds_left: float | None = Field(description="Of one that copies: how long it will still take, at its pace.")
 
 
 class Volume(Result):
@@ -221,6 +222,7 @@ def _shown(context: OnLibrary, record: Record) -> Backup:
         ended_at=record.ended_at, reason=record.reason, files=files, total_files=record.files, content_bytes=content,
         total_bytes=record.content_bytes, skipped=record.skipped,
         megabytes_per_second=progress.megabytes_per_second if progress is not None else None,
+        seconds_left=job.progress.seconds_left if job is not None else None,
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,17 +25,22 @@ from appliance.backup.filesystems.reader import NotReadable, ReadsBytes
 from appliance.backup.listing import ListRefused, from_line
 
 SILENCE_SECONDS: Final = 120.0
+_LOOK_SECONDS: Final = 0.2  # how often whoever waits for the process is asked whether it still wants to
 _STEP_BYTES: Final = 1 << 20
 _NONSENSE: Final = "what reads it talks nonsense, as if it were damaged"
 
 
 class IsolatedFileSystem:
     """`size_bytes` of an image from `offset` on. kind: in words; files: whether there are any to be seen. close() it.
+    alive: called again and again while the process is waited for; what it raises ends the process, and is raised.
 
     Raises NotReadable, OSError."""
 
-    def __init__(self, image: ReadsBytes, offset: int, size_bytes: int) -> None:
+    def __init__(
+        self, image: ReadsBytes, offset: int, size_bytes: int, alive: Callable[[], None] = lambda: None
+    ) -> None:
         self._image = image
+        self._alive = alive
         self._place = (offset, size_bytes)
         self._process: subprocess.Popen[bytes] | None = None
         self._walking = False
@@ -46,7 +52,8 @@ class IsolatedFileSystem:
             self.close()
             self._begin()
         self._walking = True
-        self._tell(frames.frame(frames.WALK))
+        with self._talking():
+            self._tell(frames.frame(frames.WALK))
         while (found := self._next()) is not None:
             for line in found.decode().split("\n"):
                 yield self._checked(line)
@@ -69,6 +76,8 @@ class IsolatedFileSystem:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env={**os.environ, "PYTHONPATH": search},
         )  # fmt: skip
         self._process = process
+        assert process.stdin is not None  # a pipe, as asked
+        os.set_blocking(process.stdin.fileno(), False)
         weakref.finalize(self, _end, process)
         letter, body = self._frame()
         if letter != frames.KIND:
@@ -85,23 +94,28 @@ class IsolatedFileSystem:
             raise NotReadable(_NONSENSE)
         return body if letter == frames.LINES else None
 
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """Whatever ends the talk ends the process. Raises NotReadable when it was the process that did."""
+        try:
+            yield
+        except (EOFError, ValueError, BrokenPipeError) as error:
+            self.close()
+            raise NotReadable(f"what reads it has ended, as if it were damaged ({error or 'no answer'})") from None
+        except BaseException:  # the disk fails, or nobody waits any more
+            self.close()
+            raise
+
     def _frame(self) -> tuple[bytes, bytes]:
         """The next frame that is no question of bytes, after those have been answered."""
-        while True:
-            try:
+        with self._talking():
+            while True:
                 letter, body = frames.read_frame(self._read)
                 if letter == frames.REFUSED:
-                    self.close()
                     raise NotReadable(body.decode(errors="replace"))
                 if letter != frames.READ:
                     return letter, body
                 self._answer(*frames.RANGE.unpack(body))
-            except OSError:  # of the disk
-                self.close()
-                raise
-            except (EOFError, ValueError) as error:
-                self.close()
-                raise NotReadable(f"what reads it has ended, as if it were damaged ({error or 'no answer'})") from None
 
     def _answer(self, offset: int, length: int) -> None:
         if length > frames.LIMIT_BODY_BYTES or offset + length > self._image.size_bytes:
@@ -114,13 +128,11 @@ class IsolatedFileSystem:
     def _tell(self, data: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[self._process.stdin.write(view) :]
-        except BrokenPipeError:
-            self.close()
-            raise NotReadable("what reads it has ended, as if it were damaged") from None
+        descriptor, view = self._process.stdin.fileno(), memoryview(data)
+        deadline = time.monotonic() + SILENCE_SECONDS
+        while view:
+            self._wait([], [descriptor], deadline)
+            view = view[os.write(descriptor, view) :]
 
     def _read(self, count: int) -> bytes:
         assert self._process is not None
@@ -128,12 +140,19 @@ class IsolatedFileSystem:
         descriptor, found = self._process.stdout.fileno(), bytearray()
         deadline = time.monotonic() + SILENCE_SECONDS
         while len(found) < count:
-            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-            data = os.read(descriptor, min(count - len(found), _STEP_BYTES)) if ready else b""
+            self._wait([descriptor], [], deadline)
+            data = os.read(descriptor, min(count - len(found), _STEP_BYTES))
             if not data:
-                raise EOFError("it is silent" if not ready else "it is gone")
+                raise EOFError("it is gone")
             found += data
         return bytes(found)
+
+    def _wait(self, reading: list[int], writing: list[int], deadline: float) -> None:
+        """Until the process has said something, or takes something. Raises EOFError, and what `alive` raises."""
+        while not any(select.select(reading, writing, [], min(_LOOK_SECONDS, SILENCE_SECONDS))):
+            self._alive()
+            if time.monotonic() >= deadline:
+                raise EOFError("it is silent")
 
     def _checked(self, line: str) -> Entry | Skipped:
         try:

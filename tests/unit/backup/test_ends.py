@@ -3,13 +3,16 @@ ends cleanly with its reason, takes no space, and goes on at its last checkpoint
 
 import os
 import random
+import signal
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from appliance.backup.catalogue import Catalogue
+from appliance.backup.filesystems import isolated
 from appliance.backup.records import Backups, State
 from appliance.failures import OperatorError
 from appliance.library.files import LibraryFiles
@@ -127,6 +130,55 @@ def test_cancelled_and_resumed(make_site):
     assert files_in(first_file(site)) == site.expected
     with pytest.raises(OperatorError, match="is done"):
         site.call("backup.resume", number=number)
+
+
+def reader_of(site: Appliance) -> int:
+    """The process that reads the disk's file system, as soon as there is one."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        for children in Path(f"/proc/{site.process_id}/task").glob("*/children"):
+            for process in children.read_text().split():
+                if b"filesystems.worker" in Path(f"/proc/{process}/cmdline").read_bytes():
+                    return int(process)
+        time.sleep(0.005)
+    raise AssertionError("nothing reads the disk")
+
+
+def test_cancelled_while_what_reads_the_file_system_is_silent(make_site):
+    site = make_site()
+    number = begin(site)
+    process = reader_of(site)
+    os.kill(process, signal.SIGSTOP)
+    began = time.monotonic()
+    report = site.call("backup.cancel", number=number)
+    assert (report["state"], report["reason"]) == ("cancelled", "cancelled by the operator")
+    assert time.monotonic() - began < isolated.SILENCE_SECONDS / 4
+    assert not Path(f"/proc/{process}").exists()
+    assert no_space_is_taken(site)
+    assert site.call("backup.resume", number=number)["state"] == "done"
+    assert files_in(first_file(site)) == site.expected
+
+
+def test_what_reads_the_file_system_is_killed(make_site):
+    site = make_site()
+    number = begin(site)
+    os.kill(reader_of(site), signal.SIGKILL)
+    report = site.call("backup.wait", number=number)
+    assert report["state"] == "failed"
+    assert "what reads it has ended" in report["reason"]
+    assert no_space_is_taken(site)
+    assert site.call("backup.resume", number=number)["state"] == "done"
+    assert files_in(first_file(site)) == site.expected
+
+
+def test_how_long_it_will_still_take_is_shown(make_site):
+    site = make_site(more='[limits]\ncopy_rate = "6 MiB"')
+    number = begin(site)
+    report = await_bytes(site, number, 6 * MEBIBYTE)
+    left = (report["total_bytes"] - report["content_bytes"]) / (6 * MEBIBYTE)
+    assert report["seconds_left"] == pytest.approx(left, rel=0.8)
+    report = site.call("backup.cancel", number=number)
+    assert report["seconds_left"] is None
 
 
 def test_the_daemon_is_stopped_and_it_is_resumed(make_site):

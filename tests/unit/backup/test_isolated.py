@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,40 @@ def test_a_reader_that_hangs(files, monkeypatch):
     files._process.send_signal(signal.SIGSTOP)
     with pytest.raises(NotReadable, match="it is silent"):
         list(files.walk())
+
+
+class Unwanted(Exception):
+    """Nobody waits any more."""
+
+
+def test_whoever_waits_for_a_silent_reader_may_go_at_once(image):
+    asked = []
+
+    def alive() -> None:
+        asked.append(time.monotonic())
+        if len(asked) > 2:
+            raise Unwanted
+
+    files = IsolatedFileSystem(image, 0, image.size_bytes, alive)
+    process = files._process
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(Unwanted):
+        list(files.walk())
+    assert process.poll() is not None  # the process is gone, though it was asleep
+    assert asked[-1] - asked[0] < isolated.SILENCE_SECONDS / 10
+
+
+def test_a_reader_that_asks_and_does_not_listen(files, monkeypatch):
+    """The answer does not fit into the pipe: the daemon must not wait for ever."""
+    monkeypatch.setattr(isolated, "SILENCE_SECONDS", 0.3)
+    files._process.send_signal(signal.SIGSTOP)
+    read, write = os.pipe()
+    os.write(write, frames.frame(frames.READ, frames.RANGE.pack(0, 4 << 20)))
+    with os.fdopen(read, "rb", buffering=0) as pipe:
+        monkeypatch.setattr(files._process, "stdout", pipe)
+        with pytest.raises(NotReadable, match="it is silent"):
+            list(files.walk())
+    os.close(write)
 
 
 @pytest.mark.parametrize(
