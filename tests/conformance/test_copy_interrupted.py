@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -16,6 +15,7 @@ from tests.conformance.test_backup_examples import example
 from tests.support import packages
 from tests.support.appliance import Appliance
 from tests.support.appliance import Disk as DiskOptions
+from tests.support.waiting import eventually
 from tests.unit.devices.copying.support import content
 
 SIZE = 8 << 20
@@ -39,13 +39,6 @@ def copies(appliance):
     return appliance.call("copies.list")
 
 
-def wait_for(appliance, condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, appliance.log_text()
-        time.sleep(0.02)
-
-
 def whole_disk():
     return copy.BlockToStream.encode(
         source=0, destination=1, stream_device_transfer_length=BLOCK, number_of_blocks=SIZE // 512
@@ -60,7 +53,7 @@ def test_killed_in_mid_copy(appliance):
         manager.test_unit_ready()
         data = copy.parameter_list([disk.cscd(), tape.cscd()], [whole_disk()], list_identifier=7)
         session.submit(tape.lun, copy.ExtendedCopyLid1.encode(parameter_list_length=len(data)), data)
-        wait_for(appliance, lambda: session.ping() or (copies(appliance) and copies(appliance)[-1]["bytes_written"]))
+        eventually(lambda: session.ping() or (copies(appliance) and copies(appliance)[-1]["bytes_written"]))
         appliance.kill()
         session.close()
     appliance.start()
@@ -90,9 +83,9 @@ def test_the_asking_connection_drops(appliance):
     CopyManager(session, tape.lun).test_unit_ready()
     data = copy.parameter_list([disk.cscd(), tape.cscd()], [whole_disk()], list_identifier=7)
     session.submit(tape.lun, copy.ExtendedCopyLid1.encode(parameter_list_length=len(data)), data)
-    wait_for(appliance, lambda: session.ping() or (copies(appliance) and copies(appliance)[-1]["bytes_written"]))
+    eventually(lambda: session.ping() or (copies(appliance) and copies(appliance)[-1]["bytes_written"]))
     session.close()
-    wait_for(appliance, lambda: copies(appliance)[-1]["state"] == "failed")
+    eventually(lambda: copies(appliance)[-1]["state"] == "failed")
     with InitiatorSession(appliance.portal, appliance.target_name) as again:
         tape = Tape(again, appliance.lun("drive0"))
         tape.rewind()
@@ -135,10 +128,10 @@ def test_a_copy_by_the_command_line(appliance):
 
 def test_ctrl_c_stops_a_copy_at_a_block(appliance):
     running = tapebay(appliance, "copy", "disk:one", "drive:drive0", "--block-length", str(BLOCK))
-    wait_for(appliance, lambda: copies(appliance) and copies(appliance)[-1]["bytes_written"])
+    eventually(lambda: copies(appliance) and copies(appliance)[-1]["bytes_written"])
     running.send_signal(2)
     assert running.wait(60) == 1
     assert "a tape ends at a whole block" in running.stderr.read()
-    wait_for(appliance, lambda: copies(appliance)[-1]["state"] == "failed")
+    eventually(lambda: copies(appliance)[-1]["state"] == "failed")
     assert copies(appliance)[-1]["reason"] == "it was stopped"
     assert copies(appliance)[-1]["bytes_written"] % BLOCK == 0

@@ -13,6 +13,7 @@ from scsi_targets.iscsi.server import Server
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
 from tests.conformance.test_remote_copy import NAME, add, cscd, here, tgt, there
+from tests.support.waiting import eventually
 from tests.unit.devices.copying.support import BLOCKS, block_to_stream, content
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
 from tests.unit.devices.copying.test_participants import start
@@ -142,8 +143,8 @@ def begun(here, segments, cscds):
     running = start(here.disk, here, segments, BETA, cscds)
     record = here.disk.copy_manager.recent()[-1]
     record.pace.bytes_per_second = 2 << 20
-    while not record.progress.bytes_written:
-        assert not running.ended.wait(0.01)
+    eventually(lambda: record.progress.bytes_written or running.ended.is_set())
+    assert not running.ended.is_set()
     return running
 
 

@@ -1,7 +1,5 @@
 """Remote units as an operator has them: added to a library, copied by its initiators, forgotten again."""
 
-import time
-
 import pytest
 
 from appliance.failures import Failure, OperatorError
@@ -19,6 +17,7 @@ from scsi_targets.client.unit import CommandFailed
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10.sense import SenseCode
 from tests.support import packages
+from tests.support.waiting import eventually
 from tests.unit.devices.copying.support import content
 
 HERE, OTHER, THERE = (f"iqn.2026-11.test:{name}" for name in ("here", "other", "there"))
@@ -187,13 +186,6 @@ def section(name, where, more=""):
     return f'[[remotes]]\nname = "{name}"\naddress = "{where}"\ntarget = "{HERE}"\n{more}\n'
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_declared_ones_are_planned_applied_reached_and_pruned(libraries, secret, tmp_path):
     here, there = libraries["here"], libraries["there"]
     secret.chmod(0o600)
@@ -206,8 +198,8 @@ def test_declared_ones_are_planned_applied_reached_and_pruned(libraries, secret,
     assert "secret-of-mover" not in planned
     with InitiatorSession(here.portal, HERE) as session:
         do(here, "configuration.apply")
-        wait_until(lambda: [unit["kind"] for unit in do(here, "remote.list")] == ["disk", ""])
-        wait_until(lambda: session.ping() or Disk(session, 2).take_unit_attentions() is None)
+        eventually(lambda: [unit["kind"] for unit in do(here, "remote.list")] == ["disk", ""])
+        eventually(lambda: session.ping() or Disk(session, 2).take_unit_attentions() is None)
         fetch(session)(there.units["disk"].identity.naa.hex())
     image = bytearray(1 << 20)
     here.units["disk"].medium.read_into(image, 0)
@@ -234,7 +226,7 @@ def test_a_declared_one_is_reached_by_the_next_start(libraries, secret, tmp_path
     config = config_file.load(tmp_path / "here" / "tapebay.toml")
     libraries["here"] = here = Library.open(config, apply=True)
     here.portal = here.start()[0]
-    wait_until(lambda: [unit["kind"] for unit in do(here, "remote.list")] == ["disk"])
+    eventually(lambda: [unit["kind"] for unit in do(here, "remote.list")] == ["disk"])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 killed and started again under it."""
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from tests.interop.test_disk_power_cut import LOST_CONNECTION
 from tests.support import packages
 from tests.support.appliance import GUEST_SEES_HOST_AS, Appliance, Disk
 from tests.support.host_calls import HostCalls
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.guest
 
@@ -36,10 +36,7 @@ def test_fio_finds_every_block_as_it_wrote_it(tmp_path: Path) -> None:
     with Appliance(tmp_path, disks=[Disk("disk", f"{MEBIBYTES} MiB")], advertise=GUEST_SEES_HOST_AS) as appliance:
 
         def kill() -> None:
-            deadline = time.monotonic() + WAIT_SECONDS
-            while allocated_bytes(appliance.image("disk")) < KILL_AFTER_BYTES:
-                assert time.monotonic() < deadline, "fio writes nothing"
-                time.sleep(0.01)
+            eventually(lambda: allocated_bytes(appliance.image("disk")) >= KILL_AFTER_BYTES, WAIT_SECONDS)
             appliance.kill()
             appliance.start()
             killed.set()

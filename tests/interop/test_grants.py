@@ -17,6 +17,7 @@ from tests.support import certificates, packages
 from tests.support.appliance import Appliance, free_ports
 from tests.support.host_calls import HostCalls
 from tests.support.relay import Relay
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.guest
 
@@ -116,11 +117,8 @@ key = "{self.pair.key}"
 
     def ends(self, request: str) -> str:
         """How a request ended, once it has."""
-        deadline = time.monotonic() + 60
-        while (state := self.request(request)["state"]) not in ("done", "failed", "cancelled"):
-            assert time.monotonic() < deadline, state
-            time.sleep(0.05)
-        return str(state)
+        ended = ("done", "failed", "cancelled")
+        return str(eventually(lambda: (state := self.request(request)["state"]) in ended and state))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from tests.support.scsi import (
     write_6,
     write_10,
 )
+from tests.support.waiting import eventually
 
 OWNER, OTHER = "iqn.2026-01.org.example:owner", "iqn.2026-01.org.example:other"
 DEVICES = ("disk", "drive0", "changer")
@@ -110,12 +111,5 @@ def test_a_reservation_ends(pair: Pair, name: str, end: Callable[[Pair, int], ob
     assert answer in (None, TaskManagementOutcome.FUNCTION_COMPLETE)
     if pair.owner.closed:
         # The target may see the end of the connection a moment after this side does.
-        wait_until(lambda: not pair.is_shut_out(name))
+        eventually(lambda: not pair.is_shut_out(name))
     assert not pair.is_shut_out(name)
-
-
-def wait_until(condition: Callable[[], bool], attempts: int = 10_000) -> None:
-    for _ in range(attempts):
-        if condition():
-            return
-    raise AssertionError("it never happened")

@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tests.interop.session import run_in_guest
 from tests.support import packages
 from tests.support.appliance import GUEST_SEES_HOST_AS, Appliance, Disk
 from tests.support.host_calls import HostCalls
+from tests.support.waiting import becomes
 
 pytestmark = pytest.mark.guest
 
@@ -51,10 +51,8 @@ def test_it_is_mounted_beside_its_disk_and_shows_the_instant(gated: Appliance) -
         made["name"] = gated.call("snapshot.create", disks="disk")["snapshot"]
         device = f"disk@{made['name']}"
         request = gated.call("request.create", initiator=INITIATOR_NAME, device=[device])["request"]
-        deadline = time.monotonic() + 20
-        while (shown := gated.call("request.show", request=request))["state"] != "granted":
-            assert time.monotonic() < deadline, shown
-            time.sleep(0.02)
+        becomes("granted", lambda: gated.call("request.show", request=request)["state"])
+        shown = gated.call("request.show", request=request)
         return f"{shown['grant']['user']} {shown['grant']['secret']}"
 
     def release() -> str:

@@ -5,12 +5,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-START_TIMEOUT_SECONDS = 10.0
+from tests.support.waiting import eventually
+
 TARGET_NAME = "iqn.2012-08.org.example:stand-in"
 
 
@@ -75,14 +75,12 @@ class TgtTarget:
         subprocess.run(command, env=self._environment, check=True, capture_output=True, text=True)
 
     def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while True:
-            try:
-                return self._administer("--op show --mode system")
-            except subprocess.CalledProcessError:
-                if self._daemon.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+        def answers() -> bool:
+            assert self._daemon.poll() is None, "tgtd has ended"
+            self._administer("--op show --mode system")
+            return True
+
+        eventually(answers, despite=(subprocess.CalledProcessError,))
 
     def _add_tape(self, megabytes: int) -> None:
         image = self.tape_image

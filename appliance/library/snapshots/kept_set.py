@@ -121,7 +121,8 @@ class KeptSet:
     @property
     def stored_bytes(self) -> int:
         """What it takes of its store now."""
-        return self._store.stored_bytes
+        # The set is asked, not the store: what was given back on its way to the store is free when it has come there.
+        return self._store.stored_bytes if self._set is None else self._set.stored_bytes
 
     def seconds_left(self) -> float | None:
         """Until it expires if nothing happens; None: it is over."""

@@ -4,7 +4,6 @@ import errno
 import mmap
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from appliance.agent.freeze import FreezeFailed, held_still
+from tests.support.waiting import eventually
 
 GO_ON, HELD = 0, 1
 MOST = 16
@@ -69,9 +69,7 @@ def model(paths: list[Path]) -> Iterator[Model]:
 
 
 def eventually_goes_on(model: Model, number: int) -> None:
-    deadline = time.monotonic() + 20
-    while model.state(number) == HELD:
-        assert time.monotonic() < deadline
+    eventually(lambda: model.state(number) != HELD)
 
 
 def test_both_are_held_while_the_block_runs(model: Model, paths: list[Path]) -> None:

@@ -21,7 +21,8 @@ from appliance.settings import config_file
 from appliance.web import access
 from tests.support import certificates
 from tests.support.appliance import Appliance, free_ports
-from tests.unit.appliance.api_server import CONFIG, Api, eventually, gone, serving
+from tests.support.waiting import eventually
+from tests.unit.appliance.api_server import CONFIG, Api, gone, serving
 from vlib_images.library.actor import actor
 from vlib_images.library.database import events
 

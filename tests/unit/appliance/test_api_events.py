@@ -18,7 +18,8 @@ from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
 from appliance.web import events as feeds
 from tests.support.appliance import free_ports
-from tests.unit.appliance.api_server import Api, eventually, gone, serving
+from tests.support.waiting import eventually
+from tests.unit.appliance.api_server import Api, gone, serving
 from vlib_images.library.database import events
 from vlib_images.library.database.events import Event
 

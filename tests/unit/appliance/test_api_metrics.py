@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from datamover.initiator import InitiatorSession
 from tests.support.appliance import TARGET_NAME, Appliance, Disk, free_ports
 from tests.support.scsi import TEST_UNIT_READY, write_6, write_10
-from tests.unit.appliance.api_server import eventually
+from tests.support.waiting import eventually
 from tests.unit.appliance.daemon_process import ROOT
 
 

@@ -17,7 +17,7 @@ from appliance.operations.verb import Window
 from appliance.web.idempotency import Once
 from appliance.web.job import Ended, Job
 from tests.support.appliance import Appliance, free_ports
-from tests.unit.appliance.api_server import eventually
+from tests.support.waiting import eventually
 
 
 def children(process_id: int) -> list[int]:

@@ -17,6 +17,7 @@ from appliance.cli import commands
 from appliance.cli.app import FILES, app
 from appliance.operations import VERBS
 from appliance.operations.verb import Verb
+from tests.support.waiting import eventually
 from tests.unit.appliance.daemon_process import ROOT, Daemon
 
 
@@ -268,8 +269,7 @@ def test_an_interrupted_batch_can_be_completed(library: Path, with_daemon: bool)
         if daemon:
             daemon.wait_ready()
         process = start_process(*create)
-        while not any(places.glob("A*L6")):
-            assert process.poll() is None
+        eventually(lambda: any(places.glob("A*L6")) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 1, said

@@ -7,7 +7,6 @@ import select
 import socket
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +22,7 @@ from appliance.operations import VERBS
 from appliance.operations.perform import parameters_of
 from appliance.operations.verb import Cancelled, Nothing, OnLibrary, OnSettings, Parameters, Scope, Verb, row_of
 from appliance.web.app import LIMIT_BODY_BYTES, make_app
+from tests.support.waiting import eventually
 from vlib_images.library.inventory import NoSuchCartridge
 
 
@@ -217,17 +217,7 @@ def test_too_many_connections_are_refused_and_the_server_goes_on(path: Path) -> 
     finally:
         for connection in idle:
             connection.close()
-    assert eventually(lambda: call(path, "echo", value=5) == 5)
-
-
-def eventually(condition: Any) -> bool:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            return bool(condition())
-        except OperatorError:
-            if time.monotonic() > deadline:
-                raise
+    assert eventually(lambda: call(path, "echo", value=5) == 5, despite=(OperatorError,))
 
 
 def test_no_file_descriptor_left_is_survived(path: Path) -> None:
@@ -240,7 +230,7 @@ def test_no_file_descriptor_left_is_survived(path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     connection.close()
-    assert eventually(lambda: call(path, "echo", value=5) == 5)
+    assert eventually(lambda: call(path, "echo", value=5) == 5, despite=(OperatorError,))
 
 
 def test_a_client_that_goes_away_stops_its_verb(path: Path, slow: Slow) -> None:

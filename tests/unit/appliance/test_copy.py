@@ -19,6 +19,7 @@ from appliance.operations.perform import find, parameters_of, perform
 from appliance.operations.verb import Cancelled, OnLibrary
 from appliance.settings import config_file
 from datamover.engine import crc32c
+from tests.support.waiting import eventually
 from tests.unit.appliance.offline import offline
 from tests.unit.devices.copying.support import blocks_of, content
 from tests.unit.devices.support import ALPHA, send
@@ -301,8 +302,8 @@ def test_rates_are_of_the_settings_the_command_and_the_operator(site: Site, monk
 
     copying = threading.Thread(target=slow_one)
     copying.start()
-    while len(copies := site.do("copies.list")) < 2 or copies[-1]["state"] != "copying":
-        copying.join(0.01)
+    eventually(lambda: len(copies := site.do("copies.list")) == 2 and copies[-1]["state"] == "copying")
+    copies = site.do("copies.list")
     with pytest.raises(OperatorError, match="not a size"):
         site.do("copies.limit", number=copies[-1]["number"], rate="fast")
     assert site.do("copies.limit", number=copies[-1]["number"], rate="0")["bytes_per_second"] == 0
@@ -322,8 +323,8 @@ def test_the_operator_stops_a_copy(site: Site) -> None:
 
     copying = threading.Thread(target=slow_one)
     copying.start()
-    while not (copies := site.do("copies.list")) or copies[-1]["state"] != "copying":
-        copying.join(0.01)
+    eventually(lambda: (copies := site.do("copies.list")) and copies[-1]["state"] == "copying")
+    copies = site.do("copies.list")
     site.do("copies.stop", number=copies[-1]["number"])
     copying.join(30)
     assert "the copy of disk:one to disk:two failed after" in str(failures[0])

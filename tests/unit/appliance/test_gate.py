@@ -40,6 +40,7 @@ from scsi_targets.iscsi.server import Server
 from scsi_targets.iscsi.text import Pair, encode, parse
 from scsi_targets.t10.sense import CheckCondition
 from tests.support import packages
+from tests.support.waiting import eventually
 from tests.unit.appliance.test_keys import mutated
 from tests.unit.iscsi.dummy import Memory, Store
 from tests.unit.iscsi.support import Admission
@@ -433,13 +434,6 @@ def served(world: World) -> Iterator[tuple[Server, str]]:
         yield server, f"{address[0]}:{address[1]}"
     finally:
         server.stop()
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
 
 
 def login(portal: str, key: Key, host: str = HOST, target: str = TARGET, *, mutual: bool = False) -> InitiatorSession:

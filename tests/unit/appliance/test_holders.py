@@ -17,8 +17,9 @@ from datamover.initiator import Credentials, InitiatorError, InitiatorSession, T
 from scsi_targets.t10 import spc
 from scsi_targets.t10.persistent_reservation import BasicParameterList
 from tests.support import packages
+from tests.support.waiting import eventually
 from tests.unit.appliance.daemon_process import Daemon
-from tests.unit.appliance.test_live_changes import Device, daemon, eventually, settle, tapebay
+from tests.unit.appliance.test_live_changes import Device, daemon, settle, tapebay
 from tests.unit.appliance.test_zones_live import ALICE, BOB, log_in, settled
 from vlib_images.library.database.database import FILE_NAME
 

@@ -2,11 +2,9 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +14,7 @@ from datamover.initiator import Credentials, InitiatorError, InitiatorSession, R
 from scsi_targets.t10 import spc
 from tests.support import packages
 from tests.support.scsi import inquiry, read_10, write_10
+from tests.support.waiting import eventually
 from tests.unit.appliance.daemon_process import ROOT, Daemon
 
 LUNS_CHANGED, CAPACITY_CHANGED, MODE_CHANGED = (0x3F, 0x0E), (0x2A, 0x09), (0x2A, 0x01)
@@ -80,12 +79,6 @@ def settle(device: Device) -> list[tuple[int, int]]:
             return found
         found.append((result.sense[12], result.sense[13]))
     raise AssertionError(found)
-
-
-def eventually(condition: Any) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
 
 
 def tapebay(daemon: Daemon, *arguments: object, given: str = "") -> "subprocess.CompletedProcess[str]":

@@ -13,8 +13,9 @@ import pytest
 from appliance.failures import OperatorError
 from datamover.initiator import InitiatorSession
 from scsi_targets.t10 import smc
+from tests.support.waiting import eventually
 from tests.unit.appliance.daemon_process import Daemon
-from tests.unit.appliance.test_live_changes import LUNS_CHANGED, Device, daemon, eventually, luns, settle, tapebay
+from tests.unit.appliance.test_live_changes import LUNS_CHANGED, Device, daemon, luns, settle, tapebay
 from tests.unit.appliance.test_zones_live import ALICE, BOB, alice, bob, log_in, settled
 
 ELEMENTS_CHANGED, MODES_CHANGED = (0x28, 0x00), (0x2A, 0x01)

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from scsi_targets.devices.unit.identity import Identity
 from tests.support import packages
 from tests.support.database import new_database, open_again
 from tests.support.scsi import read_10, write_10
+from tests.support.waiting import eventually
 from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.test_live_changes import luns
 from vlib_images.cartridge.medium import MEDIA
@@ -140,14 +141,6 @@ def serving(directory: Path) -> Iterator[Library]:
     finally:
         served.stop()
         served.close()
-
-
-def eventually(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 30
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 def state(daemon: Daemon, request: str) -> str:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from appliance.library.snapshots.block_list import digest_of
 from appliance.operations import setup
 from datamover.initiator import Credentials, InitiatorSession, Result
 from scsi_targets.t10 import sbc
+from tests.support.waiting import eventually
 from tests.unit.appliance.daemon_process import ROOT, Daemon
 from vlib_images.disk.snapshot_store import CHUNK_BYTES
 
@@ -83,14 +84,6 @@ def read(session: InitiatorSession, block: int, lun: int, count: int = 1) -> Res
 def sense_of(result: Result) -> tuple[int, int, int]:
     assert result.status == 2, result
     return result.sense[2] & 0xF, result.sense[12], result.sense[13]
-
-
-def eventually(found: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 20
-    while not (answer := found()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert answer
-    return answer
 
 
 def login(daemon: Daemon, device: str) -> tuple[InitiatorSession, int]:

@@ -1,8 +1,7 @@
 """Snapshot sets of a library: their states, who holds them, until when, and what is left of them in the end."""
 
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from appliance.operations.snapshot import signal as send_signal
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.device import Device
 from tests.support.database import new_database
+from tests.support.waiting import becomes, eventually
 from tests.unit.devices.disk.support import make_disk, write
 from vlib_images.disk.snapshot import SnapshotEnded
 from vlib_images.disk.snapshot_store import CHUNK_BYTES
@@ -91,17 +91,8 @@ def dirty(disk: BlockDevice, chunk: int = 0) -> None:
 
 def stores(kept: KeptSet, chunks: int) -> bool:
     """Whether it takes that much room, soon: what is given back while it is being written is free after that."""
-    deadline = time.monotonic() + 10
-    while kept.stored_bytes != chunks * CHUNK_BYTES and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return kept.stored_bytes == chunks * CHUNK_BYTES
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return condition()
+    becomes(chunks * CHUNK_BYTES, lambda: kept.stored_bytes)
+    return True
 
 
 def open_files() -> list[str]:
@@ -267,6 +258,31 @@ def test_what_a_checkpoint_makes_safe_is_given_back(house: House) -> None:
     assert stores(kept, 0)
     kept.release()
     assert_nothing_is_left(house, kept)
+
+
+def test_what_was_given_back_on_its_way_to_the_store_is_seen_to_be_free(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = house.snapshots.create(["a"], terms=Terms(list_seconds=None))
+    kept.start()
+    dirty(house.disks["a"])
+    assert stores(kept, 1)
+    spill = kept._set._spill  # type: ignore[union-attr]
+    with monkeypatch.context() as patched:
+        patched.setattr(spill, "_saver", BeingWritten(spill._saver))
+        kept.commit("a", [(0, CHUNK_BYTES)])
+        assert kept.stored_bytes == CHUNK_BYTES
+    assert stores(kept, 0)
+
+
+class BeingWritten:
+    """A saver that has each chunk in its hands."""
+
+    def __init__(self, saver: Any) -> None:
+        self.close, self.failure = saver.close, None
+
+    def forget(self, _slot: int) -> bool:
+        return False
 
 
 def test_release_by_reading(house: House) -> None:

@@ -21,6 +21,7 @@ from datamover.initiator import InitiatorSession
 from tests.support import packages
 from tests.support.appliance import Appliance, Disk
 from tests.support.scsi import Device, write_10
+from tests.support.waiting import eventually
 from tests.unit.backup.test_job import BARCODE, files_in, fill, first_file, make_ext4, no_space_is_taken
 
 MEBIBYTE = 1 << 20
@@ -58,13 +59,12 @@ def begin(site: Appliance, *cartridges: str) -> int:
 
 def await_bytes(site: Appliance, number: int, count: int) -> dict:
     """Until so much content is on tape, or it has ended."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        report = site.call("backup.show", number=number)
-        if report["content_bytes"] >= count or report["state"] != "running":
-            return report
-        time.sleep(0.02)
-    raise AssertionError(report)
+
+    def report() -> dict | None:
+        shown = site.call("backup.show", number=number)
+        return shown if shown["content_bytes"] >= count or shown["state"] != "running" else None
+
+    return eventually(report)
 
 
 def all_files(site: Appliance, report: dict) -> dict[str, bytes]:

@@ -5,13 +5,13 @@ import gc
 import os
 import random
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from datamover.engine import SAVER_CLOSED, SAVER_FAILED, SAVER_FULL, SAVER_STORED, SAVER_ZEROS, ChunkSaver
+from tests.support.waiting import eventually
 
 CHUNK = 65536
 CHUNKS = 32
@@ -32,13 +32,6 @@ def store(tmp_path: Path) -> Iterator[int]:
     descriptor = os.open(tmp_path / "store", os.O_RDWR | os.O_CREAT)
     yield descriptor
     os.close(descriptor)
-
-
-def eventually(condition: Callable[[], object]) -> bool:
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.0005)
-    return bool(condition())
 
 
 def read(saver: ChunkSaver, store: int, slot: int, length: int = CHUNK) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import becomes, eventually
 from vlib_images.disk.image import Image, Provisioning
 from vlib_images.disk.memory import MemoryImage
 from vlib_images.disk.raw import DiskImage
@@ -70,10 +71,8 @@ def wanted(*ranges: tuple[int, int]) -> Wanted:
 
 def settled(snapshots: SnapshotSet) -> None:
     """A set that breaks has broken, and its thread has ended."""
-    deadline = time.monotonic() + 10
-    while snapshots.state is SnapshotState.HELD and time.monotonic() < deadline:
-        threading.Event().wait(0.001)
-    assert snapshots._spill.join(10)
+    eventually(lambda: snapshots.state is not SnapshotState.HELD)
+    assert snapshots._spill.join(60)
 
 
 def test_every_way_to_change_the_disk_leaves_the_instant(
@@ -196,10 +195,7 @@ def held_in_memory(snapshots: SnapshotSet) -> bool:
 
 def stored(snapshots: SnapshotSet) -> None:
     """What was saved is in the store, and no longer in memory."""
-    deadline = time.monotonic() + 10
-    while held_in_memory(snapshots) and time.monotonic() < deadline:
-        threading.Event().wait(0.001)
-    assert not held_in_memory(snapshots)
+    eventually(lambda: not held_in_memory(snapshots))
 
 
 class FailingStore(MemoryChunks):
@@ -333,10 +329,7 @@ def test_a_chunk_that_is_retired_on_its_way_to_the_store_leaves_nothing_behind(i
         snapshots.snapshots[0].retire(0, 2 * CHUNK_BYTES)
         assert snapshots.stored_bytes == CHUNK_BYTES  # the one that is being written
         go.set()
-        deadline = time.monotonic() + 10
-        while snapshots.stored_bytes and time.monotonic() < deadline:
-            threading.Event().wait(0.001)
-        assert snapshots.stored_bytes == 0
+        becomes(0, lambda: snapshots.stored_bytes)
         image.write(b"n" * 2 * CHUNK_BYTES, 4 * CHUNK_BYTES)  # it has room again for others
         assert seen(snapshots, 4 * CHUNK_BYTES, 2 * CHUNK_BYTES) == b"\5" * CHUNK_BYTES + b"\6" * CHUNK_BYTES
 

@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import eventually
 from vlib_images.disk.image import Image
 from vlib_images.disk.memory import MemoryImage
 from vlib_images.disk.raw import DiskImage
@@ -42,13 +42,6 @@ def content(image: Image, first: int = 0, count: int = SECTORS) -> bytes:
     buffer = bytearray(count * SECTOR)
     image.read_into(buffer, first * SECTOR)
     return bytes(buffer)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Soon: what is given back while the store's thread has it is free when that is done with it."""
-    deadline = time.monotonic() + 10
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.0005)
 
 
 def a_range(rng: random.Random) -> tuple[int, int]:
@@ -106,7 +99,7 @@ def test_any_sequence_of_operations(tmp_path: Path, kind: str, seed: int) -> Non
                         with pytest.raises(SnapshotEnded):
                             content(view, first, count)
             gone = {chunk for chunk in range(CHUNKS) if not left[chunk]}
-            until(lambda: taken.stored_bytes <= len(changed - gone) * CHUNK_BYTES)  # noqa: B023
+            eventually(lambda: taken.stored_bytes <= len(changed - gone) * CHUNK_BYTES)  # noqa: B023
             if taken.state is SnapshotState.HELD:  # an instant of zeros takes no room, so this is the most
                 assert taken.stored_bytes <= len(changed - gone) * CHUNK_BYTES
             else:

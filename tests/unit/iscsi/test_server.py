@@ -17,6 +17,7 @@ from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from tests.fuzz import layers
 from tests.fuzz.peer import INITIATOR_NAME, HungUp, Peer, text
+from tests.support.waiting import eventually
 from tests.unit.iscsi.conftest import PATIENCE_SECONDS, Log
 from tests.unit.iscsi.dummy import Served, serving
 from tests.unit.iscsi.support import TARGET, Directory
@@ -192,10 +193,7 @@ def test_a_unit_that_leaves_the_view_lets_a_running_command_end(served: Served) 
         assert served.units[1].nexuses
         served.units[1].go.set()
         good(peer.receive())
-        deadline = monotonic() + PATIENCE_SECONDS
-        while served.units[1].nexuses:
-            assert monotonic() < deadline, "the nexus ends with its last command"
-            assert peer.is_alive()
+        eventually(lambda: peer.is_alive() and not served.units[1].nexuses)  # it ends with its last command
 
 
 def test_a_new_unit_begins_with_its_own_power_on(served: Served) -> None:

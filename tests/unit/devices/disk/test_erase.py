@@ -1,7 +1,6 @@
 """FORMAT UNIT and SANITIZE: what is left, what is refused meanwhile, progress, failure, power loss."""
 
 import threading
-import time
 
 import pytest
 
@@ -9,6 +8,7 @@ from scsi_targets.devices.disk import provisioning as block_provisioning
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.task import Task
 from scsi_targets.t10 import sbc, sbc_pages, spc
+from tests.support.waiting import eventually
 from tests.unit.devices.disk.support import BLOCKS, make_disk, pattern, read, write
 from tests.unit.devices.support import ALPHA, data_of, send, sense_of
 from vlib_images.disk.image import Provisioning
@@ -124,10 +124,7 @@ def test_meanwhile_the_medium_is_not_ready_and_the_rest_answers(slow):
     assert data_of(send(slow, spc.Inquiry.encode(allocation_length=36)))
     told = data_of(send(slow, spc.RequestSense.encode(allocation_length=18)))
     assert (told[2], told[12], told[13], told[15]) == (2, 4, 0x1B, 0x80)
-    deadline = time.monotonic() + 30
-    while int.from_bytes(told[16:18], "big") == 0:
-        assert time.monotonic() < deadline
-        told = data_of(send(slow, spc.RequestSense.encode(allocation_length=18)))
+    eventually(lambda: any(data_of(send(slow, spc.RequestSense.encode(allocation_length=18)))[16:18]))
     with pytest.raises(ValueError, match="being erased"):
         slow.remove()
 
@@ -150,8 +147,7 @@ def test_what_runs_on_beside_it_finds_no_medium(slow, monkeypatch):
     assert filling.wait(30)
     starter = threading.Thread(target=start_overwrite, args=(slow,))
     starter.start()
-    while not slow.gate.waiting:
-        pass
+    eventually(lambda: slow.gate.waiting)
     go.set()
     starter.join(30)
     assert done.wait(30)

@@ -3,6 +3,7 @@
 import pytest
 
 from scsi_targets.t10 import sbc, spc
+from tests.support.waiting import eventually
 from tests.unit.devices.disk.support import BLOCKS, make_disk, read, write
 from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
 from vlib_images.disk.raw import DiskImage
@@ -156,8 +157,7 @@ def test_a_reset_waits_for_what_other_connections_are_doing(disk, monkeypatch):
     assert started.wait(10)
     resetter = threading.Thread(target=lambda: (disk.reset(), order.append("reset")))
     resetter.start()
-    while not disk.gate.waiting:
-        pass
+    eventually(lambda: disk.gate.waiting)
     go.set()
     writer.join(10)
     resetter.join(10)
