@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from appliance.access.accounts import Accounts
+from appliance.access.members import Members
 from appliance.access.names import Names
 from appliance.access.zones import Access, Seen, view_for
 from appliance.settings.settings import PortalSettings, Settings
@@ -41,14 +42,16 @@ class Directory:
         self._remotes = remotes
         self._units = units
         self._admitted = {
-            section.iqn: Names((name.lower(), 0) for name in section.initiators) for section in settings.targets
+            section.iqn: Names(dict.fromkeys(map(str.lower, section.initiators))) for section in settings.targets
         }
         self._accounts = Accounts(settings.chap.accounts)
         self._prove_for_discovery = settings.chap.discovery
         self._zones = settings.zones
         self._copy_rate = settings.limits.copy_rate or 0
+        self._members = Members(settings.zones)
         self._access = {
-            section.iqn: Access.of(settings.zones, settings.lun_map(section)) for section in settings.targets
+            section.iqn: Access.of(settings.zones, settings.lun_map(section), self._members)
+            for section in settings.targets
         }
         self.all_portals = [portal_of(portal) for portal in settings.portals]
 
@@ -111,7 +114,7 @@ class Directory:
             raise Forbidden(f"{who.initiator_name} is not among the initiators of {target_name}")
         principal = self._proved(who)
         seen = view_for(self._access[target_name], principal, who.portal, who.peer)
-        if self._zones and not seen.zones:
+        if self._zones and not seen.admitting:
             raise Forbidden("; ".join(seen.reasons))
         if self._zones and not seen.luns:
             raise Forbidden(f"no device of {target_name} is in {' or '.join(f'zone {name}' for name in seen.zones)}")
@@ -129,7 +132,7 @@ class Directory:
 
     def _is_known_by_name(self, initiator_name: str) -> bool:
         """Whether a zone names an initiator that has no account."""
-        return any(access.zones_of(Principal.initiator(initiator_name)) for access in self._access.values())
+        return bool(self._members.groups_of(Principal.initiator(initiator_name)))
 
     def _shows(self, who: Who, principal: Principal) -> bool:
         """Whether a target has anything for a principal."""
@@ -152,7 +155,7 @@ class Directory:
             accounts = [a for a in accounts if proved and (a.user, a.secret) == (proved.user, proved.secret)]
         yield from (Principal.account(account.user) for account in accounts)
 
-    def _admitted_to(self, target_name: str) -> Names:
+    def _admitted_to(self, target_name: str) -> Names[None]:
         """The initiators that a target admits. Raises NotFound."""
         try:
             return self._admitted[target_name]

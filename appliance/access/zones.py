@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Self
 
-from appliance.access.names import Names
+from appliance.access.members import Members, Network, Networks
 from appliance.settings.settings import ZoneSettings
 from appliance.settings.zones import numbered
-from scsi_targets.devices.unit.principal import Principal, PrincipalKind
+from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.iscsi.directory import Portal
-
-_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Answers that are kept of who has asked. Names cost nothing to invent, so the memory of them is bounded.
 MAXIMUM_REMEMBERED = 4096
+
+# Zones and LUNs that are looked at when content changes so that a login need not: about 20 ms of work.
+MAXIMUM_AHEAD = 500_000
 
 _ALWAYS_OPEN = "no zone exists, so everybody sees everything"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a principal may see: LUN to device name. zones: those that it is in, in their order; none where the library
-    is open. remotes: units of other targets that its copies may reach; None: all of them. asked: who asked for what."""
+    """What a principal may see: LUN to device name. remotes: units of other targets that its copies may reach; None:
+    all of them. admitting: the zones that it is in; none where the library is open. asked: who asked for what."""
 
     luns: Mapping[int, str]
-    zones: tuple[str, ...] = ()
     remotes: frozenset[str] | None = None
+    admitting: Sequence[_Bundle] = ()
     asked: _Asked | None = None
+
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """The names of the zones that it is in, in their order."""
+        return tuple(zone.name for zone in _zones(self.admitting))
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -41,20 +46,48 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class _Zone:
+    number: int
     name: str
     luns: Mapping[int, str]
     remotes: frozenset[str]
-    networks: tuple[_Network, ...]
+    networks: frozenset[Network]
     portal_groups: frozenset[int]
-    from_anywhere: bool
 
-    def refusal(self, portal: Portal, peer: str) -> str | None:
-        """Why nobody who comes so is in it."""
-        if self.portal_groups and portal.portal_group_tag not in self.portal_groups:
-            return f"zone {self.name} is not for portal group {portal.portal_group_tag}"
-        if self.networks and not _within(_address(peer), self.networks):
-            return f"zone {self.name} is not for the address {peer or 'unknown'}"
-        return None
+
+@dataclass(frozen=True, slots=True)
+class _Bundle:
+    """Zones put together that one word names, for one network (or any) and the same portal groups (none: any). Their
+    numbers agree (settings.zones.conflicts)."""
+
+    zones: Sequence[_Zone]
+    portal_groups: frozenset[int]
+    luns: Mapping[int, str]
+    remotes: frozenset[str]
+
+    @classmethod
+    def of(cls, zones: Sequence[_Zone]) -> Self:
+        """zones: at least one."""
+        luns: dict[int, str] = {}
+        for zone in zones:
+            luns |= zone.luns
+        remotes = frozenset[str]().union(*[zone.remotes for zone in zones if zone.remotes])
+        return cls(zones, zones[0].portal_groups, dict(sorted(luns.items())), remotes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The zones that one word names, and their bundles for each network; None: for wherever somebody comes from."""
+
+    zones: Sequence[_Zone]
+    bundles: Mapping[Network | None, Sequence[_Bundle]]
+
+    @classmethod
+    def of(cls, zones: Sequence[_Zone]) -> Self:
+        alike = defaultdict[Network | None, dict[frozenset[int], list[_Zone]]](dict)
+        for zone in zones:
+            for network in zone.networks or (None,):
+                alike[network].setdefault(zone.portal_groups, []).append(zone)
+        return cls(zones, {network: [_Bundle.of(each) for each in found.values()] for network, found in alike.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,52 +97,58 @@ class _Asked:
     principal: Principal
     portal: Portal
     peer: str
-    named: Sequence[_Zone]
+    named: Sequence[_Group]
+    admitting: Sequence[_Bundle]
 
     def reasons(self) -> tuple[str, ...]:
+        admitting = {zone.number for zone in _zones(self.admitting)}
         lines = (
-            zone.refusal(self.portal, self.peer) or f"zone {zone.name} names {self.principal}" for zone in self.named
+            f"zone {zone.name} names {self.principal}" if zone.number in admitting else self._refusal(zone)
+            for zone in _zones(self.named)
         )
         return tuple(lines) or (f"no zone names {self.principal}",)
+
+    def _refusal(self, zone: _Zone) -> str:
+        if zone.portal_groups and self.portal.portal_group_tag not in zone.portal_groups:
+            return f"zone {zone.name} is not for portal group {self.portal.portal_group_tag}"
+        return f"zone {zone.name} is not for the address {self.peer or 'unknown'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may see what of one target. Other zones are another Access, so it needs no lock. It is made once, so that a
-    login looks only at zones that name it, and what a principal sees is put together once: `remembered` are answers
-    that have been given, by what they depend on."""
+    """Who may see what of one target. Other zones are another Access, so it needs no lock.
+
+    It is made when content changes, and what zones show together is put together then, once for all words that are in
+    the same zones (`ahead`: of the first of the members' groups, bounded by MAXIMUM_AHEAD). So no login has to look at
+    each zone that it is in. `remembered` are answers that have been given, by what they depend on."""
 
     target_luns: Mapping[int, str]
-    zones: tuple[_Zone, ...] = ()
-    accounts: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    initiators: Names = field(default_factory=lambda: Names(()))
-    by_address: bool = False
+    zones: Sequence[_Zone]
+    members: Members
+    networks: Networks
+    ahead: Sequence[_Group]
     remembered: dict[tuple[Principal, int, str], Seen] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, zones: Sequence[ZoneSettings], target_luns: Mapping[int, str]) -> Access:
-        """Of the zones of a library, at a target that holds those devices."""
-        accounts = defaultdict[str, list[int]](list)
-        for number, zone in enumerate(zones):
-            for user in zone.accounts:
-                accounts[user].append(number)
+    def of(
+        cls, settings: Sequence[ZoneSettings], target_luns: Mapping[int, str], members: Members | None = None
+    ) -> Access:
+        """Of the zones of a library, at a target that holds those devices. members: of these zones, if they are made
+        already (they are the same at every target)."""
         numbers = {name: lun for lun, name in target_luns.items()}
-        return cls(
-            target_luns,
-            tuple(_zone(zone, numbers) for zone in zones),
-            dict(accounts),
-            Names((name, number) for number, zone in enumerate(zones) for name in zone.initiators),
-            by_address=any(zone.networks for zone in zones),
-        )
+        zones = [_zone(number, each, numbers) for number, each in enumerate(settings)]
+        members = members or Members(settings)
+        networks = Networks(network for zone in zones for network in zone.networks)
+        return cls(target_luns, zones, members, networks, _ahead(zones, members.groups))
 
-    def zones_of(self, principal: Principal) -> list[_Zone]:
-        """The zones that name a principal, in their order."""
-        numbers: Sequence[int] = ()
-        if principal.kind is PrincipalKind.ACCOUNT:
-            numbers = sorted(set(self.accounts.get(principal.name, ())))
-        elif principal.kind is PrincipalKind.INITIATOR:
-            numbers = self.initiators.numbers(principal.name)
-        return [self.zones[number] for number in numbers]
+    def groups_of(self, principal: Principal) -> list[_Group]:
+        """The zones that name a principal; one may be in several groups."""
+        return [self._group(number) for number in self.members.groups_of(principal)]
+
+    def _group(self, number: int) -> _Group:
+        if number < len(self.ahead):
+            return self.ahead[number]
+        return _Group.of([self.zones[each] for each in self.members.groups[number]])
 
 
 def view_for(access: Access, principal: Principal, portal: Portal, peer: str) -> Seen:
@@ -117,7 +156,7 @@ def view_for(access: Access, principal: Principal, portal: Portal, peer: str) ->
 
     Without zones, all of it. As soon as there is one, only what the zones hold that name this principal: who has proved
     a CHAP account is that account and not its initiator name, which anybody may choose."""
-    key = principal, portal.portal_group_tag, peer if access.by_address else ""
+    key = principal, portal.portal_group_tag, peer if access.networks else ""
     seen = access.remembered.get(key)
     if seen is None:
         seen = _decide(access, principal, portal, peer)
@@ -130,43 +169,44 @@ def view_for(access: Access, principal: Principal, portal: Portal, peer: str) ->
 def _decide(access: Access, principal: Principal, portal: Portal, peer: str) -> Seen:
     if not access.zones:
         return Seen(access.target_luns)
-    named = access.zones_of(principal)
-    zones = [zone for zone in named if zone.from_anywhere or zone.refusal(portal, peer) is None]
-    return Seen(
-        _together(zones),
-        tuple([zone.name for zone in zones]),
-        frozenset[str]().union(*[zone.remotes for zone in zones if zone.remotes]),
-        _Asked(principal, portal, peer, named),
-    )
-
-
-def _together(zones: Sequence[_Zone]) -> dict[int, str]:
-    """What several zones hold. Their numbers agree (settings.zones.conflicts)."""
+    named, tag = access.groups_of(principal), portal.portal_group_tag
+    networks = (None, *access.networks.around(peer)) if access.networks else (None,)
+    bundles = [bundle for group in named for network in networks for bundle in group.bundles.get(network, ())]
+    admitting = [bundle for bundle in bundles if not bundle.portal_groups or tag in bundle.portal_groups]
+    asked = _Asked(principal, portal, peer, named, admitting)
+    if len(admitting) == 1:
+        return Seen(admitting[0].luns, admitting[0].remotes, admitting, asked)
     luns: dict[int, str] = {}
-    for zone in zones:
-        luns |= zone.luns
-    return dict(sorted(luns.items()))
+    for bundle in admitting:
+        luns |= bundle.luns
+    remotes = frozenset[str]().union(*[bundle.remotes for bundle in admitting])
+    return Seen(dict(sorted(luns.items())), remotes, admitting, asked)
 
 
-def _zone(zone: ZoneSettings, target_numbers: Mapping[str, int]) -> _Zone:
+def _zones(sets: Iterable[_Bundle | _Group]) -> list[_Zone]:
+    """Their zones, each once, in their order."""
+    by_number = {zone.number: zone for each in sets for zone in each.zones}
+    return [by_number[number] for number in sorted(by_number)]
+
+
+def _ahead(zones: Sequence[_Zone], groups: Iterable[Sequence[int]]) -> list[_Group]:
+    """The first groups, as many as are allowed to take their time now."""
+    left, ahead = MAXIMUM_AHEAD, list[_Group]()
+    for numbers in groups:
+        named = [zones[number] for number in numbers]
+        left -= sum([(1 + len(zone.luns)) * (len(zone.networks) or 1) for zone in named])
+        if left < 0:
+            break
+        ahead.append(_Group.of(named))
+    return ahead
+
+
+def _zone(number: int, zone: ZoneSettings, target_numbers: Mapping[str, int]) -> _Zone:
     return _Zone(
+        number,
         zone.name,
         dict(numbered(zone, target_numbers)),
         frozenset(zone.remotes),
-        tuple(ipaddress.ip_network(network) for network in zone.networks),
+        frozenset(ipaddress.ip_network(network) for network in zone.networks),
         frozenset(zone.portal_groups),
-        from_anywhere=not zone.networks and not zone.portal_groups,
     )
-
-
-def _within(address: _Address | None, networks: Sequence[_Network]) -> bool:
-    return address is not None and any(address in network for network in networks)
-
-
-def _address(peer: str) -> _Address | None:
-    """A peer's address; an IPv4 one in IPv6's notation is that IPv4 address."""
-    try:
-        address = ipaddress.ip_address(peer.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address

@@ -1,8 +1,13 @@
 """Zones: who sees what, decided by one pure function, and what the directory makes of it."""
 
+import ipaddress
 import sys
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from functools import partial
 from itertools import combinations
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -11,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.access.directory import Directory
+from appliance.access.members import Networks
+from appliance.access.names import Names
 from appliance.access.zones import MAXIMUM_REMEMBERED, Access, view_for
 from appliance.settings import config_file
 from appliance.settings.advice import advice_on
@@ -284,31 +291,87 @@ def test_names_that_nobody_knows_are_not_remembered_without_bound() -> None:
     assert view_for(hers, Principal.initiator(ALICE), PORTAL, "").luns == {1: "drive0"}
 
 
-@pytest.mark.parametrize("many", [2, 500])
-def test_a_login_costs_no_more_where_there_are_many_zones_and_accounts(many: int) -> None:
-    """How many Python functions one that has logged in before passes: a figure that no load disturbs."""
-    names = [f"iqn.1993-08.org.debian:{number}" for number in range(many)]
+def shape(many: int, each: str) -> tuple[Directory, Who]:
+    """A library with many zones, and one who logs in. each: what is many of: zones that name the same account, or
+    initiator, or by one pattern; or each with a network of its own; or each with a pattern of its own."""
+    names = [f"iqn.1993-08.org.debian:{number:03}" for number in range(many)]
+    members: dict[str, Callable[[int], dict[str, Any]]] = {
+        "accounts": lambda number: {"accounts": [f"user{each}" for each in range(many)]},
+        "initiators": lambda number: {"initiators": names},
+        "one pattern": lambda number: {"initiators": ["iqn.1993-08.*"]},
+        "networks": lambda number: {"initiators": names, "networks": ["192.0.2.0/24", f"10.0.{number % 250}.0/24"]},
+        "patterns": lambda number: {"initiators": [f"*:{number:03}*"]},
+    }
     accounts = "".join(
         f'[[chap.accounts]]\nuser = "user{number}"\ninitiator = "{name}"\nsecret = "secret of {number:04}"\n'
         for number, name in enumerate(names)
     )
-    settings = config_file.parse(Path("tapebay.toml"), BASE + accounts)
-    users = [f"user{number}" for number in range(many)]
-    zones = [ZoneSettings(name=f"z{number}", accounts=users, devices=["drive0"]) for number in range(many)]
-    directory = Directory(settings.model_copy(update={"zones": zones}), {})
-    called: list[str] = []
+    with_accounts = each == "accounts"
+    settings = config_file.parse(Path("tapebay.toml"), BASE + (accounts if with_accounts else ""))
+    zones = [ZoneSettings(name=f"z{n}", devices=["drive0"], **members[each](n)) for n in range(many)]
+    made = Directory(settings.model_copy(update={"zones": zones}), {})
+    return made, who(names[1], "user1" if with_accounts else None)
 
-    def log_in() -> None:
-        given = Who(names[1], bytes(6), IQN, PORTAL, "192.0.2.1", "user1")
-        assert directory.authentication(given) and directory.credentials(given, "user1") and directory.open(given)
 
-    log_in()
-    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_qualname) if event == "call" else None)
+def instructions(work: Callable[[], object]) -> int:
+    """Of Python: a figure that no load disturbs, and that a loop within a function shows."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
     try:
-        log_in()
+        work()
     finally:
-        sys.setprofile(None)
-    assert len(called) < 100
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("each", ["accounts", "initiators", "one pattern", "networks", "patterns"])
+def test_not_even_the_first_login_costs_more_where_there_are_many_zones(each: str) -> None:
+    def log_in(made: Directory, given: Who) -> None:
+        if made.authentication(given):
+            assert given.account and made.credentials(given, given.account)
+        assert made.open(given)
+
+    few, many = (instructions(partial(log_in, *shape(count, each))) for count in (3, 500))
+    assert abs(many - few) < 50 and few < 1500
+
+
+def test_what_is_made_ahead_is_bounded_and_the_rest_is_seen_all_the_same() -> None:
+    zones: list[dict[str, Any]] = [
+        {"initiators": [ALICE, BOB], "devices": ["drive0"]},
+        {"initiators": [BOB, EVE], "devices": ["drive1"], "networks": ["192.0.2.0/24"]},
+    ]
+    whole = access(*zones)
+    with patch("appliance.access.zones.MAXIMUM_AHEAD", 3):
+        cut = access(*zones)
+    assert len(whole.ahead) == 3 and len(cut.ahead) < 3
+    for name in (ALICE, BOB, EVE):
+        for peer in ("192.0.2.1", "198.51.100.1"):
+            one, other = (view_for(each, Principal.initiator(name), PORTAL, peer) for each in (whole, cut))
+            assert (one.luns, one.zones, one.reasons) == (other.luns, other.zones, other.reasons)
+
+
+@given(st.sets(st.text("ab*?", max_size=9), max_size=12), st.text("ab", max_size=9))
+def test_a_name_matches_the_patterns_that_it_matches(patterns: set[str], name: str) -> None:
+    found = Names({each: each for each in patterns}).matching(name)
+    assert sorted(found) == sorted(each for each in patterns if fnmatchcase(name, each))
+
+
+@given(st.lists(st.ip_addresses(), max_size=4), st.integers(0, 128), st.ip_addresses())
+def test_networks_around_an_address(addresses: list[Any], prefix: int, address: Any) -> None:
+    networks = {
+        ipaddress.ip_network(f"{each}/{min(prefix, each.max_prefixlen)}", strict=False)
+        for each in [*addresses, address]
+    }
+    found = Networks(networks).around(str(address))
+    assert found == {each for each in networks if address in each} and found
 
 
 # ---- discovery by portal group ---------------------------------------------------------------------------------------
