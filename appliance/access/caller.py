@@ -43,10 +43,12 @@ class Caller:
         return self.partitions is not None or self.pools is not None
 
     def reaches(self, partition: str) -> bool:
-        """Whether that partition is in its reach."""
-        if self.pools is not None:
-            return False  # nothing says which pool a cartridge or a drive belongs to
-        return self.partitions is None or partition in self.partitions
+        """Whether that partition is in its reach: of who is for pools only, none."""
+        return partition in self.partitions if self.partitions is not None else self.pools is None
+
+    def reaches_pool(self, pool: str) -> bool:
+        """Whether that pool is in its reach: of who is for partitions only, none."""
+        return pool in self.pools if self.pools is not None else self.partitions is None
 
 
 OWNER: Final = Caller(OPERATOR, Scope.ADMINISTER)

@@ -40,12 +40,14 @@ class NoSuchRequest(Exception):
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """One logical unit that is asked for: a drive with a volume (None: a scratch one), or the device of that name,
-    which only grants show: a snapshot's, for example. group: of which drives."""
+    which only grants show: a snapshot's, for example. group: of which drives. pool: that the volume is of; None: a
+    scratch one is of no pool, one that is named of any."""
 
     write: bool = True
     volume: str | None = None
     device: str | None = None
     group: str = ALL_DRIVES
+    pool: str | None = None
 
     @property
     def permissions(self) -> Permission:

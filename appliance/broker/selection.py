@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 0.05
 STILL_LOOKING: Final = "the library still looks which of its cartridges are blank"
 NO_BLANK: Final = "no blank cartridge that fits a free drive is in a storage slot"
+IN_NO_POOL: Final = f"{NO_BLANK} and in no pool; cartridges of a pool are had by its name"
 
 
 class Stock(Protocol):
@@ -42,6 +43,9 @@ class Stock(Protocol):
 
     def for_grants(self, address: int, /) -> bool:
         """Whether an element is at the disposal of grants: in no partition, where the library is cut into such."""
+
+    def pool_of(self, barcode: str, /) -> str | None:
+        """The pool that a cartridge is in; None: in none."""
 
     def look_at(self, barcodes: Sequence[str], seconds: float, /) -> bool:
         """Finds out which cartridges are blank, in so much time; whether all of them are known."""
@@ -121,7 +125,7 @@ class Selection:
                 continue
             volume = self._volume(each, {*self._volumes, *(unit.volume for unit in units)})
             if volume is None:
-                return Wait(self._no_blank() if each.volume is None else f"no drive takes cartridge {each.volume}")
+                return Wait(self._no_blank(each) if each.volume is None else f"no drive takes cartridge {each.volume}")
             lun = DriveGroup(group_number(each.group), priority, place).lun
             units.append(Unit(lun, "", each.permissions, volume, lun))
         return tuple(units)
@@ -141,7 +145,8 @@ class Selection:
     def _volume(self, wanted: Wanted, taken: Collection[str | None]) -> str | None:
         names = self._group(wanted.group)
         if wanted.volume is None:
-            return next((found for name in names if (found := self._blank_for(name, taken)) is not None), None)
+            blanks = (self._blank_for(name, taken, wanted.pool) for name in names)
+            return next((found for found in blanks if found is not None), None)
         known = wanted.volume not in taken and wanted.volume in self._inventory
         fits = known and any(self._fits(name, wanted.volume, write=wanted.write) for name in names)
         return wanted.volume if fits and self._inventory.find(wanted.volume) is not None else None
@@ -156,9 +161,9 @@ class Selection:
         for each, device in zip(wanted, devices, strict=True):
             volume = each.volume
             if volume is None and each.device is None:
-                volume = self._blank_for(device, {*self._volumes, *(unit.volume for unit in units)})
+                volume = self._blank_for(device, {*self._volumes, *(unit.volume for unit in units)}, each.pool)
                 if volume is None:
-                    return Wait(self._no_blank())
+                    return Wait(self._no_blank(each))
             units.append(Unit(self._luns[device], device, each.permissions, volume))
         return tuple(units)
 
@@ -172,13 +177,16 @@ class Selection:
         if wanted.volume is None:
             if not self._empty and not by_gate:
                 return None  # no drive is free: that is what it waits for
-            able = any(self._blank_for(name, self._volumes) is not None for name in self._group(wanted.group))
-            return None if able else self._no_blank()
+            names = self._group(wanted.group)
+            able = any(self._blank_for(name, self._volumes, wanted.pool) is not None for name in names)
+            return None if able else self._no_blank(wanted)
         if wanted.volume in self._volumes:
             return f"cartridge {wanted.volume} is granted to somebody else"
         element = self._inventory.find(wanted.volume) if wanted.volume in self._inventory else None
         if element is None:
             return f"cartridge {wanted.volume} is not in the library"
+        if wanted.pool is not None and self._stock.pool_of(wanted.volume) != wanted.pool:
+            return f"cartridge {wanted.volume} is not in pool {wanted.pool}"
         if not self._stock.for_grants(element.address):
             return f"cartridge {wanted.volume} is in a partition of the library"
         return self._missing_in(element, wanted) if element.type is ElementType.DRIVE else None
@@ -196,7 +204,7 @@ class Selection:
             return [wanted.device]
         among = [name for name in self._group(wanted.group) if name in empty]
         if wanted.volume is None:
-            return [name for name in among if self._blank_for(name, self._volumes) is not None]
+            return [name for name in among if self._blank_for(name, self._volumes, wanted.pool) is not None]
         element = self._inventory.find(wanted.volume)
         if element is not None and element.type is ElementType.DRIVE:
             return [name] if (name := self._drive_at(element)) is not None else []
@@ -210,11 +218,12 @@ class Selection:
         """The barcode of what is in a drive."""
         return self._inventory.element(self._stock.drive_addresses()[drive]).barcode
 
-    def _blank_for(self, drive: str, taken: Collection[str | None]) -> str | None:
-        """The first blank cartridge in a slot that a drive can write: found in memory, then looked at itself."""
+    def _blank_for(self, drive: str, taken: Collection[str | None], pool: str | None) -> str | None:
+        """The first blank cartridge of a pool (None: in no pool) in a slot that a drive can write: found in memory,
+        then looked at itself."""
         generation = self._stock.drives[drive].model.generation
         for barcode, medium in self._blanks:
-            if barcode in taken or not can_write(generation, MEDIA[medium]):
+            if barcode in taken or not can_write(generation, MEDIA[medium]) or self._stock.pool_of(barcode) != pool:
                 continue
             if barcode not in self._looked_at:
                 self._looked_at[barcode] = self._stock.look_again_at(barcode)
@@ -231,8 +240,13 @@ class Selection:
         self.looking = not self._stock.look_at(there, LOOK_SECONDS)
         return [(barcode, medium) for barcode in there if (medium := self._stock.blank(barcode)) is not None]
 
-    def _no_blank(self) -> str:
-        return STILL_LOOKING if self.looking else NO_BLANK
+    def _no_blank(self, wanted: Wanted) -> str:
+        if self.looking:
+            return STILL_LOOKING
+        if wanted.pool is not None:
+            return f"{NO_BLANK} and in pool {wanted.pool}"
+        pooled = any(self._stock.pool_of(barcode) is not None for barcode, _ in self._blanks)
+        return IN_NO_POOL if pooled else NO_BLANK
 
     def _fits(self, drive: str, barcode: str, *, write: bool) -> bool:
         medium = MEDIA.get(self._stock.medium(barcode) or "")

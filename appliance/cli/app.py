@@ -27,6 +27,7 @@ FILES = {
     "drive": ("drive",),
     "changer": ("changer",),
     "partition": ("partition",),
+    "pool": ("pool",),
     "remote": ("remote",),
     "copies": ("copy", "copies"),
     "backup": ("backup",),

@@ -19,12 +19,13 @@ def _list(cartridges: list[dict[str, Any]], _given: dict[str, Any]) -> None:
     from appliance.settings.units import format_size
 
     table(
-        ["barcode", "place", "partition", "medium", ">capacity", ">written", "remarks"],
+        ["barcode", "place", "partition", "pool", "medium", ">capacity", ">written", "remarks"],
         [
             (
                 row["barcode"],
                 row["place"],
                 row["library_partition"],
+                row["pool"],
                 row["medium"],
                 format_size(row["capacity_bytes"]),
                 format_size(row["used_bytes"]),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Volumes = Annotated[list[str], typer.Option("--volume", metavar="BARCODE", help="A cartridge; a drive for each.")]
 Devices = Annotated[list[str], typer.Option("--device", metavar="NAME", help="A device that only grants show.")]
+Pool = Annotated[str | None, typer.Option(help="The pool that the cartridges are of.")]
 Scratch = Annotated[
     int | None, typer.Option(min=0, help="So many drives with blank cartridges \\[default: 1 if nothing is named].")
 ]
@@ -65,6 +66,7 @@ def _agent(config: Path | None) -> Agent:
 def mount(
     volume: Volumes = [],  # noqa: B006 - typer's way
     scratch: Scratch = None,
+    pool: Pool = None,
     device: Devices = [],  # noqa: B006
     read_only: Annotated[bool, typer.Option("--read-only", help="Do not write.")] = False,
     group: Annotated[str, typer.Option(help="Which drives.")] = "all",
@@ -87,8 +89,8 @@ def mount(
         agent = _agent(config)
         _let_signals_interrupt()
         mounted = agent.mount(
-            wait_seconds=wait, told=_tell, volume=volume, scratch=scratch, device=device, read_only=read_only,
-            group=group, by_gate=by_gate, priority=priority, tag=tag, lease_seconds=lease_seconds,
+            wait_seconds=wait, told=_tell, volume=volume, scratch=scratch, pool=pool, device=device,
+            read_only=read_only, group=group, by_gate=by_gate, priority=priority, tag=tag, lease_seconds=lease_seconds,
         )  # fmt: skip
         show(asdict(mounted), as_json, _print_devices)
         sys.stdout.flush()

@@ -1,7 +1,7 @@
 """What a library contains, kept in its state: taken over from tapebay.toml once, changed by verbs and by `apply`.
 
-A row of the database for each device, partition, target, account, zone and remote unit, and what tapebay.toml declared
-when it was last applied. The second is what tells a change of the file from a change that a verb made.
+A row of the database for each device, partition, pool, target, account, zone and remote unit, and what tapebay.toml
+declared when it was last applied. The second is what tells a change of the file from a change that a verb made.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ def _rows(content: Content) -> dict[str, dict[str, dict[str, Any]]]:
         "zones": {document["name"]: document for document in documents.get("zones", [])},
         "partitions": {document["name"]: document for document in documents.get("partitions", [])},
         "remotes": {document["name"]: document for document in documents.get("remotes", [])},
+        "pools": {document["name"]: document for document in documents.get("pools", [])},
     }
 
 
@@ -131,6 +132,7 @@ def _documents(stored: StoredContent) -> dict[str, Any]:
         "zones": list(stored.rows["zones"].values()),
         "partitions": list(stored.rows["partitions"].values()),
         "remotes": list(stored.rows["remotes"].values()),
+        "pools": list(stored.rows["pools"].values()),
         "luns": luns,
     }
 

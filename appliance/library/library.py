@@ -279,6 +279,10 @@ class Library:
         """Whether an element is at the disposal of grants: in no partition, where the library is cut into such."""
         return not self.settings.partitions or self.robot.partition_of(address) is None
 
+    def pool_of(self, barcode: str) -> str | None:
+        """The pool that a cartridge is in; None: in none."""
+        return self.settings.pool_of(barcode)
+
     def look_again(self) -> None:
         """Rights have changed: every session asks anew what it sees."""
         self.server.views_changed()

@@ -70,6 +70,7 @@ _NOUNS = {
     "changer": "changer",
     "drive": "drives",
     "partition": "partitions",
+    "pool": "pools",
     "disk": "disks",
     "target": "targets",
     "account": "accounts",

@@ -29,6 +29,7 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "load": ("robot",),
     "move": ("robot",),
     "partition": ("partition",),
+    "pool": ("pool",),
     "remote": ("remote",),
     "request": ("request",),
     "reservation": ("reservation",),

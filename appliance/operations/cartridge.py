@@ -25,6 +25,7 @@ class Cartridge(Result):
     barcode: str
     place: str
     library_partition: str | None = Field(description="The partition of the library that it is in.")
+    pool: str | None = Field(description="The pool that it is in.")
     medium: str | None
     capacity_bytes: int
     used_bytes: int
@@ -231,6 +232,10 @@ def _all_described(
     for barcode in barcodes:
         element = files.inventory.find(barcode)  # first: there may be no such cartridge
         facts = known.get(barcode) or files.cartridges.describe(barcode)
-        where = {"place": format_place(element), "library_partition": partition_of(element)}
+        where = {
+            "place": format_place(element),
+            "library_partition": partition_of(element),
+            "pool": files.settings.pool_of(barcode),
+        }
         made.append(Cartridge.model_validate({**facts, "barcode": barcode, **where}))
     return made

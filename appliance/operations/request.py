@@ -39,12 +39,13 @@ class Unit(Result):
 
 
 class Wanted(Result):
-    """One of what was asked for: a drive with that volume (none: a blank one), or that device."""
+    """One of what was asked for: a drive with that volume (none: a blank one of that pool), or that device."""
 
     write: bool
     volume: str | None
     device: str | None
     group: str
+    pool: str | None
 
 
 class Grant(Result):
@@ -92,6 +93,9 @@ class Create(Parameters):
         int | None,
         Field(ge=0, le=MOST_UNITS, description="So many drives with blank cartridges; 1 where nothing is named."),
     ] = None
+    pool: Annotated[
+        str | None, Field(description="The pool that the volumes are of; by default blank ones are of no pool.")
+    ] = None
     device: Annotated[
         list[str], Field(max_length=MOST_UNITS, description="A device that only grants show, a snapshot's; read only.")
     ] = []
@@ -130,7 +134,7 @@ def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
 
     The host gets all that it asks for at once, or waits for all of it."""
     initiator = _initiator(parameters.initiator)
-    wanted = _wanted(parameters)
+    wanted = _wanted(context, parameters)
     _refuse_beyond(context, wanted)
     broker = broker_of(context)
     if context.library.keyring is not None and parameters.tag in context.library.keyring.denied_tags:
@@ -204,31 +208,60 @@ def _initiator(name: str) -> str:
         raise OperatorError(Failure.USAGE, f"--initiator: {error}") from None
 
 
-def _wanted(parameters: Create) -> tuple[WantedUnit, ...]:
+def _wanted(context: OnLibrary, parameters: Create) -> tuple[WantedUnit, ...]:
     from appliance.broker.requests import Wanted as WantedUnit
 
-    write, scratch = not parameters.read_only, parameters.scratch
+    write, scratch, pool = not parameters.read_only, parameters.scratch, _pool(context, parameters)
     if scratch is None:
         scratch = 0 if parameters.volume or parameters.device else 1
     if scratch and not write:
         raise OperatorError(Failure.USAGE, "a blank cartridge has nothing to be read; name a volume to read")
-    names = [*parameters.volume, *[None] * scratch]
-    volumes = [WantedUnit(write, volume, group=parameters.group) for volume in names]
+    volumes = [
+        WantedUnit(write, volume, group=parameters.group, pool=_pool_of(context, volume, pool))
+        for volume in [*parameters.volume, *[None] * scratch]
+    ]
     wanted = (*volumes, *(WantedUnit(False, None, device) for device in parameters.device))
     if not 0 < len(wanted) <= MOST_UNITS:
         raise OperatorError(Failure.USAGE, f"a request is for 1 to {MOST_UNITS} devices, not {len(wanted)}")
     return wanted
 
 
+def _pool(context: OnLibrary, parameters: Create) -> str | None:
+    """The pool that is asked for: the only one that the caller is for, if it names none. Raises OperatorError
+    NOT_FOUND, REFUSED: a volume is of another."""
+    settings, caller = context.files.settings, context.caller
+    if parameters.pool is None:
+        return next(iter(caller.pools)) if caller.pools is not None and len(caller.pools) == 1 else None
+    if parameters.pool not in [pool.name for pool in settings.pools if caller.reaches_pool(pool.name)]:
+        raise OperatorError(Failure.NOT_FOUND, f"there is no pool {parameters.pool}; see: tapebay pool list")
+    for volume in parameters.volume:
+        refuse_unknown(context, volume)
+        if volume in context.files.inventory and (pool := settings.pool_of(volume)) != parameters.pool:
+            where = "no pool" if pool is None else f"pool {pool}"
+            raise OperatorError(Failure.REFUSED, f"cartridge {volume} is in {where}, not in {parameters.pool}")
+    return parameters.pool
+
+
+def _pool_of(context: OnLibrary, volume: str | None, pool: str | None) -> str | None:
+    """Who is for pools gets a volume only while it is in one of them."""
+    if volume is not None and context.caller.pools is not None:
+        return context.files.settings.pool_of(volume)
+    return pool
+
+
 def _refuse_beyond(context: OnLibrary, wanted: tuple[WantedUnit, ...]) -> None:
-    """A caller for a part of the library asks for volumes by name, and they are in its part. Raises OperatorError."""
-    if not context.caller.confined:
+    """A caller for a part of the library asks for volumes that are in it. Raises OperatorError."""
+    caller = context.caller
+    if not caller.confined:
         return
     for one in wanted:
-        if one.volume is None:
-            message = f"{context.caller.name} is for a part of the library: name the volumes"
+        if one.volume is not None:
+            refuse_unknown(context, one.volume)
+        elif one.device is not None or caller.pools is None or caller.partitions is not None:
+            message = f"{caller.name} is for a part of the library: name the volumes"
             raise OperatorError(Failure.NOT_PERMITTED, message)
-        refuse_unknown(context, one.volume)
+        elif one.pool is None:
+            raise OperatorError(Failure.NOT_PERMITTED, f"{caller.name} is for several pools: say of which (--pool)")
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""What a library contains, apart from what the daemon needs to start: devices, partitions, targets, accounts, zones.
+"""What a library contains, apart from what the daemon needs to start: devices, partitions, pools, targets, accounts,
+zones.
 
 tapebay.toml declares it, the library keeps it, and verbs change what the library keeps, never the file.
 """
@@ -16,6 +17,7 @@ from appliance.settings.settings import (
     DriveSettings,
     Lun,
     PartitionSettings,
+    PoolSettings,
     RemoteSettings,
     Section,
     Settings,
@@ -33,6 +35,7 @@ class Content(Section):
     changer: ChangerSettings = ChangerSettings()
     drives: list[DriveSettings] = []
     partitions: list[PartitionSettings] = []
+    pools: list[PoolSettings] = []
     disks: list[DiskSettings] = []
     targets: list[TargetSettings]
     accounts: list[ChapAccount] = []
@@ -56,6 +59,7 @@ def declared_in(settings: Settings) -> Content:
         changer=settings.changer,
         drives=settings.drives,
         partitions=settings.partitions,
+        pools=settings.pools,
         disks=settings.disks,
         targets=settings.targets,
         accounts=[
@@ -81,7 +85,7 @@ def with_content(settings: Settings, content: Content) -> Settings:
     """The settings of a library that contains `content`, checked as a file's are. Raises ContentError."""
     chap = settings.chap.model_copy(update={"accounts": content.accounts})
     given: dict[str, Any] = {name: getattr(settings, name) for name in Settings.model_fields}
-    sections = ("changer", "drives", "partitions", "disks", "targets", "zones", "remotes")
+    sections = ("changer", "drives", "partitions", "pools", "disks", "targets", "zones", "remotes")
     given |= {name: getattr(content, name) for name in sections}
     try:
         made = Settings(**{**given, "chap": chap})

@@ -7,6 +7,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,11 +31,12 @@ from pydantic import (
 from appliance.settings import CONTROL_SOCKET, secrets
 from appliance.settings.numbers import parse_numbers
 from appliance.settings.partitions import problems_with
+from appliance.settings.pools import Membership, problems_with_pools
 from appliance.settings.remote_address import parse_remote_address
 from appliance.settings.units import Address, parse_address, parse_size
 from scsi_targets.devices.changer.models import MAXIMUM_ELEMENTS, find_model
 from scsi_targets.devices.tape.models import drive_model
-from vlib_images.library.elements import Layout
+from vlib_images.library.elements import BARCODE, Layout
 
 ISCSI_NAME = re.compile(r"(iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[^\s]+)?|eui\.[0-9a-f]{16}|naa\.([0-9a-f]{16}|[0-9a-f]{32}))")
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -143,6 +145,17 @@ def _barcodes(value: str) -> str:
     return ",".join(patterns)
 
 
+def _pool_barcodes(value: str) -> str:
+    """The same, or nothing: a pool may only name cartridges."""
+    return _barcodes(value) if value.strip() else ""
+
+
+def _barcode(value: str) -> str:
+    if not BARCODE.fullmatch(value):
+        raise ValueError(f"{value!r} is no barcode; write for example A00001L6")
+    return value
+
+
 AddressSetting = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]
 SizeSetting = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 IscsiName = Annotated[str, AfterValidator(iscsi_name)]
@@ -152,6 +165,8 @@ LibrarySerial = Annotated[str, AfterValidator(_library_serial)]
 Lun = Annotated[int, Field(ge=0, le=16383)]  # SAM-5 4.7.4: the peripheral and flat addressing methods
 Numbers = Annotated[str, AfterValidator(_numbers)]
 BarcodePatterns = Annotated[str, Field(max_length=1000), AfterValidator(_barcodes)]
+PoolBarcodes = Annotated[str, Field(max_length=1000), AfterValidator(_pool_barcodes)]
+CartridgeBarcode = Annotated[str, AfterValidator(_barcode)]
 InitiatorPattern = Annotated[str, AfterValidator(_initiator_pattern)]
 Network = Annotated[str, AfterValidator(_network)]
 ChapName = Annotated[str, Field(min_length=1, max_length=255)]
@@ -221,6 +236,18 @@ class PartitionSettings(Section):
         if value == CHANGER:
             raise ValueError(f"{value!r} is the media changer of a library without partitions; choose another name")
         return value
+
+
+class PoolSettings(Section):
+    """Cartridges that belong together: requests take blank ones out of a pool, and tokens may be for a pool.
+
+    barcodes: patterns of those that are in it. cartridges: more of them, by name, which counts before the patterns of
+    any pool.
+    """
+
+    name: DeviceName
+    barcodes: PoolBarcodes = ""
+    cartridges: Annotated[list[CartridgeBarcode], Field(max_length=10_000)] = []
 
 
 class DriveSettings(Section):
@@ -449,6 +476,7 @@ class Settings(Section):
     changer: ChangerSettings = ChangerSettings()
     drives: list[DriveSettings] = []
     partitions: list[PartitionSettings] = []
+    pools: list[PoolSettings] = []
     disks: list[DiskSettings] = []
     chap: ChapSettings = ChapSettings()
     zones: list[ZoneSettings] = []
@@ -489,6 +517,14 @@ class Settings(Section):
     def partition_of(self, device: str) -> str | None:
         """The partition that a media changer or drive is in."""
         return next((each.name for each in self.partitions if device in (each.name, *each.drives)), None)
+
+    def pool_of(self, barcode: str) -> str | None:
+        """The pool that a cartridge is in."""
+        return self._membership.of(barcode)
+
+    @cached_property
+    def _membership(self) -> Membership:
+        return Membership(self.pools)
 
     def drives_of_nobody(self) -> set[str]:
         """Where there are partitions, the drives that are in none: only operators, and grants, use them."""
@@ -537,6 +573,7 @@ class Settings(Section):
         problems += problems_with(
             self.partitions, self.changer.slots, self.changer.import_export, [drive.name for drive in self.drives]
         )
+        problems += problems_with_pools(self.pools)
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -549,6 +586,7 @@ def _repeated(settings: Settings) -> list[str]:
         "device name": settings.device_names() + [remote.name for remote in settings.remotes],
         "target iqn": [target.iqn for target in settings.targets] + ([settings.gate.target] if settings.gate else []),
         "zone name": [zone.name for zone in settings.zones],
+        "pool name": [pool.name for pool in settings.pools],
         "address": [str(listen) for listen in settings.addresses() if listen.port],
         "serial": [device.serial for device in devices if device.serial is not None],
         "LUN": [disk.lun for disk in settings.disks if disk.lun is not None],

@@ -145,6 +145,13 @@ _ACCESS = """\
 # model = "STK L700"                   # what it presents itself as; by default what the library does
 # serial = "TBP0000001"                # by default made from the library's own identity
 
+# Pools: cartridges that belong together. A request takes blank cartridges of a pool, a token may be for a pool only. A
+# cartridge is in one pool at most. docs/broker.md explains them.
+# [[pools]]
+# name = "databases"
+# barcodes = ""                        # patterns of the cartridges that are in it: "DB*"
+# cartridges = []                      # more of them, by name: ["A00001L6"]
+
 # Who may log in. Without accounts anyone whom `initiators` names may; with accounts, only who has one.
 # Use secrets of 12 to 16 characters: Microsoft's initiator takes no others.
 [chap]

@@ -10,6 +10,7 @@ from appliance.settings.units import format_size
 _SECTIONS = {
     "drives": "[[drives]]",
     "partitions": "[[partitions]]",
+    "pools": "[[pools]]",
     "disks": "[[disks]]",
     "targets": "[[targets]]",
     "accounts": "[[chap.accounts]]",

@@ -53,6 +53,7 @@ def test_new_cartridges_fill_the_free_slots(settings: Settings) -> None:
         "barcode": "A00001L6",
         "place": "slot:2",
         "library_partition": None,
+        "pool": None,
         "medium": "LTO-6",
         "capacity_bytes": 2_500_000_000_000,
         "used_bytes": 0,

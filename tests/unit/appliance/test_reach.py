@@ -125,7 +125,17 @@ def test_what_is_about_the_whole_is_refused(context: OnLibrary) -> None:
             assert failure(by(context, caller), name) is Failure.NOT_PERMITTED
 
 
-def test_a_token_for_pools_reaches_nothing_yet(context: OnLibrary) -> None:
+def test_a_token_for_a_pool_that_is_not_there_reaches_nothing(context: OnLibrary) -> None:
     pools = by(context, POOLS)
-    assert do(pools, "cartridge.list") == do(pools, "drive.list") == do(pools, "partition.list") == []
+    for nouns in ("cartridge", "drive", "partition", "pool"):
+        assert do(pools, f"{nouns}.list") == []
     assert failure(pools, "load", cartridge="L00001L6", drive="drive0") is Failure.NOT_PERMITTED
+
+
+def test_who_is_for_a_partition_and_a_pool_reaches_what_is_in_both(context: OnLibrary) -> None:
+    do(context, "pool.create", name="both", barcodes="*1L6")
+    both = by(context, Caller("token both", Scope.OPERATE, frozenset(["left"]), frozenset(["both"])))
+    assert [row["barcode"] for row in do(both, "cartridge.list")] == ["L00001L6"]
+    assert failure(both, "request.create", initiator="iqn.1993-08.org.debian:host", pool="both") is (
+        Failure.NOT_PERMITTED  # a blank one of the pool would be outside the partition
+    )

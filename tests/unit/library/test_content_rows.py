@@ -21,6 +21,7 @@ FIRST: Rows = {
     "zones": {"z": {"name": "z", "devices": ["drive0"]}},
     "partitions": {"p": {"name": "p", "slots": "1-20"}},
     "remotes": {"array": {"name": "array", "secret": "s"}},
+    "pools": {"db": {"name": "db", "barcodes": "DB*"}},
 }
 
 
@@ -37,7 +38,7 @@ def told(database: Database) -> list[tuple[str, str, str, dict[str, Any]]]:
 
 
 def test_nothing_was_ever_kept(tmp_path: Path) -> None:
-    nothing: Rows = {"devices": {}, "targets": {}, "accounts": {}, "zones": {}, "partitions": {}, "remotes": {}}
+    nothing: Rows = {name: {} for name in FIRST}
     assert load(new_database(tmp_path)) == StoredContent(nothing, None)
 
 
@@ -56,6 +57,7 @@ def test_each_difference_is_written_and_told_without_its_values(database: Databa
         "zones": {"z": {"name": "z", "devices": ["drive0", "drive1"]}},
         "partitions": {"p": {"name": "p", "slots": "1-30"}},
         "remotes": {"array": {"name": "array", "secret": "t"}},
+        "pools": {"db": {"name": "db", "barcodes": "DB*", "cartridges": ["A00001L6"]}},
     }
     seen = len(told(database))
     with acting_as("operator"):
@@ -69,6 +71,7 @@ def test_each_difference_is_written_and_told_without_its_values(database: Databa
         ("operator", "zone changed", "z", {"fields": ["devices"]}),
         ("operator", "partition changed", "p", {"fields": ["slots"]}),
         ("operator", "remote unit changed", "array", {"fields": ["secret"]}),
+        ("operator", "pool changed", "db", {"fields": ["cartridges"]}),
     ]
     assert "another secret" not in str(told(database))
 

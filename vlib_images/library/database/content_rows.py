@@ -1,4 +1,4 @@
-"""What the library contains: devices, partitions, targets, accounts and zones, a row each, in the order given.
+"""What the library contains: devices, partitions, pools, targets, accounts and zones, a row each, in the order given.
 
 This room does not know what a drive is: a row is a JSON document with a name, and the table it stands in. Whoever keeps
 content here says all of it each time; only the rows that differ are written, with an audit record for each, which names
@@ -24,6 +24,7 @@ TABLES: Final = {
     "zones": schema.zones,
     "partitions": schema.partitions,
     "remotes": schema.remotes,
+    "pools": schema.pools,
 }
 _NOUN: Final = {
     "devices": "device",
@@ -32,6 +33,7 @@ _NOUN: Final = {
     "zones": "zone",
     "partitions": "partition",
     "remotes": "remote unit",
+    "pools": "pool",
 }
 _APPLIED: Final = "content/applied"  # a key of schema.state: what was declared when it was last applied
 _NAMESPACE: Final = "content"

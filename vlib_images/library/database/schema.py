@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from datamover.engine import crc32c
 
-REVISION: Final = "0009"  # the newest migration, which these tables are the outcome of
+REVISION: Final = "0010"  # the newest migration, which these tables are the outcome of
 
 metadata = MetaData(
     naming_convention={
@@ -89,6 +89,7 @@ accounts = _content("accounts")  # secrets included
 zones = _content("zones")
 partitions = _content("partitions")
 remotes = _content("remotes")  # secrets included
+pools = _content("pools")
 
 # Requests for drives and volumes, and the grants that came of them; some of those that are over too.
 requests = Table(

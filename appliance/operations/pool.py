@@ -1,0 +1,161 @@
+"""Pools: cartridges that belong together, of which requests take blank ones and to which tokens may be confined."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from appliance.failures import Failure, OperatorError
+from appliance.operations import content
+from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, Volatile, verb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from appliance.settings.content import Content
+    from appliance.settings.settings import PoolSettings
+
+LOOK_SECONDS = 0.5  # how long an answer waits for what is not known yet
+
+Name = Annotated[str, Positional("POOL"), Field(description="The pool.")]
+CARTRIDGES = "Barcodes with commas: cartridges that are in it whatever the patterns of any pool say."
+
+
+class Pool(Result):
+    """A pool. barcodes: patterns of those that are in it; cartridges: more of them, by name."""
+
+    name: str
+    barcodes: str
+    cartridges: list[str]
+    holds: Annotated[int, Volatile(), Field(description="How many cartridges are in it, those on the shelf too.")]
+    blank: Annotated[
+        int | None,
+        Volatile(),
+        Field(description="How many of them requests may have as scratch ones; none: the library still looks."),
+    ]
+
+
+class Described(Parameters):
+    """What a pool is told; what is not given stays as it is, or is the default."""
+
+    name: Name
+    barcodes: Annotated[
+        str | None, Field(description="The cartridges that are in it: DB*,LOG*; * and ? match any characters.")
+    ] = None
+    cartridges: Annotated[str | None, Field(description=CARTRIDGES)] = None
+
+
+class Change(Described):
+    add_cartridges: Annotated[str | None, Field(description=f"More of them. {CARTRIDGES}")] = None
+    remove_cartridges: Annotated[str | None, Field(description="Fewer of those that were named.")] = None
+
+
+class OnePool(Parameters):
+    name: Name
+
+
+@verb("pool.list", Scope.READ, key=("name",), confinable=True)
+def list_(context: OnFiles, parameters: Nothing) -> list[Pool]:
+    """List the pools."""
+    return _described(context, _in_reach(context))
+
+
+@verb("pool.show", Scope.READ, confinable=True)
+def show(context: OnFiles, parameters: OnePool) -> Pool:
+    """One pool: which cartridges are in it, and how many are blank."""
+    return _described(context, [_among(_in_reach(context), parameters.name)])[0]
+
+
+@verb("pool.create", Scope.ADMINISTER)
+def create(context: OnFiles, parameters: Described) -> Pool:
+    """Make a pool of cartridges that are in none. Requests that name no pool do not get them any more."""
+    from appliance.settings.settings import PoolSettings
+
+    made = content.section(PoolSettings, **_given(parameters))
+
+    def with_it(now: Content) -> dict[str, Any]:
+        if any(pool.name == made.name for pool in now.pools):
+            raise OperatorError(Failure.REFUSED, f"there is a pool {made.name} already; change it: tapebay pool change")
+        return {"pools": [*now.pools, made]}
+
+    content.change(context, with_it)
+    return _described(context, [made])[0]
+
+
+@verb("pool.change", Scope.ADMINISTER, changes="pool.show")
+def change(context: OnFiles, parameters: Change) -> Pool:
+    """Say anew which cartridges are in a pool, or name more and fewer; what is not given stays.
+
+    Grants that are held go on; requests that wait choose by what is so then."""
+    from appliance.settings.settings import PoolSettings
+
+    added, removed = (content.names(text or "") for text in (parameters.add_cartridges, parameters.remove_cartridges))
+
+    def changed(now: Content) -> dict[str, Any]:
+        was = _among(now.pools, parameters.name)
+        settings = was.model_dump() | _given(parameters)
+        settings["cartridges"] = content.more_and_fewer(
+            f"pool {was.name}", "cartridge", settings["cartridges"], added, removed
+        )
+        made = content.section(PoolSettings, **settings)
+        return {"pools": [made if pool is was else pool for pool in now.pools]}
+
+    content.change(context, changed)
+    return show(context, OnePool(name=parameters.name))
+
+
+@verb("pool.delete", Scope.ADMINISTER, changes="pool.show")
+def delete(context: OnFiles, parameters: OnePool) -> Pool:
+    """Delete a pool. Its cartridges stay, and are in no pool then; tokens for it reach nothing."""
+    gone = show(context, parameters)
+    content.change(context, lambda now: {"pools": [pool for pool in now.pools if pool.name != gone.name]})
+    return gone
+
+
+def _in_reach(context: OnFiles) -> list[PoolSettings]:
+    return [pool for pool in context.files.settings.pools if context.caller.reaches_pool(pool.name)]
+
+
+def _among(pools: list[PoolSettings], name: str) -> PoolSettings:
+    return content.found(pools, lambda pool: pool.name == name, f"pool {name}; see: tapebay pool list")
+
+
+def _given(parameters: Described) -> dict[str, Any]:
+    """What was given, as a [[pools]] section has it."""
+    given = parameters.model_dump(include={"name", "barcodes", "cartridges"}, exclude_none=True)
+    return given | ({"cartridges": content.names(given["cartridges"])} if "cartridges" in given else {})
+
+
+def _described(context: OnFiles, pools: list[PoolSettings]) -> list[Pool]:
+    files = context.files
+    members: dict[str, list[str]] = {pool.name: [] for pool in pools}
+    for barcode in files.inventory.barcodes():
+        if (name := files.settings.pool_of(barcode)) in members:
+            members[name].append(barcode)
+    ready = set(_for_requests(context)) if pools else set()
+    wanted = [barcode for held in members.values() for barcode in held if barcode in ready]
+    known = files.cartridges.look_at(wanted, LOOK_SECONDS)
+    blank = {barcode for barcode in wanted if files.cartridges.blank(barcode) is not None}
+    return [
+        Pool(
+            name=pool.name,
+            barcodes=pool.barcodes,
+            cartridges=pool.cartridges,
+            holds=len(members[pool.name]),
+            blank=len(blank.intersection(members[pool.name])) if known else None,
+        )
+        for pool in pools
+    ]
+
+
+def _for_requests(context: OnFiles) -> Iterator[str]:
+    """What lies in storage slots that are in no partition."""
+    from appliance.library.partitions import shown_by
+    from vlib_images.library.elements import ElementType
+
+    settings = context.files.settings
+    taken = shown_by(context.files.partitions()) if settings.partitions else {}
+    for element in context.files.inventory.elements(ElementType.STORAGE):
+        if element.barcode is not None and element.address not in taken:
+            yield element.barcode
