@@ -48,7 +48,7 @@ class Membership:
 
 
 def problems_with_pools(pools: Iterable[Pool]) -> Sequence[str]:
-    """A line for each cartridge or pattern that two pools have, and for each pool that can have no cartridge."""
+    """A line for each cartridge or pattern that two pools have."""
     return _problems(tuple(_Pool(pool.name, pool.barcodes, tuple(pool.cartridges)) for pool in pools))
 
 
@@ -60,8 +60,6 @@ def _problems(pools: tuple[_Pool, ...]) -> Sequence[str]:
 def _members(pools: Sequence[_Pool]) -> Iterator[str]:
     owner: dict[str, str] = {}
     for pool in pools:
-        if not pool.barcodes and not pool.cartridges:
-            yield f'pool {pool.name} has neither barcodes nor cartridges; write for example barcodes = "DB*"'
         if len(set(pool.cartridges)) != len(pool.cartridges):
             yield f"pool {pool.name}: a cartridge is given twice"
         for barcode in pool.cartridges:

@@ -109,7 +109,6 @@ def test_a_name_counts_before_the_patterns_of_any_pool() -> None:
         ([pool("a", "X*,A?1"), pool("b", "B*,AB*")], "a barcode could fit A?1 of pool a and AB* of pool b"),
         ([pool("a", "", "X1"), pool("b", "B*", "X1")], "cartridge X1 is in pool a and in pool b; it can be in one"),
         ([pool("a", "", "X1", "X1")], "pool a: a cartridge is given twice"),
-        ([pool("a")], "pool a has neither barcodes nor cartridges"),
     ],
 )
 def test_a_cartridge_is_in_one_pool_at_most(pools: list[PoolSettings], problem: str) -> None:
