@@ -156,7 +156,7 @@ def test_pools_are_made_changed_and_deleted(context: OnLibrary) -> None:
 
 
 def test_pools_are_declared_planned_and_shown_as_toml(context: OnLibrary) -> None:
-    assert POOLS.replace('\n[[', '\n\n[[').strip() in do(context, "configuration.show")["toml"]
+    assert POOLS.replace("\n[[", "\n\n[[").strip() in do(context, "configuration.show")["toml"]
     context.config.write_text(CONFIG + POOLS.replace("LOG*", "LOG*,L*") + '[[pools]]\nname = "more"\nbarcodes = "M*"\n')
     changes = ["+ pool more: barcodes M*", "~ pool logs: barcodes LOG* -> LOG*,L*"]
     assert sorted(do(context, "configuration.plan")["changes"]) == changes
