@@ -37,6 +37,10 @@ class OperatorError(Exception):
         self.failure = failure
 
 
+class NoAnswer(OperatorError):
+    """Nobody knows whether it was done: the question or its answer was lost on the way, or takes too long."""
+
+
 def explained(error: OSError) -> str:
     """What the operating system refused: with whom it refused it, where that is the reason, and what to do."""
     if error.filename is None or not isinstance(error.filename, str | bytes | os.PathLike):

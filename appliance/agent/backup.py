@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from appliance.agent.asking import Api, Asking
 from appliance.agent.block_devices import BlockDevices, Stack
 from appliance.agent.file_systems import Mount as FileSystemMount
 from appliance.agent.file_systems import NotMapped, mappable, mount_of
-from appliance.agent.freeze import LIMIT_SECONDS, FreezeFailed, held_still
-from appliance.agent.hooks import run_hook
-from appliance.agent.mount import Agent, Api, Told, nobody
-from appliance.agent.snapshot_walk import Order, WalkFailed, lines_of
+from appliance.agent.freeze import LIMIT_SECONDS, FreezeFailed
+from appliance.agent.mount import Agent, Told, nobody
+from appliance.agent.server import Server, ThisServer
+from appliance.agent.snapshot_walk import Order, WalkFailed
 from appliance.backup.listing import ListDigest
 from appliance.failures import Failure, OperatorError
 
 RENEW_SECONDS: Final = 20.0
+RENEWAL_SECONDS: Final = 10.0  # for the answer to one
+RELEASE_SECONDS: Final = 10.0  # for giving a snapshot back, which ends by itself
+AWAY_SECONDS: Final = 600.0  # for an appliance that is away while it writes
 ATTEMPTS: Final = 3  # to hold the file systems still until the snapshot is made
 PART_LINES: Final = 2000
 PART_BYTES: Final = 1 << 20
@@ -90,77 +94,121 @@ class Sources:
         raise NotMapped(f"{mount.point} is on {disk} ({identifier}), which is no disk of this library")
 
 
+@contextmanager
+def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
+    """It is done again and again on a thread of its own while the block runs."""
+    over = threading.Event()
+
+    def again() -> None:
+        while not over.wait(seconds):
+            act()
+
+    thread = threading.Thread(target=again, name="snapshot lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 @dataclass(slots=True)
 class HotBackup:
-    """Runs jobs. told: hears what is done."""
+    """Runs jobs. told: hears what is done. key: what signs lists. every: how a lease is renewed meanwhile."""
 
-    api: Api
+    api: Asking
     agent: Agent
     told: Told = nobody
-    lines: Callable[[Order], Iterator[str]] = lines_of
-    held: Callable[..., Any] = held_still
+    server: Server = field(default_factory=ThisServer)
     key: bytes = b""
+    every: Callable[[float, Callable[[], object]], AbstractContextManager[None]] = every
 
     def run(self, job: Job, sources: Sequence[Source], **wanted: Any) -> Any:
-        """The report of the backup that was made. wanted: parameters of backup.start. Whatever goes wrong, everything
-        is let go of and the snapshot's space is given back. Raises OperatorError, FreezeFailed, WalkFailed, OSError."""
+        """The report of the backup that was made. wanted: parameters of backup.start. Whatever goes wrong before the
+        appliance has begun to write, everything is let go of and the snapshot's space is given back; after that the
+        appliance goes on without this server. Raises OperatorError, FreezeFailed, WalkFailed, OSError."""
+        number = self._begun(job, sources, **wanted)["number"]
+        self.told(f"backup {number} has begun; it goes on also without this server")
+        return self.api.call("backup.wait", number=number, patience_seconds=AWAY_SECONDS)
+
+    def _begun(self, job: Job, sources: Sequence[Source], **wanted: Any) -> Any:
         disks = list(dict.fromkeys(source.in_library for source in sources))
         snapshot = self._snapshot(job, sources, disks)
+        name = snapshot["snapshot"]
         try:
-            with self._renewed(snapshot["snapshot"]):
+            with self.every(RENEW_SECONDS, lambda: self._renew(name)):
                 self._send_lists(job, sources, snapshot)
-            return self.api.call("backup.start", snapshot=snapshot["snapshot"], disks=disks, **wanted)
-        finally:
-            with suppress(OperatorError):  # it ends by itself, without renewals
-                self.api.call("snapshot.release", snapshot=snapshot["snapshot"])
+                return self.api.call("backup.start", snapshot=name, disks=disks, background=True, **wanted)
+        except BaseException:
+            self._release(name)
+            raise
+
+    def _renew(self, snapshot: str) -> None:
+        with suppress(OperatorError):  # what has ended is said by the next thing that is done with it
+            self.api.call("snapshot.renew", snapshot=snapshot, patience_seconds=RENEWAL_SECONDS)
+
+    def _release(self, snapshot: str) -> None:
+        with suppress(OperatorError):  # it ends by itself, without renewals
+            self.api.call("snapshot.release", snapshot=snapshot, patience_seconds=RELEASE_SECONDS)
 
     # ---- the instant -----------------------------------------------------------------------------------------------
 
     def _snapshot(self, job: Job, sources: Sequence[Source], disks: list[str]) -> Any:
         """Of all disks, with their file systems held still. Raises FreezeFailed, OperatorError, OSError."""
         try:
-            self._hooks("before", job)
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    return self._instant(job, sources, disks)
-                except FreezeFailed as error:
-                    if attempt == ATTEMPTS:
-                        raise
-                    self.told(f"{error}; once more")
-        finally:
-            self._hooks("after", job)
+            for command in job.before:
+                self.server.hook("before", command, {"job": job.name})
+            snapshot = self._held(job, sources, disks)
+        except BaseException:
+            self._after(job)
+            raise
+        if (failed := self._after(job)) is not None:
+            self._release(snapshot["snapshot"])
+            raise failed
+        return snapshot
+
+    def _held(self, job: Job, sources: Sequence[Source], disks: list[str]) -> Any:
+        for _ in range(1, ATTEMPTS):
+            try:
+                return self._instant(job, sources, disks)
+            except FreezeFailed as error:
+                self.told(f"{error}; once more")
+        return self._instant(job, sources, disks)
+
+    def _after(self, job: Job) -> OperatorError | None:
+        """All hooks of it are run; what the first that failed says."""
+        failures = []
+        for command in job.after:
+            try:
+                self.server.hook("after", command, {"job": job.name})
+            except OperatorError as error:
+                self.told(str(error))
+                failures.append(error)
+        return failures[0] if failures else None
 
     def _instant(self, job: Job, sources: Sequence[Source], disks: list[str]) -> Any:
+        points = [source.mount.point for source in sources]
+        self.server.sync(points)  # before space is claimed, as that is given back when the instant does not come soon
         made = self.api.call("snapshot.create", disks=",".join(disks), agent=True, prepare=True)
         try:
-            with self.held([source.mount.point for source in sources], limit_seconds=job.freeze_seconds):
-                return self.api.call("snapshot.take", snapshot=made["snapshot"])
+            with self.server.held(points, limit_seconds=job.freeze_seconds):
+                return self._taken(made["snapshot"], job.freeze_seconds)
         except BaseException:
-            with suppress(OperatorError):
-                self.api.call("snapshot.release", snapshot=made["snapshot"])
+            self._release(made["snapshot"])
             raise
 
-    def _hooks(self, when: str, job: Job) -> None:
-        for command in job.before if when == "before" else job.after:
-            run_hook(when, command, {"job": job.name})
-
-    @contextmanager
-    def _renewed(self, snapshot: str) -> Iterator[None]:
-        """The agent's lease, until the appliance has the list."""
-        over = threading.Event()
-
-        def renew() -> None:
-            while not over.wait(RENEW_SECONDS):
-                with suppress(OperatorError):  # what has ended is said by the next thing that is done with it
-                    self.api.call("snapshot.renew", snapshot=snapshot)
-
-        thread = threading.Thread(target=renew, name="snapshot lease", daemon=True)
-        thread.start()
+    def _taken(self, snapshot: str, seconds: float) -> Any:
+        """The instant, and how the snapshot is then; nobody is waited for longer than that. Where an answer was lost,
+        the instant is there already when it is asked for again."""
+        until = self.api.now() + seconds
         try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+            return self.api.call("snapshot.take", snapshot=snapshot, patience_seconds=seconds)
+        except OperatorError:
+            left = max(0.0, until - self.api.now())
+            shown = self.api.call("snapshot.show", snapshot=snapshot, patience_seconds=left)
+            if shown["state"] != "held":
+                raise
+            return shown
 
     # ---- the list --------------------------------------------------------------------------------------------------
 
@@ -179,7 +227,7 @@ class HotBackup:
                 device, source.mount.file_system, source.stack, prefix=source.prefix, only=tuple(source.only),
                 exclude=tuple(job.exclude),
             )  # fmt: skip
-            yield from self.lines(order)
+            yield from self.server.lines(order)
 
     def _send(self, snapshot: str, disk: str, lines: Iterator[str]) -> None:
         digest, count = ListDigest(f"{snapshot} {disk}", self.key), 0

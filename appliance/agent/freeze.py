@@ -16,7 +16,7 @@ import errno
 import os
 import select
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -40,21 +40,54 @@ class Kernel(Protocol):
     def thaw(self, descriptor: int) -> None: ...
     def sync_file_system(self, descriptor: int) -> None: ...
     def lock_memory(self) -> None: ...
+    def unlock_memory(self) -> None: ...
+
+
+class Watch(Protocol):
+    """What lets go what is held for too long."""
+
+    def dismiss(self) -> bool:
+        """End it; whether it had to act."""
+
+
+Watcher = Callable[[Sequence[int], float, Kernel], Watch]
+
+
+def synchronized(mount_points: Sequence[Path], kernel: Kernel | ModuleType = linux) -> None:
+    """Write out what waits, which may take long, so that holding the file systems still does not. Raises OSError."""
+    kernel = cast(Kernel, kernel)
+    for path in mount_points:
+        descriptor = _opened(path)
+        try:
+            kernel.sync_file_system(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _watchdog(descriptors: Sequence[int], limit_seconds: float, kernel: Kernel) -> Watch:
+    return _Watchdog(descriptors, limit_seconds, kernel)
 
 
 @contextmanager
 def held_still(
-    mount_points: Sequence[Path], *, limit_seconds: float = LIMIT_SECONDS, kernel: Kernel | ModuleType = linux
-) -> Iterator[None]:
+    mount_points: Sequence[Path], *, limit_seconds: float = LIMIT_SECONDS, kernel: Kernel | ModuleType = linux,
+    watcher: Watcher = _watchdog,
+) -> Iterator[None]:  # fmt: skip
     """The file systems are still while the block runs. What the block makes counts only if no FreezeFailed comes of it.
 
     Raises FreezeFailed, before the block or after it; OSError, with everything let go."""
     kernel = cast(Kernel, kernel)
-    descriptors = [os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in mount_points]
+    descriptors = [_opened(path) for path in mount_points]
     try:
         for descriptor in descriptors:  # before the limit counts: this is what may take long
             kernel.sync_file_system(descriptor)
-        watchdog = _Watchdog(descriptors, limit_seconds, kernel)
+        with suppress(OSError):  # without the right to, a page that has to be read again is still read
+            kernel.lock_memory()
+        watchdog = watcher(descriptors, limit_seconds, kernel)
         held: list[int] = []
         try:
             for descriptor, path in zip(descriptors, mount_points, strict=True):
@@ -64,6 +97,7 @@ def held_still(
         finally:
             let_go_by_others = [path for path, d in zip(mount_points, held, strict=False) if not _let_go(kernel, d)]
             acted = watchdog.dismiss()
+            kernel.unlock_memory()
         if acted:
             raise FreezeFailed(f"the file systems were let go after {limit_seconds:g} s, before the snapshot was made")
         if let_go_by_others:

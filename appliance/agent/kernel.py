@@ -54,6 +54,11 @@ def lock_memory() -> None:
     _call("mlockall", _MCL_CURRENT | _MCL_FUTURE)
 
 
+def unlock_memory() -> None:
+    """Its pages are as any others again."""
+    _call("munlockall")
+
+
 def leave_mounts_to_others() -> None:
     """What this process mounts from now on, nobody else sees, and it is gone with the process."""
     _call("unshare", _CLONE_NEWNS)

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from appliance.agent.asking import Api
 from appliance.agent.devices import devices_of
 from appliance.agent.mounts import Mount, Mounts
 from appliance.agent.open_iscsi import Way, initiator_name, sweep
@@ -33,16 +34,6 @@ _WAITING: Final = ("queued", "warranted")
 _PASSING: Final = (Failure.NOT_RUNNING, Failure.BUSY)  # the API may be back soon
 
 Told = Callable[[str], None]
-
-
-class Api(Protocol):
-    """Client of the HTTP API, or anything else that does verbs and tells events."""
-
-    def call(self, verb: str, /, **parameters: Any) -> Any:
-        """Raises OperatorError."""
-
-    def events(self, subject: str, /, *, timeout_seconds: float) -> Iterator[object]:
-        """What happens to a request from its first item on. Raises OperatorError, also after so long without any."""
 
 
 def nobody(_line: str) -> None:

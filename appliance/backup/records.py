@@ -113,8 +113,9 @@ class Backups:
             raise NoSuchBackup(f"there is no backup {number}; see: tapebay backup list") from None
 
     def add(self, identifier: str, disks: tuple[str, ...], cartridges: tuple[str, ...], **more: Any) -> Backup:
-        """A new one. Raises OSError."""
+        """A new one. Raises NotNow where another one writes the same snapshot, OSError."""
         with self._changing:
+            self._refuse_second(more.get("snapshot"))
             number = 1 + max(self._all, default=0)
             made = Backup(number, identifier, disks, cartridges, time.time(), **more)
             details = {"disks": list(disks), "cartridges": list(cartridges)}
@@ -129,8 +130,16 @@ class Backups:
             before = self.get(number)
             if state not in _FOLLOWS[before.state]:
                 raise NotNow(f"backup {number} is {before.state.value}, and so it cannot become {state.value}")
+            if state is State.RUNNING:
+                self._refuse_second(before.snapshot)
             ended = None if state is State.RUNNING else time.time()
             return self._put(dataclasses.replace(before, state=state, ended_at=ended, **changes), state.value)
+
+    def _refuse_second(self, snapshot: str | None) -> None:
+        """A snapshot is given back by the backup that writes it, so no other may. Raises NotNow."""
+        for other in self._all.values():
+            if snapshot is not None and other.snapshot == snapshot and other.state is State.RUNNING:
+                raise NotNow(f"backup {other.number} writes snapshot {snapshot} already")
 
     def note(self, number: int, **changes: Any) -> Backup:
         """What was found out. Raises NoSuchBackup, OSError."""

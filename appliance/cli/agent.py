@@ -127,14 +127,16 @@ def _report(job: Job, api: Client, as_json: bool, **wanted: Any) -> None:
 
 
 def _backed_up(job: Job, api: Client, **wanted: Any) -> Any:
+    from appliance.agent.asking import Asking
     from appliance.agent.backup import HotBackup, Sources
     from appliance.agent.mount import Agent
 
     if os.geteuid():
         raise OperatorError(Failure.REFUSED, "only root may hold a file system still and mount a snapshot; use sudo")
     key = hashlib.sha256(api.token.encode()).hexdigest().encode() if api.token else b""
-    sources = Sources(api).of(job.paths)
-    hot = HotBackup(api, Agent(api), lambda line: typer.echo(line, err=True), key=key)
+    asking = Asking(api)
+    sources = Sources(asking).of(job.paths)
+    hot = HotBackup(asking, Agent(asking), lambda line: typer.echo(line, err=True), key=key)
     return hot.run(job, sources, **wanted)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from appliance.failures import Failure, OperatorError
+from appliance.failures import Failure, NoAnswer, OperatorError
 from appliance.library.control_socket import reachable
 from appliance.progress import Progress, no_progress
 
@@ -199,10 +199,10 @@ class Client:
             raise self._nobody(error) from error
         except TimeoutError as error:
             message = f"the daemon behind {self.where} did not {doing} in {timeout_seconds:.0f} seconds"
-            raise OperatorError(Failure.REFUSED, message) from error
+            raise NoAnswer(Failure.REFUSED, message) from error
         except (http.client.HTTPException, OSError) as error:
             message = f"the daemon behind {self.where} went away while answering: {error}"
-            raise OperatorError(Failure.NOT_RUNNING, message) from error
+            raise NoAnswer(Failure.NOT_RUNNING, message) from error
 
     def _nobody(self, error: OSError) -> OperatorError:
         if self.socket_path is None:
@@ -224,7 +224,7 @@ class Client:
                     raise _error(data)
                 case "result":
                     return data
-        raise OperatorError(Failure.NOT_RUNNING, f"the daemon behind {self.where} went away while answering")
+        raise NoAnswer(Failure.NOT_RUNNING, f"the daemon behind {self.where} went away while answering")
 
 
 class _Connection(http.client.HTTPConnection):

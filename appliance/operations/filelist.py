@@ -41,7 +41,10 @@ class Listed(Result):
 def add(context: OnLibrary, parameters: Add) -> Listed:
     """For agents: a part of the list of files of a snapshot's disk. Sent again, it has no second effect."""
     with _refusals():
-        size = context.library.held(parameters.snapshot).sizes.get(parameters.disk)
+        kept = context.library.held(parameters.snapshot)
+        if why := kept.over_because:
+            raise OperatorError(Failure.REFUSED, f"{parameters.snapshot}: {why}")
+        size = kept.sizes.get(parameters.disk)
         if size is None:
             raise OperatorError(Failure.NOT_FOUND, f"snapshot {parameters.snapshot} has no disk {parameters.disk}")
         found = context.library.file_lists.add(

@@ -39,6 +39,13 @@ class AnotherRequest(Exception):
     """The key came with another request before."""
 
 
+class StillAtWork(OperatorError):
+    """The first request with the key is: the same may be asked again."""
+
+    def __init__(self) -> None:
+        super().__init__(Failure.BUSY, "the first request with this Idempotency-Key is still at work")
+
+
 @dataclass(frozen=True)
 class Once:
     """A request that is to be done once. secret: from which the answer's encryption is made."""
@@ -83,8 +90,8 @@ class IdempotencyKeys:
     def begin(self, once: Once) -> Any:
         """None: it is to be done now, then finish() or forget() it. Else the answer of the first time.
 
-        Raises AnotherRequest; OperatorError REFUSED while the first is at work, or when nobody knows whether it was
-        done; BUSY; OSError."""
+        Raises AnotherRequest; StillAtWork; OperatorError REFUSED when nobody knows whether it was done, BUSY;
+        OSError."""
         with self._changing:
             now = time.time_ns() // 1_000_000
             with self._database.read() as connection:
@@ -122,7 +129,7 @@ class IdempotencyKeys:
             raise AnotherRequest
         if row.answer is None:
             if (once.caller, once.key) in self._at_work:
-                raise OperatorError(Failure.REFUSED, "the first request with this Idempotency-Key is still at work")
+                raise StillAtWork
             message = "the daemon stopped while this was at work: look whether it was done, then use another key"
             raise OperatorError(Failure.REFUSED, message)
         try:

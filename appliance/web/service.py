@@ -21,7 +21,7 @@ from appliance.operations.perform import perform
 from appliance.operations.verb import Cancelled, OnLibrary
 from appliance.operations.versions import tag, tag_of
 from appliance.progress import Progress, no_progress
-from appliance.web.idempotency import AnotherRequest, IdempotencyKeys, Once
+from appliance.web.idempotency import AnotherRequest, IdempotencyKeys, Once, StillAtWork
 from appliance.web.job import Ended, Job, Report, in_json
 from appliance.web.metrics import Exposition
 from appliance.web.pages import page
@@ -92,7 +92,7 @@ class Service:
             message = "this Idempotency-Key came with another request before; each request needs its own"
             return Ended(error=OperatorError(Failure.USAGE, message), status=409)
         except OperatorError as error:
-            return Ended(error=error)
+            return Ended(error=error, status=409 if isinstance(error, StillAtWork) else None)
         except OSError as error:
             log.error("an idempotency key cannot be kept", verb=job.verb.name, reason=str(error))
             message = f"the Idempotency-Key cannot be kept ({error}); look whether it was done"

@@ -52,6 +52,9 @@ class Model:
     def lock_memory(self) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
+    def unlock_memory(self) -> None:
+        """Nothing was locked."""
+
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:

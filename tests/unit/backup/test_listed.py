@@ -8,10 +8,12 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from appliance.agent.asking import Asking
 from appliance.agent.backup import HotBackup, Job, Source
 from appliance.agent.block_devices import Piece, Stack
 from appliance.agent.file_systems import Mount
 from appliance.agent.freeze import FreezeFailed
+from appliance.agent.server import ThisServer
 from appliance.agent.snapshot_walk import Order
 from appliance.backup.entries import Entry, Extent, Kind, Skipped
 from appliance.backup.filesystems.reader import Reader
@@ -52,7 +54,7 @@ def listed(path: Path, prefix: bytes) -> Iterator[Entry | Skipped]:
                 yield found
 
 
-class Machine:
+class Machine(ThisServer):
     """The server: its file system is held, or not; it sees the snapshot's device and walks it."""
 
     def __init__(self, site: Appliance) -> None:
@@ -65,6 +67,12 @@ class Machine:
     def call(self, verb: str, **parameters: Any) -> Any:
         self.calls.append(verb)
         return self.site.call(verb, **parameters)
+
+    def events(self, _subject: str, *, timeout_seconds: float) -> Iterator[object]:
+        return iter(())
+
+    def sync(self, points: Sequence[Path]) -> None:
+        assert points == [Path("/srv")]
 
     @contextmanager
     def held(self, paths: Sequence[Path], *, limit_seconds: float) -> Iterator[None]:
@@ -83,7 +91,7 @@ class Machine:
         return map(to_line, listed(self.site.folder / "disks/data.img", order.prefix.encode()))
 
     def run(self, job: Job | None = None, **wanted: Any) -> Any:
-        backup = HotBackup(self, self, self.said.append, self.lines, self.held)  # type: ignore[arg-type]
+        backup = HotBackup(Asking(self), self, self.said.append, self)  # type: ignore[arg-type]
         return backup.run(job or Job([Path("/srv")]), [SOURCE], to=[BARCODE], **wanted)
 
 
