@@ -14,8 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from appliance.backup.entries import Entry, Skipped
 from appliance.backup.listing import ListDigest, ListRefused, from_line
+
+log = structlog.get_logger(__name__)
 
 LIMIT_LIST_BYTES: Final = 8 << 30
 LIMIT_LINES: Final = 100_000_000
@@ -79,7 +83,7 @@ class FileList:
 
 
 class FileLists:
-    """Thread-safe. is_over: whether a snapshot has ended; its lists are removed when the next one comes."""
+    """Thread-safe. is_over: whether a snapshot has ended; forget_those_over() removes its lists."""
 
     def __init__(self, directory: Path, is_over: Callable[[str], bool]) -> None:
         """Raises OSError."""
@@ -95,7 +99,6 @@ class FileLists:
         if not _SAFE.fullmatch(snapshot) or not _SAFE.fullmatch(disk):
             raise ListRefused(f"{snapshot} and {disk} name no snapshot and disk")
         with self._lock:
-            self._forget()
             found = self._lists.get((snapshot, disk))
             if found is None:
                 self._directory.mkdir(mode=0o700, exist_ok=True)
@@ -114,6 +117,12 @@ class FileLists:
             raise ListRefused(f"no list of files of disk {disk} has come for snapshot {snapshot}")
         return found
 
-    def _forget(self) -> None:
-        for snapshot, disk in [both for both in self._lists if self._is_over(both[0])]:
-            self._lists.pop((snapshot, disk)).path.unlink(missing_ok=True)
+    def forget_those_over(self) -> None:
+        """The lists of snapshots that have ended take no room any more."""
+        with self._lock:
+            for snapshot, disk in [both for both in self._lists if self._is_over(both[0])]:
+                path = self._lists.pop((snapshot, disk)).path
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:  # the next start removes it
+                    log.warning("a list of files cannot be removed", path=str(path), reason=str(error))

@@ -113,10 +113,11 @@ class Library:
             offer=self.offer,
             withdraw=self.withdraw,
             record=self._record,
+            looked=lambda: self.file_lists.forget_those_over(),
         )
+        self.file_lists = FileLists(settings.library.state / LISTS, self._is_over)
         self.broker = self._make_broker()
         self.keyring = self._make_keyring()
-        self.file_lists = FileLists(settings.library.state / LISTS, self._is_over)
         self.backups = BackupService(self, files.database, settings.library.state / CATALOGUES)
 
     @property

@@ -48,7 +48,7 @@ class Snapshots:
     """Thread-safe. disks: those that are served now, by name. directory: where stores are, which nobody else uses.
     offer, withdraw: make the unit of a snapshot's disk one that may be asked for, and end that. A set that expired or
     broke is offered on, so that its readers are told; until it is released or forgotten. record: takes what became of
-    one (action, name, details) into the audit record.
+    one (action, name, details) into the audit record. looked: called after each look(), for what is to go with a set.
 
     start() ends what has expired without being asked; close() ends everything."""
 
@@ -64,6 +64,7 @@ class Snapshots:
         offer: Callable[[str, Device], object] = lambda _name, _unit: None,
         withdraw: Callable[[str], object] = lambda _name: None,
         record: Callable[[str, str, dict[str, object]], object] = lambda _action, _name, _details: None,
+        looked: Callable[[], object] = lambda: None,
     ) -> None:
         self._disks = disks
         self._directory = directory
@@ -71,7 +72,7 @@ class Snapshots:
         self._budget_bytes = budget_bytes
         self._changes = changes
         self._clock = clock
-        self._offer, self._withdraw, self._record = offer, withdraw, record
+        self._offer, self._withdraw, self._record, self._looked = offer, withdraw, record, looked
         self._lock = threading.Lock()
         self._sets: dict[str, KeptSet] = {}
         self._lost = self._of_a_dead_daemon()
@@ -241,6 +242,7 @@ class Snapshots:
         """What has expired or broken ends, and gives its space back."""
         for kept in self.all():
             kept.settle()
+        self._looked()
 
     def _look(self) -> None:
         while not self._stopping.wait(LOOK_SECONDS):

@@ -19,8 +19,10 @@ from appliance.backup.entries import Entry, Extent, Kind, Skipped
 from appliance.backup.filesystems.reader import Reader
 from appliance.backup.filesystems.sleuth import ExtFileSystem
 from appliance.backup.listing import digest_of, to_line
-from appliance.failures import OperatorError
+from appliance.backup.records import Backups, NotNow, State
+from appliance.failures import Failure, NoAnswer, OperatorError
 from tests.support.appliance import Appliance
+from tests.support.database import new_database
 from tests.unit.backup.test_job import BARCODE, MEBIBYTE, files_in, first_file, no_space_is_taken, site
 
 __all__ = ["site"]
@@ -62,11 +64,16 @@ class Machine(ThisServer):
         self.holds = 0
         self.fails = 0  # so many holds do not last
         self.calls: list[str] = []
+        self.answers_lost: set[str] = set()  # once each
         self.said: list[str] = []
 
     def call(self, verb: str, **parameters: Any) -> Any:
         self.calls.append(verb)
-        return self.site.call(verb, **parameters)
+        answer = self.site.call(verb, **parameters)
+        if verb in self.answers_lost:
+            self.answers_lost.remove(verb)
+            raise NoAnswer(Failure.REFUSED, f"the answer to {verb} was lost")
+        return answer
 
     def events(self, _subject: str, *, timeout_seconds: float) -> Iterator[object]:
         return iter(())
@@ -108,6 +115,28 @@ def test_what_the_agent_lists_is_what_is_on_tape(machine: Machine) -> None:
     assert report["parts"] == [{"prefix": "", "kind": "files, as its server listed them"}]
     assert no_space_is_taken(machine.site)
     assert [row["state"] for row in machine.call("snapshot.list")] == ["released"]
+
+
+def test_every_answer_is_lost_once(machine: Machine) -> None:
+    machine.answers_lost = {
+        "snapshot.create", "snapshot.take", "filelist.add", "filelist.end", "backup.start", "backup.wait",
+    }  # fmt: skip
+    assert machine.run()["state"] == "done"
+    assert not machine.answers_lost
+    assert len(machine.site.call("backup.list")) == 1
+    assert [row["state"] for row in machine.site.call("snapshot.list")] == ["released"]
+
+
+def test_one_backup_writes_a_snapshot(tmp_path: Path) -> None:
+    """A second one would give it back under the first."""
+    backups = Backups(new_database(tmp_path))
+    first = backups.add("1" * 32, ("data",), (BARCODE,), snapshot="abc")
+    with pytest.raises(NotNow, match=f"backup {first.number} writes snapshot abc already"):
+        backups.add("2" * 32, ("data",), (BARCODE,), snapshot="abc")
+    backups.step(first.number, State.FAILED, reason="the drive does not answer")
+    backups.add("3" * 32, ("data",), (BARCODE,), snapshot="abc")
+    with pytest.raises(NotNow, match="writes snapshot abc already"):
+        backups.step(first.number, State.RUNNING)
 
 
 def test_a_hold_that_did_not_last_is_made_again(machine: Machine) -> None:
