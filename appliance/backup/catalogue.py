@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from appliance.backup.archive import Checkpoint, Member
 from appliance.backup.entries import Kind, Skipped
+from appliance.backup.sources import digest_of
 
 _SCHEMA: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -37,7 +38,21 @@ CREATE TABLE parts (
 ) WITHOUT ROWID;
 CREATE TABLE skipped (name BLOB NOT NULL, reason TEXT NOT NULL);
 """
-_VERSION: Final = 1
+# What version 2 has more: what a later increment compares, and what an increment need not write again.
+_INCREMENTS: Final = """
+ALTER TABLE files ADD COLUMN identity BLOB;
+CREATE TABLE unchanged (
+    position INTEGER PRIMARY KEY, number INTEGER NOT NULL, name BLOB NOT NULL, kind BLOB NOT NULL,
+    size INTEGER NOT NULL, modified_ns INTEGER NOT NULL, stored_bytes INTEGER NOT NULL, crc32c INTEGER NOT NULL,
+    identity BLOB, origin INTEGER NOT NULL, before INTEGER NOT NULL
+);
+CREATE INDEX unchanged_by_name ON unchanged (name);
+"""
+_VERSION: Final = 2
+_FILE: Final = "number, name, kind, size, modified_ns, stored_bytes, crc32c, identity"
+_PUT_FILE: Final = f"INSERT OR REPLACE INTO files ({_FILE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+# All files of the instant, wherever they are.
+_STATE: Final = f"(SELECT {_FILE}, NULL AS origin FROM files UNION ALL SELECT {_FILE}, origin FROM unchanged)"
 _LATEST_NS: Final = (1 << 63) - 1  # of a file's time, in the year 2262: as much as a column holds
 _PAGE_ROWS: Final = 10_000
 
@@ -47,7 +62,8 @@ class CatalogueDamaged(Exception):
 
 
 class File(NamedTuple):
-    """A file that is on tape. stored_bytes, crc32c: of what of its content is stored, which is all but the holes."""
+    """A file that is on tape. stored_bytes, crc32c: of what of its content is stored, which is all but the holes.
+    identity: a digest of all that was known of it; two that are equal are the same at the same places."""
 
     number: int
     name: bytes
@@ -56,6 +72,17 @@ class File(NamedTuple):
     modified_ns: int
     stored_bytes: int
     crc32c: int
+    identity: bytes | None = None
+
+
+class Kept(NamedTuple):
+    """A file of the instant of a backup, and on the tapes of which backup it is: its number in the chain of those that
+    this one follows, the full one first; None: of this one. file.number: its number there. before: the number of the
+    first file on the tapes of this one that comes after it."""
+
+    file: File
+    origin: int | None
+    before: int = 0
 
 
 class Part(NamedTuple):
@@ -105,7 +132,7 @@ class Catalogue:
         path.unlink(missing_ok=True)
         made = cls(path)
         with made._changing() as connection:
-            for statement in _SCHEMA.split(";"):
+            for statement in f"{_SCHEMA};{_INCREMENTS}".split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
             made._put_facts({**facts, "place": asdict(StreamPlace())})
@@ -122,10 +149,18 @@ class Catalogue:
         except sqlite3.Error as error:
             found.close()
             raise CatalogueDamaged(f"{path} cannot be read: {error}") from error
-        if version != _VERSION:
+        if version == 1:
+            found._bring_up_to_date()
+        elif version != _VERSION:
             found.close()
             raise CatalogueDamaged(f"{path} is no catalogue that this version knows")
         return found
+
+    def _bring_up_to_date(self) -> None:
+        with self._changing() as connection:
+            for statement in _INCREMENTS.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def close(self) -> None:
         """No call after it."""
@@ -182,11 +217,11 @@ class Catalogue:
             files.append(
                 (
                     member.number, entry.name, entry.kind.value, entry.size, min(entry.modified_ns, _LATEST_NS),
-                    entry.stored_bytes, member.crc32c,
+                    entry.stored_bytes, member.crc32c, digest_of(member),
                 )
             )  # fmt: skip
             parts.append(part_of(volume, member))
-        self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", files)
+        self._connection.executemany(_PUT_FILE, files)
         self._connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", parts)
 
     def close_volume(
@@ -218,9 +253,15 @@ class Catalogue:
         """Files as an index has them. Raises OSError."""
         with self._changing() as connection:
             for file, parts in rows:
-                row = (*file[:2], file.kind.value, *file[3:])
-                connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                connection.execute(_PUT_FILE, _row(file))
                 connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", parts)
+
+    def put_unchanged(self, kept: Iterable[Kept]) -> None:
+        """What earlier backups have already; in place of what was said before. Raises OSError."""
+        with self._changing() as connection:
+            connection.execute("DELETE FROM unchanged")
+            rows = ((None, *_row(one.file), one.origin, one.before) for one in kept)
+            connection.executemany("INSERT INTO unchanged VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     # ---- what is asked ---------------------------------------------------------------------------------------------
 
@@ -236,6 +277,11 @@ class Catalogue:
         """(files, bytes of content) that are on tape."""
         ((files, stored),) = self._rows("SELECT count(*), coalesce(sum(stored_bytes), 0) FROM files")
         return files, stored
+
+    def state_bytes(self) -> int:
+        """Of the content of all files of its instant."""
+        ((stored,),) = self._rows(f"SELECT coalesce(sum(stored_bytes), 0) FROM {_STATE}")
+        return int(stored)
 
     def files(self) -> Iterator[File]:
         """In the order of the tapes."""
@@ -277,16 +323,46 @@ class Catalogue:
         return [Part(*row) for row in self._rows("SELECT * FROM parts WHERE number = ? ORDER BY part", number)]
 
     def find(self, pattern: bytes, limit: int) -> list[File]:
-        """Files whose names fit a pattern with *, ? and [...]; one without is the beginning of the name of a folder, or
-        a name."""
+        """Files on the tapes of this backup whose names fit a pattern with *, ? and [...]; one without is the beginning
+        of the name of a folder, or a name."""
+        return [_file(row) for row in self._found("files", pattern, limit)]
+
+    def state(self, pattern: bytes, limit: int) -> list[Kept]:
+        """The same of all files of its instant: with those that earlier backups have."""
+        return [_kept(row) for row in self._found(_STATE, pattern, limit)]
+
+    def _found(self, source: str, pattern: bytes, limit: int) -> Any:
         if not any(letter in pattern for letter in b"*?["):
             folder = pattern.rstrip(b"/") + b"/"
-            query = "SELECT * FROM files WHERE name = ? OR (name >= ? AND name < ?) ORDER BY name LIMIT ?"
-            rows = self._rows(query, pattern.rstrip(b"/"), folder, folder[:-1] + b"0", limit)
-        else:
-            query = "SELECT * FROM files WHERE CAST(name AS TEXT) GLOB CAST(? AS TEXT) ORDER BY name LIMIT ?"
-            rows = self._rows(query, pattern, limit)
-        return [_file(row) for row in rows]
+            query = f"SELECT * FROM {source} WHERE name = ? OR (name >= ? AND name < ?) ORDER BY name LIMIT ?"
+            return self._rows(query, pattern.rstrip(b"/"), folder, folder[:-1] + b"0", limit)
+        query = f"SELECT * FROM {source} WHERE CAST(name AS TEXT) GLOB CAST(? AS TEXT) ORDER BY name LIMIT ?"
+        return self._rows(query, pattern, limit)
+
+    def state_of(self, name: bytes) -> Kept | None:
+        """A file of its instant, by its whole name."""
+        rows = self._rows(f"SELECT * FROM {_STATE} WHERE name = ?", name)
+        return _kept(rows[0]) if rows else None
+
+    def unchanged(self) -> Iterator[Kept]:
+        """What earlier backups have, in the order in which it was found."""
+        query, after = f"SELECT {_FILE}, origin, before, position FROM unchanged WHERE position > ? LIMIT ?", -1
+        while rows := self._rows(query, after, _PAGE_ROWS):
+            yield from (_kept(row[:-1]) for row in rows)
+            after = rows[-1][-1]
+
+    def all(self) -> Iterator[Kept]:
+        """All files of its instant, in the order in which they were found."""
+        unchanged = self.unchanged()
+        following = next(unchanged, None)
+        for file in self.files():
+            while following is not None and following.before <= file.number:
+                yield following
+                following = next(unchanged, None)
+            yield Kept(file, None)
+        if following is not None:
+            yield following
+            yield from unchanged
 
     def skipped(self, limit: int = -1) -> list[Skipped]:
         """What could not be backed up."""
@@ -317,6 +393,14 @@ def part_begun(volume: int, member: Member, on_tape: int) -> Part:
 def entry_name(file: File) -> str:
     """For people and for JSON; bytes that are no UTF-8 are lone surrogates, as Python has them."""
     return file.name.decode(errors="surrogateescape")
+
+
+def _kept(row: tuple[Any, ...]) -> Kept:
+    return Kept(_file(row[:8]), *row[8:])
+
+
+def _row(file: File) -> tuple[Any, ...]:
+    return (*file[:2], file.kind.value, *file[3:])
 
 
 def _file(row: tuple[Any, ...]) -> File:

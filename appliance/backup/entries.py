@@ -43,6 +43,7 @@ class Entry:
     content: of a FILE whose bytes lie within the file system's own structures, instead of extents.
     link: where a link leads to. device: (major, minor). attributes: extended attributes by their full names, ACLs in
     the text form of acl_from_text(3) under system.posix_acl_access and system.posix_acl_default.
+    dumpdir: of a directory in an increment, what is in it (GNU tar's form); no part of its identity.
     modified_ns: since 1970."""
 
     name: bytes
@@ -57,6 +58,7 @@ class Entry:
     link: bytes = b""
     device: tuple[int, int] = (0, 0)
     attributes: dict[bytes, bytes] = field(default_factory=dict)
+    dumpdir: bytes = b""
 
     @property
     def sparse(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from appliance.backup.lists import FileLists
 from scsi_targets.devices.changer.robot import Robot
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.tape.tape_drive import TapeDrive
+from vlib_images.disk.changes import Mark
 from vlib_images.disk.image import Image
 from vlib_images.library.inventory import Inventory
 
@@ -22,6 +23,13 @@ class Instant(Protocol):
     @property
     def over_because(self) -> str:
         """Why nothing of it can be read any more; empty: it is as it should be."""
+
+    @property
+    def marks(self) -> Mapping[str, Mark]:
+        """By disk, of those whose changes are counted: what a later instant is asked for changes with."""
+
+    def changed_since(self, disk: str, mark: Mark, /) -> Iterator[tuple[int, int]]:
+        """(offset, length) in bytes of what changed on a disk since an earlier instant. Raises NoIncrement."""
 
     @property
     def images(self) -> Mapping[str, Image]:

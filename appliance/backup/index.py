@@ -1,7 +1,8 @@
 """The index of a backup: the second archive of a volume, after the filemark, which says what is where on all volumes so
 far. From it the catalogue is made anew, on whatever library reads the cartridge.
 
-It is a pax archive of two files: tapebay-index/backup.json, and tapebay-index/files.jsonl.gz with a line for each file.
+It is a pax archive of tapebay-index/backup.json, and tapebay-index/files.jsonl.gz with a line for each file; and of an
+increment tapebay-index/unchanged.jsonl.gz, with a line for each file that the backups before it have.
 """
 
 from __future__ import annotations
@@ -10,21 +11,25 @@ import gzip
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
 from appliance.backup import pax
-from appliance.backup.catalogue import Catalogue, File, Part, Volume, entry_name
+from appliance.backup.catalogue import Catalogue, File, Kept, Part, Volume, entry_name
 from appliance.backup.entries import Entry, Extent, Kind
 
 FOLDER: Final = b"tapebay-index/"
 HEAD, FILES = FOLDER + b"backup.json", FOLDER + b"files.jsonl.gz"
+UNCHANGED: Final = FOLDER + b"unchanged.jsonl.gz"  # of an increment: what the backups before it have
 FORMAT: Final = 1
 _STEP_BYTES: Final = 1 << 20
 LIMIT_LINE_BYTES: Final = 1 << 20
 _IDENTIFIER: Final = re.compile("[0-9a-f]{32}")
-_FACTS: Final = ("identifier", "disks", "created_at", "library", "parts")
+FACTS: Final = ("identifier", "disks", "created_at", "library", "parts", "marks", "chain")
+
+
+_Read = TypeVar("_Read")
 
 
 class BadIndex(Exception):
@@ -35,17 +40,23 @@ def pieces(catalogue: Catalogue) -> Iterator[bytes]:
     """The archive, from its first header to its end."""
     facts = catalogue.facts()
     head = {"format": FORMAT, "volumes": [_volume(volume) for volume in catalogue.volumes()]}
-    head |= {name: facts.get(name) for name in _FACTS}
+    head |= {name: facts.get(name) for name in FACTS}
     yield from _member(HEAD, json.dumps(head).encode())
+    yield from _packed(catalogue, FILES, _lines(catalogue))
+    if head["chain"]:
+        yield from _packed(catalogue, UNCHANGED, map(_unchanged_line, catalogue.unchanged()))
+    yield pax.END
+
+
+def _packed(catalogue: Catalogue, name: bytes, lines: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     with tempfile.TemporaryFile(dir=catalogue.path.parent) as packed:
-        _pack(catalogue, packed)
+        _pack(lines, packed)
         size = packed.tell()
         packed.seek(0)
-        yield pax.header(Entry(FILES, Kind.FILE, size=size, extents=[Extent(0, 0, size)]))
+        yield pax.header(Entry(name, Kind.FILE, size=size, extents=[Extent(0, 0, size)]))
         while data := packed.read(_STEP_BYTES):
             yield data
         yield pax.padding(size)
-    yield pax.END
 
 
 def _member(name: bytes, content: bytes) -> Iterator[bytes]:
@@ -58,16 +69,28 @@ def _volume(volume: Volume) -> dict[str, Any]:
     return {"number": volume.number, "barcode": volume.barcode, "archive_bytes": volume.archive_bytes}
 
 
-def _pack(catalogue: Catalogue, into: IO[bytes]) -> None:
+def _pack(lines: Iterable[dict[str, Any]], into: IO[bytes]) -> None:
     with gzip.GzipFile(fileobj=into, mode="wb", compresslevel=1, mtime=0) as packed:
-        parts = catalogue.all_parts()
-        for file in catalogue.files():
-            line = {
-                "number": file.number, "name": entry_name(file), "kind": file.kind.value.decode(),
-                "size": file.size, "modified_ns": file.modified_ns, "stored_bytes": file.stored_bytes,
-                "crc32c": file.crc32c, "parts": [list(part[1:]) for part in next(parts)],
-            }  # fmt: skip
+        for line in lines:
             packed.write(json.dumps(line).encode() + b"\n")
+
+
+def _lines(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
+    parts = catalogue.all_parts()
+    for file in catalogue.files():
+        yield _line(file) | {"parts": [list(part[1:]) for part in next(parts)]}
+
+
+def _unchanged_line(kept: Kept) -> dict[str, Any]:
+    return _line(kept.file) | {"origin": kept.origin, "before": kept.before}
+
+
+def _line(file: File) -> dict[str, Any]:
+    return {
+        "number": file.number, "name": entry_name(file), "kind": file.kind.value.decode(), "size": file.size,
+        "modified_ns": file.modified_ns, "stored_bytes": file.stored_bytes, "crc32c": file.crc32c,
+        "identity": file.identity.hex() if file.identity is not None else None,
+    }  # fmt: skip
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -80,6 +103,7 @@ def read_head(data: bytes) -> dict[str, Any]:
         if head["format"] != FORMAT:
             raise BadIndex(f"the index has format {head['format']}, which this version does not know")
         head["volumes"] = list(head["volumes"])
+        head["chain"] = [str(identifier) for identifier in head.get("chain") or []]
         if not _IDENTIFIER.fullmatch(str(head["identifier"])):
             raise BadIndex("its identifier makes no sense")
     except (ValueError, KeyError, TypeError) as error:
@@ -89,19 +113,31 @@ def read_head(data: bytes) -> dict[str, Any]:
 
 def read_files(path: Path) -> Iterator[tuple[File, list[Part]]]:
     """files.jsonl.gz. Raises BadIndex, OSError."""
+    return _read(path, _file_and_parts)
+
+
+def read_unchanged(path: Path) -> Iterator[Kept]:
+    """unchanged.jsonl.gz. Raises BadIndex, OSError."""
+    return _read(path, lambda line: Kept(_file(line), int(line["origin"]), int(line["before"])))
+
+
+def _read(path: Path, read: Callable[[dict[str, Any]], _Read]) -> Iterator[_Read]:
     try:
         with gzip.open(path, "rb") as lines:
             while line := lines.readline(LIMIT_LINE_BYTES):
-                yield _file(json.loads(line))
+                yield read(json.loads(line))
     except (ValueError, KeyError, TypeError, EOFError, gzip.BadGzipFile) as error:
-        raise BadIndex(f"its files.jsonl.gz makes no sense: {error}") from None
+        raise BadIndex(f"its lists of files make no sense: {error}") from None
 
 
-def _file(line: dict[str, Any]) -> tuple[File, list[Part]]:
-    number = int(line["number"])
-    parts = [Part(number, *(int(value) for value in part)) for part in line["parts"]]
-    file = File(
-        number, str(line["name"]).encode(errors="surrogateescape"), Kind(str(line["kind"]).encode()),
+def _file_and_parts(line: dict[str, Any]) -> tuple[File, list[Part]]:
+    return _file(line), [Part(int(line["number"]), *(int(value) for value in part)) for part in line["parts"]]
+
+
+def _file(line: dict[str, Any]) -> File:
+    identity = line.get("identity")
+    return File(
+        int(line["number"]), str(line["name"]).encode(errors="surrogateescape"), Kind(str(line["kind"]).encode()),
         int(line["size"]), int(line["modified_ns"]), int(line["stored_bytes"]), int(line["crc32c"]),
+        bytes.fromhex(identity) if identity is not None else None,
     )  # fmt: skip
-    return file, parts

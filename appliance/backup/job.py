@@ -12,8 +12,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -29,15 +30,17 @@ from appliance.backup.archive import (
     VolumeFull,
     is_overflow,
 )
-from appliance.backup.catalogue import Catalogue, StreamPlace, Volume, part_begun
+from appliance.backup.catalogue import Catalogue, CatalogueDamaged, StreamPlace, Volume, part_begun
 from appliance.backup.content import ChangedSince, check_same
 from appliance.backup.entries import Skipped
 from appliance.backup.house import House, Instant
+from appliance.backup.increment import Base, Increment, ToWrite
 from appliance.backup.records import Backup
 from appliance.backup.sources import Disk, Sources, Totals
 from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError
 from scsi_targets.client.tape_stream import StreamFailed
+from vlib_images.disk.changes import NoIncrement
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +49,7 @@ RENEW_SECONDS: Final = 20.0
 KEPT_SKIPPED: Final = 100_000
 _TICK_MEMBERS: Final = 1000
 _FILE_COST_BYTES: Final = 32 << 10  # what could be copied while a file's headers are made and written, or so
+_DIGEST: Final = "digest"  # the fact that all was counted: how much of it there is, and what
 
 
 def renewing(instant: Instant, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
@@ -108,13 +112,16 @@ class Progress:
 
 @dataclass(slots=True)
 class Job:
-    """run() it once. take_drive: which drive it may use, as long as it runs. note: for what was counted."""
+    """run() it once. take_drive: which drive it may use, as long as it runs. note: for what was counted. base: the
+    catalogue of the backup that this one follows as an increment; full: for why it is a full one all the same."""
 
     backup: Backup
     catalogue: Catalogue
     house: House
     take_drive: Callable[[Backup, str], str]
     note: Callable[[Totals], None]
+    base: Path | None = None
+    full: Callable[[str], None] = lambda _reason: None
     progress: Progress = field(default_factory=Progress)
     cancelled: threading.Event = field(default_factory=threading.Event)
     stopping: threading.Event = field(default_factory=threading.Event)  # the daemon is
@@ -139,8 +146,8 @@ class Job:
 
     def _run(self, instant: Instant, place: StreamPlace) -> None:
         disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in self.backup.disks]
-        with closing(self._sources(disks)) as sources:
-            self._count(sources)
+        with closing(self._to_write(disks, instant)) as sources:
+            self._count(sources, instant)
             self._compare(sources, place)
             if self.backup.snapshot is not None:
                 instant.narrow({disk.name: _extents_of(sources, number) for number, disk in enumerate(disks)})
@@ -163,6 +170,25 @@ class Job:
             return Sources.found_on(disks, raw=self.backup.raw, alive=self._tick)
         return Sources.listed(disks, [self.house.file_lists.get(snapshot, disk.name) for disk in disks])
 
+    def _to_write(self, disks: Sequence[Disk], instant: Instant) -> ToWrite:
+        """What is on the disks; or of that, what has changed. Raises OperatorError, NotReadable, OSError."""
+        if self.base is None:
+            return self._sources(disks)
+        try:
+            base = Base(self.base, instant, disks)
+        except (NoIncrement, CatalogueDamaged, OSError) as reason:
+            if _DIGEST in self.catalogue.facts():
+                message = f"it cannot go on as an increment: {reason}. Begin a new one"
+                raise OperatorError(Failure.REFUSED, message) from reason
+            self.full(str(reason))
+            return self._sources(disks)
+        with ExitStack() as opened:
+            opened.callback(base.close)
+            sources = opened.enter_context(closing(self._sources(disks)))
+            made = Increment(sources, base, self.catalogue.path.with_suffix(".increment"))
+            opened.pop_all()  # and it closes them
+            return made
+
     # ---- being alive -----------------------------------------------------------------------------------------------
 
     def _is_stopped(self) -> bool:
@@ -177,7 +203,7 @@ class Job:
         if self._is_stopped():
             raise Cancelled
 
-    def _ticking(self, sources: Sources) -> Iterator[Member | Skipped]:
+    def _ticking(self, sources: ToWrite) -> Iterator[Member | Skipped]:
         for number, found in enumerate(sources.members()):
             if number % _TICK_MEMBERS == 0:
                 self._tick()
@@ -185,21 +211,25 @@ class Job:
 
     # ---- what there is ---------------------------------------------------------------------------------------------
 
-    def _count(self, sources: Sources) -> None:
+    def _count(self, sources: ToWrite, instant: Instant) -> None:
         self.progress.phase = "counting"
         totals = sources.totals(self._tick)
-        known = self.catalogue.facts().get("digest")
+        known = self.catalogue.facts().get(_DIGEST)
         if known not in (None, totals.digest):
             raise ChangedSince(
                 "the disks have changed since the backup began: files came, went, or are elsewhere. Begin a new one"
             )
         parts = [{"prefix": part.prefix.decode(), "kind": part.kind} for part in sources.parts]
-        self.catalogue.put_facts(digest=totals.digest, parts=parts)
+        marks = {disk: str(mark) for disk, mark in instant.marks.items()}
+        self.catalogue.put_facts(**{_DIGEST: totals.digest}, parts=parts, marks=marks)
+        if isinstance(sources, Increment):
+            self.catalogue.put_unchanged(sources.unchanged())
+            self.catalogue.put_facts(chain=sources.chain())
         self.catalogue.put_skipped(totals.skipped[:KEPT_SKIPPED])
         self.note(totals)
         self.progress.total_files, self.progress.total_bytes = totals.files, totals.content_bytes
 
-    def _compare(self, sources: Sources, place: StreamPlace) -> None:
+    def _compare(self, sources: ToWrite, place: StreamPlace) -> None:
         """What is on tape already is what the disks hold. Raises ChangedSince."""
         files, content = self.catalogue.totals()
         if files or place.checkpoint.checked_bytes:
@@ -210,7 +240,7 @@ class Job:
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
-    def _write(self, sources: Sources, drive: MountedDrive, place: StreamPlace) -> None:
+    def _write(self, sources: ToWrite, drive: MountedDrive, place: StreamPlace) -> None:
         self.progress.copies()
         volumes = self.catalogue.volumes()
         if volumes and volumes[-1].closed:
@@ -218,7 +248,7 @@ class Job:
         if place.checkpoint.first_number < self.progress.total_files or not volumes:
             self._write_files(sources, drive, place)
 
-    def _write_files(self, sources: Sources, drive: MountedDrive, place: StreamPlace) -> None:
+    def _write_files(self, sources: ToWrite, drive: MountedDrive, place: StreamPlace) -> None:
         members = self._members(sources, place.checkpoint.first_number)
         waiting: deque[Member] = deque()
         while True:
@@ -238,7 +268,7 @@ class Job:
             if not waiting:
                 return
 
-    def _members(self, sources: Sources, first: int) -> Iterator[Member]:
+    def _members(self, sources: ToWrite, first: int) -> Iterator[Member]:
         for found in self._ticking(sources):
             if isinstance(found, Member) and found.number >= first:
                 yield found
@@ -358,7 +388,7 @@ class Job:
             self.catalogue.put_volume(replace(volume, indexed=True))
 
 
-def _extents_of(sources: Sources, disk: int) -> Iterator[tuple[int, int]]:
+def _extents_of(sources: ToWrite, disk: int) -> Iterator[tuple[int, int]]:
     """What is read of one disk: (offset, length)."""
     for found in sources.members():
         if isinstance(found, Member) and found.disk == disk:

@@ -19,6 +19,7 @@ _NAME_BYTES, _PREFIX_BYTES = 100, 155
 _BINARY: Final = (b"hdrcharset", b"BINARY")
 _ACLS: Final = {b"system.posix_acl_access": b"SCHILY.acl.access", b"system.posix_acl_default": b"SCHILY.acl.default"}
 _SELINUX: Final = b"security.selinux"
+_DUMPDIR: Final = b"GNU.dumpdir"  # GNU tar, incremental dumps: bytes, with NULs among them
 
 
 def padding(length: int) -> bytes:
@@ -70,6 +71,8 @@ def header(entry: Entry, sparse_map: bytes = b"") -> bytes:
         records.append((b"path", name))
     if len(entry.link) > _NAME_BYTES:
         records.append((b"linkpath", entry.link))
+    if entry.dumpdir:
+        records.append((_DUMPDIR, entry.dumpdir))
     records += _numbers(entry, size)
     records += _attributes(entry)
     fields = _ustar(
@@ -134,7 +137,7 @@ def _extended(records: list[tuple[bytes, bytes]], type_flag: bytes, name: bytes)
     """A header of records, "x" for the next member, "g" for all that follow; b"" for none."""
     if not records:
         return b""
-    text = [value for key, value in records if not key.startswith((b"SCHILY.xattr.", b"RHT."))]
+    text = [value for key, value in records if not key.startswith((b"SCHILY.xattr.", b"RHT.", _DUMPDIR))]
     if any(not _is_utf8(value) for value in text):
         records = [_BINARY, *records]
     body = b"".join(_record(key, value) for key, value in records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ class Index:
             drive.tape.run(ssc.Space6.encode(code=_FILEMARKS, count=1))
             self._read(drive)
             self._packed = tempfile.NamedTemporaryFile(dir=directory)  # noqa: SIM115
+            self._packed_unchanged = tempfile.NamedTemporaryFile(dir=directory)  # noqa: SIM115
             self.head = self._unpack()
         except (CommandFailed, index.BadIndex, tarfile.TarError, KeyError) as error:
             self._file.close()
@@ -59,13 +61,11 @@ class Index:
 
     def _unpack(self) -> dict[str, Any]:
         with tarfile.open(self._file.name) as tar:
-            head, files = tar.extractfile(index.HEAD.decode()), tar.extractfile(index.FILES.decode())
-            if head is None or files is None:
-                raise index.BadIndex("its members are no files")
-            while data := files.read(1 << 20):
-                self._packed.write(data)
-            self._packed.flush()
-            return index.read_head(head.read(1 << 20))
+            head = index.read_head(_member(tar, index.HEAD).read(16 << 20))
+            _copy(tar, index.FILES, self._packed)
+            if head["chain"]:
+                _copy(tar, index.UNCHANGED, self._packed_unchanged)
+            return head
 
     def volumes(self) -> list[Volume]:
         """Raises BadIndex."""
@@ -80,7 +80,7 @@ class Index:
     def fill(self, path: Path) -> None:
         """A catalogue with what it says. Raises BadIndex, OSError."""
         made = path.with_name(path.name + ".new")
-        facts = {name: self.head.get(name) for name in ("identifier", "disks", "created_at", "library", "parts")}
+        facts = {name: self.head.get(name) for name in index.FACTS}
         catalogue = Catalogue.create(made, facts)
         try:
             rows = index.read_files(Path(self._packed.name))
@@ -88,6 +88,8 @@ class Index:
             while batch := list(itertools.islice(rows, _BATCH_FILES)):
                 catalogue.put_read_back(batch)
                 count += len(batch)
+            if self.head["chain"]:
+                catalogue.put_unchanged(index.read_unchanged(Path(self._packed_unchanged.name)))
             volumes = self.volumes()
             for volume in volumes:
                 catalogue.put_volume(volume)
@@ -104,6 +106,19 @@ class Index:
         """Its files are gone."""
         self._file.close()
         self._packed.close()
+        self._packed_unchanged.close()
+
+
+def _member(tar: tarfile.TarFile, name: bytes) -> IO[bytes]:
+    """Raises KeyError, BadIndex."""
+    if (found := tar.extractfile(name.decode())) is None:
+        raise index.BadIndex("its members are no files")
+    return found
+
+
+def _copy(tar: tarfile.TarFile, name: bytes, into: IO[bytes]) -> None:
+    shutil.copyfileobj(_member(tar, name), into, 1 << 20)
+    into.flush()
 
 
 def best(found: Sequence[Index]) -> dict[str, Index]:

@@ -58,7 +58,9 @@ class Backup:
     """identifier: on its tapes and of its catalogue; 32 hexadecimal digits. cartridges: in the order of their use, and
     those to use next. snapshot: the one whose files an agent has listed; None: one is made of the disks.
     checkpoint_bytes: about how much lies between two checkpoints. reason: why it ended, in an operator's words. files,
-    content_bytes: of all of it, once they are known."""
+    content_bytes: of all of it, once they are known. selection: which files of the disks, in an agent's words; an
+    increment follows a backup of the same. incremental: asked for; since: the number of the backup that it follows, and
+    full_because: why it is a full one all the same."""
 
     number: int
     identifier: str
@@ -76,6 +78,10 @@ class Backup:
     content_bytes: int = 0
     skipped: int = 0
     snapshot: str | None = None
+    selection: str = ""
+    incremental: bool = False
+    since: int | None = None
+    full_because: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """For the row."""

@@ -14,7 +14,8 @@ from typing import Any, Final
 import structlog
 
 from appliance.backup.archive import VolumeTooSmall
-from appliance.backup.catalogue import Catalogue, CatalogueDamaged, File
+from appliance.backup.catalogue import Catalogue, CatalogueDamaged, Kept
+from appliance.backup.chain import Chain, Link
 from appliance.backup.content import ChangedSince
 from appliance.backup.entries import Kind
 from appliance.backup.filesystems.reader import NotReadable
@@ -74,9 +75,15 @@ class BackupService:
 
     # ---- what an operator does -------------------------------------------------------------------------------------
 
-    def begin(self, disks: Sequence[str], cartridges: Sequence[str], **options: Any) -> Backup:
-        """A new backup, which runs when this returns. Raises OperatorError, OSError."""
+    def begin(
+        self, disks: Sequence[str], cartridges: Sequence[str], *, incremental: bool = False, since: int | None = None,
+        **options: Any,
+    ) -> Backup:  # fmt: skip
+        """A new backup, which runs when this returns. incremental: of what has changed since the newest of the same
+        files; since: or since this one. Raises OperatorError, NoSuchBackup, OSError."""
         self._check_cartridges(cartridges)
+        if incremental or since is not None:
+            options |= self._followed(tuple(disks), since, options)
         identifier = uuid.uuid4().hex
         backup = self.records.add(identifier, tuple(disks), tuple(cartridges), **options)
         facts = {
@@ -123,6 +130,9 @@ class BackupService:
         """One that does not run, with its catalogue; its cartridges stay as they are. Raises NotNow, NoSuchBackup,
         OSError."""
         backup = self.records.get(number)
+        if later := [other.number for other in self.records.all() if other.since == number]:
+            message = f"backup {later[0]} is an increment that rests on backup {number}; delete that one first"
+            raise NotNow(message)
         self.records.forget(number)
         self.path_of(backup).unlink(missing_ok=True)
         return backup
@@ -148,6 +158,21 @@ class BackupService:
     def path_of(self, backup: Backup) -> Path:
         """Where its catalogue is."""
         return self.directory / f"{backup.identifier}.db"
+
+    def _followed(self, disks: tuple[str, ...], since: int | None, options: dict[str, Any]) -> dict[str, Any]:
+        """Which backup an increment follows, or why it is a full one. Raises OperatorError, NoSuchBackup."""
+
+        def suits(backup: Backup) -> bool:
+            same = backup.disks == disks and backup.raw == options.get("raw", False)
+            return same and backup.selection == options.get("selection", "") and backup.state is State.DONE
+
+        if since is not None and not suits(self.records.get(since)):
+            message = f"backup {since} is not done, or of other disks or files; an increment follows one of the same"
+            raise OperatorError(Failure.REFUSED, message)
+        found = [self.records.get(since)] if since is not None else [*filter(suits, self.records.all())]
+        if not found:
+            return {"incremental": True, "full_because": "there is no backup of the same files that is done"}
+        return {"incremental": True, "since": found[-1].number}
 
     def _check_cartridges(self, cartridges: Sequence[str]) -> None:
         for barcode in cartridges:
@@ -197,30 +222,30 @@ class BackupService:
             finally:
                 instant.release()
 
-    def file_of(self, number: int, name: str) -> File:
-        """A file of a backup by its name; without one, its only file with content. Raises NoSuchBackup, OperatorError,
-        CatalogueDamaged, OSError."""
+    def file_of(self, number: int, name: str) -> Kept:
+        """A file of the instant of a backup by its name; without one, its only file with content. Raises NoSuchBackup,
+        OperatorError, CatalogueDamaged, OSError."""
         with self.catalogue(number) as catalogue:
             wanted = os.fsencode(name)
-            found = [file for file in catalogue.find(wanted or b"*", MOST_NAMED) if file.kind is Kind.FILE]
+            found = [kept for kept in catalogue.state(wanted or b"*", MOST_NAMED) if kept.file.kind is Kind.FILE]
         if wanted:
-            found = [file for file in found if file.name == wanted]
+            found = [kept for kept in found if kept.file.name == wanted]
         if len(found) != 1:
             which = f"no plain file {name}" if wanted else f"{len(found)} files; name the one"
             raise OperatorError(Failure.NOT_FOUND, f"backup {number} has {which}; see: tapebay catalogue show {number}")
         return found[0]
 
     def restore(
-        self, number: int, file: File, unit: BlockDevice, target: Target, drive: str | None,
+        self, number: int, kept: Kept, unit: BlockDevice, target: Target, drive: str | None,
         progress: Callable[[int, int], None],
     ) -> None:  # fmt: skip
         """The content of a file onto a disk. Raises as restore_file() does, and NoSuchBackup, CatalogueDamaged,
         OSError."""
-        with self.catalogue(number) as catalogue:
-            parts = catalogue.parts_of(file.number)
-            first = {volume.number: volume.barcode for volume in catalogue.volumes()}[parts[0].volume]
+        with self.chain(number) as chain:
+            link, file = chain.of(kept.origin), kept.file
+            first = link.barcodes[link.catalogue.parts_of(file.number)[0].volume]
             with self.drive_for(first, drive, [unit]) as mounted:
-                restore_file(catalogue, mounted, file, target, progress)
+                restore_file(link.catalogue, mounted, file, target, progress)
 
     @contextmanager
     def catalogue(self, number: int) -> Iterator[Catalogue]:
@@ -230,6 +255,23 @@ class BackupService:
             yield catalogue
         finally:
             catalogue.close()
+
+    @contextmanager
+    def chain(self, number: int) -> Iterator[Chain]:
+        """A backup and those that it rests on. Raises NoSuchBackup, CatalogueDamaged, OSError."""
+
+        def open_link(backup: Backup) -> Link:
+            return Link(backup.number, Catalogue.open(self.path_of(backup)))
+
+        def open_other(identifier: str) -> Link | None:
+            found = self._with_identifier(identifier)
+            return open_link(found) if found is not None else None
+
+        with closing(Chain(open_link(self.records.get(number)), open_other)) as chain:
+            yield chain
+
+    def _with_identifier(self, identifier: str) -> Backup | None:
+        return next((backup for backup in self.records.all() if backup.identifier == identifier), None)
 
     def rebuild(
         self, cartridges: Sequence[str], drive: str | None, progress: Callable[[int, int], None]
@@ -252,7 +294,8 @@ class BackupService:
                 one.close()
 
     def _adopt(self, found: Index) -> Backup:
-        known = next((b for b in self.records.all() if b.identifier == found.head["identifier"]), None)
+        known = self._with_identifier(found.head["identifier"])
+        rests_on = self._with_identifier((found.head.get("chain") or [""])[-1])
         if known is not None and known.state is not State.DONE:
             message = f"backup {known.number} of these cartridges is {known.state.value}; its catalogue knows more"
             raise OperatorError(Failure.REFUSED, message)
@@ -263,6 +306,7 @@ class BackupService:
             tuple(volume.barcode for volume in found.volumes()),
             state=State.DONE,
             reason=f"read back from {found.barcode}",
+            since=rests_on.number if rests_on is not None else None,
         )
         with self.catalogue(made.number) as catalogue:
             files, content = catalogue.totals()
@@ -273,11 +317,19 @@ class BackupService:
     def _start(self, backup: Backup, catalogue: Catalogue) -> None:
         job = Job(
             backup, catalogue, self._house, self._drive_of, lambda totals: self._counted(backup, totals),
+            self._base_of(backup), lambda reason: self._is_full(backup, reason),
         )  # fmt: skip
         thread = threading.Thread(target=self._run, args=(job,), name=f"backup {backup.number}", daemon=True)
         with self._lock:
             self._jobs[backup.number], self._threads[backup.number] = job, thread
         thread.start()
+
+    def _base_of(self, backup: Backup) -> Path | None:
+        return self.path_of(self.records.get(backup.since)) if backup.since is not None else None
+
+    def _is_full(self, backup: Backup, reason: str) -> None:
+        log.warning("a full backup in place of an increment", backup=backup.number, reason=reason)
+        self.records.note(backup.number, since=None, full_because=reason)
 
     def _counted(self, backup: Backup, totals: Totals) -> None:
         self.records.note(

@@ -16,7 +16,7 @@ from appliance.backup.filesystems.raw import RawImage
 from appliance.backup.filesystems.reader import NotReadable, Reader
 from vlib_images.disk.image import Image
 
-_TICK_FILES: Final = 1000
+TICK_FILES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,14 @@ class Totals:
     content_bytes: int = 0
     digest: str = ""
     skipped: list[Skipped] = field(default_factory=list)
+
+    def count(self, found: Member | Skipped) -> None:
+        """One more."""
+        if isinstance(found, Skipped):
+            self.skipped.append(found)
+        else:
+            self.files += 1
+            self.content_bytes += found.entry.stored_bytes
 
 
 class Sources:
@@ -91,17 +99,24 @@ class Sources:
         """Walks through all of it. tick: called on the way, and may raise."""
         totals, digest = Totals(), hashlib.blake2b(digest_size=16)
         for found in self.members():
-            if totals.files % _TICK_FILES == 0:
+            if totals.files % TICK_FILES == 0:
                 tick()
-            if isinstance(found, Skipped):
-                totals.skipped.append(found)
-                digest.update(found.name + b"\0skipped\n")
-            else:
-                totals.files += 1
-                totals.content_bytes += found.entry.stored_bytes
-                digest.update(b"%d " % found.disk + found.entry.identity() + b"\n")
+            totals.count(found)
+            digest.update(identity_of(found) + b"\n")
         totals.digest = digest.hexdigest()
         return totals
+
+
+def identity_of(found: Member | Skipped) -> bytes:
+    """Everything that is known of it, in bytes."""
+    if isinstance(found, Skipped):
+        return found.name + b"\0skipped"
+    return b"%d " % found.disk + found.entry.identity()
+
+
+def digest_of(member: Member) -> bytes:
+    """The same, in 16 bytes."""
+    return hashlib.blake2b(identity_of(member), digest_size=16).digest()
 
 
 def _named(found: Entry | Skipped, prefix: bytes) -> Entry | Skipped:

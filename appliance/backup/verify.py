@@ -140,8 +140,9 @@ def verify_disks(
     """Compares the disks as they are now with what the tapes have; complete: which is all that there was. Raises
     NotReadable, OSError, and what `progress` raises."""
     verified, buffer = Verified(), bytearray(1 << 20)
-    total = catalogue.totals()[1]
-    for file, member in _paired(catalogue.files(), (m for m in sources.members() if isinstance(m, Member))):
+    total = catalogue.state_bytes()
+    files = (kept.file for kept in catalogue.all())
+    for file, member in _paired(files, (m for m in sources.members() if isinstance(m, Member))):
         if file is None:
             assert member is not None  # one of the two there is
             if complete:

@@ -24,6 +24,10 @@ def _report(backup: dict[str, Any], _given: dict[str, Any]) -> None:
     number, state = backup["number"], backup["state"]
     why = f": {backup['reason']}" if backup["reason"] else ""
     typer.echo(f"backup {number} of {', '.join(backup['disks'])}: {state}{why}")
+    if backup["since"] is not None:
+        typer.echo(f"an increment: what has changed since backup {backup['since']}")
+    elif backup["full_because"]:
+        typer.echo(f"a full one, not an increment: {backup['full_because']}")
     rate = f", {backup['megabytes_per_second']:g} MB/s" if backup["megabytes_per_second"] is not None else ""
     files = f"{backup['files']} of {backup['total_files']} files"
     content = f"{backup['content_bytes']} of {backup['total_bytes']} bytes"
@@ -43,7 +47,12 @@ def _report(backup: dict[str, Any], _given: dict[str, Any]) -> None:
         typer.echo(f"{backup['skipped']} files were left out:")
     for skipped in backup["left_out"]:
         typer.echo(f"  {skipped['name']}: {skipped['reason']}")
-    if state == "done":
+    if state == "done" and backup["since"] is not None:
+        typer.echo(
+            "Extract it after the backups that it follows, oldest first, with -G, which removes what is gone: "
+            "mt -f /dev/nst0 setblk 0; tar -b 512 -xpGf /dev/nst0"
+        )
+    elif state == "done":
         typer.echo("List it on any host: mt -f /dev/nst0 setblk 0; tar -b 512 -tvf /dev/nst0")
     elif state in ("failed", "cancelled", "interrupted"):
         typer.echo(f"Go on at its last checkpoint: tapebay backup resume {number}")
@@ -57,10 +66,11 @@ def _state(volume: dict[str, Any]) -> str:
 
 def _list(backups: list[dict[str, Any]], _given: dict[str, Any]) -> None:
     table(
-        [">number", "state", ">left", "disks", "cartridges", ">files", ">bytes", "reason"],
+        [">number", ">since", "state", ">left", "disks", "cartridges", ">files", ">bytes", "reason"],
         [
             (
                 backup["number"],
+                "" if backup["since"] is None else backup["since"],
                 backup["phase"] or backup["state"],
                 seconds(backup["seconds_left"]),
                 " ".join(backup["disks"]),

@@ -221,7 +221,8 @@ class Library:
 
     def still(self, disks: Sequence[str]) -> KeptSet:
         """Disks at one instant, for a backup, which renews its lease. Raises OperatorError, OSError."""
-        return self.snapshots.create(disks, terms=Terms(list_seconds=None, most_seconds=MOST_BACKUP_SECONDS))
+        terms = Terms(list_seconds=None, most_seconds=MOST_BACKUP_SECONDS)
+        return self.snapshots.create(disks, terms=terms, increments=True)
 
     def held(self, snapshot: str) -> KeptSet:
         """A snapshot that an agent holds. Raises OperatorError."""

@@ -45,6 +45,8 @@ class Backup(Result):
     content_bytes: int
     total_bytes: int
     skipped: int = Field(description="Files that cannot be backed up from outside.")
+    since: int | None = Field(description="The backup that this one follows as an increment.")
+    full_because: str = Field(description="Why it is a full one, where an increment was asked for; or empty.")
     megabytes_per_second: float | None = Field(description="Of what this run has written.")
     seconds_left: float | None = Field(description="Of one that copies: how long it will still take, at its pace.")
 
@@ -83,6 +85,16 @@ class Start(Parameters):
     to: Annotated[list[str], Field(min_length=1, description="Cartridges, in the order of their use.")]
     drive: Drive = None
     raw: Annotated[bool, Field(description="Save the disks as images, whatever is on them.")] = False
+    incremental: Annotated[
+        bool,
+        Field(description="Only what has changed since the newest backup of the same files; a full one if need be."),
+    ] = False
+    since: Annotated[int | None, Field(ge=1, description="Only what has changed since this backup, by its number.")] = (
+        None
+    )
+    selection: Annotated[
+        str, Field(max_length=10_000, description="For agents: which files of the disks; increments are of the same.")
+    ] = ""
     overwrite: Overwrite = False
     checkpoint: Annotated[str, SIZE, Field(description="How much is between two checkpoints.")] = "4 GiB"
     background: Background = False
@@ -106,7 +118,9 @@ def start(context: OnLibrary, parameters: Start) -> Report:
     with refusals():
         if parameters.snapshot is not None:
             _check_lists(context, parameters.snapshot, parameters.disks)
-        options = parameters.model_dump(include={"snapshot", "drive", "raw", "overwrite"})
+        options = parameters.model_dump(
+            include={"snapshot", "drive", "raw", "overwrite", "incremental", "since", "selection"}
+        )
         record = context.library.backups.begin(
             parameters.disks, parameters.to, checkpoint_bytes=parse_size(parameters.checkpoint), **options
         )
@@ -220,7 +234,7 @@ def _shown(context: OnLibrary, record: Record) -> Backup:
         number=record.number, state=record.state.value, phase=job.progress.phase if job is not None else "",
         disks=list(record.disks), cartridges=list(record.cartridges), created_at=record.created_at,
         ended_at=record.ended_at, reason=record.reason, files=files, total_files=record.files, content_bytes=content,
-        total_bytes=record.content_bytes, skipped=record.skipped,
+        total_bytes=record.content_bytes, skipped=record.skipped, since=record.since, full_because=record.full_because,
         megabytes_per_second=progress.megabytes_per_second if progress is not None else None,
         seconds_left=job.progress.seconds_left if job is not None else None,
     )  # fmt: skip

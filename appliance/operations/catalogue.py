@@ -11,6 +11,7 @@ from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional
 
 if TYPE_CHECKING:
     from appliance.backup.catalogue import Catalogue, File
+    from appliance.backup.chain import Link
 
 Number = Annotated[int, Positional("NUMBER"), Field(ge=1, description="As `tapebay backup list` shows it.")]
 Drive = Annotated[
@@ -88,19 +89,24 @@ def list_(context: OnLibrary, parameters: Nothing) -> list[Kept]:
 
 @verb("catalogue.show", Scope.READ)
 def show(context: OnLibrary, parameters: Show) -> list[CataloguedFile]:
-    """List the files of a backup by name, with where they are."""
-    with refusals(), context.library.backups.catalogue(parameters.number) as catalogue:
-        return _found(parameters.number, catalogue, parameters.under, parameters.limit)
+    """List the files of a backup by name, with where they are: of an increment all files of its instant, also those
+    that the backups before it have."""
+    with refusals(), context.library.backups.chain(parameters.number) as chain:
+        found = chain.itself.catalogue.state(_pattern(parameters.under), parameters.limit)
+        return [_shown(chain.of(kept.origin), kept.file) for kept in found]
 
 
 @verb("catalogue.find", Scope.READ)
 def find(context: OnLibrary, parameters: Find) -> list[CataloguedFile]:
     """Find files in all backups by name, with where they are; the newest backups first."""
+    from appliance.backup.chain import Link
+
     found: list[CataloguedFile] = []
     for kept in reversed(list_(context, Nothing())):
         if len(found) < parameters.limit:
             with refusals(), context.library.backups.catalogue(kept.backup) as catalogue:
-                found += _found(kept.backup, catalogue, parameters.pattern, parameters.limit - len(found))
+                files = catalogue.find(_pattern(parameters.pattern), parameters.limit - len(found))
+                found += [_shown(Link(kept.backup, catalogue), file) for file in files]
     return found
 
 
@@ -129,18 +135,16 @@ def _kept(context: OnLibrary, number: int, catalogue: Catalogue) -> Kept:
     )
 
 
-def _found(number: int, catalogue: Catalogue, pattern: str, limit: int) -> list[CataloguedFile]:
-    barcodes = {volume.number: volume.barcode for volume in catalogue.volumes()}
-    files = catalogue.find(pattern.encode(errors="surrogateescape"), limit)
-    return [_shown(number, catalogue, file, barcodes) for file in files]
+def _pattern(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
 
 
-def _shown(number: int, catalogue: Catalogue, file: File, barcodes: dict[int, str]) -> CataloguedFile:
+def _shown(link: Link, file: File) -> CataloguedFile:
     from appliance.backup.catalogue import entry_name
 
     return CataloguedFile.model_validate(
         {
-            "backup": number,
+            "backup": link.number,
             "name": entry_name(file),
             "kind": KINDS[file.kind.value],
             "size": file.size,
@@ -148,11 +152,11 @@ def _shown(number: int, catalogue: Catalogue, file: File, barcodes: dict[int, st
             "crc32c": f"{file.crc32c:08x}",
             "places": [
                 {
-                    "cartridge": barcodes[part.volume],
+                    "cartridge": link.barcodes[part.volume],
                     "block": part.start // BLOCK_BYTES,
                     "content_bytes": part.content_bytes,
                 }
-                for part in catalogue.parts_of(file.number)
+                for part in link.catalogue.parts_of(file.number)
             ],
         }
     )

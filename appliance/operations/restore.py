@@ -51,11 +51,12 @@ def restore(context: OnLibrary, parameters: Restore) -> Restored:
     service = context.library.backups
     began = time.monotonic()
     with refusals():
-        file = service.file_of(parameters.number, parameters.file)
+        kept = service.file_of(parameters.number, parameters.file)
+        file = kept.file
         target = Target([Extent(0, 0, file.size)], parameters.block_size)
 
         def fill(unit: BlockDevice) -> None:
-            service.restore(parameters.number, file, unit, target, parameters.drive, context.progress)
+            service.restore(parameters.number, kept, unit, target, parameters.drive, context.progress)
 
         try:
             disk = disk_making.fill_disk(

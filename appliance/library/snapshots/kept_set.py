@@ -173,6 +173,11 @@ class KeptSet:
                     image = disk.medium
                     self.frozen[name] = self._changes.of(name, image).mark(image.size_bytes)
 
+    @property
+    def marks(self) -> dict[str, Mark]:
+        """The instant, by disk, of those whose changes are counted."""
+        return {disk: frozen.mark for disk, frozen in self.frozen.items()}
+
     def changed_since(self, disk: str, mark: Mark) -> Iterator[tuple[int, int]]:
         """(offset, length) in bytes of what changed on a disk between an earlier snapshot's mark (frozen[disk].mark)
         and this one's. Raises NoIncrement: only a full copy will do, and why."""

@@ -1,0 +1,53 @@
+"""The backups that an increment rests on: a full one and the increments after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from appliance.backup.catalogue import Catalogue, CatalogueDamaged
+
+
+@dataclass
+class Link:
+    """One of them. number: as the library counts its backups."""
+
+    number: int
+    catalogue: Catalogue
+
+    @cached_property
+    def barcodes(self) -> dict[int, str]:
+        """Of its cartridges, by the number of the volume."""
+        return {volume.number: volume.barcode for volume in self.catalogue.volumes()}
+
+
+@dataclass(slots=True)
+class Chain:
+    """A backup and those that it rests on, which are opened when they are asked for. open_other: by identifier; None:
+    there is none. close() it."""
+
+    itself: Link
+    open_other: Callable[[str], Link | None]
+    _others: dict[int, Link] = field(default_factory=dict)
+
+    def of(self, origin: int | None) -> Link:
+        """The one with this number in the chain, the full one first; None: the backup itself. Raises CatalogueDamaged,
+        OSError."""
+        if origin is None:
+            return self.itself
+        if origin not in self._others:
+            identifiers = self.itself.catalogue.facts().get("chain") or []
+            found = self.open_other(identifiers[origin]) if 0 <= origin < len(identifiers) else None
+            if found is None:
+                message = f"backup {self.itself.number} rests on one that is not known here"
+                raise CatalogueDamaged(f"{message}; read it back: tapebay catalogue rebuild CARTRIDGE")
+            self._others[origin] = found
+        return self._others[origin]
+
+    def close(self) -> None:
+        """All catalogues."""
+        with ExitStack() as closing:
+            for link in (self.itself, *self._others.values()):
+                closing.callback(link.catalogue.close)
