@@ -8,6 +8,7 @@ crosses this server but of those few that have no blocks of their own.
 
 from __future__ import annotations
 
+import platform
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -46,6 +47,12 @@ class Job:
     before: Sequence[Sequence[str]] = ()
     after: Sequence[Sequence[str]] = ()
     freeze_seconds: float = LIMIT_SECONDS
+
+    @property
+    def selection(self) -> str:
+        """Which files of which server, in words: increments follow a backup of the same."""
+        without = f" without {' '.join(self.exclude)}" if self.exclude else ""
+        return f"{platform.node()}: {' '.join(map(str, self.paths))}{without}"
 
 
 @dataclass(slots=True)
@@ -138,7 +145,8 @@ class HotBackup:
         try:
             with self.every(RENEW_SECONDS, lambda: self._renew(name)):
                 self._send_lists(job, sources, snapshot)
-                return self.api.call("backup.start", snapshot=name, disks=disks, background=True, **wanted)
+                wanted |= {"snapshot": name, "disks": disks, "selection": job.selection}
+                return self.api.call("backup.start", background=True, **wanted)
         except BaseException:
             self._release(name)
             raise
@@ -189,7 +197,7 @@ class HotBackup:
     def _instant(self, job: Job, sources: Sequence[Source], disks: list[str]) -> Any:
         points = [source.mount.point for source in sources]
         self.server.sync(points)  # before space is claimed, as that is given back when the instant does not come soon
-        made = self.api.call("snapshot.create", disks=",".join(disks), agent=True, prepare=True)
+        made = self.api.call("snapshot.create", disks=",".join(disks), agent=True, prepare=True, increments=True)
         try:
             with self.server.held(points, limit_seconds=job.freeze_seconds):
                 return self._taken(made["snapshot"], job.freeze_seconds)

@@ -11,6 +11,7 @@
     to = ["A00001L6", "A00002L6"]
     exclude = ["*.tmp"]
     before = [["psql", "-c", "CHECKPOINT"]]
+    incremental = true                         # only what has changed since the backup before; by default all
 
 `tapebay agent pair` writes the first section, once; the jobs are an operator's.
 """
@@ -54,6 +55,7 @@ class JobSection(Section):
     after: list[Command] = []
     drive: str | None = None
     overwrite: bool = False
+    incremental: bool = False
     freeze_seconds: Annotated[float, Field(gt=0, le=LIMIT_SECONDS)] = LIMIT_SECONDS
 
 

@@ -20,6 +20,9 @@ Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Directorie
 Exclude = Annotated[
     list[str], typer.Option("--exclude", metavar="PATTERN", help="Names, or paths below a mount point, to leave out.")
 ]
+Incremental = Annotated[
+    bool, typer.Option("--incremental", help="Only what has changed since the newest backup of the same paths.")
+]
 DEFAULT_FILE = Path("/etc/tapebay/agent.toml")
 AgentFile = Annotated[Path, typer.Option("--agent-file", metavar="FILE", help="The agent's own settings.")]
 MOST_SHOWN = 1000
@@ -58,6 +61,7 @@ def backup(
     ] = [],  # noqa: B006
     drive: Annotated[str | None, typer.Option(help="The drive's name; by default the first that suits.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also cartridges that hold something.")] = False,
+    incremental: Incremental = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -72,7 +76,8 @@ def backup(
             paths, exclude=exclude, before=[shlex.split(line) for line in before],
             after=[shlex.split(line) for line in after],
         )  # fmt: skip
-        _report(job, _client(config), as_json, to=to, drive=drive, overwrite=overwrite)
+        wanted = {"to": to, "drive": drive, "overwrite": overwrite, "incremental": incremental}
+        _report(job, _client(config), as_json, **wanted)
 
 
 def pair(
@@ -99,6 +104,7 @@ def pair(
 
 def run(
     name: Annotated[str, typer.Argument(metavar="JOB", help="The name of one of the [[jobs]].")],
+    incremental: Incremental = False,
     agent_file: AgentFile = DEFAULT_FILE,
     as_json: JsonOption = False,
 ) -> None:
@@ -111,6 +117,7 @@ def run(
         wanted = settings.job(name)
         job = Job(wanted.paths, name, wanted.exclude, wanted.before, wanted.after, wanted.freeze_seconds)
         options = {"to": wanted.to, "drive": wanted.drive, "overwrite": wanted.overwrite}
+        options["incremental"] = incremental or wanted.incremental
         _report(job, pairing.client_of(settings, agent_file), as_json, **options)
 
 
@@ -155,6 +162,10 @@ def _told(report: dict[str, Any]) -> None:
         f"backup {report['number']}: {report['state']}, {report['files']} files, {format_size(report['content_bytes'])}"
         f" on {', '.join(volume['barcode'] for volume in report['volumes'])}, {report['skipped']} left out"
     )
+    if report["since"] is not None:
+        typer.echo(f"an increment: what has changed since backup {report['since']}")
+    elif report["full_because"]:
+        typer.echo(f"a full one, not an increment: {report['full_because']}")
 
 
 def _map_table(rows: list[dict[str, Any]]) -> None:

@@ -139,6 +139,15 @@ def test_one_backup_writes_a_snapshot(tmp_path: Path) -> None:
         backups.step(first.number, State.RUNNING)
 
 
+def test_an_increment_has_what_has_changed_since(machine: Machine) -> None:
+    machine.run()
+    report = machine.run(Job([Path("/srv")], exclude=["*.tmp"]), incremental=True, overwrite=True)
+    assert (report["since"], report["full_because"]) == (None, "there is no backup of the same files that is done")
+    report = machine.run(incremental=True, overwrite=True)
+    assert (report["since"], report["full_because"], report["content_bytes"]) == (1, "", 0)
+    assert files_in(first_file(machine.site)) == {}
+
+
 def test_a_hold_that_did_not_last_is_made_again(machine: Machine) -> None:
     machine.fails = 1
     assert machine.run()["state"] == "done"
