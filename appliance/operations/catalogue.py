@@ -89,8 +89,9 @@ def list_(context: OnLibrary, parameters: Nothing) -> list[Kept]:
 
 @verb("catalogue.show", Scope.READ)
 def show(context: OnLibrary, parameters: Show) -> list[CataloguedFile]:
-    """List the files of a backup by name, with where they are: of an increment all files of its instant, also those
-    that the backups before it have."""
+    """List the files of a backup by name, with where they are.
+
+    Of an increment these are all files of its instant, also those that the backups before it have."""
     with refusals(), context.library.backups.chain(parameters.number) as chain:
         found = chain.itself.catalogue.state(_pattern(parameters.under), parameters.limit)
         return [_shown(chain.of(kept.origin), kept.file) for kept in found]
