@@ -147,13 +147,13 @@ class Options(TypedDict, total=False):
 
 
 class Requests:
-    """All of them, in memory as in the database. Thread-safe; one step at a time. What a step that raises would have
-    changed stays as it was."""
+    """All of them, in memory as in the database. Thread-safe; one step at a time: none is made by others while somebody
+    holds `changing`. What a step that raises would have changed stays as it was."""
 
     def __init__(self, database: Database) -> None:
         """Raises StateDamaged, OSError."""
         self._database = database
-        self._changing = threading.Lock()
+        self.changing = threading.RLock()
         self._all = {request.name: request for request in _load(database)}
 
     def all(self) -> list[Request]:
@@ -169,7 +169,7 @@ class Requests:
 
     def create(self, initiator: str, wanted: tuple[Wanted, ...], **options: Unpack[Options]) -> Request:
         """A new one, queued. Raises TooManyRequests, OSError."""
-        with self._changing:
+        with self.changing:
             over = [request for request in self.all() if request.state.over]
             if len(self._all) - len(over) >= MOST_LIVE:
                 raise TooManyRequests(f"{MOST_LIVE} requests are waiting or served; release some, or try again later")
@@ -189,7 +189,7 @@ class Requests:
 
     def step(self, name: str, step: Step, **changes: Any) -> Request:
         """One step of a request, with what it decides. Raises NotNow, NoSuchRequest, OSError."""
-        with self._changing:
+        with self.changing:
             before = self.get(name)
             request = dataclasses.replace(before, state=after(before.state, step), **changes)
             details = {"from": before.state.value, **_told(changes)}

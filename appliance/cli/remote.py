@@ -27,6 +27,7 @@ def _list(units: list[dict[str, Any]], _given: dict[str, Any]) -> None:
 COMMANDS = [
     VerbCommand("remote.add", _added, example="tapebay remote add array iscsi://192.0.2.7/iqn.2026-01.org.example:a/1"),
     VerbCommand("remote.list", _list),
+    VerbCommand("remote.show", _added, example="tapebay remote show array"),
     VerbCommand("remote.reach", _added, example="tapebay remote reach array"),
     VerbCommand("remote.remove", _removed, example="tapebay remote remove array"),
 ]

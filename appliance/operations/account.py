@@ -9,6 +9,7 @@ from pydantic import Field
 from appliance.failures import Failure, OperatorError
 from appliance.operations import content
 from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, Secret, verb
+from appliance.operations.versions import version_of
 
 if TYPE_CHECKING:
     from appliance.settings.content import Content
@@ -34,6 +35,7 @@ class Account(Result):
     target: str
     mutual: bool = Field(description="The target proves itself as well.")
     zones: list[str] = Field(description="The zones that name it.")
+    version: str = Field(description="Another after each change, of a secret too, and each start of the daemon.")
 
 
 class Create(Parameters):
@@ -114,4 +116,5 @@ def _account(context: OnFiles, one: ChapAccount) -> Account:
         target=one.target,
         mutual=one.mutual_secret is not None,
         zones=[zone.name for zone in context.files.settings.zones if one.user in zone.accounts],
+        version=version_of(one.model_dump(mode="json", context={"secrets": True})),
     )

@@ -176,8 +176,9 @@ def adopt(context: OnFiles, parameters: OneCartridge) -> Cartridge:
 @verb("cartridge.protect", Scope.OPERATE, changes="cartridge.show")
 def protect(context: OnFiles, parameters: Protect) -> Cartridge:
     """Slide the write-protect tab of a cartridge that is in no drive."""
-    _refuse_loaded(context, parameters.barcode)
-    context.files.cartridges.protect(parameters.barcode, parameters.protected)
+    with context.files.changing:
+        _refuse_loaded(context, parameters.barcode)
+        context.files.cartridges.protect(parameters.barcode, parameters.protected)
     return _described(context, parameters.barcode)
 
 

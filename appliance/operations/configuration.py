@@ -46,7 +46,7 @@ def plan(context: OnFiles, parameters: Nothing) -> Planned:
     return _foreseen(context, _compare(context, prune=False))
 
 
-@verb("configuration.apply", Scope.ADMINISTER)
+@verb("configuration.apply", Scope.ADMINISTER, changes="configuration.show")
 def apply(context: OnFiles, parameters: Apply) -> Planned:
     """Carry out what changed in tapebay.toml since it was last applied."""
     with context.files.changing:

@@ -57,39 +57,43 @@ def list_(context: OnLibrary, parameters: Nothing) -> Keys:
     return _shown(_keyring(context))
 
 
-@verb("key.rotate", Scope.ADMINISTER)
+@verb("key.rotate", Scope.ADMINISTER, changes="key.list")
 def rotate(context: OnLibrary, parameters: Rotate) -> Keys:
     """Make a new working key of the gate. The one before stays valid until the next rotation."""
     from appliance.broker.keyring import StillUsed
 
     keyring = _keyring(context)
     try:
-        version = keyring.rotate(force=parameters.force)
+        with context.files.changing:
+            version = keyring.rotate(force=parameters.force)
     except StillUsed as error:
         raise OperatorError(Failure.IN_USE, str(error)) from None
     context.log.info("working key rotated", version=version)
     return _shown(keyring)
 
 
-@verb("key.deny", Scope.ADMINISTER)
+@verb("key.deny", Scope.ADMINISTER, changes="key.list")
 def deny(context: OnLibrary, parameters: Deny) -> Ended:
     """Revoke every key with a policy tag, or every key that a working key made; a single grant: `request revoke`."""
     keyring = _keyring(context)
     if (parameters.tag is None) == (parameters.key_version is None):
         raise OperatorError(Failure.USAGE, "say what is denied: either --tag or --key-version")
-    if parameters.tag is not None:
-        ended = keyring.deny(parameters.tag)
-    else:
-        ended = _withdraw(keyring, int(parameters.key_version or 0))
+    with context.files.changing:
+        if parameters.tag is not None:
+            ended = keyring.deny(parameters.tag)
+        else:
+            ended = _withdraw(keyring, int(parameters.key_version or 0))
     context.log.warning("keys denied", tag=parameters.tag, key_version=parameters.key_version, grants_ended=ended)
     return Ended(grants_ended=ended)
 
 
-@verb("key.allow", Scope.ADMINISTER)
+@verb("key.allow", Scope.ADMINISTER, changes="key.list")
 def allow(context: OnLibrary, parameters: Allow) -> Keys:
     """Allow a policy tag again that was denied. Grants that ended stay ended."""
     keyring = _keyring(context)
-    if not keyring.allow(parameters.tag):
+    with context.files.changing:
+        allowed = keyring.allow(parameters.tag)
+    if not allowed:
         raise OperatorError(Failure.NOT_FOUND, f"the policy tag {parameters.tag} is not denied; see: tapebay key list")
     return _shown(keyring)
 

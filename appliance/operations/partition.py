@@ -8,7 +8,7 @@ from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations import content
-from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, verb
+from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, Volatile, verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Partition(Result):
     drives: list[str]
     barcodes: str
     addresses: dict[str, str] = Field(description="First to last element address, by type of element.")
-    cartridges: int = Field(description="How many are in it.")
+    cartridges: Annotated[int, Volatile(), Field(description="How many are in it.")]
     foreseen: content.Foreseen | None = Field(default=None, description="Of a dry run: nothing was changed.")
 
 
@@ -112,7 +112,7 @@ def create(context: OnFiles, parameters: Create) -> Partition:
     return _changed(context, made, with_it, parameters.dry_run, to_shelf=False)
 
 
-@verb("partition.change", Scope.ADMINISTER)
+@verb("partition.change", Scope.ADMINISTER, changes="partition.show")
 def change(context: OnFiles, parameters: Change) -> Partition:
     """Give a partition other slots or drives, or another barcode rule; what is not given stays.
 
@@ -132,7 +132,7 @@ def change(context: OnFiles, parameters: Change) -> Partition:
     return _changed(context, wanted, changed, parameters.dry_run, parameters.to_shelf)
 
 
-@verb("partition.delete", Scope.ADMINISTER)
+@verb("partition.delete", Scope.ADMINISTER, changes="partition.show")
 def delete(context: OnFiles, parameters: Delete) -> Partition:
     """Delete a partition, which holds no cartridge; its slots and drives are in none then.
 

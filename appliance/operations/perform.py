@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,15 +88,21 @@ def _refuse_null_characters(parameters: Parameters) -> None:
 
 @contextmanager
 def _unchanged(verb: Verb, context: OnSettings, parameters: Parameters, if_match: str) -> Iterator[None]:
-    """Until the block ends, no other operator changes what was looked at."""
+    """Until the block ends, nobody else changes what was looked at."""
     if not if_match:
         yield
         return
     from appliance.operations.versions import refuse_changed
 
-    with context.files.changing if isinstance(context, OnFiles) else nullcontext():
+    with _still(verb, context):
         refuse_changed(verb, context, parameters, if_match)
         yield
+
+
+def _still(verb: Verb, context: OnSettings) -> AbstractContextManager[Any]:
+    if verb.still is not None:
+        return verb.still(context)
+    return context.files.changing if isinstance(context, OnFiles) else nullcontext()
 
 
 def perform_offline(

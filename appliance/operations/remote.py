@@ -73,7 +73,13 @@ def list_(context: OnFiles, parameters: Nothing) -> list[RemoteUnit]:
     return [_shown(remote) for remote in _remotes(context)]
 
 
-@verb("remote.reach", Scope.ADMINISTER)
+@verb("remote.show", Scope.READ)
+def show(context: OnFiles, parameters: OneRemote) -> RemoteUnit:
+    """One disk or tape drive of another target: what it is, where, and whose sessions may copy it."""
+    return _shown(_remotes(context).named(parameters.name))
+
+
+@verb("remote.reach", Scope.ADMINISTER, changes="remote.show")
 def reach(context: OnFiles, parameters: OneRemote) -> RemoteUnit:
     """Ask a unit of another target what it is, and keep that: one that was not reached yet, or that was replaced."""
     remotes = _remotes(context)
@@ -86,7 +92,7 @@ def reach(context: OnFiles, parameters: OneRemote) -> RemoteUnit:
     return _shown(remotes.named(parameters.name))
 
 
-@verb("remote.remove", Scope.ADMINISTER)
+@verb("remote.remove", Scope.ADMINISTER, changes="remote.show")
 def remove(context: OnFiles, parameters: OneRemote) -> RemoteUnit:
     """Forget a disk or tape drive of another target. What it holds stays as it is."""
     remotes = _remotes(context)

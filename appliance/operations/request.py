@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from appliance.broker.requests import Wanted as WantedUnit
 
 MOST_UNITS = 8  # of one request
+
 
 Name = Annotated[
     str, Positional("REQUEST"), Field(description="What `tapebay requests` calls it: 16 digits and letters.")
@@ -75,7 +76,7 @@ class Request(Result):
     units: list[Unit]
     created_at_ms: int
     lease_seconds_left: Annotated[float | None, Volatile()]
-    why: str
+    why: Annotated[str, Volatile()]
 
 
 class RequestWithGrant(Request):
@@ -128,6 +129,11 @@ class Renewed(Result):
     lease_seconds: float
 
 
+def _still(context: OnLibrary) -> AbstractContextManager[Any]:
+    """Neither the broker nor anybody else makes a step of a request without it."""
+    return broker_of(context).requests.changing
+
+
 @verb("request.create", Scope.OPERATE, confinable=True)
 def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
     """Ask for drives with volumes, for one host; watch it with `request show`.
@@ -163,7 +169,7 @@ def show(context: OnLibrary, parameters: OneRequest) -> RequestWithGrant:
         return _with_grant(context, broker, broker.requests.get(parameters.request))
 
 
-@verb("request.cancel", Scope.OPERATE, confinable=True)
+@verb("request.cancel", Scope.OPERATE, confinable=True, changes="request.show", still=_still)
 def cancel(context: OnLibrary, parameters: OneRequest) -> Request:
     """Cancel a request, whatever it has: its drive is freed."""
     return _end(context, parameters, "CANCEL", "cancelled")
@@ -178,13 +184,13 @@ def renew(context: OnLibrary, parameters: OneRequest) -> Renewed:
         return Renewed(request=parameters.request, lease_seconds=broker.renew(parameters.request))
 
 
-@verb("grant.release", Scope.OPERATE, confinable=True)
+@verb("grant.release", Scope.OPERATE, confinable=True, changes="request.show", still=_still)
 def release(context: OnLibrary, parameters: OneRequest) -> Request:
     """Give a drive back: what was written is made durable, and the cartridge goes home."""
     return _end_grant(context, parameters, "FREE", "released")
 
 
-@verb("grant.revoke", Scope.ADMINISTER)
+@verb("grant.revoke", Scope.ADMINISTER, changes="request.show", still=_still)
 def revoke(context: OnLibrary, parameters: OneRequest) -> Request:
     """Take a drive away: at once no command is done, and the host is logged out and cannot come back."""
     return _end_grant(context, parameters, "FAIL", "revoked")

@@ -66,7 +66,7 @@ class OneToken(Parameters):
 @verb("token.create", Scope.ADMINISTER)
 def create(context: OnFiles, parameters: Create) -> NewToken:
     """Make a token for an application. It is shown this once, and only its SHA-256 is kept."""
-    with _told():
+    with _told(), context.files.changing:
         made, secret = context.files.tokens.create(
             parameters.name,
             Scope(parameters.scope),
@@ -91,10 +91,10 @@ def show(context: OnFiles, parameters: OneToken) -> Token:
         return _token(context, context.files.tokens.get(parameters.name))
 
 
-@verb("token.revoke", Scope.ADMINISTER)
+@verb("token.revoke", Scope.ADMINISTER, changes="token.show")
 def revoke(context: OnFiles, parameters: OneToken) -> Token:
     """Revoke a token: it opens nothing from now on, and its event streams end."""
-    with _told():
+    with _told(), context.files.changing:
         gone = context.files.tokens.revoke(parameters.name)
     context.log.info("token revoked", token=gone.name)
     return _token(context, gone)

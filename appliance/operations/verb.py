@@ -15,10 +15,21 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict, TypeVar, Unpack, get_args, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    NamedTuple,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    get_args,
+    get_type_hints,
+)
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
@@ -170,7 +181,8 @@ class Verb:
     """One row of the registry. needs: OnSettings, OnFiles or OnLibrary. makes: the parameter that is the barcode of a
     cartridge which it makes without the library's files, or "". confinable: it keeps to what is in its caller's reach,
     so that callers for a part of the library may ask for it too. key: of a list, what no two of its rows share; it
-    can be had page by page in that order. changes: the verb that shows what it changes, by the same parameters."""
+    can be had page by page in that order. changes: the verb that shows what it changes, by the same parameters. still:
+    what nobody changes that without; by default files.changing."""
 
     name: str
     scope: Scope
@@ -183,6 +195,7 @@ class Verb:
     confinable: bool = False
     key: tuple[str, ...] = ()
     changes: str = ""
+    still: Callable[[Any], AbstractContextManager[Any]] | None = None
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
@@ -219,6 +232,7 @@ class Traits(TypedDict, total=False):
     confinable: bool
     key: tuple[str, ...]
     changes: str
+    still: Callable[[Any], AbstractContextManager[Any]]
 
 
 def verb(name: str, scope: Scope, **traits: Unpack[Traits]) -> Callable[[Function], Function]:

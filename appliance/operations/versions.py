@@ -4,11 +4,22 @@ another one by now (RFC 9110 8.8.3 and 13.1.1: entity tags and If-Match)."""
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
-from typing import Any
+import secrets
+from typing import Any, Final
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations.verb import OnFiles, OnSettings, Parameters, Verb, Volatile
+
+_KEY: Final = secrets.token_bytes(32)  # of this process
+
+
+def version_of(document: Any) -> str:
+    """Tells versions apart of what is not shown: another text for another document, out of which nobody can guess it.
+    The next process has other ones."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hmac.digest(_KEY, text.encode(), "sha256").hex()[:16]
 
 
 def tag_of(verb: Verb, result: Any) -> str | None:
@@ -18,6 +29,8 @@ def tag_of(verb: Verb, result: Any) -> str | None:
     if shown is None or (shown is not verb and shown.result is not verb.result):
         return None
     if isinstance(result, dict):
+        if result.get("foreseen") is not None:
+            return None  # nothing is so yet
         result = {name: value for name, value in result.items() if name not in _volatile(shown)}
     return tag(result)
 

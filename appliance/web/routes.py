@@ -73,7 +73,7 @@ class Routes:
             "POST",
             verb.result,
             {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
-            [] if verb.shows else [_IDEMPOTENCY_KEY],
+            [*([] if verb.shows else [_IDEMPOTENCY_KEY]), *([_IF_MATCH] if verb.changes else [])],
         )
 
     def _add_get(self, verb: Verb) -> None:
@@ -203,5 +203,6 @@ _IDEMPOTENCY_KEY = _header(
     minLength=1,
     maxLength=255,
 )
+_IF_MATCH = _header("If-Match", "Only if one of these is still its ETag: 412 else.", type="string")
 _IF_NONE_MATCH = _header("If-None-Match", "304 if its ETag is still this one.", type="string")
 _NOT_MODIFIED = {"description": "It is what its ETag says that it was."}
