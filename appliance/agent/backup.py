@@ -9,11 +9,13 @@ crosses this server but of those few that have no blocks of their own.
 from __future__ import annotations
 
 import platform
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import gethostname
 from typing import Any, Final
 
 from appliance.agent.asking import Api, Asking
@@ -24,8 +26,9 @@ from appliance.agent.freeze import LIMIT_SECONDS, FreezeFailed
 from appliance.agent.mount import Agent, Told, nobody
 from appliance.agent.server import Server, ThisServer
 from appliance.agent.snapshot_walk import Order, WalkFailed
-from appliance.backup.listing import ListDigest
+from appliance.backup.listing import ListDigest, content_bytes
 from appliance.failures import Failure, OperatorError
+from appliance.processor_time import processor_seconds
 
 RENEW_SECONDS: Final = 20.0
 RENEWAL_SECONDS: Final = 10.0  # for the answer to one
@@ -101,6 +104,11 @@ class Sources:
         raise NotMapped(f"{mount.point} is on {disk} ({identifier}), which is no disk of this library")
 
 
+def server_name() -> str:
+    """Of this server, for reports and backups of several servers."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", gethostname().partition(".")[0]).strip("-_") or "server"
+
+
 @contextmanager
 def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
     """It is done again and again on a thread of its own while the block runs."""
@@ -121,22 +129,41 @@ def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
 
 @dataclass(slots=True)
 class HotBackup:
-    """Runs jobs. told: hears what is done. key: what signs lists. every: how a lease is renewed meanwhile."""
+    """Runs jobs. told: hears what is done. name: of this server, for reports. key: what signs lists. traffic: how many
+    bytes the API has moved so far. every: how a lease is renewed meanwhile."""
 
     api: Asking
     agent: Agent
     told: Told = nobody
     server: Server = field(default_factory=ThisServer)
+    name: str = field(default_factory=server_name)
     key: bytes = b""
+    traffic: Callable[[], int] = lambda: 0
     every: Callable[[float, Callable[[], object]], AbstractContextManager[None]] = every
+    payload_bytes: int = 0
+    metadata_bytes: int = 0
 
     def run(self, job: Job, sources: Sequence[Source], **wanted: Any) -> Any:
         """The report of the backup that was made. wanted: parameters of backup.start. Whatever goes wrong before the
         appliance has begun to write, everything is let go of and the snapshot's space is given back; after that the
         appliance goes on without this server. Raises OperatorError, FreezeFailed, WalkFailed, OSError."""
+        before, self.payload_bytes, self.metadata_bytes = (self.traffic(), processor_seconds()), 0, 0
         number = self._begun(job, sources, **wanted)["number"]
         self.told(f"backup {number} has begun; it goes on also without this server")
-        return self.api.call("backup.wait", number=number, patience_seconds=AWAY_SECONDS)
+        report = self.api.call("backup.wait", number=number, patience_seconds=AWAY_SECONDS)
+        return self._accounted(report, *before)
+
+    def _accounted(self, report: Any, traffic: int, seconds: float) -> Any:
+        """The same, with what it cost this server."""
+        spent = {
+            "payload_bytes": self.payload_bytes, "network_bytes": self.traffic() - traffic + self.metadata_bytes,
+            "processor_seconds": round(processor_seconds() - seconds, 3),
+        }  # fmt: skip
+        try:
+            return self.api.call("backup.account", number=report["number"], server=self.name, **spent)
+        except OperatorError as error:
+            self.told(f"what it cost this server is not in the report: {error}")
+            return report
 
     def _begun(self, job: Job, sources: Sequence[Source], **wanted: Any) -> Any:
         disks = list(dict.fromkeys(source.in_library for source in sources))
@@ -145,7 +172,7 @@ class HotBackup:
         try:
             with self.every(RENEW_SECONDS, lambda: self._renew(name)):
                 self._send_lists(job, sources, snapshot)
-                wanted |= {"snapshot": name, "disks": disks, "selection": job.selection}
+                wanted |= {"snapshot": name, "disks": disks, "selection": job.selection, "server": self.name}
                 return self.api.call("backup.start", background=True, **wanted)
         except BaseException:
             self._release(name)
@@ -228,6 +255,7 @@ class HotBackup:
                 on_disk = [source for source in sources if source.in_library == disk]
                 lines = self._lines(job, on_disk, mount.devices[device])
                 self._send(snapshot["snapshot"], disk, lines)
+                self.metadata_bytes += self.server.moved_bytes(mount.devices[device])
 
     def _lines(self, job: Job, sources: Sequence[Source], device: str) -> Iterator[str]:
         for source in sources:
@@ -242,6 +270,7 @@ class HotBackup:
         for number, part in enumerate(_parts(lines), start=1):
             for line in part:
                 digest.add(line)
+                self.payload_bytes += content_bytes(line)
             count += len(part)
             self.api.call("filelist.add", snapshot=snapshot, disk=disk, part=number, lines=part)
         self.told(f"{count} files of {disk} are listed")

@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
+from appliance.agent.block_devices import SECTOR
 from appliance.agent.freeze import held_still, synchronized
 from appliance.agent.hooks import run_hook
 from appliance.agent.snapshot_walk import Order, lines_of
+
+_BLOCK: Final = Path("/sys/class/block")
+_SECTORS_READ, _SECTORS_WRITTEN = 2, 6  # Documentation/block/stat.rst
 
 
 class Server(Protocol):
@@ -29,6 +33,9 @@ class Server(Protocol):
 
     def lines(self, order: Order) -> Iterator[str]:
         """The files of a snapshot. Raises WalkFailed, OSError."""
+
+    def moved_bytes(self, device: str) -> int:
+        """What was read from a block device and written to it since it is there."""
 
 
 class ThisServer:
@@ -49,3 +56,11 @@ class ThisServer:
     def lines(self, order: Order) -> Iterator[str]:
         """As Server has it."""
         return lines_of(order)
+
+    def moved_bytes(self, device: str) -> int:
+        """As Server has it; 0 for one that is gone."""
+        try:
+            fields = (_BLOCK / Path(device).resolve().name / "stat").read_text().split()
+        except OSError:
+            return 0
+        return (int(fields[_SECTORS_READ]) + int(fields[_SECTORS_WRITTEN])) * SECTOR

@@ -71,6 +71,11 @@ def from_line(line: str, disk_bytes: int) -> Entry | Skipped:
         raise ListRefused(f"it is no description of a file ({type(error).__name__}): {line[:200]}") from None
 
 
+def content_bytes(line: str) -> int:
+    """How much of a file's content is in a line of to_line() itself."""
+    return len(base64.b64decode(json.loads(line).get("content", ""))) if '"content":' in line else 0
+
+
 def digest_of(lines: Iterable[str], snapshot: str, key: bytes) -> str:
     """What the agent's end-of-list signal carries: an HMAC-SHA256 over the snapshot's name and all lines, in order."""
     running = ListDigest(snapshot, key)

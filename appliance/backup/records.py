@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from sqlalchemy import Connection, delete, insert, select
 
+from appliance.backup.servers import ServerPart
 from vlib_images.library.database import schema
 from vlib_images.library.database.database import Database
 from vlib_images.library.database.errors import StateDamaged
@@ -60,7 +61,8 @@ class Backup:
     checkpoint_bytes: about how much lies between two checkpoints. reason: why it ended, in an operator's words. files,
     content_bytes: of all of it, once they are known. selection: which files of the disks, in an agent's words; an
     increment follows a backup of the same. incremental: asked for; since: the number of the backup that it follows, and
-    full_because: why it is a full one all the same."""
+    full_because: why it is a full one all the same. servers: whose agents take part.
+    processor_seconds: of the daemon while it ran."""
 
     number: int
     identifier: str
@@ -82,6 +84,8 @@ class Backup:
     incremental: bool = False
     since: int | None = None
     full_because: str = ""
+    servers: tuple[ServerPart, ...] = ()
+    processor_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """For the row."""
@@ -91,7 +95,8 @@ class Backup:
     def from_json(cls, document: dict[str, Any]) -> Self:
         """Raises TypeError, ValueError for what to_json() does not make."""
         lists = {name: tuple(document[name]) for name in ("disks", "cartridges")}
-        return cls(**{**document, **lists, "state": State(document["state"])})
+        servers = tuple(map(ServerPart.from_json, document.get("servers", ())))
+        return cls(**{**document, **lists, "servers": servers, "state": State(document["state"])})
 
 
 class Backups:
@@ -151,6 +156,15 @@ class Backups:
         """What was found out. Raises NoSuchBackup, OSError."""
         with self._changing:
             return self._put(dataclasses.replace(self.get(number), **changes), "counted")
+
+    def note_server(self, number: int, server: str, **changes: Any) -> Backup:
+        """What a server that takes part has done. Raises NotNow where it does not, NoSuchBackup, OSError."""
+        with self._changing:
+            backup = self.get(number)
+            if server not in {part.server for part in backup.servers}:
+                raise NotNow(f"server {server} has no part in backup {number}")
+            parts = (dataclasses.replace(part, **changes) if part.server == server else part for part in backup.servers)
+            return self._put(dataclasses.replace(backup, servers=tuple(parts)), f"noted for {server}")
 
     def _put(self, backup: Backup, what: str) -> Backup:
         event = Event(f"backup {what}", str(backup.number), {"reason": backup.reason})

@@ -30,6 +30,7 @@ from appliance.backup.sources import Disk, Sources, Totals
 from appliance.backup.verify import Verified, verify_disks, verify_tapes
 from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError, explained
+from appliance.processor_time import processor_seconds
 from scsi_targets.client.tape_stream import StreamFailed
 from scsi_targets.client.unit import CommandFailed
 from scsi_targets.devices.disk.block_device import BlockDevice
@@ -337,7 +338,7 @@ class BackupService:
         )
 
     def _run(self, job: Job) -> None:
-        number = job.backup.number
+        number, before = job.backup.number, processor_seconds()
         log.info("backup begins", backup=number, disks=list(job.backup.disks))
         with acting_as(OPERATOR):
             state, reason = self._outcome(job)
@@ -346,7 +347,8 @@ class BackupService:
                 self._last[number] = job.progress
             try:
                 job.catalogue.close()
-                self.records.step(number, state, reason=reason)
+                spent = self.records.get(number).processor_seconds + processor_seconds() - before
+                self.records.step(number, state, reason=reason, processor_seconds=round(spent, 3))
             except OSError as error:
                 log.error("how a backup ended cannot be kept", backup=number, reason=str(error))
         with self._lock:

@@ -143,7 +143,9 @@ def _backed_up(job: Job, api: Client, **wanted: Any) -> Any:
     key = hashlib.sha256(api.token.encode()).hexdigest().encode() if api.token else b""
     asking = Asking(api)
     sources = Sources(asking).of(job.paths)
-    hot = HotBackup(asking, Agent(asking), lambda line: typer.echo(line, err=True), key=key)
+    hot = HotBackup(
+        asking, Agent(asking), lambda line: typer.echo(line, err=True), key=key, traffic=lambda: api.traffic.bytes
+    )
     return hot.run(job, sources, **wanted)
 
 
@@ -156,6 +158,7 @@ def _client(config: Path | None) -> Client:
 
 
 def _told(report: dict[str, Any]) -> None:
+    from appliance.cli.backup import costs
     from appliance.settings.units import format_size
 
     typer.echo(
@@ -166,6 +169,8 @@ def _told(report: dict[str, Any]) -> None:
         typer.echo(f"an increment: what has changed since backup {report['since']}")
     elif report["full_because"]:
         typer.echo(f"a full one, not an increment: {report['full_because']}")
+    for line in costs(report):
+        typer.echo(line)
 
 
 def _map_table(rows: list[dict[str, Any]]) -> None:

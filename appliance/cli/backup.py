@@ -1,5 +1,6 @@
 """tapebay backup: the files of disks to tape. `tapebay backup DISK... --to CARTRIDGE` is `tapebay backup start`."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -20,6 +21,29 @@ class StartsBackups(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+def costs(backup: dict[str, Any]) -> Iterator[str]:
+    """What it cost each server, and the library, a line each."""
+    from appliance.settings.units import format_size
+
+    if not backup["servers"]:
+        yield "Bytes over a server's network: 0"
+    for part in backup["servers"]:
+        if part["snapshot"] is None:
+            yield f"server {part['server']}: it has not come yet"
+            continue
+        share = part["network_bytes"] / max(backup["total_bytes"], 1)
+        yield (
+            f"server {part['server']}, {', '.join(part['disks'])}: {part['payload_bytes']} bytes of files over its "
+            f"network, {format_size(part['network_bytes'])} in all ({share:.2%} of the content), "
+            f"{part['processor_seconds']:g} s of its processor"
+        )
+    if backup["processor_seconds_per_gibibyte"] is not None:
+        yield (
+            f"the library's processor: {backup['processor_seconds']:g} s, "
+            f"{backup['processor_seconds_per_gibibyte']:g} s a GiB"
+        )
+
+
 def _report(backup: dict[str, Any], _given: dict[str, Any]) -> None:
     number, state = backup["number"], backup["state"]
     why = f": {backup['reason']}" if backup["reason"] else ""
@@ -32,7 +56,9 @@ def _report(backup: dict[str, Any], _given: dict[str, Any]) -> None:
     files = f"{backup['files']} of {backup['total_files']} files"
     content = f"{backup['content_bytes']} of {backup['total_bytes']} bytes"
     left = f", about {seconds(backup['seconds_left'])} left" if backup["seconds_left"] is not None else ""
-    typer.echo(f"{files}, {content}{rate}{left}; bytes over a server's network: 0")
+    typer.echo(f"{files}, {content}{rate}{left}")
+    for line in costs(backup):
+        typer.echo(line)
     for part in backup["parts"]:
         typer.echo(f"{part['prefix']}: {part['kind']}")
     table(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from appliance.control.traffic import Traffic
 from appliance.failures import Failure, NoAnswer, OperatorError
 from appliance.library.control_socket import reachable
 from appliance.progress import Progress, no_progress
@@ -46,7 +47,8 @@ def call(
 
 @dataclass(frozen=True)
 class Client:
-    """A daemon to ask; made by at_socket(), at() or from_environment(). Each call has a connection of its own."""
+    """A daemon to ask; made by at_socket(), at() or from_environment(). Each call has a connection of its own.
+    traffic: what crossed the network on all of them."""
 
     where: str
     socket_path: Path | None = None
@@ -54,6 +56,7 @@ class Client:
     port: int = 0
     token: str = field(default="", repr=False)
     tls: ssl.SSLContext | None = field(default=None, repr=False)
+    traffic: Traffic = field(default_factory=Traffic, repr=False, compare=False)
 
     @classmethod
     def at_socket(cls, path: Path) -> Client:
@@ -177,8 +180,12 @@ class Client:
             return
         with closing(self._over_tcp(min(timeout_seconds, CONNECT_SECONDS))) as connection:
             self._connect(connection)
-            connection.sock.settimeout(timeout_seconds)
-            yield connection
+            wire = connection.sock
+            wire.settimeout(timeout_seconds)
+            try:
+                yield connection
+            finally:
+                self.traffic.add(wire)
 
     def _over_tcp(self, timeout_seconds: float) -> http.client.HTTPConnection:
         if self.tls is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -20,6 +21,8 @@ Drive = Annotated[
 Overwrite = Annotated[bool, Field(description="Also onto cartridges that hold something.")]
 Background = Annotated[bool, Field(description="Do not wait for the end.")]
 POLL_SECONDS = 0.2
+MOST_BYTES = 1 << 62
+SERVER = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
 class Skipped(Result):
@@ -68,13 +71,28 @@ class PartOfDisk(Result):
     kind: str
 
 
+class PartOfServer(Result):
+    """A server whose agent takes part. Bytes are over its own network; the library moves the content of files."""
+
+    server: str
+    snapshot: str | None = Field(description="That it holds, or held; none where it has not come yet.")
+    disks: list[str]
+    payload_bytes: int = Field(description="Content of files that crossed its network, in lists: of small ones alone.")
+    network_bytes: int = Field(description="All that its agent saw crossing it: lists, API, metadata of the snapshot.")
+    processor_seconds: float = Field(description="Of the agent and what it started.")
+
+
 class Report(Backup):
-    """With what is on which cartridge, what each disk was taken for, and the first hundred files left out."""
+    """With what is on which cartridge, what each disk was taken for, the first hundred files left out, what it cost the
+    servers, and the daemon while it ran."""
 
     volumes: list[Volume]
     parts: list[PartOfDisk]
     left_out: list[Skipped]
     identifier: str
+    servers: list[PartOfServer]
+    processor_seconds: float = Field(description="Of the daemon while it ran.")
+    processor_seconds_per_gibibyte: float | None = Field(description="The same for 1 GiB of content.")
 
 
 class Start(Parameters):
@@ -82,6 +100,7 @@ class Start(Parameters):
     snapshot: Annotated[
         str | None, Field(description="One that an agent holds, whose files it has listed; by default one is made.")
     ] = None
+    server: Annotated[str | None, Field(pattern=SERVER, description="Whose agent that is, for the report.")] = None
     to: Annotated[list[str], Field(min_length=1, description="Cartridges, in the order of their use.")]
     drive: Drive = None
     raw: Annotated[bool, Field(description="Save the disks as images, whatever is on them.")] = False
@@ -112,15 +131,27 @@ class OneBackup(Parameters):
     number: Number
 
 
+class Account(Parameters):
+    number: Number
+    server: Annotated[str, Field(pattern=SERVER, description="The agent's.")]
+    payload_bytes: Annotated[int, Field(ge=0, le=MOST_BYTES, description="Content of files over its network.")]
+    network_bytes: Annotated[int, Field(ge=0, le=MOST_BYTES, description="All bytes over it.")]
+    processor_seconds: Annotated[float, Field(ge=0, le=1e9, description="Of the agent and what it started.")]
+
+
 @verb("backup.start", Scope.OPERATE, reports_progress=True)
 def start(context: OnLibrary, parameters: Start) -> Report:
     """Back the files of disks up to cartridges, as tar archives: a snapshot is taken, and no byte passes a server."""
+    from appliance.backup.servers import ServerPart
+
     with refusals():
         if parameters.snapshot is not None:
             _check_lists(context, parameters.snapshot, parameters.disks)
         options = parameters.model_dump(
             include={"snapshot", "drive", "raw", "overwrite", "incremental", "since", "selection"}
         )
+        if parameters.server is not None and parameters.snapshot is not None:
+            options["servers"] = (ServerPart(parameters.server, parameters.snapshot, tuple(parameters.disks)),)
         record = context.library.backups.begin(
             parameters.disks, parameters.to, checkpoint_bytes=parse_size(parameters.checkpoint), **options
         )
@@ -156,6 +187,14 @@ def wait(context: OnLibrary, parameters: OneBackup) -> Report:
     """Wait for the end of a backup."""
     with refusals():
         return _followed(context, parameters.number, False)
+
+
+@verb("backup.account", Scope.OPERATE)
+def account(context: OnLibrary, parameters: Account) -> Report:
+    """For agents: what a backup has cost their server. Sent again, it says it anew."""
+    with refusals():
+        context.library.backups.records.note_server(**parameters.model_dump())
+        return _report(context, parameters.number)
 
 
 @verb("backup.cancel", Scope.OPERATE)
@@ -219,7 +258,16 @@ def _report(context: OnLibrary, number: int) -> Report:
         parts=[PartOfDisk(**part) for part in facts.get("parts", [])],
         left_out=[Skipped(name=file.name.decode(errors="surrogateescape"), reason=file.reason) for file in left_out],
         identifier=record.identifier,
+        servers=[PartOfServer(**dataclasses.asdict(part)) for part in record.servers],
+        processor_seconds=record.processor_seconds,
+        processor_seconds_per_gibibyte=_per_gibibyte(record),
     )
+
+
+def _per_gibibyte(record: Record) -> float | None:
+    if not record.content_bytes or not record.processor_seconds:
+        return None
+    return round(record.processor_seconds * (1 << 30) / record.content_bytes, 3)
 
 
 def _shown(context: OnLibrary, record: Record) -> Backup:

@@ -94,7 +94,7 @@ class Appliance:
     def _do(self, verb: str, parameters: Mapping[str, Any]) -> Any:
         if verb == "backup.start":
             return self._begin_backup(**parameters)
-        if verb == "backup.wait":
+        if verb in ("backup.wait", "backup.account"):
             return self.movers[parameters["number"]].report()
         found = find(verb)
         answer = perform(found, self.context, parameters_of(found, parameters))  # type: ignore[arg-type]

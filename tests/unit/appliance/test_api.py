@@ -305,6 +305,10 @@ def test_tls(tmp_path: Path, pair: certificates.Certificates, monkeypatch: pytes
         token = api.token()
         client = Client.at(api.url, token, pair.authority)
         assert client.call("look", value=["ä", 1]) == ["ä", 1]
+        once = client.traffic.bytes
+        assert 1000 < once < 20_000  # TLS and headers too
+        client.call("look", value="x" * 100_000)
+        assert once + 200_000 < client.traffic.bytes < once + 300_000
         with pytest.raises(OperatorError) as untrusted:
             Client.at(api.url, token).call("look")
         assert untrusted.value.failure is Failure.NOT_RUNNING

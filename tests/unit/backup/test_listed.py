@@ -115,6 +115,19 @@ def test_what_the_agent_lists_is_what_is_on_tape(machine: Machine) -> None:
     assert report["parts"] == [{"prefix": "", "kind": "files, as its server listed them"}]
     assert no_space_is_taken(machine.site)
     assert [row["state"] for row in machine.call("snapshot.list")] == ["released"]
+    (part,) = report["servers"]
+    assert (part["disks"], part["payload_bytes"], part["network_bytes"]) == (["data"], 0, 0)  # by a Unix socket
+    assert part["processor_seconds"] > 0
+    assert report["processor_seconds_per_gibibyte"] > 0
+    assert machine.call("backup.show", number=report["number"])["servers"] == report["servers"]
+
+
+def test_content_of_small_files_in_a_list_is_counted_as_such(machine: Machine) -> None:
+    line = to_line(Entry(b"srv/small", Kind.FILE, size=5, content=b"hello"))
+    machine.lines = lambda _order: iter([line])  # type: ignore[method-assign]
+    report = machine.run()
+    assert report["servers"][0]["payload_bytes"] == 5
+    assert files_in(first_file(machine.site)) == {"srv/small": b"hello"}
 
 
 def test_every_answer_is_lost_once(machine: Machine) -> None:
