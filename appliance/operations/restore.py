@@ -10,7 +10,7 @@ from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations.backup import Drive, Number, refusals
-from appliance.operations.disk import BlockSize, NewName
+from appliance.operations.disk import BlockSize
 from appliance.operations.verb import OnLibrary, Parameters, Positional, Result, Scope, library_of, verb
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Restore(Parameters):
     file: Annotated[
         str, Positional("[FILE]"), Field(description="An image in the backup; by default its only file.")
     ] = ""
-    to_disk: Annotated[NewName, Field(description="A new disk, which is there once all of it is right.")]
+    to_disk: Annotated[str, Field(description="A new disk, which is there once all of it is right.")]
     block_size: BlockSize = 512
     drive: Drive = None
 
