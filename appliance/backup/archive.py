@@ -16,12 +16,12 @@ from typing import Final, TypeAlias
 
 from appliance.backup import pax
 from appliance.backup.entries import Entry, Extent
+from appliance.backup.faults import is_of_the_medium, is_overflow
 from datamover.engine import crc32c, crc32c_combine
 from scsi_targets.client.copy_manager import CopyManager
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.client.tape_stream import Sent, StreamFailed, TapeStream, is_early_warning
-from scsi_targets.t10 import sense, sense_data
 
 TAPE_BLOCK: Final = 256 << 10  # "tar -b 512"
 COMMAND_BYTES: Final = 256 << 20  # what is done again at most where a tape is full; the step of progress
@@ -103,7 +103,8 @@ class Checkpoint:
 
 
 class VolumeFull(Exception):
-    """The tape told that its end is near, or has come to it: close_early() comes next."""
+    """The tape told that its end is near, has come to it, or cannot be written where it stands: close_early() comes
+    next."""
 
 
 class VolumeTooSmall(Exception):
@@ -197,6 +198,11 @@ class Archive:
         with _translated():
             self._put_all(pieces if member.start >= on_tape else cut(pieces, on_tape - member.start), member)
 
+    @property
+    def first_needed(self) -> int | None:
+        """The number of the first member whose content may have to be written again; those before it will not be."""
+        return self._members[0].number if self._members else None
+
     def checkpoint_soon(self) -> None:
         """The next command ends with one."""
         self._open.checkpoint_soon()
@@ -227,9 +233,9 @@ class Archive:
             self._whole += 1
             self.listener.whole(self._members[self._whole - 1])
         self.listener.written(sent.whole_bytes)
+        self._forget()
         if sent.durable and not self._ended:
             self.listener.durable(self._checkpoint(sent.whole_bytes))
-        self._forget()
 
     def _count_checksums(self, pieces: Sequence[int | None]) -> None:
         owners = self._owners
@@ -319,18 +325,13 @@ def _split_at(member: Member, on_tape: int) -> int:
 
 
 class _translated:
-    """VolumeFull in place of what a copy says of a tape that is full."""
+    """VolumeFull in place of what a copy says of a tape that is full, or takes nothing more where it stands."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, StreamFailed) and (is_early_warning(error.failed) or is_overflow(error)):
+        if isinstance(error, StreamFailed) and (
+            is_early_warning(error.failed) or is_overflow(error) or is_of_the_medium(error)
+        ):
             raise VolumeFull from error
-
-
-def is_overflow(error: StreamFailed) -> bool:
-    """Whether the tape has come to its end."""
-    forwarded = error.failed.sense.forwarded if error.failed.sense is not None else None
-    told = sense_data.decode(forwarded.sense) if forwarded is not None and forwarded.by_destination else None
-    return told is not None and told.code.key == sense.VOLUME_OVERFLOW

@@ -54,6 +54,7 @@ _PUT_FILE: Final = f"INSERT OR REPLACE INTO files ({_FILE}) VALUES (?, ?, ?, ?, 
 # All files of the instant, wherever they are.
 _STATE: Final = f"(SELECT {_FILE}, NULL AS origin FROM files UNION ALL SELECT {_FILE}, origin FROM unchanged)"
 _LATEST_NS: Final = (1 << 63) - 1  # of a file's time, in the year 2262: as much as a column holds
+_CUT: Final = 2  # in the column `closed`
 _PAGE_ROWS: Final = 10_000
 
 
@@ -100,13 +101,15 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """One cartridge of the backup. closed: its archive is complete. indexed: an index is on it."""
+    """One cartridge of the backup. closed: no more is written to it. indexed: an index is on it. cut: its archive ends
+    at a checkpoint, without an end of its own, as the cartridge took nothing more."""
 
     number: int
     barcode: str
     archive_bytes: int = 0
     closed: bool = False
     indexed: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +243,8 @@ class Catalogue:
             self._put_volume(volume)
 
     def _put_volume(self, volume: Volume) -> None:
-        row = (volume.number, volume.barcode, volume.archive_bytes, volume.closed, volume.indexed)
+        closed = _CUT if volume.cut else int(volume.closed)
+        row = (volume.number, volume.barcode, volume.archive_bytes, closed, volume.indexed)
         self._connection.execute("INSERT OR REPLACE INTO volumes VALUES (?, ?, ?, ?, ?)", row)
 
     def put_skipped(self, skipped: Iterable[Skipped]) -> None:
@@ -269,7 +273,7 @@ class Catalogue:
         """In their order."""
         rows = self._rows("SELECT * FROM volumes ORDER BY number")
         return [
-            Volume(number, barcode, size, bool(closed), bool(indexed))
+            Volume(number, barcode, size, bool(closed), bool(indexed), closed == _CUT)
             for number, barcode, size, closed, indexed in rows
         ]
 

@@ -39,11 +39,18 @@ class Instant(Protocol):
     def units(self) -> Mapping[str, BlockDevice]:
         """By disk; to copy from."""
 
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether narrow() has been called."""
+
     def narrow(self, extents: Mapping[str, Iterable[tuple[int, int]]], /) -> None:
         """Of each disk nothing else is wanted: (offset, length) in bytes."""
 
     def start(self) -> None:
-        """The copy begins."""
+        """The copy begins, perhaps again."""
+
+    def fail(self, reason: str, /) -> None:
+        """The copy has failed; it may be begun again where its last commit() was."""
 
     def renew(self) -> float:
         """Whoever holds it is alive."""

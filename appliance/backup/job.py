@@ -2,8 +2,11 @@
 
 The disks are held still by a snapshot, their files are counted, and then every file becomes a member of the archive on
 tape. What is durable there is in the catalogue, in one transaction with the checkpoint that made it so, and given back
-to the snapshot. So whatever ends a backup, the tape, the catalogue and the snapshot's store agree up to a checkpoint;
-and whoever resumes it makes a new snapshot and first proves that it holds what was written.
+to the snapshot. So whatever ends a backup, the tape, the catalogue and the snapshot's store agree up to a checkpoint.
+
+From there it goes on by itself: on another drive where one fails, on the next cartridge where one takes nothing more.
+Whoever resumes it later makes a new snapshot and first proves that it holds what was written; unless it is of a
+snapshot that an agent holds, and still does: that one is the same.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,11 +31,12 @@ from appliance.backup.archive import (
     Listener,
     Member,
     VolumeFull,
-    is_overflow,
 )
 from appliance.backup.catalogue import Catalogue, CatalogueDamaged, StreamPlace, Volume, part_begun
-from appliance.backup.content import ChangedSince, check_same
+from appliance.backup.content import ChangedSince, check_same, checksum
 from appliance.backup.entries import Skipped
+from appliance.backup.faults import is_of_the_drive, is_of_the_medium, is_overflow, words_of
+from appliance.backup.filesystems.reader import NotReadable
 from appliance.backup.house import House, Instant
 from appliance.backup.increment import Base, Increment, ToWrite
 from appliance.backup.records import Backup
@@ -40,6 +44,7 @@ from appliance.backup.sources import Disk, Sources, Totals
 from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError
 from scsi_targets.client.tape_stream import StreamFailed
+from scsi_targets.client.unit import CommandFailed
 from vlib_images.disk.changes import NoIncrement
 
 log = structlog.get_logger(__name__)
@@ -65,6 +70,10 @@ def renewing(instant: Instant, progress: Callable[[int, int], None]) -> Callable
     return both
 
 
+class _VolumeCut(Exception):
+    """A cartridge takes nothing more, not even the end of its archive."""
+
+
 class Cancelled(Exception):
     """The operator, or the end of the daemon, has stopped it."""
 
@@ -88,15 +97,17 @@ class Progress:
     ended: float | None = None
 
     def copies(self) -> None:
-        """From now on it writes to tape."""
-        self.phase, self.copy_began = "copying", time.monotonic()
-        self.files_before, self.content_before = self.files, self.content_bytes
+        """From now on it writes to tape; on another drive than before, perhaps."""
+        self.phase = "copying"
+        if self.copy_began is None:
+            self.copy_began = time.monotonic()
+            self.files_before, self.content_before = self.files, self.content_bytes
 
     @property
     def seconds_left(self) -> float | None:
         """At the pace of this run so far; None before it has one, and when it has ended."""
         done = self.content_bytes - self.content_before + (self.files - self.files_before) * _FILE_COST_BYTES
-        if self.copy_began is None or self.ended is not None or not done:
+        if self.copy_began is None or self.ended is not None or done <= 0:
             return None
         left = self.total_bytes - self.content_bytes + (self.total_files - self.files) * _FILE_COST_BYTES
         return round((time.monotonic() - self.copy_began) * left / done, 1)
@@ -112,13 +123,14 @@ class Progress:
 
 @dataclass(slots=True)
 class Job:
-    """run() it once. take_drive: which drive it may use, as long as it runs. note: for what was counted. base: the
-    catalogue of the backup that this one follows as an increment; full: for why it is a full one all the same."""
+    """run() it once. take_drive: which drive it may use, as long as it runs, for a cartridge, and other than some.
+    note: for what was counted. base: the catalogue of the backup that this one follows as an increment; full: for why
+    it is a full one all the same."""
 
     backup: Backup
     catalogue: Catalogue
     house: House
-    take_drive: Callable[[Backup, str], str]
+    take_drive: Callable[[Backup, str, Container[str]], str]
     note: Callable[[Totals], None]
     base: Path | None = None
     full: Callable[[str], None] = lambda _reason: None
@@ -127,38 +139,90 @@ class Job:
     stopping: threading.Event = field(default_factory=threading.Event)  # the daemon is
     _instant: Instant | None = None
     _renewed: float = 0.0
+    _copying: bool = False
     _pending: list[tuple[int, Member]] = field(default_factory=list)  # whole, and not durable yet
+    _durable: deque[Member] = field(default_factory=deque)  # and not given back yet
     _volume: Volume = field(default_factory=lambda: Volume(1, ""))
     _archive: Archive | None = None
 
     def run(self) -> None:
         """Raises Cancelled, OperatorError, NotReadable, ChangedSince, StreamFailed, VolumeTooSmall, OSError, ..."""
-        place = self.catalogue.place()
         self._instant = instant = self._instant_of()
+        done = False
         try:
-            self._run(instant, place)
+            self._run(instant)
+            done = True
         except Exception as error:
             if why := instant.over_because:  # which is why, whatever came of it
                 raise OperatorError(Failure.REFUSED, why) from error
             raise
         finally:
-            instant.release()
+            self._let_go(instant, done=done)
 
-    def _run(self, instant: Instant, place: StreamPlace) -> None:
+    def _let_go(self, instant: Instant, *, done: bool) -> None:
+        """What an agent holds stays, until it is resumed or the agent lets go of it: it cannot be made again."""
+        if done or self.backup.snapshot is None or self.stopping.is_set():
+            instant.release()
+        elif self._copying:
+            self._copy_failed(instant, "its backup has not come to its end")
+
+    def _copy_failed(self, instant: Instant, reason: str) -> None:
+        self._copying = False
+        try:
+            instant.fail(reason)
+        except Exception:
+            if not instant.over_because:
+                raise
+
+    def _run(self, instant: Instant) -> None:
         disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in self.backup.disks]
         with closing(self._to_write(disks, instant)) as sources:
             self._count(sources, instant)
-            self._compare(sources, place)
-            if self.backup.snapshot is not None:
+            self._compare(sources, self.catalogue.place())
+            if self.backup.snapshot is not None and not instant.is_narrowed:
                 instant.narrow({disk.name: _extents_of(sources, number) for number, disk in enumerate(disks)})
-            instant.start()
-            units = [instant.units[name] for name in self.backup.disks]
-            first = self._first_cartridge(place)
-            name = self.progress.drive = self.take_drive(self.backup, first)
-            initiator = f"iqn.2026-01.io.tapebay:backup-{self.backup.number}"
-            with MountedDrive(self.house, name, units, initiator, self._is_stopped) as drive:
-                self._write(sources, drive, place)
+            self._copy(sources, instant)
             instant.finish()
+
+    def _copy(self, sources: ToWrite, instant: Instant) -> None:
+        """On one drive after another, until all is on tape. Raises what the last one raised, when there is none that
+        has not failed since the last checkpoint."""
+        failed: dict[str, Exception] = {}
+        while True:
+            place = self.catalogue.place()
+            try:
+                name = self.take_drive(self.backup, self._first_cartridge(place), failed)
+            except OperatorError:
+                if not failed:
+                    raise
+                raise list(failed.values())[-1] from None
+            instant.start()
+            self._copying = True
+            try:
+                self._copy_on(name, sources, instant, place)
+                return
+            except Exception as error:
+                if not is_of_the_drive(error) or instant.over_because:
+                    raise
+                why = words_of(error) if isinstance(error, StreamFailed | CommandFailed) else str(error)
+                log.warning("a drive fails a backup", backup=self.backup.number, drive=name, reason=why)
+                self._copy_failed(instant, f"{name}: {why}")
+                if self.catalogue.place() != place:
+                    failed.clear()
+                failed[name] = error
+                self._go_back()
+
+    def _copy_on(self, name: str, sources: ToWrite, instant: Instant, place: StreamPlace) -> None:
+        self.progress.drive = name
+        units = [instant.units[disk] for disk in self.backup.disks]
+        initiator = f"iqn.2026-01.io.tapebay:backup-{self.backup.number}"
+        with MountedDrive(self.house, name, units, initiator, self._is_stopped) as drive:
+            self._write(sources, drive, place)
+
+    def _go_back(self) -> None:
+        """To the last checkpoint: what came after it is written again."""
+        self._pending.clear()
+        self.progress.files, self.progress.content_bytes = self.catalogue.totals()
 
     def _instant_of(self) -> Instant:
         snapshot = self.backup.snapshot
@@ -232,7 +296,7 @@ class Job:
     def _compare(self, sources: ToWrite, place: StreamPlace) -> None:
         """What is on tape already is what the disks hold. Raises ChangedSince."""
         files, content = self.catalogue.totals()
-        if files or place.checkpoint.checked_bytes:
+        if self.backup.snapshot is None and (files or place.checkpoint.checked_bytes):
             self.progress.phase = "comparing"
             members = self._ticking(sources)
             check_same(members, sources.disks, self.catalogue.files(), place.checkpoint, self._tick)
@@ -245,8 +309,13 @@ class Job:
         volumes = self.catalogue.volumes()
         if volumes and volumes[-1].closed:
             self._index(drive, volumes[-1])
-        if place.checkpoint.first_number < self.progress.total_files or not volumes:
-            self._write_files(sources, drive, place)
+        while place.checkpoint.first_number < self.progress.total_files or not volumes:
+            try:
+                self._write_files(sources, drive, place)
+                return
+            except _VolumeCut as error:
+                log.warning("a cartridge takes nothing more", cartridge=self._volume.barcode, reason=str(error))
+                place = self._cut(sources)
 
     def _write_files(self, sources: ToWrite, drive: MountedDrive, place: StreamPlace) -> None:
         members = self._members(sources, place.checkpoint.first_number)
@@ -260,13 +329,51 @@ class Job:
                         archive.checkpoint_soon()
                 archive.finish()
             except VolumeFull:
-                waiting.extendleft(reversed(archive.close_early()))
+                waiting.extendleft(reversed(self._closed_early(archive)))
             if not waiting and (following := next(members, None)) is not None:
                 waiting.append(following)
             place = self._next_place(place, waiting[0] if waiting else None)
             self._close(drive, place, waiting[0] if waiting else None)
             if not waiting:
+                self._check_all_came()
                 return
+
+    def _check_all_came(self) -> None:
+        """A file system may be made such that its structures lie in a file; they are gone when that is on tape."""
+        if self.progress.files != self.progress.total_files:
+            counts = f"{self.progress.files} files came of {self.progress.total_files}"
+            raise NotReadable(f"what is on the disks could not be read again: {counts}; mend the file system: e2fsck")
+
+    def _closed_early(self, archive: Archive) -> list[Member]:
+        """The members that are not on this volume. Raises _VolumeCut where there is another cartridge to go on with."""
+        try:
+            return archive.close_early()
+        except (StreamFailed, CommandFailed) as error:
+            if not is_of_the_medium(error) or self._unused_cartridge() is None:
+                raise
+            raise _VolumeCut(words_of(error)) from error
+
+    def _cut(self, sources: ToWrite) -> StreamPlace:
+        """The volume ends at its last checkpoint, and the next begins with the first file that is not whole there."""
+        place = self.catalogue.place()
+        checkpoint, first = place.checkpoint, self.catalogue.totals()[0]
+        volume = replace(self._volume, archive_bytes=checkpoint.bytes_on_tape, closed=True, cut=True)
+        if checkpoint.first_before and first == checkpoint.first_number:
+            following = self._begun_before(sources, checkpoint)
+        else:
+            following = Checkpoint(first_number=first)
+        self._go_back()
+        self.catalogue.close_volume(volume, StreamPlace(place.volume + 1, following), [])
+        self._give_back(None)
+        return self.catalogue.place()
+
+    def _begun_before(self, sources: ToWrite, checkpoint: Checkpoint) -> Checkpoint:
+        """The beginning of a volume with a file that an earlier one began, as it was before anything was written."""
+        member = next(self._members(sources, checkpoint.first_number))
+        on_earlier = checkpoint.first_before - (member.content_bytes - member.entry.stored_bytes)
+        image = sources.disks[member.disk].image
+        found = checksum(image, member.entry, bytearray(1 << 20), on_earlier, self._tick)
+        return replace(checkpoint, bytes_on_tape=0, crc32c=found, checked_bytes=on_earlier)
 
     def _members(self, sources: ToWrite, first: int) -> Iterator[Member]:
         for found in self._ticking(sources):
@@ -310,20 +417,22 @@ class Job:
         OperatorError."""
         volumes = self.catalogue.volumes()
         all_written = place.checkpoint.first_number >= self.progress.total_files
-        if volumes and (all_written or not volumes[-1].indexed):
+        if volumes and (all_written or not (volumes[-1].indexed or volumes[-1].cut)):
             return volumes[-1].barcode
         return self._barcode_of(place.volume)
 
     def _barcode_of(self, volume: int) -> str:
         """The cartridge of a volume: the one that it has, or the next that is not used. Raises OperatorError."""
         used = {known.number: known.barcode for known in self.catalogue.volumes()}
-        if volume in used:
-            return used[volume]
-        for barcode in self.backup.cartridges:
-            if barcode not in used.values():
-                return barcode
+        barcode = used.get(volume) or self._unused_cartridge()
+        if barcode is not None:
+            return barcode
         message = f"the cartridges are full; give more: tapebay backup resume {self.backup.number} --to CARTRIDGE"
         raise OperatorError(Failure.REFUSED, message)
+
+    def _unused_cartridge(self) -> str | None:
+        used = {known.barcode for known in self.catalogue.volumes()}
+        return next((barcode for barcode in self.backup.cartridges if barcode not in used), None)
 
     # ---- what became of it -----------------------------------------------------------------------------------------
 
@@ -334,21 +443,22 @@ class Job:
 
     def _on_durable(self, checkpoint: Checkpoint) -> None:
         self.catalogue.commit(StreamPlace(self._volume.number, checkpoint), self._pending)
-        self._give_back()
+        assert self._archive is not None  # it says so
+        self._give_back(self._archive.first_needed)
 
-    def _give_back(self) -> None:
-        """What is durable on tape the snapshot need not keep."""
-        pending, self._pending = self._pending, []
+    def _give_back(self, needed: int | None) -> None:
+        """What is durable on tape the snapshot need not keep; but what shares a block on tape with the member `needed`
+        has to be written again where the tape is full in that one."""
+        self._durable.extend(member for _, member in self._pending)
+        self._pending.clear()
+        safe: dict[int, list[tuple[int, int]]] = {}
+        while self._durable and (needed is None or self._durable[0].number < needed):
+            member = self._durable.popleft()
+            safe.setdefault(member.disk, []).extend((one.disk_offset, one.length) for one in member.entry.extents)
         assert self._instant is not None  # run() made it
-        for number, name in enumerate(self.backup.disks):
-            extents = [
-                (extent.disk_offset, extent.length)
-                for _, member in pending
-                if member.disk == number
-                for extent in member.entry.extents
-            ]
+        for number, extents in safe.items():
             if extents:
-                self._instant.commit(name, extents)
+                self._instant.commit(self.backup.disks[number], extents)
         self._instant.checkpoint += 1
         self._tick()
 
@@ -366,12 +476,12 @@ class Job:
         volume = replace(self._volume, archive_bytes=on_tape, closed=True)
         begun = [part_begun(volume.number, first, on_tape)] if first is not None and first.before else []
         self.catalogue.close_volume(volume, following, self._pending, *begun)
-        self._give_back()
+        self._give_back(None)
         self._index(drive, volume)
 
     def _index(self, drive: MountedDrive, volume: Volume) -> None:
-        """After the filemark of the archive. A tape that has no room for it goes without: the next volume's has all."""
-        if volume.indexed:
+        """After the filemark of the archive. A tape that takes no index goes without: the next volume's has all."""
+        if volume.indexed or volume.cut:
             return
         drive.mount(volume.barcode)
         after = volume.archive_bytes // TAPE_BLOCK + 1
@@ -379,13 +489,22 @@ class Job:
         try:
             drive.write_file(index.pieces(self.catalogue))
         except StreamFailed as error:
-            if not is_overflow(error):
+            if not (is_overflow(error) or is_of_the_medium(error)):
                 raise
-            log.warning("a volume has no room for its index; the next one's has it too", cartridge=volume.barcode)
-            drive.tape.locate(after)
-            drive.tape.write_filemarks()
+            log.warning("a volume takes no index; the next one's has it too", cartridge=volume.barcode)
+            self._end_without_index(drive, after)
         else:
             self.catalogue.put_volume(replace(volume, indexed=True))
+
+    @staticmethod
+    def _end_without_index(drive: MountedDrive, after: int) -> None:
+        """The tape ends with two filemarks after the archive, if it takes that much."""
+        try:
+            drive.tape.locate(after)
+            drive.tape.write_filemarks()
+        except CommandFailed as error:
+            if not (is_overflow(error) or is_of_the_medium(error)):
+                raise
 
 
 def _extents_of(sources: ToWrite, disk: int) -> Iterator[tuple[int, int]]:

@@ -152,6 +152,14 @@ class Backups:
             if snapshot is not None and other.snapshot == snapshot and other.state is State.RUNNING:
                 raise NotNow(f"backup {other.number} writes snapshot {snapshot} already")
 
+    def ended_unkept(self, number: int, state: State, reason: str) -> None:
+        """It has ended, though the database takes nothing now: so it can be resumed as soon as that does. For whoever
+        starts on the database as it is, it was interrupted; one that was done is so too, and is soon done again."""
+        state = State.INTERRUPTED if state is State.DONE else state
+        with self._changing:
+            ended = dataclasses.replace(self.get(number), state=state, reason=reason, ended_at=time.time())
+            self._all[number] = ended
+
     def note(self, number: int, **changes: Any) -> Backup:
         """What was found out. Raises NoSuchBackup, OSError."""
         with self._changing:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from appliance.backup.catalogue import Catalogue, CatalogueDamaged, Kept
 from appliance.backup.chain import Chain, Link
 from appliance.backup.content import ChangedSince
 from appliance.backup.entries import Kind
+from appliance.backup.faults import words_of
 from appliance.backup.filesystems.reader import NotReadable
 from appliance.backup.house import House
 from appliance.backup.index import BadIndex
@@ -351,6 +352,7 @@ class BackupService:
                 self.records.step(number, state, reason=reason, processor_seconds=round(spent, 3))
             except OSError as error:
                 log.error("how a backup ended cannot be kept", backup=number, reason=str(error))
+                self.records.ended_unkept(number, state, f"{reason}; it could not be kept: {explained(error)}")
         with self._lock:
             del self._jobs[number], self._threads[number]
             self._drives.pop(number, None)
@@ -366,24 +368,26 @@ class BackupService:
                 return State.INTERRUPTED, "the daemon was stopped while it ran"
             return State.CANCELLED, "cancelled by the operator"
         except EXPECTED as error:
-            log.warning("a backup failed", backup=job.backup.number, reason=str(error))
-            return State.FAILED, explained(error) if isinstance(error, OSError) else str(error)
+            log.warning("a backup failed", backup=job.backup.number, reason=_reason_of(error), answer=str(error))
+            return State.FAILED, _reason_of(error)
         except Exception as error:
             log.exception("a backup failed", backup=job.backup.number)
             return State.FAILED, f"internal error ({type(error).__name__}); the daemon's log has the details"
         return State.DONE, ""
 
-    def _drive_of(self, backup: Backup, barcode: str) -> str:
-        return self._take_drive(backup.number, backup.drive, barcode)
+    def _drive_of(self, backup: Backup, barcode: str, without: Container[str]) -> str:
+        with self._lock:
+            self._drives.pop(backup.number, None)  # the one that it had before
+        return self._take_drive(backup.number, backup.drive, barcode, without)
 
     def _together(self, barcode: str, address: int) -> bool:
         """Whether the robot may bring the cartridge there: both are in the same partition."""
         element, robot = self._house.inventory.find(barcode), self._house.robot
         return element is None or robot.together(element.address, address)
 
-    def _take_drive(self, user: object, wanted: str | None, barcode: str) -> str:
-        """The drive that is asked for, that the cartridge is in, or the first that is empty; for this user until it
-        gives it back. Raises OperatorError."""
+    def _take_drive(self, user: object, wanted: str | None, barcode: str, without: Container[str] = ()) -> str:
+        """The drive that is asked for, that the cartridge is in, or the first that is empty, and not one of `without`;
+        for this user until it gives it back. Raises OperatorError."""
         addresses = self._house.drive_addresses()
         held = {element.address: element.barcode for element in self._house.inventory.elements(ElementType.DRIVE)}
         with self._lock:
@@ -391,7 +395,7 @@ class BackupService:
             for name in [wanted] if wanted is not None else list(addresses):
                 if name not in addresses:
                     raise OperatorError(Failure.NOT_FOUND, f"there is no drive {name}; see: tapebay drive list")
-                if not self._together(barcode, addresses[name]):
+                if name in without or not self._together(barcode, addresses[name]):
                     continue
                 if name not in taken and held.get(addresses[name]) in (None, barcode):
                     self._drives[user] = name
@@ -401,3 +405,9 @@ class BackupService:
             Failure.REFUSED,
             f"{which} in use, or in another partition; empty one (tapebay unload) and resume",
         )
+
+
+def _reason_of(error: Exception) -> str:
+    if isinstance(error, StreamFailed | CommandFailed):
+        return words_of(error)
+    return explained(error) if isinstance(error, OSError) else str(error)

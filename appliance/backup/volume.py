@@ -10,6 +10,7 @@ from typing import Final, Self
 import structlog
 
 from appliance.backup.archive import ONE_WRITE, TAPE_BLOCK, Writer
+from appliance.backup.faults import DriveUnfit, words_of
 from appliance.backup.house import House
 from appliance.failures import Failure, OperatorError
 from scsi_targets.client.copy_manager import CopyManager
@@ -32,14 +33,10 @@ LIST_IDENTIFIER: Final = 1
 _END_OF_DATA: Final = 3  # SPACE
 
 
-class DriveInUse(Exception):
-    """There is no drive for it now; str() says why."""
-
-
 class MountedDrive:
     """A drive and its session; use it in a `with` block. units: what is copied from, in the order of their numbers.
 
-    Raises OperatorError when the drive cannot be had."""
+    Raises DriveUnfit when the drive cannot be had."""
 
     def __init__(
         self, house: House, name: str, units: Sequence[BlockDevice], initiator: str, stopped: Callable[[], bool]
@@ -64,7 +61,7 @@ class MountedDrive:
             self.tape.run(spc.Reserve6.encode())
         except CommandFailed as error:
             self._session.__exit__(None, None, None)
-            raise OperatorError(Failure.REFUSED, f"drive {self.name} is reserved by an initiator: {error}") from None
+            raise DriveUnfit(f"drive {self.name} is reserved by an initiator: {words_of(error)}") from None
         return self
 
     def __exit__(
@@ -91,7 +88,8 @@ class MountedDrive:
     # ---- cartridges ------------------------------------------------------------------------------------------------
 
     def mount(self, barcode: str) -> None:
-        """Brings a cartridge, at the beginning of its tape; the one before goes home. Raises OperatorError."""
+        """Brings a cartridge, at the beginning of its tape; the one before goes home. Raises OperatorError,
+        DriveUnfit."""
         if self.barcode == barcode:
             self.tape.rewind()
             return
@@ -104,7 +102,7 @@ class MountedDrive:
             if element.address != here:
                 self._house.robot.move(element.address, here, manner=Manner.OPERATOR)
         except (RobotError, InventoryError) as error:
-            raise OperatorError(Failure.REFUSED, f"cartridge {barcode} cannot be loaded: {error}") from error
+            raise DriveUnfit(f"cartridge {barcode} cannot be loaded into {self.name}: {error}") from error
         self.barcode = barcode
         self.tape.load()
         self.tape.use_variable_blocks()
@@ -118,10 +116,13 @@ class MountedDrive:
         home = self._house.robot.home_of(element.address) if element is not None else None
         if element is None or home is None:
             return
-        try:
-            self._house.robot.move(element.address, home, manner=Manner.HOST)
-        except (RobotError, InventoryError) as error:
-            log.warning("a backup's cartridge stays in its drive", cartridge=barcode, reason=str(error))
+        for last in (False, True):  # what a drive could not make durable it tells once, and then lets go
+            try:
+                self._house.robot.move(element.address, home, manner=Manner.HOST)
+                return
+            except (RobotError, InventoryError) as error:
+                if last:
+                    log.warning("a backup's cartridge stays in its drive", cartridge=barcode, reason=str(error))
 
     def is_blank(self) -> bool:
         """Whether nothing is on the tape, which is at its beginning again afterwards."""

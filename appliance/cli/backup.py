@@ -87,6 +87,8 @@ def _report(backup: dict[str, Any], _given: dict[str, Any]) -> None:
 def _state(volume: dict[str, Any]) -> str:
     if not volume["closed"]:
         return "begun"
+    if volume["cut"]:
+        return "cut short at a checkpoint: it took nothing more"
     return "complete" if volume["indexed"] else "complete, without an index"
 
 

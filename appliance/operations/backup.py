@@ -62,6 +62,7 @@ class Volume(Result):
     archive_bytes: int
     closed: bool
     indexed: bool
+    cut: bool = Field(description="It took nothing more, and ends at a checkpoint without an end of its archive.")
 
 
 class PartOfDisk(Result):

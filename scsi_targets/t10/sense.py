@@ -257,3 +257,10 @@ class CheckCondition(Exception):
         self.data_in = data_in
         self.transferred = transferred
         super().__init__(f"{code.key:X}/{code.asc:02X}/{code.ascq:02X}")
+
+
+def name_of(code: SenseCode) -> str:
+    """For people: WRITE ERROR (3h/0Ch/00h)."""
+    names = (name for name, value in globals().items() if isinstance(value, SenseCode) and value == code)
+    numbers = f"{code.key:X}h/{code.asc:02X}h/{code.ascq:02X}h"
+    return f"{name.replace('_', ' ')} ({numbers})" if (name := next(names, None)) else f"sense {numbers}"

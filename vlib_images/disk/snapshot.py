@@ -68,6 +68,10 @@ class SnapshotEnded(OSError):
     """The snapshot's data is not to be had any more, or this part of it: str() says why."""
 
 
+class NotKept(SnapshotEnded):
+    """This part of the snapshot is not to be had: it was given back, or was never wanted. The rest of it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What an operator sees of a snapshot, in bytes."""
@@ -268,10 +272,10 @@ class Snapshot:
         lost = self._chunks[chunk:stop].lstrip(_KEPT)
         return stop - len(lost) if lost else None
 
-    def _gone(self, chunk: int) -> SnapshotEnded:
+    def _gone(self, chunk: int) -> NotKept:
         unneeded = self._chunks[chunk] == UNNEEDED
         why = "is not among the ranges it was narrowed to" if unneeded else "was given back"
-        return SnapshotEnded(f"the snapshot's chunk at byte {chunk * CHUNK_BYTES} {why}")
+        return NotKept(f"the snapshot's chunk at byte {chunk * CHUNK_BYTES} {why}")
 
     def _check_held(self) -> None:
         if self.state is not SnapshotState.HELD:

@@ -1,8 +1,8 @@
 """What a daemon and the process that reads a file system for it tell each other: frames of a letter, a length, a body.
 
 From the daemon: WALK. From the process: KIND (JSON: words, whether files can be seen), READ (offset and length: the
-daemon answers with DATA or FAILED), LINES (files, as appliance.backup.listing writes them), END (of the walk), REFUSED
-(why the file system cannot be read).
+daemon answers with DATA, FAILED or NOT_KEPT), LINES (files, as appliance.backup.listing writes them), END (of the
+walk), REFUSED (why the file system cannot be read).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 WALK, KIND, READ, DATA, FAILED, LINES, END, REFUSED = b"W", b"K", b"R", b"D", b"F", b"L", b"E", b"X"
+NOT_KEPT: Final = b"N"  # of a snapshot: content of files that is on tape already
 HEAD: Final = struct.Struct(">cI")
 RANGE: Final = struct.Struct(">QI")
 LIMIT_BODY_BYTES: Final = 16 << 20

@@ -23,6 +23,7 @@ from appliance.backup.entries import Entry, Skipped
 from appliance.backup.filesystems import frames
 from appliance.backup.filesystems.reader import NotReadable, ReadsBytes
 from appliance.backup.listing import ListRefused, from_line
+from vlib_images.disk.snapshot import NotKept
 
 SILENCE_SECONDS: Final = 120.0
 _LOOK_SECONDS: Final = 0.2  # how often whoever waits for the process is asked whether it still wants to
@@ -122,7 +123,11 @@ class IsolatedFileSystem:
             self._tell(frames.frame(frames.FAILED, b"beyond the end of the disk"))
             return
         buffer = bytearray(length)
-        self._image.read_into(buffer, offset)
+        try:
+            self._image.read_into(buffer, offset)
+        except NotKept as error:  # content of files that is on tape already: the process may only have read ahead
+            self._tell(frames.frame(frames.NOT_KEPT, str(error).encode()))
+            return
         self._tell(frames.frame(frames.DATA, bytes(buffer)))
 
     def _tell(self, data: bytes) -> None:

@@ -27,7 +27,7 @@ class FileSystem(Protocol):
 
 def kind_of(reader: Reader) -> tuple[str, bool]:
     """What it is, in words; and whether its files can be seen."""
-    head = reader.read(0, 66 << 10)
+    head = reader.read_ahead(0, 66 << 10)
     if head[_EXT_MAGIC[0] :][:2] == _EXT_MAGIC[1]:
         return "ext2, ext3 or ext4", True
     if head[:4] == b"XFSB":

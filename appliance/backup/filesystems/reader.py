@@ -10,10 +10,15 @@ if TYPE_CHECKING:
 
 PAGE_BYTES: Final = 64 << 10
 KEPT_PAGES: Final = 256  # 16 MiB
+_SECTOR: Final = 512
 
 
 class NotReadable(Exception):
     """A disk or file system that cannot be backed up from outside as it is; str() says why, and what helps."""
+
+
+class NotKept(OSError):
+    """These bytes were content of files, are on tape, and are not kept any more."""
 
 
 class ReadsBytes(Protocol):
@@ -40,6 +45,30 @@ class Reader:
     def read(self, offset: int, length: int) -> bytes:
         """Fewer bytes at the end. Raises OSError."""
         length = max(0, min(length, self.size_bytes - offset))
+        try:
+            return self._of_pages(offset, length)
+        except OSError:  # of the page perhaps, and not of what is wanted: the rest of it may have been given back
+            return self._uncached(offset, length)
+
+    def read_ahead(self, offset: int, length: int) -> bytes:
+        """As read(), for what reads more than the sector that it needs. After that may come what a snapshot does not
+        keep any more, content of files that is on tape already: it is read as zeros. Raises OSError."""
+        try:
+            return self.read(offset, length)
+        except OSError:
+            end = min(offset + length, self.size_bytes)
+            found = self._uncached(offset, min(end - offset, _SECTOR))
+            for at in range(offset + _SECTOR, end, _SECTOR):
+                found += self._kept(at, min(_SECTOR, end - at))
+            return found
+
+    def _kept(self, offset: int, length: int) -> bytes:
+        try:
+            return self._uncached(offset, length)
+        except NotKept:
+            return bytes(length)
+
+    def _of_pages(self, offset: int, length: int) -> bytes:
         first, last = offset // PAGE_BYTES, (offset + max(length, 1) - 1) // PAGE_BYTES
         start = offset - first * PAGE_BYTES
         if first == last:

@@ -45,7 +45,7 @@ class _Image(pytsk3.Img_Info):  # type: ignore[misc]
 
     def read(self, offset: int, size: int) -> bytes:
         try:
-            return self._reader.read(offset, size)
+            return self._reader.read_ahead(offset, size)
         except OSError as error:
             self.failure = error
             return b""
@@ -57,11 +57,12 @@ class SleuthFileSystem:
     # What no run says of is a hole; where it is not, the library has not understood the file.
     _filled_by_holes = False
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, kind: int) -> None:
+        """kind: as the library numbers them. Not told, it would look for the others too, all over the disk."""
         self._reader = reader
         self._image = _Image(reader)
         try:
-            self._files = pytsk3.FS_Info(self._image)
+            self._files = pytsk3.FS_Info(self._image, type=kind)
         except OSError as error:
             raise NotReadable(f"its file system cannot be read: {self._image.failure or _first_line(error)}") from None
         self._block_length = int(self._files.info.block_size)
@@ -121,7 +122,7 @@ class ExtFileSystem(SleuthFileSystem):
 
     def __init__(self, reader: Reader) -> None:
         self._inodes = ExtInodes(reader)
-        super().__init__(reader)
+        super().__init__(reader, pytsk3.TSK_FS_TYPE_EXT_DETECT)
         self._first: dict[int, bytes] = {}  # the first name of a file with several
 
     def walk(self) -> Iterator[Entry | Skipped]:
@@ -195,8 +196,9 @@ class DosFileSystem(SleuthFileSystem):
     """FAT and NTFS: no owners, no kinds but files and directories."""
 
     def __init__(self, reader: Reader) -> None:
-        super().__init__(reader)
-        self._ntfs = NtfsRecords(self._files) if reader.read(3, 4) == b"NTFS" else None
+        is_ntfs = reader.read(3, 4) == b"NTFS"
+        super().__init__(reader, pytsk3.TSK_FS_TYPE_NTFS_DETECT if is_ntfs else pytsk3.TSK_FS_TYPE_FAT_DETECT)
+        self._ntfs = NtfsRecords(self._files) if is_ntfs else None
         self._first: dict[int, bytes] = {}
         _check_dirty(reader, self._files, ntfs=self._ntfs is not None)
 

@@ -82,6 +82,7 @@ class KeptSet:
         self._lock = threading.RLock()
         self._set: SnapshotSet | None = None
         self._list: BlockList | None = None
+        self._narrowed = False
         self._broken: str | None = None
         self._last_figures = [DiskFigures(disk, unit.medium.size_bytes) for disk, unit in disks.items()]
 
@@ -113,6 +114,11 @@ class KeptSet:
         """Why nothing of it can be read any more; empty: it is as it should be."""
         state = self.state
         return f"the snapshot is {state.value}: {self.reason}" if state.over else ""
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether only what a list names is kept."""
+        return self._narrowed
 
     @property
     def age_seconds(self) -> float:
@@ -351,6 +357,7 @@ class KeptSet:
         for snapshot, disk in zip(self._taken().snapshots, self._disks, strict=True):
             snapshot.narrow(wanted[disk])
         self._step(Step.LIST)
+        self._narrowed = True
 
     def _begun_list(self) -> BlockList:
         if self._list is None:

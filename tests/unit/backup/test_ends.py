@@ -50,10 +50,11 @@ def make_site(tmp_path):
             appliance.stop()
 
 
-def begin(site: Appliance, *cartridges: str) -> int:
+def begin(site: Appliance, *cartridges: str, drive: str | None = None) -> int:
     report = site.call(
-        "backup.start", disks=["data"], to=list(cartridges or [BARCODE]), checkpoint="4 MiB", background=True
-    )
+        "backup.start", disks=["data"], to=list(cartridges or [BARCODE]), checkpoint="4 MiB", background=True,
+        drive=drive,
+    )  # fmt: skip
     return report["number"]
 
 
@@ -232,7 +233,7 @@ def test_a_drive_that_is_reset(make_site):
     packages.require("libiscsi7")
     site = make_site()
     with InitiatorSession(site.portal, site.target_name) as session:
-        number = begin(site)
+        number = begin(site, drive="drive0")  # so that it may not go on on the other by itself
         await_bytes(site, number, 4 * MEBIBYTE)
         session.logical_unit_reset(site.lun("drive0"))
     report = site.call("backup.wait", number=number)
@@ -241,6 +242,41 @@ def test_a_drive_that_is_reset(make_site):
     assert no_space_is_taken(site)
     assert site.call("backup.resume", number=number)["state"] == "done"
     assert files_in(first_file(site)) == site.expected
+
+
+def test_a_drive_that_is_reset_is_left_for_another(make_site):
+    packages.require("libiscsi7")
+    site = make_site()
+    with InitiatorSession(site.portal, site.target_name) as session:
+        number = begin(site)
+        await_bytes(site, number, 8 * MEBIBYTE)
+        session.logical_unit_reset(site.lun("drive0"))
+    report = site.call("backup.wait", number=number)
+    assert report["state"] == "done", report["reason"]
+    (said,) = [entry for entry in site.log if entry["event"] == "a drive fails a backup"]
+    assert (said["drive"], "another initiator has reset" in said["reason"]) == ("drive0", True)
+    assert files_in(first_file(site)) == site.expected
+    assert site.call("verify", number=number)["equal"]
+    assert no_space_is_taken(site)
+
+
+def test_a_large_file_that_crosses_checkpoints_does_not_fit(tmp_path):
+    """The end of the file before it shares a block on tape with it: it has to be written again where the tape is full,
+    though a checkpoint had made it safe."""
+    library, tree = tmp_path / "library", tmp_path / "tree"
+    (library / "disks").mkdir(parents=True)
+    tree.mkdir()
+    expected = {"data/a": os.urandom(500_000), "data/b": os.urandom(20 * MEBIBYTE)}
+    for name, data in expected.items():
+        (tree / name.removeprefix("data/")).write_bytes(data)
+    make_ext4(library / "disks/data.img", tree, 64)
+    with Appliance(library, disks=[Disk("data", "64 MiB")], cartridges=0) as site:
+        site.call("cartridge.create", barcode="SML001L6", capacity="12 MiB")
+        site.call("cartridge.create", barcode="LRG001L6", capacity="40 MiB")
+        report = site.call("backup.start", disks=["data"], to=["SML001L6", "LRG001L6"], checkpoint="2 MiB")
+        assert report["state"] == "done", report
+        assert all_files(site, report) == expected
+        assert no_space_is_taken(site)
 
 
 def test_a_cartridge_that_is_write_protected(make_site):

@@ -13,6 +13,7 @@ from appliance.backup.filesystems.isolated import IsolatedFileSystem
 from appliance.backup.filesystems.reader import NotReadable
 from tests.unit.backup.support import run, which
 from vlib_images.disk.raw import DiskImage
+from vlib_images.disk.snapshot import NotKept
 
 
 class Failing:
@@ -134,6 +135,52 @@ def test_lines_that_lead_out_of_the_archive_or_off_the_disk_are_left_out(files):
         '{"name":"x","kind":"file","mode":0,"user":0,"group":0,"modified_ns":0,"size":5,"extents":[[0,1099511627776,5]]}',
     ]
     assert all(isinstance(files._checked(line), Skipped) for line in lines)
+
+
+class PartlyKept:
+    """A snapshot whose 64 KiB from somewhere on, all of them content of a file, were given back."""
+
+    def __init__(self, image: DiskImage, gone: int) -> None:
+        self.size_bytes, self._image, self._gone, self.refused = image.size_bytes, image, gone, 0
+
+    def read_into(self, buffer, offset: int) -> None:
+        if offset < self._gone + 65536 and offset + len(buffer) > self._gone:
+            self.refused += 1
+            raise NotKept("was given back")
+        self._image.read_into(buffer, offset)
+
+
+def test_what_was_given_back_is_read_over_by_what_reads_ahead(tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "large").write_bytes(os.urandom(1 << 20))
+    path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    run(which("mke2fs"), "-q", "-F", "-t", "ext4", "-b", "1024", "-d", tree, path)
+    image = DiskImage.open(path, read_only=True)
+    whole = IsolatedFileSystem(image, 0, image.size_bytes)
+    expected = list(whole.walk())
+    whole.close()
+    extents = [one for found in expected if isinstance(found, Entry) for one in found.extents]
+    refused = 0
+    for extent in extents:
+        first = -(-extent.disk_offset // 65536) * 65536
+        for gone in range(first, extent.disk_offset + extent.length - 65535, 65536):
+            partly = PartlyKept(image, gone)
+            files = IsolatedFileSystem(partly, 0, image.size_bytes)
+            assert list(files.walk()) == expected
+            files.close()
+            refused += partly.refused
+            if gone >= first + 2 * 65536:
+                break
+    image.close()
+    assert refused
+
+
+def test_metadata_that_was_given_back_is_no_file_system(image):
+    with pytest.raises(NotReadable, match="given back"):
+        list(IsolatedFileSystem(PartlyKept(image, 0), 0, image.size_bytes).walk())
 
 
 @pytest.mark.parametrize("reads", [0, 3, 8])
