@@ -11,6 +11,7 @@ from appliance.control.client import Client
 from appliance.operations import VERBS
 from tests.support import certificates
 from tests.support.appliance import Appliance, Disk, free_ports
+from tests.support.waiting import eventually
 from tests.unit.appliance.test_cli import as_json, output, tapebay
 
 HOST = "iqn.1993-08.org.debian:host"
@@ -52,7 +53,7 @@ disk remove more --yes
 snapshot create data
 snapshot list
 copies list
-copy disk0 tape0
+copy disk:data cartridge:TST003L6
 backup list
 catalogue list
 catalogue find *
@@ -84,12 +85,12 @@ key rotate
 token create other --days 1
 token show other
 token list
-token revoke other --yes
+token revoke other
 audit list
 audit verify
 """
 # What cannot be done in this library is refused by the daemon there, in its words.
-REFUSED = {"copy": 2, "verify": 6, "restore": 6}
+REFUSED = {"verify": 6, "restore": 6}
 
 
 @pytest.fixture
@@ -124,6 +125,10 @@ def test_every_group_of_commands(served: Appliance, monkeypatch: pytest.MonkeyPa
         if done.exit_code != REFUSED.get(line.split()[0], 0):
             otherwise.append((line, done.exit_code, done.output))
     assert not otherwise
+    request = as_json("request", "create", "--initiator", HOST)["request"]
+    eventually(lambda: as_json("request", "show", request)["state"] == "granted")
+    assert f"{request}: renewed" in output("request", "renew", request)
+    assert request in output("request", "release", request)
     local = {"shutdown", "filelist"}  # of `tapebay stop`, on the library's own host; of the agent
     assert {verb.partition(".")[0] for verb in asked} == {verb.noun for verb in VERBS.values()} - local
     assert {"token operators"} == {row["actor"] for row in as_json("audit", "list") if row["action"] == "pool added"}
