@@ -17,6 +17,7 @@ from appliance.backup.entries import Extent, Kind
 from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError
 from datamover.engine import crc32c_combine
+from scsi_targets.client.disk import Disk
 from scsi_targets.t10 import copy_descriptors as copy
 
 _MOST_SEGMENTS: Final = 4096
@@ -31,11 +32,13 @@ class RestoreFailed(Exception):
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a file's bytes go. extents: in the order of the file; together they hold all of it that is stored.
-    disk: its number among the units of the drive's view. block_length: of the disk, in bytes."""
+    disk: its number among the units of the drive's view. block_length: of the disk, in bytes. clears: what of the
+    extents is a hole of the file is made zeros first; else they are zeros already."""
 
     extents: Sequence[Extent]
     block_length: int
     disk: int = 0
+    clears: bool = False
 
 
 class _Piece(NamedTuple):
@@ -56,6 +59,8 @@ def restore_file(
     parts = sorted(catalogue.parts_of(file.number), key=lambda part: part.part)
     regions = _regions_of(catalogue, drive, file, parts)
     pieces = list(_placed(file, regions, target.extents))
+    if target.clears:
+        _clear_holes(drive.writer().disks[target.disk], file, regions, target)
     found, stored = 0, 0
     for part in parts:
         length = part.content_bytes - part.map_bytes
@@ -73,6 +78,24 @@ def restore_file(
         raise RestoreFailed(f"{stored} of the {file.stored_bytes} bytes of {_shown(file)} came from tape")
     if found != file.crc32c:
         raise RestoreFailed(f"{_shown(file)}: the CRC32C from tape is {found:08x}, not {file.crc32c:08x}")
+
+
+def _clear_holes(disk: Disk, file: File, regions: Sequence[tuple[int, int]], target: Target) -> None:
+    """What is not stored of a file becomes zeros, up to the end of the block that the file ends in."""
+    at = 0
+    for start, length in [*regions, (file.size, 0)]:
+        for extent in target.extents:
+            first = max(at, extent.file_offset)
+            last = min(start, extent.file_offset + extent.length)
+            if first < last:
+                _write_zeros(disk, extent.disk_offset + first - extent.file_offset, last - first, target.block_length)
+        at = start + length
+
+
+def _write_zeros(disk: Disk, offset: int, length: int, block_length: int) -> None:
+    if offset % block_length:
+        raise OperatorError(Failure.REFUSED, f"a hole begins at byte {offset}, within a block of {block_length}")
+    disk.write_zeros(offset // block_length, -(-length // block_length))
 
 
 def _barcode_of(catalogue: Catalogue, number: int) -> str:

@@ -36,6 +36,7 @@ from scsi_targets.client.tape_stream import StreamFailed
 from scsi_targets.client.unit import CommandFailed
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.local_session import Aborted, Stopped
+from scsi_targets.devices.unit.principal import Principal
 from vlib_images.library.actor import OPERATOR, acting_as
 from vlib_images.library.database.database import Database
 from vlib_images.library.elements import ElementType
@@ -43,6 +44,7 @@ from vlib_images.library.elements import ElementType
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS: Final = 30.0
+READER: Final = Principal.initiator("iqn.2026-01.io.tapebay:reader")  # who reads tapes, and writes what is restored
 MOST_NAMED: Final = 1000
 # What ends a backup with a reason for an operator; anything else is a fault of ours, and the log has where.
 EXPECTED: Final = (
@@ -193,7 +195,7 @@ class BackupService:
         user = object()
         name = self._take_drive(user, drive, barcode)
         try:
-            with MountedDrive(self._house, name, units, "iqn.2026-01.io.tapebay:reader", lambda: False) as mounted:
+            with MountedDrive(self._house, name, units, READER.name, lambda: False) as mounted:
                 yield mounted
         finally:
             with self._lock:

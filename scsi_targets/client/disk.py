@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1 << 20
 CAPACITY_BYTES = 32
+LBPME_AND_LBPRZ = 0xC0  # READ CAPACITY(16), byte 14
+MOST_SAME_BLOCKS = 0xFFFF  # of one WRITE SAME
 
 
 class Capacity(NamedTuple):
@@ -34,9 +36,17 @@ class Disk(Unit):
     @cached_property
     def capacity(self) -> Capacity:
         """As it was when first asked for."""
-        cdb = sbc.ReadCapacity16.encode(allocation_length=CAPACITY_BYTES)
-        data = self.run(cdb, data_in_length=CAPACITY_BYTES)
+        data = self._capacity_data()
         return Capacity(int.from_bytes(data[:8], "big") + 1, int.from_bytes(data[8:12], "big"))
+
+    def _capacity_data(self) -> memoryview:
+        cdb = sbc.ReadCapacity16.encode(allocation_length=CAPACITY_BYTES)
+        return self.run(cdb, data_in_length=CAPACITY_BYTES)
+
+    @cached_property
+    def unmaps_to_zeros(self) -> bool:
+        """Whether blocks that are unmapped read as zeros (SBC-4 5.20.2)."""
+        return self._capacity_data()[14] & LBPME_AND_LBPRZ == LBPME_AND_LBPRZ
 
     def read(self, into: Buffer, logical_block_address: int) -> None:
         """READ(16): fills a buffer of whole blocks."""
@@ -47,6 +57,16 @@ class Disk(Unit):
         """WRITE(16)."""
         count = memoryview(data).nbytes // self.capacity.block_length
         self.run(sbc.Write16.encode(logical_block_address=logical_block_address, transfer_length=count), data)
+
+    def write_zeros(self, logical_block_address: int, count: int) -> None:
+        """WRITE SAME(16) without data; unmaps where that reads as zeros."""
+        end = logical_block_address + count
+        for at in range(logical_block_address, end, MOST_SAME_BLOCKS):
+            cdb = sbc.WriteSame16.encode(
+                no_data_out_buffer=1, unmap=self.unmaps_to_zeros, logical_block_address=at,
+                number_of_logical_blocks=min(MOST_SAME_BLOCKS, end - at),
+            )  # fmt: skip
+            self.run(cdb)
 
     def sha256(self) -> str:
         """Of the whole disk; several reads are under way at once."""

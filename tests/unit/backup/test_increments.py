@@ -222,6 +222,7 @@ def test_an_increment_goes_on_where_it_was_cancelled(site: Site) -> None:
     site.check()
 
 
+@pytest.mark.timeout(120 + 10 * RANDOM_INCREMENTS)
 def test_random_increments_are_restored_equal(site: Site) -> None:
     """By hand: TAPEBAY_TEST_INCREMENTS=1000."""
     print(f"TAPEBAY_TEST_SEED={SEED}")
