@@ -34,7 +34,8 @@ Piece: TypeAlias = "bytes | Extent"
 class Member:
     """A file in the archive. number: in the whole backup, from 0. disk: which of the sources its extents lie on.
     before: how much of its content earlier volumes have; part: on how many volumes it is, this one included.
-    start, content_start, end: in this archive. crc32c, checked_bytes: of its extents, as far as they are on tape."""
+    start, content_start, end: in this archive. crc32c, checked_bytes: of its extents, as far as they are on tape.
+    identity: a digest of all that was known of it when it was found."""
 
     number: int
     disk: int
@@ -46,28 +47,41 @@ class Member:
     end: int = 0
     crc32c: int = 0
     checked_bytes: int = 0
+    identity: bytes = b""
     content_bytes: int = field(init=False)
     _map: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         """content_bytes: what the archive holds of it beside headers, on all volumes: the map of a sparse file, and its
         data."""
-        self._map = pax.sparse_map(self.entry)
-        self.content_bytes = self.entry.stored_bytes + len(self._map)
+        stored = self.entry.stored_bytes
+        self._map = pax.sparse_map(self.entry) if stored < self.entry.size else b""
+        self.content_bytes = stored + len(self._map)
+
+    @property
+    def stored_bytes(self) -> int:
+        """How much of its content there is on the disk: all but the map of a sparse file."""
+        return self.content_bytes - len(self._map)
 
     def lay(self, start: int, comment: str) -> list[Piece]:
         """Its place in the archive, from `start` on, and all that it is made of there."""
-        pieces: Iterable[Piece] = (self._map, self.entry.content or b"", *self.entry.extents)
+        entry, pieces = self.entry, list[Piece]()
+        if self._map or entry.content:
+            pieces = [self._map, entry.content or b""]
+        pieces += entry.extents
         if self.before:
-            head = pax.continued_header(self.entry, self.before, comment, self.part)
-            pieces = cut(pieces, self.before)
+            head = pax.continued_header(entry, self.before, comment, self.part)
+            pieces = list(cut(pieces, self.before))
         else:
-            head = pax.header(self.entry, self._map)
+            head = pax.header(entry, self._map)
         content = self.content_bytes - self.before
-        fill = pax.padding(content)
+        fill = -content % pax.BLOCK
         self.start, self.content_start = start, start + len(head)
-        self.end = self.content_start + content + len(fill)
-        return [head, *pieces, fill]
+        self.end = self.content_start + content + fill
+        pieces.insert(0, head)
+        if fill:
+            pieces.append(bytes(fill))
+        return pieces
 
 
 def length_of(piece: Piece) -> int:
@@ -210,20 +224,20 @@ class Archive:
     def _put_all(self, pieces: Iterable[Piece], owner: Member | None = None) -> None:
         """Bytes are gathered, so that the end of one member and the head of the next are one segment."""
         for piece in pieces:
-            if isinstance(piece, Extent):
-                self._flush()
-                if owner is not None:
-                    self._owners.append((self._pieces, owner))
-                self._pieces += 1
-                self._open.add_extent(owner.disk if owner is not None else 0, piece.disk_offset, piece.length)
-            else:
+            if not isinstance(piece, Extent):
                 self._pending += piece
+                continue
+            self._flush()
+            if owner is not None:
+                self._owners.append((self._pieces, owner))
+            self._pieces += 1
+            self._open.add_extent(owner.disk if owner is not None else 0, piece.disk_offset, piece.length)
 
     def _flush(self) -> None:
         if self._pending:
-            data, self._pending = bytes(self._pending), bytearray()
             self._pieces += 1
-            self._open.add_data(data)
+            self._open.add_data(self._pending)
+            self._pending.clear()
 
     # ---- what became of it -----------------------------------------------------------------------------------------
 
@@ -244,8 +258,9 @@ class Archive:
                 owners.popleft()
             if piece is not None and owners and owners[0][0] == piece:
                 member = owners[0][1]
-                member.crc32c = crc32c_combine(member.crc32c, checksum, taken)
-                member.checked_bytes += taken
+                before = member.checked_bytes
+                member.crc32c = crc32c_combine(member.crc32c, checksum, taken) if before else checksum
+                member.checked_bytes = before + taken
 
     def _checkpoint(self, on_tape: int) -> Checkpoint:
         crc32c, checked = 0, 0

@@ -18,7 +18,6 @@ from typing import Any, Final, NamedTuple, Self
 
 from appliance.backup.archive import Checkpoint, Member
 from appliance.backup.entries import Kind, Skipped
-from appliance.backup.sources import digest_of
 
 _SCHEMA: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -56,6 +55,7 @@ _STATE: Final = f"(SELECT {_FILE}, NULL AS origin FROM files UNION ALL SELECT {_
 _LATEST_NS: Final = (1 << 63) - 1  # of a file's time, in the year 2262: as much as a column holds
 _CUT: Final = 2  # in the column `closed`
 _PAGE_ROWS: Final = 10_000
+_KINDS: Final = {kind.value: kind for kind in Kind}
 
 
 class CatalogueDamaged(Exception):
@@ -220,7 +220,7 @@ class Catalogue:
             files.append(
                 (
                     member.number, entry.name, entry.kind.value, entry.size, min(entry.modified_ns, _LATEST_NS),
-                    entry.stored_bytes, member.crc32c, digest_of(member),
+                    member.stored_bytes, member.crc32c, member.identity or None,
                 )
             )  # fmt: skip
             parts.append(part_of(volume, member))
@@ -383,7 +383,7 @@ class Catalogue:
 def part_of(volume: int, member: Member, content_bytes: int | None = None) -> Part:
     """Where a member lies on a volume; content_bytes: where that is not all that is left of it."""
     left = member.content_bytes - member.before if content_bytes is None else content_bytes
-    map_left = max(0, member.content_bytes - member.entry.stored_bytes - member.before)
+    map_left = max(0, member.content_bytes - member.stored_bytes - member.before)
     return Part(member.number, member.part, volume, member.start, member.content_start, left, min(map_left, left))
 
 
@@ -408,4 +408,4 @@ def _row(file: File) -> tuple[Any, ...]:
 
 
 def _file(row: tuple[Any, ...]) -> File:
-    return File(row[0], bytes(row[1]), Kind(bytes(row[2])), *row[3:])
+    return File(row[0], row[1], _KINDS[row[2]], *row[3:])

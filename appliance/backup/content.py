@@ -7,7 +7,7 @@ from typing import Final
 
 from appliance.backup.archive import Checkpoint, Member
 from appliance.backup.catalogue import File
-from appliance.backup.entries import Entry, Skipped
+from appliance.backup.entries import Entry
 from appliance.backup.sources import Disk
 from datamover.engine import crc32c
 from vlib_images.disk.image import Image
@@ -44,7 +44,7 @@ def checksum(
 
 
 def check_same(
-    members: Iterator[Member | Skipped],
+    members: Iterator[Member],
     disks: Sequence[Disk],
     files: Iterable[File],
     checkpoint: Checkpoint,
@@ -53,15 +53,14 @@ def check_same(
     """The first of the members are these files, and hold what the files held; and so does the beginning of the next,
     as far as the checkpoint has it. alive: called on the way, and may raise. Raises ChangedSince, OSError."""
     buffer = bytearray(_STEP_BYTES)
-    real = (found for found in members if isinstance(found, Member))
     for file in files:
-        member = next(real, None)
+        member = next(members, None)
         if member is None or member.entry.name != file.name:
             raise ChangedSince(f"{_shown(file.name)} is on tape and not on the disk now; begin a new backup")
         if checksum(disks[member.disk].image, member.entry, buffer, alive=alive) != file.crc32c:
             raise _changed(member)
     if checkpoint.checked_bytes:
-        member = next(real, None)
+        member = next(members, None)
         if member is None:
             raise ChangedSince("the file that the tape ends in is not on the disk now; begin a new backup")
         found = checksum(disks[member.disk].image, member.entry, buffer, checkpoint.checked_bytes, alive)

@@ -63,24 +63,22 @@ class Entry:
     @property
     def sparse(self) -> bool:
         """Whether a part of the file is not on the disk."""
-        return (
-            self.kind is Kind.FILE
-            and self.content is None
-            and sum(extent.length for extent in self.extents) < self.size
-        )
+        return self.kind is Kind.FILE and self.content is None and self.stored_bytes < self.size
 
     @property
     def stored_bytes(self) -> int:
         """How much of its content there is."""
         if self.kind is not Kind.FILE:
             return 0
-        return len(self.content) if self.content is not None else sum(extent.length for extent in self.extents)
+        if self.content is not None:
+            return len(self.content)
+        return sum([length for _, _, length in self.extents])  # a list: it is asked for every file
 
     def identity(self) -> bytes:
         """Everything that is known of it, in bytes: two that are equal were the same file at the same places."""
         facts = (
             self.kind.value, self.mode, self.user, self.group, self.modified_ns, self.size,
-            [tuple(extent) for extent in self.extents], self.content, self.link, self.device,
+            [(*extent,) for extent in self.extents], self.content, self.link, self.device,
             sorted(self.attributes.items()),
         )  # fmt: skip
         return self.name + b"\0" + repr(facts).encode()

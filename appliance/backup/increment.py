@@ -13,16 +13,16 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from appliance.backup.archive import Member
 from appliance.backup.catalogue import Catalogue, Kept
-from appliance.backup.content import ChangedSince
 from appliance.backup.entries import Extent, Kind, Skipped
 from appliance.backup.house import Instant
-from appliance.backup.sources import TICK_FILES, Disk, Part, Sources, Totals, digest_of, identity_of
+from appliance.backup.sources import TICK_FILES, Disk, Part, Sources, Totals, identified
+from appliance.backup.spool import Spool
 from vlib_images.disk.changes import Mark, NoIncrement
 from vlib_images.disk.snapshot_store import CHUNK_BYTES
 
@@ -85,8 +85,7 @@ def _mark(text: Any) -> Mark:
 
 
 class Increment:
-    """Stands in for Sources. totals() comes before members(), and decides. close() it, and with it what it is made
-    of."""
+    """Stands in for Sources: totals() decides what is to be written. close() it, and with it what it is made of."""
 
     def __init__(self, sources: Sources, base: Base, scratch: Path) -> None:
         """scratch: a file that is used until close(). Raises OSError."""
@@ -106,41 +105,38 @@ class Increment:
         self._base.close()
         self._sources.close()
 
-    def members(self) -> Iterator[Member | Skipped]:
-        """What is to be written, numbered from 0; the same each time. Raises ChangedSince."""
-        decided, number = self._decided(), 0
-        for found in self._sources.members():
-            if isinstance(found, Skipped):
-                yield found
-                continue
-            directory, base, code = next(decided, (b"", b"", ""))
-            if (directory, base) != _split(found.entry.name):
-                raise ChangedSince("files came or went while they were read; begin a new backup")
-            if code == _UNCHANGED:
-                continue
-            if code == _DIRECTORY:
-                found.entry.dumpdir = self._dumpdir(found.entry.name)
-            yield replace(found, number=number)
-            number += 1
-
-    def totals(self, tick: Callable[[], None] = lambda: None) -> Totals:
-        """Of what is to be written; digest: of that, and of all that was found. tick: called on the way, may raise."""
+    def totals(
+        self, keep: Callable[[Member], None] = lambda member: None, tick: Callable[[], None] = lambda: None
+    ) -> Totals:
+        """Of what is to be written; digest: of that, and of all that was found. keep: called with each file of it,
+        numbered from 0, when all has been found. tick: called on the way; both may raise."""
         self._found.execute("DELETE FROM found")
-        self._found.execute("BEGIN")
-        totals, digest, count = Totals(), hashlib.blake2b(digest_size=16), 0
-        for found in self._sources.members():
+        with closing(Spool(self._scratch.parent)) as written:
+            self._found.execute("BEGIN")
+            totals = self._walk(written, tick)
+            self._found.execute("COMMIT")
+            written.end()
+            for member in written.members(tick=tick):
+                if member.entry.kind is Kind.DIRECTORY:
+                    member.entry.dumpdir = self._dumpdir(member.entry.name)
+                keep(member)
+        return totals
+
+    def _walk(self, written: Spool, tick: Callable[[], None]) -> Totals:
+        totals, digest, position = Totals(), hashlib.blake2b(digest_size=16), 0
+        for count, found in enumerate(self._sources.members()):
             if count % TICK_FILES == 0:
                 tick()
-            digest.update(identity_of(found) + b"\n")
+            digest.update(identified(found) + b"\n")
             if isinstance(found, Skipped):
                 totals.count(found)
                 continue
-            code = self._decide(count, found)
-            count += 1
+            code = self._decide(position, found)
+            position += 1
             digest.update(code.encode())
             if code != _UNCHANGED:
                 totals.count(found)
-        self._found.execute("COMMIT")
+                written.add(found)
         totals.digest = digest.hexdigest()
         return totals
 
@@ -169,7 +165,7 @@ class Increment:
     def _is_unchanged(self, member: Member) -> bool:
         entry = member.entry
         known = self._known.state_of(entry.name)
-        if known is None or known.file.identity != digest_of(member):
+        if known is None or known.file.identity != member.identity:
             return False
         if entry.kind is Kind.HARD_LINK:
             return self._code_of(entry.link) == _UNCHANGED

@@ -8,6 +8,7 @@ increment tapebay-index/unchanged.jsonl.gz, with a line for each file that the b
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import re
 import tempfile
@@ -24,6 +25,7 @@ HEAD, FILES = FOLDER + b"backup.json", FOLDER + b"files.jsonl.gz"
 UNCHANGED: Final = FOLDER + b"unchanged.jsonl.gz"  # of an increment: what the backups before it have
 FORMAT: Final = 1
 _STEP_BYTES: Final = 1 << 20
+_BATCH_LINES: Final = 1000
 LIMIT_LINE_BYTES: Final = 1 << 20
 _IDENTIFIER: Final = re.compile("[0-9a-f]{32}")
 FACTS: Final = ("identifier", "disks", "created_at", "library", "parts", "marks", "chain")
@@ -48,7 +50,7 @@ def pieces(catalogue: Catalogue) -> Iterator[bytes]:
     yield pax.END
 
 
-def _packed(catalogue: Catalogue, name: bytes, lines: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+def _packed(catalogue: Catalogue, name: bytes, lines: Iterable[str]) -> Iterator[bytes]:
     with tempfile.TemporaryFile(dir=catalogue.path.parent) as packed:
         _pack(lines, packed)
         size = packed.tell()
@@ -69,28 +71,32 @@ def _volume(volume: Volume) -> dict[str, Any]:
     return {"number": volume.number, "barcode": volume.barcode, "archive_bytes": volume.archive_bytes}
 
 
-def _pack(lines: Iterable[dict[str, Any]], into: IO[bytes]) -> None:
+def _pack(lines: Iterable[str], into: IO[bytes]) -> None:
     with gzip.GzipFile(fileobj=into, mode="wb", compresslevel=1, mtime=0) as packed:
-        for line in lines:
-            packed.write(json.dumps(line).encode() + b"\n")
+        lines = iter(lines)
+        while batch := "".join(itertools.islice(lines, _BATCH_LINES)):
+            packed.write(batch.encode())
 
 
-def _lines(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
-    parts = catalogue.all_parts()
-    for file in catalogue.files():
-        yield _line(file) | {"parts": [list(part[1:]) for part in next(parts)]}
+def _lines(catalogue: Catalogue) -> Iterator[str]:
+    for file, parts in zip(catalogue.files(), catalogue.all_parts(), strict=True):
+        places = json.dumps([part[1:] for part in parts], separators=(",", ":"))
+        yield f'{_facts(file)},"parts":{places}}}\n'
 
 
-def _unchanged_line(kept: Kept) -> dict[str, Any]:
-    return _line(kept.file) | {"origin": kept.origin, "before": kept.before}
+def _unchanged_line(kept: Kept) -> str:
+    return f'{_facts(kept.file)},"origin":{json.dumps(kept.origin)},"before":{kept.before}}}\n'
 
 
-def _line(file: File) -> dict[str, Any]:
-    return {
-        "number": file.number, "name": entry_name(file), "kind": file.kind.value.decode(), "size": file.size,
-        "modified_ns": file.modified_ns, "stored_bytes": file.stored_bytes, "crc32c": file.crc32c,
-        "identity": file.identity.hex() if file.identity is not None else None,
-    }  # fmt: skip
+def _facts(file: File) -> str:
+    """A JSON object as far as its end. It is put together here, as only the name is more than digits: there may be
+    millions."""
+    identity = f'"{file.identity.hex()}"' if file.identity is not None else "null"
+    return (
+        f'{{"number":{file.number},"name":{json.dumps(entry_name(file))},"kind":"{file.kind.value.decode()}",'
+        f'"size":{file.size},"modified_ns":{file.modified_ns},"stored_bytes":{file.stored_bytes},'
+        f'"crc32c":{file.crc32c},"identity":{identity}'
+    )
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,13 +34,12 @@ from appliance.backup.archive import (
 )
 from appliance.backup.catalogue import Catalogue, CatalogueDamaged, StreamPlace, Volume, part_begun
 from appliance.backup.content import ChangedSince, check_same, checksum
-from appliance.backup.entries import Skipped
 from appliance.backup.faults import is_of_the_drive, is_of_the_medium, is_overflow, words_of
-from appliance.backup.filesystems.reader import NotReadable
 from appliance.backup.house import House, Instant
 from appliance.backup.increment import Base, Increment, ToWrite
 from appliance.backup.records import Backup
 from appliance.backup.sources import Disk, Sources, Totals
+from appliance.backup.spool import Spool, joined
 from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError
 from scsi_targets.client.tape_stream import StreamFailed
@@ -51,8 +50,6 @@ log = structlog.get_logger(__name__)
 
 CHECKPOINT_FILES: Final = 50_000
 RENEW_SECONDS: Final = 20.0
-KEPT_SKIPPED: Final = 100_000
-_TICK_MEMBERS: Final = 1000
 _FILE_COST_BYTES: Final = 32 << 10  # what could be copied while a file's headers are made and written, or so
 _DIGEST: Final = "digest"  # the fact that all was counted: how much of it there is, and what
 
@@ -176,15 +173,16 @@ class Job:
 
     def _run(self, instant: Instant) -> None:
         disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in self.backup.disks]
-        with closing(self._to_write(disks, instant)) as sources:
-            self._count(sources, instant)
-            self._compare(sources, self.catalogue.place())
+        with closing(Spool(self.catalogue.path.parent)) as files:
+            with closing(self._to_write(disks, instant)) as sources:
+                self._count(sources, files, instant)
+            self._compare(files, disks, self.catalogue.place())
             if self.backup.snapshot is not None and not instant.is_narrowed:
-                instant.narrow({disk.name: _extents_of(sources, number) for number, disk in enumerate(disks)})
-            self._copy(sources, instant)
+                instant.narrow({disk.name: files.extents(number) for number, disk in enumerate(disks)})
+            self._copy(files, instant)
             instant.finish()
 
-    def _copy(self, sources: ToWrite, instant: Instant) -> None:
+    def _copy(self, files: Spool, instant: Instant) -> None:
         """On one drive after another, until all is on tape. Raises what the last one raised, when there is none that
         has not failed since the last checkpoint."""
         failed: dict[str, Exception] = {}
@@ -199,7 +197,7 @@ class Job:
             instant.start()
             self._copying = True
             try:
-                self._copy_on(name, sources, instant, place)
+                self._copy_on(name, files, instant, place)
                 return
             except Exception as error:
                 if not is_of_the_drive(error) or instant.over_because:
@@ -212,12 +210,12 @@ class Job:
                 failed[name] = error
                 self._go_back()
 
-    def _copy_on(self, name: str, sources: ToWrite, instant: Instant, place: StreamPlace) -> None:
+    def _copy_on(self, name: str, files: Spool, instant: Instant, place: StreamPlace) -> None:
         self.progress.drive = name
         units = [instant.units[disk] for disk in self.backup.disks]
         initiator = f"iqn.2026-01.io.tapebay:backup-{self.backup.number}"
         with MountedDrive(self.house, name, units, initiator, self._is_stopped) as drive:
-            self._write(sources, drive, place)
+            self._write(files, drive, place)
 
     def _go_back(self) -> None:
         """To the last checkpoint: what came after it is written again."""
@@ -267,17 +265,12 @@ class Job:
         if self._is_stopped():
             raise Cancelled
 
-    def _ticking(self, sources: ToWrite) -> Iterator[Member | Skipped]:
-        for number, found in enumerate(sources.members()):
-            if number % _TICK_MEMBERS == 0:
-                self._tick()
-            yield found
-
     # ---- what there is ---------------------------------------------------------------------------------------------
 
-    def _count(self, sources: ToWrite, instant: Instant) -> None:
+    def _count(self, sources: ToWrite, files: Spool, instant: Instant) -> None:
         self.progress.phase = "counting"
-        totals = sources.totals(self._tick)
+        totals = sources.totals(files.add, self._tick)
+        files.end()
         known = self.catalogue.facts().get(_DIGEST)
         if known not in (None, totals.digest):
             raise ChangedSince(
@@ -289,36 +282,36 @@ class Job:
         if isinstance(sources, Increment):
             self.catalogue.put_unchanged(sources.unchanged())
             self.catalogue.put_facts(chain=sources.chain())
-        self.catalogue.put_skipped(totals.skipped[:KEPT_SKIPPED])
+        self.catalogue.put_skipped(totals.skipped)
         self.note(totals)
         self.progress.total_files, self.progress.total_bytes = totals.files, totals.content_bytes
 
-    def _compare(self, sources: ToWrite, place: StreamPlace) -> None:
+    def _compare(self, files: Spool, disks: Sequence[Disk], place: StreamPlace) -> None:
         """What is on tape already is what the disks hold. Raises ChangedSince."""
-        files, content = self.catalogue.totals()
-        if self.backup.snapshot is None and (files or place.checkpoint.checked_bytes):
+        on_tape, content = self.catalogue.totals()
+        if self.backup.snapshot is None and (on_tape or place.checkpoint.checked_bytes):
             self.progress.phase = "comparing"
-            members = self._ticking(sources)
-            check_same(members, sources.disks, self.catalogue.files(), place.checkpoint, self._tick)
-        self.progress.files, self.progress.content_bytes = files, content
+            members = files.members(tick=self._tick)
+            check_same(members, disks, self.catalogue.files(), place.checkpoint, self._tick)
+        self.progress.files, self.progress.content_bytes = on_tape, content
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
-    def _write(self, sources: ToWrite, drive: MountedDrive, place: StreamPlace) -> None:
+    def _write(self, files: Spool, drive: MountedDrive, place: StreamPlace) -> None:
         self.progress.copies()
         volumes = self.catalogue.volumes()
         if volumes and volumes[-1].closed:
             self._index(drive, volumes[-1])
         while place.checkpoint.first_number < self.progress.total_files or not volumes:
             try:
-                self._write_files(sources, drive, place)
+                self._write_files(files, drive, place)
                 return
             except _VolumeCut as error:
                 log.warning("a cartridge takes nothing more", cartridge=self._volume.barcode, reason=str(error))
-                place = self._cut(sources)
+                place = self._cut(files)
 
-    def _write_files(self, sources: ToWrite, drive: MountedDrive, place: StreamPlace) -> None:
-        members = self._members(sources, place.checkpoint.first_number)
+    def _write_files(self, files: Spool, drive: MountedDrive, place: StreamPlace) -> None:
+        members = files.members(place.checkpoint.first_number, self._tick)
         waiting: deque[Member] = deque()
         while True:
             archive = self._begin(drive, place)
@@ -335,14 +328,7 @@ class Job:
             place = self._next_place(place, waiting[0] if waiting else None)
             self._close(drive, place, waiting[0] if waiting else None)
             if not waiting:
-                self._check_all_came()
                 return
-
-    def _check_all_came(self) -> None:
-        """A file system may be made such that its structures lie in a file; they are gone when that is on tape."""
-        if self.progress.files != self.progress.total_files:
-            counts = f"{self.progress.files} files came of {self.progress.total_files}"
-            raise NotReadable(f"what is on the disks could not be read again: {counts}; mend the file system: e2fsck")
 
     def _closed_early(self, archive: Archive) -> list[Member]:
         """The members that are not on this volume. Raises _VolumeCut where there is another cartridge to go on with."""
@@ -353,13 +339,13 @@ class Job:
                 raise
             raise _VolumeCut(words_of(error)) from error
 
-    def _cut(self, sources: ToWrite) -> StreamPlace:
+    def _cut(self, files: Spool) -> StreamPlace:
         """The volume ends at its last checkpoint, and the next begins with the first file that is not whole there."""
         place = self.catalogue.place()
         checkpoint, first = place.checkpoint, self.catalogue.totals()[0]
         volume = replace(self._volume, archive_bytes=checkpoint.bytes_on_tape, closed=True, cut=True)
         if checkpoint.first_before and first == checkpoint.first_number:
-            following = self._begun_before(sources, checkpoint)
+            following = self._begun_before(files, checkpoint)
         else:
             following = Checkpoint(first_number=first)
         self._go_back()
@@ -367,18 +353,14 @@ class Job:
         self._give_back(None)
         return self.catalogue.place()
 
-    def _begun_before(self, sources: ToWrite, checkpoint: Checkpoint) -> Checkpoint:
+    def _begun_before(self, files: Spool, checkpoint: Checkpoint) -> Checkpoint:
         """The beginning of a volume with a file that an earlier one began, as it was before anything was written."""
-        member = next(self._members(sources, checkpoint.first_number))
-        on_earlier = checkpoint.first_before - (member.content_bytes - member.entry.stored_bytes)
-        image = sources.disks[member.disk].image
+        member = next(files.members(checkpoint.first_number))
+        on_earlier = checkpoint.first_before - (member.content_bytes - member.stored_bytes)
+        assert self._instant is not None  # run() made it
+        image = self._instant.images[self.backup.disks[member.disk]]
         found = checksum(image, member.entry, bytearray(1 << 20), on_earlier, self._tick)
         return replace(checkpoint, bytes_on_tape=0, crc32c=found, checked_bytes=on_earlier)
-
-    def _members(self, sources: ToWrite, first: int) -> Iterator[Member]:
-        for found in self._ticking(sources):
-            if isinstance(found, Member) and found.number >= first:
-                yield found
 
     def _begin(self, drive: MountedDrive, place: StreamPlace) -> Archive:
         """The archive of a volume, from its beginning or its checkpoint on."""
@@ -439,7 +421,7 @@ class Job:
     def _on_whole(self, member: Member) -> None:
         self._pending.append((self._volume.number, member))
         self.progress.files += 1
-        self.progress.content_bytes += member.entry.stored_bytes
+        self.progress.content_bytes += member.stored_bytes
 
     def _on_durable(self, checkpoint: Checkpoint) -> None:
         self.catalogue.commit(StreamPlace(self._volume.number, checkpoint), self._pending)
@@ -454,11 +436,11 @@ class Job:
         safe: dict[int, list[tuple[int, int]]] = {}
         while self._durable and (needed is None or self._durable[0].number < needed):
             member = self._durable.popleft()
-            safe.setdefault(member.disk, []).extend((one.disk_offset, one.length) for one in member.entry.extents)
+            safe.setdefault(member.disk, []).extend((at, length) for _, at, length in member.entry.extents)
         assert self._instant is not None  # run() made it
         for number, extents in safe.items():
             if extents:
-                self._instant.commit(self.backup.disks[number], extents)
+                self._instant.commit(self.backup.disks[number], joined(extents))
         self._instant.checkpoint += 1
         self._tick()
 
@@ -505,10 +487,3 @@ class Job:
         except CommandFailed as error:
             if not (is_overflow(error) or is_of_the_medium(error)):
                 raise
-
-
-def _extents_of(sources: ToWrite, disk: int) -> Iterator[tuple[int, int]]:
-    """What is read of one disk: (offset, length)."""
-    for found in sources.members():
-        if isinstance(found, Member) and found.disk == disk:
-            yield from ((extent.disk_offset, extent.length) for extent in found.entry.extents)

@@ -7,6 +7,8 @@ any bytes are in the ustar header where they fit, and else in a record of bytes 
 
 from __future__ import annotations
 
+import functools
+import zlib
 from typing import Final
 
 from appliance.backup.entries import Entry, Kind
@@ -16,6 +18,8 @@ END: Final = bytes(2 * BLOCK)  # of an archive
 _OCTAL_SIZE: Final = 8**11  # the first size and time that eleven octal digits do not hold
 _OCTAL_ID: Final = 8**7
 _NAME_BYTES, _PREFIX_BYTES = 100, 155
+_AFTER_DEVICE_BYTES: Final = 512 - 345
+_SPACES_SUM: Final = 8 * 0x20  # the checksum is made as if it were spaces
 _BINARY: Final = (b"hdrcharset", b"BINARY")
 _ACLS: Final = {b"system.posix_acl_access": b"SCHILY.acl.access", b"system.posix_acl_default": b"SCHILY.acl.default"}
 _SELINUX: Final = b"security.selinux"
@@ -103,7 +107,7 @@ def _decimal(nanoseconds: int) -> bytes:
 
 def _attributes(entry: Entry) -> list[tuple[bytes, bytes]]:
     records = []
-    for name, value in sorted(entry.attributes.items()):
+    for name, value in sorted(entry.attributes.items()) if entry.attributes else ():
         if name in _ACLS:
             records.append((_ACLS[name], value))
         elif name == _SELINUX:
@@ -137,12 +141,15 @@ def _extended(records: list[tuple[bytes, bytes]], type_flag: bytes, name: bytes)
     """A header of records, "x" for the next member, "g" for all that follow; b"" for none."""
     if not records:
         return b""
-    text = [value for key, value in records if not key.startswith((b"SCHILY.xattr.", b"RHT.", _DUMPDIR))]
-    if any(not _is_utf8(value) for value in text):
-        records = [_BINARY, *records]
-    body = b"".join(_record(key, value) for key, value in records)
+    body = b"".join([_record(key, value) for key, value in records])
+    if not body.isascii() and not all(_is_utf8(value) for key, value in records if _is_text(key)):
+        body = _record(*_BINARY) + body
     head = _ustar(b"PaxHeaders.0/" + name[-80:], b"", type_flag, 0o644, 0, 0, len(body), 0, b"", (0, 0))
     return head + body + padding(len(body))
+
+
+def _is_text(key: bytes) -> bool:
+    return not key.startswith((b"SCHILY.xattr.", b"RHT.", _DUMPDIR))
 
 
 def _is_utf8(value: bytes) -> bool:
@@ -158,23 +165,31 @@ def _ustar(
     link: bytes, device: tuple[int, int],
 ) -> bytes:  # fmt: skip
     """A ustar header; what does not fit is in a record of the header before it."""
-    fields = b"".join(
-        (
-            name.ljust(_NAME_BYTES, b"\0"),
-            b"%07o\0" % (mode & 0o7777),
-            b"%07o\0" % (user if user < _OCTAL_ID else 0),
-            b"%07o\0" % (group if group < _OCTAL_ID else 0),
-            b"%011o\0" % (size if size < _OCTAL_SIZE else 0),
-            b"%011o\0" % (seconds if 0 <= seconds < _OCTAL_SIZE else 0),
-            b"        ",
-            type_flag,
-            link[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0"),
-            b"ustar\x0000" + bytes(64),
-            b"%07o\0%07o\0" % device,
-            prefix.ljust(_PREFIX_BYTES, b"\0"),
-        )
-    ).ljust(BLOCK, b"\0")
-    return fields[:148] + b"%06o\0 " % sum(fields) + fields[156:]
+    times = (size if size < _OCTAL_SIZE else 0, seconds if 0 <= seconds < _OCTAL_SIZE else 0)
+    head = b"%b%b%011o\0%011o\0" % (name.ljust(_NAME_BYTES, b"\0"), _owner(mode, user, group), *times)
+    tail = _tail(type_flag, link[:_NAME_BYTES], device) + prefix.ljust(_AFTER_DEVICE_BYTES, b"\0")
+    return b"%b%06o\0 %b" % (head, _sum(head) + _SPACES_SUM + _sum(tail), tail)
+
+
+# Most files of a backup have their owner and mode in common, and lead nowhere.
+@functools.lru_cache
+def _owner(mode: int, user: int, group: int) -> bytes:
+    return b"%07o\0%07o\0%07o\0" % (
+        mode & 0o7777, user if user < _OCTAL_ID else 0, group if group < _OCTAL_ID else 0,
+    )  # fmt: skip
+
+
+@functools.lru_cache
+def _tail(type_flag: bytes, link: bytes, device: tuple[int, int]) -> bytes:
+    """Behind the checksum, as far as the prefix."""
+    return type_flag + link.ljust(_NAME_BYTES, b"\0") + b"ustar\x0000" + bytes(64) + b"%07o\0%07o\0" % device
+
+
+def _sum(part: bytes) -> int:
+    """Of the bytes of a part of a header. Adler-32's low half is one more than their sum (RFC 1950, 9), as long as that
+    is less than 65521: so of at most 256 bytes at once."""
+    low = (zlib.adler32(part[:256]) & 0xFFFF) - 1
+    return low + (zlib.adler32(part[256:]) & 0xFFFF) - 1 if len(part) > 256 else low
 
 
 # ---- volumes -------------------------------------------------------------------------------------------------------

@@ -337,7 +337,7 @@ class BackupService:
 
     def _counted(self, backup: Backup, totals: Totals) -> None:
         self.records.note(
-            backup.number, files=totals.files, content_bytes=totals.content_bytes, skipped=len(totals.skipped)
+            backup.number, files=totals.files, content_bytes=totals.content_bytes, skipped=totals.skipped_files
         )
 
     def _run(self, job: Job) -> None:

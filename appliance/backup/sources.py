@@ -16,6 +16,7 @@ from appliance.backup.filesystems.raw import RawImage
 from appliance.backup.filesystems.reader import NotReadable, Reader
 from vlib_images.disk.image import Image
 
+KEPT_SKIPPED: Final = 100_000
 TICK_FILES: Final = 1000
 
 
@@ -41,20 +42,24 @@ class Part:
 
 @dataclass(slots=True)
 class Totals:
-    """What is to be written. content_bytes: of files, holes left out. digest: of all that is known of all files."""
+    """What is to be written. content_bytes: of files, holes left out. digest: of all that is known of all files.
+    skipped: the first of those that cannot be backed up; skipped_files: how many there are."""
 
     files: int = 0
     content_bytes: int = 0
     digest: str = ""
     skipped: list[Skipped] = field(default_factory=list)
+    skipped_files: int = 0
 
     def count(self, found: Member | Skipped) -> None:
         """One more."""
         if isinstance(found, Skipped):
-            self.skipped.append(found)
+            self.skipped_files += 1
+            if self.skipped_files <= KEPT_SKIPPED:
+                self.skipped.append(found)
         else:
             self.files += 1
-            self.content_bytes += found.entry.stored_bytes
+            self.content_bytes += found.stored_bytes
 
 
 class Sources:
@@ -95,28 +100,29 @@ class Sources:
                     yield Member(number, part.disk, named)
                     number += 1
 
-    def totals(self, tick: Callable[[], None] = lambda: None) -> Totals:
-        """Walks through all of it. tick: called on the way, and may raise."""
+    def totals(
+        self, keep: Callable[[Member], None] = lambda member: None, tick: Callable[[], None] = lambda: None
+    ) -> Totals:
+        """Walks through all of it. keep: called with each file. tick: called on the way; both may raise."""
         totals, digest = Totals(), hashlib.blake2b(digest_size=16)
-        for found in self.members():
-            if totals.files % TICK_FILES == 0:
+        for count, found in enumerate(self.members()):
+            if count % TICK_FILES == 0:
                 tick()
             totals.count(found)
-            digest.update(identity_of(found) + b"\n")
+            digest.update(identified(found) + b"\n")
+            if isinstance(found, Member):
+                keep(found)
         totals.digest = digest.hexdigest()
         return totals
 
 
-def identity_of(found: Member | Skipped) -> bytes:
-    """Everything that is known of it, in bytes."""
+def identified(found: Member | Skipped) -> bytes:
+    """Everything that is known of it, in bytes; a member has the digest of that from now on."""
     if isinstance(found, Skipped):
         return found.name + b"\0skipped"
-    return b"%d " % found.disk + found.entry.identity()
-
-
-def digest_of(member: Member) -> bytes:
-    """The same, in 16 bytes."""
-    return hashlib.blake2b(identity_of(member), digest_size=16).digest()
+    known = b"%d " % found.disk + found.entry.identity()
+    found.identity = hashlib.blake2b(known, digest_size=16).digest()
+    return known
 
 
 def _named(found: Entry | Skipped, prefix: bytes) -> Entry | Skipped:

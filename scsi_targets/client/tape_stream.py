@@ -80,6 +80,20 @@ class TapeStream:
         self._cscds = [*(disk.cscd() for disk in disks), tape.cscd(pad=True)]
         self._sectors = [disk.capacity.block_length for disk in disks]
         self._block_length = block_length
+        common = {"cat": 1, "destination": self._tape, "stream_device_transfer_length": block_length}
+        self._inline_segment = copy.InlineToStream.encoder(
+            "inline_data_offset", "inline_data_number_of_bytes", **common
+        )
+        self._block_segments = [
+            copy.BlockToStream.encoder("logical_block_address", "number_of_blocks", source=number, **common)
+            for number in range(len(disks))
+        ]
+        self._byte_segments = [
+            copy.BlockWithOffsetToStream.encoder(
+                "logical_block_address", "byte_offset", "number_of_bytes", source=number, **common
+            )
+            for number in range(len(disks))
+        ]
         self._sent = sent
         limits = manager.operating_parameters()
         # A block begun is finished before the command is sent; it takes a segment for each 512 bytes at most, or so.
@@ -95,21 +109,15 @@ class TapeStream:
 
     # ---- what goes into the stream ---------------------------------------------------------------------------------
 
-    def add_data(self, data: bytes) -> None:
+    def add_data(self, data: bytes | bytearray) -> None:
         """Bytes of this program's: headers, padding."""
         at = 0
         while at < len(data):
             length = min(len(data) - at, self._room(), self._most_inline_bytes)
-            start = -(-len(self._inline) // INLINE_ALIGNMENT) * INLINE_ALIGNMENT
-            self._inline += bytes(start - len(self._inline))
+            self._inline += bytes(-len(self._inline) % INLINE_ALIGNMENT)
+            start = len(self._inline)
             self._inline += data[at : at + length]
-            self._add(
-                length,
-                copy.InlineToStream.encode(
-                    cat=1, destination=self._tape, stream_device_transfer_length=self._block_length,
-                    inline_data_offset=start, inline_data_number_of_bytes=length,
-                ),
-            )  # fmt: skip
+            self._add(length, self._inline_segment(start, length))
             at += length
         self._pieces += 1
 
@@ -123,13 +131,11 @@ class TapeStream:
 
     def _extent(self, disk: int, offset: int, length: int) -> bytes:
         sector = self._sectors[disk]
-        common = {
-            "cat": 1, "source": disk, "destination": self._tape, "stream_device_transfer_length": self._block_length,
-            "logical_block_address": offset // sector,
-        }  # fmt: skip
-        if offset % sector or length % sector or length // sector > MOST_BLOCKS:
-            return copy.BlockWithOffsetToStream.encode(**common, number_of_bytes=length, byte_offset=offset % sector)
-        return copy.BlockToStream.encode(**common, number_of_blocks=length // sector)
+        address, past = divmod(offset, sector)
+        blocks, rest = divmod(length, sector)
+        if past or rest or blocks > MOST_BLOCKS:
+            return self._byte_segments[disk](address, past, length)
+        return self._block_segments[disk](address, blocks)
 
     def end(self) -> None:
         """The last block is filled up with zeros, and everything is sent. Something else may follow."""

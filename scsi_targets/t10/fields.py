@@ -10,7 +10,7 @@ REPORT SUPPORTED OPERATION CODES and a name. Fields that overlap are refused whe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self, overload
 
 
@@ -123,6 +123,8 @@ class Structure:
     fields: ClassVar[dict[str, Field]] = {}
     constant: ClassVar[int] = 0  # bits every encoding carries (an operation code, a page code), as a big-endian integer
     field_mask: ClassVar[int] = 0
+    _places: ClassVar[dict[str, tuple[Callable[[Any], int], int, int]]] = {}  # how to encode each: value, shift, bits
+    _defaults: ClassVar[int] = 0  # of all fields, as constant
     raw: bytes
 
     def __init__(self, raw: bytes) -> None:
@@ -133,7 +135,7 @@ class Structure:
         if length is not None:
             cls.length = length
         cls.fields = dict(cls.fields) | {k: v for k, v in vars(cls).items() if isinstance(v, Field)}
-        mask = 0
+        mask, cls._defaults, cls._places = 0, 0, {}
         for name, field in cls.fields.items():
             shift = cls.length * 8 - field.first_bit - field.width
             if shift < 0:
@@ -142,6 +144,8 @@ class Structure:
             if mask & bits:
                 raise TypeError(f"{cls.__name__}.{name} overlaps another field")
             mask |= bits
+            cls._places[name] = (field.to_int, shift, bits)
+            cls._defaults |= field.to_int(field.default) << shift
         cls.field_mask = mask
 
     @classmethod
@@ -155,13 +159,37 @@ class Structure:
     def encode(cls, **values: Any) -> bytes:
         """`length` bytes; a field not named takes its default. Raises ValueError for what does not fit, TypeError for a
         name that is no field."""
-        if unknown := values.keys() - cls.fields.keys():
-            raise TypeError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
-        number = cls.constant
-        for name, field in cls.fields.items():
-            value = values.get(name, field.default)
-            number |= field.to_int(value) << (cls.length * 8 - field.first_bit - field.width)
+        number, places = cls._defaults, cls._places
+        try:
+            for name, value in values.items():
+                to_int, shift, bits = places[name]
+                number = number & ~bits | to_int(value) << shift
+        except KeyError:
+            unknown = ", ".join(sorted(values.keys() - cls.fields.keys()))
+            raise TypeError(f"{cls.__name__} has no field {unknown}") from None
+        number |= cls.constant
         return number.to_bytes(cls.length, "big")
+
+    @classmethod
+    def encoder(cls, *varying: str, **fixed: Any) -> Callable[..., bytes]:
+        """encode() for many that differ in a few fields, which are integers: a function of their values, in that order.
+        Raises as encode() does, and so does the function."""
+        places = [(cls.fields[name], *cls._places[name][1:]) for name in varying]
+        base = int.from_bytes(cls.encode(**fixed), "big")
+        for _, _, bits in places:
+            base &= ~bits
+        length = cls.length
+
+        def encode(*values: int) -> bytes:
+            number = base
+            for value, (field, shift, bits) in zip(values, places, strict=True):
+                placed = value << shift
+                if placed & ~bits:  # also of a negative value
+                    field.to_int(value)
+                number |= placed
+            return number.to_bytes(length, "big")
+
+        return encode
 
     def replace(self, **values: Any) -> bytes:
         """The same bytes with the named fields changed."""

@@ -77,3 +77,14 @@ def test_every_declared_structure_round_trips(structure):
 def test_usage_mask_carries_opcode_service_action_and_ones():
     assert spc.Inquiry.usage_mask() == bytes([0x12, 0x01, 0xFF, 0xFF, 0xFF, 0x00])
     assert spc.ReportTimestamp.usage_mask()[:2] == bytes([0xA3, 0x0F])
+
+
+def test_an_encoder_of_some_fields_encodes_as_encode_does():
+    encode = Example.encoder("number", "flag", text="a", number=7)
+    assert encode(0xABC, 1) == Example.encode(text="a", number=0xABC, flag=1)
+    assert encode(0, 0) == Example.encode(text="a")
+    for number in (4096, -1):
+        with pytest.raises(ValueError, match=f"number = {number}"):
+            encode(number, 1)
+    with pytest.raises(KeyError):
+        Example.encoder("nonsense")
