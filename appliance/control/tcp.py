@@ -91,6 +91,9 @@ class ApiServer(HttpServer):
                 seat.end = task.cancel
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
+                # It begins before it may be cancelled, or nothing would close its socket. sock_accept() alone does not
+                # let others run while more connections wait.
+                await asyncio.sleep(0)
 
     async def _connect(self, connection: socket.socket, seat: Seat) -> None:
         loop = asyncio.get_running_loop()

@@ -12,14 +12,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.appliance import Appliance, Disk, free_ports
+from tests.support.appliance import Appliance, Disk
+from tests.support.ports import free_port
 
 LEFT_OUT = r"^/v1/(shutdown|token/revoke|cartridge/(import|export|recover)|disk/(import|export))$"
 
 
 def run(folder: Path, examples: int, options: Sequence[str] = (), seed: int | None = None) -> tuple[int, str]:
     """schemathesis's exit status and output."""
-    (port,) = free_ports(1)
+    port = free_port()
     more = f'[api]\nlisten = "127.0.0.1:{port}"\n[gate]\ntarget = "iqn.2026-11.io.tapebay:gate"\n'
     with Appliance(folder, disks=[Disk("data", "1 MiB")], cartridges=3, more=more) as appliance:
         token = appliance.call("token.create", name="schemathesis", scope="administer")["token"]

@@ -17,6 +17,7 @@ from scsi_targets.iscsi.server import Server
 from scsi_targets.t10 import copy_descriptors as copy
 from tests.support import packages
 from tests.support.tgt import TgtTarget, installed
+from tests.support.waiting import eventually
 from tests.unit.devices.copying.support import BLOCKS, Site, block_to_stream, content, stream_to_block
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
 from tests.unit.devices.copying.test_participants import start
@@ -186,6 +187,7 @@ def test_a_reset_there_ends_the_copy_here(here, there, monkeypatch):
     assert standing.wait(30)
     resetting = threading.Thread(target=there.site.tape.reset)
     resetting.start()
+    eventually(lambda: there.site.tape.tasks.running.aborted)
     go.set()
     resetting.join(30)
     response = running.answer()

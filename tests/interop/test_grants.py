@@ -14,8 +14,9 @@ import pytest
 from tests.interop import guest
 from tests.interop.guest import HOST_ADDRESS, GuestRun, Step
 from tests.support import certificates, packages
-from tests.support.appliance import Appliance, free_ports
+from tests.support.appliance import Appliance
 from tests.support.host_calls import HostCalls
+from tests.support.ports import free_port
 from tests.support.relay import Relay
 from tests.support.waiting import eventually
 
@@ -61,7 +62,7 @@ class Gated(Appliance):
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.stack = stack
         self.pair = certificates.make(folder, address=HOST_ADDRESS)
-        (self.api_port,) = free_ports(1)
+        self.api_port = free_port()
         more = f"""
 [gate]
 target = "{GATE}"

@@ -19,7 +19,8 @@ from tests.interop import guest
 from tests.interop.guest import HOST_ADDRESS, GuestRun, Step
 from tests.interop.test_postgresql import program
 from tests.support import certificates, packages
-from tests.support.appliance import TARGET_NAME, Appliance, Disk, free_ports
+from tests.support.appliance import TARGET_NAME, Appliance, Disk
+from tests.support.ports import free_port
 from tests.unit.backup.support import TAPE_BLOCK, archive_of
 from vlib_images.cartridge.cartridge import Cartridge
 
@@ -60,7 +61,7 @@ class Site(Appliance):
 
     def __init__(self, folder: Path) -> None:
         self.pair = certificates.make(folder, address=HOST_ADDRESS)
-        (self.api_port,) = free_ports(1)
+        self.api_port = free_port()
         more = f"""
 [gate]
 target = "iqn.2026-11.io.tapebay:gate"

@@ -1,6 +1,5 @@
 """The Linux initiator logs in: CHAP of every algorithm, discovery with CHAP, digests, keep-alive, and resets."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ from scsi_targets.iscsi.limits import Limits
 from tests.interop import guest
 from tests.interop.guest import Step
 from tests.support import packages
+from tests.support.ports import free_port
 from tests.unit.iscsi.dummy import Served, serving
 from tests.unit.iscsi.support import TARGET
 
@@ -30,8 +30,7 @@ ALGORITHMS = {"MD5": "MD5", "SHA1": "SHA-1", "SHA256": "SHA-256", "SHA3-256": "S
 @pytest.fixture
 def served() -> Iterator[Served]:
     packages.require(*guest.PACKAGES)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     portal = Portal("127.0.0.1", port, 1, f"{guest.HOST_ADDRESS}:{port}")
     with serving(Limits(keep_alive_seconds=0.5), [portal]) as running:
         yield running

@@ -10,8 +10,9 @@ from datamover.initiator import InitiatorSession
 from tests.interop import guest
 from tests.interop.guest import HOST_ADDRESS, GuestRun, Step
 from tests.support import packages
-from tests.support.appliance import Appliance, Disk, free_ports
+from tests.support.appliance import Appliance, Disk
 from tests.support.host_calls import HostCalls
+from tests.support.ports import free_port
 from tests.support.relay import Relay
 from tests.support.scsi import RESERVATION_CONFLICT, Device, read_10, write_10
 
@@ -29,7 +30,7 @@ class TwoWays:
     """An appliance with two portals, in two portal groups, and a relay on the way to each."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
-        (port,) = free_ports(1)
+        port = free_port()
         self.appliance = stack.enter_context(
             Appliance(
                 folder,

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from appliance.operations.demo_disk import generate
 from tests.interop import guest
 from tests.interop.guest import Step
 from tests.support import packages
+from tests.support.ports import free_port
 
 SMALL, LARGE = "file-00000.dat", "file-00007.dat"
 pytestmark = pytest.mark.guest
@@ -30,9 +30,7 @@ def tapebay(*arguments: object) -> Any:
 @pytest.fixture
 def report(tmp_path: Path) -> Iterator[Any]:
     packages.require("libiscsi7", "sg3-utils", "mt-st", "mtx", *guest.PACKAGES)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     directory = tmp_path / "library"
     reached = f"{guest.HOST_ADDRESS}:{port}"
     setup.create(directory, setup.plan(directory, portal=f"127.0.0.1:{port}", advertise=reached, demo=True))

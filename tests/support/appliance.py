@@ -1,12 +1,9 @@
 """A live Tapebay for one test: its own folder, its own process, its own port, stopped by its own fixture."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +13,12 @@ from typing import Any, Self
 from appliance.control import client as control
 from appliance.library.files import LibraryFiles
 from appliance.settings import config_file
+from tests.support.daemon_log import DaemonLog
+from tests.support.ports import free_ports
 
 GUEST_SEES_HOST_AS = "10.0.2.2"
 TARGET_NAME = "iqn.2026-11.io.tapebay:under-test"
-START_SECONDS = 20
-STOP_SECONDS = 30
+STOP_SECONDS = 60
 FIRST_BARCODE = "TST001L6"
 
 
@@ -33,19 +31,11 @@ class Disk:
     options: str = ""  # more lines for its section of tapebay.toml
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 class Appliance:
     """`tapebay serve` on a fresh library: a changer at LUN 0, drives from 1, then the disks.
 
-    `advertise` is the host name that discovery answers. `more` is added to tapebay.toml. The log is kept, line by
-    line, in `log`.
+    `advertise` is the host name that discovery answers. `more` is added to tapebay.toml. `log` is what it
+    has said.
     """
 
     def __init__(
@@ -73,9 +63,8 @@ class Appliance:
         self.config = folder / "tapebay.toml"
         self.config.write_text(self._settings(disks, drives, slots, target_options, log_level, more))
         self._make_library()
-        self.log: list[dict[str, Any]] = []
+        self._log = DaemonLog()
         self._process: subprocess.Popen[bytes] | None = None
-        self._reader: threading.Thread | None = None
         self.start()
         if cartridges:
             self.call("cartridge.create", barcode=FIRST_BARCODE, count=cartridges)
@@ -127,33 +116,20 @@ class Appliance:
 
     def start(self) -> None:
         """Start the daemon; return when it says that it is ready."""
+        already = len(self.log)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "appliance", "serve", "--apply", "--config", str(self.config)],
             stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=dict(os.environ, PYTHONUNBUFFERED="1"),
+            stderr=self._log.file,
         )
-        settled = threading.Event()
-        already = len(self.log)
-        self._reader = threading.Thread(target=self._read_log, args=(self._process, settled), daemon=True)
-        self._reader.start()
-        settled.wait(START_SECONDS)
-        if not any(entry.get("event") == "ready" for entry in self.log[already:]):
+        if self._log.wait_for("ready", self._process, after=already) is None:
             self.kill()
             raise AssertionError(f"the appliance did not start:\n{self.log_text()}")
 
-    def _read_log(self, process: "subprocess.Popen[bytes]", settled: threading.Event) -> None:
-        """Keep what it logs; `settled` once it is ready, or has ended without."""
-        assert process.stderr is not None
-        for line in process.stderr:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                entry = {"event": line.decode(errors="backslashreplace").rstrip(), "level": "unstructured"}
-            self.log.append(entry)
-            if entry.get("event") == "ready":
-                settled.set()
-        settled.set()
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """All that it has said so far, over all of its starts."""
+        return self._log.entries()
 
     def log_text(self) -> str:
         """The log for a failure's message."""
@@ -199,12 +175,7 @@ class Appliance:
 
     def _reap(self) -> int:
         assert self._process is not None
-        assert self._process.stderr is not None
-        assert self._reader is not None
-        status = self._process.wait()
-        self._reader.join()
-        self._process.stderr.close()
-        return status
+        return self._process.wait()
 
     def __enter__(self) -> Self:
         return self

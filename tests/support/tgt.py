@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 TARGET_NAME = "iqn.2012-08.org.example:stand-in"
@@ -24,11 +24,6 @@ def _program(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 class TgtTarget:
     """One tgtd of our own on a spare port, with its control socket in a folder of its own.
 
@@ -41,7 +36,7 @@ class TgtTarget:
 
     def __init__(self, *, tape_megabytes: int = 1024, disk_megabytes: int = 64, nexus_options: str = "") -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="tgt."))
-        self.port = _free_port()
+        self.port = free_port()
         self.portal = f"127.0.0.1:{self.port}"
         self._environment = dict(os.environ, TGT_IPC_SOCKET=str(self._folder / "control"))
         self._daemon = subprocess.Popen(

@@ -10,7 +10,8 @@ from appliance.agent import pairing
 from appliance.failures import OperatorError
 from appliance.settings.config_file import ConfigError
 from tests.support import certificates
-from tests.support.appliance import Appliance, free_ports
+from tests.support.appliance import Appliance
+from tests.support.ports import free_port
 
 JOBS = """
 [[jobs]]
@@ -25,7 +26,7 @@ class Site(Appliance):
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.pair = certificates.make(folder, address="127.0.0.1")
-        (self.port_of_api,) = free_ports(1)
+        self.port_of_api = free_port()
         listen = f'listen = "127.0.0.1:{self.port_of_api}"'
         more = f'[api]\n{listen}\ncertificate = "{self.pair.certificate}"\nkey = "{self.pair.key}"\n'
         super().__init__(folder, more=more)

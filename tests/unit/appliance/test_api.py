@@ -1,8 +1,10 @@
 """The API on TCP: who is let in, to do what, and bounds for those who are not."""
 
 import contextlib
+import gc
 import json
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,8 @@ from appliance.operations.verb import Nothing, OnFiles, Parameters, row_of
 from appliance.settings import config_file
 from appliance.web import access
 from tests.support import certificates
-from tests.support.appliance import Appliance, free_ports
+from tests.support.appliance import Appliance
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 from tests.unit.appliance.api_server import CONFIG, Api, gone, serving
 from vlib_images.library.actor import actor
@@ -237,6 +240,25 @@ def test_strangers_leave_places_for_those_with_a_token(api: Api) -> None:
     assert eventually(lambda: api.server.connections == 0)
 
 
+def test_those_that_come_in_a_burst_are_let_go_as_well(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are there before the first is looked at, so those that go have not been begun yet."""
+    monkeypatch.setattr(seats, "LIMIT_STRANGERS_OF_A_PEER", 10)
+    all_there, take = threading.Event(), api.server._seats.take
+
+    def take_when_all_are_there(address: str) -> seats.Seat | None:
+        assert all_there.wait(60)
+        return take(address)
+
+    monkeypatch.setattr(api.server._seats, "take", take_when_all_are_there)
+    with contextlib.ExitStack() as opened:
+        strangers = [opened.enter_context(api.connect()) for _ in range(30)]
+        gc.disable()  # which would close them too, some time
+        opened.callback(gc.enable)
+        all_there.set()
+        assert all(gone(one) for one in strangers[:20])
+    assert eventually(lambda: api.server.connections == 0)
+
+
 def test_a_stranger_may_not_stay(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "STRANGER_SECONDS", 0.2)
     with api.connect() as idle, api.connect() as slow:
@@ -343,7 +365,7 @@ def test_the_client_says_what_is_wrong(api: Api, monkeypatch: pytest.MonkeyPatch
     error = failure(lambda: Client.at(api.url, "tapebay_x").call("look"))
     assert error.failure is Failure.NOT_PERMITTED
     assert failure(lambda: Client.at(api.url, api.token()).call("decide")).failure is Failure.NOT_PERMITTED
-    (port,) = free_ports(1)
+    port = free_port()
     assert failure(lambda: Client.at(f"http://127.0.0.1:{port}", "t").call("look")).failure is Failure.NOT_RUNNING
     assert Client.from_environment() is None
     monkeypatch.setenv("TAPEBAY_API", api.url)
@@ -362,7 +384,7 @@ def test_the_client_says_what_is_wrong(api: Api, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_daemon_serves_it(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     pair = certificates.make(tmp_path)
     more = f'[api]\nlisten = "127.0.0.1:{port}"\ncertificate = "{pair.certificate.name}"\nkey = "{pair.key.name}"\n'
     with Appliance(tmp_path, cartridges=2, more=more) as appliance:

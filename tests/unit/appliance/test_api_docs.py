@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 from tests.support import certificates, packages
-from tests.support.appliance import Appliance, free_ports
+from tests.support.appliance import Appliance
+from tests.support.ports import free_port
 from tests.unit.appliance.daemon_process import ROOT
 
 # Each example has its status; a stream that goes on is left after a while.
@@ -19,7 +20,7 @@ def examples() -> list[str]:
 
 def test_the_examples_do_what_the_text_says(tmp_path: Path) -> None:
     packages.require("curl")
-    (port,) = free_ports(1)
+    port = free_port()
     pair = certificates.make(tmp_path)
     more = f'[api]\nlisten = "127.0.0.1:{port}"\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
     with Appliance(tmp_path, cartridges=0, more=more) as appliance:

@@ -17,7 +17,7 @@ from appliance.control.client import Client
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
 from appliance.web import events as feeds
-from tests.support.appliance import free_ports
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 from tests.unit.appliance.api_server import Api, gone, serving
 from vlib_images.library.database import events
@@ -163,7 +163,7 @@ def test_what_is_pruned_is_said_not_skipped(api: Api, http: httpx.Client) -> Non
 
 def test_the_client_follows_and_comes_back(tmp_path: Path) -> None:
     verbs = {"audit.list": VERBS["audit.list"]}
-    (port,) = free_ports(1)
+    port = free_port()
     with serving(tmp_path, verbs, port=port) as api:
         token = api.token()
         happen(api, "a", "b")

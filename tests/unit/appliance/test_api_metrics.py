@@ -7,7 +7,8 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from datamover.initiator import InitiatorSession
-from tests.support.appliance import TARGET_NAME, Appliance, Disk, free_ports
+from tests.support.appliance import TARGET_NAME, Appliance, Disk
+from tests.support.ports import free_port
 from tests.support.scsi import TEST_UNIT_READY, write_6, write_10
 from tests.support.waiting import eventually
 from tests.unit.appliance.daemon_process import ROOT
@@ -37,7 +38,7 @@ def work(appliance: Appliance) -> None:
 
 
 def test_figures_of_a_library_at_work(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     more = f'[api]\nlisten = "127.0.0.1:{port}"\n[gate]\ntarget = "iqn.2026-11.io.tapebay:gate"\n'
     with Appliance(tmp_path, disks=[Disk("data", "1 MiB")], cartridges=3, more=more) as appliance:
         token = appliance.call("token.create", name="prometheus", scope="read")["token"]

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from appliance.operations import VERBS
 from appliance.operations.verb import Window
 from appliance.web.idempotency import Once
 from appliance.web.job import Ended, Job
-from tests.support.appliance import Appliance, free_ports
+from tests.support.appliance import Appliance
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 
@@ -34,7 +34,7 @@ def is_there(process_id: int) -> bool:
 
 
 def test_it_is_started_anew_and_ends_with_the_daemon(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     with Appliance(tmp_path, cartridges=1, more=f'[api]\nlisten = "127.0.0.1:{port}"\n') as appliance:
         token = appliance.call("token.create", name="a", scope="operate")["token"]
         client = Client.at(f"http://127.0.0.1:{port}", token)
@@ -51,14 +51,14 @@ def test_it_is_started_anew_and_ends_with_the_daemon(tmp_path: Path) -> None:
 
 def _healthy(client: Client) -> bool:
     try:
-        return "portals" in client.call("health", timeout_seconds=5)
+        return "portals" in client.call("health", timeout_seconds=20)
     except OperatorError as error:
         assert error.failure in (Failure.NOT_RUNNING, Failure.REFUSED)
         return False
 
 
 def test_it_ends_when_the_daemon_is_killed(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     appliance = Appliance(tmp_path, cartridges=0, more=f'[api]\nlisten = "127.0.0.1:{port}"\n')
     token = appliance.call("token.create", name="a", scope="read")["token"]
     assert Client.at(f"http://127.0.0.1:{port}", token).call("health")
@@ -69,7 +69,7 @@ def test_it_ends_when_the_daemon_is_killed(tmp_path: Path) -> None:
 
 def test_its_data_goes_first(tmp_path: Path) -> None:
     """Where processors are scarce: the API's process has a lower priority, and no thread of the daemon has."""
-    (port,) = free_ports(1)
+    port = free_port()
     with Appliance(tmp_path, cartridges=0, more=f'[api]\nlisten = "127.0.0.1:{port}"\n') as appliance:
         token = appliance.call("token.create", name="a", scope="read")["token"]
         assert Client.at(f"http://127.0.0.1:{port}", token).call("health")
@@ -78,7 +78,7 @@ def test_its_data_goes_first(tmp_path: Path) -> None:
 
 
 def test_progress_and_cancelling_and_events_come_through(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     with Appliance(tmp_path, slots=300, cartridges=1, more=f'[api]\nlisten = "127.0.0.1:{port}"\n') as appliance:
         token = appliance.call("token.create", name="a", scope="operate")["token"]
         client = Client.at(f"http://127.0.0.1:{port}", token)
@@ -102,10 +102,8 @@ def test_progress_and_cancelling_and_events_come_through(tmp_path: Path) -> None
         (told,) = [e for e in appliance.call("audit.list", count=5) if e["action"] == "request refused"]
         assert told["actor"] == "token a"
         appliance.call("token.revoke", name="a")
-        began = time.monotonic()
-        with pytest.raises(OperatorError, match="opens nothing"):
+        with pytest.raises(OperatorError, match="revoked or expired"):
             client.call("health")
-        assert time.monotonic() - began < 5
 
 
 def test_jobs_and_ends_are_the_same_on_the_other_side() -> None:

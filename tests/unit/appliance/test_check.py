@@ -14,6 +14,7 @@ from appliance.operations import setup
 from appliance.settings import config_file
 from appliance.settings.advice import advice_on
 from tests.support import certificates
+from tests.support.ports import free_port
 from tests.unit.appliance.daemon_process import Daemon
 
 IQN = "iqn.2026-11.io.tapebay:lib"
@@ -74,8 +75,7 @@ def test_a_port_that_is_taken_and_an_address_that_is_not_ours(tmp_path: Path) ->
 
 
 def test_two_portals_on_all_addresses_of_one_port(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     text = f'[[portals]]\nlisten = "127.0.0.1:{port}"\n[[portals]]\nlisten = "0.0.0.0:{port}"\n{TARGET}'
     said = f"portal 0.0.0.0:{port}: portal 127.0.0.1:{port} of this file listens there already"
     assert said in check(tmp_path, text).stderr

@@ -18,6 +18,7 @@ from appliance.settings.units import Address
 from datamover.initiator import InitiatorSession
 from scsi_targets.t10 import ssc
 from tests.support.packages import require
+from tests.support.ports import free_port
 from vlib_images.cartridge.cartridge import Cartridge
 
 
@@ -34,9 +35,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 def demonstrate(directory: Path, port: int) -> Any:

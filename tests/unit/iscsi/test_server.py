@@ -17,6 +17,7 @@ from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from tests.fuzz import layers
 from tests.fuzz.peer import INITIATOR_NAME, HungUp, Peer, text
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 from tests.unit.iscsi.conftest import PATIENCE_SECONDS, Log
 from tests.unit.iscsi.dummy import Served, serving
@@ -320,9 +321,8 @@ def test_the_group_tag_is_the_portals(log: Log) -> None:
 
 
 def test_a_port_that_is_taken_leaves_nothing_listening() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
-        free = probe.getsockname()[1]
-        probe.close()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free = free_port()
         server = Server(Directory(), [Portal("127.0.0.1", free), Portal("127.0.0.1", taken.getsockname()[1])])
         with pytest.raises(OSError, match="in use"):
             server.start()
