@@ -54,6 +54,7 @@ from datamover.engine._engine import (
     storage_sync_file_system,
     storage_trace,
     storage_unlink,
+    write_in_pieces,
 )
 
 __all__ = [
@@ -110,4 +111,5 @@ __all__ = [
     "storage_sync_file_system",
     "storage_trace",
     "storage_unlink",
+    "write_in_pieces",
 ]

@@ -74,6 +74,12 @@ def first_difference(one: Buffer, other: Buffer, /) -> int:
 def or_into(target: Buffer, source: Buffer, /) -> None:
     """target |= source, byte by byte. ValueError: the lengths differ."""
 
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+def write_in_pieces(descriptor: int, data: Buffer, offset: int, /) -> None:
+    """Writes the whole buffer at `offset`, in pieces that the page cache takes best. OSError: any part of it may have
+    been written."""
+
 # ---- what a file holds, saved before it is changed -------------------------------------------------------------------
 
 SAVER_ZEROS: Final = 0

@@ -166,6 +166,7 @@ int register_segment(PyObject *module);
 int register_small_files(PyObject *module);
 int register_instruments(PyObject *module);
 int register_bytes(PyObject *module);
+int register_file(PyObject *module);
 int register_saver(PyObject *module);
 
 #endif

@@ -12,6 +12,7 @@ static int (*const registrations[])(PyObject *module) = {
 	register_protection,
 	register_lzo,
 	register_bytes,
+	register_file,
 	register_saver,
 };
 

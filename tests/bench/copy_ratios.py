@@ -3,13 +3,14 @@
     python -m tests.bench.copy_ratios [--directory DIR] [--gibibytes 4] [--rounds 3] [--without-guest]
 
 A daemon of its own serves a disk full of noise, tapes and empty disks; the command goes over iSCSI. Everything is
-written into files never written before, memory has been touched before, and what is compared follows one another in
-each round:
+written into files never written before; what is dirty is written before each way, and each is given memory that has
+just been touched (warm_memory.py). What is compared follows one another in each round:
 
     cp --reflink=never      the disk's image to another file
     disk to tape            EXTENDED COPY, blocks of 256 KiB
     tape to disk            EXTENDED COPY
     by the host             two libiscsi sessions: READ(16) of the disk, WRITE(6) to the tape, eight under way in each
+    by the host, in turn    the same, one command at a time, as dd and tar do it
 
 and at the end dd in a Linux guest, from the disk to the tape. Rates are the medians of the rounds; processor seconds
 are the daemon's.
@@ -17,7 +18,6 @@ are the daemon's.
 
 import argparse
 import contextlib
-import mmap
 import os
 import statistics
 import subprocess
@@ -34,6 +34,7 @@ from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sbc, ssc
+from tests.bench.warm_memory import warm_memory
 from tests.support import packages
 from tests.support.appliance import GUEST_SEES_HOST_AS, Appliance
 from tests.support.appliance import Disk as DiskOptions
@@ -43,7 +44,9 @@ BLOCK = 256 << 10
 SECTORS = BLOCK // 512
 DEPTH = 8
 PIECE = 0xFFFF // SECTORS * BLOCK  # of one segment: whole tape blocks
-CP, TO_TAPE, TO_DISK, BY_HOST = "cp", "disk to tape", "tape to disk", "by the host"
+CP, TO_TAPE, TO_DISK = "cp", "disk to tape", "tape to disk"
+BY_HOST, IN_TURN = "by the host", "by the host, in turn"
+CARTRIDGES = 3  # of a round
 
 
 @dataclass
@@ -70,23 +73,26 @@ class Bench:
         self.measured: dict[str, Measured] = {}
         restored = [DiskOptions(f"restored{number}", f"{size} B") for number in range(rounds)]
         self.appliance = Appliance(
-            folder, disks=[DiskOptions("source", f"{size} B"), *restored], drives=1, cartridges=2 * rounds,
+            folder, disks=[DiskOptions("source", f"{size} B"), *restored], drives=1, cartridges=CARTRIDGES * rounds,
         )  # fmt: skip
         self.image = self.appliance.image("source")
         fill(self.image, size)
 
     @contextlib.contextmanager
     def timed(self, name: str, size: int) -> Iterator[None]:
-        used, began = processor_seconds(self.appliance.process_id), time.perf_counter()
-        yield
-        seconds = time.perf_counter() - began
+        os.sync()
+        with warm_memory(size + size // 8):
+            used, began = processor_seconds(self.appliance.process_id), time.perf_counter()
+            yield
+            seconds = time.perf_counter() - began
         measured = self.measured.setdefault(name, Measured())
         measured.rates.append(size / seconds)
         measured.processor_seconds.append((processor_seconds(self.appliance.process_id) - used) / (size / GIBIBYTE))
 
     def round(self, number: int) -> None:
         self._cp()
-        self._load(2 * number)
+        first = CARTRIDGES * number
+        self._load(first)
         with self._session() as session:
             disk, tape = Disk(session, self.appliance.lun("source")), Tape(session, self.appliance.lun("drive0"))
             self._copy(TO_TAPE, disk, tape, copy.BlockToStream, source=0, destination=1)
@@ -97,10 +103,11 @@ class Bench:
         image = self.appliance.image(f"restored{number}")
         subprocess.run(["cmp", self.image, image], check=True)
         give_back(image)
-        self._forget(2 * number)
-        self._load(2 * number + 1)
-        self._by_host()
-        self._forget(2 * number + 1)
+        self._forget(first)
+        for cartridge, way in enumerate((self._by_host, self._in_turn), first + 1):
+            self._load(cartridge)
+            way()
+            self._forget(cartridge)
 
     def _session(self) -> InitiatorSession:
         return InitiatorSession(self.appliance.portal, self.appliance.target_name)
@@ -126,23 +133,35 @@ class Bench:
             manager.extended_copy(cscds, segments)
 
     def _by_host(self) -> None:
+        with self._two_sessions() as (disk, tape):
+            waiting: deque[object] = deque()
+            with self.timed(BY_HOST, self.size):
+                for data in disk.stream(self._reads(), BLOCK):
+                    waiting.append(tape.session.submit(tape.lun, ssc.Write6.encode(transfer_length=BLOCK), data))
+                    if len(waiting) >= DEPTH:
+                        assert not tape.session.wait(waiting.popleft()).status
+                while waiting:
+                    assert not tape.session.wait(waiting.popleft()).status
+
+    def _in_turn(self) -> None:
+        with self._two_sessions() as (disk, tape), self.timed(IN_TURN, self.size):
+            data = bytearray(BLOCK)
+            for cdb in self._reads():
+                disk.run(cdb, data_in=data)
+                tape.run(ssc.Write6.encode(transfer_length=BLOCK), data)
+
+    @contextlib.contextmanager
+    def _two_sessions(self) -> Iterator[tuple[Disk, Tape]]:
         with self._session() as reading, self._session() as writing:
             disk, tape = Disk(reading, self.appliance.lun("source")), Tape(writing, self.appliance.lun("drive0"))
             disk.take_unit_attentions()
             tape.take_unit_attentions()
-            cdbs = (
-                sbc.Read16.encode(logical_block_address=at // 512, transfer_length=SECTORS)
-                for at in range(0, self.size, BLOCK)
-            )
-            waiting: deque[object] = deque()
-            with self.timed(BY_HOST, self.size):
-                for data in disk.stream(cdbs, BLOCK):
-                    waiting.append(writing.submit(tape.lun, ssc.Write6.encode(transfer_length=BLOCK), data))
-                    if len(waiting) >= DEPTH:
-                        assert not writing.wait(waiting.popleft()).status
-                while waiting:
-                    assert not writing.wait(waiting.popleft()).status
+            yield disk, tape
             tape.rewind()
+
+    def _reads(self) -> Iterator[bytes]:
+        for at in range(0, self.size, BLOCK):
+            yield sbc.Read16.encode(logical_block_address=at // 512, transfer_length=SECTORS)
 
     def _load(self, number: int) -> None:
         self.appliance.call("load", cartridge=f"TST{number + 1:03}L6", drive="drive:0")
@@ -185,19 +204,14 @@ def give_back(path: Path) -> None:
     os.truncate(path, size)
 
 
-def touch(gibibytes: int) -> None:
-    """A virtual machine gets its memory when it is first touched, which is slow."""
-    mmap.mmap(-1, gibibytes * GIBIBYTE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
-
-
 def report(measured: dict[str, Measured]) -> None:
     print("| way | GB/s | beside cp | daemon's processor seconds for a GiB |\n|---|---|---|---|")
     for name, found in measured.items():
         print(f"| {name} | {found.rate / 1e9:.2f} | {found.rate / measured[CP].rate:.2f} | {found.processor:.2f} |")
-    host = measured[BY_HOST]
-    print(f"disk to tape beside the host's two sessions: {measured[TO_TAPE].rate / host.rate:.1f} times as fast")
-    share = measured[TO_TAPE].processor / host.processor
-    print(f"its processor seconds beside the target's share of the host's way: {share:.2f}")
+    for way in (BY_HOST, IN_TURN):
+        times = measured[TO_TAPE].rate / measured[way].rate
+        share = measured[TO_TAPE].processor / measured[way].processor
+        print(f"disk to tape: {times:.1f} times as fast as {way}, for {share:.2f} of the target's processor seconds")
 
 
 def main() -> None:
@@ -205,11 +219,9 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=None, help="where the files go (default: the temporary one)")
     parser.add_argument("--gibibytes", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--touch", type=int, default=18, help="GiB of memory that are touched first")
     parser.add_argument("--without-guest", action="store_true")
     options = parser.parse_args()
     packages.require("libiscsi7")
-    touch(options.touch)
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         bench = Bench(Path(directory), int(options.gibibytes * 1024) << 20, options.rounds)
         try:

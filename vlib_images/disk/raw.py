@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datamover.engine import write_in_pieces
 from vlib_images.atomic import sync_directory
 from vlib_images.disk import fallocate, fiemap
 from vlib_images.disk.holders import device_holders, file_holders
@@ -147,14 +148,16 @@ class DiskImage:
         """Writes the whole buffer at `offset`; `durable`: it is on stable storage when this returns. Raises OSError."""
         if self.before_change is not None:
             self.before_change(offset, memoryview(buffer).nbytes)
-        flags = os.RWF_DSYNC if durable else 0
-        done = os.pwritev(self._descriptor, [buffer], offset, flags)
+        if not durable:
+            write_in_pieces(self._descriptor, buffer, offset)
+            return
+        done = os.pwritev(self._descriptor, [buffer], offset, os.RWF_DSYNC)
         view = memoryview(buffer)
         if done == view.nbytes:
             return
         view = view.cast("B")
         while done < view.nbytes:
-            done += os.pwritev(self._descriptor, [view[done:]], offset + done, flags)
+            done += os.pwritev(self._descriptor, [view[done:]], offset + done, os.RWF_DSYNC)
 
     def _write_durable(self, buffer: "Buffer", offset: int) -> None:
         self.write(buffer, offset, durable=True)
