@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from appliance.failures import Failure, OperatorError
+from appliance.library.cartridge_facts import CartridgeFacts, stamp_of
 from appliance.settings.units import LEAST_MEDIUM_BYTES, parse_size_of_at_least
 from scsi_targets.devices.tape.base import CleaningCartridge, Loadable
 from vlib_images.atomic import sync_directory, synchronized_together
@@ -81,6 +82,7 @@ class CartridgeStore:
         self._directory = directory
         self._lock = threading.Lock()
         self._opened: dict[str, Cartridge] = {}
+        self._facts = CartridgeFacts()  # under the lock
         self._media: dict[str, str] = {}  # of those that were asked for
         self._blank: dict[str, str | None] = {}  # of those that were looked at: the medium of the blank ones
 
@@ -122,22 +124,31 @@ class CartridgeStore:
         """Whether there is a directory of that name; a link to one is none."""
         return is_folder(self._directory / barcode)
 
-    def describe(self, barcode: str) -> dict[str, Any]:
-        """What `cartridge list` and `show` tell of a cartridge; `problem` is None, or why it cannot be read."""
+    def describe(self, barcode: str, *, anew: bool = False) -> dict[str, Any]:
+        """What `cartridge list` and `show` tell of a cartridge; `problem` is None, or why it cannot be read. anew: open
+        it even if its files look as they did when it was last told."""
         if _is_cleaning(barcode):
             return _facts(barcode, medium="Cleaning")
         with self._lock:
             opened = self._opened.get(barcode)
             if opened is not None and not opened.closed:
                 return _describe(opened)
-            try:
-                cartridge = Cartridge.open(self._directory / barcode, read_only=True)
-            except (CartridgeError, OSError) as error:
-                return _facts(barcode, problem=str(error))
-            try:
-                return _describe(cartridge)
-            finally:
-                cartridge.close()
+            stamp = stamp_of(self._directory / barcode)
+            known = None if anew else self._facts.get(barcode, stamp)
+            if known is None:
+                known = self._look_into(barcode)
+                self._facts.keep(barcode, stamp, known)
+            return known
+
+    def _look_into(self, barcode: str) -> dict[str, Any]:
+        try:
+            cartridge = Cartridge.open(self._directory / barcode, read_only=True)
+        except (CartridgeError, OSError) as error:
+            return _facts(barcode, problem=str(error))
+        try:
+            return _describe(cartridge)
+        finally:
+            cartridge.close()
 
     def medium(self, barcode: str) -> str | None:
         """What kind of medium a cartridge is, which it stays; None: it cannot be read."""

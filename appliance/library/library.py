@@ -299,7 +299,7 @@ class Library:
 
     def look_again_at(self, barcode: str) -> bool:
         """Whether a cartridge is blank, from its own files."""
-        return is_blank(self.files.cartridges.describe(barcode))
+        return is_blank(self.files.cartridges.describe(barcode, anew=True))
 
     def medium(self, barcode: str) -> str | None:
         """What kind of medium a cartridge is; None: it cannot be read."""

@@ -42,8 +42,14 @@ def tag(content: Any) -> str:
 
 
 def matches(tag: str | None, header: str) -> bool:
-    """Whether If-Match or If-None-Match has that tag, or is "*", which any version matches."""
-    return header.strip() == "*" or tag in [part.strip().removeprefix("W/") for part in header.split(",")]
+    """Whether If-Match has that tag, or is "*", which any version matches. Weak tags match nothing (RFC 9110
+    8.8.3.2: strong comparison)."""
+    return header.strip() == "*" or tag in [part.strip() for part in header.split(",")]
+
+
+def matches_weakly(tag: str, header: str) -> bool:
+    """Whether If-None-Match does, for which weak tags count too."""
+    return matches(tag, header) or tag in [part.strip().removeprefix("W/") for part in header.split(",")]
 
 
 def refuse_changed(verb: Verb, context: OnSettings, parameters: Parameters, if_match: str) -> None:

@@ -16,7 +16,7 @@ from appliance.access.caller import CALLER_KEY, Caller
 from appliance.failures import Failure, OperatorError
 from appliance.operations.perform import refuse_unpermitted
 from appliance.operations.verb import Verb
-from appliance.operations.versions import matches
+from appliance.operations.versions import matches_weakly
 from appliance.web.access import TOKEN_KEY
 from appliance.web.backend import Backend
 from appliance.web.idempotency import Once
@@ -147,7 +147,7 @@ def _asks(request: Request) -> tuple[Caller, str]:
 
 def _result(ended: Ended, if_none_match: str | None) -> Response:
     headers = {"Cache-Control": "no-store", **({"ETag": ended.tag} if ended.tag else {})}
-    if ended.tag is not None and if_none_match is not None and matches(ended.tag, if_none_match):
+    if ended.tag is not None and if_none_match is not None and matches_weakly(ended.tag, if_none_match):
         return Response(status_code=304, headers=headers)
     return Response(ended.content, 200, headers, media_type="application/json")
 

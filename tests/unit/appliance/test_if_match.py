@@ -71,6 +71,13 @@ CHANGES: dict[str, tuple[dict[str, Any], str, dict[str, Any], str, dict[str, Any
 }
 
 
+def test_a_weak_tag_matches_nothing(context: OnLibrary) -> None:
+    """RFC 9110 13.1.1: strong comparison."""
+    seen = tag(context, "pool.show", name="logs")
+    assert refused(context, "pool.delete", f"W/{seen}", name="logs") is Failure.CHANGED
+    do(context, "pool.delete", f'"other", {seen}', name="logs")
+
+
 @pytest.mark.parametrize("noun", CHANGES)
 def test_a_change_of_what_has_changed_is_refused(noun: str, context: OnLibrary) -> None:
     one, other, by_others, wanted, given = CHANGES[noun]
