@@ -33,6 +33,7 @@ from appliance.processor_time import processor_seconds
 RENEW_SECONDS: Final = 20.0
 RENEWAL_SECONDS: Final = 10.0  # for the answer to one
 RELEASE_SECONDS: Final = 10.0  # for giving a snapshot back, which ends by itself
+JOIN_SECONDS: Final = 1.0  # between two questions whether all servers have come
 AWAY_SECONDS: Final = 600.0  # for an appliance that is away while it writes
 ATTEMPTS: Final = 3  # to hold the file systems still until the snapshot is made
 PART_LINES: Final = 2000
@@ -104,6 +105,9 @@ class Sources:
         raise NotMapped(f"{mount.point} is on {disk} ({identifier}), which is no disk of this library")
 
 
+EXPECTED: Final = (FreezeFailed, WalkFailed, NotMapped)
+
+
 def server_name() -> str:
     """Of this server, for reports and backups of several servers."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", gethostname().partition(".")[0]).strip("-_") or "server"
@@ -147,8 +151,38 @@ class HotBackup:
         """The report of the backup that was made. wanted: parameters of backup.start. Whatever goes wrong before the
         appliance has begun to write, everything is let go of and the snapshot's space is given back; after that the
         appliance goes on without this server. Raises OperatorError, FreezeFailed, WalkFailed, OSError."""
+        return self._run(job, sources, lambda snapshot, disks: self._start(job, snapshot, disks, wanted))
+
+    def take_part(self, job: Job, sources: Sequence[Source]) -> Any:
+        """The same as a part of a backup of several servers, which the job's name is gathered for. Raises as run()
+        does; the appliance is told why, so that nobody waits for this server."""
+        try:
+            return self._run(job, sources, lambda snapshot, disks: self._join(job, snapshot, disks))
+        except (OperatorError, *EXPECTED, OSError) as error:
+            self.decline(job.name, str(error))
+            raise
+
+    def decline(self, job: str, reason: str) -> None:
+        """Tell the appliance that this server cannot take part in what the job is gathered for."""
+        with suppress(OperatorError):  # nobody waits for it any more
+            self.api.call("backup.decline", job=job, server=self.name, reason=reason[:2000] or "no reason was given")
+
+    def _start(self, job: Job, snapshot: str, disks: list[str], wanted: dict[str, Any]) -> int:
+        wanted |= {"snapshot": snapshot, "disks": disks, "selection": job.selection, "server": self.name}
+        return int(self.api.call("backup.start", background=True, **wanted)["number"])
+
+    def _join(self, job: Job, snapshot: str, disks: list[str]) -> int:
+        """The backup's number, once all servers have come. Raises OperatorError."""
+        part: dict[str, Any] = {"job": job.name, "server": self.name, "snapshot": snapshot, "disks": disks}
+        while (became := self.api.call("backup.join", **part))["number"] is None:
+            if became["reason"]:
+                raise OperatorError(Failure.REFUSED, f"job {job.name} has come to nothing: {became['reason']}")
+            self.api.pause(JOIN_SECONDS)
+        return int(became["number"])
+
+    def _run(self, job: Job, sources: Sequence[Source], begin: Callable[[str, list[str]], int]) -> Any:
         before, self.payload_bytes, self.metadata_bytes = (self.traffic(), processor_seconds()), 0, 0
-        number = self._begun(job, sources, **wanted)["number"]
+        number = self._begun(job, sources, begin)
         self.told(f"backup {number} has begun; it goes on also without this server")
         report = self.api.call("backup.wait", number=number, patience_seconds=AWAY_SECONDS)
         return self._accounted(report, *before)
@@ -165,15 +199,14 @@ class HotBackup:
             self.told(f"what it cost this server is not in the report: {error}")
             return report
 
-    def _begun(self, job: Job, sources: Sequence[Source], **wanted: Any) -> Any:
+    def _begun(self, job: Job, sources: Sequence[Source], begin: Callable[[str, list[str]], int]) -> int:
         disks = list(dict.fromkeys(source.in_library for source in sources))
         snapshot = self._snapshot(job, sources, disks)
         name = snapshot["snapshot"]
         try:
             with self.every(RENEW_SECONDS, lambda: self._renew(name)):
                 self._send_lists(job, sources, snapshot)
-                wanted |= {"snapshot": name, "disks": disks, "selection": job.selection, "server": self.name}
-                return self.api.call("backup.start", background=True, **wanted)
+                return begin(name, disks)
         except BaseException:
             self._release(name)
             raise
@@ -289,9 +322,6 @@ def _parts(lines: Iterator[str]) -> Iterator[list[str]]:
         size += len(line)
     if part:
         yield part
-
-
-EXPECTED: Final = (FreezeFailed, WalkFailed, NotMapped)
 
 
 def explained(error: Exception) -> OperatorError:

@@ -13,7 +13,8 @@
     before = [["psql", "-c", "CHECKPOINT"]]
     incremental = true                         # only what has changed since the backup before; by default all
 
-`tapebay agent pair` writes the first section, once; the jobs are an operator's.
+`tapebay agent pair` writes the first section, once; the jobs are an operator's. A job without `to` is for backups of
+several servers (`tapebay backup gather`), which know this one by its host name, or `server` of the first section.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
 
+from appliance.agent.backup import Job
 from appliance.agent.freeze import LIMIT_SECONDS
 from appliance.control.client import Client
 from appliance.failures import Failure, OperatorError
@@ -44,12 +46,13 @@ class ApplianceSection(Section):
     url: str
     token_file: Path
     certificate_authority: Path | None = None
+    server: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = None
 
 
 class JobSection(Section):
     name: str
     paths: Annotated[list[Path], Field(min_length=1)]
-    to: Annotated[list[str], Field(min_length=1)]
+    to: list[str] = []
     exclude: list[str] = []
     before: list[Command] = []
     after: list[Command] = []
@@ -83,6 +86,11 @@ def load(path: Path = FILE) -> AgentSettings:
     except OSError as error:
         problem = f"cannot be read: {error.strerror}; pair this server first: tapebay agent pair URL --token-file FILE"
         raise ConfigError(path, [problem]) from None
+
+
+def job_of(section: JobSection) -> Job:
+    """What it says is to be done."""
+    return Job(section.paths, section.name, section.exclude, section.before, section.after, section.freeze_seconds)
 
 
 def client_of(settings: AgentSettings, path: Path = FILE) -> Client:

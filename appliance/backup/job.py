@@ -35,6 +35,8 @@ from appliance.backup.archive import (
 from appliance.backup.catalogue import Catalogue, CatalogueDamaged, StreamPlace, Volume, part_begun
 from appliance.backup.content import ChangedSince, check_same, checksum
 from appliance.backup.faults import is_of_the_drive, is_of_the_medium, is_overflow, words_of
+from appliance.backup.filesystems.reader import NotReadable
+from appliance.backup.gathering import Together
 from appliance.backup.house import House, Instant
 from appliance.backup.increment import Base, Increment, ToWrite
 from appliance.backup.records import Backup
@@ -224,10 +226,29 @@ class Job:
 
     def _instant_of(self) -> Instant:
         snapshot = self.backup.snapshot
-        return self.house.still(self.backup.disks) if snapshot is None else self.house.held(snapshot)
+        if snapshot is not None:
+            return self.house.held(snapshot)
+        if self.backup.servers:
+            return Together(self._instants())
+        return self.house.still(self.backup.disks)
+
+    def _instants(self) -> Iterator[Instant]:
+        """Those that agents hold, and one of the disks that no server uses."""
+        yield from (self.house.held(part.snapshot) for part in self.backup.servers if part.snapshot is not None)
+        listed = {disk for part in self.backup.servers for disk in part.disks}
+        if others := [disk for disk in self.backup.disks if disk not in listed]:
+            yield self.house.still(others)
 
     def _sources(self, disks: Sequence[Disk]) -> Sources:
         snapshot = self.backup.snapshot
+        if snapshot is None and self.backup.servers:
+            lists = {
+                disk: (part.server, self.house.file_lists.get(part.snapshot, disk))
+                for part in self.backup.servers
+                for disk in part.disks
+                if part.snapshot is not None
+            }
+            return Sources.gathered(disks, lists, raw=self.backup.raw, alive=self._tick)
         if snapshot is None:
             return Sources.found_on(disks, raw=self.backup.raw, alive=self._tick)
         return Sources.listed(disks, [self.house.file_lists.get(snapshot, disk.name) for disk in disks])

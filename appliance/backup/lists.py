@@ -73,6 +73,12 @@ class FileList:
                 raise ListRefused("the list's digest is another: it was changed on the way, or made for something else")
             self.whole = True
 
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """(offset, length) on the disk of all files. Raises ListRefused, OSError."""
+        for found in self.walk():
+            if isinstance(found, Entry):
+                yield from ((extent.disk_offset, extent.length) for extent in found.extents)
+
     def walk(self) -> Iterator[Entry | Skipped]:
         """The files, as often as one likes. Raises ListRefused, OSError."""
         if not self.whole:

@@ -87,6 +87,11 @@ class Backup:
     servers: tuple[ServerPart, ...] = ()
     processor_seconds: float = 0.0
 
+    @property
+    def snapshots(self) -> set[str]:
+        """Those of agents that it writes."""
+        return {name for name in (self.snapshot, *(part.snapshot for part in self.servers)) if name is not None}
+
     def to_json(self) -> dict[str, Any]:
         """For the row."""
         return {**dataclasses.asdict(self), "state": self.state.value}
@@ -126,13 +131,12 @@ class Backups:
     def add(self, identifier: str, disks: tuple[str, ...], cartridges: tuple[str, ...], **more: Any) -> Backup:
         """A new one. Raises NotNow where another one writes the same snapshot, OSError."""
         with self._changing:
-            self._refuse_second(more.get("snapshot"))
-            number = 1 + max(self._all, default=0)
-            made = Backup(number, identifier, disks, cartridges, time.time(), **more)
+            made = Backup(1 + max(self._all, default=0), identifier, disks, cartridges, time.time(), **more)
+            self._refuse_second(made)
             details = {"disks": list(disks), "cartridges": list(cartridges)}
-            with self._database.change(Event("backup begun", str(number), details)) as connection:
+            with self._database.change(Event("backup begun", str(made.number), details)) as connection:
                 connection.execute(insert(_table), [_row(made)])
-            self._all[number] = made
+            self._all[made.number] = made
             return made
 
     def step(self, number: int, state: State, **changes: Any) -> Backup:
@@ -142,15 +146,16 @@ class Backups:
             if state not in _FOLLOWS[before.state]:
                 raise NotNow(f"backup {number} is {before.state.value}, and so it cannot become {state.value}")
             if state is State.RUNNING:
-                self._refuse_second(before.snapshot)
+                self._refuse_second(before)
             ended = None if state is State.RUNNING else time.time()
             return self._put(dataclasses.replace(before, state=state, ended_at=ended, **changes), state.value)
 
-    def _refuse_second(self, snapshot: str | None) -> None:
+    def _refuse_second(self, backup: Backup) -> None:
         """A snapshot is given back by the backup that writes it, so no other may. Raises NotNow."""
         for other in self._all.values():
-            if snapshot is not None and other.snapshot == snapshot and other.state is State.RUNNING:
-                raise NotNow(f"backup {other.number} writes snapshot {snapshot} already")
+            shared = other.snapshots & backup.snapshots if other.state is State.RUNNING else None
+            if shared:
+                raise NotNow(f"backup {other.number} writes snapshot {', '.join(shared)} already")
 
     def ended_unkept(self, number: int, state: State, reason: str) -> None:
         """It has ended, though the database takes nothing now: so it can be resumed as soon as that does. For whoever

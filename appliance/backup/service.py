@@ -20,6 +20,7 @@ from appliance.backup.content import ChangedSince
 from appliance.backup.entries import Kind
 from appliance.backup.faults import words_of
 from appliance.backup.filesystems.reader import NotReadable
+from appliance.backup.gathering import Gatherings
 from appliance.backup.house import House
 from appliance.backup.index import BadIndex
 from appliance.backup.job import Cancelled, Job, Progress, renewing
@@ -65,6 +66,7 @@ class BackupService:
         self._jobs: dict[int, Job] = {}
         self._threads: dict[int, threading.Thread] = {}
         self._drives: dict[object, str] = {}  # which backup, or other user, has which
+        self.gatherings = Gatherings()
         self._last: dict[int, Progress] = {}  # of those that have ended in this process
 
     def stop(self) -> None:

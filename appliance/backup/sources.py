@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -81,6 +81,22 @@ class Sources:
         """What an agent says is on them, with the names that it gives."""
         kind = "files, as its server listed them"
         return cls(disks, [Part(b"", number, kind, files) for number, files in enumerate(lists)])
+
+    @classmethod
+    def gathered(
+        cls, disks: Sequence[Disk], lists: Mapping[str, tuple[str, FileSystem]], *, raw: bool = False,
+        alive: Callable[[], None] = lambda: None,
+    ) -> Sources:  # fmt: skip
+        """Disks of several servers. lists: by disk, the server's name and what its agent has listed; what else there is
+        is looked at from outside. Raises NotReadable, OSError."""
+        parts: list[Part] = []
+        for number, disk in enumerate(disks):
+            if disk.name in lists:
+                server, files = lists[disk.name]
+                parts.append(Part(server.encode(), number, "files, as its server listed them", files))
+            else:
+                parts += _parts_of(number, disk, alive, raw=raw)
+        return cls(disks, parts)
 
     def close(self) -> None:
         """What reads the file systems is no longer needed."""

@@ -13,7 +13,7 @@ from appliance.cli.options import ConfigOption, JsonOption, reporting, show
 from appliance.failures import Failure, OperatorError
 
 if TYPE_CHECKING:
-    from appliance.agent.backup import Job
+    from appliance.agent.backup import HotBackup, Job
     from appliance.control.client import Client
 
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Directories or files of mounted file systems.")]
@@ -36,6 +36,7 @@ def register(parent: typer.Typer) -> None:
     app.command()(backup)
     app.command()(pair)
     app.command()(run)
+    app.command()(serve)
     parent.add_typer(app, name="agent")
 
 
@@ -111,14 +112,34 @@ def run(
     """Make a backup that /etc/tapebay/agent.toml names, with the appliance that this server is paired with."""
     with reporting(as_json):
         from appliance.agent import pairing
-        from appliance.agent.backup import Job
 
         settings = pairing.load(agent_file)
         wanted = settings.job(name)
-        job = Job(wanted.paths, name, wanted.exclude, wanted.before, wanted.after, wanted.freeze_seconds)
+        if not wanted.to:
+            raise OperatorError(Failure.CONFIGURATION, f"job {name} names no cartridges; add: to = [...]")
+        job = pairing.job_of(wanted)
         options = {"to": wanted.to, "drive": wanted.drive, "overwrite": wanted.overwrite}
         options["incremental"] = incremental or wanted.incremental
         _report(job, pairing.client_of(settings, agent_file), as_json, **options)
+
+
+def serve(agent_file: AgentFile = DEFAULT_FILE) -> None:
+    """Take part in backups of several servers (tapebay backup gather) whenever this one is wanted; its jobs are those of
+    /etc/tapebay/agent.toml."""
+    with reporting(False):
+        from appliance.agent import pairing, serving
+        from appliance.agent.backup import Source, Sources
+
+        settings = pairing.load(agent_file)
+        hot = _hot(pairing.client_of(settings, agent_file))
+        hot.name = settings.appliance.server or hot.name
+
+        def found(name: str) -> tuple[Job, list[Source]]:
+            job = pairing.job_of(pairing.load(agent_file).job(name))  # as it is now
+            return job, Sources(hot.api).of(job.paths)
+
+        typer.echo(f"this server is {hot.name}", err=True)
+        serving.serve(hot, found, hot.api)
 
 
 def _report(job: Job, api: Client, as_json: bool, **wanted: Any) -> None:
@@ -134,19 +155,24 @@ def _report(job: Job, api: Client, as_json: bool, **wanted: Any) -> None:
 
 
 def _backed_up(job: Job, api: Client, **wanted: Any) -> Any:
+    from appliance.agent.backup import Sources
+
+    hot = _hot(api)
+    return hot.run(job, Sources(hot.api).of(job.paths), **wanted)
+
+
+def _hot(api: Client) -> HotBackup:
     from appliance.agent.asking import Asking
-    from appliance.agent.backup import HotBackup, Sources
+    from appliance.agent.backup import HotBackup
     from appliance.agent.mount import Agent
 
     if os.geteuid():
         raise OperatorError(Failure.REFUSED, "only root may hold a file system still and mount a snapshot; use sudo")
     key = hashlib.sha256(api.token.encode()).hexdigest().encode() if api.token else b""
     asking = Asking(api)
-    sources = Sources(asking).of(job.paths)
-    hot = HotBackup(
+    return HotBackup(
         asking, Agent(asking), lambda line: typer.echo(line, err=True), key=key, traffic=lambda: api.traffic.bytes
     )
-    return hot.run(job, sources, **wanted)
 
 
 def _client(config: Path | None) -> Client:

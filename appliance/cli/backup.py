@@ -113,6 +113,14 @@ def _list(backups: list[dict[str, Any]], _given: dict[str, Any]) -> None:
     )
 
 
+def _gathering(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
+    table(
+        ["job", "has come", "has not come"],
+        [(row["job"], " ".join(row["come"]), " ".join(row["missing"])) for row in rows],
+        empty="No backup waits for a server.",
+    )
+
+
 def _deleted(backup: dict[str, Any], _given: dict[str, Any]) -> None:
     typer.echo(f"backup {backup['number']} is forgotten; {', '.join(backup['cartridges'])} are as they were")
 
@@ -127,6 +135,11 @@ COMMANDS = [
         "backup.start", _report, doing="Backing up", interrupted=_GOES_ON, fails=_unfinished,
         example="tapebay backup data --to A00001L6 --to A00002L6",
     ),
+    VerbCommand(
+        "backup.gather", _report, doing="Backing up", interrupted=_GOES_ON, fails=_unfinished,
+        example="tapebay backup gather nightly --server web --server mail --disk archive --to A00001L6",
+    ),
+    VerbCommand("backup.gathering", _gathering, example="tapebay backup gathering"),
     VerbCommand("backup.list", _list),
     VerbCommand("backup.show", _report, example="tapebay backup show 3"),
     VerbCommand(

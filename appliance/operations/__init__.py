@@ -12,7 +12,7 @@ from appliance.operations.verb import DECLARED, Verb
 NOUNS: Mapping[str, tuple[str, ...]] = {
     "account": ("account",),
     "audit": ("audit",),
-    "backup": ("backup",),
+    "backup": ("backup", "gathering"),
     "broker": ("broker",),
     "cartridge": ("cartridge", "cartridge_copies"),
     "catalogue": ("catalogue",),

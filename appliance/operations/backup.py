@@ -147,7 +147,7 @@ def start(context: OnLibrary, parameters: Start) -> Report:
 
     with refusals():
         if parameters.snapshot is not None:
-            _check_lists(context, parameters.snapshot, parameters.disks)
+            check_lists(context, parameters.snapshot, parameters.disks)
         options = parameters.model_dump(
             include={"snapshot", "drive", "raw", "overwrite", "incremental", "since", "selection"}
         )
@@ -156,11 +156,11 @@ def start(context: OnLibrary, parameters: Start) -> Report:
         record = context.library.backups.begin(
             parameters.disks, parameters.to, checkpoint_bytes=parse_size(parameters.checkpoint), **options
         )
-        return _followed(context, record.number, parameters.background)
+        return followed(context, record.number, parameters.background)
 
 
-def _check_lists(context: OnLibrary, snapshot: str, disks: list[str]) -> None:
-    """Raises OperatorError, ListRefused: before anything is begun."""
+def check_lists(context: OnLibrary, snapshot: str, disks: list[str]) -> None:
+    """Whether a snapshot and the lists of its disks are there. Raises OperatorError, ListRefused."""
     kept = context.library.held(snapshot)
     if kept.state.over:
         raise OperatorError(Failure.REFUSED, f"snapshot {snapshot} is {kept.state.value}: {kept.reason}")
@@ -180,14 +180,14 @@ def resume(context: OnLibrary, parameters: Resume) -> Report:
         record = context.library.backups.resume(
             parameters.number, parameters.to or [], parameters.drive, overwrite=parameters.overwrite
         )
-        return _followed(context, record.number, parameters.background)
+        return followed(context, record.number, parameters.background)
 
 
 @verb("backup.wait", Scope.READ, reports_progress=True)
 def wait(context: OnLibrary, parameters: OneBackup) -> Report:
     """Wait for the end of a backup."""
     with refusals():
-        return _followed(context, parameters.number, False)
+        return followed(context, parameters.number, False)
 
 
 @verb("backup.account", Scope.OPERATE)
@@ -228,7 +228,7 @@ def show(context: OnLibrary, parameters: OneBackup) -> Report:
         return _report(context, parameters.number)
 
 
-def _followed(context: OnLibrary, number: int, background: bool) -> Report:
+def followed(context: OnLibrary, number: int, background: bool) -> Report:
     """Whoever asked sees progress in bytes until the end; when they go, the backup goes on."""
     service = context.library.backups
     while not background and not service.wait(number, POLL_SECONDS):

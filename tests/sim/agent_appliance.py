@@ -15,7 +15,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.snapshots.keeper import NoSuchSnapshot, Snapshots
 from appliance.library.snapshots.kept_set import KeptSet
 from appliance.library.snapshots.states import NotNow, State
-from appliance.operations.backup import _check_lists as check_lists
+from appliance.operations.backup import check_lists
 from appliance.operations.perform import find, parameters_of, perform
 from scsi_targets.devices.disk.block_device import BlockDevice
 from tests.sim.agent_world import Fates, World

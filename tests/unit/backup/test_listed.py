@@ -59,8 +59,8 @@ def listed(path: Path, prefix: bytes) -> Iterator[Entry | Skipped]:
 class Machine(ThisServer):
     """The server: its file system is held, or not; it sees the snapshot's device and walks it."""
 
-    def __init__(self, site: Appliance) -> None:
-        self.site = site
+    def __init__(self, site: Appliance, source: Source = SOURCE, name: str = "server") -> None:
+        self.site, self.source, self.name = site, source, name
         self.holds = 0
         self.fails = 0  # so many holds do not last
         self.calls: list[str] = []
@@ -95,11 +95,14 @@ class Machine(ThisServer):
 
     def lines(self, order: Order) -> Iterator[str]:
         assert (order.file_system, order.prefix) == ("ext4", "srv")
-        return map(to_line, listed(self.site.folder / "disks/data.img", order.prefix.encode()))
+        return map(to_line, listed(self.site.image(self.source.in_library), order.prefix.encode()))
+
+    @property
+    def hot(self) -> HotBackup:
+        return HotBackup(Asking(self), self, self.said.append, self, self.name)  # type: ignore[arg-type]
 
     def run(self, job: Job | None = None, **wanted: Any) -> Any:
-        backup = HotBackup(Asking(self), self, self.said.append, self)  # type: ignore[arg-type]
-        return backup.run(job or Job([Path("/srv")]), [SOURCE], to=[BARCODE], **wanted)
+        return self.hot.run(job or Job([Path("/srv")]), [self.source], to=[BARCODE], **wanted)
 
 
 @pytest.fixture
