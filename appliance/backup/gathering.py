@@ -64,9 +64,7 @@ class Gatherings:
         if len(set(servers)) != len(servers):
             raise OperatorError(Failure.USAGE, "a server is named twice")
         if wrong := [server for server in servers if not _NAME.fullmatch(server)]:
-            message = (
-                f"{wrong[0]!r} is no name of a server: letters, digits, dots, dashes; `tapebay agent serve` says it"
-            )
+            message = f"{wrong[0]!r} is no name of a server; `tapebay agent serve` says which it has"
             raise OperatorError(Failure.USAGE, message)
         with self._lock:
             if job in self._open:
@@ -193,6 +191,14 @@ class Together:
     def narrow(self, extents: Mapping[str, Iterable[tuple[int, int]]], /) -> None:
         for instant in self._instants:
             instant.narrow({disk: rows for disk, rows in extents.items() if self._of[disk] is instant})
+
+    @property
+    def is_narrowed(self) -> bool:
+        return all(instant.is_narrowed for instant in self._instants)
+
+    def fail(self, reason: str, /) -> None:
+        for instant in self._instants:
+            instant.fail(reason)
 
     def start(self) -> None:
         for instant in self._instants:

@@ -124,8 +124,8 @@ def run(
 
 
 def serve(agent_file: AgentFile = DEFAULT_FILE) -> None:
-    """Take part in backups of several servers (tapebay backup gather) whenever this one is wanted; its jobs are those of
-    /etc/tapebay/agent.toml."""
+    """Take part in backups of several servers (tapebay backup gather) whenever this one is wanted; its jobs are
+    those of /etc/tapebay/agent.toml."""
     with reporting(False):
         from appliance.agent import pairing, serving
         from appliance.agent.backup import Source, Sources

@@ -32,6 +32,17 @@ def test_systemd_understands_the_service(tmp_path: Path) -> None:
 
 
 @needs_systemd
+def test_systemd_understands_the_agent_that_serves(tmp_path: Path) -> None:
+    unit = (ROOT / "packaging" / "tapebay-agent.service").read_text()
+    unit, count = re.subn(r"^ExecStart=\S+ (.*)", r"ExecStart=/bin/true \1", unit, flags=re.MULTILINE)
+    assert count == 1
+    (tmp_path / "tapebay-agent.service").write_text(unit)
+    command = ["systemd-analyze", "verify", str(tmp_path / "tapebay-agent.service")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "tapebay-agent" not in done.stderr, done.stderr
+
+
+@needs_systemd
 def test_systemd_understands_the_agents_service_and_timer(tmp_path: Path) -> None:
     for kind in ("service", "timer"):
         unit = (ROOT / "packaging" / f"tapebay-agent@.{kind}").read_text()
