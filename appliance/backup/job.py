@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,7 +35,6 @@ from appliance.backup.archive import (
 from appliance.backup.catalogue import Catalogue, CatalogueDamaged, StreamPlace, Volume, part_begun
 from appliance.backup.content import ChangedSince, check_same, checksum
 from appliance.backup.faults import is_of_the_drive, is_of_the_medium, is_overflow, words_of
-from appliance.backup.filesystems.reader import NotReadable
 from appliance.backup.gathering import Together
 from appliance.backup.house import House, Instant
 from appliance.backup.increment import Base, Increment, ToWrite
