@@ -18,7 +18,7 @@ from appliance.control.tcp import ApiServer
 from appliance.settings.settings import ApiSettings, LoggingSettings
 from appliance.web.app import app_of
 from appliance.web.channel import Channel
-from appliance.web.remote import Remote
+from appliance.web.remote import RemoteBackend
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     os.nice(NICENESS)
     logs.configure(LoggingSettings.model_validate(told["logging"]))
-    remote = Remote(Channel(socket.socket(fileno=told["channel"])))
+    remote = RemoteBackend(Channel(socket.socket(fileno=told["channel"])))
     ending = threading.Event()
     app = app_of(remote, ending)
     server = ApiServer(ApiSettings.model_validate(told["api"]), app, ending, app.state.malformed)

@@ -21,23 +21,23 @@ from typing import Any, Self
 from datamover import libiscsi
 from datamover.libiscsi import CompletionStatus
 from datamover.libiscsi_connection import (
+    CommandResult,
     Connection,
     Credentials,
     InitiatorError,
     PendingCommand,
     Redirected,
-    Result,
     on_completion,
 )
 
 __all__ = [
     "DEFAULT_INITIATOR_NAME",
+    "CommandResult",
     "Credentials",
     "DiscoveredTarget",
     "InitiatorError",
     "InitiatorSession",
     "PendingCommand",
-    "Result",
     "TaskManagementFunction",
     "TaskManagementOutcome",
     "discover",
@@ -145,7 +145,7 @@ class InitiatorSession:
         *,
         data_in: Any = None,
         timeout_seconds: float | None = None,
-    ) -> Result:
+    ) -> CommandResult:
         """Send one command and wait for its end. As submit() and wait()."""
         with self._lock:
             return self.wait(self.submit(lun, cdb, data_out, data_in_length, data_in=data_in), timeout_seconds)
@@ -180,7 +180,7 @@ class InitiatorSession:
                 raise
             return command
 
-    def wait(self, command: PendingCommand, timeout_seconds: float | None = None) -> Result:
+    def wait(self, command: PendingCommand, timeout_seconds: float | None = None) -> CommandResult:
         """Return the command's result.
 
         Raise InitiatorError when it was aborted or none came in time, which closes the session.

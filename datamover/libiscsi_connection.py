@@ -43,7 +43,7 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CommandResult:
     """How a command ended.
 
     data: the Data-In that arrived, a view of the caller's buffer where one was given.
@@ -129,7 +129,7 @@ class PendingCommand(Completion):
     def __init__(self, library: ctypes.CDLL, lun: int, cdb: bytes, data_out: Any, data_in: Any) -> None:
         super().__init__()
         self.lun = lun
-        self.result: Result | None = None
+        self.result: CommandResult | None = None
         self._library = library
         self._data_in = memoryview(data_in).cast("B") if data_in is not None else memoryview(b"")
         self._pinned = _PinnedBuffer(data_out if data_out is not None else self._data_in, writable=data_in is not None)
@@ -170,7 +170,7 @@ class PendingCommand(Completion):
             self._task = None
         self._pinned.release()
 
-    def _read_result(self, status: int) -> Result:
+    def _read_result(self, status: int) -> CommandResult:
         task = self._task.contents
         residual = 0
         if task.residual_status == libiscsi.Residual.UNDERFLOW:
@@ -183,7 +183,7 @@ class PendingCommand(Completion):
             segment = ctypes.string_at(task.data_in.bytes, task.data_in.size)
             sense = segment[2 : 2 + int.from_bytes(segment[:2], "big")]
         received = len(self._data_in) - min(max(residual, 0), len(self._data_in))
-        return Result(status, sense, self._data_in[:received], residual)
+        return CommandResult(status, sense, self._data_in[:received], residual)
 
 
 class Connection:

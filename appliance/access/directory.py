@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from appliance.access.accounts import Accounts
-from appliance.access.members import Members
+from appliance.access.members import ZoneMembers
 from appliance.access.names import Names
-from appliance.access.zones import Access, Seen, view_for
+from appliance.access.zones import Seen, Zoning, view_for
 from appliance.settings.settings import PortalSettings, Settings
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.principal import Principal
@@ -48,9 +48,9 @@ class Directory:
         self._prove_for_discovery = settings.chap.discovery
         self._zones = settings.zones
         self._copy_rate = settings.limits.copy_rate or 0
-        self._members = Members(settings.zones)
+        self._members = ZoneMembers(settings.zones)
         self._access = {
-            section.iqn: Access.of(settings.zones, settings.lun_map(section), self._members)
+            section.iqn: Zoning.of(settings.zones, settings.lun_map(section), self._members)
             for section in settings.targets
         }
         self.all_portals = [portal_of(portal) for portal in settings.portals]

@@ -19,7 +19,7 @@ from scsi_targets.devices.unit.principal import Principal
 PATIENCE_SECONDS: Final = 30.0  # who has not come again for so long does not wait any more
 MOST_WAITING: Final = 1000
 
-Wanted = Sequence[tuple[GrantedUnit, DriveGroup]]
+WantedDrives = Sequence[tuple[GrantedUnit, DriveGroup]]
 Candidates = Mapping[int, tuple[int, ...]]
 
 
@@ -53,7 +53,7 @@ class DriveChoice:
         """It does not wait any more."""
         self._waiting.pop(grant, None)
 
-    def choose(self, grant: bytes, wanted: Wanted, candidates: Candidates) -> dict[int, int] | None:
+    def choose(self, grant: bytes, wanted: WantedDrives, candidates: Candidates) -> dict[int, int] | None:
         """A LUN for each that is wanted, by what the key says in its place; None: not now."""
         if not wanted:
             return {}
@@ -82,7 +82,7 @@ class DriveChoice:
             cartridge is None or (wanted.volume != ANY_VOLUME and volume_hash(cartridge.barcode) == wanted.volume)
         )
 
-    def _must_wait(self, grant: bytes, wanted: Wanted, free: frozenset[int]) -> bool:
+    def _must_wait(self, grant: bytes, wanted: WantedDrives, free: frozenset[int]) -> bool:
         """Whether those who wait before this one take what is free. It waits from now on."""
         now, priority = self._clock(), max(group.priority for _, group in wanted)
         self._waiting = {

@@ -206,7 +206,7 @@ def port_of(who: Who) -> InitiatorPort:
     return who.initiator_name, who.isid, who.portal.portal_group_tag
 
 
-class Rest(TargetDirectory, Protocol):
+class TargetsBeside(TargetDirectory, Protocol):
     """The directory of the targets that settings name."""
 
     @property
@@ -216,7 +216,7 @@ class Rest(TargetDirectory, Protocol):
 class GatedDirectory:
     """The gate's target beside those of another directory, neither of which changes the other."""
 
-    def __init__(self, rest: Rest, gate: Gate) -> None:
+    def __init__(self, rest: TargetsBeside, gate: Gate) -> None:
         self._rest = rest
         self._gate = gate
 

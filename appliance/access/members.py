@@ -11,11 +11,11 @@ from appliance.access.names import Names
 from appliance.settings.settings import ZoneSettings
 from scsi_targets.devices.unit.principal import Principal, PrincipalKind
 
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Members:
+class ZoneMembers:
     """Which zones name an account or an initiator; the same at every target. `groups` are the zones, by their numbers,
     that one word names (an account, an initiator's name, a pattern); words that are in the same zones have one."""
 
@@ -46,8 +46,8 @@ def _groups(numbers: dict[tuple[int, ...], int], named: Iterable[tuple[Iterable[
 class Networks:
     """Some networks, of which those around an address are found by one look for each length of their prefixes."""
 
-    def __init__(self, networks: Iterable[Network]) -> None:
-        self._by_prefix: defaultdict[tuple[int, int], dict[int, Network]] = defaultdict(dict)
+    def __init__(self, networks: Iterable[IPNetwork]) -> None:
+        self._by_prefix: defaultdict[tuple[int, int], dict[int, IPNetwork]] = defaultdict(dict)
         for network in networks:
             unused_bits = network.max_prefixlen - network.prefixlen
             self._by_prefix[network.version, unused_bits][int(network.network_address) >> unused_bits] = network
@@ -55,7 +55,7 @@ class Networks:
     def __bool__(self) -> bool:
         return bool(self._by_prefix)
 
-    def around(self, peer: str) -> frozenset[Network]:
+    def around(self, peer: str) -> frozenset[IPNetwork]:
         """Those that hold an address; none hold what is no address."""
         address = _address(peer)
         if address is None:
@@ -69,7 +69,7 @@ class Networks:
         return frozenset(network for network in found if network is not None)
 
 
-def _address(peer: str) -> Address | None:
+def _address(peer: str) -> IPAddress | None:
     """A peer's address; an IPv4 one in IPv6's notation is that IPv4 address."""
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])

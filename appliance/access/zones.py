@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from appliance.access.members import Members, Network, Networks
+from appliance.access.members import IPNetwork, Networks, ZoneMembers
 from appliance.settings.settings import ZoneSettings
 from appliance.settings.zones import numbered
 from scsi_targets.devices.unit.principal import Principal
@@ -50,7 +50,7 @@ class _Zone:
     name: str
     luns: Mapping[int, str]
     remotes: frozenset[str]
-    networks: frozenset[Network]
+    networks: frozenset[IPNetwork]
     portal_groups: frozenset[int]
 
 
@@ -79,11 +79,11 @@ class _Group:
     """The zones that one word names, and their bundles for each network; None: for wherever somebody comes from."""
 
     zones: Sequence[_Zone]
-    bundles: Mapping[Network | None, Sequence[_Bundle]]
+    bundles: Mapping[IPNetwork | None, Sequence[_Bundle]]
 
     @classmethod
     def of(cls, zones: Sequence[_Zone]) -> Self:
-        alike = defaultdict[Network | None, dict[frozenset[int], list[_Zone]]](dict)
+        alike = defaultdict[IPNetwork | None, dict[frozenset[int], list[_Zone]]](dict)
         for zone in zones:
             for network in zone.networks or (None,):
                 alike[network].setdefault(zone.portal_groups, []).append(zone)
@@ -115,7 +115,7 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Zoning:
     """Who may see what of one target. Other zones are another Access, so it needs no lock.
 
     It is made when content changes, and what zones show together is put together then, once for all words that are in
@@ -124,20 +124,20 @@ class Access:
 
     target_luns: Mapping[int, str]
     zones: Sequence[_Zone]
-    members: Members
+    members: ZoneMembers
     networks: Networks
     ahead: Sequence[_Group]
     remembered: dict[tuple[Principal, int, str], Seen] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, settings: Sequence[ZoneSettings], target_luns: Mapping[int, str], members: Members | None = None
-    ) -> Access:
+        cls, settings: Sequence[ZoneSettings], target_luns: Mapping[int, str], members: ZoneMembers | None = None
+    ) -> Zoning:
         """Of the zones of a library, at a target that holds those devices. members: of these zones, if they are made
         already (they are the same at every target)."""
         numbers = {name: lun for lun, name in target_luns.items()}
         zones = [_zone(number, each, numbers) for number, each in enumerate(settings)]
-        members = members or Members(settings)
+        members = members or ZoneMembers(settings)
         networks = Networks(network for zone in zones for network in zone.networks)
         return cls(target_luns, zones, members, networks, _ahead(zones, members.groups))
 
@@ -151,7 +151,7 @@ class Access:
         return _Group.of([self.zones[each] for each in self.members.groups[number]])
 
 
-def view_for(access: Access, principal: Principal, portal: Portal, peer: str) -> Seen:
+def view_for(access: Zoning, principal: Principal, portal: Portal, peer: str) -> Seen:
     """What a principal that came in by that portal, from that address, sees of a target; nothing else decides it.
 
     Without zones, all of it. As soon as there is one, only what the zones hold that name this principal: who has proved
@@ -166,7 +166,7 @@ def view_for(access: Access, principal: Principal, portal: Portal, peer: str) ->
     return seen
 
 
-def _decide(access: Access, principal: Principal, portal: Portal, peer: str) -> Seen:
+def _decide(access: Zoning, principal: Principal, portal: Portal, peer: str) -> Seen:
     if not access.zones:
         return Seen(access.target_luns)
     named, tag = access.groups_of(principal), portal.portal_group_tag

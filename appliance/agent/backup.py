@@ -20,11 +20,11 @@ from typing import Any, Final
 
 from appliance.agent.asking import Api, Asking
 from appliance.agent.block_devices import BlockDevices, Stack
-from appliance.agent.file_systems import Mount as FileSystemMount
+from appliance.agent.file_systems import MountedFileSystem as FileSystemMount
 from appliance.agent.file_systems import NotMapped, mappable, mount_of
 from appliance.agent.freeze import LIMIT_SECONDS, FreezeFailed
 from appliance.agent.mount import Agent, Told, nobody
-from appliance.agent.server import Server, ThisServer
+from appliance.agent.server import ServerSide, ThisServer
 from appliance.agent.snapshot_walk import Order, WalkFailed
 from appliance.backup.listing import ListDigest, content_bytes
 from appliance.failures import Failure, OperatorError
@@ -41,7 +41,7 @@ PART_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class AgentJob:
     """What is backed up, and around it. paths: directories or files of mounted file systems; everything below them.
     exclude: shell patterns of names, or of paths below the mount point. before, after: commands of hooks."""
 
@@ -60,7 +60,7 @@ class Job:
 
 
 @dataclass(slots=True)
-class Source:
+class MountedSource:
     """One mounted file system of a job. disk: the kernel's name; in_library: the appliance's. only: what is wanted of
     it, below its mount point; nothing: all."""
 
@@ -76,16 +76,16 @@ class Source:
         return str(self.mount.point).strip("/")
 
 
-class Sources:
+class MountedSources:
     """Finds file systems, and their disks in a library."""
 
     def __init__(self, api: Api, devices: BlockDevices | None = None) -> None:
         self._api = api
         self._devices = devices or BlockDevices()
 
-    def of(self, paths: Iterable[Path]) -> list[Source]:
+    def of(self, paths: Iterable[Path]) -> list[MountedSource]:
         """One for each file system, with what is wanted of it. Raises NotMapped, OperatorError, OSError."""
-        found: dict[Path, Source] = {}
+        found: dict[Path, MountedSource] = {}
         for path in paths:
             mount = mappable(mount_of(path))
             if mount.point not in found:
@@ -95,13 +95,13 @@ class Sources:
             source.only = [] if "." in source.only else source.only
         return list(found.values())
 
-    def _source(self, mount: FileSystemMount) -> Source:
+    def _source(self, mount: FileSystemMount) -> MountedSource:
         stack = self._devices.stack(mount.device)
         disk = stack.only_disk()
         identifier = self._devices.identifier(disk)
         for row in self._api.call("disk.list"):
             if row["identifier"] == identifier:
-                return Source(mount, stack, disk, row["name"])
+                return MountedSource(mount, stack, disk, row["name"])
         raise NotMapped(f"{mount.point} is on {disk} ({identifier}), which is no disk of this library")
 
 
@@ -139,7 +139,7 @@ class HotBackup:
     api: Asking
     agent: Agent
     told: Told = nobody
-    server: Server = field(default_factory=ThisServer)
+    server: ServerSide = field(default_factory=ThisServer)
     name: str = field(default_factory=server_name)
     key: bytes = b""
     traffic: Callable[[], int] = lambda: 0
@@ -147,13 +147,13 @@ class HotBackup:
     payload_bytes: int = 0
     metadata_bytes: int = 0
 
-    def run(self, job: Job, sources: Sequence[Source], **wanted: Any) -> Any:
+    def run(self, job: AgentJob, sources: Sequence[MountedSource], **wanted: Any) -> Any:
         """The report of the backup that was made. wanted: parameters of backup.start. Whatever goes wrong before the
         appliance has begun to write, everything is let go of and the snapshot's space is given back; after that the
         appliance goes on without this server. Raises OperatorError, FreezeFailed, WalkFailed, OSError."""
         return self._run(job, sources, lambda snapshot, disks: self._start(job, snapshot, disks, wanted))
 
-    def take_part(self, job: Job, sources: Sequence[Source]) -> Any:
+    def take_part(self, job: AgentJob, sources: Sequence[MountedSource]) -> Any:
         """The same as a part of a backup of several servers, which the job's name is gathered for. Raises as run()
         does; the appliance is told why, so that nobody waits for this server."""
         try:
@@ -167,11 +167,11 @@ class HotBackup:
         with suppress(OperatorError):  # nobody waits for it any more
             self.api.call("backup.decline", job=job, server=self.name, reason=reason[:2000] or "no reason was given")
 
-    def _start(self, job: Job, snapshot: str, disks: list[str], wanted: dict[str, Any]) -> int:
+    def _start(self, job: AgentJob, snapshot: str, disks: list[str], wanted: dict[str, Any]) -> int:
         wanted |= {"snapshot": snapshot, "disks": disks, "selection": job.selection, "server": self.name}
         return int(self.api.call("backup.start", background=True, **wanted)["number"])
 
-    def _join(self, job: Job, snapshot: str, disks: list[str]) -> int:
+    def _join(self, job: AgentJob, snapshot: str, disks: list[str]) -> int:
         """The backup's number, once all servers have come. Raises OperatorError."""
         part: dict[str, Any] = {"job": job.name, "server": self.name, "snapshot": snapshot, "disks": disks}
         while (became := self.api.call("backup.join", **part))["number"] is None:
@@ -180,7 +180,7 @@ class HotBackup:
             self.api.pause(JOIN_SECONDS)
         return int(became["number"])
 
-    def _run(self, job: Job, sources: Sequence[Source], begin: Callable[[str, list[str]], int]) -> Any:
+    def _run(self, job: AgentJob, sources: Sequence[MountedSource], begin: Callable[[str, list[str]], int]) -> Any:
         before, self.payload_bytes, self.metadata_bytes = (self.traffic(), processor_seconds()), 0, 0
         number = self._begun(job, sources, begin)
         self.told(f"backup {number} has begun; it goes on also without this server")
@@ -199,7 +199,7 @@ class HotBackup:
             self.told(f"what it cost this server is not in the report: {error}")
             return report
 
-    def _begun(self, job: Job, sources: Sequence[Source], begin: Callable[[str, list[str]], int]) -> int:
+    def _begun(self, job: AgentJob, sources: Sequence[MountedSource], begin: Callable[[str, list[str]], int]) -> int:
         disks = list(dict.fromkeys(source.in_library for source in sources))
         snapshot = self._snapshot(job, sources, disks)
         name = snapshot["snapshot"]
@@ -221,7 +221,7 @@ class HotBackup:
 
     # ---- the instant -----------------------------------------------------------------------------------------------
 
-    def _snapshot(self, job: Job, sources: Sequence[Source], disks: list[str]) -> Any:
+    def _snapshot(self, job: AgentJob, sources: Sequence[MountedSource], disks: list[str]) -> Any:
         """Of all disks, with their file systems held still. Raises FreezeFailed, OperatorError, OSError."""
         try:
             for command in job.before:
@@ -235,7 +235,7 @@ class HotBackup:
             raise failed
         return snapshot
 
-    def _held(self, job: Job, sources: Sequence[Source], disks: list[str]) -> Any:
+    def _held(self, job: AgentJob, sources: Sequence[MountedSource], disks: list[str]) -> Any:
         for _ in range(1, ATTEMPTS):
             try:
                 return self._instant(job, sources, disks)
@@ -243,7 +243,7 @@ class HotBackup:
                 self.told(f"{error}; once more")
         return self._instant(job, sources, disks)
 
-    def _after(self, job: Job) -> OperatorError | None:
+    def _after(self, job: AgentJob) -> OperatorError | None:
         """All hooks of it are run; what the first that failed says."""
         failures = []
         for command in job.after:
@@ -254,7 +254,7 @@ class HotBackup:
                 failures.append(error)
         return failures[0] if failures else None
 
-    def _instant(self, job: Job, sources: Sequence[Source], disks: list[str]) -> Any:
+    def _instant(self, job: AgentJob, sources: Sequence[MountedSource], disks: list[str]) -> Any:
         points = [source.mount.point for source in sources]
         self.server.sync(points)  # before space is claimed, as that is given back when the instant does not come soon
         made = self.api.call("snapshot.create", disks=",".join(disks), agent=True, prepare=True, increments=True)
@@ -280,7 +280,7 @@ class HotBackup:
 
     # ---- the list --------------------------------------------------------------------------------------------------
 
-    def _send_lists(self, job: Job, sources: Sequence[Source], snapshot: Any) -> None:
+    def _send_lists(self, job: AgentJob, sources: Sequence[MountedSource], snapshot: Any) -> None:
         devices = {row["disk"]: row["device"] for row in snapshot["disks"]}
         with ExitStack() as opened:
             mount = opened.enter_context(self.agent.mounted(device=list(devices.values())))
@@ -290,7 +290,7 @@ class HotBackup:
                 self._send(snapshot["snapshot"], disk, lines)
                 self.metadata_bytes += self.server.moved_bytes(mount.devices[device])
 
-    def _lines(self, job: Job, sources: Sequence[Source], device: str) -> Iterator[str]:
+    def _lines(self, job: AgentJob, sources: Sequence[MountedSource], device: str) -> Iterator[str]:
         for source in sources:
             order = Order.of(
                 device, source.mount.file_system, source.stack, prefix=source.prefix, only=tuple(source.only),

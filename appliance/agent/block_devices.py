@@ -19,7 +19,7 @@ SYSFS: Final = Path("/sys")
 SECTOR: Final = 512  # sysfs and device mapper count in these, whatever the disk's blocks are
 
 
-class Piece(NamedTuple):
+class DeviceRange(NamedTuple):
     """A run of a device and where it lies on a disk, all in bytes. disk: the kernel's name of it, "sdb"."""
 
     start: int
@@ -33,7 +33,7 @@ class Stack:
     """A block device as pieces of disks, in the order of the device. names: of what is on the way, the device first."""
 
     names: tuple[str, ...]
-    pieces: tuple[Piece, ...]
+    pieces: tuple[DeviceRange, ...]
 
     @property
     def length_bytes(self) -> int:
@@ -96,7 +96,7 @@ class BlockDevices:
         if not (path / "device").exists():
             kind = "a loop device" if name.startswith("loop") else "a RAID" if name.startswith("md") else "no disk"
             raise NotMapped(f"{name} is {kind}, whose blocks are not those of a disk of the appliance")
-        return Stack((name,), (Piece(0, self._length(path), name, 0),))
+        return Stack((name,), (DeviceRange(0, self._length(path), name, 0),))
 
     def identifier(self, disk: str) -> str:
         """What a disk says it is, "naa.6..." for one of the appliance. Raises NotMapped."""
@@ -120,7 +120,7 @@ class BlockDevices:
     def _mapped(self, path: Path, device: tuple[int, int]) -> Stack:
         name = (path / "dm" / "name").read_text().strip()
         names: list[str] = [name]
-        pieces: list[Piece] = []
+        pieces: list[DeviceRange] = []
         for line in self.table(device).splitlines():
             first, sectors, target, *arguments = line.split()
             if target != "linear":
@@ -152,7 +152,7 @@ def _moved(names: tuple[str, ...], start: int, length: int, below: Stack, offset
     pieces, at = [], start
     try:
         for disk, disk_offset, run in below.locate(offset, length):
-            pieces.append(Piece(at, run, disk, disk_offset))
+            pieces.append(DeviceRange(at, run, disk, disk_offset))
             at += run
     except NotMapped:
         raise NotMapped(f"{names[0]} reaches beyond {where}, which it is made of") from None

@@ -18,7 +18,7 @@ class NotMapped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Mount:
+class MountedFileSystem:
     """A mounted file system. device: (major, minor) of its block device; options: as mounted, "rw" among them."""
 
     point: Path
@@ -28,10 +28,10 @@ class Mount:
     options: frozenset[str]
 
 
-def mount_of(path: Path, table: Path = MOUNT_INFO) -> Mount:
+def mount_of(path: Path, table: Path = MOUNT_INFO) -> MountedFileSystem:
     """The one that `path` is on. Raises OSError, NotMapped."""
     real = path.resolve(strict=True)
-    best: Mount | None = None
+    best: MountedFileSystem | None = None
     for mount in mounts(table):
         # the last of those at one point hides the others
         if real.is_relative_to(mount.point) and (best is None or mount.point.is_relative_to(best.point)):
@@ -41,7 +41,7 @@ def mount_of(path: Path, table: Path = MOUNT_INFO) -> Mount:
     return best
 
 
-def mounts(table: Path = MOUNT_INFO) -> list[Mount]:
+def mounts(table: Path = MOUNT_INFO) -> list[MountedFileSystem]:
     """All of them, in the order they were mounted. Raises OSError."""
     found = []
     for line in table.read_bytes().splitlines():
@@ -50,7 +50,7 @@ def mounts(table: Path = MOUNT_INFO) -> list[Mount]:
         file_system, _, super_options = after.split(b" ")[:3]
         major, _, minor = device.decode().partition(":")
         both = frozenset((options + b"," + super_options).decode(errors="surrogateescape").split(","))
-        row = Mount(
+        row = MountedFileSystem(
             Path(os.fsdecode(_plain(point))), os.fsdecode(_plain(root)), (int(major), int(minor)),
             file_system.decode(), both,
         )  # fmt: skip
@@ -58,7 +58,7 @@ def mounts(table: Path = MOUNT_INFO) -> list[Mount]:
     return found
 
 
-def mappable(mount: Mount) -> Mount:
+def mappable(mount: MountedFileSystem) -> MountedFileSystem:
     """The same. Raises NotMapped for a file system whose blocks mean something else than the files' bytes."""
     if mount.file_system not in MAPPABLE:
         raise NotMapped(f"{mount.point} is {mount.file_system}; the blocks of ext2, ext3, ext4 and XFS can be named")

@@ -43,14 +43,14 @@ class Kernel(Protocol):
     def unlock_memory(self) -> None: ...
 
 
-class Watch(Protocol):
+class FreezeWatch(Protocol):
     """What lets go what is held for too long."""
 
     def dismiss(self) -> bool:
         """End it; whether it had to act."""
 
 
-Watcher = Callable[[Sequence[int], float, Kernel], Watch]
+FreezeWatcher = Callable[[Sequence[int], float, Kernel], FreezeWatch]
 
 
 def synchronized(mount_points: Sequence[Path], kernel: Kernel | ModuleType = linux) -> None:
@@ -68,14 +68,14 @@ def _opened(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _watchdog(descriptors: Sequence[int], limit_seconds: float, kernel: Kernel) -> Watch:
+def _watchdog(descriptors: Sequence[int], limit_seconds: float, kernel: Kernel) -> FreezeWatch:
     return _Watchdog(descriptors, limit_seconds, kernel)
 
 
 @contextmanager
 def held_still(
     mount_points: Sequence[Path], *, limit_seconds: float = LIMIT_SECONDS, kernel: Kernel | ModuleType = linux,
-    watcher: Watcher = _watchdog,
+    watcher: FreezeWatcher = _watchdog,
 ) -> Iterator[None]:  # fmt: skip
     """The file systems are still while the block runs. What the block makes counts only if no FreezeFailed comes of it.
 

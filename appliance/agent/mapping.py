@@ -11,7 +11,7 @@ from typing import Final
 from appliance.agent import kernel
 from appliance.agent.file_systems import NotMapped
 from appliance.agent.kernel import MappedExtent
-from appliance.backup.entries import Extent
+from appliance.backup.entries import FileExtent
 
 _UNWRITTEN: Final = 0x800
 # linux/fiemap.h: what makes an extent's place unknown, or its bytes others than the file's.
@@ -34,12 +34,12 @@ def extents_of(
     locate: Locate,
     disk: str,
     mapped: Callable[[int], Iterator[MappedExtent]] = kernel.mapped_extents,
-) -> list[Extent]:
+) -> list[FileExtent]:
     """A file's extents on `disk`, in the order of the file, as far as its size.
 
     locate(offset, length) gives the runs (disk, offset, length) of the file system's device. mapped: of tests. Raises
     NotMapped where not every byte has a place of its own on that disk; OSError."""
-    found: list[Extent] = []
+    found: list[FileExtent] = []
     for extent in mapped(descriptor):
         for flag, reason in _REASONS.items():
             if extent.flags & flag:
@@ -51,6 +51,6 @@ def extents_of(
         for where, disk_offset, run in locate(extent.physical, length):
             if where != disk:
                 raise NotMapped(f"a part of it lies on {where}, another disk than {disk}")
-            found.append(Extent(offset, disk_offset, run))
+            found.append(FileExtent(offset, disk_offset, run))
             offset += run
     return found

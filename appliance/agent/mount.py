@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from appliance.agent.asking import Api
 from appliance.agent.devices import devices_of
-from appliance.agent.mounts import Mount, Mounts
+from appliance.agent.mounts import MountedGrant, Mounts
 from appliance.agent.open_iscsi import Way, initiator_name, sweep
 from appliance.failures import Failure, OperatorError
 
@@ -47,7 +47,7 @@ class Agent:
         self._api = api
         self._mounts = mounts or Mounts.here()
 
-    def mount(self, *, wait_seconds: float | None = None, told: Told = nobody, **wanted: Any) -> Mount:
+    def mount(self, *, wait_seconds: float | None = None, told: Told = nobody, **wanted: Any) -> MountedGrant:
         """Asks for drives, waits, logs in and waits until the devices are there. wanted: the parameters of
         request.create. wait_seconds: for the grant; None: as long as it takes. told: hears what is waited for.
 
@@ -56,7 +56,7 @@ class Agent:
         """
         sweep([mount.request for mount in self._mounts.all()])
         made = self._api.call("request.create", initiator=initiator_name(), **wanted)
-        mount = Mount(made["request"], float(wanted.get("lease_seconds", 180.0)))
+        mount = MountedGrant(made["request"], float(wanted.get("lease_seconds", 180.0)))
         try:
             self._mounts.keep(mount)
             granted = self._granted(mount, wait_seconds, told, entering=True)
@@ -67,7 +67,7 @@ class Agent:
             raise
 
     @contextmanager
-    def mounted(self, **wanted: Any) -> Iterator[Mount]:
+    def mounted(self, **wanted: Any) -> Iterator[MountedGrant]:
         """mount(), renewed in the background until the block ends, then released."""
         mount, stop = self.mount(**wanted), threading.Event()
         renewer = threading.Thread(target=self._renew_until, args=(mount, stop), name="renewals", daemon=True)
@@ -79,15 +79,15 @@ class Agent:
             renewer.join()
             self.release(mount)
 
-    def _renew_until(self, mount: Mount, stop: threading.Event) -> None:
+    def _renew_until(self, mount: MountedGrant, stop: threading.Event) -> None:
         with suppress(OperatorError):  # the grant is over: whoever uses the device is told by it
             self.keep_renewed(mount, stop.wait)
 
-    def renew(self, mount: Mount) -> float:
+    def renew(self, mount: MountedGrant) -> float:
         """For how many seconds it holds from now on. Raises OperatorError."""
         return float(self._api.call("grant.renew", request=mount.request)["lease_seconds"])
 
-    def keep_renewed(self, mount: Mount, pause: Callable[[float], bool]) -> None:
+    def keep_renewed(self, mount: MountedGrant, pause: Callable[[float], bool]) -> None:
         """Renews in time until pause(seconds) says True. An API that is away is tried again. Raises OperatorError when
         the grant is over, or not ours any more (NOT_PERMITTED: the token has ended)."""
         while True:
@@ -101,13 +101,13 @@ class Agent:
             if pause(mount.lease_seconds / RENEWALS):
                 return
 
-    def _is_over(self, mount: Mount) -> bool:
+    def _is_over(self, mount: MountedGrant) -> bool:
         try:
             return self._show(mount)["state"] in _OVER
         except OperatorError as error:
             return error.failure is Failure.NOT_FOUND
 
-    def release(self, mount: Mount) -> None:
+    def release(self, mount: MountedGrant) -> None:
         """Logs out, removes what was made for the grant, gives the drives back. What is done already is passed over.
         Raises OperatorError; what was not done can be done again."""
         self._leave(mount)
@@ -121,26 +121,28 @@ class Agent:
                 raise
         self._mounts.forget(mount.request)
 
-    def _give_back(self, mount: Mount) -> None:
+    def _give_back(self, mount: MountedGrant) -> None:
         state = self._show(mount)["state"]
         if state not in _OVER:
             self._api.call("request.cancel" if state in _WAITING else "grant.release", request=mount.request)
 
-    def find(self, what: str) -> Mount:
+    def find(self, what: str) -> MountedGrant:
         """By its request or the path of a device. Raises OperatorError NOT_FOUND."""
         return self._mounts.find(what)
 
-    def all(self) -> list[Mount]:
+    def all(self) -> list[MountedGrant]:
         """Raises OperatorError."""
         return self._mounts.all()
 
     # ---- steps of a mount --------------------------------------------------------------------------------------------
 
-    def _show(self, mount: Mount) -> dict[str, Any]:
+    def _show(self, mount: MountedGrant) -> dict[str, Any]:
         shown: dict[str, Any] = self._api.call("request.show", request=mount.request)
         return shown
 
-    def _granted(self, mount: Mount, wait_seconds: float | None, told: Told, *, entering: bool) -> dict[str, Any]:
+    def _granted(
+        self, mount: MountedGrant, wait_seconds: float | None, told: Told, *, entering: bool
+    ) -> dict[str, Any]:
         """The request once it has its drives; for entering, once its host may log in, where the gate chooses them."""
         deadline = None if wait_seconds is None else time.monotonic() + wait_seconds
         said = ""
@@ -172,7 +174,7 @@ class Agent:
                 time.sleep(LOOK_SECONDS)
                 yield
 
-    def _entered(self, mount: Mount, granted: dict[str, Any]) -> Mount:
+    def _entered(self, mount: MountedGrant, granted: dict[str, Any]) -> MountedGrant:
         """Logged in."""
         way = Way.of(mount.request, granted["grant"], getattr(self._api, "host", ""))
         mount = replace(mount, target=way.target, portal=way.portal, group=way.group)
@@ -181,7 +183,7 @@ class Agent:
         way.log_in()
         return mount
 
-    def _with_devices(self, mount: Mount, told: Told) -> Mount:
+    def _with_devices(self, mount: MountedGrant, told: Told) -> MountedGrant:
         """Once the volumes are mounted and the kernel has found everything."""
         request = self._granted(mount, DEVICE_SECONDS, told, entering=False)
         deadline = time.monotonic() + DEVICE_SECONDS
@@ -198,7 +200,7 @@ class Agent:
                 raise OperatorError(Failure.REFUSED, message)
             time.sleep(LOOK_SECONDS)
 
-    def _leave(self, mount: Mount) -> None:
+    def _leave(self, mount: MountedGrant) -> None:
         if (way := mount.way) is not None:
             way.log_out()
             way.remove()

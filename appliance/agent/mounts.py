@@ -18,7 +18,7 @@ FOLDER_VARIABLE: Final = "TAPEBAY_RUN"
 
 
 @dataclass(frozen=True)
-class Mount:
+class MountedGrant:
     """One request. target, portal, group: where it is reached, once it is granted. devices: the paths of its devices
     by their names in the library."""
 
@@ -46,7 +46,7 @@ class Mounts:
         """Those of this server."""
         return cls()
 
-    def keep(self, mount: Mount) -> None:
+    def keep(self, mount: MountedGrant) -> None:
         """Raises OSError."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path(mount.request)
@@ -58,11 +58,11 @@ class Mounts:
         """Raises OSError."""
         self._path(request).unlink(missing_ok=True)
 
-    def all(self) -> list[Mount]:
+    def all(self) -> list[MountedGrant]:
         """Raises OperatorError, OSError."""
         return sorted(self._read(), key=lambda mount: mount.request)
 
-    def find(self, what: str) -> Mount:
+    def find(self, what: str) -> MountedGrant:
         """By its request, or the path of one of its devices, under whatever name. Raises OperatorError NOT_FOUND."""
         for mount in self.all():
             paths = {os.path.realpath(path) for path in mount.devices.values()}
@@ -70,10 +70,10 @@ class Mounts:
                 return mount
         raise OperatorError(Failure.NOT_FOUND, f"{what} is not mounted on this server; `tapebay requests` lists all")
 
-    def _read(self) -> Iterator[Mount]:
+    def _read(self) -> Iterator[MountedGrant]:
         for path in self.folder.glob("*.json"):
             try:
-                yield Mount(**json.loads(path.read_text()))
+                yield MountedGrant(**json.loads(path.read_text()))
             except FileNotFoundError:  # released meanwhile
                 continue
             except (TypeError, ValueError) as error:

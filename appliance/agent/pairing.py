@@ -27,7 +27,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
 
-from appliance.agent.backup import Job
+from appliance.agent.backup import AgentJob
 from appliance.agent.freeze import LIMIT_SECONDS
 from appliance.control.client import Client
 from appliance.failures import Failure, OperatorError
@@ -39,7 +39,7 @@ from vlib_images.atomic import write_atomically
 
 FILE: Final = Path("/etc/tapebay/agent.toml")
 TOKEN_NAME, AUTHORITY_NAME = "agent.token", "authority.pem"
-Command = Annotated[list[str], Field(min_length=1)]
+CommandLine = Annotated[list[str], Field(min_length=1)]
 
 
 class ApplianceSection(Section):
@@ -54,8 +54,8 @@ class JobSection(Section):
     paths: Annotated[list[Path], Field(min_length=1)]
     to: list[str] = []
     exclude: list[str] = []
-    before: list[Command] = []
-    after: list[Command] = []
+    before: list[CommandLine] = []
+    after: list[CommandLine] = []
     drive: str | None = None
     overwrite: bool = False
     incremental: bool = False
@@ -88,9 +88,9 @@ def load(path: Path = FILE) -> AgentSettings:
         raise ConfigError(path, [problem]) from None
 
 
-def job_of(section: JobSection) -> Job:
+def job_of(section: JobSection) -> AgentJob:
     """What it says is to be done."""
-    return Job(section.paths, section.name, section.exclude, section.before, section.after, section.freeze_seconds)
+    return AgentJob(section.paths, section.name, section.exclude, section.before, section.after, section.freeze_seconds)
 
 
 def client_of(settings: AgentSettings, path: Path = FILE) -> Client:

@@ -19,7 +19,7 @@ _BLOCK: Final = Path("/sys/class/block")
 _SECTORS_READ, _SECTORS_WRITTEN = 2, 6  # Documentation/block/stat.rst
 
 
-class Server(Protocol):
+class ServerSide(Protocol):
     """Its file systems, its hooks, its snapshots."""
 
     def sync(self, points: Sequence[Path]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from appliance.agent.asking import Asking
-from appliance.agent.backup import EXPECTED, HotBackup, Job, Source
+from appliance.agent.backup import EXPECTED, AgentJob, HotBackup, MountedSource
 from appliance.failures import Failure, OperatorError
 
 LOOK_SECONDS: Final = 5.0
@@ -14,7 +14,7 @@ LOOK_SECONDS: Final = 5.0
 
 def serve(
     hot: HotBackup,
-    found: Callable[[str], tuple[Job, list[Source]]],
+    found: Callable[[str], tuple[AgentJob, list[MountedSource]]],
     asking: Asking,
     on: Callable[[], bool] = lambda: True,
 ) -> None:
@@ -33,7 +33,7 @@ def serve(
         asking.pause(LOOK_SECONDS)
 
 
-def _take_part(hot: HotBackup, name: str, found: Callable[[str], tuple[Job, list[Source]]]) -> None:
+def _take_part(hot: HotBackup, name: str, found: Callable[[str], tuple[AgentJob, list[MountedSource]]]) -> None:
     hot.told(f"job {name} is gathered")
     try:
         job, sources = found(name)

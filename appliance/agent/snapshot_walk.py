@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appliance.agent import kernel
-from appliance.agent.block_devices import SECTOR, Piece, Stack
+from appliance.agent.block_devices import SECTOR, DeviceRange, Stack
 from appliance.agent.file_systems import NotMapped
 from appliance.agent.walk import Walk, mapper
 from appliance.backup.listing import to_line
@@ -105,7 +105,7 @@ def needs_recovery(device: Path) -> bool:
 
 def walked(order: Order) -> Iterator[str]:
     """The lines, from a mount that is gone at the end. Raises NotMapped, OSError."""
-    stack = Stack((order.device,), tuple(Piece(*piece) for piece in order.pieces))
+    stack = Stack((order.device,), tuple(DeviceRange(*piece) for piece in order.pieces))
     with ExitStack() as opened:
         device = opened.enter_context(_assembled(order.device, stack))
         if order.file_system.startswith("ext") and needs_recovery(device):

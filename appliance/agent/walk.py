@@ -13,7 +13,7 @@ from typing import Final
 
 from appliance.agent.file_systems import NotMapped
 from appliance.agent.mapping import Locate, extents_of
-from appliance.backup.entries import Entry, Extent, Kind, Skipped
+from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
 from appliance.backup.filesystems.posix_acl import of_attribute
 
 READ_THROUGH_BYTES: Final = 64 << 10  # of a file without blocks of its own: its bytes are a part of the list
@@ -23,7 +23,7 @@ _KINDS: Final = {
 }  # fmt: skip
 _ACLS: Final = ("system.posix_acl_access", "system.posix_acl_default")
 
-Extents = Callable[[int, int], list[Extent]]
+Extents = Callable[[int, int], list[FileExtent]]
 
 
 def mapper(locate: Locate, disk: str) -> Extents:

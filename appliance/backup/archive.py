@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from appliance.backup import pax
-from appliance.backup.entries import Entry, Extent
+from appliance.backup.entries import Entry, FileExtent
 from appliance.backup.faults import is_of_the_medium, is_overflow
 from datamover.engine import crc32c, crc32c_combine
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.client.tape_stream import Sent, StreamFailed, TapeStream, is_early_warning
@@ -27,7 +27,7 @@ TAPE_BLOCK: Final = 256 << 10  # "tar -b 512"
 COMMAND_BYTES: Final = 256 << 20  # what is done again at most where a tape is full; the step of progress
 ONE_WRITE: Final = 1 << 20
 
-Piece: TypeAlias = "bytes | Extent"
+StreamPiece: TypeAlias = "bytes | FileExtent"
 
 
 @dataclass(slots=True, eq=False)
@@ -63,9 +63,9 @@ class Member:
         """How much of its content there is on the disk: all but the map of a sparse file."""
         return self.content_bytes - len(self._map)
 
-    def lay(self, start: int, comment: str) -> list[Piece]:
+    def lay(self, start: int, comment: str) -> list[StreamPiece]:
         """Its place in the archive, from `start` on, and all that it is made of there."""
-        entry, pieces = self.entry, list[Piece]()
+        entry, pieces = self.entry, list[StreamPiece]()
         if self._map or entry.content:
             pieces = [self._map, entry.content or b""]
         pieces += entry.extents
@@ -84,20 +84,20 @@ class Member:
         return pieces
 
 
-def length_of(piece: Piece) -> int:
+def length_of(piece: StreamPiece) -> int:
     """In bytes."""
-    return piece.length if isinstance(piece, Extent) else len(piece)
+    return piece.length if isinstance(piece, FileExtent) else len(piece)
 
 
-def cut(pieces: Iterable[Piece], first: int, end: int | None = None) -> Iterator[Piece]:
+def cut(pieces: Iterable[StreamPiece], first: int, end: int | None = None) -> Iterator[StreamPiece]:
     """The bytes of the pieces from `first` on, as far as `end`."""
     at = 0
     for piece in pieces:
         length = length_of(piece)
         start, stop = max(first - at, 0), length if end is None else min(end - at, length)
         if start < stop:
-            if isinstance(piece, Extent):
-                yield Extent(piece.file_offset + start, piece.disk_offset + start, stop - start)
+            if isinstance(piece, FileExtent):
+                yield FileExtent(piece.file_offset + start, piece.disk_offset + start, stop - start)
             else:
                 yield piece[start:stop]
         at += length
@@ -126,11 +126,11 @@ class VolumeTooSmall(Exception):
 
 
 @dataclass(slots=True)
-class Writer:
+class ArchiveWriter:
     """What an archive is written with. checksums: (bytes, CRC32C) of each segment of the last command that was sent."""
 
     tape: Tape
-    manager: CopyManager
+    manager: CopyingUnit
     disks: Sequence[Disk]
     checksums: Callable[[], Sequence[tuple[int, int]]]
 
@@ -150,7 +150,7 @@ class Archive:
     """The archive of one volume, from the beginning of the tape on. resumed: where it goes on; every member from the
     first of the volume on is add()ed all the same. Methods that write raise VolumeFull and StreamFailed."""
 
-    writer: Writer
+    writer: ArchiveWriter
     listener: Listener
     comment: str
     checkpoint_bytes: int
@@ -221,10 +221,10 @@ class Archive:
         """The next command ends with one."""
         self._open.checkpoint_soon()
 
-    def _put_all(self, pieces: Iterable[Piece], owner: Member | None = None) -> None:
+    def _put_all(self, pieces: Iterable[StreamPiece], owner: Member | None = None) -> None:
         """Bytes are gathered, so that the end of one member and the head of the next are one segment."""
         for piece in pieces:
-            if not isinstance(piece, Extent):
+            if not isinstance(piece, FileExtent):
                 self._pending += piece
                 continue
             self._flush()
@@ -320,7 +320,7 @@ class Archive:
             pieces = cut(member.lay(member.start, self.comment), first - member.start, until - member.start)
             self._put_all(pieces, member) if member not in whole else self._put_again(pieces, member)
 
-    def _put_again(self, pieces: Iterable[Piece], member: Member) -> None:
+    def _put_again(self, pieces: Iterable[StreamPiece], member: Member) -> None:
         """Of a member whose checksum is known."""
         self._put_all(pieces, replace(member))
 

@@ -86,7 +86,7 @@ class Kept(NamedTuple):
     before: int = 0
 
 
-class Part(NamedTuple):
+class ArchivePart(NamedTuple):
     """Where a file lies in the archive of a volume, in bytes from its beginning: its headers, and its content.
     content_bytes: of it that are on this volume; the first map_bytes of these are the map of a sparse file."""
 
@@ -228,7 +228,7 @@ class Catalogue:
         self._connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", parts)
 
     def close_volume(
-        self, volume: Volume, place: StreamPlace, members: Iterable[tuple[int, Member]], *parts: Part
+        self, volume: Volume, place: StreamPlace, members: Iterable[tuple[int, Member]], *parts: ArchivePart
     ) -> None:
         """The archive of a volume is complete. parts: of a file that goes on on the next. Raises OSError."""
         with self._changing() as connection:
@@ -253,7 +253,7 @@ class Catalogue:
             connection.execute("DELETE FROM skipped")
             connection.executemany("INSERT INTO skipped VALUES (?, ?)", skipped)
 
-    def put_read_back(self, rows: Iterable[tuple[File, list[Part]]]) -> None:
+    def put_read_back(self, rows: Iterable[tuple[File, list[ArchivePart]]]) -> None:
         """Files as an index has them. Raises OSError."""
         with self._changing() as connection:
             for file, parts in rows:
@@ -294,7 +294,7 @@ class Catalogue:
             yield from (_file(row) for row in rows)
             after = rows[-1][0]
 
-    def all_parts(self) -> Iterator[list[Part]]:
+    def all_parts(self) -> Iterator[list[ArchivePart]]:
         """For each of files(), where it is."""
         query = (
             "SELECT parts.* FROM parts JOIN files USING (number) WHERE part = 1 AND parts.number > ? "
@@ -303,14 +303,14 @@ class Catalogue:
         split, after = self.split_files(), -1
         while rows := self._rows(query, after, _PAGE_ROWS):
             for row in rows:
-                yield self.parts_of(row[0]) if row[0] in split else [Part(*row)]
+                yield self.parts_of(row[0]) if row[0] in split else [ArchivePart(*row)]
             after = rows[-1][0]
 
     def split_files(self) -> dict[int, int]:
         """The files that are on several volumes, and on how many."""
         return dict(self._rows("SELECT number, max(part) FROM parts WHERE part > 1 GROUP BY number"))
 
-    def parts(self, volume: int) -> Iterator[tuple[File | None, Part]]:
+    def parts(self, volume: int) -> Iterator[tuple[File | None, ArchivePart]]:
         """What is on a volume, in order; the file is None for a part of one that is not whole yet."""
         query = (
             "SELECT parts.*, files.* FROM parts LEFT JOIN files USING (number) WHERE volume = ? AND parts.number > ? "
@@ -319,12 +319,12 @@ class Catalogue:
         after = -1
         while rows := self._rows(query, volume, after, _PAGE_ROWS):
             for row in rows:
-                yield _file((row[0], *row[8:])) if row[8] is not None else None, Part(*row[:7])
+                yield _file((row[0], *row[8:])) if row[8] is not None else None, ArchivePart(*row[:7])
             after = rows[-1][0]
 
-    def parts_of(self, number: int) -> list[Part]:
+    def parts_of(self, number: int) -> list[ArchivePart]:
         """Where a file is."""
-        return [Part(*row) for row in self._rows("SELECT * FROM parts WHERE number = ? ORDER BY part", number)]
+        return [ArchivePart(*row) for row in self._rows("SELECT * FROM parts WHERE number = ? ORDER BY part", number)]
 
     def find(self, pattern: bytes, limit: int) -> list[File]:
         """Files on the tapes of this backup whose names fit a pattern with *, ? and [...]; one without is the beginning
@@ -380,14 +380,16 @@ class Catalogue:
             raise CatalogueDamaged(f"{self.path} cannot be read: {error}") from error
 
 
-def part_of(volume: int, member: Member, content_bytes: int | None = None) -> Part:
+def part_of(volume: int, member: Member, content_bytes: int | None = None) -> ArchivePart:
     """Where a member lies on a volume; content_bytes: where that is not all that is left of it."""
     left = member.content_bytes - member.before if content_bytes is None else content_bytes
     map_left = max(0, member.content_bytes - member.stored_bytes - member.before)
-    return Part(member.number, member.part, volume, member.start, member.content_start, left, min(map_left, left))
+    return ArchivePart(
+        member.number, member.part, volume, member.start, member.content_start, left, min(map_left, left)
+    )
 
 
-def part_begun(volume: int, member: Member, on_tape: int) -> Part:
+def part_begun(volume: int, member: Member, on_tape: int) -> ArchivePart:
     """What a volume has of a member that goes on on the next; on_tape: the bytes of its archive."""
     content = on_tape - member.content_start
     earlier = replace(member, before=member.before - content, part=member.part - 1)

@@ -8,7 +8,7 @@ from typing import Final
 from appliance.backup.archive import Checkpoint, Member
 from appliance.backup.catalogue import File
 from appliance.backup.entries import Entry
-from appliance.backup.sources import Disk
+from appliance.backup.sources import StillDisk
 from datamover.engine import crc32c
 from vlib_images.disk.image import Image
 
@@ -45,7 +45,7 @@ def checksum(
 
 def check_same(
     members: Iterator[Member],
-    disks: Sequence[Disk],
+    disks: Sequence[StillDisk],
     files: Iterable[File],
     checkpoint: Checkpoint,
     alive: Callable[[], None] = lambda: None,

@@ -20,7 +20,7 @@ class Kind(Enum):
     FIFO = b"6"
 
 
-class Extent(NamedTuple):
+class FileExtent(NamedTuple):
     """A run of a file's bytes on a disk: where it is in the file, where on the disk; all in bytes."""
 
     file_offset: int
@@ -53,7 +53,7 @@ class Entry:
     group: int = 0
     modified_ns: int = 0
     size: int = 0
-    extents: Sequence[Extent] = ()
+    extents: Sequence[FileExtent] = ()
     content: bytes | None = None
     link: bytes = b""
     device: tuple[int, int] = (0, 0)
@@ -84,9 +84,9 @@ class Entry:
         return self.name + b"\0" + repr(facts).encode()
 
 
-def clipped(extents: Sequence[Extent], size: int) -> list[Extent]:
+def clipped(extents: Sequence[FileExtent], size: int) -> list[FileExtent]:
     """In the order of the file, those that touch joined, and nothing beyond the size."""
-    found: list[Extent] = []
+    found: list[FileExtent] = []
     for extent in sorted(extents):
         length = min(extent.length, size - extent.file_offset)
         if length <= 0:

@@ -65,7 +65,7 @@ class Instant(Protocol):
         """It is no longer wanted; all of its space is given back."""
 
 
-class House(Protocol):
+class BackupLibrary(Protocol):
     """The library."""
 
     robot: Robot

@@ -19,9 +19,9 @@ from typing import Any, Final, TypeAlias
 
 from appliance.backup.archive import Member
 from appliance.backup.catalogue import Catalogue, Kept
-from appliance.backup.entries import Extent, Kind, Skipped
+from appliance.backup.entries import FileExtent, Kind, Skipped
 from appliance.backup.house import Instant
-from appliance.backup.sources import TICK_FILES, Disk, Part, Sources, Totals, identified
+from appliance.backup.sources import TICK_FILES, SourcePart, Sources, SourceTotals, StillDisk, identified
 from appliance.backup.spool import Spool
 from vlib_images.disk.changes import Mark, NoIncrement
 from vlib_images.disk.snapshot_store import CHUNK_BYTES
@@ -48,7 +48,7 @@ class ChangedChunks:
             first, end = offset // CHUNK_BYTES, -(-(offset + length) // CHUNK_BYTES)
             self._chunks[first:end] = b"\1" * (end - first)
 
-    def under(self, extents: Sequence[Extent]) -> bool:
+    def under(self, extents: Sequence[FileExtent]) -> bool:
         """Whether any byte of these may have been written."""
         find = self._chunks.find
         return any(
@@ -60,7 +60,7 @@ class ChangedChunks:
 class Base:
     """The backup that an increment follows, and what was written to its disks since; close() it."""
 
-    def __init__(self, path: Path, instant: Instant, disks: Sequence[Disk]) -> None:
+    def __init__(self, path: Path, instant: Instant, disks: Sequence[StillDisk]) -> None:
         """path: of its catalogue. instant: of the increment. Raises NoIncrement, CatalogueDamaged, OSError."""
         self.catalogue = Catalogue.open(path)
         try:
@@ -89,8 +89,8 @@ class Increment:
 
     def __init__(self, sources: Sources, base: Base, scratch: Path) -> None:
         """scratch: a file that is used until close(). Raises OSError."""
-        self.disks: list[Disk] = sources.disks
-        self.parts: list[Part] = sources.parts
+        self.disks: list[StillDisk] = sources.disks
+        self.parts: list[SourcePart] = sources.parts
         self._sources = sources
         self._base, self._known = base, base.catalogue
         self._scratch = scratch
@@ -107,7 +107,7 @@ class Increment:
 
     def totals(
         self, keep: Callable[[Member], None] = lambda member: None, tick: Callable[[], None] = lambda: None
-    ) -> Totals:
+    ) -> SourceTotals:
         """Of what is to be written; digest: of that, and of all that was found. keep: called with each file of it,
         numbered from 0, when all has been found. tick: called on the way; both may raise."""
         self._found.execute("DELETE FROM found")
@@ -122,8 +122,8 @@ class Increment:
                 keep(member)
         return totals
 
-    def _walk(self, written: Spool, tick: Callable[[], None]) -> Totals:
-        totals, digest, position = Totals(), hashlib.blake2b(digest_size=16), 0
+    def _walk(self, written: Spool, tick: Callable[[], None]) -> SourceTotals:
+        totals, digest, position = SourceTotals(), hashlib.blake2b(digest_size=16), 0
         for count, found in enumerate(self._sources.members()):
             if count % TICK_FILES == 0:
                 tick()

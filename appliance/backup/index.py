@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
 from appliance.backup import pax
-from appliance.backup.catalogue import Catalogue, File, Kept, Part, Volume, entry_name
-from appliance.backup.entries import Entry, Extent, Kind
+from appliance.backup.catalogue import ArchivePart, Catalogue, File, Kept, Volume, entry_name
+from appliance.backup.entries import Entry, FileExtent, Kind
 
 FOLDER: Final = b"tapebay-index/"
 HEAD, FILES = FOLDER + b"backup.json", FOLDER + b"files.jsonl.gz"
@@ -55,7 +55,7 @@ def _packed(catalogue: Catalogue, name: bytes, lines: Iterable[str]) -> Iterator
         _pack(lines, packed)
         size = packed.tell()
         packed.seek(0)
-        yield pax.header(Entry(name, Kind.FILE, size=size, extents=[Extent(0, 0, size)]))
+        yield pax.header(Entry(name, Kind.FILE, size=size, extents=[FileExtent(0, 0, size)]))
         while data := packed.read(_STEP_BYTES):
             yield data
         yield pax.padding(size)
@@ -117,7 +117,7 @@ def read_head(data: bytes) -> dict[str, Any]:
     return dict(head)
 
 
-def read_files(path: Path) -> Iterator[tuple[File, list[Part]]]:
+def read_files(path: Path) -> Iterator[tuple[File, list[ArchivePart]]]:
     """files.jsonl.gz. Raises BadIndex, OSError."""
     return _read(path, _file_and_parts)
 
@@ -136,8 +136,8 @@ def _read(path: Path, read: Callable[[dict[str, Any]], _Read]) -> Iterator[_Read
         raise BadIndex(f"its lists of files make no sense: {error}") from None
 
 
-def _file_and_parts(line: dict[str, Any]) -> tuple[File, list[Part]]:
-    return _file(line), [Part(int(line["number"]), *(int(value) for value in part)) for part in line["parts"]]
+def _file_and_parts(line: dict[str, Any]) -> tuple[File, list[ArchivePart]]:
+    return _file(line), [ArchivePart(int(line["number"]), *(int(value) for value in part)) for part in line["parts"]]
 
 
 def _file(line: dict[str, Any]) -> File:

@@ -36,10 +36,10 @@ from appliance.backup.catalogue import Catalogue, CatalogueDamaged, StreamPlace,
 from appliance.backup.content import ChangedSince, check_same, checksum
 from appliance.backup.faults import is_of_the_drive, is_of_the_medium, is_overflow, words_of
 from appliance.backup.gathering import Together
-from appliance.backup.house import House, Instant
+from appliance.backup.house import BackupLibrary, Instant
 from appliance.backup.increment import Base, Increment, ToWrite
 from appliance.backup.records import Backup
-from appliance.backup.sources import Disk, Sources, Totals
+from appliance.backup.sources import Sources, SourceTotals, StillDisk
 from appliance.backup.spool import Spool, joined
 from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError
@@ -72,12 +72,12 @@ class _VolumeCut(Exception):
     """A cartridge takes nothing more, not even the end of its archive."""
 
 
-class Cancelled(Exception):
+class BackupCancelled(Exception):
     """The operator, or the end of the daemon, has stopped it."""
 
 
 @dataclass(slots=True)
-class Progress:
+class BackupProgress:
     """How far a backup is; may be read while it runs. phase: "waiting", "counting", "comparing", "copying"."""
 
     phase: str = "waiting"
@@ -120,19 +120,19 @@ class Progress:
 
 
 @dataclass(slots=True)
-class Job:
+class BackupJob:
     """run() it once. take_drive: which drive it may use, as long as it runs, for a cartridge, and other than some.
     note: for what was counted. base: the catalogue of the backup that this one follows as an increment; full: for why
     it is a full one all the same."""
 
     backup: Backup
     catalogue: Catalogue
-    house: House
+    house: BackupLibrary
     take_drive: Callable[[Backup, str, Container[str]], str]
-    note: Callable[[Totals], None]
+    note: Callable[[SourceTotals], None]
     base: Path | None = None
     full: Callable[[str], None] = lambda _reason: None
-    progress: Progress = field(default_factory=Progress)
+    progress: BackupProgress = field(default_factory=BackupProgress)
     cancelled: threading.Event = field(default_factory=threading.Event)
     stopping: threading.Event = field(default_factory=threading.Event)  # the daemon is
     _instant: Instant | None = None
@@ -173,7 +173,7 @@ class Job:
                 raise
 
     def _run(self, instant: Instant) -> None:
-        disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in self.backup.disks]
+        disks = [StillDisk(name, instant.images[name], instant.units[name].block_length) for name in self.backup.disks]
         with closing(Spool(self.catalogue.path.parent)) as files:
             with closing(self._to_write(disks, instant)) as sources:
                 self._count(sources, files, instant)
@@ -238,7 +238,7 @@ class Job:
         if others := [disk for disk in self.backup.disks if disk not in listed]:
             yield self.house.still(others)
 
-    def _sources(self, disks: Sequence[Disk]) -> Sources:
+    def _sources(self, disks: Sequence[StillDisk]) -> Sources:
         snapshot = self.backup.snapshot
         if snapshot is None and self.backup.servers:
             lists = {
@@ -252,7 +252,7 @@ class Job:
             return Sources.found_on(disks, raw=self.backup.raw, alive=self._tick)
         return Sources.listed(disks, [self.house.file_lists.get(snapshot, disk.name) for disk in disks])
 
-    def _to_write(self, disks: Sequence[Disk], instant: Instant) -> ToWrite:
+    def _to_write(self, disks: Sequence[StillDisk], instant: Instant) -> ToWrite:
         """What is on the disks; or of that, what has changed. Raises OperatorError, NotReadable, OSError."""
         if self.base is None:
             return self._sources(disks)
@@ -283,7 +283,7 @@ class Job:
 
     def _tick(self) -> None:
         if self._is_stopped():
-            raise Cancelled
+            raise BackupCancelled
 
     # ---- what there is ---------------------------------------------------------------------------------------------
 
@@ -306,7 +306,7 @@ class Job:
         self.note(totals)
         self.progress.total_files, self.progress.total_bytes = totals.files, totals.content_bytes
 
-    def _compare(self, files: Spool, disks: Sequence[Disk], place: StreamPlace) -> None:
+    def _compare(self, files: Spool, disks: Sequence[StillDisk], place: StreamPlace) -> None:
         """What is on tape already is what the disks hold. Raises ChangedSince."""
         on_tape, content = self.catalogue.totals()
         if self.backup.snapshot is None and (on_tape or place.checkpoint.checked_bytes):

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from appliance.backup.entries import Entry, Extent, Kind, Skipped
+from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
 
 LIMIT_NAME_BYTES: Final = 4096
 LIMIT_ATTRIBUTES_BYTES: Final = 1 << 20
@@ -129,11 +129,11 @@ def _fill(entry: Entry, row: dict[str, Any], disk_bytes: int) -> None:
         entry.extents = list(_extents(row["extents"], entry.size, disk_bytes))
 
 
-def _extents(rows: list[Any], size: int, disk_bytes: int) -> Iterator[Extent]:
+def _extents(rows: list[Any], size: int, disk_bytes: int) -> Iterator[FileExtent]:
     """In the order of the file, none over another, all of them on the disk."""
     end = 0
     for row in rows:
-        extent = Extent(*(_within(value, "extents", LIMIT_SIZE) for value in row))
+        extent = FileExtent(*(_within(value, "extents", LIMIT_SIZE) for value in row))
         if extent.file_offset < end or extent.length == 0 or extent.file_offset + extent.length > size:
             raise ListRefused("its extents are not in order, or not within its size")
         if extent.disk_offset + extent.length > disk_bytes:

@@ -21,7 +21,7 @@ from vlib_images.library.database.events import Event
 _table = schema.backups
 
 
-class State(Enum):
+class BackupState(Enum):
     """RUNNING has a thread in this process; what was RUNNING at a start is INTERRUPTED. All but RUNNING and DONE can be
     resumed."""
 
@@ -33,16 +33,16 @@ class State(Enum):
 
     @property
     def resumable(self) -> bool:
-        return self in (State.FAILED, State.CANCELLED, State.INTERRUPTED)
+        return self in (BackupState.FAILED, BackupState.CANCELLED, BackupState.INTERRUPTED)
 
 
 # Whatever is not here cannot happen.
 _FOLLOWS: Final = {
-    State.RUNNING: (State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED),
-    State.FAILED: (State.RUNNING,),
-    State.CANCELLED: (State.RUNNING,),
-    State.INTERRUPTED: (State.RUNNING,),
-    State.DONE: (),
+    BackupState.RUNNING: (BackupState.DONE, BackupState.FAILED, BackupState.CANCELLED, BackupState.INTERRUPTED),
+    BackupState.FAILED: (BackupState.RUNNING,),
+    BackupState.CANCELLED: (BackupState.RUNNING,),
+    BackupState.INTERRUPTED: (BackupState.RUNNING,),
+    BackupState.DONE: (),
 }
 
 
@@ -50,7 +50,7 @@ class NoSuchBackup(Exception):
     """There is no backup of that number."""
 
 
-class NotNow(Exception):
+class BackupStateError(Exception):
     """A step that does not follow the state; str() says so to an operator."""
 
 
@@ -69,7 +69,7 @@ class Backup:
     disks: tuple[str, ...]
     cartridges: tuple[str, ...]
     created_at: float
-    state: State = State.RUNNING
+    state: BackupState = BackupState.RUNNING
     ended_at: float | None = None
     drive: str | None = None
     raw: bool = False
@@ -101,7 +101,7 @@ class Backup:
         """Raises TypeError, ValueError for what to_json() does not make."""
         lists = {name: tuple(document[name]) for name in ("disks", "cartridges")}
         servers = tuple(map(ServerPart.from_json, document.get("servers", ())))
-        return cls(**{**document, **lists, "servers": servers, "state": State(document["state"])})
+        return cls(**{**document, **lists, "servers": servers, "state": BackupState(document["state"])})
 
 
 class Backups:
@@ -113,9 +113,9 @@ class Backups:
         self._changing = threading.Lock()
         self._all = {backup.number: backup for backup in _load(database)}
         for backup in self.all():
-            if backup.state is State.RUNNING:
+            if backup.state is BackupState.RUNNING:
                 reason = "the daemon ended while it ran; go on: tapebay backup resume"
-                self.step(backup.number, State.INTERRUPTED, reason=reason)
+                self.step(backup.number, BackupState.INTERRUPTED, reason=reason)
 
     def all(self) -> list[Backup]:
         """The oldest first."""
@@ -129,7 +129,7 @@ class Backups:
             raise NoSuchBackup(f"there is no backup {number}; see: tapebay backup list") from None
 
     def add(self, identifier: str, disks: tuple[str, ...], cartridges: tuple[str, ...], **more: Any) -> Backup:
-        """A new one. Raises NotNow where another one writes the same snapshot, OSError."""
+        """A new one. Raises BackupStateError where another one writes the same snapshot, OSError."""
         with self._changing:
             made = Backup(1 + max(self._all, default=0), identifier, disks, cartridges, time.time(), **more)
             self._refuse_second(made)
@@ -139,28 +139,30 @@ class Backups:
             self._all[made.number] = made
             return made
 
-    def step(self, number: int, state: State, **changes: Any) -> Backup:
-        """Another state. Raises NotNow, NoSuchBackup, OSError."""
+    def step(self, number: int, state: BackupState, **changes: Any) -> Backup:
+        """Another state. Raises BackupStateError, NoSuchBackup, OSError."""
         with self._changing:
             before = self.get(number)
             if state not in _FOLLOWS[before.state]:
-                raise NotNow(f"backup {number} is {before.state.value}, and so it cannot become {state.value}")
-            if state is State.RUNNING:
+                raise BackupStateError(
+                    f"backup {number} is {before.state.value}, and so it cannot become {state.value}"
+                )
+            if state is BackupState.RUNNING:
                 self._refuse_second(before)
-            ended = None if state is State.RUNNING else time.time()
+            ended = None if state is BackupState.RUNNING else time.time()
             return self._put(dataclasses.replace(before, state=state, ended_at=ended, **changes), state.value)
 
     def _refuse_second(self, backup: Backup) -> None:
-        """A snapshot is given back by the backup that writes it, so no other may. Raises NotNow."""
+        """A snapshot is given back by the backup that writes it, so no other may. Raises BackupStateError."""
         for other in self._all.values():
-            shared = other.snapshots & backup.snapshots if other.state is State.RUNNING else None
+            shared = other.snapshots & backup.snapshots if other.state is BackupState.RUNNING else None
             if shared:
-                raise NotNow(f"backup {other.number} writes snapshot {', '.join(shared)} already")
+                raise BackupStateError(f"backup {other.number} writes snapshot {', '.join(shared)} already")
 
-    def ended_unkept(self, number: int, state: State, reason: str) -> None:
+    def ended_unkept(self, number: int, state: BackupState, reason: str) -> None:
         """It has ended, though the database takes nothing now: so it can be resumed as soon as that does. For whoever
         starts on the database as it is, it was interrupted; one that was done is so too, and is soon done again."""
-        state = State.INTERRUPTED if state is State.DONE else state
+        state = BackupState.INTERRUPTED if state is BackupState.DONE else state
         with self._changing:
             ended = dataclasses.replace(self.get(number), state=state, reason=reason, ended_at=time.time())
             self._all[number] = ended
@@ -171,11 +173,11 @@ class Backups:
             return self._put(dataclasses.replace(self.get(number), **changes), "counted")
 
     def note_server(self, number: int, server: str, **changes: Any) -> Backup:
-        """What a server that takes part has done. Raises NotNow where it does not, NoSuchBackup, OSError."""
+        """What a server that takes part has done. Raises BackupStateError where it does not, NoSuchBackup, OSError."""
         with self._changing:
             backup = self.get(number)
             if server not in {part.server for part in backup.servers}:
-                raise NotNow(f"server {server} has no part in backup {number}")
+                raise BackupStateError(f"server {server} has no part in backup {number}")
             parts = (dataclasses.replace(part, **changes) if part.server == server else part for part in backup.servers)
             return self._put(dataclasses.replace(backup, servers=tuple(parts)), f"noted for {server}")
 
@@ -188,10 +190,10 @@ class Backups:
         return backup
 
     def forget(self, number: int) -> None:
-        """One that does not run. Raises NotNow, NoSuchBackup, OSError."""
+        """One that does not run. Raises BackupStateError, NoSuchBackup, OSError."""
         with self._changing:
-            if self.get(number).state is State.RUNNING:
-                raise NotNow(f"backup {number} runs; cancel it first: tapebay backup cancel {number}")
+            if self.get(number).state is BackupState.RUNNING:
+                raise BackupStateError(f"backup {number} runs; cancel it first: tapebay backup cancel {number}")
             with self._database.change(Event("backup forgotten", str(number))) as connection:
                 connection.execute(delete(_table).where(_table.c.number == number))
             del self._all[number]

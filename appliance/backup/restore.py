@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from appliance.backup.archive import COMMAND_BYTES, TAPE_BLOCK
-from appliance.backup.catalogue import Catalogue, File, Part
-from appliance.backup.entries import Extent, Kind
+from appliance.backup.catalogue import ArchivePart, Catalogue, File
+from appliance.backup.entries import FileExtent, Kind
 from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError
 from datamover.engine import crc32c_combine
@@ -30,12 +30,12 @@ class RestoreFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RestoreTarget:
     """Where a file's bytes go. extents: in the order of the file; together they hold all of it that is stored.
     disk: its number among the units of the drive's view. block_length: of the disk, in bytes. clears: what of the
     extents is a hole of the file is made zeros first; else they are zeros already."""
 
-    extents: Sequence[Extent]
+    extents: Sequence[FileExtent]
     block_length: int
     disk: int = 0
     clears: bool = False
@@ -50,7 +50,7 @@ class _Piece(NamedTuple):
 
 
 def restore_file(
-    catalogue: Catalogue, drive: MountedDrive, file: File, target: Target, progress: Callable[[int, int], None]
+    catalogue: Catalogue, drive: MountedDrive, file: File, target: RestoreTarget, progress: Callable[[int, int], None]
 ) -> None:
     """Raises OperatorError (not a file, not all of it is on tape, the target does not hold it), RestoreFailed,
     CommandFailed, and what `progress` raises."""
@@ -80,7 +80,7 @@ def restore_file(
         raise RestoreFailed(f"{_shown(file)}: the CRC32C from tape is {found:08x}, not {file.crc32c:08x}")
 
 
-def _clear_holes(disk: Disk, file: File, regions: Sequence[tuple[int, int]], target: Target) -> None:
+def _clear_holes(disk: Disk, file: File, regions: Sequence[tuple[int, int]], target: RestoreTarget) -> None:
     """What is not stored of a file becomes zeros, up to the end of the block that the file ends in."""
     at = 0
     for start, length in [*regions, (file.size, 0)]:
@@ -102,7 +102,9 @@ def _barcode_of(catalogue: Catalogue, number: int) -> str:
     return next(volume.barcode for volume in catalogue.volumes() if volume.number == number)
 
 
-def _regions_of(catalogue: Catalogue, drive: MountedDrive, file: File, parts: Sequence[Part]) -> list[tuple[int, int]]:
+def _regions_of(
+    catalogue: Catalogue, drive: MountedDrive, file: File, parts: Sequence[ArchivePart]
+) -> list[tuple[int, int]]:
     """(offset in the file, length) of what is stored of it: all, or what the map before its data says (GNU sparse 1.0).
     The map is no content, so it is read here."""
     map_bytes = sum(part.map_bytes for part in parts)
@@ -121,7 +123,7 @@ def _regions_of(catalogue: Catalogue, drive: MountedDrive, file: File, parts: Se
     return [(offset, length) for offset, length in zip(numbers[1::2], numbers[2::2], strict=True) if length]
 
 
-def _placed(file: File, regions: Sequence[tuple[int, int]], extents: Sequence[Extent]) -> Iterator[_Piece]:
+def _placed(file: File, regions: Sequence[tuple[int, int]], extents: Sequence[FileExtent]) -> Iterator[_Piece]:
     """What is stored, cut at the target's extents. Raises OperatorError when a part of it has no place there."""
     stored, at = 0, 0
     for offset, length in regions:
@@ -138,7 +140,7 @@ def _placed(file: File, regions: Sequence[tuple[int, int]], extents: Sequence[Ex
 
 
 def _commands(
-    part: Part, stored: int, length: int, pieces: Sequence[_Piece], target: Target
+    part: ArchivePart, stored: int, length: int, pieces: Sequence[_Piece], target: RestoreTarget
 ) -> Iterator[tuple[list[bytes], list[bool]]]:
     """Segment descriptors of commands that each begin and end on a whole block of tape, and whether each is content."""
     segments: list[bytes] = []
@@ -160,7 +162,7 @@ def _commands(
         yield segments, content
 
 
-def _runs(part: Part, stored: int, length: int, pieces: Sequence[_Piece]) -> Iterator[tuple[int, int | None]]:
+def _runs(part: ArchivePart, stored: int, length: int, pieces: Sequence[_Piece]) -> Iterator[tuple[int, int | None]]:
     """(bytes, where on the disk they go) from the beginning of a tape block to the end of one; None: nowhere."""
     start = part.content_start + part.map_bytes
     if before := start % TAPE_BLOCK:
@@ -173,7 +175,7 @@ def _runs(part: Part, stored: int, length: int, pieces: Sequence[_Piece]) -> Ite
         yield after, None
 
 
-def _segment(length: int, disk_offset: int | None, target: Target) -> bytes:
+def _segment(length: int, disk_offset: int | None, target: RestoreTarget) -> bytes:
     if disk_offset is None:
         return copy.StreamToDiscard.encode(
             cat=1, source=0, stream_device_transfer_length=TAPE_BLOCK, number_of_bytes=length

@@ -21,14 +21,14 @@ from appliance.backup.entries import Kind
 from appliance.backup.faults import words_of
 from appliance.backup.filesystems.reader import NotReadable
 from appliance.backup.gathering import Gatherings
-from appliance.backup.house import House
+from appliance.backup.house import BackupLibrary
 from appliance.backup.index import BadIndex
-from appliance.backup.job import Cancelled, Job, Progress, renewing
+from appliance.backup.job import BackupCancelled, BackupJob, BackupProgress, renewing
 from appliance.backup.listing import ListRefused
 from appliance.backup.rebuild import Index, best
-from appliance.backup.records import Backup, Backups, NotNow, State
-from appliance.backup.restore import Target, restore_file
-from appliance.backup.sources import Disk, Sources, Totals
+from appliance.backup.records import Backup, Backups, BackupState, BackupStateError
+from appliance.backup.restore import RestoreTarget, restore_file
+from appliance.backup.sources import Sources, SourceTotals, StillDisk
 from appliance.backup.verify import Verified, verify_disks, verify_tapes
 from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError, explained
@@ -57,17 +57,17 @@ EXPECTED: Final = (
 class BackupService:
     """directory: of the catalogues."""
 
-    def __init__(self, house: House, database: Database, directory: Path) -> None:
+    def __init__(self, house: BackupLibrary, database: Database, directory: Path) -> None:
         """Raises StateDamaged, OSError."""
         self.records = Backups(database)
         self.directory = directory
         self._house = house
         self._lock = threading.Lock()
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, BackupJob] = {}
         self._threads: dict[int, threading.Thread] = {}
         self._drives: dict[object, str] = {}  # which backup, or other user, has which
         self.gatherings = Gatherings()
-        self._last: dict[int, Progress] = {}  # of those that have ended in this process
+        self._last: dict[int, BackupProgress] = {}  # of those that have ended in this process
 
     def stop(self) -> None:
         """Those that run end at their last checkpoint, and can be resumed."""
@@ -99,22 +99,26 @@ class BackupService:
         try:
             catalogue = Catalogue.create(self.path_of(backup), facts)
         except OSError as error:
-            return self.records.step(backup.number, State.FAILED, reason=f"its catalogue cannot be made: {error}")
+            return self.records.step(backup.number, BackupState.FAILED, reason=f"its catalogue cannot be made: {error}")
         self._start(backup, catalogue)
         return backup
 
     def resume(self, number: int, cartridges: Sequence[str], drive: str | None, *, overwrite: bool) -> Backup:
-        """Goes on at the last checkpoint, with more cartridges where some are given. Raises OperatorError, NotNow,
-        NoSuchBackup, CatalogueDamaged, OSError."""
+        """Goes on at the last checkpoint, with more cartridges where some are given. Raises OperatorError,
+        BackupStateError, NoSuchBackup, CatalogueDamaged, OSError."""
         self._check_cartridges(cartridges)
         backup = self.records.get(number)
         catalogue = Catalogue.open(self.path_of(backup))
         more = tuple(barcode for barcode in cartridges if barcode not in backup.cartridges)
         try:
             backup = self.records.step(
-                number, State.RUNNING, reason="", cartridges=backup.cartridges + more, drive=drive or backup.drive,
+                number,
+                BackupState.RUNNING,
+                reason="",
+                cartridges=backup.cartridges + more,
+                drive=drive or backup.drive,
                 overwrite=overwrite or backup.overwrite,
-            )  # fmt: skip
+            )
         except BaseException:
             catalogue.close()
             raise
@@ -122,23 +126,23 @@ class BackupService:
         return backup
 
     def cancel(self, number: int) -> Backup:
-        """Ends at the last checkpoint. Raises NotNow, NoSuchBackup."""
+        """Ends at the last checkpoint. Raises BackupStateError, NoSuchBackup."""
         backup = self.records.get(number)
         with self._lock:
             job = self._jobs.get(number)
         if job is None:
-            raise NotNow(f"backup {number} does not run; it is {backup.state.value}")
+            raise BackupStateError(f"backup {number} does not run; it is {backup.state.value}")
         job.cancelled.set()
         self.wait(number, STOP_SECONDS)
         return self.records.get(number)
 
     def forget(self, number: int) -> Backup:
-        """One that does not run, with its catalogue; its cartridges stay as they are. Raises NotNow, NoSuchBackup,
-        OSError."""
+        """One that does not run, with its catalogue; its cartridges stay as they are. Raises BackupStateError,
+        NoSuchBackup, OSError."""
         backup = self.records.get(number)
         if later := [other.number for other in self.records.all() if other.since == number]:
             message = f"backup {later[0]} is an increment that rests on backup {number}; delete that one first"
-            raise NotNow(message)
+            raise BackupStateError(message)
         self.records.forget(number)
         self.path_of(backup).unlink(missing_ok=True)
         return backup
@@ -151,12 +155,12 @@ class BackupService:
             thread.join(seconds)
         return thread is None or not thread.is_alive()
 
-    def job(self, number: int) -> Job | None:
+    def job(self, number: int) -> BackupJob | None:
         """What runs, to be looked at."""
         with self._lock:
             return self._jobs.get(number)
 
-    def last_progress(self, number: int) -> Progress | None:
+    def last_progress(self, number: int) -> BackupProgress | None:
         """How far one was that has ended since the daemon's start."""
         with self._lock:
             return self._last.get(number)
@@ -170,7 +174,7 @@ class BackupService:
 
         def suits(backup: Backup) -> bool:
             same = backup.disks == disks and backup.raw == options.get("raw", False)
-            return same and backup.selection == options.get("selection", "") and backup.state is State.DONE
+            return same and backup.selection == options.get("selection", "") and backup.state is BackupState.DONE
 
         if since is not None and not suits(self.records.get(since)):
             message = f"backup {since} is not done, or of other disks or files; an increment follows one of the same"
@@ -220,11 +224,13 @@ class BackupService:
         with self.catalogue(number) as catalogue:
             instant = self._house.still(backup.disks)
             try:
-                disks = [Disk(name, instant.images[name], instant.units[name].block_length) for name in backup.disks]
+                disks = [
+                    StillDisk(name, instant.images[name], instant.units[name].block_length) for name in backup.disks
+                ]
                 watched = renewing(instant, progress)
                 found = Sources.found_on(disks, raw=backup.raw, alive=lambda: watched(0, backup.content_bytes))
                 with closing(found) as sources:
-                    return verify_disks(catalogue, sources, watched, complete=backup.state is State.DONE)
+                    return verify_disks(catalogue, sources, watched, complete=backup.state is BackupState.DONE)
             finally:
                 instant.release()
 
@@ -242,7 +248,7 @@ class BackupService:
         return found[0]
 
     def restore(
-        self, number: int, kept: Kept, unit: BlockDevice, target: Target, drive: str | None,
+        self, number: int, kept: Kept, unit: BlockDevice, target: RestoreTarget, drive: str | None,
         progress: Callable[[int, int], None],
     ) -> None:  # fmt: skip
         """The content of a file onto a disk. Raises as restore_file() does, and NoSuchBackup, CatalogueDamaged,
@@ -302,7 +308,7 @@ class BackupService:
     def _adopt(self, found: Index) -> Backup:
         known = self._with_identifier(found.head["identifier"])
         rests_on = self._with_identifier((found.head.get("chain") or [""])[-1])
-        if known is not None and known.state is not State.DONE:
+        if known is not None and known.state is not BackupState.DONE:
             message = f"backup {known.number} of these cartridges is {known.state.value}; its catalogue knows more"
             raise OperatorError(Failure.REFUSED, message)
         found.fill(self.directory / f"{found.head['identifier']}.db")
@@ -310,7 +316,7 @@ class BackupService:
             found.head["identifier"],
             tuple(found.head["disks"] or ()),
             tuple(volume.barcode for volume in found.volumes()),
-            state=State.DONE,
+            state=BackupState.DONE,
             reason=f"read back from {found.barcode}",
             since=rests_on.number if rests_on is not None else None,
         )
@@ -321,7 +327,7 @@ class BackupService:
     # ---- running ---------------------------------------------------------------------------------------------------
 
     def _start(self, backup: Backup, catalogue: Catalogue) -> None:
-        job = Job(
+        job = BackupJob(
             backup, catalogue, self._house, self._drive_of, lambda totals: self._counted(backup, totals),
             self._base_of(backup), lambda reason: self._is_full(backup, reason),
         )  # fmt: skip
@@ -337,12 +343,12 @@ class BackupService:
         log.warning("a full backup in place of an increment", backup=backup.number, reason=reason)
         self.records.note(backup.number, since=None, full_because=reason)
 
-    def _counted(self, backup: Backup, totals: Totals) -> None:
+    def _counted(self, backup: Backup, totals: SourceTotals) -> None:
         self.records.note(
             backup.number, files=totals.files, content_bytes=totals.content_bytes, skipped=totals.skipped_files
         )
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: BackupJob) -> None:
         number, before = job.backup.number, processor_seconds()
         log.info("backup begins", backup=number, disks=list(job.backup.disks))
         with acting_as(OPERATOR):
@@ -363,21 +369,21 @@ class BackupService:
         log.info("backup ends", backup=number, state=state.value, reason=reason, files=job.progress.files)
 
     @staticmethod
-    def _outcome(job: Job) -> tuple[State, str]:
+    def _outcome(job: BackupJob) -> tuple[BackupState, str]:
         """Runs it; how it ended, and why."""
         try:
             job.run()
-        except (Cancelled, Stopped):
+        except (BackupCancelled, Stopped):
             if job.stopping.is_set():
-                return State.INTERRUPTED, "the daemon was stopped while it ran"
-            return State.CANCELLED, "cancelled by the operator"
+                return BackupState.INTERRUPTED, "the daemon was stopped while it ran"
+            return BackupState.CANCELLED, "cancelled by the operator"
         except EXPECTED as error:
             log.warning("a backup failed", backup=job.backup.number, reason=_reason_of(error), answer=str(error))
-            return State.FAILED, _reason_of(error)
+            return BackupState.FAILED, _reason_of(error)
         except Exception as error:
             log.exception("a backup failed", backup=job.backup.number)
-            return State.FAILED, f"internal error ({type(error).__name__}); the daemon's log has the details"
-        return State.DONE, ""
+            return BackupState.FAILED, f"internal error ({type(error).__name__}); the daemon's log has the details"
+        return BackupState.DONE, ""
 
     def _drive_of(self, backup: Backup, barcode: str, without: Container[str]) -> str:
         with self._lock:

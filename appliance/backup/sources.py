@@ -21,7 +21,7 @@ TICK_FILES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
+class StillDisk:
     """A disk that is still: nobody changes what `image` shows."""
 
     name: str
@@ -30,7 +30,7 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SourcePart:
     """One file system, or what is saved as an image. prefix: of all of its names. disk: its number among the sources.
     kind: in an operator's words."""
 
@@ -41,7 +41,7 @@ class Part:
 
 
 @dataclass(slots=True)
-class Totals:
+class SourceTotals:
     """What is to be written. content_bytes: of files, holes left out. digest: of all that is known of all files.
     skipped: the first of those that cannot be backed up; skipped_files: how many there are."""
 
@@ -65,35 +65,37 @@ class Totals:
 class Sources:
     """Disks, all at one instant, and what is on them."""
 
-    def __init__(self, disks: Sequence[Disk], parts: Sequence[Part]) -> None:
+    def __init__(self, disks: Sequence[StillDisk], parts: Sequence[SourcePart]) -> None:
         self.disks = list(disks)
         self.parts = list(parts)
 
     @classmethod
-    def found_on(cls, disks: Sequence[Disk], *, raw: bool = False, alive: Callable[[], None] = lambda: None) -> Sources:
+    def found_on(
+        cls, disks: Sequence[StillDisk], *, raw: bool = False, alive: Callable[[], None] = lambda: None
+    ) -> Sources:
         """What can be seen on them from outside. raw: as images, whatever is on them. alive: called while a file system
         is waited for, and may raise. Raises NotReadable, OSError."""
         parts = [part for number, disk in enumerate(disks) for part in _parts_of(number, disk, alive, raw=raw)]
         return cls(disks, parts)
 
     @classmethod
-    def listed(cls, disks: Sequence[Disk], lists: Sequence[FileSystem]) -> Sources:
+    def listed(cls, disks: Sequence[StillDisk], lists: Sequence[FileSystem]) -> Sources:
         """What an agent says is on them, with the names that it gives."""
         kind = "files, as its server listed them"
-        return cls(disks, [Part(b"", number, kind, files) for number, files in enumerate(lists)])
+        return cls(disks, [SourcePart(b"", number, kind, files) for number, files in enumerate(lists)])
 
     @classmethod
     def gathered(
-        cls, disks: Sequence[Disk], lists: Mapping[str, tuple[str, FileSystem]], *, raw: bool = False,
+        cls, disks: Sequence[StillDisk], lists: Mapping[str, tuple[str, FileSystem]], *, raw: bool = False,
         alive: Callable[[], None] = lambda: None,
     ) -> Sources:  # fmt: skip
         """Disks of several servers. lists: by disk, the server's name and what its agent has listed; what else there is
         is looked at from outside. Raises NotReadable, OSError."""
-        parts: list[Part] = []
+        parts: list[SourcePart] = []
         for number, disk in enumerate(disks):
             if disk.name in lists:
                 server, files = lists[disk.name]
-                parts.append(Part(server.encode(), number, "files, as its server listed them", files))
+                parts.append(SourcePart(server.encode(), number, "files, as its server listed them", files))
             else:
                 parts += _parts_of(number, disk, alive, raw=raw)
         return cls(disks, parts)
@@ -118,9 +120,9 @@ class Sources:
 
     def totals(
         self, keep: Callable[[Member], None] = lambda member: None, tick: Callable[[], None] = lambda: None
-    ) -> Totals:
+    ) -> SourceTotals:
         """Walks through all of it. keep: called with each file. tick: called on the way; both may raise."""
-        totals, digest = Totals(), hashlib.blake2b(digest_size=16)
+        totals, digest = SourceTotals(), hashlib.blake2b(digest_size=16)
         for count, found in enumerate(self.members()):
             if count % TICK_FILES == 0:
                 tick()
@@ -153,7 +155,7 @@ def _named(found: Entry | Skipped, prefix: bytes) -> Entry | Skipped:
     return found
 
 
-def _parts_of(number: int, disk: Disk, alive: Callable[[], None], *, raw: bool) -> Iterator[Part]:
+def _parts_of(number: int, disk: StillDisk, alive: Callable[[], None], *, raw: bool) -> Iterator[SourcePart]:
     name, reader = disk.name.encode(), Reader(disk.image)
     if raw:
         yield _image(name, number, disk, 0, disk.image.size_bytes, "an image, as asked")
@@ -166,17 +168,19 @@ def _parts_of(number: int, disk: Disk, alive: Callable[[], None], *, raw: bool) 
         yield _part(name, number, disk, 0, disk.image.size_bytes, alive)
 
 
-def _part(prefix: bytes, number: int, disk: Disk, offset: int, size_bytes: int, alive: Callable[[], None]) -> Part:
+def _part(
+    prefix: bytes, number: int, disk: StillDisk, offset: int, size_bytes: int, alive: Callable[[], None]
+) -> SourcePart:
     try:
         found = IsolatedFileSystem(disk.image, offset, size_bytes, alive)
     except NotReadable as reason:
         where = prefix.decode()
         raise NotReadable(f"{where}: {reason}. To save it as an image all the same: --raw") from None
     if found.files:
-        return Part(prefix, number, found.kind, found)
+        return SourcePart(prefix, number, found.kind, found)
     found.close()
     return _image(prefix, number, disk, offset, size_bytes, found.kind)
 
 
-def _image(prefix: bytes, number: int, disk: Disk, offset: int, size_bytes: int, why: str) -> Part:
-    return Part(prefix + b".img", number, f"image: {why}", RawImage(disk.image, offset, size_bytes))
+def _image(prefix: bytes, number: int, disk: StillDisk, offset: int, size_bytes: int, why: str) -> SourcePart:
+    return SourcePart(prefix + b".img", number, f"image: {why}", RawImage(disk.image, offset, size_bytes))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
 from appliance.backup.archive import Member
-from appliance.backup.entries import Entry, Extent, Kind
+from appliance.backup.entries import Entry, FileExtent, Kind
 
 _BATCH_MEMBERS: Final = 256
 _LENGTH: Final = struct.Struct("<I")
@@ -109,7 +109,7 @@ def _member(number: int, row: _Row) -> Member:
     disk, name, kind, mode, user, group, modified_ns, size, extents, content, link, device, attributes, *more = row
     dumpdir, identity = more
     entry = Entry(
-        name, _KINDS[kind], mode, user, group, modified_ns, size, [Extent(*extent) for extent in extents], content,
+        name, _KINDS[kind], mode, user, group, modified_ns, size, [FileExtent(*extent) for extent in extents], content,
         link, device, attributes, dumpdir,
     )  # fmt: skip
     return Member(number, disk, entry, identity=identity)

@@ -21,7 +21,7 @@ _MOST_SEGMENTS: Final = 4096
 MOST_PROBLEMS: Final = 1000
 
 
-class Problem(NamedTuple):
+class Mismatch(NamedTuple):
     """A file that differs, or a cartridge that cannot be read; name: empty for the latter."""
 
     name: bytes
@@ -35,10 +35,10 @@ class Verified:
 
     files: int = 0
     content_bytes: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Mismatch] = field(default_factory=list)
     found: int = 0  # problems, also those beyond the list
 
-    def say(self, problem: Problem) -> None:
+    def say(self, problem: Mismatch) -> None:
         """One more."""
         self.found += 1
         if len(self.problems) < MOST_PROBLEMS:
@@ -76,7 +76,7 @@ def verify_tapes(catalogue: Catalogue, drive: MountedDrive, progress: Callable[[
                     done += taken
                 progress(done, total)
         except CommandFailed as error:
-            verified.say(Problem(b"", volume.barcode, f"it cannot be read: {error}"))
+            verified.say(Mismatch(b"", volume.barcode, f"it cannot be read: {error}"))
         _compare(catalogue, volume.number, volume.barcode, sums, verified)
     return verified
 
@@ -127,9 +127,9 @@ def _compare(catalogue: Catalogue, volume: int, barcode: str, sums: dict[int, _S
             continue
         found = sums.pop(part.number, _Sum())
         if found.length != file.stored_bytes:
-            verified.say(Problem(file.name, barcode, f"{found.length} of its {file.stored_bytes} bytes can be read"))
+            verified.say(Mismatch(file.name, barcode, f"{found.length} of its {file.stored_bytes} bytes can be read"))
         elif found.crc32c != file.crc32c:
-            verified.say(Problem(file.name, barcode, f"its CRC32C is {found.crc32c:08x}, not {file.crc32c:08x}"))
+            verified.say(Mismatch(file.name, barcode, f"its CRC32C is {found.crc32c:08x}, not {file.crc32c:08x}"))
         verified.files += 1
         verified.content_bytes += found.length
 
@@ -146,10 +146,10 @@ def verify_disks(
         if file is None:
             assert member is not None  # one of the two there is
             if complete:
-                verified.say(Problem(member.entry.name, "", "it is on the disk and not on tape"))
+                verified.say(Mismatch(member.entry.name, "", "it is on the disk and not on tape"))
             continue
         if what := _difference(file, member, sources, buffer, lambda: progress(verified.content_bytes, total)):
-            verified.say(Problem(file.name, "", what))
+            verified.say(Mismatch(file.name, "", what))
         verified.files += 1
         verified.content_bytes += file.stored_bytes
         progress(verified.content_bytes, total)

@@ -9,11 +9,11 @@ from typing import Final, Self
 
 import structlog
 
-from appliance.backup.archive import ONE_WRITE, TAPE_BLOCK, Writer
+from appliance.backup.archive import ONE_WRITE, TAPE_BLOCK, ArchiveWriter
 from appliance.backup.faults import DriveUnfit, words_of
-from appliance.backup.house import House
+from appliance.backup.house import BackupLibrary
 from appliance.failures import Failure, OperatorError
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.client.tape_stream import TapeStream
@@ -39,7 +39,7 @@ class MountedDrive:
     Raises DriveUnfit when the drive cannot be had."""
 
     def __init__(
-        self, house: House, name: str, units: Sequence[BlockDevice], initiator: str, stopped: Callable[[], bool]
+        self, house: BackupLibrary, name: str, units: Sequence[BlockDevice], initiator: str, stopped: Callable[[], bool]
     ) -> None:
         self.name = name
         self._house = house
@@ -72,11 +72,11 @@ class MountedDrive:
         finally:
             self._session.__exit__(kind, error, trace)  # and with it goes the reservation
 
-    def writer(self) -> Writer:
+    def writer(self) -> ArchiveWriter:
         """What an archive is written with."""
-        manager = CopyManager(self._session, DRIVE_LUN)
+        manager = CopyingUnit(self._session, DRIVE_LUN)
         disks = [Disk(self._session, 1 + number) for number in range(self._count)]
-        return Writer(self.tape, manager, disks, self.checksums)
+        return ArchiveWriter(self.tape, manager, disks, self.checksums)
 
     def checksums(self) -> Sequence[tuple[int, int]]:
         """(bytes, CRC32C) of each segment of the last copy. Raises Aborted: a reset has taken its results away."""

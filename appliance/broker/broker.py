@@ -22,10 +22,10 @@ import structlog
 from appliance.access.gate import Gate
 from appliance.access.key_view import InitiatorPort
 from appliance.access.keys import ANY_VOLUME, Capability, GrantedUnit, Key, initiator_hash, tag_hash, volume_hash
-from appliance.broker.hands import Hands, House
-from appliance.broker.requests import NoSuchRequest, Options, Request, Requests, Unit, Wanted
+from appliance.broker.hands import Hands, ServedLibrary
+from appliance.broker.requests import NoSuchRequest, Options, Request, RequestedUnit, Requests, Wanted
 from appliance.broker.selection import Selection, Wait
-from appliance.broker.states import NotNow, State, Step
+from appliance.broker.states import RequestState, RequestStateError, RequestStep
 from scsi_targets.devices.changer.robot import Manner, RobotError
 from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10.sense import CheckCondition
@@ -64,7 +64,7 @@ class Broker:
 
     def __init__(
         self,
-        house: House,
+        house: ServedLibrary,
         inventory: Inventory,
         requests: Requests,
         gate: Gate,
@@ -152,25 +152,25 @@ class Broker:
             if asked > (there := len(self._house.groups()[group])):
                 raise NeverGranted(f"{asked} drives of group {group} are asked for, and there are {there}")
 
-    def end(self, name: str, ends_as: Step, reason: str) -> Request:
+    def end(self, name: str, ends_as: RequestStep, reason: str) -> Request:
         """The request or its grant is not wanted any more, or revoked: at once its key does nothing, and its drives are
-        freed once the broker is up. Raises NoSuchRequest, NotNow, OSError."""
+        freed once the broker is up. Raises NoSuchRequest, RequestStateError, OSError."""
         request = self.requests.get(name)
         if request.state.holds:
-            request = self.requests.step(name, Step.END, ends_as=ends_as, reason=reason)
+            request = self.requests.step(name, RequestStep.END, ends_as=ends_as, reason=reason)
             self._over(request)
         else:
-            request = self.requests.step(name, Step.CANCEL, reason=reason)
+            request = self.requests.step(name, RequestStep.CANCEL, reason=reason)
         self.wake()
         return request
 
     def renew(self, name: str) -> float:
         """The grant is still used; for how many seconds its lease holds from now on. Raises BrokerDown, NoSuchRequest,
-        NotNow."""
+        RequestStateError."""
         self._check_up()
         request = self.requests.get(name)
         if not request.state.live:
-            raise NotNow(f"the request is {request.state.value}: there is no grant to be renewed")
+            raise RequestStateError(f"the request is {request.state.value}: there is no grant to be renewed")
         self._renewed(request)
         return request.lease_seconds
 
@@ -238,7 +238,7 @@ class Broker:
             try:
                 self._tell_gate(request)
                 moved |= self._advance(request)
-            except NotNow:  # somebody ended it meanwhile
+            except RequestStateError:  # somebody ended it meanwhile
                 moved = True
             except OSError as error:
                 log.error("a request cannot go on; it is tried again", request=request.name, reason=str(error))
@@ -246,20 +246,20 @@ class Broker:
                 log.exception("a request cannot go on; it is tried again", request=request.name)
         if moved:
             return 0.0
-        return RETRY_SECONDS if any(request.state is State.ENDING for request in requests) else LOOK_SECONDS
+        return RETRY_SECONDS if any(request.state is RequestState.ENDING for request in requests) else LOOK_SECONDS
 
     def _advance(self, request: Request) -> bool:
-        """One step, if it can be done now. Raises OSError, NotNow."""
-        if request.state in (State.QUEUED, State.WARRANTED):
+        """One step, if it can be done now. Raises OSError, RequestStateError."""
+        if request.state in (RequestState.QUEUED, RequestState.WARRANTED):
             return self._place(request)
-        if request.state is State.ENDING:
+        if request.state is RequestState.ENDING:
             return self._free(request)
         if self._look_after(request):
             return True
-        if request.state is State.PLACING and request.chosen:
-            self.requests.step(request.name, Step.MOUNT)
+        if request.state is RequestState.PLACING and request.chosen:
+            self.requests.step(request.name, RequestStep.MOUNT)
             return True
-        return request.state is State.MOUNTING and self._mount(request)
+        return request.state is RequestState.MOUNTING and self._mount(request)
 
     # ---- volumes and devices, in one decision -----------------------------------------------------------------------
 
@@ -287,12 +287,12 @@ class Broker:
             raise
         return True
 
-    def _placed(self, request: Request, units: tuple[Unit, ...]) -> None:
-        if request.state is State.QUEUED:
-            self.requests.step(request.name, Step.WARRANT)
+    def _placed(self, request: Request, units: tuple[RequestedUnit, ...]) -> None:
+        if request.state is RequestState.QUEUED:
+            self.requests.step(request.name, RequestStep.WARRANT)
         placed = self.requests.step(
             request.name,
-            Step.PLACE,
+            RequestStep.PLACE,
             units=units,
             key_version=self._gate.keys.current,
             key_expires_at_ms=int((time.time() + self._gate.key_seconds) * 1000),
@@ -308,9 +308,11 @@ class Broker:
             try:
                 self._hands.bring(unit)
             except _TROUBLE as error:
-                self._end(request, Step.FAIL, f"{unit.device} cannot be had with {unit.volume or 'nothing'}: {error}")
+                self._end(
+                    request, RequestStep.FAIL, f"{unit.device} cannot be had with {unit.volume or 'nothing'}: {error}"
+                )
                 return True
-        granted = self.requests.step(request.name, Step.GRANT)
+        granted = self.requests.step(request.name, RequestStep.GRANT)
         self._renewed(granted)
         self._tell_gate(granted)
         log.info("granted", request=request.name, devices=[(unit.device, unit.volume) for unit in granted.units])
@@ -330,9 +332,11 @@ class Broker:
             try:
                 request = self.requests.get(grant.hex())
                 units = tuple(self._chosen(unit, luns) for unit in request.units)
-                self.requests.step(request.name, Step.FIRST_LOGIN, port=(isid.hex(), portal_group_tag), units=units)
+                self.requests.step(
+                    request.name, RequestStep.FIRST_LOGIN, port=(isid.hex(), portal_group_tag), units=units
+                )
                 log.info("first login of a grant", request=request.name, devices=[unit.device for unit in units])
-            except (NotNow, NoSuchRequest):  # it is over meanwhile
+            except (RequestStateError, NoSuchRequest):  # it is over meanwhile
                 self._hands.take_back(grant.hex(), self._of_luns(luns))
             except OSError as error:
                 log.error("a first login cannot be kept; it is tried again", grant=grant.hex(), reason=str(error))
@@ -341,13 +345,13 @@ class Broker:
             kept = True
         return kept
 
-    def _chosen(self, unit: Unit, luns: Mapping[int, int]) -> Unit:
+    def _chosen(self, unit: RequestedUnit, luns: Mapping[int, int]) -> RequestedUnit:
         lun = luns.get(unit.named)
         return unit if lun is None else replace(unit, lun=lun, device=self._names()[lun])
 
-    def _of_luns(self, luns: Mapping[int, int]) -> list[Unit]:
+    def _of_luns(self, luns: Mapping[int, int]) -> list[RequestedUnit]:
         names = self._names()
-        return [Unit(lun, names[lun], Permission(0)) for lun in luns.values() if lun in names]
+        return [RequestedUnit(lun, names[lun], Permission(0)) for lun in luns.values() if lun in names]
 
     def _names(self) -> dict[int, str]:
         return {lun: name for name, lun in self._house.gate_luns().items()}
@@ -358,11 +362,11 @@ class Broker:
         if self._leases.get(request.name, 0.0) > self._clock():
             return False
         log.warning("the lease of a grant has ended", request=request.name)
-        self._end(request, Step.FREE, f"it was not renewed for {request.lease_seconds:g} s")
+        self._end(request, RequestStep.FREE, f"it was not renewed for {request.lease_seconds:g} s")
         return True
 
-    def _end(self, request: Request, ends_as: Step, reason: str) -> None:
-        self._over(self.requests.step(request.name, Step.END, ends_as=ends_as, reason=reason))
+    def _end(self, request: Request, ends_as: RequestStep, reason: str) -> None:
+        self._over(self.requests.step(request.name, RequestStep.END, ends_as=ends_as, reason=reason))
 
     def _over(self, request: Request) -> None:
         self._leases.pop(request.name, None)
@@ -394,7 +398,7 @@ class Broker:
 
     def _tell_gate(self, request: Request) -> None:
         if request.state.live:
-            self._gate.extend(request.grant, self._outage_seconds, mounted=request.state is State.GRANTED)
+            self._gate.extend(request.grant, self._outage_seconds, mounted=request.state is RequestState.GRANTED)
             if request.by_gate and not request.chosen:
                 self._gate.offer(request.grant, self._candidates(request))
         elif request.key_expires_at_ms:

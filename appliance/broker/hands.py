@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from appliance.broker.requests import Request, Unit
+from appliance.broker.requests import Request, RequestedUnit
 from appliance.broker.selection import Stock
 from scsi_targets.devices.changer.robot import Incompatible, Manner, Robot, RobotError
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
@@ -14,7 +14,7 @@ from vlib_images.library.elements import Element
 from vlib_images.library.inventory import Inventory
 
 
-class House(Stock, Protocol):
+class ServedLibrary(Stock, Protocol):
     """What the broker asks of the library that is served."""
 
     robot: Robot
@@ -29,10 +29,10 @@ class House(Stock, Protocol):
 class Hands:
     """Every step can be done again: what is done already is passed over."""
 
-    def __init__(self, house: House, inventory: Inventory) -> None:
+    def __init__(self, house: ServedLibrary, inventory: Inventory) -> None:
         self._house, self._inventory = house, inventory
 
-    def lend(self, name: str, units: Iterable[Unit]) -> bool:
+    def lend(self, name: str, units: Iterable[RequestedUnit]) -> bool:
         """The drives of these units are a grant's alone from now on; False, and nothing changed: not all can be had."""
         principal, lent = Principal.key(name), list[LogicalUnit]()
         for unit in units:
@@ -51,14 +51,14 @@ class Hands:
             if (drive := self._house.drives.get(unit.device)) is not None:
                 drive.lent_to = Principal.key(request.name)
 
-    def take_back(self, name: str, units: Iterable[Unit]) -> None:
+    def take_back(self, name: str, units: Iterable[RequestedUnit]) -> None:
         """Ends what lend() began."""
         for unit in units:
             drive = self._house.drives.get(unit.device)
             if drive is not None and drive.lent_to == Principal.key(name):
                 drive.take_back()
 
-    def bring(self, unit: Unit) -> None:
+    def bring(self, unit: RequestedUnit) -> None:
         """The volume into its drive, unless it is there. Raises RobotError, InventoryError, CartridgeError."""
         if unit.device not in self._house.gate_luns():
             raise Incompatible(f"{unit.device} is no longer in the library")
@@ -69,7 +69,7 @@ class Hands:
             raise Incompatible(f"{unit.volume} is no longer in the library")
         self._house.robot.move(element.address, self._house.drive_addresses()[unit.device], manner=Manner.LENT)
 
-    def give_back(self, name: str, unit: Unit, manner: Manner) -> bool:
+    def give_back(self, name: str, unit: RequestedUnit, manner: Manner) -> bool:
         """Whether nobody uses the device any more, what was reserved is forgotten and the volume is home. A device that
         is gone has nothing to be given back. Raises as bring(), and CheckCondition."""
         device = self._house.gate_units().get(unit.device)

@@ -10,7 +10,7 @@ from appliance.access.keys import WorkingKeys, tag_hash
 from appliance.broker import key_store
 from appliance.broker.broker import Broker
 from appliance.broker.requests import Request
-from appliance.broker.states import NotNow, Step
+from appliance.broker.states import RequestStateError, RequestStep
 from vlib_images.library.state import LibraryState
 
 
@@ -94,9 +94,9 @@ class Keyring:
         ended = 0
         for grant in grants:
             try:
-                self._broker.end(grant.name, Step.FAIL, reason)
+                self._broker.end(grant.name, RequestStep.FAIL, reason)
                 ended += 1
-            except NotNow:  # it has ended by itself
+            except RequestStateError:  # it has ended by itself
                 continue
         self._look_again()
         return ended

@@ -13,7 +13,7 @@ from typing import Any, Final, Required, Self, TypedDict, Unpack
 from sqlalchemy import Connection, delete, insert, select, update
 
 from appliance.access.keys import ALL_DRIVES
-from appliance.broker.states import State, Step, after
+from appliance.broker.states import RequestState, RequestStep, after
 from scsi_targets.devices.unit.principal import Permission
 from vlib_images.library.actor import OPERATOR, actor
 from vlib_images.library.database import schema
@@ -56,7 +56,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class RequestedUnit:
     """One logical unit of a grant: the device, by its LUN behind the gate and its name, what it may be used for, and
     the volume that it is to hold (None: it is no drive).
 
@@ -96,11 +96,11 @@ class Request:
     initiator: str
     wanted: tuple[Wanted, ...]
     lease_seconds: float
-    state: State = State.QUEUED
-    units: tuple[Unit, ...] = ()
+    state: RequestState = RequestState.QUEUED
+    units: tuple[RequestedUnit, ...] = ()
     key_version: int = 0
     key_expires_at_ms: int = 0
-    ends_as: Step = Step.FREE
+    ends_as: RequestStep = RequestStep.FREE
     reason: str = ""
     by_gate: bool = False
     priority: int = 0
@@ -128,10 +128,10 @@ class Request:
         """Raises KeyError, ValueError, TypeError for what to_json() does not make."""
         given = {
             **document,
-            "state": State(document["state"]),
-            "ends_as": Step(document["ends_as"]),
+            "state": RequestState(document["state"]),
+            "ends_as": RequestStep(document["ends_as"]),
             "wanted": tuple(Wanted(**wanted) for wanted in document["wanted"]),
-            "units": tuple(Unit.from_json(unit) for unit in document["units"]),
+            "units": tuple(RequestedUnit.from_json(unit) for unit in document["units"]),
             "port": None if document["port"] is None else (str(document["port"][0]), int(document["port"][1])),
         }
         return cls(**given)
@@ -187,7 +187,7 @@ class Requests:
                 del self._all[name]
             return made
 
-    def step(self, name: str, step: Step, **changes: Any) -> Request:
+    def step(self, name: str, step: RequestStep, **changes: Any) -> Request:
         """One step of a request, with what it decides. Raises NotNow, NoSuchRequest, OSError."""
         with self.changing:
             before = self.get(name)
@@ -207,9 +207,9 @@ def _plain(value: Any) -> Any:
     """As JSON holds it."""
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
-    if isinstance(value, Unit):
+    if isinstance(value, RequestedUnit):
         return value.to_json()
-    return value.value if isinstance(value, Step) else value
+    return value.value if isinstance(value, RequestStep) else value
 
 
 def _put(connection: Connection, request: Request) -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.access.keys import DriveGroup, group_number
-from appliance.broker.requests import Request, Unit, Wanted
+from appliance.broker.requests import Request, RequestedUnit, Wanted
 from scsi_targets.devices.unit.principal import Permission
 from vlib_images.cartridge.medium import MEDIA, can_read, can_write
 from vlib_images.library.elements import Element, ElementType
@@ -96,7 +96,7 @@ class Selection:
         drive = self._stock.drives.get(name)
         return name not in self._taken and drive is not None and drive.in_use() is None
 
-    def choose(self, wanted: Sequence[Wanted]) -> tuple[Unit, ...] | Wait:
+    def choose(self, wanted: Sequence[Wanted]) -> tuple[RequestedUnit, ...] | Wait:
         """The units in the order of what is wanted, each with its device; or why there is nothing to be chosen now."""
         for each in wanted:
             if (reason := self._missing(each)) is not None:
@@ -113,24 +113,24 @@ class Selection:
             return Wait(one)
         return Wait(one, frozenset(name for names in later for name in names if name in self._empty))
 
-    def volumes_only(self, wanted: Sequence[Wanted], priority: int) -> tuple[Unit, ...] | Wait:
+    def volumes_only(self, wanted: Sequence[Wanted], priority: int) -> tuple[RequestedUnit, ...] | Wait:
         """The same, but the gate is to choose the drives: volumes that some drive of the group takes. What is no drive
         has its LUN."""
-        units: list[Unit] = []
+        units: list[RequestedUnit] = []
         for place, each in enumerate(wanted):
             if (reason := self._missing(each, by_gate=True)) is not None:
                 return Wait(reason)
             if each.device is not None:
-                units.append(Unit(self._luns[each.device], each.device, each.permissions))
+                units.append(RequestedUnit(self._luns[each.device], each.device, each.permissions))
                 continue
             volume = self._volume(each, {*self._volumes, *(unit.volume for unit in units)})
             if volume is None:
                 return Wait(self._no_blank(each) if each.volume is None else f"no drive takes cartridge {each.volume}")
             lun = DriveGroup(group_number(each.group), priority, place).lun
-            units.append(Unit(lun, "", each.permissions, volume, lun))
+            units.append(RequestedUnit(lun, "", each.permissions, volume, lun))
         return tuple(units)
 
-    def candidates(self, unit: Unit, group: str) -> list[str]:
+    def candidates(self, unit: RequestedUnit, group: str) -> list[str]:
         """The drives that the gate may choose from, the best first: the one that holds the volume, then those that the
         volume fits."""
         assert unit.volume is not None
@@ -156,15 +156,15 @@ class Selection:
         members = self._stock.groups().get(name, ())
         return [drive for drive in self._stock.drive_addresses() if drive in members]
 
-    def _units(self, wanted: Sequence[Wanted], devices: Sequence[str]) -> tuple[Unit, ...] | Wait:
-        units: list[Unit] = []
+    def _units(self, wanted: Sequence[Wanted], devices: Sequence[str]) -> tuple[RequestedUnit, ...] | Wait:
+        units: list[RequestedUnit] = []
         for each, device in zip(wanted, devices, strict=True):
             volume = each.volume
             if volume is None and each.device is None:
                 volume = self._blank_for(device, {*self._volumes, *(unit.volume for unit in units)}, each.pool)
                 if volume is None:
                     return Wait(self._no_blank(each))
-            units.append(Unit(self._luns[device], device, each.permissions, volume))
+            units.append(RequestedUnit(self._luns[device], device, each.permissions, volume))
         return tuple(units)
 
     def _missing(self, wanted: Wanted, *, by_gate: bool = False) -> str | None:

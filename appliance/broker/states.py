@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Final
 
 
-class State(Enum):
+class RequestState(Enum):
     """Where a request stands."""
 
     QUEUED = "queued"
@@ -31,15 +31,15 @@ class State(Enum):
     @property
     def live(self) -> bool:
         """Whether the request has a grant that is not over."""
-        return self in (State.PLACING, State.MOUNTING, State.GRANTED)
+        return self in (RequestState.PLACING, RequestState.MOUNTING, RequestState.GRANTED)
 
     @property
     def holds(self) -> bool:
         """Whether the request has a drive and a volume of its own."""
-        return self in (State.PLACING, State.MOUNTING, State.GRANTED, State.ENDING)
+        return self in (RequestState.PLACING, RequestState.MOUNTING, RequestState.GRANTED, RequestState.ENDING)
 
 
-class Step(Enum):
+class RequestStep(Enum):
     """What happens to a request."""
 
     WARRANT = "warranted"
@@ -53,26 +53,46 @@ class Step(Enum):
     FAIL = "failed"
 
 
-TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
-    State.QUEUED: {Step.WARRANT: State.WARRANTED, Step.CANCEL: State.CANCELLED, Step.FAIL: State.FAILED},
-    State.WARRANTED: {Step.PLACE: State.PLACING, Step.CANCEL: State.CANCELLED, Step.FAIL: State.FAILED},
-    State.PLACING: {Step.FIRST_LOGIN: State.PLACING, Step.MOUNT: State.MOUNTING, Step.END: State.ENDING},
-    State.MOUNTING: {Step.FIRST_LOGIN: State.MOUNTING, Step.GRANT: State.GRANTED, Step.END: State.ENDING},
-    State.GRANTED: {Step.FIRST_LOGIN: State.GRANTED, Step.END: State.ENDING},
-    State.ENDING: {Step.FREE: State.DONE, Step.CANCEL: State.CANCELLED, Step.FAIL: State.FAILED},
-    State.DONE: {},
-    State.CANCELLED: {},
-    State.FAILED: {},
+TRANSITIONS: Final[dict[RequestState, dict[RequestStep, RequestState]]] = {
+    RequestState.QUEUED: {
+        RequestStep.WARRANT: RequestState.WARRANTED,
+        RequestStep.CANCEL: RequestState.CANCELLED,
+        RequestStep.FAIL: RequestState.FAILED,
+    },
+    RequestState.WARRANTED: {
+        RequestStep.PLACE: RequestState.PLACING,
+        RequestStep.CANCEL: RequestState.CANCELLED,
+        RequestStep.FAIL: RequestState.FAILED,
+    },
+    RequestState.PLACING: {
+        RequestStep.FIRST_LOGIN: RequestState.PLACING,
+        RequestStep.MOUNT: RequestState.MOUNTING,
+        RequestStep.END: RequestState.ENDING,
+    },
+    RequestState.MOUNTING: {
+        RequestStep.FIRST_LOGIN: RequestState.MOUNTING,
+        RequestStep.GRANT: RequestState.GRANTED,
+        RequestStep.END: RequestState.ENDING,
+    },
+    RequestState.GRANTED: {RequestStep.FIRST_LOGIN: RequestState.GRANTED, RequestStep.END: RequestState.ENDING},
+    RequestState.ENDING: {
+        RequestStep.FREE: RequestState.DONE,
+        RequestStep.CANCEL: RequestState.CANCELLED,
+        RequestStep.FAIL: RequestState.FAILED,
+    },
+    RequestState.DONE: {},
+    RequestState.CANCELLED: {},
+    RequestState.FAILED: {},
 }
 
 
-class NotNow(Exception):
+class RequestStateError(Exception):
     """A step that does not follow the state; str() says so to an operator."""
 
 
-def after(state: State, step: Step) -> State:
-    """Raises NotNow."""
+def after(state: RequestState, step: RequestStep) -> RequestState:
+    """Raises RequestStateError."""
     try:
         return TRANSITIONS[state][step]
     except KeyError:
-        raise NotNow(f"the request is {state.value}: it cannot be {step.value}") from None
+        raise RequestStateError(f"the request is {state.value}: it cannot be {step.value}") from None

@@ -13,7 +13,7 @@ from appliance.cli.options import ConfigOption, JsonOption, reporting, show
 from appliance.failures import Failure, OperatorError
 
 if TYPE_CHECKING:
-    from appliance.agent.backup import HotBackup, Job
+    from appliance.agent.backup import AgentJob, HotBackup
     from appliance.control.client import Client
 
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Directories or files of mounted file systems.")]
@@ -71,9 +71,9 @@ def backup(
     with reporting(as_json):
         import shlex
 
-        from appliance.agent.backup import Job
+        from appliance.agent.backup import AgentJob
 
-        job = Job(
+        job = AgentJob(
             paths, exclude=exclude, before=[shlex.split(line) for line in before],
             after=[shlex.split(line) for line in after],
         )  # fmt: skip
@@ -128,21 +128,21 @@ def serve(agent_file: AgentFile = DEFAULT_FILE) -> None:
     those of /etc/tapebay/agent.toml."""
     with reporting(False):
         from appliance.agent import pairing, serving
-        from appliance.agent.backup import Source, Sources
+        from appliance.agent.backup import MountedSource, MountedSources
 
         settings = pairing.load(agent_file)
         hot = _hot(pairing.client_of(settings, agent_file))
         hot.name = settings.appliance.server or hot.name
 
-        def found(name: str) -> tuple[Job, list[Source]]:
+        def found(name: str) -> tuple[AgentJob, list[MountedSource]]:
             job = pairing.job_of(pairing.load(agent_file).job(name))  # as it is now
-            return job, Sources(hot.api).of(job.paths)
+            return job, MountedSources(hot.api).of(job.paths)
 
         typer.echo(f"this server is {hot.name}", err=True)
         serving.serve(hot, found, hot.api)
 
 
-def _report(job: Job, api: Client, as_json: bool, **wanted: Any) -> None:
+def _report(job: AgentJob, api: Client, as_json: bool, **wanted: Any) -> None:
     from appliance.agent.backup import EXPECTED, explained
 
     try:
@@ -154,11 +154,11 @@ def _report(job: Job, api: Client, as_json: bool, **wanted: Any) -> None:
         raise OperatorError(Failure.REFUSED, f"backup {report['number']} is {report['state']}: {report['reason']}")
 
 
-def _backed_up(job: Job, api: Client, **wanted: Any) -> Any:
-    from appliance.agent.backup import Sources
+def _backed_up(job: AgentJob, api: Client, **wanted: Any) -> Any:
+    from appliance.agent.backup import MountedSources
 
     hot = _hot(api)
-    return hot.run(job, Sources(hot.api).of(job.paths), **wanted)
+    return hot.run(job, MountedSources(hot.api).of(job.paths), **wanted)
 
 
 def _hot(api: Client) -> HotBackup:

@@ -20,12 +20,12 @@ from appliance.failures import Failure, OperatorError
 
 if TYPE_CHECKING:
     from appliance.agent.mount import Agent
-    from appliance.agent.mounts import Mount
+    from appliance.agent.mounts import MountedGrant
 
 Volumes = Annotated[list[str], typer.Option("--volume", metavar="BARCODE", help="A cartridge; a drive for each.")]
-Devices = Annotated[list[str], typer.Option("--device", metavar="NAME", help="A device that only grants show.")]
-Pool = Annotated[str | None, typer.Option(help="The pool that the cartridges are of.")]
-Scratch = Annotated[
+DevicesOption = Annotated[list[str], typer.Option("--device", metavar="NAME", help="A device that only grants show.")]
+PoolOption = Annotated[str | None, typer.Option(help="The pool that the cartridges are of.")]
+ScratchOption = Annotated[
     int | None, typer.Option(min=0, help="So many drives with blank cartridges \\[default: 1 if nothing is named].")
 ]
 What = Annotated[str | None, typer.Argument(metavar="[REQUEST|DEVICE]", help="By default all of this server.")]
@@ -65,9 +65,9 @@ def _agent(config: Path | None) -> Agent:
 
 def mount(
     volume: Volumes = [],  # noqa: B006 - typer's way
-    scratch: Scratch = None,
-    pool: Pool = None,
-    device: Devices = [],  # noqa: B006
+    scratch: ScratchOption = None,
+    pool: PoolOption = None,
+    device: DevicesOption = [],  # noqa: B006
     read_only: Annotated[bool, typer.Option("--read-only", help="Do not write.")] = False,
     group: Annotated[str, typer.Option(help="Which drives.")] = "all",
     by_gate: Annotated[bool, typer.Option("--by-gate", help="The gate chooses the drives at the login.")] = False,
@@ -141,7 +141,7 @@ def _print_devices(mounted: dict[str, Any]) -> None:
         typer.echo(path)
 
 
-def _renewed(agent: Agent, mounted: Mount) -> OperatorError | None:
+def _renewed(agent: Agent, mounted: MountedGrant) -> OperatorError | None:
     try:
         agent.renew(mounted)
     except OperatorError as error:
@@ -149,7 +149,7 @@ def _renewed(agent: Agent, mounted: Mount) -> OperatorError | None:
     return None
 
 
-def _keep(agent: Agent, mounts: list[Mount]) -> None:
+def _keep(agent: Agent, mounts: list[MountedGrant]) -> None:
     """Until it is released here, or over; then what is left of it here is removed."""
     if len(mounts) != 1:
         raise OperatorError(Failure.USAGE, "say which one to keep: tapebay renew --keep REQUEST")
@@ -168,7 +168,7 @@ def _keep(agent: Agent, mounts: list[Mount]) -> None:
         raise
 
 
-def _renew_in_background(mounted: Mount, config: Path | None) -> None:
+def _renew_in_background(mounted: MountedGrant, config: Path | None) -> None:
     """By a process of its own, which ends with the grant. It inherits the environment: TAPEBAY_API and the token."""
     where = ["--config", str(config.absolute())] if config is not None else []
     subprocess.Popen(

@@ -10,7 +10,7 @@ from appliance.cli.options import ConfigOption, JsonOption, reporting, show
 from appliance.cli.progress import progress_bar
 from appliance.cli.tables import table
 
-Portal = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where initiators connect.")]
+PortalOption = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where initiators connect.")]
 Advertise = Annotated[
     str | None, typer.Option(metavar="HOST:PORT", help="What discovery answers instead (behind NAT, in a container).")
 ]
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is not there.")],
-    portal: Portal = "0.0.0.0:3260",
+    portal: PortalOption = "0.0.0.0:3260",
     advertise: Advertise = None,
     name: Annotated[
         str | None, typer.Option(help="The library's name, part of its IQN \\[default: DIR's name].")
@@ -128,7 +128,7 @@ def demo(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the library is, or will be made.")] = Path(
         "tapebay-demo"
     ),
-    portal: Portal = "127.0.0.1:3260",
+    portal: PortalOption = "127.0.0.1:3260",
     as_json: JsonOption = False,
 ) -> None:
     """Back the files of a disk up to a tape, read it through tar, check it, and leave the library running.

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from appliance.control.traffic import Traffic
+from appliance.control.traffic import HttpTraffic
 from appliance.failures import Failure, NoAnswer, OperatorError
 from appliance.library.control_socket import reachable
 from appliance.progress import Progress, no_progress
@@ -56,7 +56,7 @@ class Client:
     port: int = 0
     token: str = field(default="", repr=False)
     tls: ssl.SSLContext | None = field(default=None, repr=False)
-    traffic: Traffic = field(default_factory=Traffic, repr=False, compare=False)
+    traffic: HttpTraffic = field(default_factory=HttpTraffic, repr=False, compare=False)
 
     @classmethod
     def at_socket(cls, path: Path) -> Client:

@@ -19,7 +19,7 @@ from appliance.control.protocol import TRANSFER_SECONDS, Protocol
 from appliance.control.seats import Seat, Seats
 from appliance.settings.certificate import CertificateError, tls_context
 from appliance.settings.settings import ApiSettings
-from appliance.settings.units import Address
+from appliance.settings.units import HostAndPort
 
 log = structlog.get_logger(__name__)
 
@@ -185,10 +185,10 @@ class _Renewed:
 def url_of(settings: ApiSettings, listener: socket.socket) -> str:
     """Where clients find it."""
     host, port = listener.getsockname()[:2]
-    return f"{'https' if settings.certificate else 'http'}://{Address(host, port)}"
+    return f"{'https' if settings.certificate else 'http'}://{HostAndPort(host, port)}"
 
 
-def listening(address: Address) -> socket.socket:
+def listening(address: HostAndPort) -> socket.socket:
     """A socket that listens there. Raises OSError."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     return socket.create_server(tuple(address), family=family, backlog=BACKLOG)

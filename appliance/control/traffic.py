@@ -11,7 +11,7 @@ from typing import Final
 _ACKED_AND_RECEIVED: Final = struct.Struct("=120xQQ")
 
 
-class Traffic:
+class HttpTraffic:
     """The bytes of all connections that were told of, both ways. Thread-safe."""
 
     def __init__(self) -> None:

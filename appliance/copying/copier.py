@@ -16,7 +16,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.progress import Progress
 from datamover.engine import crc32c_combine
 from datamover.initiator import InitiatorError
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.tape import Tape
 from scsi_targets.client.unit import CommandFailed, NoSuchAnswer
 from scsi_targets.devices.copying.manager import COPY_TIMEOUT_SECONDS
@@ -37,7 +37,7 @@ LISTS = 255  # list identifiers, from 1 on
 INITIATOR_NAME = "iqn.2026-11.io.tapebay:operator"
 TARGET_NAME = "iqn.2026-11.io.tapebay:library"
 
-Found = TypeVar("Found")
+Answered = TypeVar("Answered")
 
 
 class Copied(NamedTuple):
@@ -112,7 +112,7 @@ class _Copy:
         self._session = session
         self._unit = unit
         self._progress = progress
-        self._manager = CopyManager(session, 0, timeout_seconds=COPY_TIMEOUT_SECONDS)
+        self._manager = CopyingUnit(session, 0, timeout_seconds=COPY_TIMEOUT_SECONDS)
         self._done = 0
         self._crc32c = 0
 
@@ -165,7 +165,7 @@ class _Copy:
             raise OperatorError(Failure.REFUSED, message)
         return BlockSide(_not_empty(runs), sector)
 
-    def _at(self, side: CopySide, lun: int, cartridge_at: Where, look: Callable[[Tape], Found]) -> Found:
+    def _at(self, side: CopySide, lun: int, cartridge_at: Where, look: Callable[[Tape], Answered]) -> Answered:
         """Puts a tape to its position, and looks at it. A drive of this library is reserved until the copy ends."""
         position = side.end.position()
         if position.where is Where.HERE and side.end.kind is EndKind.CARTRIDGE:

@@ -6,13 +6,13 @@ import socket
 import sys
 import tarfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from appliance.control import client as control
 from appliance.demo import cartridges, read_back, spawn
+from appliance.demo.cartridges import Ask
 from appliance.demo.read_back import DemoSite, ReadBack
 from appliance.failures import Failure, OperatorError
 from appliance.operations import setup
@@ -20,14 +20,12 @@ from appliance.operations.setup import DEMO_DISK
 from appliance.progress import Progress
 from appliance.settings import config_file
 from appliance.settings.settings import CHANGER, Settings
-from appliance.settings.units import Address, format_size, parse_address
+from appliance.settings.units import HostAndPort, format_size, parse_address
 from datamover.initiator import InitiatorError, InitiatorSession
 from datamover.libiscsi import LibraryUnavailable
 from scsi_targets.client.unit import CommandFailed, NoSuchAnswer
 
 PORTS_TRIED = 100
-
-Ask = Callable[..., Any]  # the daemon
 
 
 def run(directory: Path, portal: str, progress: Progress) -> dict[str, Any]:
@@ -74,7 +72,7 @@ def _make(directory: Path, portal: str, progress: Progress) -> list[str]:
     return notes
 
 
-def parse_portal(text: str) -> Address:
+def parse_portal(text: str) -> HostAndPort:
     """Raises OperatorError USAGE."""
     try:
         return parse_address(text)
@@ -82,7 +80,7 @@ def parse_portal(text: str) -> Address:
         raise OperatorError(Failure.USAGE, str(error)) from None
 
 
-def free_address(wanted: Address) -> Address:
+def free_address(wanted: HostAndPort) -> HostAndPort:
     """The wanted address, or the same host with the next port that is free. Raises OperatorError."""
     family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
     for port in range(wanted.port, min(wanted.port + PORTS_TRIED, 65536)):
@@ -95,14 +93,14 @@ def free_address(wanted: Address) -> Address:
                 if error.errno != errno.EADDRINUSE:
                     raise OperatorError(Failure.REFUSED, f"cannot listen on {wanted}: {error.strerror}") from error
                 continue
-        return Address(wanted.host, port)
+        return HostAndPort(wanted.host, port)
     raise OperatorError(Failure.REFUSED, f"no port is free from {wanted.port} on; name one with --portal")
 
 
-def local_address(listen: str) -> Address:
+def local_address(listen: str) -> HostAndPort:
     """Where this machine reaches a portal that listens on `listen`, wildcards included."""
     address = parse_address(listen)
-    return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)
+    return HostAndPort({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)
 
 
 def _backup(barcode: str, ask: Ask, progress: Progress) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from appliance.progress import Progress
 from datamover.engine import crc32c
 from datamover.initiator import InitiatorSession
 from scsi_targets.client.changer import Changer
@@ -22,8 +23,6 @@ from scsi_targets.client.unit import CommandFailed
 BLOCK_BYTES = 256 << 10  # "tar -b 512"
 COMMAND_SECONDS = 600.0
 LISTED = 5  # lines of tar that the report shows
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(slots=True)

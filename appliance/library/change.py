@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance.failures import Failure, OperatorError
-from appliance.library.effects import State, plan, refusal
+from appliance.library.effects import Situation, plan, refusal
 from appliance.library.equipment import Equipment
 from appliance.settings.content import Content
 from appliance.settings.settings import CHANGER, DiskSettings, Section
@@ -191,7 +191,7 @@ def _changer(library: Library, partition: Partition) -> MediaChanger:
 
 def _keep(library: Library, settings: Settings, keep: Callable[[], None]) -> None:
     """When nothing moves any more: unless a cartridge came meanwhile that would lose its place or partition."""
-    orphans = plan(library.settings, settings, State(cartridges=library.files.inventory.places())).orphans
+    orphans = plan(library.settings, settings, Situation(cartridges=library.files.inventory.places())).orphans
     if orphans:
         raise OperatorError(Failure.REFUSED, refusal(orphans))
     keep()

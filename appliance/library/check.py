@@ -20,7 +20,7 @@ from appliance.library.library import Library
 from appliance.library.lock import LibraryLock
 from appliance.settings.certificate import CertificateError, tls_context
 from appliance.settings.settings import DiskSettings, Settings
-from appliance.settings.units import Address, format_size
+from appliance.settings.units import HostAndPort, format_size
 from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
 
 SCRATCH_IMAGE_BYTES = 1 << 20
@@ -164,7 +164,7 @@ def _clash(other: str) -> str:
     return f"{other} of this file listens there already; leave one of them out, or choose another port"
 
 
-def _bound(address: Address) -> socket.socket:
+def _bound(address: HostAndPort) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     return socket.create_server(tuple(address), family=family, backlog=1)
 

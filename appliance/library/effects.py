@@ -21,7 +21,7 @@ _WORDS = {ElementType.STORAGE: ("slot", 1), ElementType.IMPORT_EXPORT: ("ie", 1)
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Situation:
     """Who is logged in (by the number of the session), and which cartridge is in which place of the library."""
 
     sessions: Mapping[int, Who] = field(default_factory=dict)
@@ -70,7 +70,7 @@ def refusal(orphans: Sequence[Orphan]) -> str:
     return f"{orphans[0]}{more}" + ("" if in_a_drive else "; --to-shelf puts such cartridges on the shelf")
 
 
-def plan(old: Settings, new: Settings, state: State) -> Effects:
+def plan(old: Settings, new: Settings, state: Situation) -> Effects:
     """The effects of going from `old` to `new`."""
     return Effects(tuple(_sessions(old, new, state.sessions)), tuple(_orphans(old, new, state.cartridges)))
 

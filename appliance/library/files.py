@@ -15,7 +15,7 @@ from appliance.access.tokens import Tokens
 from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import CartridgeStore
 from appliance.library.contents import Contents
-from appliance.library.effects import State, plan, refusal
+from appliance.library.effects import Situation, plan, refusal
 from appliance.library.lock import LibraryLock
 from appliance.library.partitions import partitions_of
 from appliance.settings.content import Content
@@ -124,7 +124,7 @@ class LibraryFiles:
         with self.database.read() as connection:
             records = inventory_rows.read(connection, self.database.path)
         places = {record.place: barcode for barcode, record in records.items() if record.place is not None}
-        found = plan(self.settings, settings, State(cartridges=places)).orphans
+        found = plan(self.settings, settings, Situation(cartridges=places)).orphans
         if orphans := [orphan for orphan in found if not orphan.gone]:
             raise OperatorError(Failure.REFUSED, f"tapebay.toml cannot be applied: {refusal(orphans)}")
 

@@ -31,7 +31,7 @@ from appliance.library.snapshots.keeper import NoSuchSnapshot, Snapshots
 from appliance.library.snapshots.kept_set import KeptSet
 from appliance.library.snapshots.states import Terms
 from appliance.settings.settings import DiskSettings, DriveSettings, Settings
-from appliance.settings.units import Address
+from appliance.settings.units import HostAndPort
 from scsi_targets.devices.changer.media_changer import MediaChanger
 from scsi_targets.devices.changer.robot import Robot
 from scsi_targets.devices.disk.block_device import BlockDevice
@@ -146,7 +146,7 @@ class Library:
     def start(self) -> list[str]:
         """Serve; returns the addresses listened on, in the order of the configured portals. Raises OperatorError."""
         try:
-            self.bound = [str(Address(*address)) for address in self.server.start()]
+            self.bound = [str(HostAndPort(*address)) for address in self.server.start()]
         except OSError as error:
             portals = ", ".join(str(portal.listen) for portal in self.settings.portals)
             raise OperatorError(Failure.REFUSED, f"cannot listen on {portals}: {error.strerror}") from error

@@ -45,7 +45,7 @@ class _Lists:
     drift: list[str]
 
 
-Rows = dict[str, Section]
+SectionRows = dict[str, Section]
 
 
 def compare(
@@ -81,7 +81,7 @@ _WHO_MAY = ("account", "zone")  # rows that let somebody in
 _IN_ORDER = ("drive", "account")  # element addresses follow from it; of several accounts the first that matches counts
 
 
-def _rows(content: Content, field: str) -> Rows:
+def _rows(content: Content, field: str) -> SectionRows:
     if field == "changer":
         return {"changer": content.changer}
     return {row_key(row): row for row in getattr(content, field)}
@@ -95,8 +95,8 @@ def row_key(row: Any) -> str:
 
 
 def _merge(
-    noun: str, documents: tuple[Rows, Rows, Rows], said: _Lists, *, prune: bool, explicit: bool
-) -> tuple[Rows, Rows]:
+    noun: str, documents: tuple[SectionRows, SectionRows, SectionRows], said: _Lists, *, prune: bool, explicit: bool
+) -> tuple[SectionRows, SectionRows]:
     """The rows of one noun afterwards, and those to remember as applied."""
     declared, applied, content = documents
     merged, remembered = dict(content), dict(declared)
@@ -120,7 +120,9 @@ def _merge(
     return merged, remembered
 
 
-def _in_order(noun: str, documents: tuple[Rows, Rows, Rows], merged: Rows, said: _Lists) -> Rows:
+def _in_order(
+    noun: str, documents: tuple[SectionRows, SectionRows, SectionRows], merged: SectionRows, said: _Lists
+) -> SectionRows:
     """In the order of the file, if that has changed since it was last applied; what the file has not comes last."""
     declared, applied, content = documents
     if [key for key in declared if key in applied] == [key for key in applied if key in declared]:

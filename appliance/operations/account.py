@@ -38,7 +38,7 @@ class Account(Result):
     version: str = Field(description="Another after each change, of a secret too, and each start of the daemon.")
 
 
-class Create(Parameters):
+class CreateAccount(Parameters):
     user: User
     secret: NewSecret
     initiator: Initiator = "*"
@@ -66,7 +66,7 @@ def show(context: OnFiles, parameters: OneAccount) -> Account:
 
 
 @verb("account.change", Scope.ADMINISTER, changes="account.show")
-def change(context: OnFiles, parameters: Create) -> Account:
+def change(context: OnFiles, parameters: CreateAccount) -> Account:
     """Give an account other secrets; without one for the target, that no longer proves itself. Sessions stay."""
     from appliance.settings.settings import ChapAccount
 
@@ -82,7 +82,7 @@ def change(context: OnFiles, parameters: Create) -> Account:
 
 
 @verb("account.create", Scope.ADMINISTER)
-def create(context: OnFiles, parameters: Create) -> Account:
+def create(context: OnFiles, parameters: CreateAccount) -> Account:
     """Add an account. With the first one, initiators without an account can no longer log in; their sessions end."""
     from appliance.settings.settings import ChapAccount
 

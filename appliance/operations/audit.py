@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LIMIT_EVENTS = 1000
 
 
-class Event(Result):
+class EventDetails(Result):
     """One change. actor: "operator", "token NAME", an initiator's name, "library"."""
 
     number: int
@@ -25,30 +25,30 @@ class Event(Result):
     details: dict[str, Any]
 
 
-class Fault(Result):
+class AuditFault(Result):
     """What is wrong with the record, and at which event; number 0: with the record as a whole."""
 
     number: int
     problem: str
 
 
-class Verified(Result):
+class AuditVerification(Result):
     """events: how many there are, from the first to the last one. The last one's hash is worth keeping elsewhere."""
 
     events: int
     first: int
     last: int
     hash: str
-    faults: list[Fault]
+    faults: list[AuditFault]
 
 
-class Listed(Parameters):
+class ListAudit(Parameters):
     count: Annotated[int, Field(ge=1, le=LIMIT_EVENTS, description="How many of the newest.")] = 100
     action: Annotated[str, Field(description='Only these: "cartridge moved", ...')] = ""
     subject: Annotated[str, Field(description="Only what was done to this barcode, device, ...")] = ""
 
 
-class Known(Parameters):
+class VerifyAudit(Parameters):
     known: Annotated[
         str | None,
         Field(
@@ -59,7 +59,7 @@ class Known(Parameters):
 
 
 @verb("audit.list", Scope.READ, key=("number",))
-def list_(context: OnFiles, parameters: Listed) -> list[Event]:
+def list_(context: OnFiles, parameters: ListAudit) -> list[EventDetails]:
     """List the newest events of the audit record, oldest first; all of them page by page."""
     from vlib_images.library.database import events
 
@@ -73,30 +73,30 @@ def list_(context: OnFiles, parameters: Listed) -> list[Event]:
 
 
 @verb("audit.verify", Scope.READ, reports_progress=True)
-def verify(context: OnFiles, parameters: Known) -> Verified:
+def verify(context: OnFiles, parameters: VerifyAudit) -> AuditVerification:
     """Check the chain of hashes over the audit record: what was changed, removed, inserted or reordered is named."""
     from vlib_images.library.database import audit_chain
 
     known = None
     if parameters.known is not None:
         number, _, hash_ = parameters.known.partition(":")
-        known = audit_chain.Mark(int(number), hash_)
+        known = audit_chain.ChainMark(int(number), hash_)
     with context.files.database.read() as connection:
         found = audit_chain.verify(connection, known, context.progress)
     if found.faults:
         context.log.error("the audit record has been tampered with, or is damaged", first=found.faults[0].problem)
-    return Verified(
+    return AuditVerification(
         events=found.events,
         first=found.first,
         last=found.head.number,
         hash=found.head.hash,
-        faults=[Fault(number=fault.number, problem=fault.problem) for fault in found.faults],
+        faults=[AuditFault(number=fault.number, problem=fault.problem) for fault in found.faults],
     )
 
 
-def event_of(row: RecordedEvent) -> Event:
+def event_of(row: RecordedEvent) -> EventDetails:
     """An event as the API shows it."""
-    return Event(
+    return EventDetails(
         number=row.number,
         at_microseconds=row.at_microseconds,
         actor=row.actor,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from appliance.backup.records import Backup as Record
 
 Number = Annotated[int, Positional("NUMBER"), Field(ge=1, description="As `tapebay backup list` shows it.")]
-Drive = Annotated[
+DriveName = Annotated[
     str | None, Field(description="The drive's name; by default the cartridge's, or the first empty one.")
 ]
 Overwrite = Annotated[bool, Field(description="Also onto cartridges that hold something.")]
@@ -25,14 +25,14 @@ MOST_BYTES = 1 << 62
 SERVER = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
-class Skipped(Result):
+class SkippedFile(Result):
     """A file that cannot be backed up from outside."""
 
     name: str
     reason: str
 
 
-class Backup(Result):
+class BackupDetails(Result):
     """One backup. Bytes are of the content of files, holes left out."""
 
     number: int
@@ -54,7 +54,7 @@ class Backup(Result):
     seconds_left: float | None = Field(description="Of one that copies: how long it will still take, at its pace.")
 
 
-class Volume(Result):
+class BackupVolume(Result):
     """A cartridge of a backup."""
 
     number: int
@@ -83,27 +83,27 @@ class PartOfServer(Result):
     processor_seconds: float = Field(description="Of the agent and what it started.")
 
 
-class Report(Backup):
+class BackupReport(BackupDetails):
     """With what is on which cartridge, what each disk was taken for, the first hundred files left out, what it cost the
     servers, and the daemon while it ran."""
 
-    volumes: list[Volume]
+    volumes: list[BackupVolume]
     parts: list[PartOfDisk]
-    left_out: list[Skipped]
+    left_out: list[SkippedFile]
     identifier: str
     servers: list[PartOfServer]
     processor_seconds: float = Field(description="Of the daemon while it ran.")
     processor_seconds_per_gibibyte: float | None = Field(description="The same for 1 GiB of content.")
 
 
-class Start(Parameters):
+class StartBackup(Parameters):
     disks: Annotated[list[str], Positional("DISK..."), Field(min_length=1, description="Disks, all at one instant.")]
     snapshot: Annotated[
         str | None, Field(description="One that an agent holds, whose files it has listed; by default one is made.")
     ] = None
     server: Annotated[str | None, Field(pattern=SERVER, description="Whose agent that is, for the report.")] = None
     to: Annotated[list[str], Field(min_length=1, description="Cartridges, in the order of their use.")]
-    drive: Drive = None
+    drive: DriveName = None
     raw: Annotated[bool, Field(description="Save the disks as images, whatever is on them.")] = False
     incremental: Annotated[
         bool,
@@ -120,10 +120,10 @@ class Start(Parameters):
     background: Background = False
 
 
-class Resume(Parameters):
+class ResumeBackup(Parameters):
     number: Number
     to: Annotated[list[str] | None, Field(description="More cartridges.")] = None
-    drive: Drive = None
+    drive: DriveName = None
     overwrite: Overwrite = False
     background: Background = False
 
@@ -132,7 +132,7 @@ class OneBackup(Parameters):
     number: Number
 
 
-class Account(Parameters):
+class AccountForBackup(Parameters):
     number: Number
     server: Annotated[str, Field(pattern=SERVER, description="The agent's.")]
     payload_bytes: Annotated[int, Field(ge=0, le=MOST_BYTES, description="Content of files over its network.")]
@@ -141,7 +141,7 @@ class Account(Parameters):
 
 
 @verb("backup.start", Scope.OPERATE, reports_progress=True)
-def start(context: OnLibrary, parameters: Start) -> Report:
+def start(context: OnLibrary, parameters: StartBackup) -> BackupReport:
     """Back the files of disks up to cartridges, as tar archives: a snapshot is taken, and no byte passes a server."""
     from appliance.backup.servers import ServerPart
 
@@ -172,7 +172,7 @@ def check_lists(context: OnLibrary, snapshot: str, disks: list[str]) -> None:
 
 
 @verb("backup.resume", Scope.OPERATE, reports_progress=True)
-def resume(context: OnLibrary, parameters: Resume) -> Report:
+def resume(context: OnLibrary, parameters: ResumeBackup) -> BackupReport:
     """Go on at the last checkpoint of a backup that was interrupted, was cancelled, or failed.
 
     It is refused when the disks do not hold any more what was written."""
@@ -184,14 +184,14 @@ def resume(context: OnLibrary, parameters: Resume) -> Report:
 
 
 @verb("backup.wait", Scope.READ, reports_progress=True)
-def wait(context: OnLibrary, parameters: OneBackup) -> Report:
+def wait(context: OnLibrary, parameters: OneBackup) -> BackupReport:
     """Wait for the end of a backup."""
     with refusals():
         return followed(context, parameters.number, False)
 
 
 @verb("backup.account", Scope.OPERATE)
-def account(context: OnLibrary, parameters: Account) -> Report:
+def account(context: OnLibrary, parameters: AccountForBackup) -> BackupReport:
     """For agents: what a backup has cost their server. Sent again, it says it anew."""
     with refusals():
         context.library.backups.records.note_server(**parameters.model_dump())
@@ -199,7 +199,7 @@ def account(context: OnLibrary, parameters: Account) -> Report:
 
 
 @verb("backup.cancel", Scope.OPERATE)
-def cancel(context: OnLibrary, parameters: OneBackup) -> Report:
+def cancel(context: OnLibrary, parameters: OneBackup) -> BackupReport:
     """Stop a backup that runs. It can be resumed."""
     with refusals():
         context.library.backups.cancel(parameters.number)
@@ -207,7 +207,7 @@ def cancel(context: OnLibrary, parameters: OneBackup) -> Report:
 
 
 @verb("backup.delete", Scope.OPERATE)
-def delete(context: OnLibrary, parameters: OneBackup) -> Backup:
+def delete(context: OnLibrary, parameters: OneBackup) -> BackupDetails:
     """Forget a backup that does not run, and its catalogue. Its cartridges stay as they are."""
     with refusals():
         shown = _shown(context, context.library.backups.records.get(parameters.number))
@@ -216,19 +216,19 @@ def delete(context: OnLibrary, parameters: OneBackup) -> Backup:
 
 
 @verb("backup.list", Scope.READ, key=("number",))
-def list_(context: OnLibrary, parameters: Nothing) -> list[Backup]:
+def list_(context: OnLibrary, parameters: Nothing) -> list[BackupDetails]:
     """List the backups, oldest first."""
     return [_shown(context, record) for record in context.library.backups.records.all()]
 
 
 @verb("backup.show", Scope.READ)
-def show(context: OnLibrary, parameters: OneBackup) -> Report:
+def show(context: OnLibrary, parameters: OneBackup) -> BackupReport:
     """One backup: how it stands, its cartridges, and what was left out."""
     with refusals():
         return _report(context, parameters.number)
 
 
-def followed(context: OnLibrary, number: int, background: bool) -> Report:
+def followed(context: OnLibrary, number: int, background: bool) -> BackupReport:
     """Whoever asked sees progress in bytes until the end; when they go, the backup goes on."""
     service = context.library.backups
     while not background and not service.wait(number, POLL_SECONDS):
@@ -242,22 +242,24 @@ def followed(context: OnLibrary, number: int, background: bool) -> Report:
     return _report(context, number)
 
 
-def _report(context: OnLibrary, number: int) -> Report:
+def _report(context: OnLibrary, number: int) -> BackupReport:
     from appliance.backup.catalogue import Catalogue
 
     service = context.library.backups
     record = service.records.get(number)
     catalogue = Catalogue.open(service.path_of(record))
     try:
-        volumes = [Volume.model_validate(volume) for volume in catalogue.volumes()]
+        volumes = [BackupVolume.model_validate(volume) for volume in catalogue.volumes()]
         facts, left_out = catalogue.facts(), catalogue.skipped(100)
     finally:
         catalogue.close()
-    return Report(
+    return BackupReport(
         **_shown(context, record).model_dump(),
         volumes=volumes,
         parts=[PartOfDisk(**part) for part in facts.get("parts", [])],
-        left_out=[Skipped(name=file.name.decode(errors="surrogateescape"), reason=file.reason) for file in left_out],
+        left_out=[
+            SkippedFile(name=file.name.decode(errors="surrogateescape"), reason=file.reason) for file in left_out
+        ],
         identifier=record.identifier,
         servers=[PartOfServer(**dataclasses.asdict(part)) for part in record.servers],
         processor_seconds=record.processor_seconds,
@@ -271,7 +273,7 @@ def _per_gibibyte(record: Record) -> float | None:
     return round(record.processor_seconds * (1 << 30) / record.content_bytes, 3)
 
 
-def _shown(context: OnLibrary, record: Record) -> Backup:
+def _shown(context: OnLibrary, record: Record) -> BackupDetails:
     service = context.library.backups
     job, last = service.job(record.number), service.last_progress(record.number)
     progress = job.progress if job is not None else last
@@ -279,7 +281,7 @@ def _shown(context: OnLibrary, record: Record) -> Backup:
         files, content = job.progress.files, job.progress.content_bytes
     else:
         files, content = _durable(context, record)
-    return Backup(
+    return BackupDetails(
         number=record.number, state=record.state.value, phase=job.progress.phase if job is not None else "",
         disks=list(record.disks), cartridges=list(record.cartridges), created_at=record.created_at,
         ended_at=record.ended_at, reason=record.reason, files=files, total_files=record.files, content_bytes=content,
@@ -312,11 +314,11 @@ class refusals:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         from appliance.backup.catalogue import CatalogueDamaged
         from appliance.backup.listing import ListRefused
-        from appliance.backup.records import NoSuchBackup, NotNow
+        from appliance.backup.records import BackupStateError, NoSuchBackup
 
         if isinstance(error, ListRefused):
             raise OperatorError(Failure.USAGE, str(error)) from error
         if isinstance(error, NoSuchBackup):
             raise OperatorError(Failure.NOT_FOUND, str(error)) from error
-        if isinstance(error, NotNow | CatalogueDamaged):
+        if isinstance(error, BackupStateError | CatalogueDamaged):
             raise OperatorError(Failure.REFUSED, str(error)) from error

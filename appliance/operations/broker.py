@@ -6,7 +6,7 @@ from appliance.operations.request import broker_of
 from appliance.operations.verb import Nothing, OnLibrary, Result, Scope, verb
 
 
-class Broker(Result):
+class BrokerStatus(Result):
     """up: whether it makes grants and counts leases. live: how many requests have a grant, waiting: how many wait."""
 
     up: bool
@@ -15,16 +15,16 @@ class Broker(Result):
 
 
 @verb("broker.show", Scope.READ)
-def show(context: OnLibrary, parameters: Nothing) -> Broker:
+def show(context: OnLibrary, parameters: Nothing) -> BrokerStatus:
     """Show whether the broker serves requests."""
     broker = broker_of(context)
     states = [request.state for request in broker.requests.all()]
     live = sum(state.live for state in states)
-    return Broker(up=broker.up, live=live, waiting=sum(not state.over and not state.holds for state in states))
+    return BrokerStatus(up=broker.up, live=live, waiting=sum(not state.over and not state.holds for state in states))
 
 
 @verb("broker.stop", Scope.ADMINISTER)
-def stop(context: OnLibrary, parameters: Nothing) -> Broker:
+def stop(context: OnLibrary, parameters: Nothing) -> BrokerStatus:
     """Stop the broker: nothing is granted or renewed. Live grants go on, and nothing is missed meanwhile."""
     broker_of(context).stop()
     context.log.warning("the broker was stopped by the operator")
@@ -32,7 +32,7 @@ def stop(context: OnLibrary, parameters: Nothing) -> Broker:
 
 
 @verb("broker.start", Scope.ADMINISTER)
-def start(context: OnLibrary, parameters: Nothing) -> Broker:
+def start(context: OnLibrary, parameters: Nothing) -> BrokerStatus:
     """Start the broker after `broker stop`; every lease begins anew."""
     broker_of(context).start()
     context.log.info("the broker was started by the operator")

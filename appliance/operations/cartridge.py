@@ -19,7 +19,7 @@ SHELF = "shelf"
 CREATED_TOGETHER = 100  # cartridges that wait for the disk together
 
 
-class Cartridge(Result):
+class CartridgeDetails(Result):
     """One cartridge: where it is and what it is. problem: None, or why it cannot be read."""
 
     barcode: str
@@ -43,7 +43,7 @@ class OneCartridge(Parameters):
     barcode: Barcode
 
 
-class Create(Parameters):
+class CreateCartridges(Parameters):
     barcode: Barcode
     count: Annotated[int, Field(ge=1, le=65535, description="How many, numbered on from the barcode.")] = 1
     medium: Annotated[str | None, Field(description="LTO-5 to LTO-9; by default what the barcode's end says.")] = None
@@ -62,12 +62,12 @@ class Create(Parameters):
     ] = False
 
 
-class Protect(Parameters):
+class ProtectCartridge(Parameters):
     barcode: Barcode
     protected: Annotated[bool, Field(description="Whether drives only read it.")]
 
 
-class Delete(Parameters):
+class DeleteCartridge(Parameters):
     barcode: Barcode
     count: Annotated[int, Field(ge=1, le=65535, description="A range of them, numbered on from the barcode.")] = 1
 
@@ -79,7 +79,7 @@ class Deleted(Result):
 
 
 @verb("cartridge.create", Scope.OPERATE, reports_progress=True)
-def create(context: OnFiles, parameters: Create) -> list[Cartridge]:
+def create(context: OnFiles, parameters: CreateCartridges) -> list[CartridgeDetails]:
     """Make new, empty cartridges, in the first free slots or where it is said."""
     from appliance.library.cartridges import capacity_of, medium_of, new_cartridge, numbered_on
 
@@ -142,7 +142,7 @@ def _refuse_misfit(context: OnFiles, barcode: str, element: Element) -> None:
 
 
 @verb("cartridge.list", Scope.READ, key=("barcode",), confinable=True)
-def list_(context: OnFiles, parameters: NoParameters) -> list[Cartridge]:
+def list_(context: OnFiles, parameters: NoParameters) -> list[CartridgeDetails]:
     """List every cartridge: those in the library by element, then the shelf; page by page, by barcode."""
     inventory = context.files.inventory
     if context.window is not None:
@@ -154,14 +154,14 @@ def list_(context: OnFiles, parameters: NoParameters) -> list[Cartridge]:
 
 
 @verb("cartridge.show", Scope.READ, confinable=True)
-def show(context: OnFiles, parameters: OneCartridge) -> Cartridge:
+def show(context: OnFiles, parameters: OneCartridge) -> CartridgeDetails:
     """Show one cartridge in full."""
     refuse_unknown(context, parameters.barcode)
     return _described(context, parameters.barcode)
 
 
 @verb("cartridge.adopt", Scope.OPERATE)
-def adopt(context: OnFiles, parameters: OneCartridge) -> Cartridge:
+def adopt(context: OnFiles, parameters: OneCartridge) -> CartridgeDetails:
     """Put a cartridge whose directory has appeared on the shelf; one that has a place keeps it."""
     barcode, files = parameters.barcode, context.files
     if not files.cartridges.has(barcode):
@@ -174,7 +174,7 @@ def adopt(context: OnFiles, parameters: OneCartridge) -> Cartridge:
 
 
 @verb("cartridge.protect", Scope.OPERATE, changes="cartridge.show")
-def protect(context: OnFiles, parameters: Protect) -> Cartridge:
+def protect(context: OnFiles, parameters: ProtectCartridge) -> CartridgeDetails:
     """Slide the write-protect tab of a cartridge that is in no drive."""
     with context.files.changing:
         _refuse_loaded(context, parameters.barcode)
@@ -183,7 +183,7 @@ def protect(context: OnFiles, parameters: Protect) -> Cartridge:
 
 
 @verb("cartridge.delete", Scope.ADMINISTER, reports_progress=True, changes="cartridge.show")
-def delete(context: OnFiles, parameters: Delete) -> Deleted:
+def delete(context: OnFiles, parameters: DeleteCartridge) -> Deleted:
     """Delete cartridges, which are in no drive, and what is on them. There is no way back.
 
     Of a range, those that are there; at least one has to be.
@@ -217,13 +217,13 @@ def _refuse_loaded(context: OnFiles, barcode: str) -> Element | None:
     return element
 
 
-def _described(context: OnFiles, barcode: str) -> Cartridge:
+def _described(context: OnFiles, barcode: str) -> CartridgeDetails:
     return _all_described(context, [barcode])[0]
 
 
 def _all_described(
     context: OnFiles, barcodes: Sequence[str], known: Mapping[str, dict[str, Any]] | None = None
-) -> list[Cartridge]:
+) -> list[CartridgeDetails]:
     """known: of cartridges that need not be looked at, as describe() tells."""
     from appliance.operations.places import format_place, partition_names
 
@@ -238,5 +238,5 @@ def _all_described(
             "library_partition": partition_of(element),
             "pool": files.settings.pool_of(barcode),
         }
-        made.append(Cartridge.model_validate({**facts, "barcode": barcode, **where}))
+        made.append(CartridgeDetails.model_validate({**facts, "barcode": barcode, **where}))
     return made

@@ -21,7 +21,7 @@ from appliance.operations.verb import (
     verb,
 )
 
-Medium = Annotated[str | None, Field(description="LTO-5 to LTO-9; by default what the barcode's end says.")]
+MediumModel = Annotated[str | None, Field(description="LTO-5 to LTO-9; by default what the barcode's end says.")]
 ForeignFormat = Annotated[
     str, Flag("--format"), Field(description="simh, e11, awstape, directory; import also mhvtl, tgt.")
 ]
@@ -36,7 +36,7 @@ class DamageReport(Result):
     reason: str
 
 
-class Verified(Result):
+class CartridgeVerification(Result):
     """What was checked and what is damaged. text: the same for people."""
 
     barcode: str
@@ -70,23 +70,23 @@ class Interchanged(Result):
     notes: list[str]
 
 
-class Verify(Parameters):
+class VerifyCartridge(Parameters):
     barcode: Barcode
 
 
-class Recover(Parameters):
+class RecoverCartridge(Parameters):
     barcode: Barcode
     new_barcode: Annotated[str, Positional("NEW"), Field(description="The new cartridge's barcode.")]
-    medium: Medium = None
+    medium: MediumModel = None
 
 
-class Import(Parameters):
+class ImportCartridge(Parameters):
     barcode: Barcode
     file: Annotated[
         Path, Strict(False), Positional("FILE"), Field(description="The other program's tape: a file, or a directory.")
     ]
     format: ForeignFormat
-    medium: Medium = None
+    medium: MediumModel = None
     capacity: Annotated[
         str | None, OPTIONAL_SIZE, Field(description='"100 GiB"; by default what such a medium holds.')
     ] = None
@@ -95,7 +95,7 @@ class Import(Parameters):
     ] = False
 
 
-class Export(Parameters):
+class ExportCartridge(Parameters):
     barcode: Barcode
     file: Annotated[Path, Strict(False), Positional("FILE"), Field(description="What to make; it must not exist.")]
     format: ForeignFormat
@@ -108,13 +108,13 @@ class Export(Parameters):
 
 
 @verb("cartridge.verify", Scope.READ, reports_progress=True)
-def verify(context: OnSettings, parameters: Verify) -> Verified:
+def verify(context: OnSettings, parameters: VerifyCartridge) -> CartridgeVerification:
     """Read and check every block of a cartridge. It may be in a drive, and in use."""
     from appliance.operations import cartridge_work
 
     report = cartridge_work.verify_cartridge(context.settings, parameters.barcode, context.progress)
     text = [str(report), *(f"damaged: {damage}" for damage in report.damages)]
-    return Verified(
+    return CartridgeVerification(
         barcode=report.barcode,
         objects=report.objects,
         bytes_checked=report.bytes_checked,
@@ -124,7 +124,7 @@ def verify(context: OnSettings, parameters: Verify) -> Verified:
 
 
 @verb("cartridge.recover", Scope.ADMINISTER, reports_progress=True, makes="new_barcode")
-def recover(context: OnSettings, parameters: Recover) -> Recovered:
+def recover(context: OnSettings, parameters: RecoverCartridge) -> Recovered:
     """Copy what reads of a damaged cartridge to a new one, on the shelf, and say what was lost."""
     from appliance.operations import cartridge_work
 
@@ -144,7 +144,7 @@ def recover(context: OnSettings, parameters: Recover) -> Recovered:
 
 
 @verb("cartridge.import", Scope.ADMINISTER, reports_progress=True, makes="barcode")
-def import_(context: OnSettings, parameters: Import) -> Interchanged:
+def import_(context: OnSettings, parameters: ImportCartridge) -> Interchanged:
     """Make a new cartridge, on the shelf, of another program's tape."""
     from appliance.operations import cartridge_work
 
@@ -163,7 +163,7 @@ def import_(context: OnSettings, parameters: Import) -> Interchanged:
 
 
 @verb("cartridge.export", Scope.ADMINISTER, reports_progress=True)
-def export(context: OnSettings, parameters: Export) -> Interchanged:
+def export(context: OnSettings, parameters: ExportCartridge) -> Interchanged:
     """Write a cartridge, which must not be in a drive, in another program's format. Status 1: blocks were left out."""
     from appliance.operations import cartridge_work
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from appliance.backup.chain import Link
 
 Number = Annotated[int, Positional("NUMBER"), Field(ge=1, description="As `tapebay backup list` shows it.")]
-Drive = Annotated[
+DriveName = Annotated[
     str | None, Field(description="The drive's name; by default the cartridge's, or the first empty one.")
 ]
-Limit = Annotated[int, Field(ge=1, le=100_000, description="How many files at most.")]
+FileLimit = Annotated[int, Field(ge=1, le=100_000, description="How many files at most.")]
 KINDS: dict[bytes, str] = {
     b"0": "file", b"1": "hard link", b"2": "symbolic link", b"3": "character device", b"4": "block device",
     b"5": "directory", b"6": "fifo",
@@ -25,7 +25,7 @@ KINDS: dict[bytes, str] = {
 BLOCK_BYTES = 256 << 10
 
 
-class Kept(Result):
+class CatalogueDetails(Result):
     """The catalogue of one backup."""
 
     backup: int
@@ -36,7 +36,7 @@ class Kept(Result):
     content_bytes: int
 
 
-class Place(Result):
+class FileLocation(Result):
     """Where a file, or a part of one, begins."""
 
     cartridge: str
@@ -53,27 +53,27 @@ class CataloguedFile(Result):
     size: int
     modified: float = Field(description="Seconds since 1970.")
     crc32c: str = Field(description="Of its content, holes left out; hexadecimal.")
-    places: list[Place]
+    places: list[FileLocation]
 
 
-class Show(Parameters):
+class ShowCatalogue(Parameters):
     number: Number
     under: Annotated[str, Field(description="A folder, or a name with *, ? and [...].")] = "*"
-    limit: Limit = 1000
+    limit: FileLimit = 1000
 
 
-class Find(Parameters):
+class FindFiles(Parameters):
     pattern: Annotated[str, Positional("PATTERN"), Field(description="A folder, or a name with *, ? and [...].")]
-    limit: Limit = 1000
+    limit: FileLimit = 1000
 
 
-class Rebuild(Parameters):
+class RebuildCatalogue(Parameters):
     cartridges: Annotated[list[str], Positional("CARTRIDGE..."), Field(min_length=1, description="The last is enough.")]
-    drive: Drive = None
+    drive: DriveName = None
 
 
 @verb("catalogue.list", Scope.READ, key=("backup", "identifier"))
-def list_(context: OnLibrary, parameters: Nothing) -> list[Kept]:
+def list_(context: OnLibrary, parameters: Nothing) -> list[CatalogueDetails]:
     """List the catalogues: the backups of which it is known what is where."""
     from appliance.backup.catalogue import CatalogueDamaged
 
@@ -88,7 +88,7 @@ def list_(context: OnLibrary, parameters: Nothing) -> list[Kept]:
 
 
 @verb("catalogue.show", Scope.READ)
-def show(context: OnLibrary, parameters: Show) -> list[CataloguedFile]:
+def show(context: OnLibrary, parameters: ShowCatalogue) -> list[CataloguedFile]:
     """List the files of a backup by name, with where they are.
 
     Of an increment these are all files of its instant, also those that the backups before it have."""
@@ -98,7 +98,7 @@ def show(context: OnLibrary, parameters: Show) -> list[CataloguedFile]:
 
 
 @verb("catalogue.find", Scope.READ)
-def find(context: OnLibrary, parameters: Find) -> list[CataloguedFile]:
+def find(context: OnLibrary, parameters: FindFiles) -> list[CataloguedFile]:
     """Find files in all backups by name, with where they are; the newest backups first."""
     from appliance.backup.chain import Link
 
@@ -112,7 +112,7 @@ def find(context: OnLibrary, parameters: Find) -> list[CataloguedFile]:
 
 
 @verb("catalogue.rebuild", Scope.OPERATE, reports_progress=True)
-def rebuild(context: OnLibrary, parameters: Rebuild) -> list[Kept]:
+def rebuild(context: OnLibrary, parameters: RebuildCatalogue) -> list[CatalogueDetails]:
     """Make catalogues anew from cartridges, which may be another library's."""
     with refusals():
         made = context.library.backups.rebuild(parameters.cartridges, parameters.drive, context.progress)
@@ -123,10 +123,10 @@ def rebuild(context: OnLibrary, parameters: Rebuild) -> list[Kept]:
         return found
 
 
-def _kept(context: OnLibrary, number: int, catalogue: Catalogue) -> Kept:
+def _kept(context: OnLibrary, number: int, catalogue: Catalogue) -> CatalogueDetails:
     record = context.library.backups.records.get(number)
     files, content = catalogue.totals()
-    return Kept(
+    return CatalogueDetails(
         backup=number,
         identifier=record.identifier,
         disks=list(record.disks),

@@ -16,7 +16,7 @@ class Resize(Parameters):
     to_shelf: content.ToShelf = False
 
 
-class Changer(Result):
+class ChangerDetails(Result):
     """What the robot reaches."""
 
     model: str
@@ -25,7 +25,7 @@ class Changer(Result):
 
 
 @verb("changer.resize", Scope.ADMINISTER)
-def resize(context: OnFiles, parameters: Resize) -> Changer:
+def resize(context: OnFiles, parameters: Resize) -> ChangerDetails:
     """Give the library more or fewer slots, at once where it is served; slots that go have to be empty."""
     from appliance.settings.settings import ChangerSettings
 
@@ -33,4 +33,4 @@ def resize(context: OnFiles, parameters: Resize) -> Changer:
     given = parameters.model_dump(exclude_none=True, exclude={"to_shelf"})
     after = content.section(ChangerSettings, **{**dict(before), **given})
     content.change(context, lambda now: {"changer": after}, to_shelf=parameters.to_shelf)
-    return Changer(model=after.model, slots=after.slots, import_export=after.import_export)
+    return ChangerDetails(model=after.model, slots=after.slots, import_export=after.import_export)

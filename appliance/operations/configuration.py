@@ -24,7 +24,7 @@ class Planned(Result):
     changes: list[str]
     removals: list[str]
     drift: list[str]
-    sessions: list[content.SessionEffect] = []
+    sessions: list[content.SessionForecast] = []
     refused: list[str] = []
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from appliance.library.effects import Effects, Orphan
     from appliance.settings.content import Content
 
-Row = TypeVar("Row")
+AnyRow = TypeVar("AnyRow")
 
 
 ToShelf = Annotated[
@@ -28,7 +28,7 @@ ToShelf = Annotated[
 DryRun = Annotated[bool, Field(description="Change nothing, only say what each session would gain and lose.")]
 
 
-class SessionEffect(Result):
+class SessionForecast(Result):
     """What a change does to one session; lines for people. ends: why it is logged out, "" when it stays."""
 
     session: int
@@ -43,7 +43,7 @@ class SessionEffect(Result):
 class Foreseen(Result):
     """What a dry run says: the sessions that would notice, and why the change would be refused."""
 
-    sessions: list[SessionEffect]
+    sessions: list[SessionForecast]
     refused: list[str] = Field(description="The cartridges that would lose their place or partition.")
 
 
@@ -82,7 +82,7 @@ def foreseen(context: OnFiles, make: Callable[[Content], dict[str, Any]]) -> For
 def described(found: Effects) -> Foreseen:
     """For people and programs."""
     return Foreseen(
-        sessions=[SessionEffect.model_validate(effect) for effect in found.sessions],
+        sessions=[SessionForecast.model_validate(effect) for effect in found.sessions],
         refused=[str(orphan) for orphan in found.orphans],
     )
 
@@ -90,11 +90,11 @@ def described(found: Effects) -> Foreseen:
 def effects(context: OnFiles, content: Content, *, sessions: bool = True) -> Effects:
     """What another content would do to cartridges and, if wanted, sessions. Raises OperatorError: its parts do not fit
     together."""
-    from appliance.library.effects import State, plan
+    from appliance.library.effects import Situation, plan
 
     files, library = context.files, library_of(context)
     records = library.server.sessions() if library is not None and sessions else []
-    state = State(
+    state = Situation(
         {record.tsih: record.who for record in records if record.target_name is not None}, files.inventory.places()
     )
     return plan(files.settings, files.contents.settings_with(files.contents.checked(content)), state)
@@ -139,7 +139,7 @@ def section(model: type[BaseModel], /, **settings: Any) -> Any:
         raise OperatorError(Failure.USAGE, "\n".join(problems_of(error, model))) from None
 
 
-def found(rows: Sequence[Row], matches: Callable[[Row], bool], what: str) -> Row:
+def found(rows: Sequence[AnyRow], matches: Callable[[AnyRow], bool], what: str) -> AnyRow:
     """The row that matches. Raises OperatorError NOT_FOUND."""
     for row in rows:
         if matches(row):
@@ -173,8 +173,8 @@ def number(text: str, what: str) -> int:
 
 
 def more_and_fewer(
-    where: str, what: str, there: Sequence[Row], added: Sequence[Row], removed: Sequence[Row]
-) -> list[Row]:
+    where: str, what: str, there: Sequence[AnyRow], added: Sequence[AnyRow], removed: Sequence[AnyRow]
+) -> list[AnyRow]:
     """A list with others at its end, and without some. Raises OperatorError REFUSED: one to be removed is not in it,
     one to be added is."""
     for each in removed:

@@ -13,17 +13,17 @@ from appliance.settings.units import parse_size
 if TYPE_CHECKING:
     from scsi_targets.devices.copying.records import CopyRecord
 
-State = Literal["waiting", "copying", "done", "failed"]
+CopyState = Literal["waiting", "copying", "done", "failed"]
 
 
-class Copy(Result):
+class CopyDetails(Result):
     """One EXTENDED COPY command."""
 
     number: int = Field(description="In the order of their arrival since the daemon's start.")
     device: str = Field(description="The disk or drive that manages it.")
     initiator: str
     list_identifier: int | None = Field(description="What the initiator calls it; null when it gave it no name.")
-    state: State = Field(description='"waiting" is for its turn with a drive, or for buffers.')
+    state: CopyState = Field(description='"waiting" is for its turn with a drive, or for buffers.')
     began: float = Field(description="Seconds since 1970.")
     ended: float | None
     segments: int = Field(description="How many were begun.")
@@ -43,7 +43,7 @@ class SegmentResult(Result):
     crc32c: str
 
 
-class CopyResult(Copy):
+class CopyResult(CopyDetails):
     """results: of each segment, when it has ended."""
 
     results: list[SegmentResult]
@@ -62,12 +62,12 @@ def _rate(given: object) -> str:
 Rate = Annotated[str, BeforeValidator(_rate, json_schema_input_type=str | int)]
 
 
-class Limit(OneCopy):
+class LimitCopy(OneCopy):
     rate: Annotated[Rate, Positional("RATE"), Field(description='Bytes a second, for example "50 MiB"; 0: no limit.')]
 
 
 @verb("copies.list", Scope.READ, key=("number",))
-def list_(context: OnLibrary, parameters: Nothing) -> list[Copy]:
+def list_(context: OnLibrary, parameters: Nothing) -> list[CopyDetails]:
     """List the copies that run and the last 64 that have ended of each disk and drive, oldest first."""
     return sorted((_shown(device, record) for device, record in _records(context)), key=lambda copy: copy.number)
 
@@ -84,7 +84,7 @@ def show(context: OnLibrary, parameters: OneCopy) -> CopyResult:
 
 
 @verb("copies.limit", Scope.OPERATE)
-def limit(context: OnLibrary, parameters: Limit) -> Copy:
+def limit(context: OnLibrary, parameters: LimitCopy) -> CopyDetails:
     """Say how fast a copy may go, also while it runs."""
     device, record = _found(context, parameters.number)
     record.pace.bytes_per_second = parse_size(parameters.rate)
@@ -93,7 +93,7 @@ def limit(context: OnLibrary, parameters: Limit) -> Copy:
 
 
 @verb("copies.stop", Scope.OPERATE)
-def stop(context: OnLibrary, parameters: OneCopy) -> Copy:
+def stop(context: OnLibrary, parameters: OneCopy) -> CopyDetails:
     """Stop a copy, between two blocks; its initiator is told that it was aborted."""
     device, record = _found(context, parameters.number)
     record.cancel()
@@ -120,8 +120,8 @@ def _records(context: OnLibrary) -> Iterator[tuple[str, CopyRecord]]:
             yield from ((name, record) for record in unit.copy_manager.recent())
 
 
-def _shown(device: str, record: CopyRecord) -> Copy:
-    return Copy(
+def _shown(device: str, record: CopyRecord) -> CopyDetails:
+    return CopyDetails(
         number=record.number,
         device=device,
         initiator=record.initiator,
@@ -139,7 +139,7 @@ def _shown(device: str, record: CopyRecord) -> Copy:
     )
 
 
-def _state(record: CopyRecord) -> State:
+def _state(record: CopyRecord) -> CopyState:
     if record.status is None:
         return "copying" if record.has_turn else "waiting"
     return "failed" if record.status else "done"

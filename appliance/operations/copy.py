@@ -27,7 +27,7 @@ def _checked(text: str) -> str:
 CopyEnd = Annotated[str, AfterValidator(_checked)]
 
 
-class Copy(Parameters):
+class CopyBetween(Parameters):
     source: Annotated[
         CopyEnd, Positional("SRC"), Field(description="disk:NAME, drive:NAME, cartridge:BARCODE, remote:NAME, ./FILE.")
     ]
@@ -43,7 +43,7 @@ class Copy(Parameters):
     filemarks: Annotated[int, Field(ge=0, le=0xFFFF, description="How many are written after the data on a tape.")] = 1
 
 
-class Copied(Result):
+class CopyReport(Result):
     """What was copied; the destination has it on stable storage if it is a tape."""
 
     source: str
@@ -56,7 +56,7 @@ class Copied(Result):
 
 
 @verb("copy", Scope.ADMINISTER, reports_progress=True)
-def copy(context: OnLibrary, parameters: Copy) -> Copied:
+def copy(context: OnLibrary, parameters: CopyBetween) -> CopyReport:
     """Copy between disks, tapes and files, of this library and those that were added from elsewhere."""
     import time
 
@@ -73,7 +73,7 @@ def copy(context: OnLibrary, parameters: Copy) -> Copied:
         bytes_per_second=_bytes_per_second(context, parameters.rate),
         progress=context.progress,
     )
-    return Copied(
+    return CopyReport(
         source=str(source),
         destination=str(destination),
         bytes_copied=copied.bytes_copied,

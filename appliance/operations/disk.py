@@ -28,7 +28,7 @@ NewName = Annotated[str, Positional("NAME"), Field(description="A new device nam
 BlockSize = Annotated[Literal[512, 4096], Field(description="512 or 4096 bytes.")]
 
 
-class Disk(Result):
+class DiskDetails(Result):
     """A disk; stored_bytes is what its image takes on the file system, None without an image."""
 
     name: str
@@ -53,7 +53,7 @@ class Exported(Result):
     format: str
 
 
-class Create(Parameters):
+class CreateDisk(Parameters):
     name: NewName
     size: Annotated[str, SIZE, Positional("SIZE"), Field(description='"10 GiB", 10G, "500 GB" or a number of bytes.')]
     block_size: BlockSize = 512
@@ -61,13 +61,13 @@ class Create(Parameters):
     read_only: Annotated[bool, Field(description="Initiators cannot write it.")] = False
 
 
-class Import(Parameters):
+class ImportDisk(Parameters):
     name: NewName
     file: Annotated[Path, Strict(False), Positional("FILE"), Field(description="A raw, qcow2, VMDK, VHDX, ... image.")]
     block_size: BlockSize = 512
 
 
-class Export(Parameters):
+class ExportDisk(Parameters):
     name: Name
     file: Annotated[Path, Strict(False), Positional("FILE"), Field(description="The image to make.")]
     format: Annotated[
@@ -79,13 +79,13 @@ class OneDisk(Parameters):
     name: Name
 
 
-class Grow(Parameters):
+class GrowDisk(Parameters):
     name: Name
     size: Annotated[str, SIZE, Positional("SIZE"), Field(description='The new size: "20 GiB" or a number of bytes.')]
 
 
 @verb("disk.list", Scope.READ, key=("name",))
-def list_(context: OnFiles, parameters: Nothing) -> list[Disk]:
+def list_(context: OnFiles, parameters: Nothing) -> list[DiskDetails]:
     """List the disks and their images."""
     from appliance.library import disks
 
@@ -95,13 +95,13 @@ def list_(context: OnFiles, parameters: Nothing) -> list[Disk]:
 
 
 @verb("disk.show", Scope.READ)
-def show(context: OnFiles, parameters: OneDisk) -> Disk:
+def show(context: OnFiles, parameters: OneDisk) -> DiskDetails:
     """One disk and its image."""
     return found(list_(context, Nothing()), lambda disk: disk.name == parameters.name, f"disk {parameters.name}")
 
 
 @verb("disk.create", Scope.ADMINISTER)
-def create(context: OnFiles, parameters: Create) -> Disk:
+def create(context: OnFiles, parameters: CreateDisk) -> DiskDetails:
     """Make a disk of a sparse image."""
     from appliance.library import disk_making
 
@@ -113,7 +113,7 @@ def create(context: OnFiles, parameters: Create) -> Disk:
 
 
 @verb("disk.import", Scope.ADMINISTER, reports_progress=True)
-def import_(context: OnFiles, parameters: Import) -> Disk:
+def import_(context: OnFiles, parameters: ImportDisk) -> DiskDetails:
     """Make a disk from an image of another format. Needs qemu-img."""
     from appliance.library import disk_making
 
@@ -129,7 +129,7 @@ def import_(context: OnFiles, parameters: Import) -> Disk:
 
 
 @verb("disk.export", Scope.ADMINISTER, reports_progress=True)
-def export(context: OnFiles, parameters: Export) -> Exported:
+def export(context: OnFiles, parameters: ExportDisk) -> Exported:
     """Write a disk, which must not be served, to an image of another format. Needs qemu-img."""
     from appliance.library import disk_making
 
@@ -141,7 +141,7 @@ def export(context: OnFiles, parameters: Export) -> Exported:
 
 
 @verb("disk.grow", Scope.ADMINISTER, changes="disk.show")
-def grow(context: OnFiles, parameters: Grow) -> Disk:
+def grow(context: OnFiles, parameters: GrowDisk) -> DiskDetails:
     """Make a disk larger; where it is served, at once, and initiators are told."""
     from appliance.library import disk_making
 
@@ -149,15 +149,15 @@ def grow(context: OnFiles, parameters: Grow) -> Disk:
 
 
 @verb("disk.remove", Scope.ADMINISTER, changes="disk.show")
-def remove(context: OnFiles, parameters: OneDisk) -> Disk:
+def remove(context: OnFiles, parameters: OneDisk) -> DiskDetails:
     """Take a disk out of the library, at once where it is served; its image stays where it is."""
     from appliance.library import disk_making
 
     return _disk(context, disk_making.remove(context.files, parameters.name, library_of(context)))
 
 
-def _disk(context: OnFiles, row: dict[str, object]) -> Disk:
+def _disk(context: OnFiles, row: dict[str, object]) -> DiskDetails:
     library = library_of(context)
     unit = None if library is None else library.units.get(str(row["name"]))
     identifier = None if unit is None else f"naa.{unit.identity.naa.hex()}"
-    return Disk.model_validate({**row, "served": unit is not None, "identifier": identifier})
+    return DiskDetails.model_validate({**row, "served": unit is not None, "identifier": identifier})

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Name = Annotated[str, Positional("NAME"), Field(description="The drive.")]
 
 
-class Drive(Result):
+class DriveDetails(Result):
     """A drive. served: by a daemon that runs."""
 
     name: str
@@ -27,7 +27,7 @@ class Drive(Result):
     served: bool
 
 
-class Create(Parameters):
+class CreateDrive(Parameters):
     name: Annotated[str, Positional("NAME"), Field(description="A new device name: lower case, for example drive2.")]
     model: Annotated[
         str | None, Field(description="`tapebay models` lists them; by default that of the last drive.")
@@ -41,14 +41,14 @@ class OneDrive(Parameters):
 
 
 @verb("drive.list", Scope.READ, key=("name",), confinable=True)
-def list_(context: OnFiles, parameters: Nothing) -> list[Drive]:
+def list_(context: OnFiles, parameters: Nothing) -> list[DriveDetails]:
     """List the drives, in the order of their element addresses."""
     positions = range(len(context.files.settings.drives))
     return [_drive(context, position) for position in positions if in_reach(context, _element(context, position))]
 
 
 @verb("drive.show", Scope.READ, confinable=True)
-def show(context: OnFiles, parameters: OneDrive) -> Drive:
+def show(context: OnFiles, parameters: OneDrive) -> DriveDetails:
     """One drive: its model, its place and what it holds."""
     position = _position(context, parameters.name)
     refuse_beyond(context, _element(context, position))
@@ -56,7 +56,7 @@ def show(context: OnFiles, parameters: OneDrive) -> Drive:
 
 
 @verb("drive.create", Scope.ADMINISTER)
-def create(context: OnFiles, parameters: Create) -> Drive:
+def create(context: OnFiles, parameters: CreateDrive) -> DriveDetails:
     """Add a drive behind the last one; where the library is served, at once, and initiators are told."""
     from appliance.settings.settings import DriveSettings
 
@@ -70,7 +70,7 @@ def create(context: OnFiles, parameters: Create) -> Drive:
 
 
 @verb("drive.remove", Scope.ADMINISTER, changes="drive.show")
-def remove(context: OnFiles, parameters: OneDrive) -> Drive:
+def remove(context: OnFiles, parameters: OneDrive) -> DriveDetails:
     """Remove a drive, which must be empty; those behind it move up, so they must be empty too."""
     drives = context.files.settings.drives
     position = _position(context, parameters.name)
@@ -97,12 +97,12 @@ def _element(context: OnFiles, position: int) -> Element | None:
     return inventory.element(addresses[position]) if position < len(addresses) else None
 
 
-def _drive(context: OnFiles, position: int) -> Drive:
+def _drive(context: OnFiles, position: int) -> DriveDetails:
     from appliance.operations.places import format_place
 
     section = context.files.settings.drives[position]
     layout, element = context.files.settings.layout(), _element(context, position)
-    return Drive(
+    return DriveDetails(
         name=section.name,
         model=section.model,
         place=format_place(element) if element else f"drive:{len(layout.drives) - 1}",

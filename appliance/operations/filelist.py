@@ -11,25 +11,25 @@ from pydantic import Field
 from appliance.failures import Failure, OperatorError
 from appliance.operations.verb import OnLibrary, Parameters, Result, Scope, verb
 
-Snapshot = Annotated[str, Field(description="As `tapebay snapshot list` calls it.")]
-DiskOfSnapshot = Annotated[str, Field(description="One of the snapshot's disks.")]
+SnapshotName = Annotated[str, Field(description="As `tapebay snapshot list` calls it.")]
+SnapshotDiskName = Annotated[str, Field(description="One of the snapshot's disks.")]
 
 
-class Add(Parameters):
-    snapshot: Snapshot
-    disk: DiskOfSnapshot
+class AddToFileList(Parameters):
+    snapshot: SnapshotName
+    disk: SnapshotDiskName
     part: Annotated[int, Field(ge=1, description="From 1, without a gap.")]
     lines: Annotated[list[str], Field(max_length=10_000, description="A file each, as JSON.")]
 
 
-class End(Parameters):
-    snapshot: Snapshot
-    disk: DiskOfSnapshot
+class EndFileList(Parameters):
+    snapshot: SnapshotName
+    disk: SnapshotDiskName
     count: Annotated[int, Field(ge=0, description="How many lines the list has.")]
     digest: Annotated[str, Field(description="HMAC-SHA256 over the snapshot, the disk and all lines.")]
 
 
-class Listed(Result):
+class FileListDetails(Result):
     """What has come of a list of files."""
 
     parts: int
@@ -38,7 +38,7 @@ class Listed(Result):
 
 
 @verb("filelist.add", Scope.OPERATE)
-def add(context: OnLibrary, parameters: Add) -> Listed:
+def add(context: OnLibrary, parameters: AddToFileList) -> FileListDetails:
     """For agents: a part of the list of files of a snapshot's disk. Sent again, it has no second effect."""
     with _refusals():
         kept = context.library.held(parameters.snapshot)
@@ -50,16 +50,16 @@ def add(context: OnLibrary, parameters: Add) -> Listed:
         found = context.library.file_lists.add(
             parameters.snapshot, parameters.disk, size, parameters.part, parameters.lines, context.caller.key
         )
-        return Listed(parts=found.parts, files=found.count, whole=found.whole)
+        return FileListDetails(parts=found.parts, files=found.count, whole=found.whole)
 
 
 @verb("filelist.end", Scope.OPERATE)
-def end(context: OnLibrary, parameters: End) -> Listed:
+def end(context: OnLibrary, parameters: EndFileList) -> FileListDetails:
     """For agents: the list of files of a snapshot's disk is whole. It is refused where it was torn or changed."""
     with _refusals():
         found = context.library.file_lists.get(parameters.snapshot, parameters.disk)
         found.end(parameters.count, parameters.digest)
-        return Listed(parts=found.parts, files=found.count, whole=found.whole)
+        return FileListDetails(parts=found.parts, files=found.count, whole=found.whole)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from appliance.failures import Failure, OperatorError
 from appliance.operations.backup import (
     SERVER,
     Background,
-    Drive,
+    BackupReport,
+    DriveName,
     Overwrite,
-    Report,
     check_lists,
     followed,
     refusals,
@@ -31,7 +31,7 @@ class Gather(Parameters):
     server: Annotated[list[str], Field(min_length=1, max_length=64, description="Servers that are to come.")]
     disk: Annotated[list[str], Field(description="Disks that no server uses now, which are read from outside.")] = []
     to: Annotated[list[str], Field(min_length=1, description="Cartridges, in the order of their use.")]
-    drive: Drive = None
+    drive: DriveName = None
     overwrite: Overwrite = False
     checkpoint: Annotated[str, SIZE, Field(description="How much is between two checkpoints.")] = "4 GiB"
     wait_seconds: Annotated[float, Field(gt=0, le=86400, description="For the servers to come.")] = WAIT_SECONDS
@@ -69,7 +69,7 @@ class Waiting(Result):
 
 
 @verb("backup.gather", Scope.OPERATE, reports_progress=True)
-def gather(context: OnLibrary, parameters: Gather) -> Report:
+def gather(context: OnLibrary, parameters: Gather) -> BackupReport:
     """Back several servers up as one: their agents (`tapebay agent serve`) are waited for, then all is written.
 
     Whatever keeps one of them away ends it for all, by name, before anything is written."""
@@ -145,15 +145,15 @@ def join(context: OnLibrary, parameters: Join) -> Become:
 
 def _accept(context: OnLibrary, parameters: Join) -> None:
     """Only what the lists name is kept from now on, and no list is due any more. Raises OperatorError, ListRefused."""
-    from appliance.library.snapshots.states import NotNow, State
+    from appliance.library.snapshots.states import SetState, SnapshotStateError
 
     check_lists(context, parameters.snapshot, parameters.disks)
     kept = context.library.held(parameters.snapshot)
-    if kept.state is not State.HELD:  # it has been asked before
+    if kept.state is not SetState.HELD:  # it has been asked before
         return
     try:
         kept.narrow({disk: context.library.file_lists.get(kept.name, disk).extents() for disk in kept.disks})
-    except NotNow:
+    except SnapshotStateError:
         if why := kept.over_because:
             raise OperatorError(Failure.REFUSED, why) from None
 

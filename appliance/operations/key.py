@@ -12,7 +12,9 @@ from appliance.operations.verb import Nothing, OnLibrary, Parameters, Result, Sc
 if TYPE_CHECKING:
     from appliance.broker.keyring import Keyring
 
-Tag = Annotated[str, Field(min_length=1, max_length=64, description="The policy tag that requests were made with.")]
+PolicyTag = Annotated[
+    str, Field(min_length=1, max_length=64, description="The policy tag that requests were made with.")
+]
 
 
 class WorkingKey(Result):
@@ -30,22 +32,22 @@ class Keys(Result):
     denied_tags: list[str]
 
 
-class Rotate(Parameters):
+class RotateKey(Parameters):
     force: Annotated[bool, Field(description="End live grants whose key the oldest working key made.")] = False
 
 
-class Deny(Parameters):
-    tag: Annotated[Tag | None, Field(description="Every key with that policy tag.")] = None
+class DenyTag(Parameters):
+    tag: Annotated[PolicyTag | None, Field(description="Every key with that policy tag.")] = None
     key_version: Annotated[
         int | None, Field(ge=0, le=255, description="Every key that this working key made (see `key list`).")
     ] = None
 
 
-class Allow(Parameters):
-    tag: Tag
+class AllowTag(Parameters):
+    tag: PolicyTag
 
 
-class Ended(Result):
+class GrantsEnded(Result):
     """How many grants ended."""
 
     grants_ended: int
@@ -58,7 +60,7 @@ def list_(context: OnLibrary, parameters: Nothing) -> Keys:
 
 
 @verb("key.rotate", Scope.ADMINISTER, changes="key.list")
-def rotate(context: OnLibrary, parameters: Rotate) -> Keys:
+def rotate(context: OnLibrary, parameters: RotateKey) -> Keys:
     """Make a new working key of the gate. The one before stays valid until the next rotation."""
     from appliance.broker.keyring import StillUsed
 
@@ -73,7 +75,7 @@ def rotate(context: OnLibrary, parameters: Rotate) -> Keys:
 
 
 @verb("key.deny", Scope.ADMINISTER, changes="key.list")
-def deny(context: OnLibrary, parameters: Deny) -> Ended:
+def deny(context: OnLibrary, parameters: DenyTag) -> GrantsEnded:
     """Revoke every key with a policy tag, or every key that a working key made; a single grant: `request revoke`."""
     keyring = _keyring(context)
     if (parameters.tag is None) == (parameters.key_version is None):
@@ -84,11 +86,11 @@ def deny(context: OnLibrary, parameters: Deny) -> Ended:
         else:
             ended = _withdraw(keyring, int(parameters.key_version or 0))
     context.log.warning("keys denied", tag=parameters.tag, key_version=parameters.key_version, grants_ended=ended)
-    return Ended(grants_ended=ended)
+    return GrantsEnded(grants_ended=ended)
 
 
 @verb("key.allow", Scope.ADMINISTER, changes="key.list")
-def allow(context: OnLibrary, parameters: Allow) -> Keys:
+def allow(context: OnLibrary, parameters: AllowTag) -> Keys:
     """Allow a policy tag again that was denied. Grants that ended stay ended."""
     keyring = _keyring(context)
     with context.files.changing:

@@ -16,7 +16,7 @@ from scsi_targets.t10 import vpd
 FULL_PERCENT = 95  # of a file system: what an operator should know before writes fail
 
 
-class Portal(Result):
+class PortalDetails(Result):
     """Where initiators connect."""
 
     listen: str
@@ -24,7 +24,7 @@ class Portal(Result):
     group: int
 
 
-class Target(Result):
+class TargetStatus(Result):
     """What initiators log in to: LUN to device name."""
 
     iqn: str
@@ -34,7 +34,7 @@ class Target(Result):
 TYPES = {vpd.DIRECT_ACCESS: "disk", vpd.SEQUENTIAL_ACCESS: "tape drive", vpd.MEDIA_CHANGER: "media changer"}
 
 
-class Device(Result):
+class DeviceStatus(Result):
     """A logical unit; `holds` is the cartridge in a drive, `problem` why a disk is not served."""
 
     name: str
@@ -46,7 +46,7 @@ class Device(Result):
     problem: str | None
 
 
-class Element(Result):
+class ElementDetails(Result):
     """A place of the robot's; `source` is the place that its cartridge came from. partition, partition_address: the
     partition of the library that has it, and by which element address that shows it."""
 
@@ -76,10 +76,10 @@ class Status(Result):
     pid: int
     config: str
     uptime_seconds: float
-    portals: list[Portal]
-    targets: list[Target]
-    devices: list[Device]
-    elements: list[Element]
+    portals: list[PortalDetails]
+    targets: list[TargetStatus]
+    devices: list[DeviceStatus]
+    elements: list[ElementDetails]
     shelf: list[str]
     storage: list[Storage]
     sessions: list[SessionStatus]
@@ -116,11 +116,11 @@ def status(context: OnLibrary, parameters: Nothing) -> Status:
         config=str(context.config),
         uptime_seconds=round(time.time() - library.opened_at, 1),
         portals=[
-            Portal(listen=bound, advertised=portal.advertised, group=portal.portal_group_tag)
+            PortalDetails(listen=bound, advertised=portal.advertised, group=portal.portal_group_tag)
             for bound, portal in zip(library.bound, library.directory.all_portals, strict=True)
         ],
         targets=[
-            Target(iqn=target.iqn, luns={str(lun): name for lun, name in settings.lun_map(target).items()})
+            TargetStatus(iqn=target.iqn, luns={str(lun): name for lun, name in settings.lun_map(target).items()})
             for target in settings.targets
         ],
         devices=_devices(context),
@@ -131,11 +131,11 @@ def status(context: OnLibrary, parameters: Nothing) -> Status:
     )
 
 
-def _devices(context: OnLibrary) -> list[Device]:
+def _devices(context: OnLibrary) -> list[DeviceStatus]:
     inventory = context.files.inventory
     holds = {name: inventory.element(address).barcode for name, address in context.drives.items()}
     return [
-        Device(
+        DeviceStatus(
             name=name,
             type=TYPES[unit.device_type],
             model=f"{unit.identity.vendor} {unit.identity.product}",
@@ -148,7 +148,7 @@ def _devices(context: OnLibrary) -> list[Device]:
     ]
 
 
-def _elements(context: OnLibrary) -> list[Element]:
+def _elements(context: OnLibrary) -> list[ElementDetails]:
     from appliance.library.partitions import shown_by
     from appliance.operations.places import format_place
 
@@ -157,7 +157,7 @@ def _elements(context: OnLibrary) -> list[Element]:
     owners = shown_by(context.files.partitions()) if context.files.settings.partitions else {}
     nobody = None, None
     return [
-        Element(
+        ElementDetails(
             place=places[element.address],
             address=element.address,
             partition=owners.get(element.address, nobody)[0],

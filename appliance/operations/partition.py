@@ -22,7 +22,7 @@ EXITS = "Import/export slots of the library: 1-2."
 DRIVES = "Drives, with commas."
 
 
-class Partition(Result):
+class PartitionDetails(Result):
     """A partition: what it has of the library, by the library's numbers; its own element addresses; what it shows
     itself as."""
 
@@ -38,7 +38,7 @@ class Partition(Result):
     foreseen: content.Foreseen | None = Field(default=None, description="Of a dry run: nothing was changed.")
 
 
-class Described(Parameters):
+class PartitionDescription(Parameters):
     """What a partition is told; what is not given stays as it is, or is the default."""
 
     name: Name
@@ -53,11 +53,11 @@ class Described(Parameters):
     dry_run: content.DryRun = False
 
 
-class Create(Described):
+class CreatePartition(PartitionDescription):
     slots: Annotated[str, Field(description=SLOTS)]
 
 
-class Change(Described):
+class ChangePartition(PartitionDescription):
     add_slots: Annotated[str | None, Field(description=f"More of them, at the end. {SLOTS}")] = None
     remove_slots: Annotated[str | None, Field(description=f"Fewer of them. {SLOTS}")] = None
     add_import_export: Annotated[str | None, Field(description=f"More of them, at the end. {EXITS}")] = None
@@ -71,7 +71,7 @@ class OnePartition(Parameters):
     name: Name
 
 
-class Delete(OnePartition):
+class DeletePartition(OnePartition):
     whole: Annotated[
         bool, Field(description="Delete the last partition, too: one media changer shows the whole library again.")
     ] = False
@@ -80,20 +80,20 @@ class Delete(OnePartition):
 
 
 @verb("partition.list", Scope.READ, key=("name",), confinable=True)
-def list_(context: OnFiles, parameters: Nothing) -> list[Partition]:
+def list_(context: OnFiles, parameters: Nothing) -> list[PartitionDetails]:
     """List the partitions. Without any, one media changer shows the whole library."""
     return [_partition(context, one) for one in context.files.settings.partitions if context.caller.reaches(one.name)]
 
 
 @verb("partition.show", Scope.READ, confinable=True)
-def show(context: OnFiles, parameters: OnePartition) -> Partition:
+def show(context: OnFiles, parameters: OnePartition) -> PartitionDetails:
     """One partition: its slots and drives, its element addresses, its barcode rule, what it shows itself as."""
     known = [one for one in context.files.settings.partitions if context.caller.reaches(one.name)]
     return _partition(context, _among(known, parameters.name))
 
 
 @verb("partition.create", Scope.ADMINISTER)
-def create(context: OnFiles, parameters: Create) -> Partition:
+def create(context: OnFiles, parameters: CreatePartition) -> PartitionDetails:
     """Make a partition of slots and drives that are in none.
 
     With the first one the media changer of the whole library goes, and what is in no partition is the operators' only.
@@ -113,7 +113,7 @@ def create(context: OnFiles, parameters: Create) -> Partition:
 
 
 @verb("partition.change", Scope.ADMINISTER, changes="partition.show")
-def change(context: OnFiles, parameters: Change) -> Partition:
+def change(context: OnFiles, parameters: ChangePartition) -> PartitionDetails:
     """Give a partition other slots or drives, or another barcode rule; what is not given stays.
 
     Refused where it would leave a cartridge behind. Initiators are told."""
@@ -133,7 +133,7 @@ def change(context: OnFiles, parameters: Change) -> Partition:
 
 
 @verb("partition.delete", Scope.ADMINISTER, changes="partition.show")
-def delete(context: OnFiles, parameters: Delete) -> Partition:
+def delete(context: OnFiles, parameters: DeletePartition) -> PartitionDetails:
     """Delete a partition, which holds no cartridge; its slots and drives are in none then.
 
     With the last one, the media changer of the whole library comes back."""
@@ -152,7 +152,7 @@ def delete(context: OnFiles, parameters: Delete) -> Partition:
     return gone
 
 
-def _changed(context: OnFiles, made: PartitionSettings, make: Any, dry_run: bool, to_shelf: bool) -> Partition:
+def _changed(context: OnFiles, made: PartitionSettings, make: Any, dry_run: bool, to_shelf: bool) -> PartitionDetails:
     if dry_run:
         return _partition(context, made).model_copy(update={"foreseen": content.foreseen(context, make)})
     content.change(context, make, to_shelf=to_shelf)
@@ -163,14 +163,14 @@ def _among(partitions: list[PartitionSettings], name: str) -> PartitionSettings:
     return content.found(partitions, lambda one: one.name == name, f"partition {name}; see: tapebay partition list")
 
 
-def _given(parameters: Described) -> dict[str, Any]:
+def _given(parameters: PartitionDescription) -> dict[str, Any]:
     """What was given, as a [[partitions]] section has it."""
-    names = Described.model_fields.keys() - {"dry_run"}
+    names = PartitionDescription.model_fields.keys() - {"dry_run"}
     given = {name: value for name, value in parameters.model_dump().items() if name in names and value is not None}
     return given | ({"drives": content.names(given["drives"])} if "drives" in given else {})
 
 
-def _grown(partition: PartitionSettings, parameters: Change) -> PartitionSettings:
+def _grown(partition: PartitionSettings, parameters: ChangePartition) -> PartitionSettings:
     """With more at the end, and without what was named. Raises OperatorError USAGE."""
     numbers = {
         "slots": (partition.slot_numbers(), parameters.add_slots, parameters.remove_slots),
@@ -194,14 +194,14 @@ def _numbers(name: str, there: Sequence[int], more: str | None, fewer: str | Non
     return format_numbers(content.more_and_fewer(f"partition {name}", "slot", there, added, removed))
 
 
-def _partition(context: OnFiles, one: PartitionSettings) -> Partition:
+def _partition(context: OnFiles, one: PartitionSettings) -> PartitionDetails:
     """As it is, or would be."""
     from appliance.library.partitions import addresses_of
 
     files = context.files
     settings = files.settings
     model = one.model or settings.changer.model
-    return Partition(
+    return PartitionDetails(
         name=one.name,
         model=model,
         serial=files.serial_number(one.name, one.serial),

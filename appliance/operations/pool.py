@@ -22,7 +22,7 @@ Name = Annotated[str, Positional("POOL"), Field(description="The pool.")]
 CARTRIDGES = "Barcodes with commas: cartridges that are in it whatever the patterns of any pool say."
 
 
-class Pool(Result):
+class PoolDetails(Result):
     """A pool. barcodes: patterns of those that are in it; cartridges: more of them, by name."""
 
     name: str
@@ -36,7 +36,7 @@ class Pool(Result):
     ]
 
 
-class Described(Parameters):
+class PoolDescription(Parameters):
     """What a pool is told; what is not given stays as it is, or is the default."""
 
     name: Name
@@ -46,7 +46,7 @@ class Described(Parameters):
     cartridges: Annotated[str | None, Field(description=CARTRIDGES)] = None
 
 
-class Change(Described):
+class ChangePool(PoolDescription):
     add_cartridges: Annotated[str | None, Field(description=f"More of them. {CARTRIDGES}")] = None
     remove_cartridges: Annotated[str | None, Field(description="Fewer of those that were named.")] = None
 
@@ -56,19 +56,19 @@ class OnePool(Parameters):
 
 
 @verb("pool.list", Scope.READ, key=("name",), confinable=True)
-def list_(context: OnFiles, parameters: Nothing) -> list[Pool]:
+def list_(context: OnFiles, parameters: Nothing) -> list[PoolDetails]:
     """List the pools."""
     return _described(context, _in_reach(context))
 
 
 @verb("pool.show", Scope.READ, confinable=True)
-def show(context: OnFiles, parameters: OnePool) -> Pool:
+def show(context: OnFiles, parameters: OnePool) -> PoolDetails:
     """One pool: which cartridges are in it, and how many are blank."""
     return _described(context, [_among(_in_reach(context), parameters.name)])[0]
 
 
 @verb("pool.create", Scope.ADMINISTER)
-def create(context: OnFiles, parameters: Described) -> Pool:
+def create(context: OnFiles, parameters: PoolDescription) -> PoolDetails:
     """Make a pool of cartridges that are in none. Requests that name no pool do not get them any more."""
     from appliance.settings.settings import PoolSettings
 
@@ -84,7 +84,7 @@ def create(context: OnFiles, parameters: Described) -> Pool:
 
 
 @verb("pool.change", Scope.ADMINISTER, changes="pool.show")
-def change(context: OnFiles, parameters: Change) -> Pool:
+def change(context: OnFiles, parameters: ChangePool) -> PoolDetails:
     """Say anew which cartridges are in a pool, or name more and fewer; what is not given stays.
 
     Grants that are held go on; requests that wait choose by what is so then."""
@@ -106,7 +106,7 @@ def change(context: OnFiles, parameters: Change) -> Pool:
 
 
 @verb("pool.delete", Scope.ADMINISTER, changes="pool.show")
-def delete(context: OnFiles, parameters: OnePool) -> Pool:
+def delete(context: OnFiles, parameters: OnePool) -> PoolDetails:
     """Delete a pool. Its cartridges stay, and are in no pool then; tokens for it reach nothing."""
     gone = show(context, parameters)
     content.change(context, lambda now: {"pools": [pool for pool in now.pools if pool.name != gone.name]})
@@ -121,13 +121,13 @@ def _among(pools: list[PoolSettings], name: str) -> PoolSettings:
     return content.found(pools, lambda pool: pool.name == name, f"pool {name}; see: tapebay pool list")
 
 
-def _given(parameters: Described) -> dict[str, Any]:
+def _given(parameters: PoolDescription) -> dict[str, Any]:
     """What was given, as a [[pools]] section has it."""
     given = parameters.model_dump(include={"name", "barcodes", "cartridges"}, exclude_none=True)
     return given | ({"cartridges": content.names(given["cartridges"])} if "cartridges" in given else {})
 
 
-def _described(context: OnFiles, pools: list[PoolSettings]) -> list[Pool]:
+def _described(context: OnFiles, pools: list[PoolSettings]) -> list[PoolDetails]:
     files = context.files
     members: dict[str, list[str]] = {pool.name: [] for pool in pools}
     for barcode in files.inventory.barcodes():
@@ -138,7 +138,7 @@ def _described(context: OnFiles, pools: list[PoolSettings]) -> list[Pool]:
     known = files.cartridges.look_at(wanted, LOOK_SECONDS)
     blank = {barcode for barcode in wanted if files.cartridges.blank(barcode) is not None}
     return [
-        Pool(
+        PoolDetails(
             name=pool.name,
             barcodes=pool.barcodes,
             cartridges=pool.cartridges,

@@ -17,7 +17,7 @@ DEFAULT_INITIATOR = "iqn.2026-11.io.tapebay:copy-manager"  # as settings.COPY_MA
 Name = Annotated[str, Positional("NAME"), Field(description="The name that this library calls it by.")]
 
 
-class RemoteUnit(Result):
+class RemoteUnitDetails(Result):
     """naa: the designator that a copy names it by, as hexadecimal digits."""
 
     name: str
@@ -28,7 +28,7 @@ class RemoteUnit(Result):
     user: str | None
 
 
-class Add(Parameters):
+class AddRemote(Parameters):
     name: Name
     address: Annotated[str, Positional("ADDRESS"), Field(description="iscsi://HOST[:PORT]/IQN/LUN")]
     target: Annotated[
@@ -46,7 +46,7 @@ class OneRemote(Parameters):
 
 
 @verb("remote.add", Scope.ADMINISTER)
-def add(context: OnFiles, parameters: Add) -> RemoteUnit:
+def add(context: OnFiles, parameters: AddRemote) -> RemoteUnitDetails:
     """Add a disk or tape drive of another iSCSI target, for EXTENDED COPY to copy from and to."""
     from appliance.failures import Failure, OperatorError
     from appliance.settings.settings import RemoteSettings
@@ -68,19 +68,19 @@ def add(context: OnFiles, parameters: Add) -> RemoteUnit:
 
 
 @verb("remote.list", Scope.READ, key=("name",))
-def list_(context: OnFiles, parameters: Nothing) -> list[RemoteUnit]:
+def list_(context: OnFiles, parameters: Nothing) -> list[RemoteUnitDetails]:
     """List the disks and tape drives of other targets."""
     return [_shown(remote) for remote in _remotes(context)]
 
 
 @verb("remote.show", Scope.READ)
-def show(context: OnFiles, parameters: OneRemote) -> RemoteUnit:
+def show(context: OnFiles, parameters: OneRemote) -> RemoteUnitDetails:
     """One disk or tape drive of another target: what it is, where, and whose sessions may copy it."""
     return _shown(_remotes(context).named(parameters.name))
 
 
 @verb("remote.reach", Scope.ADMINISTER, changes="remote.show")
-def reach(context: OnFiles, parameters: OneRemote) -> RemoteUnit:
+def reach(context: OnFiles, parameters: OneRemote) -> RemoteUnitDetails:
     """Ask a unit of another target what it is, and keep that: one that was not reached yet, or that was replaced."""
     remotes = _remotes(context)
     remotes.named(parameters.name)
@@ -93,7 +93,7 @@ def reach(context: OnFiles, parameters: OneRemote) -> RemoteUnit:
 
 
 @verb("remote.remove", Scope.ADMINISTER, changes="remote.show")
-def remove(context: OnFiles, parameters: OneRemote) -> RemoteUnit:
+def remove(context: OnFiles, parameters: OneRemote) -> RemoteUnitDetails:
     """Forget a disk or tape drive of another target. What it holds stays as it is."""
     remotes = _remotes(context)
     gone = _shown(remotes.named(parameters.name))
@@ -121,7 +121,7 @@ def _target(context: OnFiles, wanted: str | None) -> str:
     return wanted or names[0]
 
 
-def _secret(parameters: Add) -> str | None:
+def _secret(parameters: AddRemote) -> str | None:
     from appliance.failures import Failure, OperatorError
 
     if (parameters.user is None) != (parameters.secret_file is None):
@@ -137,8 +137,8 @@ def _secret(parameters: Add) -> str | None:
     return lines[0]
 
 
-def _shown(remote: Remote) -> RemoteUnit:
+def _shown(remote: Remote) -> RemoteUnitDetails:
     user = remote.address.credentials.user if remote.address.credentials else None
-    return RemoteUnit(
+    return RemoteUnitDetails(
         name=remote.name, kind=remote.kind, address=str(remote.address), naa=remote.naa, target=remote.target, user=user
     )

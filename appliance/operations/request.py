@@ -15,7 +15,7 @@ from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional
 if TYPE_CHECKING:
     from appliance.broker.broker import Broker
     from appliance.broker.requests import Request as Made
-    from appliance.broker.requests import Unit as MadeUnit
+    from appliance.broker.requests import RequestedUnit as MadeUnit
     from appliance.broker.requests import Wanted as WantedUnit
 
 MOST_UNITS = 8  # of one request
@@ -26,7 +26,7 @@ Name = Annotated[
 ]
 
 
-class Unit(Result):
+class RequestedUnitDetails(Result):
     """One logical unit of a request that has its devices (by the gate's choice: once its host has logged in).
 
     permissions: what the host may do with it. cartridge: the volume that the drive is to hold; none: it is no drive.
@@ -39,7 +39,7 @@ class Unit(Result):
     cartridge: str | None
 
 
-class Wanted(Result):
+class WantedDetails(Result):
     """One of what was asked for: a drive with that volume (none: a blank one of that pool), or that device."""
 
     write: bool
@@ -62,30 +62,30 @@ class Grant(Result):
     expires_at_ms: int
 
 
-class Request(Result):
+class RequestDetails(Result):
     """A request. why: what it waits for, or why it ended. lease_seconds_left: until it has to be renewed."""
 
     request: str
     state: str
     initiator: str
-    wanted: list[Wanted]
+    wanted: list[WantedDetails]
     by_gate: bool
     priority: int
     tag: str
     owner: str = Field(description="Who made it; nobody else is told what its host logs in with.")
-    units: list[Unit]
+    units: list[RequestedUnitDetails]
     created_at_ms: int
     lease_seconds_left: Annotated[float | None, Volatile()]
     why: Annotated[str, Volatile()]
 
 
-class RequestWithGrant(Request):
+class RequestWithGrant(RequestDetails):
     """grant: none until it has a drive, and when it is over. Its drive becomes ready when its state is granted."""
 
     grant: Grant | None = None
 
 
-class Create(Parameters):
+class CreateRequest(Parameters):
     initiator: Annotated[str, Field(description="The iSCSI name of the host that will log in.")]
     volume: Annotated[
         list[str], Field(max_length=MOST_UNITS, description="The barcode of a cartridge; a drive for each.")
@@ -135,7 +135,7 @@ def _still(context: OnLibrary) -> AbstractContextManager[Any]:
 
 
 @verb("request.create", Scope.OPERATE, confinable=True)
-def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
+def create(context: OnLibrary, parameters: CreateRequest) -> RequestWithGrant:
     """Ask for drives with volumes, for one host; watch it with `request show`.
 
     The host gets all that it asks for at once, or waits for all of it."""
@@ -152,11 +152,11 @@ def create(context: OnLibrary, parameters: Create) -> RequestWithGrant:
 
 
 @verb("request.list", Scope.READ, key=("created_at_ms", "request"), confinable=True)
-def list_(context: OnLibrary, parameters: Nothing) -> list[Request]:
+def list_(context: OnLibrary, parameters: Nothing) -> list[RequestDetails]:
     """List the requests: those that wait, those that have a drive, and the latest that are over."""
     broker = broker_of(context)
     seen = [made for made in broker.requests.all() if not context.caller.confined or _may_use(context, made)]
-    return [Request.model_validate(_facts(context, broker, made)) for made in seen]
+    return [RequestDetails.model_validate(_facts(context, broker, made)) for made in seen]
 
 
 @verb("request.show", Scope.OPERATE, confinable=True)
@@ -170,7 +170,7 @@ def show(context: OnLibrary, parameters: OneRequest) -> RequestWithGrant:
 
 
 @verb("request.cancel", Scope.OPERATE, confinable=True, changes="request.show", still=_still)
-def cancel(context: OnLibrary, parameters: OneRequest) -> Request:
+def cancel(context: OnLibrary, parameters: OneRequest) -> RequestDetails:
     """Cancel a request, whatever it has: its drive is freed."""
     return _end(context, parameters, "CANCEL", "cancelled")
 
@@ -185,13 +185,13 @@ def renew(context: OnLibrary, parameters: OneRequest) -> Renewed:
 
 
 @verb("grant.release", Scope.OPERATE, confinable=True, changes="request.show", still=_still)
-def release(context: OnLibrary, parameters: OneRequest) -> Request:
+def release(context: OnLibrary, parameters: OneRequest) -> RequestDetails:
     """Give a drive back: what was written is made durable, and the cartridge goes home."""
     return _end_grant(context, parameters, "FREE", "released")
 
 
 @verb("grant.revoke", Scope.ADMINISTER, changes="request.show", still=_still)
-def revoke(context: OnLibrary, parameters: OneRequest) -> Request:
+def revoke(context: OnLibrary, parameters: OneRequest) -> RequestDetails:
     """Take a drive away: at once no command is done, and the host is logged out and cannot come back."""
     return _end_grant(context, parameters, "FAIL", "revoked")
 
@@ -214,7 +214,7 @@ def _initiator(name: str) -> str:
         raise OperatorError(Failure.USAGE, f"--initiator: {error}") from None
 
 
-def _wanted(context: OnLibrary, parameters: Create) -> tuple[WantedUnit, ...]:
+def _wanted(context: OnLibrary, parameters: CreateRequest) -> tuple[WantedUnit, ...]:
     from appliance.broker.requests import Wanted as WantedUnit
 
     write, scratch, pool = not parameters.read_only, parameters.scratch, _pool(context, parameters)
@@ -232,7 +232,7 @@ def _wanted(context: OnLibrary, parameters: Create) -> tuple[WantedUnit, ...]:
     return wanted
 
 
-def _pool(context: OnLibrary, parameters: Create) -> str | None:
+def _pool(context: OnLibrary, parameters: CreateRequest) -> str | None:
     """The pool that is asked for: the only one that the caller is for, if it names none. Raises OperatorError
     NOT_FOUND, REFUSED: a volume is of another."""
     settings, caller = context.files.settings, context.caller
@@ -275,17 +275,17 @@ def _told() -> Iterator[None]:
     """What the broker refuses, in an operator's terms."""
     from appliance.broker.broker import BrokerDown, NeverGranted, NoSuchDevice
     from appliance.broker.requests import NoSuchRequest, TooManyRequests
-    from appliance.broker.states import NotNow
+    from appliance.broker.states import RequestStateError
 
     try:
         yield
     except (NoSuchRequest, NoSuchDevice) as error:
         raise OperatorError(Failure.NOT_FOUND, str(error)) from None
-    except (NotNow, TooManyRequests, NeverGranted, BrokerDown) as error:
+    except (RequestStateError, TooManyRequests, NeverGranted, BrokerDown) as error:
         raise OperatorError(Failure.REFUSED, str(error)) from None
 
 
-def _end_grant(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) -> Request:
+def _end_grant(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) -> RequestDetails:
     made = _own(context, parameters.request)
     if not made.state.holds:
         message = f"the request is {made.state.value}: there is no grant; see: tapebay request show {made.name}"
@@ -293,15 +293,15 @@ def _end_grant(context: OnLibrary, parameters: OneRequest, ends_as: str, reason:
     return _end(context, parameters, ends_as, reason)
 
 
-def _end(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) -> Request:
-    from appliance.broker.states import Step
+def _end(context: OnLibrary, parameters: OneRequest, ends_as: str, reason: str) -> RequestDetails:
+    from appliance.broker.states import RequestStep
 
     _own(context, parameters.request)
-    broker, step = broker_of(context), Step[ends_as]
+    broker, step = broker_of(context), RequestStep[ends_as]
     with _told():
         made = broker.end(parameters.request, step, reason)
     context.log.info("request ended by the operator", request=made.name, how=reason)
-    return Request.model_validate(_facts(context, broker, made))
+    return RequestDetails.model_validate(_facts(context, broker, made))
 
 
 def _may_use(context: OnLibrary, made: Made) -> bool:
@@ -338,9 +338,9 @@ def _facts(context: OnLibrary, broker: Broker, made: Made) -> dict[str, object]:
     }
 
 
-def _unit(context: OnLibrary, unit: MadeUnit) -> Unit:
+def _unit(context: OnLibrary, unit: MadeUnit) -> RequestedUnitDetails:
     device = context.library.gate_units().get(unit.device)
-    return Unit(
+    return RequestedUnitDetails(
         lun=unit.lun,
         device=unit.device,
         serial_number=None if device is None else device.identity.serial_number,

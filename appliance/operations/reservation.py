@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scsi_targets.devices.unit.task import Nexus
 
 
-class Reservation(Result):
+class ReservationDetails(Result):
     """What one initiator port has of one device."""
 
     device: str
@@ -33,24 +33,24 @@ class OneDevice(Parameters):
     device: Annotated[str, Positional("DEVICE"), Field(description="A drive, a disk, or a media changer.")]
 
 
-class Break(OneDevice):
+class BreakReservation(OneDevice):
     initiator: Annotated[str | None, Field(description="Only what this initiator holds there.")] = None
 
 
 @verb("reservation.list", Scope.READ, key=("device", "initiator", "isid", "target", "kind"))
-def list_(context: OnLibrary, parameters: Nothing) -> list[Reservation]:
+def list_(context: OnLibrary, parameters: Nothing) -> list[ReservationDetails]:
     """List what initiators have reserved, and the registrations of persistent reservations."""
     return [one for name in context.library.units for one in _of(context, name)]
 
 
 @verb("reservation.show", Scope.READ)
-def show(context: OnLibrary, parameters: OneDevice) -> list[Reservation]:
+def show(context: OnLibrary, parameters: OneDevice) -> list[ReservationDetails]:
     """What initiators have reserved or registered of one device."""
     return _of(context, _known(context, parameters.device))
 
 
 @verb("reservation.break", Scope.OPERATE)
-def break_(context: OnLibrary, parameters: Break) -> list[Reservation]:
+def break_(context: OnLibrary, parameters: BreakReservation) -> list[ReservationDetails]:
     """Take a device from who reserved it: all reservations and registrations, or those of one initiator."""
     from appliance.library.reservations import break_reservations
     from vlib_images.library.database.events import Event
@@ -79,7 +79,7 @@ def _known(context: OnLibrary, name: str) -> str:
     return name
 
 
-def _of(context: OnLibrary, name: str) -> list[Reservation]:
+def _of(context: OnLibrary, name: str) -> list[ReservationDetails]:
     from appliance.library.reservations import reservations_of
 
-    return [Reservation.model_validate(one) for one in reservations_of(name, context.library.units[name])]
+    return [ReservationDetails.model_validate(one) for one in reservations_of(name, context.library.units[name])]

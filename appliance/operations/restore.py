@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.backup import Drive, Number, refusals
+from appliance.operations.backup import DriveName, Number, refusals
 from appliance.operations.disk import BlockSize
 from appliance.operations.verb import OnLibrary, Parameters, Positional, Result, Scope, library_of, verb
 
 if TYPE_CHECKING:
     from appliance.backup.catalogue import Kept
-    from appliance.backup.placing import Place
+    from appliance.backup.placing import PlaceOnDisk
     from scsi_targets.devices.disk.block_device import BlockDevice
 
 
@@ -30,7 +30,7 @@ class Restore(Parameters):
     force: Annotated[bool, Field(description="Overwrite it although initiators use it; they are cut off.")] = False
     dry_run: Annotated[bool, Field(description="Only say what would be done.")] = False
     block_size: BlockSize = 512
-    drive: Drive = None
+    drive: DriveName = None
 
 
 class Restored(Result):
@@ -71,15 +71,15 @@ def restore(context: OnLibrary, parameters: Restore) -> Restored:
 
 
 def _to_new(context: OnLibrary, parameters: Restore, kept: Kept) -> Restored:
-    from appliance.backup.entries import Extent
-    from appliance.backup.restore import Target
+    from appliance.backup.entries import FileExtent
+    from appliance.backup.restore import RestoreTarget
     from appliance.library import disk_making
 
     began, name, file = time.monotonic(), str(parameters.to_disk), kept.file
     plan = [_from(context, parameters, kept), f"to the new disk {name}, which is served once all of it is there"]
     if parameters.dry_run:
         return _restored(context, parameters, kept, name, file.size, plan, began)
-    target = Target([Extent(0, 0, file.size)], parameters.block_size)
+    target = RestoreTarget([FileExtent(0, 0, file.size)], parameters.block_size)
 
     def fill(unit: BlockDevice) -> None:
         context.library.backups.restore(parameters.number, kept, unit, target, parameters.drive, context.progress)
@@ -118,7 +118,7 @@ def _from(context: OnLibrary, parameters: Restore, kept: Kept) -> str:
     return f"{os.fsdecode(kept.file.name)} of backup {parameters.number}: {size}, {stored} of it from {tapes}"
 
 
-def _lines(context: OnLibrary, parameters: Restore, kept: Kept, place: Place) -> list[str]:
+def _lines(context: OnLibrary, parameters: Restore, kept: Kept, place: PlaceOnDisk) -> list[str]:
     """What happens to a disk that is there."""
     from appliance.library.taking import users_of
     from appliance.settings.units import format_size

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CartridgeOrPlace = Annotated[
     str, Positional("CARTRIDGE"), Field(description="Barcode, or the place where it is (slot:1).")
 ]
-Drive = Annotated[str, Positional("DRIVE"), Field(description="drive:0, drive:1, ... or the drive's name.")]
+DriveName = Annotated[str, Positional("DRIVE"), Field(description="drive:0, drive:1, ... or the drive's name.")]
 
 
 Force = Annotated[
@@ -25,19 +25,19 @@ Force = Annotated[
 ]
 
 
-class Load(Parameters):
+class LoadDrive(Parameters):
     cartridge: CartridgeOrPlace
-    drive: Drive = "drive:0"
+    drive: DriveName = "drive:0"
     force: Force = False
 
 
-class Unload(Parameters):
-    drive: Drive = "drive:0"
+class UnloadDrive(Parameters):
+    drive: DriveName = "drive:0"
     to: Annotated[str | None, Positional("TO"), Field(description="Where to; by default the slot it came from.")] = None
     force: Force = False
 
 
-class Move(Parameters):
+class MoveCartridge(Parameters):
     cartridge: CartridgeOrPlace
     to: Annotated[str, Positional("TO"), Field(description="The place to move it to.")]
     force: Force = False
@@ -52,14 +52,14 @@ class Moved(Result):
 
 
 @verb("load", Scope.OPERATE, confinable=True)
-def load(context: OnLibrary, parameters: Load) -> Moved:
+def load(context: OnLibrary, parameters: LoadDrive) -> Moved:
     """Load a cartridge into a drive; one that is loaded there already stays as it is."""
     _drive(context, parameters.drive)
     return _move(context, parameters.cartridge, parameters.drive, parameters.force)
 
 
 @verb("unload", Scope.OPERATE, confinable=True)
-def unload(context: OnLibrary, parameters: Unload) -> Moved:
+def unload(context: OnLibrary, parameters: UnloadDrive) -> Moved:
     """Take the cartridge out of a drive, back to its slot."""
     element = _drive(context, parameters.drive)
     if element.barcode is None:
@@ -68,7 +68,7 @@ def unload(context: OnLibrary, parameters: Unload) -> Moved:
 
 
 @verb("move", Scope.OPERATE, confinable=True)
-def move(context: OnLibrary, parameters: Move) -> Moved:
+def move(context: OnLibrary, parameters: MoveCartridge) -> Moved:
     """Move a cartridge to another place, also of another partition, or between the library and the shelf."""
     return _move(context, parameters.cartridge, parameters.to, parameters.force, between_partitions=True)
 

@@ -106,7 +106,7 @@ def _add_demo(path: Path, settings: Settings, files: LibraryFiles, progress: Pro
     known = set(files.inventory.barcodes())
     if DEMO_FIRST_BARCODE not in known:  # an interrupted init may have made them
         with translated():
-            wanted = cartridge.Create(barcode=DEMO_FIRST_BARCODE, count=DEMO_CARTRIDGES)
+            wanted = cartridge.CreateCartridges(barcode=DEMO_FIRST_BARCODE, count=DEMO_CARTRIDGES)
             cartridge.create(on_files(path, files), wanted)
     (disk,) = settings.disks
     demo_disk.create(settings.image_of(disk), parse_size(DEMO_DISK_SIZE), progress)

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 Name = Annotated[
     str, Positional("SNAPSHOT"), Field(description="What `tapebay snapshot list` calls it: 16 digits and letters.")
 ]
-Extent = Annotated[tuple[int, int], Field(strict=False)]  # JSON has lists only
-Extents = Annotated[dict[str, list[Extent]], Field(description="(offset, length) in bytes, by disk; 10,000 at a time.")]
+ByteRange = Annotated[tuple[int, int], Field(strict=False)]  # JSON has lists only
+ByteRanges = Annotated[
+    dict[str, list[ByteRange]], Field(description="(offset, length) in bytes, by disk; 10,000 at a time.")
+]
 Signal = Literal[
     "list-begin", "list-part", "list-end", "accepted", "started", "checkpoint", "failed", "done", "released"
 ]
@@ -38,7 +40,7 @@ class DiskOfSnapshot(Result):
     mark: str | None = Field(description="Names the instant, for increments on it; none where changes are not counted.")
 
 
-class Snapshot(Result):
+class SnapshotDetails(Result):
     """A snapshot of one disk or several at one instant. seconds_left: until it expires if nothing happens."""
 
     snapshot: str
@@ -54,7 +56,7 @@ class Snapshot(Result):
     signals: dict[str, int] = Field(description="The last number that came of each sender of signals.")
 
 
-class Create(Parameters):
+class CreateSnapshot(Parameters):
     disks: Annotated[
         str, Positional("DISKS"), Field(description="One disk, or several with commas: all at one instant.")
     ]
@@ -93,7 +95,7 @@ class ChangesSince(Parameters):
     offset: Annotated[int, Field(ge=0, description="From there on, in bytes.")] = 0
 
 
-class Changes(Result):
+class ChangedRanges(Result):
     """(offset, length) in bytes. next_offset: where to go on; none: that is all."""
 
     extents: list[tuple[int, int]]
@@ -108,7 +110,7 @@ class SendSignal(Parameters):
     sender: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:@-]{1,64}$", description="Who numbers it: agent, mover, ...")]
     number: Annotated[int, Field(ge=1, description="Of the sender's own, from 1, without a gap.")]
     signal: Annotated[Signal, Field(description="What was done.")]
-    extents: Extents = {}
+    extents: ByteRanges = {}
     count: Annotated[int, Field(ge=0, description="How many extents the list has.")] = 0
     digest: Annotated[str, Field(description="SHA-256 of the snapshot's name and the list.")] = ""
     checkpoint: Annotated[int, Field(ge=0, description="Its number.")] = 0
@@ -118,7 +120,7 @@ class SendSignal(Parameters):
 
 
 @verb("snapshot.create", Scope.OPERATE)
-def create(context: OnLibrary, parameters: Create) -> Snapshot:
+def create(context: OnLibrary, parameters: CreateSnapshot) -> SnapshotDetails:
     """Hold one disk or several as they are at this instant, while they go on being written."""
     from appliance.library.snapshots.states import Terms
     from appliance.settings.units import parse_size
@@ -139,7 +141,7 @@ def create(context: OnLibrary, parameters: Create) -> Snapshot:
 
 
 @verb("snapshot.take", Scope.OPERATE)
-def take(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
+def take(context: OnLibrary, parameters: OneSnapshot) -> SnapshotDetails:
     """Make the instant of a snapshot whose space is claimed."""
     with _told():
         kept = context.library.snapshots.get(parameters.snapshot)
@@ -148,20 +150,20 @@ def take(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
 
 
 @verb("snapshot.list", Scope.READ, key=("snapshot",))
-def list_(context: OnLibrary, parameters: Nothing) -> list[Snapshot]:
+def list_(context: OnLibrary, parameters: Nothing) -> list[SnapshotDetails]:
     """List the snapshots: what they take, how old they are; those that are over too, for a while."""
     return [_shown(kept) for kept in context.library.snapshots.all()]
 
 
 @verb("snapshot.show", Scope.READ)
-def show(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
+def show(context: OnLibrary, parameters: OneSnapshot) -> SnapshotDetails:
     """Show one snapshot, with each of its disks."""
     with _told():
         return _shown(context.library.snapshots.get(parameters.snapshot))
 
 
 @verb("snapshot.changes", Scope.READ)
-def changes(context: OnLibrary, parameters: ChangesSince) -> Changes:
+def changes(context: OnLibrary, parameters: ChangesSince) -> ChangedRanges:
     """List what changed on a disk between an earlier snapshot and this one, by 10,000 extents at a time."""
     from appliance.library.snapshots.block_list import MOST_EXTENTS
     from vlib_images.disk.changes import Mark, NoIncrement
@@ -177,11 +179,11 @@ def changes(context: OnLibrary, parameters: ChangesSince) -> Changes:
     except NoIncrement as error:
         raise OperatorError(Failure.REFUSED, str(error)) from None
     more = extents[MOST_EXTENTS][0] if len(extents) > MOST_EXTENTS else None
-    return Changes(extents=extents[:MOST_EXTENTS], next_offset=more)
+    return ChangedRanges(extents=extents[:MOST_EXTENTS], next_offset=more)
 
 
 @verb("snapshot.renew", Scope.OPERATE)
-def renew(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
+def renew(context: OnLibrary, parameters: OneSnapshot) -> SnapshotDetails:
     """Say that a snapshot is still used, for a program that holds it."""
     with _told():
         kept = context.library.snapshots.get(parameters.snapshot)
@@ -190,7 +192,7 @@ def renew(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
 
 
 @verb("snapshot.release", Scope.OPERATE)
-def release(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
+def release(context: OnLibrary, parameters: OneSnapshot) -> SnapshotDetails:
     """End a snapshot, which gives all of its space back. Whoever reads it gets an error from then on."""
     with _told():
         kept = context.library.snapshots.get(parameters.snapshot)
@@ -199,7 +201,7 @@ def release(context: OnLibrary, parameters: OneSnapshot) -> Snapshot:
 
 
 @verb("snapshot.signal", Scope.OPERATE)
-def signal(context: OnLibrary, parameters: SendSignal) -> Snapshot:
+def signal(context: OnLibrary, parameters: SendSignal) -> SnapshotDetails:
     """For programs that hold a snapshot or copy it: what they have done.
 
     Sent again, it has no second effect; whoever got no answer may send it again, or ask with `snapshot show` which
@@ -248,21 +250,21 @@ def _told() -> Iterator[None]:
     from appliance.library.snapshots.block_list import BadList
     from appliance.library.snapshots.keeper import NoSuchSnapshot
     from appliance.library.snapshots.signals import OutOfTurn
-    from appliance.library.snapshots.states import NotNow
+    from appliance.library.snapshots.states import SnapshotStateError
 
     try:
         yield
     except NoSuchSnapshot as error:
         raise OperatorError(Failure.NOT_FOUND, str(error)) from None
-    except (NotNow, OutOfTurn) as error:
+    except (SnapshotStateError, OutOfTurn) as error:
         raise OperatorError(Failure.REFUSED, str(error)) from None
     except BadList as error:
         raise OperatorError(Failure.USAGE, str(error)) from None
 
 
-def _shown(kept: KeptSet) -> Snapshot:
+def _shown(kept: KeptSet) -> SnapshotDetails:
     state = kept.state
-    return Snapshot(
+    return SnapshotDetails(
         snapshot=kept.name,
         state=state.value,
         reason=kept.reason,

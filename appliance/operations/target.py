@@ -29,7 +29,7 @@ Luns = Annotated[
 AUTOMATIC = "automatic"
 
 
-class Target(Result):
+class TargetDetails(Result):
     """A target: who sees it, and what it holds."""
 
     iqn: str
@@ -38,13 +38,13 @@ class Target(Result):
     foreseen: content.Foreseen | None = Field(default=None, description="Of a dry run: nothing was changed.")
 
 
-class Create(Parameters):
+class CreateTarget(Parameters):
     iqn: Iqn
     initiators: Initiators = "*"
     luns: Luns = None
 
 
-class Change(Parameters):
+class ChangeTarget(Parameters):
     iqn: Iqn
     initiators: Annotated[str | None, Field(description="Who sees it from now on, likewise.")] = None
     luns: Luns = None
@@ -56,19 +56,19 @@ class OneTarget(Parameters):
 
 
 @verb("target.list", Scope.READ, key=("iqn",))
-def list_(context: OnFiles, parameters: Nothing) -> list[Target]:
+def list_(context: OnFiles, parameters: Nothing) -> list[TargetDetails]:
     """List the targets: who sees each, and what it holds."""
     return [_target(context, section.iqn) for section in context.files.settings.targets]
 
 
 @verb("target.show", Scope.READ)
-def show(context: OnFiles, parameters: OneTarget) -> Target:
+def show(context: OnFiles, parameters: OneTarget) -> TargetDetails:
     """One target: who sees it, and what it holds."""
     return _target(context, _found(context, parameters.iqn))
 
 
 @verb("target.create", Scope.ADMINISTER)
-def create(context: OnFiles, parameters: Create) -> Target:
+def create(context: OnFiles, parameters: CreateTarget) -> TargetDetails:
     """Add a target; initiators find it at their next discovery. It holds every device, or those of its LUN map."""
     from appliance.settings.settings import TargetSettings
 
@@ -80,7 +80,7 @@ def create(context: OnFiles, parameters: Create) -> Target:
 
 
 @verb("target.change", Scope.ADMINISTER, changes="target.show")
-def change(context: OnFiles, parameters: Change) -> Target:
+def change(context: OnFiles, parameters: ChangeTarget) -> TargetDetails:
     """Say who sees a target, or which devices it holds by which LUNs; what is not given stays.
 
     Sessions of initiators that no longer see it are ended, the others see the change between two commands."""
@@ -97,7 +97,7 @@ def change(context: OnFiles, parameters: Change) -> Target:
     return _target(context, iqn)
 
 
-def _given(parameters: Create | Change) -> dict[str, Any]:
+def _given(parameters: CreateTarget | ChangeTarget) -> dict[str, Any]:
     """What was given, as a [[targets]] section has it."""
     given: dict[str, Any] = {}
     if parameters.initiators is not None:
@@ -108,7 +108,7 @@ def _given(parameters: Create | Change) -> dict[str, Any]:
 
 
 @verb("target.remove", Scope.ADMINISTER, changes="target.show")
-def remove(context: OnFiles, parameters: OneTarget) -> Target:
+def remove(context: OnFiles, parameters: OneTarget) -> TargetDetails:
     """Remove a target; its sessions are ended. The devices stay in the others."""
     gone = _target(context, _found(context, parameters.iqn))
     content.change(context, lambda now: {"targets": [one for one in now.targets if one.iqn != gone.iqn]})
@@ -120,8 +120,8 @@ def _found(context: OnFiles, iqn: str) -> str:
     return content.found(targets, lambda one: one.iqn == iqn.lower(), f"target {iqn}; see: tapebay target list").iqn
 
 
-def _target(context: OnFiles, iqn: str) -> Target:
+def _target(context: OnFiles, iqn: str) -> TargetDetails:
     settings = context.files.settings
     section = next(one for one in settings.targets if one.iqn == iqn)
     luns = {str(lun): name for lun, name in settings.lun_map(section).items()}
-    return Target(iqn=iqn, initiators=list(section.initiators), luns=luns)
+    return TargetDetails(iqn=iqn, initiators=list(section.initiators), luns=luns)

@@ -27,7 +27,7 @@ Name = Annotated[
 ]
 
 
-class Token(Result):
+class TokenDetails(Result):
     """A token, without what its holder shows. Times are since 1970-01-01 00:00 UTC."""
 
     name: str
@@ -40,13 +40,13 @@ class Token(Result):
     last_used_at_ms: Annotated[int | None, Volatile(), Field(description="Since the daemon's start.")]
 
 
-class NewToken(Token):
+class NewToken(TokenDetails):
     """A token with what its holder shows, which is said this once."""
 
     token: str = Field(repr=False)
 
 
-class Create(Parameters):
+class CreateToken(Parameters):
     name: Name
     scope: Annotated[
         Literal["read", "operate", "administer"],
@@ -64,7 +64,7 @@ class OneToken(Parameters):
 
 
 @verb("token.create", Scope.ADMINISTER)
-def create(context: OnFiles, parameters: Create) -> NewToken:
+def create(context: OnFiles, parameters: CreateToken) -> NewToken:
     """Make a token for an application. It is shown this once, and only its SHA-256 is kept."""
     with _told(), context.files.changing:
         made, secret = context.files.tokens.create(
@@ -79,20 +79,20 @@ def create(context: OnFiles, parameters: Create) -> NewToken:
 
 
 @verb("token.list", Scope.ADMINISTER, key=("name",))
-def list_(context: OnFiles, parameters: Nothing) -> list[Token]:
+def list_(context: OnFiles, parameters: Nothing) -> list[TokenDetails]:
     """List the tokens."""
     return [_token(context, token) for token in context.files.tokens.all()]
 
 
 @verb("token.show", Scope.ADMINISTER)
-def show(context: OnFiles, parameters: OneToken) -> Token:
+def show(context: OnFiles, parameters: OneToken) -> TokenDetails:
     """One token: what it may do, until when."""
     with _told():
         return _token(context, context.files.tokens.get(parameters.name))
 
 
 @verb("token.revoke", Scope.ADMINISTER, changes="token.show")
-def revoke(context: OnFiles, parameters: OneToken) -> Token:
+def revoke(context: OnFiles, parameters: OneToken) -> TokenDetails:
     """Revoke a token: it opens nothing from now on, and its event streams end."""
     with _told(), context.files.changing:
         gone = context.files.tokens.revoke(parameters.name)
@@ -122,9 +122,9 @@ def _named(what: str, text: str | None) -> frozenset[str] | None:
     return listed
 
 
-def _token(context: OnFiles, token: Made) -> Token:
+def _token(context: OnFiles, token: Made) -> TokenDetails:
     caller = token.caller
-    return Token(
+    return TokenDetails(
         name=token.name,
         scope=caller.scope.value,
         partitions=None if caller.partitions is None else sorted(caller.partitions),

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.backup import Drive, Number, refusals
+from appliance.operations.backup import DriveName, Number, refusals
 from appliance.operations.verb import OnLibrary, Parameters, Result, Scope, verb
 
 if TYPE_CHECKING:
     from appliance.backup.verify import Verified
 
 
-class Verify(Parameters):
+class VerifyBackup(Parameters):
     number: Number
     disks: Annotated[bool, Field(description="Compare the disks as they are now, instead of reading the tapes.")] = (
         False
     )
-    drive: Drive = None
+    drive: DriveName = None
 
 
 class Difference(Result):
@@ -30,7 +30,7 @@ class Difference(Result):
     what: str
 
 
-class Verification(Result):
+class BackupVerification(Result):
     """What was compared, and the first thousand differences."""
 
     backup: int
@@ -42,7 +42,7 @@ class Verification(Result):
 
 
 @verb("verify", Scope.OPERATE, reports_progress=True)
-def verify(context: OnLibrary, parameters: Verify) -> Verification:
+def verify(context: OnLibrary, parameters: VerifyBackup) -> BackupVerification:
     """Compare the checksums of a backup's files, as its tapes have them, with its catalogue; no byte leaves here."""
     from appliance.backup.filesystems.reader import NotReadable
 
@@ -56,8 +56,8 @@ def verify(context: OnLibrary, parameters: Verify) -> Verification:
             raise OperatorError(Failure.REFUSED, str(error)) from error
 
 
-def _shown(number: int, verified: Verified) -> Verification:
-    return Verification(
+def _shown(number: int, verified: Verified) -> BackupVerification:
+    return BackupVerification(
         backup=number,
         files=verified.files,
         content_bytes=verified.content_bytes,

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from appliance.settings.settings import ZoneSettings
 
 Name = Annotated[str, Positional("ZONE"), Field(description="The zone's name.")]
-Initiators = Annotated[
+InitiatorNames = Annotated[
     str | None,
     Field(description="iSCSI names of initiators without an account, with commas; * and ? match any characters."),
 ]
-Accounts = Annotated[str | None, Field(description="CHAP users, with commas.")]
-Devices = Annotated[str | None, Field(description="Devices, with commas; they keep the LUNs that they have.")]
+AccountNames = Annotated[str | None, Field(description="CHAP users, with commas.")]
+DeviceNames = Annotated[str | None, Field(description="Devices, with commas; they keep the LUNs that they have.")]
 Luns = Annotated[str | None, Field(description="LUNs of its own, with commas: 0=changer,1=drive2.")]
-Networks = Annotated[str | None, Field(description="Only from these, with commas: 192.0.2.0/24.")]
+NetworkNames = Annotated[str | None, Field(description="Only from these, with commas: 192.0.2.0/24.")]
 PortalGroups = Annotated[str | None, Field(description="Only by portals of these groups, with commas.")]
-Remotes = Annotated[str | None, Field(description="Units of other targets that its copies reach, with commas.")]
+RemoteNames = Annotated[str | None, Field(description="Units of other targets that its copies reach, with commas.")]
 
 
 class Zone(Result):
@@ -43,21 +43,21 @@ class Zone(Result):
     foreseen: content.Foreseen | None = Field(default=None, description="Of a dry run: nothing was changed.")
 
 
-class Members(Parameters):
+class ZoneDescription(Parameters):
     """What a zone is told; what is not given stays as it is."""
 
     name: Name
-    initiators: Initiators = None
-    accounts: Accounts = None
-    devices: Devices = None
+    initiators: InitiatorNames = None
+    accounts: AccountNames = None
+    devices: DeviceNames = None
     luns: Luns = None
-    networks: Networks = None
+    networks: NetworkNames = None
     portal_groups: PortalGroups = None
-    remotes: Remotes = None
+    remotes: RemoteNames = None
     dry_run: content.DryRun = False
 
 
-class Change(Members):
+class ChangeZone(ZoneDescription):
     add_initiators: Annotated[str | None, Field(description="More of them, with commas.")] = None
     remove_initiators: Annotated[str | None, Field(description="Fewer of them, with commas.")] = None
     add_accounts: Annotated[str | None, Field(description="More of them, with commas.")] = None
@@ -72,7 +72,7 @@ class OneZone(Parameters):
     name: Name
 
 
-class Delete(Parameters):
+class DeleteZone(Parameters):
     name: Name
     open: Annotated[
         bool, Field(description="Delete the last zone, too: from then on every initiator sees every device.")
@@ -93,7 +93,7 @@ def show(context: OnFiles, parameters: OneZone) -> Zone:
 
 
 @verb("zone.create", Scope.ADMINISTER)
-def create(context: OnFiles, parameters: Members) -> Zone:
+def create(context: OnFiles, parameters: ZoneDescription) -> Zone:
     """Make a zone. With the first one, whoever is in no zone sees nothing any more; such sessions end."""
     from appliance.settings.settings import ZoneSettings
 
@@ -108,7 +108,7 @@ def create(context: OnFiles, parameters: Members) -> Zone:
 
 
 @verb("zone.change", Scope.ADMINISTER, changes="zone.show")
-def change(context: OnFiles, parameters: Change) -> Zone:
+def change(context: OnFiles, parameters: ChangeZone) -> Zone:
     """Say anew who is in a zone or what they see, or add and remove some; what is not given stays.
 
     Sessions see it between two commands."""
@@ -124,7 +124,7 @@ def change(context: OnFiles, parameters: Change) -> Zone:
 
 
 @verb("zone.delete", Scope.ADMINISTER, changes="zone.show")
-def delete(context: OnFiles, parameters: Delete) -> Zone:
+def delete(context: OnFiles, parameters: DeleteZone) -> Zone:
     """Delete a zone; who sees nothing without it is logged out. The devices stay."""
     gone = show(context, OneZone(name=parameters.name))
 
@@ -148,7 +148,7 @@ def _changed(context: OnFiles, made: ZoneSettings, make: Callable[[Content], dic
     return _zone(made)
 
 
-def _with_more_and_fewer(was: ZoneSettings, given: dict[str, Any], parameters: Change) -> ZoneSettings:
+def _with_more_and_fewer(was: ZoneSettings, given: dict[str, Any], parameters: ChangeZone) -> ZoneSettings:
     """What was given in place of what there was, with more, without some. Raises OperatorError USAGE, REFUSED."""
     from appliance.settings.settings import ZoneSettings
 
@@ -173,9 +173,9 @@ def _among(zones: list[ZoneSettings], name: str) -> ZoneSettings:
     return content.found(zones, lambda zone: zone.name == name, f"zone {name}; see: tapebay zone list")
 
 
-def _given(parameters: Members) -> dict[str, Any]:
+def _given(parameters: ZoneDescription) -> dict[str, Any]:
     """What was given, as a [[zones]] section has it. Raises OperatorError USAGE."""
-    fields = Members.model_fields.keys() - {"dry_run"}
+    fields = ZoneDescription.model_fields.keys() - {"dry_run"}
     given = {name: value for name, value in parameters.model_dump(exclude_none=True).items() if name in fields}
     made: dict[str, Any] = {"name": given.pop("name")}
     if "luns" in given:

@@ -33,7 +33,7 @@ from appliance.settings.numbers import parse_numbers
 from appliance.settings.partitions import problems_with
 from appliance.settings.pools import Membership, problems_with_pools
 from appliance.settings.remote_address import parse_remote_address
-from appliance.settings.units import Address, parse_address, parse_size
+from appliance.settings.units import HostAndPort, parse_address, parse_size
 from scsi_targets.devices.changer.models import MAXIMUM_ELEMENTS, find_model
 from scsi_targets.devices.tape.models import drive_model
 from vlib_images.library.elements import BARCODE, Layout
@@ -53,7 +53,7 @@ def _address(value: object) -> object:
     return parse_address(value) if isinstance(value, str) else value
 
 
-def _listen(value: Address) -> Address:
+def _listen(value: HostAndPort) -> HostAndPort:
     try:
         ipaddress.ip_address(value.host.partition("%")[0])
     except ValueError:
@@ -156,7 +156,7 @@ def _barcode(value: str) -> str:
     return value
 
 
-AddressSetting = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]
+AddressSetting = Annotated[HostAndPort, BeforeValidator(_address), PlainSerializer(str)]
 SizeSetting = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 IscsiName = Annotated[str, AfterValidator(iscsi_name)]
 DeviceName = Annotated[str, AfterValidator(_device_name)]
@@ -502,7 +502,7 @@ class Settings(Section):
         copy._luns = dict(luns or {})
         return copy
 
-    def addresses(self) -> list[Address]:
+    def addresses(self) -> list[HostAndPort]:
         """All that the daemon listens on: portals, the API."""
         return [portal.listen for portal in self.portals] + ([self.api.listen] if self.api else [])
 

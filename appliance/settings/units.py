@@ -11,7 +11,7 @@ _LIMIT_BYTES = 1 << 63  # off_t
 LEAST_MEDIUM_BYTES = 1 << 20  # of a disk or cartridge that an operator makes; less is a forgotten unit
 
 
-class Address(NamedTuple):
+class HostAndPort(NamedTuple):
     """A TCP address; str() is HOST:PORT with an IPv6 host in brackets."""
 
     host: str
@@ -62,7 +62,7 @@ def _tenths(tenths: int) -> str:
     return f"{tenths / 10:.1f}".removesuffix(".0")
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str) -> HostAndPort:
     """An Address of "HOST:PORT" or "[IPV6]:PORT". Raises ValueError that says what is wrong."""
     host, separator, port = text.strip().rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
@@ -70,4 +70,4 @@ def parse_address(text: str) -> Address:
         raise ValueError(f'{text!r} is not an address; write HOST:PORT or [IPV6]:PORT, for example "0.0.0.0:3260"')
     if int(port) > 0xFFFF:
         raise ValueError(f"port {port} in {text!r} is above 65535")
-    return Address(host.strip("[]"), int(port))
+    return HostAndPort(host.strip("[]"), int(port))

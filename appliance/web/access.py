@@ -22,7 +22,7 @@ FAILURES_AT_ONCE = 300  # wrong tokens of one peer, then one every FAILURE_SECON
 FAILURE_SECONDS = 2.0
 
 
-class Admission:
+class TokenAdmission:
     """Lets in who has shown a token, and nobody else; before the body of a request is read.
 
     Whoever shows too many wrong ones is told to wait. A right one is taken all the same: 256 random bits are not

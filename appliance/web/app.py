@@ -25,7 +25,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
 from appliance.operations.verb import Verb
 from appliance.settings.problems import lines_of
-from appliance.web.access import Admission
+from appliance.web.access import TokenAdmission
 from appliance.web.backend import Backend
 from appliance.web.event_routes import PATH as EVENTS_PATH
 from appliance.web.event_routes import EventsQuery, add_events
@@ -70,7 +70,7 @@ def app_of(backend: Backend, stopping: threading.Event, verbs: Mapping[str, Verb
     add_metrics(app, backend, figures)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.add_middleware(_Bounded)
-    app.add_middleware(Admission, backend=backend, refusals=refusals)
+    app.add_middleware(TokenAdmission, backend=backend, refusals=refusals)
     app.add_middleware(Counted, figures=figures)
     answers = _Problems(verbs, refusals)
     app.add_exception_handler(OperatorError, answers.on_operator_error)

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from appliance.access.tokens import Token
-from appliance.web.job import Ended, Job, Report
+from appliance.web.job import VerbEnd, VerbJob, VerbProgress
 from vlib_images.library.database.events import Event, RecordedEvent
 
-Told = Callable[[Report | Ended], None]
+VerbListener = Callable[[VerbProgress | VerbEnd], None]
 
 
 class Backend(Protocol):
     """What the routes ask. Nothing of it blocks the loop."""
 
-    def begin(self, job: Job, told: Told) -> Callable[[], None]:
+    def begin(self, job: VerbJob, told: VerbListener) -> Callable[[], None]:
         """Have it done. told() gets its progress and its end, in any thread; what is returned cancels it. Raises
         OperatorError BUSY."""
 

@@ -17,7 +17,7 @@ import structlog
 from appliance.access.tokens import Token
 from appliance.failures import Failure, OperatorError
 from appliance.web.channel import Channel
-from appliance.web.job import Ended, Job, Report, caller_to_json
+from appliance.web.job import VerbEnd, VerbJob, VerbProgress, caller_to_json
 from appliance.web.service import Service
 from vlib_images.library.database.events import Event
 
@@ -97,13 +97,13 @@ class Bridge:
         try:
             self._service.take_place()
         except OperatorError as error:
-            self._end(number, Ended(error=error))
+            self._end(number, VerbEnd(error=error))
             return
         cancelled = self._cancelled[number] = threading.Event()
 
         def work() -> None:
             try:
-                ended = self._service.run(Job.of_json(job), lambda report: self._report(number, report), cancelled)
+                ended = self._service.run(VerbJob.of_json(job), lambda report: self._report(number, report), cancelled)
             finally:
                 self._service.leave_place()
                 del self._cancelled[number]
@@ -122,13 +122,13 @@ class Bridge:
             except Exception as error:
                 log.exception("the API was not answered")
                 message = f"internal error ({type(error).__name__}); the daemon's log has the details"
-                self._end(number, Ended(error=OperatorError(Failure.INTERNAL, message)))
+                self._end(number, VerbEnd(error=OperatorError(Failure.INTERNAL, message)))
 
         try:
             self._workers.do(guarded)
         except RuntimeError as error:
             message = f"the daemon has no thread to spare: {error}; try again"
-            self._end(number, Ended(error=OperatorError(Failure.BUSY, message)))
+            self._end(number, VerbEnd(error=OperatorError(Failure.BUSY, message)))
             return False
         return True
 
@@ -145,10 +145,10 @@ class Bridge:
             case "figures":
                 self._answer(number, {}, self._service.figures())
 
-    def _report(self, number: int, report: Report) -> None:
+    def _report(self, number: int, report: VerbProgress) -> None:
         self._channel.send({"id": number, "report": [report.done, report.total]})
 
-    def _end(self, number: int, ended: Ended) -> None:
+    def _end(self, number: int, ended: VerbEnd) -> None:
         self._channel.send({"id": number, "ended": ended.to_json()}, ended.content)
 
     def _answer(self, number: int, head: dict[str, Any], body: bytes = b"") -> None:

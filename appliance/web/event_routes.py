@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from appliance.access.caller import CALLER_KEY
 from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
-from appliance.operations.audit import Event
+from appliance.operations.audit import EventDetails
 from appliance.operations.perform import refuse_unpermitted
 from appliance.web.access import TOKEN_KEY
 from appliance.web.backend import Backend
-from appliance.web.events import Feeds, Wanted, stream
+from appliance.web.events import EventFilter, Feeds, stream
 from appliance.web.problems import as_json, problem
 from appliance.web.routes import EVENT_STREAM, PREFIX, PROBLEMS
 
@@ -40,7 +40,7 @@ class EventsQuery(BaseModel):
 class Events(BaseModel):
     """The next events; `last`: to go on from, with ?after=."""
 
-    items: list[Event]
+    items: list[EventDetails]
     last: int
 
 
@@ -58,7 +58,7 @@ def add_events(app: FastAPI, feeds: Feeds, backend: Backend, stopping: threading
             await feed.check(position)
         except OperatorError as error:
             return problem(error, 410 if error.failure is Failure.NOT_FOUND else 409)
-        wanted = Wanted(query.action, query.subject)
+        wanted = EventFilter(query.action, query.subject)
         if EVENT_STREAM not in request.headers.get("accept", ""):
             last, events = await feed.page(position, wanted)
             return as_json({"items": events, "last": last}, headers={"Cache-Control": "no-store"})

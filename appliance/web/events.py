@@ -50,7 +50,7 @@ class Text(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EventFilter:
     """Which events a stream gets; "" for any."""
 
     action: str = ""
@@ -120,7 +120,7 @@ class Feed:
         """How many there are."""
         return self._streams.total()
 
-    async def after(self, position: int, wanted: Wanted) -> tuple[int, bytes]:
+    async def after(self, position: int, wanted: EventFilter) -> tuple[int, bytes]:
         """What follows, up to CHUNK_BYTES, and where it ends; nothing after QUIET_SECONDS without an event.
 
         Raises Lost."""
@@ -136,7 +136,7 @@ class Feed:
             texts = await self._read_after(position)
         return _chunk(position, texts, wanted)
 
-    async def page(self, position: int, wanted: Wanted) -> tuple[int, list[dict[str, Any]]]:
+    async def page(self, position: int, wanted: EventFilter) -> tuple[int, list[dict[str, Any]]]:
         """The next of the wanted events, and where they end."""
         rows = await self._backend.events_after(position, ROWS_AT_ONCE, wanted.action, wanted.subject)
         return (rows[-1].number if rows else position), [event_of(row).model_dump(mode="json") for row in rows]
@@ -186,7 +186,7 @@ class Feeds:
 
 
 async def stream(
-    feed: Feed, caller: str, position: int, wanted: Wanted, still_opens: StillOpens, stopping: threading.Event
+    feed: Feed, caller: str, position: int, wanted: EventFilter, still_opens: StillOpens, stopping: threading.Event
 ) -> AsyncIterator[bytes]:
     """The stream of one client, which has entered the feed. still_opens(): whether its token does."""
     try:
@@ -209,7 +209,7 @@ def _worded(row: RecordedEvent) -> Text:
     return Text(row.number, row.action, row.subject, b"id: %d\ndata: %s\n\n" % (row.number, data.encode()))
 
 
-def _chunk(position: int, texts: list[Text], wanted: Wanted) -> tuple[int, bytes]:
+def _chunk(position: int, texts: list[Text], wanted: EventFilter) -> tuple[int, bytes]:
     parts, length = [], 0
     for text in texts:
         if wanted.fits(text):

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from appliance.access.tokens import Token
 from appliance.failures import Failure, OperatorError
-from appliance.web.backend import Told
-from appliance.web.job import Job
+from appliance.web.backend import VerbListener
+from appliance.web.job import VerbJob
 from appliance.web.service import Service
 from vlib_images.library.database.events import Event, RecordedEvent
 
@@ -20,7 +20,7 @@ class InProcess:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def begin(self, job: Job, told: Told) -> Callable[[], None]:
+    def begin(self, job: VerbJob, told: VerbListener) -> Callable[[], None]:
         service, cancelled = self._service, threading.Event()
         service.take_place()
 

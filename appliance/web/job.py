@@ -14,7 +14,7 @@ from appliance.web.idempotency import Once
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerbProgress:
     """Progress of a verb."""
 
     done: int
@@ -22,7 +22,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class VerbEnd:
     """Its end: a result in JSON with its entity tag, or what went wrong, with the HTTP status where that is not the
     code's; unsure: something may have been done all the same."""
 
@@ -39,7 +39,7 @@ class Ended:
         return {"error": str(self.error), "code": self.error.failure.code, "status": self.status}
 
     @classmethod
-    def of_json(cls, told: dict[str, Any], content: bytes) -> Ended:
+    def of_json(cls, told: dict[str, Any], content: bytes) -> VerbEnd:
         """What to_json() made."""
         if "error" in told:
             return cls(error=OperatorError(Failure.of_code(told["code"]), told["error"]), status=told["status"])
@@ -47,7 +47,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Job:
+class VerbJob:
     """What is asked for, by whom; digest: of the token that was shown, "" for the owner."""
 
     verb: Verb
@@ -72,7 +72,7 @@ class Job:
         }
 
     @classmethod
-    def of_json(cls, told: dict[str, Any]) -> Job:
+    def of_json(cls, told: dict[str, Any]) -> VerbJob:
         """What to_json() made."""
         verb = VERBS[told["verb"]]
         window, once = told["window"], told["once"]

@@ -162,14 +162,14 @@ class LibraryCollector(Collector):
         broker = self._library.broker
         if broker is None:
             return
-        from appliance.broker.states import State
+        from appliance.broker.states import RequestState
 
         made = broker.requests.all()
         states = Counter(request.state for request in made)
         requests = _gauge("tapebay_requests", "Requests for drives, by state.", "state")
-        for state in State:
+        for state in RequestState:
             requests.add_metric([state.value], states[state])
-        waiting = [request.created_at_ms for request in made if request.state is State.QUEUED]
+        waiting = [request.created_at_ms for request in made if request.state is RequestState.QUEUED]
         oldest = GaugeMetricFamily("tapebay_requests_longest_wait_seconds", "How long the oldest queued one waits.")
         yield from (requests, _one(oldest, max(0.0, time.time() - min(waiting) / 1000) if waiting else 0))
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from appliance.access.tokens import Token
 from appliance.failures import Failure, OperatorError
-from appliance.web.backend import Told
+from appliance.web.backend import VerbListener
 from appliance.web.channel import Channel
-from appliance.web.job import Ended, Job, Report, caller_of_json
+from appliance.web.job import VerbEnd, VerbJob, VerbProgress, caller_of_json
 from vlib_images.library.database.events import Event, RecordedEvent
 
 TOKEN_SECONDS: Final = 2.0  # so long a token is remembered; the daemon says at once when one is revoked
@@ -24,7 +24,7 @@ MOST_TOKENS: Final = 1000
 _Taken = Callable[[dict[str, Any], bytes], None]
 
 
-class Remote:
+class RemoteBackend:
     """run() in a thread; the rest is for the event loop."""
 
     def __init__(self, channel: Channel) -> None:
@@ -57,15 +57,15 @@ class Remote:
 
     # ---- Backend -----------------------------------------------------------------------------------------------------
 
-    def begin(self, job: Job, told: Told) -> Callable[[], None]:
+    def begin(self, job: VerbJob, told: VerbListener) -> Callable[[], None]:
         number = next(self._numbers)
 
         def taken(head: dict[str, Any], body: bytes) -> None:
             if "report" in head:
-                told(Report(*head["report"]))
+                told(VerbProgress(*head["report"]))
                 return
             self._waiting.pop(number, None)
-            told(Ended.of_json(head["ended"], body))
+            told(VerbEnd.of_json(head["ended"], body))
 
         self._send(number, taken, {"do": "verb", "job": job.to_json()})
         return lambda: self._cancel(number)
@@ -124,7 +124,7 @@ class Remote:
         finally:
             self._waiting.pop(number, None)
         if "ended" in head:
-            error = Ended.of_json(head["ended"], body).error
+            error = VerbEnd.of_json(head["ended"], body).error
             assert error is not None
             raise error
         return head, body

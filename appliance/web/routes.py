@@ -20,7 +20,7 @@ from appliance.operations.versions import matches_weakly
 from appliance.web.access import TOKEN_KEY
 from appliance.web.backend import Backend
 from appliance.web.idempotency import Once
-from appliance.web.job import Ended, Job, Report
+from appliance.web.job import VerbEnd, VerbJob, VerbProgress
 from appliance.web.pages import answer_of, query_of, window_of
 from appliance.web.problems import PROBLEM, Problem, described, problem
 from appliance.web.refusals import Refusals
@@ -59,7 +59,7 @@ class Routes:
             headers = request.headers
             once = self._once(verb, request, parameters) if headers.get("idempotency-key") is not None else None
             if_match = headers.get("if-match", "")
-            work = self._started(Job(verb, parameters, *_asks(request), if_match=if_match, once=once))
+            work = self._started(VerbJob(verb, parameters, *_asks(request), if_match=if_match, once=once))
             if EVENT_STREAM in headers.get("accept", ""):
                 return StreamingResponse(_stream(work), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
             return await self._answer(request, await work.ended())
@@ -83,9 +83,9 @@ class Routes:
             try:
                 window = window_of(parameters) if verb.key else None
             except OperatorError as error:
-                return await self._answer(request, Ended(error=error, status=409))
+                return await self._answer(request, VerbEnd(error=error, status=409))
             given = parameters.model_dump(exclude={"cursor", "limit"} if window else set(), exclude_unset=True)
-            job = Job(verb, verb.parameters.model_validate(given), *_asks(request), window)
+            job = VerbJob(verb, verb.parameters.model_validate(given), *_asks(request), window)
             ended = await self._started(job).ended()
             return await self._answer(request, ended, request.headers.get("if-none-match"))
 
@@ -116,7 +116,7 @@ class Routes:
             openapi_extra={"security": [{"token": []}], **({"parameters": headers} if headers else {})},
         )
 
-    def _started(self, job: Job) -> Work:
+    def _started(self, job: VerbJob) -> Work:
         refuse_unpermitted(job.verb, job.caller)
         work = Work(self.backend, job)
         work.start()
@@ -130,7 +130,7 @@ class Routes:
         caller = request.scope[CALLER_KEY].name
         return Once.of(caller, headers.get("authorization", ""), headers["idempotency-key"], what)
 
-    async def _answer(self, request: Request, ended: Ended, if_none_match: str | None = None) -> Response:
+    async def _answer(self, request: Request, ended: VerbEnd, if_none_match: str | None = None) -> Response:
         if ended.error is None:
             return _result(ended, if_none_match)
         answer = problem(ended.error, ended.status)
@@ -145,7 +145,7 @@ def _asks(request: Request) -> tuple[Caller, str]:
     return request.scope[CALLER_KEY], "" if token is None else token.digest
 
 
-def _result(ended: Ended, if_none_match: str | None) -> Response:
+def _result(ended: VerbEnd, if_none_match: str | None) -> Response:
     headers = {"Cache-Control": "no-store", **({"ETag": ended.tag} if ended.tag else {})}
     if ended.tag is not None and if_none_match is not None and matches_weakly(ended.tag, if_none_match):
         return Response(status_code=304, headers=headers)
@@ -176,11 +176,11 @@ async def _stream(work: Work) -> AsyncIterator[str]:
             match event:
                 case None:
                     yield ": still at work\n\n"
-                case Report(done, total):
+                case VerbProgress(done, total):
                     yield event_text("progress", {"done": done, "total": total})
-                case Ended(content, None):
+                case VerbEnd(content, None):
                     yield f"event: result\ndata: {content.decode()}\n\n"
-                case Ended(_, OperatorError() as error):
+                case VerbEnd(_, OperatorError() as error):
                     yield event_text("problem", described(error))
     finally:
         work.cancel()

@@ -22,7 +22,7 @@ from appliance.operations.verb import Cancelled, OnLibrary
 from appliance.operations.versions import tag, tag_of
 from appliance.progress import Progress, no_progress
 from appliance.web.idempotency import AnotherRequest, IdempotencyKeys, Once, StillAtWork
-from appliance.web.job import Ended, Job, Report, in_json
+from appliance.web.job import VerbEnd, VerbJob, VerbProgress, in_json
 from appliance.web.metrics import Exposition
 from appliance.web.pages import page
 from vlib_images.library.actor import acting_as
@@ -62,10 +62,10 @@ class Service:
         """What was taken."""
         self._places.release()
 
-    def run(self, job: Job, report: Callable[[Report], None], cancelled: threading.Event) -> Ended:
+    def run(self, job: VerbJob, report: Callable[[VerbProgress], None], cancelled: threading.Event) -> VerbEnd:
         """Does it; never raises. report() is called at most REPORTS_PER_SECOND times a second."""
         if job.digest and self.token(job.digest) is None:
-            return Ended(
+            return VerbEnd(
                 error=OperatorError(Failure.NOT_PERMITTED, "the token has been revoked or expired"), status=401
             )
         if job.once is None or self._keys is None:
@@ -74,12 +74,12 @@ class Service:
 
     def _done_once(
         self,
-        job: Job,
+        job: VerbJob,
         once: Once,
         keys: IdempotencyKeys,
-        report: Callable[[Report], None],
+        report: Callable[[VerbProgress], None],
         cancelled: threading.Event,
-    ) -> Ended:
+    ) -> VerbEnd:
         try:
             if (answer := keys.begin(once)) is not None:
                 return _kept(answer)
@@ -90,35 +90,35 @@ class Service:
                 keys.forget(once)
         except AnotherRequest:
             message = "this Idempotency-Key came with another request before; each request needs its own"
-            return Ended(error=OperatorError(Failure.USAGE, message), status=409)
+            return VerbEnd(error=OperatorError(Failure.USAGE, message), status=409)
         except OperatorError as error:
-            return Ended(error=error, status=409 if isinstance(error, StillAtWork) else None)
+            return VerbEnd(error=error, status=409 if isinstance(error, StillAtWork) else None)
         except OSError as error:
             log.error("an idempotency key cannot be kept", verb=job.verb.name, reason=str(error))
             message = f"the Idempotency-Key cannot be kept ({error}); look whether it was done"
-            return Ended(error=OperatorError(Failure.REFUSED, message))
+            return VerbEnd(error=OperatorError(Failure.REFUSED, message))
         return ended
 
-    def _done(self, job: Job, report: Callable[[Report], None], cancelled: threading.Event) -> Ended:
+    def _done(self, job: VerbJob, report: Callable[[VerbProgress], None], cancelled: threading.Event) -> VerbEnd:
         try:
             made = self._make_context(_Reporter(report, cancelled, self.stopping))
             context = dataclasses.replace(made, caller=job.caller, window=job.window)
             result = perform(job.verb, context, job.parameters, job.if_match)
             if job.window is not None:
                 result = page(job.verb, result, job.window)
-                return Ended(in_json(result), tag=tag(result))
-            return Ended(in_json(result), tag=tag_of(job.verb, result))
+                return VerbEnd(in_json(result), tag=tag(result))
+            return VerbEnd(in_json(result), tag=tag_of(job.verb, result))
         except OperatorError as error:
             # What was understood and cannot be is a conflict: 422 is for what is not as the document says.
-            return Ended(error=error, status=409 if error.failure is Failure.USAGE else None)
+            return VerbEnd(error=error, status=409 if error.failure is Failure.USAGE else None)
         except Cancelled:
             log.warning("a verb was stopped half-way", verb=job.verb.name)
             message = f"{job.verb.name} was stopped half-way; what was done so far stays"
-            return Ended(error=OperatorError(Failure.REFUSED, message), unsure=True)
+            return VerbEnd(error=OperatorError(Failure.REFUSED, message), unsure=True)
         except Exception as error:
             log.exception("a verb failed", verb=job.verb.name)
             message = f"internal error ({type(error).__name__}); the daemon's log has the details"
-            return Ended(error=OperatorError(Failure.INTERNAL, message), unsure=True)
+            return VerbEnd(error=OperatorError(Failure.INTERNAL, message), unsure=True)
 
     # ---- tokens, events, figures -------------------------------------------------------------------------------------
 
@@ -167,7 +167,9 @@ class Service:
 class _Reporter:
     """The progress of one verb."""
 
-    def __init__(self, report: Callable[[Report], None], cancelled: threading.Event, stopping: threading.Event) -> None:
+    def __init__(
+        self, report: Callable[[VerbProgress], None], cancelled: threading.Event, stopping: threading.Event
+    ) -> None:
         self._report = report
         self._cancelled = cancelled
         self._stopping = stopping
@@ -179,12 +181,12 @@ class _Reporter:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + 1 / REPORTS_PER_SECOND
-            self._report(Report(done, total))
+            self._report(VerbProgress(done, total))
 
 
-def _kept(answer: Any) -> Ended:
+def _kept(answer: Any) -> VerbEnd:
     """What was answered the first time."""
     if "too_long" in answer:
         message = "it was done with this Idempotency-Key before; its answer was too long to be kept"
-        return Ended(error=OperatorError(Failure.REFUSED, message))
-    return Ended.of_json(answer, json.dumps(json.loads(answer["content"]), separators=(",", ":")).encode())
+        return VerbEnd(error=OperatorError(Failure.REFUSED, message))
+    return VerbEnd.of_json(answer, json.dumps(json.loads(answer["content"]), separators=(",", ":")).encode())

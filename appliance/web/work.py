@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from appliance.web.backend import Backend
-from appliance.web.job import Ended, Job, Report
+from appliance.web.job import VerbEnd, VerbJob, VerbProgress
 
 QUIET_SECONDS = 15.0
 
@@ -14,11 +14,11 @@ QUIET_SECONDS = 15.0
 class Work:
     """start() it, take its events() to the end; cancel() stops it at its next report."""
 
-    def __init__(self, backend: Backend, job: Job) -> None:
+    def __init__(self, backend: Backend, job: VerbJob) -> None:
         self._backend = backend
         self._job = job
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Report | Ended] = asyncio.Queue()
+        self._events: asyncio.Queue[VerbProgress | VerbEnd] = asyncio.Queue()
         self._cancel: Callable[[], None] = lambda: None
 
     def start(self) -> None:
@@ -29,7 +29,7 @@ class Work:
         """Whoever asked is gone."""
         self._cancel()
 
-    async def events(self) -> AsyncIterator[Report | Ended | None]:
+    async def events(self) -> AsyncIterator[VerbProgress | VerbEnd | None]:
         """Reports, then Ended; None when there was nothing for QUIET_SECONDS."""
         while True:
             try:
@@ -38,17 +38,17 @@ class Work:
                 yield None
                 continue
             yield event
-            if isinstance(event, Ended):
+            if isinstance(event, VerbEnd):
                 return
 
-    async def ended(self) -> Ended:
+    async def ended(self) -> VerbEnd:
         """Its end."""
         while True:
             event = await self._events.get()
-            if isinstance(event, Ended):
+            if isinstance(event, VerbEnd):
                 return event
 
-    def _post(self, event: Report | Ended) -> None:
+    def _post(self, event: VerbProgress | VerbEnd) -> None:
         try:
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
         except RuntimeError:  # the loop has ended, and with it whoever would hear of it

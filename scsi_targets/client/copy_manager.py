@@ -12,10 +12,10 @@ PARAMETERS_BYTES = 1024
 # How often a copy is asked how far it is.
 WATCH_SECONDS = 0.5
 
-Watch: TypeAlias = Callable[[copy.CopyStatus], None]
+CopyWatch: TypeAlias = Callable[[copy.CopyStatus], None]
 
 
-class CopyManager(Unit):
+class CopyingUnit(Unit):
     """Any disk or drive that copies; timeouts are those of whole copies."""
 
     def extended_copy(
@@ -25,7 +25,7 @@ class CopyManager(Unit):
         inline_data: bytes = b"",
         *,
         list_identifier: int = 1,
-        watch: Watch | None = None,
+        watch: CopyWatch | None = None,
     ) -> None:
         """EXTENDED COPY(LID1), to its end. watch: called with the copy's status while it runs; what it raises stops the
         copy, between two blocks, and is raised when it has stopped. Raises CommandFailed, whose sense says which
@@ -37,7 +37,7 @@ class CopyManager(Unit):
         else:
             self._watched(cdb, data, list_identifier, watch)
 
-    def _watched(self, cdb: bytes, data: bytes, list_identifier: int, watch: Watch) -> None:
+    def _watched(self, cdb: bytes, data: bytes, list_identifier: int, watch: CopyWatch) -> None:
         self.take_unit_attentions()  # a unit attention would end the copy
         command = self.session.submit(self.lun, cdb, data)
         try:

@@ -1,7 +1,7 @@
 """A stream of tape blocks, gathered from disks and from this program, that a copy manager writes: what a backup of many
 files is.
 
-    stream = TapeStream(CopyManager(session, drive_lun), Tape(session, drive_lun), [Disk(session, disk_lun)])
+    stream = TapeStream(CopyingUnit(session, drive_lun), Tape(session, drive_lun), [Disk(session, disk_lun)])
     stream.add_data(header)                    # from here, through the parameter list
     stream.add_extent(0, offset, length)       # of the first disk, never through here
     stream.end()                               # padded to a whole block, and sent
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.client.unit import CommandFailed
@@ -60,7 +60,7 @@ class TapeStream:
 
     def __init__(
         self,
-        manager: CopyManager,
+        manager: CopyingUnit,
         tape: Tape,
         disks: Sequence[Disk],
         *,

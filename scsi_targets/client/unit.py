@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from datamover.initiator import Result
+from datamover.initiator import CommandResult
 from scsi_targets.t10 import sense, sense_data, spc
 from scsi_targets.t10.sense import Sense
 
@@ -33,19 +33,19 @@ class AnySession(Protocol):
     def command(
         self, lun: int, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None,
         timeout_seconds: float | None = None,
-    ) -> Result: ...  # fmt: skip
+    ) -> CommandResult: ...  # fmt: skip
 
     def submit(
         self, lun: int, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None
     ) -> Any: ...
-    def wait(self, command: Any, timeout_seconds: float | None = None) -> Result: ...
+    def wait(self, command: Any, timeout_seconds: float | None = None) -> CommandResult: ...
     def ended(self, command: Any, seconds: float) -> bool: ...
 
 
 class CommandFailed(Exception):
     """A command did not end GOOD; str() names it and what it answered. `sense`: decoded, None when there was none."""
 
-    def __init__(self, lun: int, cdb: bytes, result: Result) -> None:
+    def __init__(self, lun: int, cdb: bytes, result: CommandResult) -> None:
         self.status = result.status
         self.raw_sense = result.sense
         self.sense: Sense | None = sense_data.decode(result.sense)

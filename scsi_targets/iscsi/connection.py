@@ -15,7 +15,7 @@ import structlog
 from datamover import engine
 from scsi_targets.devices.unit.view import View
 from scsi_targets.iscsi.directory import NotFound, Portal, TargetDirectory, Who
-from scsi_targets.iscsi.discovery import Address, SendTargets, TextExchange, format_address
+from scsi_targets.iscsi.discovery import SendTargets, SocketAddress, TextExchange, format_address
 from scsi_targets.iscsi.failed_logins import FailedLogins
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.log_lines import LogLines
@@ -39,7 +39,7 @@ class ServerContext:
     limits: Limits
     pool: engine.BufferPool
     table: SessionTable[ServedConnection]
-    bound: Mapping[Portal, Sequence[Address]]
+    bound: Mapping[Portal, Sequence[SocketAddress]]
     failed_logins: FailedLogins
     totals: SessionTotals = field(default_factory=SessionTotals)
     failure_lines: LogLines = field(default_factory=lambda: LogLines(burst=20, pause_seconds=10))
@@ -53,7 +53,7 @@ class ServedConnection:
         self._context = context
         self._portal = portal
         self._socket = sock
-        self._local: Address = sock.getsockname()[:2]
+        self._local: SocketAddress = sock.getsockname()[:2]
         self._states = connection_states()
         self._lock = threading.Lock()  # over who owns the descriptor, and over what was asked meanwhile
         self._close_reason: str | None = None
@@ -61,7 +61,7 @@ class ServedConnection:
         self._session: Session | None = None
         self._login: LoginResult | None = None
         self._since = time()
-        peer: Address = sock.getpeername()[:2]
+        peer: SocketAddress = sock.getpeername()[:2]
         self._peer_host = peer[0]
         self._about: dict[str, Any] = {"peer": format_address(*peer), "portal": format_address(*self._local)}
         self._states.fire(ConnectionEvent.TRANSPORT_ACCEPTED)

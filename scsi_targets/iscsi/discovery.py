@@ -12,7 +12,7 @@ from scsi_targets.iscsi.negotiation import Negotiation, NegotiationError
 from scsi_targets.iscsi.pdu import RESERVED_TAG, TextRequest, TextResponse
 from scsi_targets.iscsi.text import Pair, TextAssembler, TextError, TextSender, encode
 
-Address = tuple[str, int]
+SocketAddress = tuple[str, int]
 
 
 class TextRejected(Exception):
@@ -35,8 +35,8 @@ class SendTargets:
         self,
         directory: TargetDirectory,
         who: Who,
-        local: Address,
-        bound: Mapping[Portal, Sequence[Address]],
+        local: SocketAddress,
+        bound: Mapping[Portal, Sequence[SocketAddress]],
     ) -> None:
         self._directory = directory
         self._who = who
@@ -78,7 +78,7 @@ class SendTargets:
         reachable = (self._reachable(host, port) for host, port in self._bound.get(portal, ()))
         return [format_address(*address) for address in reachable if address is not None]
 
-    def _reachable(self, host: str, port: int) -> Address | None:
+    def _reachable(self, host: str, port: int) -> SocketAddress | None:
         """Another portal's address; for a wildcard, this connection's own host, if that is of the same family."""
         if not ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
             return host, port

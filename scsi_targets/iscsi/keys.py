@@ -55,7 +55,7 @@ def _limit(name: str) -> Callable[[Limits], Value]:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class TextKey:
     """One row: everything there is to know about a key.
 
     values: the admissible range of a number (low, high), or the admissible words of a list or a declaration.
@@ -87,51 +87,51 @@ SECONDS = (0, 3600)
 _TEXT = KeyKind.DECLARED_TEXT
 
 _NAMES = (
-    Key("InitiatorName", _TEXT, "", phases=Phase.LOGIN, sender=Sender.INITIATOR, max_length=ISCSI_NAME_BYTES),
-    Key("InitiatorAlias", _TEXT, "", phases=Phase.ANY, sender=Sender.INITIATOR),
-    Key("TargetName", _TEXT, "", phases=Phase.LOGIN, max_length=ISCSI_NAME_BYTES),
-    Key("TargetAlias", _TEXT, "", phases=Phase.ANY, sender=Sender.TARGET),
-    Key("TargetAddress", _TEXT, "", phases=Phase.ANY, sender=Sender.TARGET),
-    Key("TargetPortalGroupTag", KeyKind.DECLARED_NUMBER, 0, (0, 65535), phases=Phase.LOGIN, sender=Sender.TARGET),
-    Key("SessionType", _TEXT, "Normal", SESSION_TYPES, phases=Phase.LOGIN, sender=Sender.INITIATOR),
+    TextKey("InitiatorName", _TEXT, "", phases=Phase.LOGIN, sender=Sender.INITIATOR, max_length=ISCSI_NAME_BYTES),
+    TextKey("InitiatorAlias", _TEXT, "", phases=Phase.ANY, sender=Sender.INITIATOR),
+    TextKey("TargetName", _TEXT, "", phases=Phase.LOGIN, max_length=ISCSI_NAME_BYTES),
+    TextKey("TargetAlias", _TEXT, "", phases=Phase.ANY, sender=Sender.TARGET),
+    TextKey("TargetAddress", _TEXT, "", phases=Phase.ANY, sender=Sender.TARGET),
+    TextKey("TargetPortalGroupTag", KeyKind.DECLARED_NUMBER, 0, (0, 65535), phases=Phase.LOGIN, sender=Sender.TARGET),
+    TextKey("SessionType", _TEXT, "Normal", SESSION_TYPES, phases=Phase.LOGIN, sender=Sender.INITIATOR),
     # discovery.py answers it, in the full-feature phase only (RFC 7143 13.3).
-    Key("SendTargets", _TEXT, "", phases=Phase.FULL_FEATURE, sender=Sender.INITIATOR),
-    Key("X#NodeArchitecture", _TEXT, "", phases=Phase.LOGIN),
+    TextKey("SendTargets", _TEXT, "", phases=Phase.FULL_FEATURE, sender=Sender.INITIATOR),
+    TextKey("X#NodeArchitecture", _TEXT, "", phases=Phase.LOGIN),
 )
 
 _OPERATIONAL = (
-    Key("HeaderDigest", KeyKind.LIST, "None", DIGESTS),
-    Key("DataDigest", KeyKind.LIST, "None", DIGESTS),
-    Key("MaxConnections", KeyKind.MINIMUM, 1, SIXTEEN_BITS, _always(1), in_discovery=False),
-    Key("InitialR2T", KeyKind.OR, True, ours=_limit("initial_r2t"), in_discovery=False),
-    Key("ImmediateData", KeyKind.AND, True, ours=_limit("immediate_data"), in_discovery=False),
-    Key(
+    TextKey("HeaderDigest", KeyKind.LIST, "None", DIGESTS),
+    TextKey("DataDigest", KeyKind.LIST, "None", DIGESTS),
+    TextKey("MaxConnections", KeyKind.MINIMUM, 1, SIXTEEN_BITS, _always(1), in_discovery=False),
+    TextKey("InitialR2T", KeyKind.OR, True, ours=_limit("initial_r2t"), in_discovery=False),
+    TextKey("ImmediateData", KeyKind.AND, True, ours=_limit("immediate_data"), in_discovery=False),
+    TextKey(
         "MaxRecvDataSegmentLength",
         KeyKind.DECLARED_NUMBER,
         LOGIN_DATA_SEGMENT_BYTES,
         SEGMENT,
         phases=Phase.OPERATIONAL_OR_LATER,
     ),
-    Key("MaxBurstLength", KeyKind.MINIMUM, 262144, SEGMENT, _limit("max_burst_length"), in_discovery=False),
-    Key("FirstBurstLength", KeyKind.MINIMUM, 65536, SEGMENT, _limit("first_burst_length"), in_discovery=False),
-    Key("DefaultTime2Wait", KeyKind.MAXIMUM, 2, SECONDS, _limit("default_time2wait")),
-    Key("DefaultTime2Retain", KeyKind.MINIMUM, 20, SECONDS, _limit("default_time2retain")),
-    Key("MaxOutstandingR2T", KeyKind.MINIMUM, 1, SIXTEEN_BITS, _limit("max_outstanding_r2t"), in_discovery=False),
-    Key("DataPDUInOrder", KeyKind.OR, True, ours=_always(True), in_discovery=False),
-    Key("DataSequenceInOrder", KeyKind.OR, True, ours=_always(True), in_discovery=False),
-    Key("ErrorRecoveryLevel", KeyKind.MINIMUM, 0, (0, 2), _always(0)),
+    TextKey("MaxBurstLength", KeyKind.MINIMUM, 262144, SEGMENT, _limit("max_burst_length"), in_discovery=False),
+    TextKey("FirstBurstLength", KeyKind.MINIMUM, 65536, SEGMENT, _limit("first_burst_length"), in_discovery=False),
+    TextKey("DefaultTime2Wait", KeyKind.MAXIMUM, 2, SECONDS, _limit("default_time2wait")),
+    TextKey("DefaultTime2Retain", KeyKind.MINIMUM, 20, SECONDS, _limit("default_time2retain")),
+    TextKey("MaxOutstandingR2T", KeyKind.MINIMUM, 1, SIXTEEN_BITS, _limit("max_outstanding_r2t"), in_discovery=False),
+    TextKey("DataPDUInOrder", KeyKind.OR, True, ours=_always(True), in_discovery=False),
+    TextKey("DataSequenceInOrder", KeyKind.OR, True, ours=_always(True), in_discovery=False),
+    TextKey("ErrorRecoveryLevel", KeyKind.MINIMUM, 0, (0, 2), _always(0)),
     # RFC 7143 13.24: this end keeps to that document, which is level 1.
-    Key("iSCSIProtocolLevel", KeyKind.MINIMUM, 1, (0, 31), _always(1), in_discovery=False),
+    TextKey("iSCSIProtocolLevel", KeyKind.MINIMUM, 1, (0, 31), _always(1), in_discovery=False),
     # RFC 7143 13.23. With one connection the responses are in order anyhow, which is all that ResponseFence asks.
-    Key("TaskReporting", KeyKind.LIST, "RFC3720", ("RFC3720", "ResponseFence"), in_discovery=False),
+    TextKey("TaskReporting", KeyKind.LIST, "RFC3720", ("RFC3720", "ResponseFence"), in_discovery=False),
 )
 
 # RFC 7143 13.25: a responder may say No to the markers of RFC 3720 and rejects their intervals; never NotUnderstood.
 _OBSOLETE = (
-    Key("IFMarker", KeyKind.OBSOLETE, "No"),
-    Key("OFMarker", KeyKind.OBSOLETE, "No"),
-    Key("IFMarkInt", KeyKind.OBSOLETE, REJECT),
-    Key("OFMarkInt", KeyKind.OBSOLETE, REJECT),
+    TextKey("IFMarker", KeyKind.OBSOLETE, "No"),
+    TextKey("OFMarker", KeyKind.OBSOLETE, "No"),
+    TextKey("IFMarkInt", KeyKind.OBSOLETE, REJECT),
+    TextKey("OFMarkInt", KeyKind.OBSOLETE, REJECT),
 )
 
-KEYS: dict[str, Key] = {row.name: row for row in (*_NAMES, *_OPERATIONAL, *_OBSOLETE)}
+KEYS: dict[str, TextKey] = {row.name: row for row in (*_NAMES, *_OPERATIONAL, *_OBSOLETE)}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from scsi_targets.iscsi.keys import KEYS, REJECT, Key, KeyKind, Phase, Sender, Value
+from scsi_targets.iscsi.keys import KEYS, REJECT, KeyKind, Phase, Sender, TextKey, Value
 from scsi_targets.iscsi.limits import ISCSI_NAME_BYTES, LOGIN_DATA_SEGMENT_BYTES, Limits
 from scsi_targets.iscsi.text import Pair
 
@@ -136,13 +136,13 @@ class Negotiation:
             return REJECT
         raise NegotiationError(f"the key {name} is not allowed in this stage of the login (RFC 7143 6.3)")
 
-    def _irrelevant(self, key: Key) -> bool:
+    def _irrelevant(self, key: TextKey) -> bool:
         if self.discovery and not key.in_discovery:
             return True
         no_unsolicited = self._values["InitialR2T"] is True and self._values["ImmediateData"] is False
         return key.name == "FirstBurstLength" and no_unsolicited  # RFC 7143 13.14
 
-    def _negotiate(self, key: Key, text: str) -> str | None:
+    def _negotiate(self, key: TextKey, text: str) -> str | None:
         if key.kind is KeyKind.OBSOLETE:
             return str(key.default)
         if len(text.encode()) > key.max_length:
@@ -154,7 +154,7 @@ class Negotiation:
         return None if key.declared else _as_text(result)
 
     @staticmethod
-    def _over_long(key: Key) -> str:
+    def _over_long(key: TextKey) -> str:
         if key.max_length == ISCSI_NAME_BYTES:
             raise NegotiationError(f"{key.name} has more than {key.max_length} bytes (RFC 7143 4.2.7.1)")
         return REJECT
@@ -172,7 +172,7 @@ def _boolean(text: str) -> bool:
     return text == "Yes"
 
 
-def _number(key: Key, text: str) -> int:
+def _number(key: TextKey, text: str) -> int:
     if not NUMBER.fullmatch(text):
         raise _Inadmissible
     number = int(text, 16) if text[:2] in ("0x", "0X") else int(text)
@@ -182,20 +182,20 @@ def _number(key: Key, text: str) -> int:
     return number
 
 
-def _first_common(key: Key, text: str) -> str:
+def _first_common(key: TextKey, text: str) -> str:
     for choice in text.split(","):
         if choice in key.values:
             return choice
     raise _Inadmissible
 
 
-def _word(key: Key, text: str) -> str:
+def _word(key: TextKey, text: str) -> str:
     if key.values and text not in key.values:
         raise _Inadmissible
     return text
 
 
-_RESULTS: dict[KeyKind, Callable[[Key, str, Value], Value]] = {
+_RESULTS: dict[KeyKind, Callable[[TextKey, str, Value], Value]] = {
     KeyKind.AND: lambda key, text, ours: _boolean(text) and bool(ours),
     KeyKind.OR: lambda key, text, ours: _boolean(text) or bool(ours),
     KeyKind.MINIMUM: lambda key, text, ours: min(_number(key, text), int(ours)),

@@ -15,12 +15,12 @@ import structlog
 from datamover import engine
 from scsi_targets.iscsi.connection import ServedConnection, ServerContext
 from scsi_targets.iscsi.directory import Portal, TargetDirectory
-from scsi_targets.iscsi.discovery import Address, format_address
+from scsi_targets.iscsi.discovery import SocketAddress, format_address
 from scsi_targets.iscsi.failed_logins import FailedLogins
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.session_record import SessionRecord
 from scsi_targets.iscsi.session_table import SessionTable
-from scsi_targets.iscsi.totals import Totals
+from scsi_targets.iscsi.totals import TargetTotals
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ class Server:
     def __init__(self, directory: TargetDirectory, portals: Iterable[Portal], limits: Limits | None = None) -> None:
         self._portals = list(portals)
         self._limits = limits or Limits()
-        self._bound: dict[Portal, list[Address]] = {}
+        self._bound: dict[Portal, list[SocketAddress]] = {}
         self._table: SessionTable[ServedConnection] = SessionTable(self._limits)
         self._context = ServerContext(
             directory,
@@ -63,10 +63,10 @@ class Server:
         """The memory of all commands' data."""
         return self._context.pool
 
-    def start(self) -> list[Address]:
+    def start(self) -> list[SocketAddress]:
         """Listens on every portal and returns where, in their order. Raises OSError, and listens nowhere, if one
         cannot be had."""
-        addresses: list[Address] = []
+        addresses: list[SocketAddress] = []
         try:
             for portal in self._portals:
                 listener = _listen(portal)
@@ -118,7 +118,7 @@ class Server:
         records = [member.record() for member in self._table.members()]
         return sorted((record for record in records if record is not None), key=lambda record: record.since)
 
-    def totals(self) -> dict[str, Totals]:
+    def totals(self) -> dict[str, TargetTotals]:
         """What the sessions with each target have done since the start; those that discover under ""."""
         return self._context.totals.by_target(self._table.members())
 

@@ -11,7 +11,7 @@ from scsi_targets.iscsi.session_record import SessionRecord
 DISCOVERY = ""  # what discovery sessions are counted under
 
 
-class Totals(NamedTuple):
+class TargetTotals(NamedTuple):
     """sessions: how many there have been."""
 
     sessions: int = 0
@@ -33,13 +33,13 @@ class SessionTotals:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._over: dict[str, Totals] = {}
+        self._over: dict[str, TargetTotals] = {}
 
     def counted(self, record: SessionRecord) -> None:
         """A session is over; the caller holds `lock`."""
         _add(self._over, record)
 
-    def by_target(self, standing: Iterable[Served]) -> dict[str, Totals]:
+    def by_target(self, standing: Iterable[Served]) -> dict[str, TargetTotals]:
         """By target name, with the sessions that stand."""
         with self.lock:
             found = self._over.copy()
@@ -49,10 +49,10 @@ class SessionTotals:
         return found
 
 
-def _add(totals: dict[str, Totals], record: SessionRecord) -> None:
+def _add(totals: dict[str, TargetTotals], record: SessionRecord) -> None:
     name = record.target_name or DISCOVERY
-    was = totals.get(name, Totals())
-    totals[name] = Totals(
+    was = totals.get(name, TargetTotals())
+    totals[name] = TargetTotals(
         was.sessions + 1,
         was.commands + record.commands,
         was.bytes_in + record.bytes_in,

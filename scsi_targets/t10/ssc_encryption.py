@@ -32,7 +32,7 @@ PLAIN_TEXT_KEY = 0x00  # KEY FORMAT
 KAD_FORMATS = (0, 1, 2)  # KAD FORMAT: unspecified, binary key name, ASCII key name
 
 
-class Scope(IntEnum):
+class EncryptionScope(IntEnum):
     """SCOPE, I_T NEXUS SCOPE, KEY SCOPE (SSC-4 table 189)."""
 
     PUBLIC = 0

@@ -209,7 +209,7 @@ class ReadWriteControlPage(ModePage, page=0x25, length=32, savable=False):
 # ---- parameter data --------------------------------------------------------------------------------------------------
 
 
-class BlockLimits(Structure, length=6):
+class ReadBlockLimitsData(Structure, length=6):
     """READ BLOCK LIMITS data (SSC-3 table 48)."""
 
     granularity = Bits(0, 4, 5)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from appliance.access.directory import Directory
 from appliance.settings.settings import Settings
-from datamover.initiator import Credentials, InitiatorError, InitiatorSession, Result
+from datamover.initiator import CommandResult, Credentials, InitiatorError, InitiatorSession
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
@@ -216,7 +216,7 @@ def large_view(rounds: int) -> None:
 # ---- over loopback ---------------------------------------------------------------------------------------------------
 
 
-def sense_of(result: Result) -> tuple[int, int, int] | None:
+def sense_of(result: CommandResult) -> tuple[int, int, int] | None:
     return (result.sense[2] & 0x0F, result.sense[12], result.sense[13]) if result.status == 2 else None
 
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamover.initiator import InitiatorSession
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.t10 import copy_descriptors as copy
@@ -119,7 +119,7 @@ class Bench:
         copied.unlink()
 
     def _copy(self, name: str, disk: Disk, tape: Tape, kind: type[copy.SegmentDescriptor], **ends: int) -> None:
-        manager = CopyManager(tape.session, tape.lun, timeout_seconds=3600)
+        manager = CopyingUnit(tape.session, tape.lun, timeout_seconds=3600)
         segments = [
             kind.encode(
                 **ends, stream_device_transfer_length=BLOCK, logical_block_address=at // 512,

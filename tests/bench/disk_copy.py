@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.t10 import copy_descriptors as copy
@@ -17,7 +17,7 @@ Progress = Callable[[int, int], None]
 
 def copy_disk(disk: Disk, tape: Tape, progress: Progress) -> None:
     """EXTENDED COPY from the disk's first block to its last, then a filemark: durable when this returns."""
-    manager = CopyManager(tape.session, tape.lun, timeout_seconds=COMMAND_SECONDS)
+    manager = CopyingUnit(tape.session, tape.lun, timeout_seconds=COMMAND_SECONDS)
     cscds, size = [disk.cscd(), tape.cscd()], disk.capacity.size_bytes
     for start in range(0, size, SEGMENTS * SEGMENT_BYTES):
         end = min(start + SEGMENTS * SEGMENT_BYTES, size)

@@ -9,7 +9,7 @@ import pytest
 
 from datamover.initiator import InitiatorSession
 from scsi_targets.client import tape_stream
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.client.tape_stream import StreamFailed, TapeStream
@@ -108,7 +108,7 @@ def test_checkpoints(site, portal, monkeypatch):
 def test_a_stream_of_many_commands_is_one_stream(site, session, monkeypatch):
     """Each command ends on a whole block, whatever the pieces are."""
     monkeypatch.setattr(tape_stream, "COMMAND_BYTES", 100_000)
-    manager, disk, tape = CopyManager(session, DISK), Disk(session, DISK), Tape(session, DRIVE)
+    manager, disk, tape = CopyingUnit(session, DISK), Disk(session, DISK), Tape(session, DRIVE)
     reports = []
     stream = TapeStream(manager, tape, [disk], block_length=30_000, sent=lambda sent: reports.append(sent.whole_bytes))
     stream._most_segments = 7
@@ -129,7 +129,7 @@ def test_a_stream_of_many_commands_is_one_stream(site, session, monkeypatch):
 
 def test_which_piece_failed(site, session):
     disk, tape = Disk(session, DISK), Tape(session, DRIVE)
-    stream = TapeStream(CopyManager(session, DISK), tape, [disk], block_length=512)
+    stream = TapeStream(CopyingUnit(session, DISK), tape, [disk], block_length=512)
     for offset in (0, 512, BLOCKS * 512):
         stream.add_data(bytes(512))
         stream.add_extent(0, offset, 512)

@@ -16,7 +16,7 @@ from appliance.operations.verb import OnLibrary
 from appliance.settings import config_file
 from datamover.engine import crc32c
 from datamover.initiator import InitiatorSession
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.unit import CommandFailed
 from scsi_targets.t10 import copy_descriptors as copy
@@ -75,7 +75,7 @@ def copied(library, *segments, list_identifier=7):
     """Disk one to disk two, by a session that is gone afterwards."""
     with InitiatorSession(library.portal, TARGET) as session:
         one, two = Disk(session, 2), Disk(session, 3)
-        manager = CopyManager(session, 2)
+        manager = CopyingUnit(session, 2)
         manager.extended_copy([one.cscd(), two.cscd()], segments, list_identifier=list_identifier)
 
 
@@ -115,7 +115,7 @@ def test_copies_of_all_devices_are_in_the_order_of_their_arrival_and_bounded(lib
     for number in range(66):
         with InitiatorSession(library.portal, TARGET) as session:
             one, two = Disk(session, 2), Disk(session, 3)
-            CopyManager(session, 3 if number == 65 else 2).extended_copy([one.cscd(), two.cscd()], [segment(1)])
+            CopyingUnit(session, 3 if number == 65 else 2).extended_copy([one.cscd(), two.cscd()], [segment(1)])
     rows = do(library, "copies.list")
     numbers = [row["number"] for row in rows]
     assert numbers == sorted(numbers) and len(rows) == 65

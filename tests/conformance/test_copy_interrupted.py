@@ -7,7 +7,7 @@ import pytest
 
 from datamover.engine import crc32c
 from datamover.initiator import InitiatorSession
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import END_OF_DATA, Tape
 from scsi_targets.t10 import copy_descriptors as copy
@@ -49,7 +49,7 @@ def test_killed_in_mid_copy(appliance):
     with InitiatorSession(appliance.portal, appliance.target_name) as session:
         disk = Disk(session, appliance.lun("one"))
         tape = Tape(session, appliance.lun("drive0"))
-        manager = CopyManager(session, tape.lun)
+        manager = CopyingUnit(session, tape.lun)
         manager.test_unit_ready()
         data = copy.parameter_list([disk.cscd(), tape.cscd()], [whole_disk()], list_identifier=7)
         session.submit(tape.lun, copy.ExtendedCopyLid1.encode(parameter_list_length=len(data)), data)
@@ -80,7 +80,7 @@ def test_the_asking_connection_drops(appliance):
     """Nobody waits for the copy any more: it ends at a block, and its drive is free."""
     session = InitiatorSession(appliance.portal, appliance.target_name)
     disk, tape = Disk(session, appliance.lun("one")), Tape(session, appliance.lun("drive0"))
-    CopyManager(session, tape.lun).test_unit_ready()
+    CopyingUnit(session, tape.lun).test_unit_ready()
     data = copy.parameter_list([disk.cscd(), tape.cscd()], [whole_disk()], list_identifier=7)
     session.submit(tape.lun, copy.ExtendedCopyLid1.encode(parameter_list_length=len(data)), data)
     eventually(lambda: session.ping() or (copies(appliance) and copies(appliance)[-1]["bytes_written"]))

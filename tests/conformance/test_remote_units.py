@@ -11,7 +11,7 @@ from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
 from appliance.settings import config_file
 from datamover.initiator import InitiatorSession
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.unit import CommandFailed
 from scsi_targets.t10 import copy_descriptors as copy
@@ -72,7 +72,7 @@ def secret(tmp_path):
 def fetch(session):
     """Their disk to ours: CSCD descriptor 0 is found by its name, whatever the session sees."""
     ours = Disk(session, 2)
-    return lambda naa: CopyManager(session, 2).extended_copy(
+    return lambda naa: CopyingUnit(session, 2).extended_copy(
         [copy.identification_descriptor(bytes.fromhex(naa), device_type=0), ours.cscd()],
         [copy.BlockToBlock.encode(source=0, destination=1, number_of_blocks=2048)],
     )

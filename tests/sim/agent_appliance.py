@@ -14,7 +14,7 @@ from appliance.backup.lists import FileLists
 from appliance.failures import Failure, OperatorError
 from appliance.library.snapshots.keeper import NoSuchSnapshot, Snapshots
 from appliance.library.snapshots.kept_set import KeptSet
-from appliance.library.snapshots.states import NotNow, State
+from appliance.library.snapshots.states import SetState, SnapshotStateError
 from appliance.operations.backup import check_lists
 from appliance.operations.perform import find, parameters_of, perform
 from scsi_targets.devices.disk.block_device import BlockDevice
@@ -144,7 +144,7 @@ class Mover:
             return
         try:
             step()
-        except (NotNow, OSError, OperatorError) as error:
+        except (SnapshotStateError, OSError, OperatorError) as error:
             self.end("failed", self.kept.over_because or str(error))
             self.kept.release()
 
@@ -157,7 +157,7 @@ class Mover:
         wanted: dict[str, list[tuple[int, int]]] = {disk: [] for disk in self.kept.disks}
         for disk, entry in self.entries:
             wanted[disk] += [(extent.disk_offset, extent.length) for extent in entry.extents]  # type: ignore[union-attr]
-        if self.kept.state is State.HELD:
+        if self.kept.state is SetState.HELD:
             self.kept.narrow(wanted)
         self.kept.start()
         self._later()

@@ -12,15 +12,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from appliance.agent.asking import Asking
-from appliance.agent.backup import HotBackup, Job, Source
-from appliance.agent.block_devices import Piece, Stack
-from appliance.agent.file_systems import Mount
+from appliance.agent.backup import AgentJob, HotBackup, MountedSource
+from appliance.agent.block_devices import DeviceRange, Stack
+from appliance.agent.file_systems import MountedFileSystem
 from appliance.agent.freeze import FreezeFailed, Kernel, held_still
 from appliance.agent.snapshot_walk import Order, WalkFailed
-from appliance.backup.entries import Entry, Extent, Kind
+from appliance.backup.entries import Entry, FileExtent, Kind
 from appliance.backup.listing import to_line
 from appliance.failures import Failure, NoAnswer, OperatorError
-from appliance.library.snapshots.states import State
+from appliance.library.snapshots.states import SetState
 from tests.sim.agent_appliance import Appliance, Mover
 from tests.sim.agent_world import (
     DISKS,
@@ -158,7 +158,7 @@ class Machine:
             if self.world.chance(self.fates.walk_fails):
                 raise WalkFailed("the walk ended too early")
             at = slot * CHUNK_BYTES
-            extents = [Extent(0, at, SECTOR), Extent(SECTOR, at + HALF, SECTOR)]
+            extents = [FileExtent(0, at, SECTOR), FileExtent(SECTOR, at + HALF, SECTOR)]
             name = f"{order.prefix}/{slot}".encode()
             yield to_line(Entry(name, Kind.FILE, size=2 * SECTOR, extents=extents))
         self.alive()
@@ -241,9 +241,9 @@ class Machine:
 
     def backup(self) -> Any:
         sources = [
-            Source(
-                Mount(one.path, "/", (8, number), "ext4", frozenset()),
-                Stack((name,), (Piece(0, 1, name, 0),)),
+            MountedSource(
+                MountedFileSystem(one.path, "/", (8, number), "ext4", frozenset()),
+                Stack((name,), (DeviceRange(0, 1, name, 0),)),
                 name,
                 name,
             )
@@ -251,7 +251,7 @@ class Machine:
         ]
         asking = Asking(self, lambda: self.world.now, self.world.advance)  # type: ignore[arg-type]
         hot = HotBackup(asking, self, self.said.append, self, every=self.every)  # type: ignore[arg-type]
-        return hot.run(Job([one.path for one in self.file_systems.values()]), sources, to=["A00001L6"])
+        return hot.run(AgentJob([one.path for one in self.file_systems.values()]), sources, to=["A00001L6"])
 
 
 @dataclass
@@ -340,7 +340,7 @@ class Site:
             assert outcome.why, outcome
         for kept in machine.appliance.made:
             assert kept.state.over, kept.state
-            assert kept.reason or kept.state is State.RELEASED, "nobody says why a snapshot ended"
+            assert kept.reason or kept.state is SetState.RELEASED, "nobody says why a snapshot ended"
             assert kept.stored_bytes == 0
         assert not list((self.folder / "lists").glob("*")), "a list takes room for ever"
         assert all(disk.medium.before_change is None for disk in self.disks.values())

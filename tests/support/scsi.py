@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass
 
-from datamover.initiator import InitiatorSession, Result
+from datamover.initiator import CommandResult, InitiatorSession
 
 CHECK_CONDITION = 0x02
 RESERVATION_CONFLICT = 0x18
@@ -75,7 +75,7 @@ class Device:
                 return
         raise AssertionError(f"LUN {lun}: one unit attention after another")
 
-    def command(self, cdb: bytes, data_out: bytes | None = None, data_in_length: int = 0) -> Result:
+    def command(self, cdb: bytes, data_out: bytes | None = None, data_in_length: int = 0) -> CommandResult:
         return self.session.command(self.lun, cdb, data_out, data_in_length)
 
     def good(self, cdb: bytes, data_out: bytes | None = None, data_in_length: int = 0) -> bytes:
@@ -96,7 +96,7 @@ class Device:
         raise AssertionError(f"LUN {self.lun} has no NAA designator: {page.hex(' ')}")
 
 
-def is_unit_attention(result: Result) -> bool:
+def is_unit_attention(result: CommandResult) -> bool:
     return result.status == CHECK_CONDITION and result.sense[2] & 0x0F == UNIT_ATTENTION
 
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from datamover.engine import Segment, SegmentDamaged
 from vlib_images.cartridge.codec import Form
-from vlib_images.cartridge.manifest import NO_OBJECT, Entry
+from vlib_images.cartridge.manifest import NO_OBJECT, ManifestEntry
 from vlib_images.cartridge.segment_list import SegmentList
 
 LOOKUP_OBJECTS: Final = 1 << 17
@@ -30,7 +30,7 @@ class EncryptedBlocks(NamedTuple):
 NONE_ENCRYPTED: Final = EncryptedBlocks(None, None)
 
 
-def note_encrypted(entry: Entry, tail: Segment, block: int) -> None:
+def note_encrypted(entry: ManifestEntry, tail: Segment, block: int) -> None:
     """Block `block` of the tail, its newest object, was written encrypted."""
     first, end = entry.first_encrypted, entry.encrypted_end
     if first is None:
@@ -88,7 +88,7 @@ def _first_block(segments: SegmentList, number: int, begin: int, end: int) -> in
     return begin if begin < end else None
 
 
-def _look_up(entry: Entry, segment: Segment) -> None:
+def _look_up(entry: ManifestEntry, segment: Segment) -> None:
     """From the log itself. What damage made unreadable is passed over as filemarks are."""
     entry.first_encrypted, entry.encrypted_end = NO_OBJECT, 0
     for number in range(entry.objects):

@@ -30,7 +30,7 @@ SEGMENT_BYTES_MAX: Final = 16 << 30
 
 
 @dataclass(slots=True)
-class Entry:
+class ManifestEntry:
     """One segment. first_object and first_filemark count from the partition's beginning.
 
     data_bytes: where the SEAL record lies; HEAD: how much log was durable when the manifest was written.
@@ -79,7 +79,7 @@ class Manifest:
     generation: int = 0
     next_segment_id: int = 1
     worm: bool = False
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ManifestEntry] = field(default_factory=list)
 
     def encode(self) -> bytes:
         parts = [
@@ -131,12 +131,12 @@ class Manifest:
         return cls(uuid, partition, generation, next_segment_id, bool(flags & 1), entries)
 
     @staticmethod
-    def _entry(row: tuple[int, ...]) -> Entry:
+    def _entry(row: tuple[int, ...]) -> ManifestEntry:
         segment_id, first_object, first_filemark, data_bytes, used_bytes, *rest = row
         objects, filemarks, seed, dead_entries, flags, epoch, first_encrypted, encrypted_end = rest
         if not filemarks <= objects <= SEGMENT_OBJECTS_MAX or max(data_bytes, used_bytes) > SEGMENT_BYTES_MAX:
             raise CartridgeDamaged(f"the manifest gives segment {segment_id} more than a segment can have")
-        return Entry(
+        return ManifestEntry(
             segment_id=segment_id,
             seed=seed,
             first_object=first_object,

@@ -15,7 +15,7 @@ from typing_extensions import Buffer
 from datamover.engine import PROTECTION_BYTES, READ_DAMAGED, READ_END, ProtectionMismatch, Segment, SegmentDamaged
 from vlib_images.cartridge.codec import Form, Scratch, StoredBlock
 from vlib_images.cartridge.encrypted_blocks import KIND_BLOCK, note_encrypted
-from vlib_images.cartridge.manifest import Entry, EntryFlag, Manifest
+from vlib_images.cartridge.manifest import EntryFlag, Manifest, ManifestEntry
 from vlib_images.cartridge.segment_list import SegmentList
 from vlib_images.cartridge.segments import SegmentStore, finish_cut
 from vlib_images.errors import (
@@ -59,7 +59,7 @@ def as_os_error(error: Exception) -> OSError:
     return error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
 
 
-class Partition:
+class TapePartition:
     """Object numbers count from 0 at the beginning of the partition. The caller holds the logical unit's lock.
 
     end: the number of objects. filemarks: how many of them are filemarks. room_bytes: capacity that is left.
@@ -246,7 +246,7 @@ class Partition:
         except OSError as error:
             raise self._failed(error, "synchronizing") from error
 
-    def _listing(self) -> list[Entry]:
+    def _listing(self) -> list[ManifestEntry]:
         """The entries as the manifest shall have them."""
         head = copy.copy(self.segments.refresh())
         if self.segments.tail is None:
@@ -263,7 +263,7 @@ class Partition:
         self._sync_segment(self.segments.entries[-1].segment_id, tail)
         self.room_bytes -= tail.end - before
 
-    def _sync_sealed(self, entries: list[Entry] | None = None) -> None:
+    def _sync_sealed(self, entries: list[ManifestEntry] | None = None) -> None:
         """Of these segments, or all, those that no sync has covered yet."""
         unsynced = self.segments.unsynced
         for segment_id in list(unsynced) if entries is None else [entry.segment_id for entry in entries]:
@@ -306,7 +306,7 @@ class Partition:
             self.failure = StorageError(f"{failure}; it is read-only until opened again", error.errno or 0)
             raise
 
-    def _list(self, entries: list[Entry]) -> None:
+    def _list(self, entries: list[ManifestEntry]) -> None:
         """Write a manifest with these entries, all of them durable."""
         manifest = Manifest(
             self.store.cartridge_uuid,
@@ -418,7 +418,9 @@ class Partition:
         self._sync_tail()
         return self.segments.tail
 
-    def _reclaim(self, cut: Entry | None, before: Entry, tail: Segment | None, dropped: list[Entry]) -> None:
+    def _reclaim(
+        self, cut: ManifestEntry | None, before: ManifestEntry, tail: Segment | None, dropped: list[ManifestEntry]
+    ) -> None:
         """Give back the space of what was cut off. The cut has happened: a crash here only costs space until the
         cartridge is opened again."""
         self.store.delete([entry.segment_id for entry in dropped])

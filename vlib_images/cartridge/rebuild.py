@@ -7,7 +7,7 @@ end of what was found so far had overwritten the rest: it cuts it off.
 from typing import Final
 
 from datamover.engine import Segment
-from vlib_images.cartridge.manifest import Entry, EntryFlag, Manifest
+from vlib_images.cartridge.manifest import EntryFlag, Manifest, ManifestEntry
 from vlib_images.cartridge.segments import SegmentHeader, SegmentStore
 
 NO_SEGMENT: Final = 0
@@ -16,7 +16,7 @@ NO_SEGMENT: Final = 0
 
 def rebuild_manifest(store: SegmentStore) -> tuple[Manifest, list[str]]:
     """What the manifest must have been, and what could not be used, in words. Changes nothing. Raises OSError."""
-    entries: list[Entry] = []
+    entries: list[ManifestEntry] = []
     problems: list[str] = []
     last_id = 0
     if not store.files.exists():
@@ -36,9 +36,9 @@ def rebuild_manifest(store: SegmentStore) -> tuple[Manifest, list[str]]:
     return Manifest(store.cartridge_uuid, store.partition, 0, last_id + 1, store.worm, entries), problems
 
 
-def _entry(store: SegmentStore, header: SegmentHeader) -> Entry:
+def _entry(store: SegmentStore, header: SegmentHeader) -> ManifestEntry:
     """Every segment is taken as if it were sealed: where its tables are missing, reading rebuilds them from the log."""
-    entry = Entry(header.segment_id, header.seed, header.first_object, header.first_filemark)
+    entry = ManifestEntry(header.segment_id, header.seed, header.first_object, header.first_filemark)
     segment = store.recover(entry, writable=False)
     entry.objects, entry.filemarks, entry.dead_entries = segment.objects, segment.filemarks, segment.dead_entries
     entry.data_bytes, entry.used_bytes = segment.end - 32 * segment.complete, segment.used_bytes
@@ -46,7 +46,7 @@ def _entry(store: SegmentStore, header: SegmentHeader) -> Entry:
     return entry
 
 
-def _make_room(store: SegmentStore, entries: list[Entry], header: SegmentHeader) -> None:
+def _make_room(store: SegmentStore, entries: list[ManifestEntry], header: SegmentHeader) -> None:
     while entries and entries[-1].first_object >= header.first_object:
         entries.pop()
     if not entries or entries[-1].end <= header.first_object:
@@ -59,10 +59,10 @@ def _make_room(store: SegmentStore, entries: list[Entry], header: SegmentHeader)
     store.forget(entry.segment_id)
 
 
-def _missing(before: Entry, after: Entry) -> Entry:
+def _missing(before: ManifestEntry, after: ManifestEntry) -> ManifestEntry:
     """Stands for a segment that is gone, so that what follows keeps its numbers."""
     first_filemark = before.first_filemark + before.filemarks
-    return Entry(
+    return ManifestEntry(
         NO_SEGMENT,
         0,
         before.end,

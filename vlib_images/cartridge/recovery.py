@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from datamover.engine import Segment
 from vlib_images.cartridge.identity import FILE
-from vlib_images.cartridge.manifest import Entry, EntryFlag, Manifest
-from vlib_images.cartridge.partition import Partition
+from vlib_images.cartridge.manifest import EntryFlag, Manifest, ManifestEntry
+from vlib_images.cartridge.partition import TapePartition
 from vlib_images.cartridge.segment_list import SegmentList
 from vlib_images.cartridge.segments import SegmentStore, finish_cut
 from vlib_images.errors import CartridgeDamaged
@@ -41,16 +41,16 @@ class RecoveryReport:
         return f"partition {self.partition}: not closed properly; {told}"
 
 
-def open_partition(store: SegmentStore, capacity_bytes: int, *, writable: bool) -> tuple[Partition, RecoveryReport]:
+def open_partition(store: SegmentStore, capacity_bytes: int, *, writable: bool) -> tuple[TapePartition, RecoveryReport]:
     """Raises CartridgeDamaged, OSError. Nothing on disk is changed unless writable."""
     return _Recovery(store, writable).run(capacity_bytes)
 
 
-def partition_from(store: SegmentStore, manifest: Manifest, capacity_bytes: int) -> Partition:
+def partition_from(store: SegmentStore, manifest: Manifest, capacity_bytes: int) -> TapePartition:
     """A partition for reading only, by a manifest whose entries are all taken as sealed."""
     segments = SegmentList(store)
     segments.entries = manifest.entries
-    return Partition(segments, manifest, manifest.next_segment_id, capacity_bytes, listed=True)
+    return TapePartition(segments, manifest, manifest.next_segment_id, capacity_bytes, listed=True)
 
 
 class _Recovery:
@@ -63,7 +63,7 @@ class _Recovery:
         self.next_id = self.manifest.next_segment_id
         self.changed = False
 
-    def run(self, capacity_bytes: int) -> tuple[Partition, RecoveryReport]:
+    def run(self, capacity_bytes: int) -> tuple[TapePartition, RecoveryReport]:
         self._check_manifest()
         for entry in self.manifest.entries:
             self._add_listed(copy.copy(entry))
@@ -71,7 +71,7 @@ class _Recovery:
             pass
         if self.writable:
             self._clean_up()
-        partition = Partition(self.segments, self.manifest, self.next_id, capacity_bytes, listed=not self.changed)
+        partition = TapePartition(self.segments, self.manifest, self.next_id, capacity_bytes, listed=not self.changed)
         if self.writable and (self.changed or not self.report.clean):
             partition.synchronize()
         return partition, self.report
@@ -82,7 +82,7 @@ class _Recovery:
         if self.manifest.worm != self.store.worm:
             raise CartridgeDamaged(f"partition {self.store.partition}: {FILE} does not agree whether this is WORM")
 
-    def _add_listed(self, entry: Entry) -> None:
+    def _add_listed(self, entry: ManifestEntry) -> None:
         self.segments.entries.append(entry)
         if entry.flags & EntryFlag.HEAD:
             entry.flags &= ~EntryFlag.HEAD
@@ -95,13 +95,13 @@ class _Recovery:
             self.store.shorten(entry, entry)
             self.changed = True
 
-    def _recover_listed(self, entry: Entry) -> Segment:
+    def _recover_listed(self, entry: ManifestEntry) -> Segment:
         try:
             return self.store.recover(entry, self.writable)
         except FileNotFoundError as error:
             raise CartridgeDamaged(f"{error.filename} is missing; it holds {entry.objects} blocks or more") from error
 
-    def _take(self, entry: Entry, segment: Segment) -> None:
+    def _take(self, entry: ManifestEntry, segment: Segment) -> None:
         """A segment that was not known to be sealed."""
         self.report.torn_bytes += segment.cut_bytes
         self.report.damaged_blocks += segment.damaged
@@ -135,7 +135,7 @@ class _Recovery:
             or (header.first_object, header.first_filemark) != (last.end, last.first_filemark + last.filemarks)
         ):
             return False
-        entry = Entry(self.next_id, header.seed, header.first_object, header.first_filemark)
+        entry = ManifestEntry(self.next_id, header.seed, header.first_object, header.first_filemark)
         self.segments.entries.append(entry)
         self.next_id += 1
         self.report.clean = False

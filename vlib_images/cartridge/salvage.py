@@ -16,7 +16,7 @@ from vlib_images.cartridge.files import CartridgeFiles, files_of
 from vlib_images.cartridge.identity import LIMIT_PARTITIONS, CartridgeIdentity
 from vlib_images.cartridge.mam import MamStore
 from vlib_images.cartridge.medium import MediumType
-from vlib_images.cartridge.partition import Partition
+from vlib_images.cartridge.partition import TapePartition
 from vlib_images.cartridge.rebuild import NO_SEGMENT, rebuild_manifest
 from vlib_images.cartridge.recovery import open_partition, partition_from
 from vlib_images.cartridge.segments import SegmentLimits, SegmentStore
@@ -140,7 +140,7 @@ def _guess_identity(source: CartridgeFiles, barcode: str, medium: MediumType) ->
     raise NotACartridge(f"{source.name} holds no segment of a cartridge")
 
 
-def _open(source: CartridgeFiles, identity: CartridgeIdentity, number: int, report: SalvageReport) -> Partition:
+def _open(source: CartridgeFiles, identity: CartridgeIdentity, number: int, report: SalvageReport) -> TapePartition:
     store = SegmentStore(source.folder(f"p{number}"), identity.uuid_bytes, number, SegmentLimits(), identity.worm)
     capacity = identity.partition_bytes[number]
     try:
@@ -164,7 +164,7 @@ def _copy_attributes(source: CartridgeFiles, target: Cartridge, report: SalvageR
         target.mam.set(list(attributes.attributes(number)), number)
 
 
-def _copy(partition: Partition, target: Cartridge, report: SalvageReport) -> Iterator[None]:
+def _copy(partition: TapePartition, target: Cartridge, report: SalvageReport) -> Iterator[None]:
     scratch = Scratch()
     for entry in partition.segments.entries:
         if entry.segment_id == NO_SEGMENT:  # however many blocks the next one says were in it, there is nothing to try
@@ -176,7 +176,7 @@ def _copy(partition: Partition, target: Cartridge, report: SalvageReport) -> Ite
 
 
 def _copy_object(
-    partition: Partition, position: int, scratch: Scratch, target: Cartridge, report: SalvageReport
+    partition: TapePartition, position: int, scratch: Scratch, target: Cartridge, report: SalvageReport
 ) -> Iterator[None]:
     try:
         if partition.header(position) is None:
@@ -201,7 +201,7 @@ def _write_filemark(target: Cartridge, report: SalvageReport) -> None:
     report.filemarks += 1
 
 
-def _was_filemark(partition: Partition, position: int) -> bool:
+def _was_filemark(partition: TapePartition, position: int) -> bool:
     """Whether the index still knows that a damaged object is a filemark."""
     try:
         return partition.filemarks_before(position + 1) > partition.filemarks_before(position)

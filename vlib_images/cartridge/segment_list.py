@@ -4,10 +4,10 @@ from bisect import bisect_right
 from typing import Final
 
 from datamover.engine import Segment
-from vlib_images.cartridge.manifest import Entry
+from vlib_images.cartridge.manifest import ManifestEntry
 from vlib_images.cartridge.segments import SegmentStore
 
-NO_ENTRY: Final = Entry(0, 0, 0, 0)
+NO_ENTRY: Final = ManifestEntry(0, 0, 0, 0)
 
 
 class SegmentList:
@@ -18,13 +18,13 @@ class SegmentList:
 
     def __init__(self, store: SegmentStore) -> None:
         self.store = store
-        self.entries: list[Entry] = []
+        self.entries: list[ManifestEntry] = []
         self.tail: Segment | None = None
         self.unsynced: dict[int, Segment] = {}
         self._current: Segment | None = None
         self._current_entry = NO_ENTRY
 
-    def refresh(self) -> Entry:
+    def refresh(self) -> ManifestEntry:
         """Bring the tail's entry up to date, forget what was looked up; returns the last entry."""
         self._current = None
         if not self.entries:

@@ -13,7 +13,7 @@ from typing import Final
 
 from datamover.engine import Segment, crc32c
 from vlib_images.cartridge.files import CartridgeFiles
-from vlib_images.cartridge.manifest import NO_OBJECT, SEGMENT_OBJECTS_MAX, Entry, EntryFlag, Manifest
+from vlib_images.cartridge.manifest import NO_OBJECT, SEGMENT_OBJECTS_MAX, EntryFlag, Manifest, ManifestEntry
 from vlib_images.errors import CartridgeDamaged
 
 MAGIC: Final = b"TAPEBAYS"
@@ -125,7 +125,7 @@ class SegmentStore:
 
     def create(
         self, segment_id: int, previous_id: int, first_object: int, first_filemark: int
-    ) -> tuple[Entry, Segment]:
+    ) -> tuple[ManifestEntry, Segment]:
         """A new, empty segment and its entry."""
         header = SegmentHeader(
             self.cartridge_uuid,
@@ -145,7 +145,7 @@ class SegmentStore:
         except OSError:
             self._unlink(name)  # so that another try finds the name free
             raise
-        return Entry(segment_id, header.seed, first_object, first_filemark, first_encrypted=NO_OBJECT), segment
+        return ManifestEntry(segment_id, header.seed, first_object, first_filemark, first_encrypted=NO_OBJECT), segment
 
     def read_header(self, segment_id: int) -> SegmentHeader | None:
         """None when there is no such segment or its header does not verify."""
@@ -154,7 +154,7 @@ class SegmentStore:
         except FileNotFoundError:
             return None
 
-    def recover(self, entry: Entry, writable: bool) -> Segment:
+    def recover(self, entry: ManifestEntry, writable: bool) -> Segment:
         """A segment that may be unsealed, from its checkpoint and its log."""
         try:
             index = self.files.read(self.checkpoint_name(entry.segment_id), CHECKPOINT_BYTES_MAX)
@@ -173,7 +173,7 @@ class SegmentStore:
             entry.epoch,
         )
 
-    def open_sealed(self, entry: Entry) -> Segment:
+    def open_sealed(self, entry: ManifestEntry) -> Segment:
         """A sealed segment for reading; the few used last stay open."""
         segment = self._open.get(entry.segment_id)
         if segment is None:
@@ -184,7 +184,7 @@ class SegmentStore:
         self._open.move_to_end(entry.segment_id)
         return segment
 
-    def _open_sealed(self, entry: Entry, writable: bool) -> Segment:
+    def _open_sealed(self, entry: ManifestEntry, writable: bool) -> Segment:
         return Segment.open_sealed(
             self.files.segment(self.segment_name(entry.segment_id)),
             entry.seed,
@@ -195,7 +195,7 @@ class SegmentStore:
             writable,
         )
 
-    def shorten(self, entry: Entry, before: Entry) -> None:
+    def shorten(self, entry: ManifestEntry, before: ManifestEntry) -> None:
         """Cut the file of a sealed segment to what its entry says, durably; `before` is the entry before the cut."""
         self.forget(entry.segment_id)
         segment = self._open_sealed(before, writable=True)
@@ -263,7 +263,7 @@ class SegmentStore:
             self._open.popitem()[1].close()
 
 
-def finish_cut(entry: Entry, segment: Segment) -> None:
+def finish_cut(entry: ManifestEntry, segment: Segment) -> None:
     """Cut a segment's file to what its entry says, durably. The entry's dead_entries and flags follow."""
     segment.shorten(entry.objects)
     segment.sync()

@@ -16,7 +16,7 @@ from vlib_images.cartridge.files import CartridgeFiles, Lock, files_of
 from vlib_images.cartridge.identity import LIMIT_PARTITIONS, CartridgeIdentity, default_early_warning
 from vlib_images.cartridge.mam import MamStore
 from vlib_images.cartridge.medium import MediumType
-from vlib_images.cartridge.partition import Partition
+from vlib_images.cartridge.partition import TapePartition
 from vlib_images.cartridge.recovery import RecoveryReport, create_partition, open_partition, remove_partition
 from vlib_images.cartridge.segments import SegmentLimits, SegmentStore
 from vlib_images.cartridge.usage import STORE_EVERY_BYTES, Usage
@@ -59,7 +59,7 @@ class CartridgeStorage:
         self.usage = Usage.read_or_begin(files)
         self._usage_stored_at = self.usage.bytes_moved
         self._change_counted = False
-        self.partitions: list[Partition] = []
+        self.partitions: list[TapePartition] = []
         self.recovery: list[RecoveryReport] = []
         self._open_partitions()
 
@@ -231,7 +231,7 @@ class CartridgeStorage:
 
     # ---- changing ---------------------------------------------------------------------------------------------------
 
-    def prepare_write(self, partition: Partition, position: int, *, physically: bool = False) -> None:
+    def prepare_write(self, partition: TapePartition, position: int, *, physically: bool = False) -> None:
         """What is behind the position goes. Raises WriteProtected, WormViolation, NoSpace, StorageError."""
         if self.read_only or self.identity.write_protected:
             raise WriteProtected(f"cartridge {self.identity.barcode} is write protected")

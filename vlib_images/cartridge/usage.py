@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Mount:
+class MediumMount:
     """One load into a drive. Bytes are those of blocks as initiators wrote and read them; stored bytes are what went to
     and came from the medium, behind compression."""
 
@@ -58,7 +58,7 @@ class Usage:
     formats: int = 0
     changes: int = 0
     stored_bytes_read: int = 0
-    mounts: list[Mount] = field(default_factory=list)
+    mounts: list[MediumMount] = field(default_factory=list)
     loads_since_format: int = 0
     written_at_format: int = 0
     read_at_format: int = 0
@@ -66,10 +66,10 @@ class Usage:
 
     def __post_init__(self) -> None:
         if not self.mounts:  # what is written before the first load counts somewhere, too
-            self.mounts.append(Mount())
+            self.mounts.append(MediumMount())
 
     @property
-    def mount(self) -> Mount:
+    def mount(self) -> MediumMount:
         """The mount that counts now."""
         return self.mounts[0]
 
@@ -103,7 +103,7 @@ class Usage:
         """Count a load into a drive; settle() was called."""
         self.loads += 1
         self.loads_since_format += 1
-        self.mounts.insert(0, Mount(drive_vendor, drive_serial))
+        self.mounts.insert(0, MediumMount(drive_vendor, drive_serial))
         del self.mounts[MOUNTS_KEPT:]
         for partition in self.partitions:
             partition.previous_written, partition.mount_written = partition.mount_written, 0
@@ -139,7 +139,7 @@ class Usage:
         """Raises CartridgeDamaged, OSError."""
         content = read_document(files, FILE)
         try:
-            mounts = [Mount(**mount) for mount in content.pop("mounts")]
+            mounts = [MediumMount(**mount) for mount in content.pop("mounts")]
             partitions = [PartitionUsage(**row) for row in content.pop("partitions", [])]
             usage = cls(**content, mounts=mounts, partitions=partitions)
             _check_counts(usage, *usage.mounts, *usage.partitions)
@@ -148,7 +148,7 @@ class Usage:
             raise CartridgeDamaged(f"{files.name}/{FILE} is not understood: {error}") from error
 
 
-def _check_counts(*records: Usage | Mount | PartitionUsage) -> None:
+def _check_counts(*records: Usage | MediumMount | PartitionUsage) -> None:
     """Raises ValueError where a counter is none."""
     for record in records:
         for name, value in asdict(record).items():

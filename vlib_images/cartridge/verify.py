@@ -12,7 +12,7 @@ from typing import Final
 from datamover.engine import Segment
 from vlib_images.cartridge.files import CartridgeFiles, files_of
 from vlib_images.cartridge.identity import CartridgeIdentity
-from vlib_images.cartridge.manifest import Entry, EntryFlag
+from vlib_images.cartridge.manifest import EntryFlag, ManifestEntry
 from vlib_images.cartridge.segments import SegmentLimits, SegmentStore
 from vlib_images.errors import storage_failure
 
@@ -132,7 +132,7 @@ def _verify_partition(store: SegmentStore, report: VerifyReport) -> Iterator[Non
 
 
 def _verify_segment(
-    segment: Segment, entry: Entry, report: VerifyReport, store: SegmentStore
+    segment: Segment, entry: ManifestEntry, report: VerifyReport, store: SegmentStore
 ) -> Generator[None, None, int]:
     """Returns how many objects were looked at: all, unless the others were cut off meanwhile."""
     at = 0
@@ -152,7 +152,7 @@ def _verify_segment(
     return at
 
 
-def _listed(store: SegmentStore, entry: Entry, at: int) -> bool:
+def _listed(store: SegmentStore, entry: ManifestEntry, at: int) -> bool:
     """Whether the tape still has that object of the segment: a cut shows in the manifest before it does in the file."""
     return any(
         now.segment_id == entry.segment_id and (at < now.objects or now.flags & EntryFlag.HEAD)

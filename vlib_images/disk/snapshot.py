@@ -37,7 +37,7 @@ import structlog
 from vlib_images.disk.image import Extent, Image, Provisioning
 from vlib_images.disk.snapshot_spill import ZERO_SLOT, NotSaved, Spill
 from vlib_images.disk.snapshot_store import CHUNK_BYTES
-from vlib_images.disk.wanted import NONE, SECTOR_BYTES, SOME, WHOLE, Wanted, pieces
+from vlib_images.disk.wanted import NONE, SECTOR_BYTES, SOME, WHOLE, WantedSectors, pieces
 
 PATIENCE_SECONDS: Final = 5.0
 WINDOW_CHUNKS: Final = 1024  # of a change that are saved before the next ones: 64 MiB
@@ -296,7 +296,7 @@ class Snapshot:
 
     # ---- what its user decides -------------------------------------------------------------------------------------
 
-    def narrow(self, wanted: Wanted) -> None:
+    def narrow(self, wanted: WantedSectors) -> None:
         """Only these sectors are needed from now on; what was retired stays so. Raises SnapshotEnded."""
         for first in range(0, len(self._chunks), STEP_CHUNKS):
             stop = min(len(self._chunks), first + STEP_CHUNKS)

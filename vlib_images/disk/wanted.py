@@ -13,7 +13,7 @@ WHOLE: Final = (1 << SECTORS) - 1  # a bit for each sector of a chunk
 NONE, ALL, SOME = range(3)
 
 
-class Wanted:
+class WantedSectors:
     """Sectors of a disk of size_bytes. chunks: NONE, ALL or SOME of each chunk; parts: which of SOME, as bits.
 
     However many ranges are added, it takes no more memory than the disk's size allows."""

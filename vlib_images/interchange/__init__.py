@@ -15,12 +15,12 @@ from vlib_images.interchange.common import (
     BLOCK_BYTES_MAX,
     BadRecord,
     EndOfMedium,
+    ForeignReader,
+    ForeignWriter,
     InterchangeError,
     LeftOut,
     Notes,
-    Reader,
     TapeObject,
-    Writer,
 )
 from vlib_images.interchange.directory import read_directory, write_directory
 from vlib_images.interchange.marks import Marks
@@ -47,8 +47,8 @@ class InterchangeFormat:
 
     name: str
     description: str
-    reader: Reader | None
-    writer: Writer | None
+    reader: ForeignReader | None
+    writer: ForeignWriter | None
     marks: bool = False
 
 
@@ -88,14 +88,14 @@ class InterchangeReport:
             self.bytes_copied += len(item)
 
 
-Watch = Callable[[InterchangeReport], None]
+InterchangeProgress = Callable[[InterchangeReport], None]
 
 
 def import_tape(
     format_name: str,
     source: Path,
     cartridge: Cartridge,
-    progress: Watch | None = None,
+    progress: InterchangeProgress | None = None,
     *,
     salvage: bool = False,
 ) -> InterchangeReport:
@@ -173,7 +173,7 @@ def export_tape(
     cartridge: Cartridge,
     destination: Path,
     partition: int = 0,
-    progress: Watch | None = None,
+    progress: InterchangeProgress | None = None,
 ) -> InterchangeReport:
     """Make a tape of another program from one partition; `destination` must not exist. Blocks come out as a drive would
     read them, so encrypted ones need the key to be set. What cannot be read is left out, and the notes say so.
@@ -213,7 +213,11 @@ def _discard(unfinished: Path) -> None:
 
 
 def _objects(
-    cartridge: Cartridge, report: InterchangeReport, left_out: LeftOut, marks: Marks, progress: Watch | None
+    cartridge: Cartridge,
+    report: InterchangeReport,
+    left_out: LeftOut,
+    marks: Marks,
+    progress: InterchangeProgress | None,
 ) -> Iterator[TapeObject]:
     into = memoryview(bytearray(BLOCK_BYTES_MAX + 1))
     while not cartridge.at_eod:

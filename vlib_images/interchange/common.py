@@ -41,7 +41,7 @@ class Notes:
 
 
 @dataclass(slots=True)
-class Run:
+class LeftOutRun:
     """`count` blocks, the first and the last of them by number, that one reason keeps out."""
 
     partition: int
@@ -62,7 +62,7 @@ class Run:
 class LeftOut:
     """Blocks that cannot be exported. Filemarks between blocks do not end a run, a block that is exported does."""
 
-    runs: list[Run] = field(default_factory=list)
+    runs: list[LeftOutRun] = field(default_factory=list)
     _goes_on: bool = False
 
     def add(self, partition: int, block: int, reason: str) -> None:
@@ -71,7 +71,7 @@ class LeftOut:
         if last is not None and last.reason == reason:
             last.last, last.count = block, last.count + 1
         else:
-            self.runs.append(Run(partition, block, block, 1, reason))
+            self.runs.append(LeftOutRun(partition, block, block, 1, reason))
         self._goes_on = True
 
     def end_run(self) -> None:
@@ -79,10 +79,10 @@ class LeftOut:
         self._goes_on = False
 
 
-Reader = Callable[[Path, int, Notes], Iterator[TapeObject]]
+ForeignReader = Callable[[Path, int, Notes], Iterator[TapeObject]]
 """reader(source, partition, notes): the objects of one partition. Raises InterchangeError, OSError."""
 
-Writer = Callable[[Path, Iterator[TapeObject], Notes], None]
+ForeignWriter = Callable[[Path, Iterator[TapeObject], Notes], None]
 """writer(destination, objects, notes): makes the file or directory, which must not exist. Raises OSError."""
 
 

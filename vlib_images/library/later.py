@@ -12,24 +12,24 @@ log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS = 1.0  # what a crash loses
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+CountKey = TypeVar("CountKey")
+CountValue = TypeVar("CountValue")
 
 
-class Later(Generic[Key, Value]):
+class Later(Generic[CountKey, CountValue]):
     """put() only remembers; `write` is given what waits, at most once a second. Thread-safe.
 
     What cannot be written is logged, and tried again with what comes next.
     """
 
-    def __init__(self, write: Callable[[Mapping[Key, Value]], None]) -> None:
+    def __init__(self, write: Callable[[Mapping[CountKey, CountValue]], None]) -> None:
         self._write = write
         self._lock = threading.Lock()
-        self._waiting: dict[Key, Value] = {}
+        self._waiting: dict[CountKey, CountValue] = {}
         self._thread: threading.Thread | None = None
         self._flushing = threading.Event()
 
-    def put(self, key: Key, value: Value) -> None:
+    def put(self, key: CountKey, value: CountValue) -> None:
         """The last value of a key counts."""
         with self._lock:
             self._waiting[key] = value
@@ -37,7 +37,7 @@ class Later(Generic[Key, Value]):
                 self._thread = threading.Thread(target=self._run, name="counts", daemon=True)
                 self._thread.start()
 
-    def waiting(self) -> dict[Key, Value]:
+    def waiting(self) -> dict[CountKey, CountValue]:
         """What is not written yet."""
         with self._lock:
             return dict(self._waiting)
@@ -64,7 +64,7 @@ class Later(Generic[Key, Value]):
                     self._thread = None  # what comes from now on has another
                     return
 
-    def _written(self, waiting: Mapping[Key, Value]) -> bool:
+    def _written(self, waiting: Mapping[CountKey, CountValue]) -> bool:
         try:
             self._write(waiting)
         except OSError as error:

@@ -34,7 +34,7 @@ _BODY: Final = struct.Struct("<HHIIIIIHHII4x60s4xII4x2xHHH4x")  # to byte 128; s
 
 
 @dataclass(slots=True)
-class Inode:
+class ExtInode:
     """An inode. blocks: the 60 bytes that hold its extents, block numbers, link or inline data.
     values_elsewhere: attributes whose values are inodes of their own, by number."""
 
@@ -85,7 +85,7 @@ class ExtInodes:
             raise NotReadable("its superblock is damaged; mend it: e2fsck")
         self._tables: dict[int, int] = {}
 
-    def get(self, number: int) -> Inode:
+    def get(self, number: int) -> ExtInode:
         """An inode by number. Raises NotReadable when its bytes make no sense, OSError."""
         group, index = divmod(number - 1, self._inodes_in_group)
         raw = self._reader.read(self._table(group) + index * self._inode_bytes, self._inode_bytes)
@@ -129,11 +129,11 @@ class ExtInodes:
 
     # ---- an inode --------------------------------------------------------------------------------------------------
 
-    def _decode(self, number: int, raw: bytes) -> Inode:
+    def _decode(self, number: int, raw: bytes) -> ExtInode:
         mode, user, size, _, _, modified, _, group, links, _, flags, blocks, low_acl, high_size, high_acl, high_user, \
             high_group = _BODY.unpack_from(raw)  # fmt: skip
         extra = struct.unpack_from("<H", raw, _EXTRA_AT)[0] if self._inode_bytes > _EXTRA_AT else 0
-        found = Inode(
+        found = ExtInode(
             number, mode, user | high_user << 16, group | high_group << 16, size | high_size << 32,
             _time(modified, int.from_bytes(raw[0x88:0x8C], "little") if extra >= 0x0C else 0),
             links, flags, blocks, {}, {},
@@ -149,7 +149,7 @@ class ExtInodes:
 
     @staticmethod
     def _read_attributes(
-        inode: Inode, data: bytes, magic_at: int, values_at: int, entries_at: int | None = None
+        inode: ExtInode, data: bytes, magic_at: int, values_at: int, entries_at: int | None = None
     ) -> None:
         if int.from_bytes(data[magic_at : magic_at + 4], "little") != _ATTRIBUTES_MAGIC:
             return

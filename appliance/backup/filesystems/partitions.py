@@ -16,7 +16,7 @@ _PROTECTIVE: Final = 0xEE
 _MOST: Final = 1024  # entries of a table, logical partitions of a chain
 
 
-class Partition(NamedTuple):
+class DiskPartition(NamedTuple):
     """number: as Linux counts. offset, size_bytes: on the disk."""
 
     number: int
@@ -24,7 +24,7 @@ class Partition(NamedTuple):
     size_bytes: int
 
 
-def partitions(disk: Reader, block_length: int) -> list[Partition]:
+def partitions(disk: Reader, block_length: int) -> list[DiskPartition]:
     """The partitions of a disk with blocks of so many bytes; none where it has no table. Raises NotReadable for a table
     that is damaged."""
     sector = disk.read(0, _SECTOR)
@@ -38,7 +38,7 @@ def partitions(disk: Reader, block_length: int) -> list[Partition]:
         if kind in _EXTENDED:
             found += list(_logical(disk, block_length, first))
         else:
-            found.append(Partition(number, first * block_length, count * block_length))
+            found.append(DiskPartition(number, first * block_length, count * block_length))
     return [part for part in found if part.offset > 0 and part.offset + part.size_bytes <= disk.size_bytes]
 
 
@@ -57,7 +57,7 @@ def _entries(sector: bytes) -> Iterator[tuple[int, int, int, int]]:
             yield index + 1, kind, first, count
 
 
-def _logical(disk: Reader, block_length: int, extended: int) -> Iterator[Partition]:
+def _logical(disk: Reader, block_length: int, extended: int) -> Iterator[DiskPartition]:
     at, number = extended, 5
     while number < 5 + _MOST:
         sector = disk.read(at * block_length, _SECTOR)
@@ -68,14 +68,14 @@ def _logical(disk: Reader, block_length: int, extended: int) -> Iterator[Partiti
             if kind in _EXTENDED:
                 following = extended + first
             else:
-                yield Partition(number, (at + first) * block_length, count * block_length)
+                yield DiskPartition(number, (at + first) * block_length, count * block_length)
                 number += 1
         if not following:
             return
         at = following
 
 
-def _gpt(disk: Reader, block_length: int) -> Iterator[Partition]:
+def _gpt(disk: Reader, block_length: int) -> Iterator[DiskPartition]:
     last = disk.size_bytes // block_length - 1
     for header_at in (1, last):  # the backup at the end, where the first is damaged
         header = disk.read(header_at * block_length, 92)
@@ -93,9 +93,9 @@ def _is_whole(header: bytes) -> bool:
     return zlib.crc32(header[:16] + bytes(4) + header[20:92]) == int.from_bytes(header[16:20], "little")
 
 
-def _gpt_entries(table: bytes, size: int, block_length: int) -> Iterator[Partition]:
+def _gpt_entries(table: bytes, size: int, block_length: int) -> Iterator[DiskPartition]:
     for index in range(len(table) // size):
         entry = table[index * size : (index + 1) * size]
         first, last = struct.unpack_from("<QQ", entry, 32)
         if any(entry[:16]) and last >= first:
-            yield Partition(index + 1, first * block_length, (last - first + 1) * block_length)
+            yield DiskPartition(index + 1, first * block_length, (last - first + 1) * block_length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.backup.entries import Entry, Extent, Kind, Skipped
+from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
 from vlib_images.disk.image import Image, Provisioning
 
 
@@ -18,7 +18,7 @@ class RawImage:
 
     def walk(self) -> Iterator[Entry | Skipped]:
         """The one file; its name is b".", as there is nothing else. Raises OSError."""
-        extents: list[Extent] = []
+        extents: list[FileExtent] = []
         for found in self._image.extents(self._offset, self._size_bytes):
             if found.state is not Provisioning.MAPPED or not found.length:
                 continue
@@ -26,5 +26,5 @@ class RawImage:
             if extents and extents[-1].file_offset + extents[-1].length == at:
                 extents[-1] = extents[-1]._replace(length=extents[-1].length + found.length)
             else:
-                extents.append(Extent(at, found.offset, found.length))
+                extents.append(FileExtent(at, found.offset, found.length))
         yield Entry(b".", Kind.FILE, 0o600, size=self._size_bytes, extents=extents)

@@ -17,7 +17,7 @@ class NotReadable(Exception):
     """A disk or file system that cannot be backed up from outside as it is; str() says why, and what helps."""
 
 
-class NotKept(OSError):
+class ContentNotKept(OSError):
     """These bytes were content of files, are on tape, and are not kept any more."""
 
 
@@ -65,7 +65,7 @@ class Reader:
     def _kept(self, offset: int, length: int) -> bytes:
         try:
             return self._uncached(offset, length)
-        except NotKept:
+        except ContentNotKept:
             return bytes(length)
 
     def _of_pages(self, offset: int, length: int) -> bytes:

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import pytsk3
 
-from appliance.backup.entries import Entry, Extent, Kind, Skipped, clipped
-from appliance.backup.filesystems.ext_inodes import COMPRESSED, ENCRYPTED, INLINE_DATA, ExtInodes, Inode
+from appliance.backup.entries import Entry, FileExtent, Kind, Skipped, clipped
+from appliance.backup.filesystems.ext_inodes import COMPRESSED, ENCRYPTED, INLINE_DATA, ExtInode, ExtInodes
 from appliance.backup.filesystems.ntfs import NtfsRecords
 from appliance.backup.filesystems.reader import NotReadable, Reader
 
@@ -103,7 +103,7 @@ class SleuthFileSystem:
     def _described(self, name: bytes, file: Any, number: int) -> Iterator[Entry | Skipped]:
         raise NotImplementedError
 
-    def _extents(self, attribute: Any, size: int) -> list[Extent]:
+    def _extents(self, attribute: Any, size: int) -> list[FileExtent]:
         found, length = [], self._block_length
         for run in attribute:
             flags = int(run.flags)
@@ -111,7 +111,7 @@ class SleuthFileSystem:
                 raise NotReadable("the library cannot say where a part of it is")
             if not flags & (_SPARSE_RUN | _FILLER_RUN):
                 disk_offset = self._reader.offset + int(run.addr) * length
-                found.append(Extent(int(run.offset) * length, disk_offset, int(run.len) * length))
+                found.append(FileExtent(int(run.offset) * length, disk_offset, int(run.len) * length))
         return clipped(found, size)
 
 
@@ -149,7 +149,7 @@ class ExtFileSystem(SleuthFileSystem):
         except NotReadable as reason:
             yield Skipped(name, str(reason))
 
-    def _entry(self, name: bytes, file: Any, kind: Kind, inode: Inode) -> Entry:
+    def _entry(self, name: bytes, file: Any, kind: Kind, inode: ExtInode) -> Entry:
         entry = Entry(name, kind, inode.mode & 0o7777, inode.user, inode.group, inode.modified_ns)
         if kind in (Kind.FILE, Kind.SYMBOLIC_LINK):
             self._fill(entry, file, inode)
@@ -162,7 +162,7 @@ class ExtFileSystem(SleuthFileSystem):
             entry.attributes[attribute] = bytes(held.read_random(0, int(held.info.meta.size)))
         return entry
 
-    def _fill(self, entry: Entry, file: Any, inode: Inode) -> None:
+    def _fill(self, entry: Entry, file: Any, inode: ExtInode) -> None:
         if inode.flags & INLINE_DATA:
             content: bytes | None = inode.inline_content()
         elif entry.kind is Kind.SYMBOLIC_LINK and inode.size < len(inode.blocks):
@@ -176,12 +176,12 @@ class ExtFileSystem(SleuthFileSystem):
             if content is None:
                 entry.extents = self._extents_of(file, inode)
 
-    def _extents_of(self, file: Any, inode: Inode) -> list[Extent]:
+    def _extents_of(self, file: Any, inode: ExtInode) -> list[FileExtent]:
         for attribute in file:
             return self._extents(attribute, inode.size)
         return []
 
-    def _content(self, file: Any, inode: Inode) -> bytes:
+    def _content(self, file: Any, inode: ExtInode) -> bytes:
         """Of a link that is too long for its inode."""
         found = b"".join(
             self._reader.read(extent.disk_offset - self._reader.offset, extent.length)

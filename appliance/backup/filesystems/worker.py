@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from appliance.backup.filesystems import frames
 from appliance.backup.filesystems.known import FileSystem, kind_of, open_files
-from appliance.backup.filesystems.reader import NotKept, NotReadable, Reader
+from appliance.backup.filesystems.reader import ContentNotKept, NotReadable, Reader
 from appliance.backup.listing import to_line
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class _AskedDisk:
         self._asked.flush()
         letter, body = frames.read_frame(self._answers.read)
         if letter == frames.NOT_KEPT:
-            raise NotKept(body.decode(errors="replace"))
+            raise ContentNotKept(body.decode(errors="replace"))
         if letter != frames.DATA:
             raise OSError(body.decode(errors="replace"))
         view[:] = body

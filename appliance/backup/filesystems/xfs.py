@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from appliance.backup.entries import Entry, Extent, Kind, Skipped, clipped
+from appliance.backup.entries import Entry, FileExtent, Kind, Skipped, clipped
 from appliance.backup.filesystems import xfs_attributes
 from appliance.backup.filesystems.reader import NotReadable, Reader
-from appliance.backup.filesystems.xfs_extents import Fork, Geometry, Run
+from appliance.backup.filesystems.xfs_extents import BlockRun, Fork, Geometry
 from appliance.backup.filesystems.xfs_log import check_clean
 
 _INODE_MAGIC: Final = b"IN"
@@ -35,7 +35,7 @@ _KINDS: Final = {
 
 
 @dataclass(slots=True)
-class Inode:
+class XfsInode:
     """An inode: what a tar member needs of it, and its two forks."""
 
     number: int
@@ -84,7 +84,7 @@ class XfsFileSystem:
 
     # ---- inodes ----------------------------------------------------------------------------------------------------
 
-    def _inode(self, number: int) -> Inode:
+    def _inode(self, number: int) -> XfsInode:
         geometry = self._geometry
         raw = self._reader.read(geometry.inode_at(number), geometry.inode_bytes)
         if raw[:2] != _INODE_MAGIC or len(raw) < geometry.inode_bytes:
@@ -104,7 +104,7 @@ class XfsFileSystem:
         attributes = None
         if fork_at:
             attributes = Fork(attribute_format, raw[split:], attribute_extents)
-        return Inode(
+        return XfsInode(
             number, mode, user, group, links if version >= 2 else old_links, size,
             _time(raw[40:48], big=bool(more_flags & _BIG_TIME_FLAG)), flags,
             Fork(data_format, raw[core_bytes:split], data_extents), attributes,
@@ -127,7 +127,7 @@ class XfsFileSystem:
         except NotReadable as reason:
             yield Skipped(name, str(reason))
 
-    def _entry(self, name: bytes, kind: Kind, inode: Inode) -> Entry:
+    def _entry(self, name: bytes, kind: Kind, inode: XfsInode) -> Entry:
         entry = Entry(name, kind, inode.mode & 0o7777, inode.user, inode.group, inode.modified_ns)
         if kind is Kind.FILE:
             entry.size = inode.size
@@ -141,15 +141,15 @@ class XfsFileSystem:
             entry.attributes = xfs_attributes.read(self._reader, self._geometry, inode.attributes)
         return entry
 
-    def _runs(self, fork: Fork) -> list[Run]:
+    def _runs(self, fork: Fork) -> list[BlockRun]:
         return [run for run in fork.runs(self._reader, self._geometry) if not run.unwritten]
 
-    def _extent(self, run: Run) -> Extent:
+    def _extent(self, run: BlockRun) -> FileExtent:
         length = self._geometry.block_bytes
         disk_offset = self._reader.offset + self._geometry.block_at(run.block)
-        return Extent(run.file_block * length, disk_offset, run.blocks * length)
+        return FileExtent(run.file_block * length, disk_offset, run.blocks * length)
 
-    def _link(self, inode: Inode) -> bytes:
+    def _link(self, inode: XfsInode) -> bytes:
         if inode.data.format == _LOCAL:
             return inode.data.raw[: inode.size]
         geometry, found = self._geometry, b""

@@ -18,7 +18,7 @@ _KNOWN_INCOMPATIBLE: Final = 0x1 | 0x2 | 0x4 | 0x8 | 0x20
 _NEEDS_REPAIR: Final = 0x10
 
 
-class Run(NamedTuple):
+class BlockRun(NamedTuple):
     """Blocks of a file that lie together."""
 
     file_block: int
@@ -89,7 +89,7 @@ class Fork:
     raw: bytes
     extents: int
 
-    def runs(self, reader: Reader, geometry: Geometry) -> Iterator[Run]:
+    def runs(self, reader: Reader, geometry: Geometry) -> Iterator[BlockRun]:
         """Its extents, in order. Raises NotReadable, OSError."""
         if self.format == _EXTENTS:
             yield from _records(self.raw, self.extents)
@@ -101,7 +101,7 @@ class Fork:
                 yield from _tree(reader, geometry, pointer, level - 1)
 
 
-def _tree(reader: Reader, geometry: Geometry, block: int, level: int) -> Iterator[Run]:
+def _tree(reader: Reader, geometry: Geometry, block: int, level: int) -> Iterator[BlockRun]:
     raw = reader.read(geometry.block_at(block), geometry.block_bytes)
     head = _TREE_MAGICS.get(raw[:4])
     if head is None or not 0 <= level < _LIMIT_LEVELS:
@@ -117,8 +117,10 @@ def _tree(reader: Reader, geometry: Geometry, block: int, level: int) -> Iterato
         yield from _tree(reader, geometry, pointer, level - 1)
 
 
-def _records(raw: bytes, count: int) -> Iterator[Run]:
+def _records(raw: bytes, count: int) -> Iterator[BlockRun]:
     """One bit that says "unwritten", 54 of the block in the file, 52 of the block on the disk, 21 of their count."""
     for at in range(0, min(count, len(raw) // _RECORD_BYTES) * _RECORD_BYTES, _RECORD_BYTES):
         value = int.from_bytes(raw[at : at + _RECORD_BYTES], "big")
-        yield Run(value >> 73 & (1 << 54) - 1, value >> 21 & (1 << 52) - 1, value & (1 << 21) - 1, bool(value >> 127))
+        yield BlockRun(
+            value >> 73 & (1 << 54) - 1, value >> 21 & (1 << 52) - 1, value & (1 << 21) - 1, bool(value >> 127)
+        )

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from vlib_images.disk.wanted import Wanted
+from vlib_images.disk.wanted import WantedSectors
 
 MOST_EXTENTS: Final = 10_000  # in one part
 
@@ -25,7 +25,7 @@ class BlockList:
 
     def __init__(self, snapshot: str, sizes: Mapping[str, int]) -> None:
         self._sizes = sizes
-        self._wanted = {disk: Wanted(size) for disk, size in sizes.items()}
+        self._wanted = {disk: WantedSectors(size) for disk, size in sizes.items()}
         self._count = 0
         self._digest = hashlib.sha256(f"{snapshot}\n".encode())
 
@@ -39,7 +39,7 @@ class BlockList:
             self._digest.update(f"{disk} {offset} {length}\n".encode())
         self._count += len(rows)
 
-    def end(self, count: int, digest: str) -> dict[str, Wanted]:
+    def end(self, count: int, digest: str) -> dict[str, WantedSectors]:
         """What is wanted of each disk. Raises BadList."""
         if count != self._count:
             raise BadList(f"the list is torn: {self._count} of its {count} extents came; begin it again")

@@ -20,7 +20,7 @@ import structlog
 from appliance.failures import Failure, OperatorError
 from appliance.library.changes import Changes
 from appliance.library.snapshots.kept_set import KeptSet, Release
-from appliance.library.snapshots.states import RENEW_SECONDS, State, Terms
+from appliance.library.snapshots.states import RENEW_SECONDS, SetState, Terms
 from appliance.settings.units import format_size
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.device import Device
@@ -256,7 +256,7 @@ class Snapshots:
                 self._record(f"snapshot {kept.state.value}", kept.name, details)
             except OSError as error:
                 log.warning("the end of a snapshot could not be recorded", snapshot=kept.name, reason=str(error))
-            if kept.state is State.RELEASED:
+            if kept.state is SetState.RELEASED:
                 self._forget(kept)
 
     def _of_a_dead_daemon(self) -> frozenset[str]:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from appliance.library.changes import Changes
 from appliance.library.snapshots.block_list import BadList, BlockList, checked
 from appliance.library.snapshots.signals import Signals
-from appliance.library.snapshots.states import Life, NotNow, State, Step, Terms
+from appliance.library.snapshots.states import Life, SetState, SetStep, SnapshotStateError, Terms
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.disk.instant import held_still
 from scsi_targets.devices.unit.identity import Identity
@@ -23,7 +23,7 @@ from vlib_images.disk.snapshot import SnapshotState
 from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
 from vlib_images.disk.snapshot_store import SnapshotStore
-from vlib_images.disk.wanted import Wanted
+from vlib_images.disk.wanted import WantedSectors
 
 STILL_SECONDS: Final = 2.0  # what an instant waits at most until its disks are still
 # Vendor, product, revision of its units. The udev rule and the LVM filter in packaging/ know them by the product.
@@ -49,7 +49,7 @@ class KeptSet:
     name: 16 digits and letters. disks: their names. release: what gives a chunk back: a commit() of all that is wanted
     of it, or that it was read once. changes: where the changes of its disks are counted, if they are; frozen: what had
     changed by the instant, whose mark a later snapshot is asked for increments with. Where a step does not follow the
-    state, NotNow is raised.
+    state, SnapshotStateError is raised.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class KeptSet:
         return {disk: image.size_bytes for disk, image in self.images.items()}
 
     @property
-    def state(self) -> State:
+    def state(self) -> SetState:
         """As it is now: a deadline that has passed has ended it."""
         self.settle()
         return self._life.state
@@ -149,10 +149,10 @@ class KeptSet:
     # ---- the instant -------------------------------------------------------------------------------------------------
 
     def take(self) -> None:
-        """The instant, over all the disks at once. Raises NotNow, CheckCondition where a medium may not be touched now,
-        TimeoutError where a disk does not come to rest; then the set is over."""
+        """The instant, over all the disks at once. Raises SnapshotStateError, CheckCondition where a medium may not
+        be touched now, TimeoutError where a disk does not come to rest; then the set is over."""
         with self._lock:
-            self._expect(State.FREEZING, Step.TAKE)
+            self._expect(SetState.FREEZING, SetStep.TAKE)
             disks = list(self._disks.values())
             try:
                 self._set = SnapshotSet.take(
@@ -163,10 +163,10 @@ class KeptSet:
                     on_broken=self._has_broken,
                 )
             except BaseException as error:
-                self._end(Step.BREAK, f"the instant failed: {error}")
+                self._end(SetStep.BREAK, f"the instant failed: {error}")
                 raise
             self._show(self._set)
-            self._step(Step.TAKE)
+            self._step(SetStep.TAKE)
 
     @contextmanager
     def _instant(self, disks: list[BlockDevice]) -> Iterator[None]:
@@ -228,14 +228,14 @@ class KeptSet:
     def begin_list(self) -> None:
         """A list of what is wanted comes, from its beginning."""
         with self._lock:
-            self._expect(State.HELD, Step.LIST)
+            self._expect(SetState.HELD, SetStep.LIST)
             self._life.renew(self._clock())
             self._list = BlockList(self.name, self.sizes)
 
     def add_to_list(self, disk: str, extents: Iterable[tuple[int, int]]) -> None:
         """A part of it: (offset, length) in bytes. Raises BadList."""
         with self._lock:
-            self._expect(State.HELD, Step.LIST)
+            self._expect(SetState.HELD, SetStep.LIST)
             self._life.renew(self._clock())
             self._begun_list().add(disk, extents)
 
@@ -243,7 +243,7 @@ class KeptSet:
         """Its end: how many extents there were, and digest_of() them. Only they are kept from now on. Raises BadList;
         then the list may be begun again until its deadline."""
         with self._lock:
-            self._expect(State.HELD, Step.LIST)
+            self._expect(SetState.HELD, SetStep.LIST)
             try:
                 wanted = self._begun_list().end(count, digest)
             finally:
@@ -253,8 +253,8 @@ class KeptSet:
     def narrow(self, extents: Mapping[str, Iterable[tuple[int, int]]]) -> None:
         """The same for a list that is at hand: (offset, length) in bytes, by disk. Raises BadList."""
         with self._lock:
-            self._expect(State.HELD, Step.LIST)
-            wanted = {disk: Wanted(size) for disk, size in self.sizes.items()}
+            self._expect(SetState.HELD, SetStep.LIST)
+            wanted = {disk: WantedSectors(size) for disk, size in self.sizes.items()}
             for disk, rows in extents.items():
                 for offset, length in checked(self.sizes, disk, rows):
                     wanted[disk].add(offset, length)
@@ -263,17 +263,17 @@ class KeptSet:
     def start(self) -> None:
         """A copy has begun, perhaps again."""
         with self._lock:
-            if self.state is State.COPYING:
+            if self.state is SetState.COPYING:
                 self._life.renew(self._clock())
             else:
-                self._step(Step.START)
+                self._step(SetStep.START)
 
     def commit(self, disk: str, extents: Iterable[tuple[int, int]]) -> None:
         """These (offset, length) in bytes are safe on tape: what is wanted of them is given back. Raises BadList."""
         with self._lock:
-            self._expect(State.COPYING, Step.CHECKPOINT)
+            self._expect(SetState.COPYING, SetStep.CHECKPOINT)
             rows = checked(self.sizes, disk, extents)
-            self._step(Step.CHECKPOINT)
+            self._step(SetStep.CHECKPOINT)
             snapshot = self._taken().snapshots[self.disks.index(disk)]
         for offset, length in rows:  # without the lock: it may take a while
             snapshot.retire(offset, length)
@@ -281,12 +281,12 @@ class KeptSet:
     def fail(self, reason: str) -> None:
         """The copy failed; it may be begun again at its checkpoint until the lease ends."""
         with self._lock:
-            self._step(Step.FAIL, reason)
+            self._step(SetStep.FAIL, reason)
 
     def finish(self) -> None:
         """All of it is safe: the space goes back, and the set stays only to be released."""
         with self._lock:
-            self._step(Step.FINISH)
+            self._step(SetStep.FINISH)
             self.figures()
             self._taken().release()
 
@@ -294,13 +294,13 @@ class KeptSet:
         """It is no longer wanted. Again, or after another end: nothing happens."""
         with self._lock:
             if not self.state.over:
-                self._end(Step.RELEASE, reason)
+                self._end(SetStep.RELEASE, reason)
 
     def break_off(self, reason: str) -> None:
         """It cannot be kept."""
         with self._lock:
             if not self.state.over:
-                self._end(Step.BREAK, reason)
+                self._end(SetStep.BREAK, reason)
 
     def join(self, timeout_seconds: float) -> None:
         """After its end: until its store is closed, if that is soon."""
@@ -315,8 +315,8 @@ class KeptSet:
             if self._life.state.over:
                 return
             broke = self._set is not None and self._set.state is SnapshotState.BROKEN
-            if broke and self._life.state is not State.COMMITTED:
-                self._end(Step.BREAK, self._broken or self._taken().snapshots[0].reason)
+            if broke and self._life.state is not SetState.COMMITTED:
+                self._end(SetStep.BREAK, self._broken or self._taken().snapshots[0].reason)
             elif self._life.expire(self._clock()):
                 self._over()
 
@@ -324,7 +324,7 @@ class KeptSet:
         """On whatever thread, perhaps a write's: nothing here waits."""
         self._broken = reason
 
-    def _end(self, step: Step, reason: str) -> None:
+    def _end(self, step: SetStep, reason: str) -> None:
         self.figures()
         self._life.step(step, self._clock(), reason)
         self._over()
@@ -341,22 +341,22 @@ class KeptSet:
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
-    def _expect(self, state: State, step: Step) -> None:
+    def _expect(self, state: SetState, step: SetStep) -> None:
         if self.state is not state:
             why = f" ({self.reason})" if self.reason else ""
-            raise NotNow(f"the snapshot is {self.state.value}{why}: it cannot be {step.value}")
+            raise SnapshotStateError(f"the snapshot is {self.state.value}{why}: it cannot be {step.value}")
 
-    def _step(self, step: Step, reason: str = "") -> None:
+    def _step(self, step: SetStep, reason: str = "") -> None:
         self.settle()
         before = self._life.state
         self._life.step(step, self._clock(), reason)
         if self._life.state is not before:
             self._on_change(self)
 
-    def _narrow(self, wanted: Mapping[str, Wanted]) -> None:
+    def _narrow(self, wanted: Mapping[str, WantedSectors]) -> None:
         for snapshot, disk in zip(self._taken().snapshots, self._disks, strict=True):
             snapshot.narrow(wanted[disk])
-        self._step(Step.LIST)
+        self._step(SetStep.LIST)
         self._narrowed = True
 
     def _begun_list(self) -> BlockList:

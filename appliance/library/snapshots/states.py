@@ -25,7 +25,7 @@ LIST_SECONDS: Final = 120.0  # from the instant to the end of the list
 MOST_SECONDS: Final = 24 * 3600.0  # however slow the copy
 
 
-class State(Enum):
+class SetState(Enum):
     """Where a snapshot set stands."""
 
     FREEZING = "freezing"
@@ -43,7 +43,7 @@ class State(Enum):
         return not TRANSITIONS[self]
 
 
-class Step(Enum):
+class SetStep(Enum):
     """What happens to a snapshot set."""
 
     TAKE = "taken"
@@ -57,21 +57,26 @@ class Step(Enum):
     BREAK = "broken"
 
 
-_ENDS: Final = {Step.RELEASE: State.RELEASED, Step.EXPIRE: State.EXPIRED, Step.BREAK: State.BROKEN}
-TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
-    State.FREEZING: {Step.TAKE: State.HELD, **_ENDS},
-    State.HELD: {Step.LIST: State.LISTED, Step.START: State.COPYING, **_ENDS},
-    State.LISTED: {Step.START: State.COPYING, **_ENDS},
+_ENDS: Final = {SetStep.RELEASE: SetState.RELEASED, SetStep.EXPIRE: SetState.EXPIRED, SetStep.BREAK: SetState.BROKEN}
+TRANSITIONS: Final[dict[SetState, dict[SetStep, SetState]]] = {
+    SetState.FREEZING: {SetStep.TAKE: SetState.HELD, **_ENDS},
+    SetState.HELD: {SetStep.LIST: SetState.LISTED, SetStep.START: SetState.COPYING, **_ENDS},
+    SetState.LISTED: {SetStep.START: SetState.COPYING, **_ENDS},
     # A copy that failed is begun again at its checkpoint, by another mover or on another drive.
-    State.COPYING: {Step.CHECKPOINT: State.COPYING, Step.FAIL: State.LISTED, Step.FINISH: State.COMMITTED, **_ENDS},
-    State.COMMITTED: _ENDS,
-    State.RELEASED: {},
-    State.EXPIRED: {},
-    State.BROKEN: {},
+    SetState.COPYING: {
+        SetStep.CHECKPOINT: SetState.COPYING,
+        SetStep.FAIL: SetState.LISTED,
+        SetStep.FINISH: SetState.COMMITTED,
+        **_ENDS,
+    },
+    SetState.COMMITTED: _ENDS,
+    SetState.RELEASED: {},
+    SetState.EXPIRED: {},
+    SetState.BROKEN: {},
 }
 
 
-class NotNow(Exception):
+class SnapshotStateError(Exception):
     """A step that does not follow the state; str() says so to an operator."""
 
 
@@ -92,27 +97,27 @@ class Life:
 
     terms: Terms
     began_at: float
-    state: State = State.FREEZING
+    state: SetState = SetState.FREEZING
     reason: str = ""
 
     def __post_init__(self) -> None:
         self.entered_at = self.renewed_at = self.began_at
 
-    def step(self, step: Step, now: float, reason: str = "") -> None:
-        """Raises NotNow. Whoever takes a step is alive: it renews the lease."""
+    def step(self, step: SetStep, now: float, reason: str = "") -> None:
+        """Raises SnapshotStateError. Whoever takes a step is alive: it renews the lease."""
         try:
             after = TRANSITIONS[self.state][step]
         except KeyError:
             why = f" ({self.reason})" if self.reason else ""
-            raise NotNow(f"the snapshot is {self.state.value}{why}: it cannot be {step.value}") from None
+            raise SnapshotStateError(f"the snapshot is {self.state.value}{why}: it cannot be {step.value}") from None
         if after is not self.state:
             self.state, self.entered_at = after, now
         self.reason, self.renewed_at = reason, now
 
     def renew(self, now: float) -> None:
-        """The holder is alive. Raises NotNow when it is over."""
+        """The holder is alive. Raises SnapshotStateError when it is over."""
         if self.state.over:
-            raise NotNow(f"the snapshot is {self.state.value} ({self.reason}): there is nothing to renew")
+            raise SnapshotStateError(f"the snapshot is {self.state.value} ({self.reason}): there is nothing to renew")
         self.renewed_at = now
 
     def deadlines(self) -> Iterator[tuple[float, str]]:
@@ -121,13 +126,13 @@ class Life:
             return
         terms = self.terms
         yield self.began_at + terms.most_seconds, f"it was not released within {terms.most_seconds:g} s"
-        if self.state is State.FREEZING:
+        if self.state is SetState.FREEZING:
             yield (
                 self.entered_at + terms.freeze_seconds,
                 f"the instant did not come within {terms.freeze_seconds:g} s after its space was claimed",
             )
             return
-        if self.state is State.HELD and terms.list_seconds is not None:
+        if self.state is SetState.HELD and terms.list_seconds is not None:
             yield self.entered_at + terms.list_seconds, f"no list of blocks came within {terms.list_seconds:g} s"
         if terms.lease_seconds is not None:
             yield self.renewed_at + terms.lease_seconds, f"its lease was not renewed for {terms.lease_seconds:g} s"
@@ -137,5 +142,5 @@ class Life:
         passed = min((deadline for deadline in self.deadlines() if deadline[0] <= now), default=None)
         if passed is None:
             return False
-        self.step(Step.EXPIRE, now, passed[1])
+        self.step(SetStep.EXPIRE, now, passed[1])
         return True

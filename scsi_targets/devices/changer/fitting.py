@@ -15,7 +15,7 @@ from vlib_images.library.homes import home_of
 from vlib_images.library.inventory import Inventory
 from vlib_images.library.partition import Partition
 
-Found = TypeVar("Found")
+Drive = TypeVar("Drive")
 LOOK_AGAIN_SECONDS = 0.0005
 
 
@@ -91,7 +91,7 @@ class Fitting:
                 watcher.show(partition, partition.changed_kinds(layout, before, layout_before))
         self._install_drives()
 
-    def steadily(self, look: Callable[[], Found]) -> Found:
+    def steadily(self, look: Callable[[], Drive]) -> Drive:
         """What look() finds of the elements, where no refit() changed them under it: then it looks again. It waits for
         no move, and for a refit only as long as memory takes."""
         while True:

@@ -20,9 +20,9 @@ import structlog
 
 from scsi_targets.devices.changer.fitting import Fitting
 from scsi_targets.devices.changer.robot_terms import (
+    AnyCartridge,
     Asker,
     BetweenPartitions,
-    Cartridge,
     DriveBay,
     DriveFailed,
     Incompatible,
@@ -45,7 +45,7 @@ __all__ = [
     "Robot", "RobotError", "Watcher", "WrongBarcode",
 ]  # fmt: skip
 
-Moved = TypeVar("Moved")
+MoveResult = TypeVar("MoveResult")
 
 
 class Robot(Fitting):
@@ -55,7 +55,7 @@ class Robot(Fitting):
     """
 
     def __init__(
-        self, inventory: Inventory, drives: Mapping[int, DriveBay], open_cartridge: Callable[[str], Cartridge]
+        self, inventory: Inventory, drives: Mapping[int, DriveBay], open_cartridge: Callable[[str], AnyCartridge]
     ) -> None:
         """Loads every drive with the cartridge that the inventory has in it. ValueError: `drives` and the inventory's
         layout do not have the same addresses."""
@@ -211,11 +211,11 @@ class Robot(Fitting):
     def _perform(
         self,
         moves: list[Move],
-        commit: Callable[[], Moved],
+        commit: Callable[[], MoveResult],
         manner: Manner,
         by: Asker | None,
         between_partitions: bool = False,
-    ) -> Moved:
+    ) -> MoveResult:
         with self._lock:
             if by is not None and (by.changer.partition is not by.partition or by.changer not in self._watchers):
                 raise NoSuchElement("the partition has changed meanwhile")
@@ -231,8 +231,8 @@ class Robot(Fitting):
         return moved
 
     def _transfer(
-        self, moves: list[Move], commit: Callable[[], Moved], manner: Manner
-    ) -> tuple[Moved, DriveFailed | None]:
+        self, moves: list[Move], commit: Callable[[], MoveResult], manner: Manner
+    ) -> tuple[MoveResult, DriveFailed | None]:
         with ExitStack() as held, ExitStack() as opened:  # what was opened is closed, drives stay as they were, unless
             carried = [self._pick(move, manner, held, opened) for move in moves]
             for (_, destination), cartridge in zip(moves, carried, strict=True):
@@ -247,7 +247,7 @@ class Robot(Fitting):
         ]
         return moved, next(filter(None, failures), None)
 
-    def _pick(self, move: Move, manner: Manner, held: ExitStack, opened: ExitStack) -> Cartridge | None:
+    def _pick(self, move: Move, manner: Manner, held: ExitStack, opened: ExitStack) -> AnyCartridge | None:
         """The open cartridge when a drive is at either end; None between slots."""
         drive = self.drives.get(move.source)
         if drive is None or move.source in self.faults:
@@ -269,19 +269,19 @@ class Robot(Fitting):
                 raise RemovalPrevented(f"drive {index} is in use: a command or a copy runs in it") from error
             raise DriveFailed(f"drive {index} could not unload: {error}") from error
 
-    def _open(self, address: int) -> Cartridge:
+    def _open(self, address: int) -> AnyCartridge:
         barcode = self.inventory.element(address).barcode or ""
         try:
             return self._open_cartridge(barcode)
         except Exception as error:
             raise DriveFailed(f"cartridge {barcode} of element {address} could not be opened: {error}") from error
 
-    def _check_medium(self, destination: int, cartridge: Cartridge | None) -> None:
+    def _check_medium(self, destination: int, cartridge: AnyCartridge | None) -> None:
         drive = self.drives.get(destination)
         if drive is not None and not drive.accepts(cartridge):
             raise Incompatible(f"drive {self.inventory.element(destination).index} cannot read such a medium")
 
-    def _place(self, destination: int, cartridge: Cartridge | None) -> DriveFailed | None:
+    def _place(self, destination: int, cartridge: AnyCartridge | None) -> DriveFailed | None:
         """Loads a drive, or closes what came from one. A failure is noted at the element, logged and returned."""
         if cartridge is None:
             return None
@@ -297,7 +297,7 @@ class Robot(Fitting):
             return DriveFailed(f"element {destination}: {error}")
         return None
 
-    def _give_up(self, destination: int, cartridge: Cartridge) -> None:
+    def _give_up(self, destination: int, cartridge: AnyCartridge) -> None:
         """A drive that did not load a cartridge does not keep it open."""
         if destination not in self.drives:
             return

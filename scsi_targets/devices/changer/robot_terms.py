@@ -12,7 +12,7 @@ from scsi_targets.devices.unit.principal import Principal
 from vlib_images.library.elements import ElementType
 from vlib_images.library.partition import Partition
 
-Cartridge = Any  # an open vlib_images cartridge; the robot only carries it and, on the way to a slot, closes it
+AnyCartridge = Any  # an open vlib_images cartridge; the robot only carries it and, on the way to a slot, closes it
 
 
 class Move(NamedTuple):
@@ -53,13 +53,13 @@ class DriveBay(Protocol):
     def in_use(self) -> str | None:
         """Why an operator should leave the cartridge in the drive, None when nobody uses it."""
 
-    def accepts(self, cartridge: Cartridge, /) -> bool:
+    def accepts(self, cartridge: AnyCartridge, /) -> bool:
         """Whether the drive can read such a medium at all."""
 
-    def load(self, cartridge: Cartridge, /) -> None:
+    def load(self, cartridge: AnyCartridge, /) -> None:
         """Puts an open cartridge in: it is threaded, and every nexus learns that the drive became ready."""
 
-    def removing(self, check: Callable[[], None], /, *, force: bool = False) -> AbstractContextManager[Cartridge]:
+    def removing(self, check: Callable[[], None], /, *, force: bool = False) -> AbstractContextManager[AnyCartridge]:
         """Holds the drive, asks check() what forbids it, makes everything durable. The cartridge, still open, leaves
         the drive when the block ends well (nothing can fail then), and stays as it was when the block raises. MEDIUM
         REMOVAL PREVENTED at once when the drive is busy."""

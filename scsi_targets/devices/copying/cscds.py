@@ -20,7 +20,7 @@ NAMERS: dict[int, Namer] = {}  # by descriptor type code
 LOGICAL_UNIT = 0  # ASSOCIATION: only logical units can be copied from and to
 
 
-class Described(NamedTuple):
+class DescribedCscd(NamedTuple):
     """One CSCD descriptor of a parameter list: where it begins there, and whom it names; None: the null device."""
 
     offset: int
@@ -38,14 +38,14 @@ def names(kind: type[CscdDescriptor]) -> Callable[[Namer], Namer]:
     return register
 
 
-def describe(data: bytes, offset: int) -> Described:
+def describe(data: bytes, offset: int) -> DescribedCscd:
     """The descriptor at the head of `data`. Raises CheckCondition."""
     if (namer := NAMERS.get(data[0])) is None:
         raise invalid(offset, None, sense.UNSUPPORTED_TARGET_DESCRIPTOR_TYPE)
     found = CscdDescriptor.types[data[0]].decode(data)
     if found.peripheral_device_type == vpd.SEQUENTIAL_ACCESS and bool(found.fixed) != bool(found.block_length):
         raise invalid(offset, CscdDescriptor.block_length)  # SPC-5 table 138
-    return Described(offset, found, None if found.null else namer(found, offset))
+    return DescribedCscd(offset, found, None if found.null else namer(found, offset))
 
 
 @names(copy.IdentificationDescriptor)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from scsi_targets.devices.copying import limits as copy_limits
 from scsi_targets.devices.copying.access import Copyable
 from scsi_targets.devices.copying.operation import Operation
-from scsi_targets.devices.copying.parameters import Parameters, parse
+from scsi_targets.devices.copying.parameters import CopyParameters, parse
 from scsi_targets.devices.copying.records import CopyRecord, CopyRecords
 from scsi_targets.devices.copying.segments import implemented
 from scsi_targets.devices.unit import task as status
@@ -137,7 +137,7 @@ class CopyManager(Part):
             self._copies.drop(record)
         return response
 
-    def _sense_with_good(self, parameters: Parameters) -> bytes:
+    def _sense_with_good(self, parameters: CopyParameters) -> bytes:
         """What goes with GOOD status when the list asks for it by G_SENSE (SPC-5 6.4.2)."""
         header = parameters.header
         if not (isinstance(header, copy.ParameterListHeaderLid4) and header.good_with_sense):

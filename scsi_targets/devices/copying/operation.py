@@ -20,7 +20,7 @@ from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition, ForwardedSense
 
 if TYPE_CHECKING:
-    from scsi_targets.devices.copying.parameters import Parameters
+    from scsi_targets.devices.copying.parameters import CopyParameters
     from scsi_targets.devices.unit.task import Task
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ class Operation:
     units: what the initiator may copy between. own: the logical unit that processes the command."""
 
     def __init__(
-        self, parameters: Parameters, task: Task, units: Iterable[Copyable], own: Copyable, record: CopyRecord
+        self, parameters: CopyParameters, task: Task, units: Iterable[Copyable], own: Copyable, record: CopyRecord
     ) -> None:
         self._task = task
         self._record = record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scsi_targets.devices.copying import limits
-from scsi_targets.devices.copying.cscds import Described, describe
+from scsi_targets.devices.copying.cscds import DescribedCscd, describe
 from scsi_targets.devices.copying.refusals import invalid
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
@@ -29,14 +29,14 @@ DESCRIPTOR_HEAD_BYTES = DESCRIPTOR_ALIGNMENT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
+class CopyParameters:
     """A parameter list that is well formed. cscds and segments are in their order, with the offset of each segment in
     the list; `data` is a view of all of it, inline_data of its end."""
 
     data: memoryview
 
     header: AnyListHeader
-    cscds: list[Described]
+    cscds: list[DescribedCscd]
     segments: list[tuple[int, SegmentDescriptor]]
     inline_data: memoryview
 
@@ -50,7 +50,7 @@ def parse(
     data: memoryview,
     types: limits.SegmentTypes = SegmentDescriptor.types,
     form: type[AnyListHeader] = ParameterListHeader,
-) -> Parameters:
+) -> CopyParameters:
     """Takes a parameter list apart; `types`: the segment descriptors that are supported, `form`: what it begins with.
     Raises CheckCondition."""
     if len(data) < form.length:
@@ -61,7 +61,7 @@ def parse(
     _check_header(header, len(data))
     segments_at = form.length + header.cscd_descriptor_list_length
     inline_at = segments_at + header.segment_descriptor_list_length
-    return Parameters(
+    return CopyParameters(
         data,
         header,
         _cscds(bytes(data[form.length : segments_at]), form.length),
@@ -96,7 +96,7 @@ def _check_header(header: AnyListHeader, available: int) -> None:
         raise invalid(0, form.cscd_descriptor_list_length)
 
 
-def _cscds(data: bytes, offset: int) -> list[Described]:
+def _cscds(data: bytes, offset: int) -> list[DescribedCscd]:
     starts = range(0, len(data), copy.CSCD_DESCRIPTOR_LENGTH)
     return [describe(data[at:], offset + at) for at in starts]
 

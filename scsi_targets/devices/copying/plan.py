@@ -21,21 +21,21 @@ from scsi_targets.t10.copy_descriptors import CscdDescriptor, SegmentDescriptor
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 
 if TYPE_CHECKING:
-    from scsi_targets.devices.copying.parameters import Parameters
+    from scsi_targets.devices.copying.parameters import CopyParameters
     from scsi_targets.devices.unit.task import Task
     from scsi_targets.t10.fields import Bits
 
-Step: TypeAlias = "CopySegment | Action"
+PlanStep: TypeAlias = "CopySegment | Action"
 NULL_DISK_BLOCK_BYTES = 512  # where a null device's descriptor does not say
-Planned = TypeVar("Planned", bound=Callable[[Any, Any], Step])
+PlanFunction = TypeVar("PlanFunction", bound=Callable[[Any, Any], PlanStep])
 
-PLANS: dict[int, Callable[[SegmentPlan, Any], Step]] = {}  # by descriptor type code
+PLANS: dict[int, Callable[[SegmentPlan, Any], PlanStep]] = {}  # by descriptor type code
 
 
-def plans(kind: type[SegmentDescriptor]) -> Callable[[Planned], Planned]:
+def plans(kind: type[SegmentDescriptor]) -> Callable[[PlanFunction], PlanFunction]:
     """Registers the function that makes a segment descriptor of that type a step of the job."""
 
-    def register(plan: Planned) -> Planned:
+    def register(plan: PlanFunction) -> PlanFunction:
         PLANS[kind.type_code] = plan
         return plan
 
@@ -89,7 +89,7 @@ class Planner:
 
     units: what the initiator may copy between; own: the logical unit that processes the command."""
 
-    def __init__(self, parameters: Parameters, task: Task, units: Iterable[Copyable], own: Copyable) -> None:
+    def __init__(self, parameters: CopyParameters, task: Task, units: Iterable[Copyable], own: Copyable) -> None:
         self.parameters = parameters
         self.ends: list[Ends] = []  # of each segment, for reporting failures
         self.accesses: dict[int, Access] = {}  # by the unit's id(); one for each unit, so that a job knows it again
@@ -101,12 +101,12 @@ class Planner:
         self._cscds: dict[int, Cscd] = {}
         self._by_name: dict[Designator, Copyable] = {}
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[PlanStep]:
         """The steps of the job. Raises CheckCondition or CopyFailed: nothing has been copied."""
         self._by_name = {name: unit for unit in self._units for name in unit.designators(self._task)}
         return [self._step(number, *place) for number, place in enumerate(self.parameters.segments)]
 
-    def _step(self, number: int, offset: int, segment: SegmentDescriptor) -> Step:
+    def _step(self, number: int, offset: int, segment: SegmentDescriptor) -> PlanStep:
         place = SegmentPlan(self, number, offset, segment)
         self.ends.append(place.ends)
         step = PLANS[segment.type_code](place, segment)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datamover.initiator import PendingCommand
     from scsi_targets.devices.copying.remote_access import Description, Line, RemoteAddress
 
-Piece: TypeAlias = tuple[memoryview, int]  # and where on the disk it is
+WritePiece: TypeAlias = tuple[memoryview, int]  # and where on the disk it is
 Submitted: TypeAlias = "tuple[bytes, PendingCommand]"
 
 # One command; several are under way at once.
@@ -97,8 +97,8 @@ class RemoteDiskAccess(RemoteAccess, DiskAccess):
         raise next((failed for _, failed in failures if not is_unit_attention(failed)), failures[0][1])
 
     def _done(
-        self, pieces: list[Piece], submit: Callable[[memoryview, int], Submitted]
-    ) -> list[tuple[Piece, CommandFailed]]:
+        self, pieces: list[WritePiece], submit: Callable[[memoryview, int], Submitted]
+    ) -> list[tuple[WritePiece, CommandFailed]]:
         """What of it failed, and how."""
         commands = [submit(*piece) for piece in pieces]
         results = [self._disk.session.wait(command, COMMAND_SECONDS) for _, command in commands]

@@ -23,7 +23,7 @@ VERIFY_CHUNK_BYTES = 1 << 20
 LONG_RANGE_BYTES = 64 << 20
 BLOCKS_OF_ZERO_6 = 256
 
-Verify = sbc.Verify10 | sbc.Verify12 | sbc.Verify16
+VerifyCommand = sbc.Verify10 | sbc.Verify12 | sbc.Verify16
 WriteAndVerify = sbc.WriteAndVerify10 | sbc.WriteAndVerify12 | sbc.WriteAndVerify16
 
 
@@ -90,7 +90,7 @@ class BlockTransfers(BlockStorage):
     @handles(sbc.Verify10, medium=REQUIRED, reservation=READS, concurrent=True)
     @handles(sbc.Verify12, medium=REQUIRED, reservation=READS, concurrent=True)
     @handles(sbc.Verify16, medium=REQUIRED, reservation=READS, concurrent=True)
-    def verify(self, cdb: Verify, task: Task) -> Response | Deferred:
+    def verify(self, cdb: VerifyCommand, task: Task) -> Response | Deferred:
         self.refuse_protection_information(cdb)
         address, count = cdb.logical_block_address, cdb.verification_length
         if cdb.byte_check == COMPARE_ALL:

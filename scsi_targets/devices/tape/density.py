@@ -13,11 +13,11 @@ from scsi_targets.t10 import ssc
 from scsi_targets.t10.fields import integers
 from scsi_targets.t10.ssc_pages import (
     PROTECTION_INFORMATION_LENGTH,
-    BlockLimits,
     DensityDescriptor,
     DensitySupportHeader,
     MaximumLogicalObjectIdentifier,
     MediumTypeDescriptor,
+    ReadBlockLimitsData,
 )
 from vlib_images.cartridge.medium import MediumType, can_write
 
@@ -40,7 +40,7 @@ class DensityCommands(TapePart):
         else:
             # SSC-5 4.2.27: with protection information a block must still fit the 24 bits of TRANSFER LENGTH.
             protected = task.nexus in self._drive.protecting_writes or task.nexus in self._drive.protecting_reads
-            data = BlockLimits.encode(
+            data = ReadBlockLimitsData.encode(
                 maximum_block_length=MAXIMUM_BLOCK_LENGTH - (PROTECTION_INFORMATION_LENGTH if protected else 0),
                 minimum_block_length=MINIMUM_BLOCK_LENGTH,
             )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scsi_targets.devices.unit.task import Nexus
-from scsi_targets.t10.ssc_encryption import CheckOrigin, EncryptionMode, Scope
+from scsi_targets.t10.ssc_encryption import CheckOrigin, EncryptionMode, EncryptionScope
 from vlib_images.cartridge.codec import Decryption, DecryptionMode, Encoder, Encryption, EncryptionKey, Origin
 
 # DECRYPTION MODE (SSC-4 table 191) in its numbers' order.
@@ -24,7 +24,7 @@ class ParameterSet:
     """One saved set of data encryption parameters. instance: the key instance counter's value; 0 for the defaults."""
 
     owner: Nexus | None = None
-    scope: Scope = Scope.PUBLIC
+    scope: EncryptionScope = EncryptionScope.PUBLIC
     encryption_mode: EncryptionMode = EncryptionMode.DISABLE
     decryption_mode: DecryptionMode = DecryptionMode.DISABLE
     key: EncryptionKey | None = None
@@ -94,12 +94,12 @@ class EncryptionParameters:
         """What governs a nexus that chose nothing for itself."""
         return self.shared or DEFAULTS
 
-    def scope_of(self, nexus: Nexus) -> Scope:
+    def scope_of(self, nexus: Nexus) -> EncryptionScope:
         """The scope that the nexus chose last, or fell back to."""
         if nexus in self._local:
-            return Scope.LOCAL
+            return EncryptionScope.LOCAL
         owns = self.shared is not None and self.shared.owner == nexus
-        return Scope.ALL_I_T_NEXUS if owns else Scope.PUBLIC
+        return EncryptionScope.ALL_I_T_NEXUS if owns else EncryptionScope.PUBLIC
 
     def changed_under_lock(self, nexus: Nexus) -> bool:
         """Whether the nexus locked itself to a key instance that is no longer the one in force (SSC-4 4.2.23.6)."""
@@ -109,18 +109,18 @@ class EncryptionParameters:
     def establish(self, new: ParameterSet, nexus: Nexus, *, lock: bool) -> bool:
         """Makes a set govern; what the nexus had set before goes. True when others that share are concerned."""
         owned_shared = self.shared is not None and self.shared.owner == nexus
-        self.drop(lambda old: old.owner == nexus or (old is self.shared and new.scope is Scope.ALL_I_T_NEXUS))
-        if new.scope is not Scope.PUBLIC:
+        self.drop(lambda old: old.owner == nexus or (old is self.shared and new.scope is EncryptionScope.ALL_I_T_NEXUS))
+        if new.scope is not EncryptionScope.PUBLIC:
             self._instances = self._instances % 0xFFFFFFFF + 1
             new.instance, new.owner = self._instances, nexus
-        if new.scope is Scope.LOCAL:
+        if new.scope is EncryptionScope.LOCAL:
             self._local[nexus] = new
-        elif new.scope is Scope.ALL_I_T_NEXUS and not new.disabled:
+        elif new.scope is EncryptionScope.ALL_I_T_NEXUS and not new.disabled:
             self.shared = new
         self._locked.pop(nexus, None)
         if lock:
             self._locked[nexus] = self.of(nexus).instance
-        return new.scope is Scope.ALL_I_T_NEXUS or owned_shared
+        return new.scope is EncryptionScope.ALL_I_T_NEXUS or owned_shared
 
     def users_of(self, which: ParameterSet, nexuses: set[Nexus]) -> set[Nexus]:
         """Those of `nexuses` whom this set governs."""
@@ -144,7 +144,7 @@ class EncryptionParameters:
 
     def nexus_lost(self, nexus: Nexus) -> None:
         """A LOCAL set and a lock end with their nexus; a shared set stays, as a drive keeps it."""
-        self.drop(lambda old: old.scope is Scope.LOCAL and old.owner == nexus)
+        self.drop(lambda old: old.scope is EncryptionScope.LOCAL and old.owner == nexus)
         self._locked.pop(nexus, None)
 
     def clear(self) -> None:

@@ -17,15 +17,15 @@ from scsi_targets.t10.ssc_encryption import (
     PLAIN_TEXT_KEY,
     CheckOrigin,
     EncryptionMode,
+    EncryptionScope,
     Kad,
     KadType,
-    Scope,
     SetDataEncryptionPage,
     decode_kads,
 )
 from vlib_images.cartridge.codec import A_KAD_BYTES_MAX, KEY_BYTES, U_KAD_BYTES_MAX, DecryptionMode, EncryptionKey
 
-Page = SetDataEncryptionPage
+EncryptionPage = SetDataEncryptionPage
 HEADER_BYTES = 4  # that PAGE LENGTH does not count
 M_KAD_BYTES_MAX = 64
 RAW_DEFAULT, RAW_ENABLED, RAW_DISABLED = 0, 2, 3  # RDMC; the default is enabled
@@ -34,29 +34,29 @@ LONGEST = {
 }  # fmt: skip
 
 
-class Request(NamedTuple):
+class EncryptionRequest(NamedTuple):
     """parameters: with the key in them, which the caller wipes when it does not keep them."""
 
     parameters: ParameterSet
     lock: bool
 
 
-def parse_set_data_encryption(data: memoryview) -> Request:
+def parse_set_data_encryption(data: memoryview) -> EncryptionRequest:
     """Raises CheckCondition: PARAMETER LIST LENGTH ERROR, INVALID FIELD IN PARAMETER LIST."""
     try:
-        page = Page.decode(data)
+        page = EncryptionPage.decode(data)
     except TooShort as error:
         raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR) from error
     if HEADER_BYTES + page.page_length > len(data):
         raise CheckCondition(sense.PARAMETER_LIST_LENGTH_ERROR)
-    _require(page.page_code == Page.page_code.default, Page.page_code)
-    _require(page.page_length >= Page.length - HEADER_BYTES, Page.page_length)
-    _require(page.scope in tuple(Scope), Page.scope)
-    if page.scope == Scope.PUBLIC:  # everything but SCOPE and LOCK is ignored
-        return Request(ParameterSet(), bool(page.lock))
+    _require(page.page_code == EncryptionPage.page_code.default, EncryptionPage.page_code)
+    _require(page.page_length >= EncryptionPage.length - HEADER_BYTES, EncryptionPage.page_length)
+    _require(page.scope in tuple(EncryptionScope), EncryptionPage.scope)
+    if page.scope == EncryptionScope.PUBLIC:  # everything but SCOPE and LOCK is ignored
+        return EncryptionRequest(ParameterSet(), bool(page.lock))
     _check_controls(page)
     parameters = _parameters(page, data[: HEADER_BYTES + page.page_length])
-    return Request(parameters, bool(page.lock))
+    return EncryptionRequest(parameters, bool(page.lock))
 
 
 def _require(condition: bool, field: Field | int) -> None:
@@ -64,31 +64,32 @@ def _require(condition: bool, field: Field | int) -> None:
         raise CheckCondition(sense.INVALID_FIELD_IN_PARAMETER_LIST, field)
 
 
-def _check_controls(page: Page) -> None:
+def _check_controls(page: EncryptionPage) -> None:
     _require(
-        page.raw_decryption_mode_control in (RAW_DEFAULT, RAW_ENABLED, RAW_DISABLED), Page.raw_decryption_mode_control
+        page.raw_decryption_mode_control in (RAW_DEFAULT, RAW_ENABLED, RAW_DISABLED),
+        EncryptionPage.raw_decryption_mode_control,
     )
-    _require(not page.supplemental_decryption_key, Page.supplemental_decryption_key)
-    _require(page.encryption_mode in tuple(EncryptionMode), Page.encryption_mode)
-    _require(page.kad_format in KAD_FORMATS, Page.kad_format)
-    _require(page.decryption_mode < len(DECRYPTION_MODES), Page.decryption_mode)
+    _require(not page.supplemental_decryption_key, EncryptionPage.supplemental_decryption_key)
+    _require(page.encryption_mode in tuple(EncryptionMode), EncryptionPage.encryption_mode)
+    _require(page.kad_format in KAD_FORMATS, EncryptionPage.kad_format)
+    _require(page.decryption_mode < len(DECRYPTION_MODES), EncryptionPage.decryption_mode)
     if page.encryption_mode or page.decryption_mode:
-        _require(page.algorithm_index == ALGORITHM_INDEX, Page.algorithm_index)
+        _require(page.algorithm_index == ALGORITHM_INDEX, EncryptionPage.algorithm_index)
 
 
-def _parameters(page: Page, data: memoryview) -> ParameterSet:
+def _parameters(page: EncryptionPage, data: memoryview) -> ParameterSet:
     encryption, decryption = EncryptionMode(page.encryption_mode), DECRYPTION_MODES[page.decryption_mode]
     needs_key = encryption is EncryptionMode.ENCRYPT or decryption in (DecryptionMode.DECRYPT, DecryptionMode.MIXED)
     if needs_key:
-        _require(page.key_format == PLAIN_TEXT_KEY, Page.key_format)
-        _require(page.key_length == KEY_BYTES, Page.key_length)
-    _require(Page.length + page.key_length <= len(data), Page.key_length)
-    kads = _key_associated_data(data, Page.length + page.key_length, encryption)
+        _require(page.key_format == PLAIN_TEXT_KEY, EncryptionPage.key_format)
+        _require(page.key_length == KEY_BYTES, EncryptionPage.key_length)
+    _require(EncryptionPage.length + page.key_length <= len(data), EncryptionPage.key_length)
+    kads = _key_associated_data(data, EncryptionPage.length + page.key_length, encryption)
     return ParameterSet(
-        scope=Scope(page.scope),
+        scope=EncryptionScope(page.scope),
         encryption_mode=encryption,
         decryption_mode=decryption,
-        key=EncryptionKey(data[Page.length : Page.length + KEY_BYTES]) if needs_key else None,
+        key=EncryptionKey(data[EncryptionPage.length : EncryptionPage.length + KEY_BYTES]) if needs_key else None,
         authenticated_data=kads.get(KadType.AUTHENTICATED, b""),
         unauthenticated_data=kads.get(KadType.UNAUTHENTICATED, b""),
         metadata=kads.get(KadType.METADATA, b""),

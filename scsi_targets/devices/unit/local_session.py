@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from datamover.initiator import InitiatorError, Result
+from datamover.initiator import CommandResult, InitiatorError
 from scsi_targets.devices.unit.task import Nexus, Response, Task
 from scsi_targets.devices.unit.view import View
 
@@ -42,13 +42,13 @@ class LocalCommand:
         self.response = response
         self.ended.set()
 
-    def result(self, response: Response) -> Result:
+    def result(self, response: Response) -> CommandResult:
         """The Data-In lies in the buffer that was given for it."""
         wanted = len(self.data_in)
         data = memoryview(b"" if response.data_in is None else response.data_in).cast("B")[:wanted]
         self.data_in[: len(data)] = data
         residual = wanted - response.data_length if wanted else 0
-        return Result(response.status, response.sense, self.data_in[: len(data)], residual)
+        return CommandResult(response.status, response.sense, self.data_in[: len(data)], residual)
 
 
 class LocalSession:
@@ -80,7 +80,7 @@ class LocalSession:
         *,
         data_in: Any = None,
         timeout_seconds: float | None = None,
-    ) -> Result:
+    ) -> CommandResult:
         """As InitiatorSession.command(); timeout_seconds is not used, as nothing here can be lost. Raises Stopped."""
         return self.wait(self.submit(lun, cdb, data_out, data_in_length, data_in=data_in))
 
@@ -101,7 +101,7 @@ class LocalSession:
         """Whether a command ends within so long."""
         return command.ended.wait(seconds)
 
-    def wait(self, command: LocalCommand, timeout_seconds: float | None = None) -> Result:
+    def wait(self, command: LocalCommand, timeout_seconds: float | None = None) -> CommandResult:
         """The result of what was submitted. Raises Stopped when it was aborted."""
         while not command.ended.wait(POLL_SECONDS):
             if self._stopped():

@@ -17,7 +17,7 @@ ALL_PAGES = 0x3F
 ALL_SUBPAGES = 0xFF
 CURRENT, CHANGEABLE, DEFAULT, SAVED = 0, 1, 2, 3
 
-Page = TypeVar("Page", bound=ModePage)
+AnyModePage = TypeVar("AnyModePage", bound=ModePage)
 
 
 class SelectedPage(NamedTuple):
@@ -53,11 +53,11 @@ class ModePages:
     def __contains__(self, page: type[ModePage]) -> bool:
         return (page.page, page.subpage) in self._classes
 
-    def current(self, page: type[Page]) -> Page:
+    def current(self, page: type[AnyModePage]) -> AnyModePage:
         """The page's current values, decoded; of one whose policy is per I_T nexus, those of a new nexus."""
         return page(self._current[page.page, page.subpage])
 
-    def own(self, page: type[Page]) -> dict[Nexus, Page]:
+    def own(self, page: type[AnyModePage]) -> dict[Nexus, AnyModePage]:
         """A page whose policy is per I_T nexus: the current values of each nexus that has set it."""
         key = page.page, page.subpage
         return {nexus: page(pages[key]) for nexus, pages in self._own.items() if key in pages}

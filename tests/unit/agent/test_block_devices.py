@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.agent.block_devices import BlockDevices, Piece
+from appliance.agent.block_devices import BlockDevices, DeviceRange
 from appliance.agent.file_systems import NotMapped, mappable, mount_of, mounts
 
 MIB = 1 << 20
@@ -54,7 +54,7 @@ def machine(tmp_path: Path) -> Machine:
 
 def test_a_whole_disk(machine: Machine) -> None:
     stack = machine.devices.stack((8, 16))
-    assert (stack.names, stack.pieces) == (("sdb",), (Piece(0, 100 * MIB, "sdb", 0),))
+    assert (stack.names, stack.pieces) == (("sdb",), (DeviceRange(0, 100 * MIB, "sdb", 0),))
     assert machine.devices.identifier("sdb") == "naa.3736462"
 
 
@@ -73,7 +73,7 @@ def test_a_volume_of_two_pieces_over_a_partition_and_a_disk(machine: Machine) ->
     assert stack.names == ("vg-data", "sda1", "sda", "sdb")
     assert list(stack.locate(10 * MIB - 512, 1024)) == [("sda", 12 * MIB - 512, 512), ("sdb", 5 * MIB, 512)]
     over = machine.devices.stack(machine.map("over", 1, f"0 {MIB // 512} linear 253:0 {10 * MIB // 512}\n"))
-    assert over.pieces == (Piece(0, MIB, "sdb", 5 * MIB),)
+    assert over.pieces == (DeviceRange(0, MIB, "sdb", 5 * MIB),)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.backup.entries import Entry, Extent, Kind, Skipped
+from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
 from appliance.backup.listing import ListRefused, digest_of, from_line, to_line
 
 DISK = 1 << 30
@@ -21,7 +21,7 @@ def files(draw: st.DrawFn) -> Entry:
     for gap, sectors, where in draw(
         st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9), st.integers(0, 999)), max_size=4)
     ):
-        extents.append(Extent(at + gap * 512, where * 512, sectors * 512))
+        extents.append(FileExtent(at + gap * 512, where * 512, sectors * 512))
         at += (gap + sectors) * 512
     entry = Entry(draw(names), Kind.FILE, draw(st.integers(0, 0o7777)), draw(st.integers(0, 1 << 31)), 0,
                   draw(st.integers(-(1 << 40), 1 << 62)), at + draw(st.integers(0, 5)), extents or ())  # fmt: skip

@@ -11,7 +11,7 @@ from appliance.agent.file_systems import NotMapped
 from appliance.agent.kernel import MappedExtent
 from appliance.agent.mapping import extents_of
 from appliance.agent.walk import READ_THROUGH_BYTES, Walk
-from appliance.backup.entries import Entry, Extent, Kind, Skipped
+from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
 
 LAST, UNKNOWN, ENCODED, INLINE, UNWRITTEN, SHARED = 0x1, 0x2, 0x8, 0x200, 0x800, 0x2000
 
@@ -30,7 +30,7 @@ def test_extents_are_cut_at_the_size_and_unwritten_ones_are_holes() -> None:
         MappedExtent(16384, 65536, 8192, SHARED | LAST),
     )  # fmt: skip
     found = extents_of(0, 20000, one_disk, "sda", rows)
-    assert found == [Extent(0, 4096 + (1 << 20), 8192), Extent(16384, 65536 + (1 << 20), 20000 - 16384)]
+    assert found == [FileExtent(0, 4096 + (1 << 20), 8192), FileExtent(16384, 65536 + (1 << 20), 20000 - 16384)]
 
 
 @pytest.mark.parametrize(("flag", "why"), [(UNKNOWN, "UNKNOWN"), (ENCODED, "compressed"), (INLINE, "INLINE")])
@@ -63,7 +63,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def walked(top: Path, **choices: object) -> dict[bytes, Entry | Skipped]:
-    places = lambda _descriptor, size: [Extent(0, 4096, size)]  # noqa: E731
+    places = lambda _descriptor, size: [FileExtent(0, 4096, size)]  # noqa: E731
     found = list(Walk(os.fsencode(top), places, **choices).entries())  # type: ignore[arg-type]
     assert len({each.name for each in found}) == len(found)
     return {each.name: each for each in found}
@@ -75,7 +75,7 @@ def test_what_there_is(tree: Path) -> None:
     assert found[b"srv/socket"] == Skipped(b"srv/socket", "sockets are not saved")
     passwd, again = found[b"etc/passwd"], found[b"srv/again"]
     assert isinstance(passwd, Entry) and isinstance(again, Entry)
-    assert (passwd.kind, passwd.size, passwd.extents) == (Kind.FILE, 4, [Extent(0, 4096, 4)])
+    assert (passwd.kind, passwd.size, passwd.extents) == (Kind.FILE, 4, [FileExtent(0, 4096, 4)])
     assert (again.kind, again.link, again.size) == (Kind.HARD_LINK, b"etc/passwd", 0)
     to, empty, pipe = found[b"srv/to"], found[b"srv/empty"], found[b"srv/pipe"]
     assert isinstance(to, Entry) and isinstance(empty, Entry) and isinstance(pipe, Entry)
@@ -94,7 +94,7 @@ def test_small_files_without_blocks_are_read_through_and_large_ones_named(tmp_pa
     (tmp_path / "small").write_bytes(b"inline")
     (tmp_path / "large").write_bytes(bytes(READ_THROUGH_BYTES + 1))
 
-    def nowhere(_descriptor: int, _size: int) -> list[Extent]:
+    def nowhere(_descriptor: int, _size: int) -> list[FileExtent]:
         raise NotMapped("it is compressed (ENCODED)")
 
     found = {each.name: each for each in Walk(os.fsencode(tmp_path), nowhere).entries()}

@@ -14,7 +14,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.operations import VERBS
 from appliance.operations.verb import Window
 from appliance.web.idempotency import Once
-from appliance.web.job import Ended, Job
+from appliance.web.job import VerbEnd, VerbJob
 from tests.support.appliance import Appliance
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
@@ -112,14 +112,14 @@ def test_jobs_and_ends_are_the_same_on_the_other_side() -> None:
     caller = Caller("token ä", Scope.OPERATE, frozenset(["left"]), frozenset())
     once = Once.of("token ä", "Bearer x", "key", "request")
     jobs: list[Any] = [
-        Job(verb, parameters, caller, "digest", Window(("a", 1), 5), '"tag"', once),
-        Job(verb, parameters, caller, window=Window(None, 5)),
-        Job(verb, parameters, caller),
+        VerbJob(verb, parameters, caller, "digest", Window(("a", 1), 5), '"tag"', once),
+        VerbJob(verb, parameters, caller, window=Window(None, 5)),
+        VerbJob(verb, parameters, caller),
     ]
     for job in jobs:
-        assert Job.of_json(job.to_json()) == job
-    for ended in (Ended(b"[1]", tag='"x"'), Ended(b"null")):
-        assert Ended.of_json(ended.to_json(), ended.content) == ended
-    failed = Ended.of_json(Ended(error=OperatorError(Failure.BUSY, "wait"), status=429).to_json(), b"")
+        assert VerbJob.of_json(job.to_json()) == job
+    for ended in (VerbEnd(b"[1]", tag='"x"'), VerbEnd(b"null")):
+        assert VerbEnd.of_json(ended.to_json(), ended.content) == ended
+    failed = VerbEnd.of_json(VerbEnd(error=OperatorError(Failure.BUSY, "wait"), status=429).to_json(), b"")
     assert failed.error is not None
     assert (failed.error.failure, str(failed.error), failed.status) == (Failure.BUSY, "wait", 429)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from appliance.broker.requests import Request, Wanted
-from appliance.broker.states import State, Step
+from appliance.broker.states import RequestState, RequestStep
 from appliance.library.library import Library
 from appliance.settings import config_file
 from datamover.initiator import Credentials, InitiatorSession
@@ -74,7 +74,7 @@ def login(served: Library, request: Request) -> InitiatorSession:
     return InitiatorSession(served.bound[0], GATE, initiator_name=HOST, credentials=proof, isid=ISID)
 
 
-def until(served: Library, name: str, *states: State) -> Request:
+def until(served: Library, name: str, *states: RequestState) -> Request:
     assert served.broker is not None
     requests = served.broker.requests
     eventually(lambda: requests.get(name).state in states)
@@ -85,17 +85,17 @@ def a_life(served: Library, *, by_gate: bool) -> None:
     """Two drives are asked for, written to and given back."""
     assert served.broker is not None
     made = served.broker.ask(HOST, (Wanted(), Wanted()), lease_seconds=600, by_gate=by_gate)
-    request = until(served, made.name, State.PLACING if by_gate else State.GRANTED)
+    request = until(served, made.name, RequestState.PLACING if by_gate else RequestState.GRANTED)
     eventually(lambda: served.broker is not None and served.broker.key(request) is not None)
     with login(served, request) as session:
-        request = until(served, made.name, State.GRANTED)
+        request = until(served, made.name, RequestState.GRANTED)
         for unit in request.units:
             eventually(lambda lun=unit.lun: command(session, lun, READY).status == 0)  # type: ignore[misc]
             assert command(session, unit.lun, WRITE_BLOCK, BLOCK).status == 0
             assert command(session, unit.lun, FILEMARK).status == 0
     eventually(lambda: served.broker is not None and served.broker.requests.get(made.name).port is not None)
-    served.broker.end(made.name, Step.FREE, "released")
-    until(served, made.name, State.DONE)
+    served.broker.end(made.name, RequestStep.FREE, "released")
+    until(served, made.name, RequestState.DONE)
 
 
 def nothing_is_doubled(served: Library) -> None:
@@ -120,23 +120,23 @@ def the_client_comes_back(served: Library) -> None:
     """With its first key, from the same initiator port; then it gives everything back."""
     assert served.broker is not None
     for request in served.broker.requests.all():
-        if request.state in (State.ENDING, State.DONE):
-            until(served, request.name, State.DONE)
+        if request.state in (RequestState.ENDING, RequestState.DONE):
+            until(served, request.name, RequestState.DONE)
             continue
         if not request.by_gate:
-            request = until(served, request.name, State.GRANTED)
+            request = until(served, request.name, RequestState.GRANTED)
         else:
             eventually(lambda name=request.name: served.broker and served.broker.key(served.broker.requests.get(name)))
         with login(served, served.broker.requests.get(request.name)) as session:
-            request = until(served, request.name, State.GRANTED)
+            request = until(served, request.name, RequestState.GRANTED)
             for unit in request.units:
                 eventually(lambda lun=unit.lun: command(session, lun, READY).status == 0)  # type: ignore[misc]
                 assert command(session, unit.lun, REWIND).status == 0
                 result = command(session, unit.lun, READ_BLOCK, None, len(BLOCK))
                 # What was promised, or a blank tape: BLANK CHECK.
                 assert bytes(result.data) == BLOCK if result.status == 0 else result.sense[2] & 0xF == 8
-        served.broker.end(request.name, Step.FREE, "released")
-        until(served, request.name, State.DONE)
+        served.broker.end(request.name, RequestStep.FREE, "released")
+        until(served, request.name, RequestState.DONE)
 
 
 def nobody_comes_back(served: Library) -> None:
@@ -167,8 +167,8 @@ def test_a_crash_at_every_transaction(
     with serving(directory) as served, recorder.recording(monkeypatch):
         a_life(served, by_gate=by_gate)
     told = " ".join(moment for moment, _ in recorder.moments)
-    for step in Step:
-        if step not in (Step.CANCEL, Step.FAIL):
+    for step in RequestStep:
+        if step not in (RequestStep.CANCEL, RequestStep.FAIL):
             assert f"request {step.value}" in told, step
     for moment, copy in recorder.moments:
         again = Library.open(config_file.load(copy / "tapebay.toml"))

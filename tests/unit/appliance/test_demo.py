@@ -14,7 +14,7 @@ from appliance.cli.app import app
 from appliance.demo import demo
 from appliance.failures import OperatorError
 from appliance.operations.demo_disk import generate
-from appliance.settings.units import Address
+from appliance.settings.units import HostAndPort
 from datamover.initiator import InitiatorSession
 from scsi_targets.t10 import ssc
 from tests.support.packages import require
@@ -167,10 +167,10 @@ def test_a_taken_port_is_passed_over() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        chosen = demo.free_address(Address("127.0.0.1", port))
+        chosen = demo.free_address(HostAndPort("127.0.0.1", port))
         assert chosen.port > port
     with pytest.raises(OperatorError, match=r"cannot listen on 192\.0\.2\.1:3260"):
-        demo.free_address(Address("192.0.2.1", 3260))
+        demo.free_address(HostAndPort("192.0.2.1", 3260))
 
 
 @pytest.mark.parametrize(

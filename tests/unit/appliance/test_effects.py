@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from appliance.library.effects import SessionEffect, State, plan, refusal
+from appliance.library.effects import SessionEffect, Situation, plan, refusal
 from appliance.settings.settings import Settings
 from scsi_targets.iscsi.directory import Portal, Who
 from vlib_images.library.elements import ElementType
@@ -38,14 +38,14 @@ CUT = settings(partitions=[part("a", "1-10", drives=["drive0"]), part("b", "11-2
 
 
 def test_no_change_has_no_effect() -> None:
-    state = State({1: who()}, {(SLOT, 3): "A00001L6", (DRIVE, 0): "A00002L6"})
+    state = Situation({1: who()}, {(SLOT, 3): "A00001L6", (DRIVE, 0): "A00002L6"})
     for same in (WHOLE, CUT):
         assert plan(same, same, state).sessions == plan(same, same, state).orphans == ()
 
 
 def test_each_session_is_told_its_own() -> None:
     zones = [{"name": "one", "initiators": [ALPHA], "devices": ["drive1"]}]
-    found = plan(WHOLE, settings(zones=zones), State({1: who(), 2: who(BETA)}))
+    found = plan(WHOLE, settings(zones=zones), Situation({1: who(), 2: who(BETA)}))
     assert found.sessions == (
         SessionEffect(1, ALPHA, IQN, loses=("LUN 0 changer", "LUN 1 drive0")),
         SessionEffect(
@@ -53,21 +53,21 @@ def test_each_session_is_told_its_own() -> None:
             ends=f"no zone names initiator {BETA}",
         ),
     )  # fmt: skip
-    back = plan(settings(zones=zones), WHOLE, State({1: who(), 2: who(BETA)}))
+    back = plan(settings(zones=zones), WHOLE, Situation({1: who(), 2: who(BETA)}))
     assert [effect.gains for effect in back.sessions] == [("LUN 0 changer", "LUN 1 drive0")]  # 2 was not logged in
 
 
 def test_who_sees_a_partition_is_told_how_it_changes() -> None:
     wider = settings(partitions=[part("a", "1-12", import_export="1", drives=["drive0"], barcodes="A*")])
     narrow = settings(partitions=[part("a", "1-10", drives=["drive0"])])
-    (effect,) = plan(narrow, wider, State({1: who()})).sessions
+    (effect,) = plan(narrow, wider, Situation({1: who()})).sessions
     assert effect.changes == ("a: slots 1-10 -> 1-12, import/export slots none -> 1, barcodes * -> A*",)
-    (effect,) = plan(WHOLE, settings(changer={"slots": 30}), State({1: who()})).sessions
+    (effect,) = plan(WHOLE, settings(changer={"slots": 30}), Situation({1: who()})).sessions
     assert effect.changes == ("changer: slots 1-20 -> 1-30",)
 
 
 def test_the_gates_sessions_are_nobody_here() -> None:
-    assert plan(WHOLE, CUT, State({1: who(target="iqn.2026-11.io.tapebay:gate")})).sessions == ()
+    assert plan(WHOLE, CUT, Situation({1: who(target="iqn.2026-11.io.tapebay:gate")})).sessions == ()
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_gates_sessions_are_nobody_here() -> None:
     ],
 )  # fmt: skip
 def test_cartridges_that_would_be_left_behind(old: Settings, new: Settings, reason: str | None) -> None:
-    orphans = plan(old, new, State(cartridges={(SLOT, 3): "A00001L6"})).orphans
+    orphans = plan(old, new, Situation(cartridges={(SLOT, 3): "A00001L6"})).orphans
     if reason is None:
         assert orphans == ()
     else:
@@ -94,7 +94,7 @@ def test_cartridges_that_would_be_left_behind(old: Settings, new: Settings, reas
 
 def test_what_is_in_a_drive_has_to_be_unloaded_first() -> None:
     other = settings(partitions=[part("a", "1-10"), part("b", "11-20", drives=["drive0", "drive1"])])
-    orphans = plan(CUT, other, State(cartridges={(DRIVE, 0): "A00001L6", (EXIT, 0): "A00002L6"})).orphans
+    orphans = plan(CUT, other, Situation(cartridges={(DRIVE, 0): "A00001L6", (EXIT, 0): "A00002L6"})).orphans
     assert [str(orphan) for orphan in orphans] == [
         "cartridge A00001L6 is in drive:0, which would leave partition a; move it to another place first"
     ]

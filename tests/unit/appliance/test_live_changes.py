@@ -10,7 +10,7 @@ import pytest
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations import setup
-from datamover.initiator import Credentials, InitiatorError, InitiatorSession, Result
+from datamover.initiator import CommandResult, Credentials, InitiatorError, InitiatorSession
 from scsi_targets.t10 import spc
 from tests.support import packages
 from tests.support.scsi import inquiry, read_10, write_10
@@ -27,7 +27,7 @@ class Device:
     session: InitiatorSession
     lun: int
 
-    def command(self, cdb: bytes, data_out: bytes | None = None, data_in_length: int = 0) -> Result:
+    def command(self, cdb: bytes, data_out: bytes | None = None, data_in_length: int = 0) -> CommandResult:
         return self.session.command(self.lun, cdb, data_out, data_in_length)
 
 

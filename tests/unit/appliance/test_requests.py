@@ -14,9 +14,9 @@ import pytest
 
 from appliance.access.caller import Caller, Scope
 from appliance.broker.broker import BrokerDown
-from appliance.broker.requests import MOST_OVER, READ, WRITE, NoSuchRequest, Request, Requests, Unit, Wanted
+from appliance.broker.requests import MOST_OVER, READ, WRITE, NoSuchRequest, Request, RequestedUnit, Requests, Wanted
 from appliance.broker.selection import matched
-from appliance.broker.states import TRANSITIONS, NotNow, State, Step, after
+from appliance.broker.states import TRANSITIONS, RequestState, RequestStateError, RequestStep, after
 from appliance.control.client import Client
 from appliance.failures import Failure, OperatorError
 from appliance.library.library import Library
@@ -24,7 +24,7 @@ from appliance.operations import VERBS, setup
 from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
 from appliance.settings import config_file
-from datamover.initiator import Credentials, InitiatorError, InitiatorSession, Result
+from datamover.initiator import CommandResult, Credentials, InitiatorError, InitiatorSession
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.identity import Identity
 from tests.support import packages
@@ -56,13 +56,17 @@ def move_medium(source: int, destination: int) -> bytes:
 
 
 def test_every_state_is_reached_and_none_is_a_dead_end() -> None:
-    reached = {State.QUEUED} | {state for steps in TRANSITIONS.values() for state in steps.values()}
-    assert reached == set(State)
-    assert {state for state in State if state.over} == {State.DONE, State.CANCELLED, State.FAILED}
-    for state in State:
-        for step in Step:
+    reached = {RequestState.QUEUED} | {state for steps in TRANSITIONS.values() for state in steps.values()}
+    assert reached == set(RequestState)
+    assert {state for state in RequestState if state.over} == {
+        RequestState.DONE,
+        RequestState.CANCELLED,
+        RequestState.FAILED,
+    }
+    for state in RequestState:
+        for step in RequestStep:
             if step not in TRANSITIONS[state]:
-                with pytest.raises(NotNow):
+                with pytest.raises(RequestStateError):
                     after(state, step)
 
 
@@ -72,13 +76,13 @@ def test_each_step_is_kept_with_its_event(tmp_path: Path) -> None:
     with acting_as("token backup"):
         made = requests.create(HOST, SCRATCH, lease_seconds=60)
     assert made.owner == "token backup"
-    requests.step(made.name, Step.WARRANT)
-    units = (Unit(1, "drive0", WRITE, "A00001L6"), Unit(128, "disk0@1", READ))
-    placed = requests.step(made.name, Step.PLACE, units=units, key_expires_at_ms=5)
-    with pytest.raises(NotNow):
-        requests.step(made.name, Step.FREE)
+    requests.step(made.name, RequestStep.WARRANT)
+    units = (RequestedUnit(1, "drive0", WRITE, "A00001L6"), RequestedUnit(128, "disk0@1", READ))
+    placed = requests.step(made.name, RequestStep.PLACE, units=units, key_expires_at_ms=5)
+    with pytest.raises(RequestStateError):
+        requests.step(made.name, RequestStep.FREE)
     with pytest.raises(NoSuchRequest):
-        requests.step("0" * 16, Step.FREE)
+        requests.step("0" * 16, RequestStep.FREE)
     assert Requests(open_again(tmp_path)).all() == [placed]
     with database.read() as connection:
         told = [(event.action, event.subject) for event in reversed(events.latest(connection, 10))]
@@ -88,7 +92,7 @@ def test_each_step_is_kept_with_its_event(tmp_path: Path) -> None:
 def test_those_that_are_over_do_not_pile_up(tmp_path: Path) -> None:
     requests = Requests(new_database(tmp_path))
     for _ in range(MOST_OVER + 5):
-        requests.step(requests.create(HOST, SCRATCH, lease_seconds=60).name, Step.CANCEL)
+        requests.step(requests.create(HOST, SCRATCH, lease_seconds=60).name, RequestStep.CANCEL)
     assert len(requests.all()) == len(Requests(open_again(tmp_path)).all()) == MOST_OVER
 
 
@@ -173,7 +177,9 @@ def login(grant: dict[str, Any], host: str = HOST, isid: tuple[int, int] = ISID)
     )
 
 
-def command(session: InitiatorSession, lun: int, cdb: bytes, data: bytes | None = None, length: int = 0) -> Result:
+def command(
+    session: InitiatorSession, lun: int, cdb: bytes, data: bytes | None = None, length: int = 0
+) -> CommandResult:
     """Past the unit attentions."""
     while (result := session.command(lun, cdb, data, length)).status == 2 and result.sense[2] & 0xF == 6:
         pass
@@ -247,7 +253,7 @@ def test_a_device_that_only_grants_show(tmp_path: Path) -> None:
         made = broker.ask(HOST, wanted, lease_seconds=60)
         with InitiatorSession(served.bound[0], served.settings.targets[0].iqn, initiator_name=HOST) as session:
             assert lun not in luns(session)
-        eventually(lambda: broker.requests.get(made.name).state is State.GRANTED)
+        eventually(lambda: broker.requests.get(made.name).state is RequestState.GRANTED)
         key = broker.key(broker.requests.get(made.name))
         assert key is not None
         grant = {"user": key.name, "secret": key.secret, "mutual_user": GATE, "mutual_secret": key.mutual_secret}
@@ -256,11 +262,11 @@ def test_a_device_that_only_grants_show(tmp_path: Path) -> None:
             assert command(session, lun, read_10(0, 1), None, 512).data == bytes(512)
             assert command(session, lun, write_10(0, 1), bytes(512)).sense[2:14:10] == bytes([7, 0x27])
             second = broker.ask(OTHER, wanted[:1], lease_seconds=60)  # it is read by both
-            eventually(lambda: broker.requests.get(second.name).state is State.GRANTED)
+            eventually(lambda: broker.requests.get(second.name).state is RequestState.GRANTED)
             served.withdraw("disk0@monday")
             eventually(lambda: luns(session) == [1])
-        broker.end(made.name, Step.FREE, "released")
-        eventually(lambda: broker.requests.get(made.name).state is State.DONE)
+        broker.end(made.name, RequestStep.FREE, "released")
+        eventually(lambda: broker.requests.get(made.name).state is RequestState.DONE)
         disk.close()
 
 
@@ -408,7 +414,7 @@ def test_grants_outlive_the_broker_for_as_long_as_is_set(tmp_path: Path) -> None
         assert broker is not None and gate is not None
         gate._clock = lambda: time.monotonic() + offset[0]
         made = broker.ask(HOST, SCRATCH, lease_seconds=10)
-        eventually(lambda: broker.requests.get(made.name).state is State.GRANTED)
+        eventually(lambda: broker.requests.get(made.name).state is RequestState.GRANTED)
         key = broker.key(broker.requests.get(made.name))
         assert key is not None
         grant = {"user": key.name, "secret": key.secret, "mutual_user": GATE, "mutual_secret": key.mutual_secret}
@@ -469,7 +475,7 @@ def test_a_broker_that_died_ends_no_grant_and_is_started_again(tmp_path: Path, m
         broker = served.broker
         assert broker is not None
         made = broker.ask(HOST, SCRATCH, lease_seconds=60)
-        eventually(lambda: broker.requests.get(made.name).state is State.GRANTED)
+        eventually(lambda: broker.requests.get(made.name).state is RequestState.GRANTED)
         key = broker.key(broker.requests.get(made.name))
         assert key is not None
         grant = {"user": key.name, "secret": key.secret, "mutual_user": GATE, "mutual_secret": key.mutual_secret}
@@ -484,8 +490,8 @@ def test_a_broker_that_died_ends_no_grant_and_is_started_again(tmp_path: Path, m
             broker.start()
             assert broker.up
             assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
-        broker.end(made.name, Step.FREE, "released")
-        eventually(lambda: broker.requests.get(made.name).state is State.DONE)
+        broker.end(made.name, RequestStep.FREE, "released")
+        eventually(lambda: broker.requests.get(made.name).state is RequestState.DONE)
 
 
 def test_a_first_login_that_cannot_be_kept_is_kept_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -493,12 +499,12 @@ def test_a_first_login_that_cannot_be_kept_is_kept_later(tmp_path: Path, monkeyp
         broker = served.broker
         assert broker is not None
         made = broker.ask(HOST, SCRATCH, lease_seconds=60)
-        eventually(lambda: broker.requests.get(made.name).state is State.GRANTED)
+        eventually(lambda: broker.requests.get(made.name).state is RequestState.GRANTED)
         key = broker.key(broker.requests.get(made.name))
         assert key is not None
         step, failed = broker.requests.step, threading.Event()
 
-        def full(name: str, what: Step, **changes: Any) -> Request:
+        def full(name: str, what: RequestStep, **changes: Any) -> Request:
             if not failed.is_set():
                 failed.set()
                 raise OSError(errno.ENOSPC, "no space")
@@ -517,14 +523,14 @@ def test_whoever_asked_for_two_drives_is_not_passed_by_for_ever(tmp_path: Path) 
         broker = served.broker
         assert broker is not None
         first = broker.ask(HOST, SCRATCH, lease_seconds=60)
-        eventually(lambda: broker.requests.get(first.name).state is State.GRANTED)
+        eventually(lambda: broker.requests.get(first.name).state is RequestState.GRANTED)
         both = broker.ask(HOST, (Wanted(volume="A00001L6"), Wanted(volume="A00002L6")), lease_seconds=60)
-        broker.end(first.name, Step.FREE, "released")
-        eventually(lambda: broker.requests.get(both.name).state is State.GRANTED)
-        broker.end(both.name, Step.FREE, "released")
-        eventually(lambda: broker.requests.get(both.name).state is State.DONE)
+        broker.end(first.name, RequestStep.FREE, "released")
+        eventually(lambda: broker.requests.get(both.name).state is RequestState.GRANTED)
+        broker.end(both.name, RequestStep.FREE, "released")
+        eventually(lambda: broker.requests.get(both.name).state is RequestState.DONE)
         one = broker.ask(HOST, (Wanted(volume="A00002L6"),), lease_seconds=60)
-        eventually(lambda: broker.requests.get(one.name).state is State.GRANTED)
+        eventually(lambda: broker.requests.get(one.name).state is RequestState.GRANTED)
         served.files.cartridges.create_all({"A00003L6": MEDIA["LTO-6"]}, None)
         for _ in served.robot.add_all([("A00003L6", served.files.inventory.layout.storage[2])]):
             pass
@@ -533,9 +539,9 @@ def test_whoever_asked_for_two_drives_is_not_passed_by_for_ever(tmp_path: Path) 
         eventually(lambda: broker.why(broker.requests.get(late.name)))
         assert broker.why(broker.requests.get(two.name)) == "no 2 drives that fit are free at once"
         assert broker.why(broker.requests.get(late.name)) == "no drive that fits is free"  # one is, for those before it
-        broker.end(one.name, Step.FREE, "released")
-        eventually(lambda: broker.requests.get(two.name).state is State.GRANTED)
-        assert broker.requests.get(late.name).state is State.QUEUED
+        broker.end(one.name, RequestStep.FREE, "released")
+        eventually(lambda: broker.requests.get(two.name).state is RequestState.GRANTED)
+        assert broker.requests.get(late.name).state is RequestState.QUEUED
 
 
 REFUSED: list[tuple[str, dict[str, Any], Failure]] = [

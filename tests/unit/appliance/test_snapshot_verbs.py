@@ -14,7 +14,7 @@ import pytest
 from appliance.failures import Failure, OperatorError
 from appliance.library.snapshots.block_list import digest_of
 from appliance.operations import setup
-from datamover.initiator import Credentials, InitiatorSession, Result
+from datamover.initiator import CommandResult, Credentials, InitiatorSession
 from scsi_targets.t10 import sbc
 from tests.support.waiting import eventually
 from tests.unit.appliance.daemon_process import ROOT, Daemon
@@ -62,7 +62,9 @@ def host(daemon: Daemon) -> InitiatorSession:
     return InitiatorSession(ready["portals"][0], ready["targets"][0], initiator_name=HOST)
 
 
-def command(session: InitiatorSession, lun: int, cdb: bytes, data: bytes | None = None, length: int = 0) -> Result:
+def command(
+    session: InitiatorSession, lun: int, cdb: bytes, data: bytes | None = None, length: int = 0
+) -> CommandResult:
     """Its result; unit attentions of the login and of what operators changed are heard first."""
     for _ in range(5):
         result = session.command(lun, cdb, data, length, timeout_seconds=20)
@@ -71,17 +73,17 @@ def command(session: InitiatorSession, lun: int, cdb: bytes, data: bytes | None 
     return result
 
 
-def write(session: InitiatorSession, block: int, data: bytes, lun: int) -> Result:
+def write(session: InitiatorSession, block: int, data: bytes, lun: int) -> CommandResult:
     cdb = sbc.Write16.encode(logical_block_address=block, transfer_length=len(data) // 512)
     return command(session, lun, cdb, data)
 
 
-def read(session: InitiatorSession, block: int, lun: int, count: int = 1) -> Result:
+def read(session: InitiatorSession, block: int, lun: int, count: int = 1) -> CommandResult:
     cdb = sbc.Read16.encode(logical_block_address=block, transfer_length=count)
     return command(session, lun, cdb, None, count * 512)
 
 
-def sense_of(result: Result) -> tuple[int, int, int]:
+def sense_of(result: CommandResult) -> tuple[int, int, int]:
     assert result.status == 2, result
     return result.sense[2] & 0xF, result.sense[12], result.sense[13]
 

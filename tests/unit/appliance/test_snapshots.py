@@ -14,7 +14,7 @@ from appliance.library.snapshots.block_list import MOST_EXTENTS, BadList, digest
 from appliance.library.snapshots.keeper import MOST_LIVE, MOST_OVER, NoSuchSnapshot, Snapshots
 from appliance.library.snapshots.kept_set import KeptSet
 from appliance.library.snapshots.signals import MOST_SENDERS, OutOfTurn, Signals
-from appliance.library.snapshots.states import TRANSITIONS, Life, NotNow, State, Step, Terms
+from appliance.library.snapshots.states import TRANSITIONS, Life, SetState, SetStep, SnapshotStateError, Terms
 from appliance.operations.snapshot import OneSnapshot, SendSignal, show
 from appliance.operations.snapshot import signal as send_signal
 from scsi_targets.devices.disk.block_device import BlockDevice
@@ -26,7 +26,7 @@ from vlib_images.disk.snapshot import SnapshotEnded
 from vlib_images.disk.snapshot_store import CHUNK_BYTES
 from vlib_images.library.state import LibraryState
 
-OVER = {State.RELEASED, State.EXPIRED, State.BROKEN}
+OVER = {SetState.RELEASED, SetState.EXPIRED, SetState.BROKEN}
 PER_CHUNK = CHUNK_BYTES // 512
 
 
@@ -121,18 +121,18 @@ def assert_nothing_is_left(house: House, kept: KeptSet) -> None:
 
 
 def test_every_state_is_reached_and_can_end() -> None:
-    reached = {State.FREEZING} | {state for steps in TRANSITIONS.values() for state in steps.values()}
-    assert reached == set(State)
-    assert {state for state in State if state.over} == OVER
-    for state in set(State) - OVER:
+    reached = {SetState.FREEZING} | {state for steps in TRANSITIONS.values() for state in steps.values()}
+    assert reached == set(SetState)
+    assert {state for state in SetState if state.over} == OVER
+    for state in set(SetState) - OVER:
         assert set(TRANSITIONS[state].values()) >= OVER
 
 
-@pytest.mark.parametrize("state", State)
-def test_a_step_that_does_not_follow_is_refused_and_changes_nothing(state: State) -> None:
-    for step in set(Step) - set(TRANSITIONS[state]):
+@pytest.mark.parametrize("state", SetState)
+def test_a_step_that_does_not_follow_is_refused_and_changes_nothing(state: SetState) -> None:
+    for step in set(SetStep) - set(TRANSITIONS[state]):
         life = Life(Terms(), 0.0, state, "why")
-        with pytest.raises(NotNow, match=rf"is {state.value} \(why\): it cannot be {step.value}"):
+        with pytest.raises(SnapshotStateError, match=rf"is {state.value} \(why\): it cannot be {step.value}"):
             life.step(step, 1.0)
         assert (life.state, life.reason, life.renewed_at) == (state, "why", 0.0)
 
@@ -141,44 +141,44 @@ def test_a_step_that_does_not_follow_is_refused_and_changes_nothing(state: State
     ("steps", "seconds", "reason"),
     [
         ([], 10, "the instant did not come within 10 s"),
-        ([Step.TAKE], 60, "its lease was not renewed for 60 s"),
-        ([Step.TAKE, Step.LIST], 60, "its lease was not renewed for 60 s"),
-        ([Step.TAKE, Step.LIST, Step.START], 60, "its lease was not renewed for 60 s"),
-        ([Step.TAKE, Step.START, Step.FINISH], 60, "its lease was not renewed for 60 s"),
+        ([SetStep.TAKE], 60, "its lease was not renewed for 60 s"),
+        ([SetStep.TAKE, SetStep.LIST], 60, "its lease was not renewed for 60 s"),
+        ([SetStep.TAKE, SetStep.LIST, SetStep.START], 60, "its lease was not renewed for 60 s"),
+        ([SetStep.TAKE, SetStep.START, SetStep.FINISH], 60, "its lease was not renewed for 60 s"),
     ],
 )
-def test_each_time_out_says_which_it_was(steps: list[Step], seconds: float, reason: str) -> None:
+def test_each_time_out_says_which_it_was(steps: list[SetStep], seconds: float, reason: str) -> None:
     life = Life(Terms(), 100.0)
     for step in steps:
         life.step(step, 100.0)
     assert not life.expire(100.0 + seconds - 0.01)
     assert life.expire(100.0 + seconds)
-    assert life.state is State.EXPIRED
+    assert life.state is SetState.EXPIRED
     assert reason in life.reason
     assert not life.expire(1e9)
 
 
 def test_renewals_keep_it_but_a_list_is_due_and_so_is_the_end() -> None:
     life = Life(Terms(), 0.0)
-    life.step(Step.TAKE, 0.0)
+    life.step(SetStep.TAKE, 0.0)
     for now in range(20, 120, 20):
         life.renew(now)
         assert not life.expire(now + 19)
     assert life.expire(120)
     assert "no list of blocks came within 120 s" in life.reason
     life = Life(Terms(most_seconds=100), 0.0)
-    life.step(Step.TAKE, 0.0)
-    life.step(Step.LIST, 0.0)
+    life.step(SetStep.TAKE, 0.0)
+    life.step(SetStep.LIST, 0.0)
     life.renew(99)
     assert life.expire(100)
     assert "it was not released within 100 s" in life.reason
-    with pytest.raises(NotNow, match="nothing to renew"):
+    with pytest.raises(SnapshotStateError, match="nothing to renew"):
         life.renew(101)
 
 
 def test_an_operator_renews_nothing() -> None:
     life = Life(Terms(lease_seconds=None, list_seconds=None), 0.0)
-    life.step(Step.TAKE, 0.0)
+    life.step(SetStep.TAKE, 0.0)
     assert not life.expire(86399)
     assert life.expire(86400)
 
@@ -219,7 +219,7 @@ def test_senders_are_counted_apart_and_are_not_without_number() -> None:
 
 def test_several_disks_at_one_instant_and_their_space_is_seen_live(house: House) -> None:
     kept = house.snapshots.create(["a", "b"], budget_bytes=4 * CHUNK_BYTES)
-    assert kept.state is State.HELD
+    assert kept.state is SetState.HELD
     assert (kept.disks, kept.budget_bytes, kept.stored_bytes) == (("a", "b"), 4 * CHUNK_BYTES, 0)
     for disk in house.disks.values():
         dirty(disk)
@@ -230,14 +230,14 @@ def test_several_disks_at_one_instant_and_their_space_is_seen_live(house: House)
     assert len({unit.identity.naa for unit in [*kept.units.values(), *house.disks.values()]}) == 4
     kept.release()
     kept.release()
-    assert kept.state is State.RELEASED
+    assert kept.state is SetState.RELEASED
     assert_nothing_is_left(house, kept)
 
 
 def test_what_a_checkpoint_makes_safe_is_given_back(house: House) -> None:
     kept = house.snapshots.create(["a"])
     kept.narrow({"a": [(100, 1000), (3 * CHUNK_BYTES, 2 * CHUNK_BYTES)]})
-    assert kept.state is State.LISTED
+    assert kept.state is SetState.LISTED
     for chunk in range(6):
         dirty(house.disks["a"], chunk)
     assert stores(kept, 3)
@@ -250,11 +250,11 @@ def test_what_a_checkpoint_makes_safe_is_given_back(house: House) -> None:
     kept.commit("a", [(3 * CHUNK_BYTES, CHUNK_BYTES)])
     house.clock.now += 59
     kept.fail("drive0 has failed")
-    assert (kept.state, kept.reason) == (State.LISTED, "drive0 has failed")
+    assert (kept.state, kept.reason) == (SetState.LISTED, "drive0 has failed")
     assert seen(kept, "a", 4 * CHUNK_BYTES) == b"old!" * 128  # what is not committed is there for another drive
     kept.start()
     kept.finish()
-    assert kept.state is State.COMMITTED
+    assert kept.state is SetState.COMMITTED
     assert stores(kept, 0)
     kept.release()
     assert_nothing_is_left(house, kept)
@@ -300,13 +300,13 @@ def test_every_end_gives_all_space_back_and_says_why(house: House, ending: str) 
     kept = house.snapshots.create(["a", "b"], budget_bytes=2 * CHUNK_BYTES)
     dirty(house.disks["a"])
     expected = {
-        "release": (State.RELEASED, "no longer wanted"),
-        "lease": (State.EXPIRED, "its lease was not renewed for 60 s"),
-        "list": (State.EXPIRED, "no list of blocks came within 120 s"),
-        "deadline": (State.EXPIRED, "it was not released within 86400 s"),
-        "budget": (State.BROKEN, "budget of 131072 bytes is reached"),
-        "stop": (State.BROKEN, "the appliance is stopped"),
-        "disk": (State.BROKEN, "its disk is closed"),
+        "release": (SetState.RELEASED, "no longer wanted"),
+        "lease": (SetState.EXPIRED, "its lease was not renewed for 60 s"),
+        "list": (SetState.EXPIRED, "no list of blocks came within 120 s"),
+        "deadline": (SetState.EXPIRED, "it was not released within 86400 s"),
+        "budget": (SetState.BROKEN, "budget of 131072 bytes is reached"),
+        "stop": (SetState.BROKEN, "the appliance is stopped"),
+        "disk": (SetState.BROKEN, "its disk is closed"),
     }[ending]
     match ending:
         case "release":
@@ -316,13 +316,13 @@ def test_every_end_gives_all_space_back_and_says_why(house: House, ending: str) 
         case "list":
             for _ in range(6):
                 house.clock.now += 20
-                if kept.state is State.HELD:
+                if kept.state is SetState.HELD:
                     kept.renew()
         case "deadline":
             kept.start()
             for _ in range(1440 + 1):
                 house.clock.now += 59.99
-                if kept.state is State.COPYING:
+                if kept.state is SetState.COPYING:
                     kept.renew()
         case "budget":
             for chunk in (1, 2, 3):
@@ -336,20 +336,20 @@ def test_every_end_gives_all_space_back_and_says_why(house: House, ending: str) 
     assert kept.state is expected[0]
     assert expected[1] in kept.reason
     assert_nothing_is_left(house, kept)
-    with pytest.raises(NotNow, match=expected[0].value):
+    with pytest.raises(SnapshotStateError, match=expected[0].value):
         kept.start()
     dirty(house.disks["a"], 5)
 
 
 def test_space_is_claimed_before_the_instant(house: House) -> None:
     kept = house.snapshots.prepare(["a"])
-    assert kept.state is State.FREEZING
+    assert kept.state is SetState.FREEZING
     dirty(house.disks["a"])
     house.snapshots.take(kept)
     assert seen(kept, "a")[:4] == b"new!"
     late = house.snapshots.prepare(["a"])
     house.clock.now += 10
-    with pytest.raises(NotNow, match="expired"):
+    with pytest.raises(SnapshotStateError, match="expired"):
         house.snapshots.take(late)
     assert "the instant did not come" in late.reason
 
@@ -362,7 +362,7 @@ def test_a_disk_that_does_not_come_to_rest_has_no_snapshot_and_goes_on(
     with house.disks["a"].gate.shared, pytest.raises(OperatorError, match="did not come to rest") as refused:
         house.snapshots.take(kept)
     assert refused.value.failure is Failure.REFUSED
-    assert kept.state is State.BROKEN
+    assert kept.state is SetState.BROKEN
     assert_nothing_is_left(house, kept)
     for disk in house.disks.values():
         dirty(disk)
@@ -439,9 +439,9 @@ def test_a_list_that_is_torn_leaves_the_set_held_until_its_deadline(house: House
             kept.add_to_list(disk, [extent])
     with pytest.raises(BadList, match="at most"):
         kept.add_to_list("a", [(0, 512)] * (MOST_EXTENTS + 1))
-    assert kept.state is State.HELD
+    assert kept.state is SetState.HELD
     listed(kept, rows)
-    assert kept.state is State.LISTED
+    assert kept.state is SetState.LISTED
     for disk in house.disks.values():
         for chunk in range(7):
             dirty(disk, chunk)
@@ -449,7 +449,7 @@ def test_a_list_that_is_torn_leaves_the_set_held_until_its_deadline(house: House
     assert seen(kept, "b", 3 * CHUNK_BYTES) == b"old!" * 128
     with pytest.raises(SnapshotEnded, match="not among the ranges"):
         seen(kept, "b")
-    with pytest.raises(NotNow, match="cannot be listed"):
+    with pytest.raises(SnapshotStateError, match="cannot be listed"):
         kept.begin_list()
 
 
@@ -477,7 +477,7 @@ def test_whoever_dies_in_whatever_state_leaves_nothing_behind(house: House, unti
     assert not kept.state.over
     house.clock.now += 0.2
     house.snapshots.look()
-    assert kept.state is State.EXPIRED
+    assert kept.state is SetState.EXPIRED
     assert kept.reason == (
         "the instant did not come within 10 s after its space was claimed"
         if until == "freezing"
@@ -562,7 +562,7 @@ def test_signals_that_are_lost_late_and_doubled(house: House, seed: int) -> None
     assert kept.checkpoint == len(rows)
     mover.tell("done")
     application.tell("released")
-    assert kept.state is State.RELEASED
+    assert kept.state is SetState.RELEASED
     for sender in (agent, application, mover):
         effects = [number for name, number in channel.effects if name == sender.name]
         assert effects == list(range(1, sender.number + 1))  # each once, in their order

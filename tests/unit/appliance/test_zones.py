@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from appliance.access.directory import Directory
 from appliance.access.members import Networks
 from appliance.access.names import Names
-from appliance.access.zones import MAXIMUM_REMEMBERED, Access, view_for
+from appliance.access.zones import MAXIMUM_REMEMBERED, Zoning, view_for
 from appliance.settings import config_file
 from appliance.settings.advice import advice_on
 from appliance.settings.config_file import ConfigError
@@ -66,11 +66,11 @@ devices = ["drive1"]
 """
 
 
-def access(*zones: dict[str, Any]) -> Access:
-    return Access.of([ZoneSettings(name=f"z{number}", **zone) for number, zone in enumerate(zones)], LUNS)
+def access(*zones: dict[str, Any]) -> Zoning:
+    return Zoning.of([ZoneSettings(name=f"z{number}", **zone) for number, zone in enumerate(zones)], LUNS)
 
 
-def sees(access: Access, principal: Principal, peer: str = "192.0.2.1", portal: Portal = PORTAL) -> dict[int, str]:
+def sees(access: Zoning, principal: Principal, peer: str = "192.0.2.1", portal: Portal = PORTAL) -> dict[int, str]:
     return dict(view_for(access, principal, portal, peer).luns)
 
 

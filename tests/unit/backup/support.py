@@ -6,10 +6,10 @@ import tarfile
 from collections import deque
 from pathlib import Path
 
-from appliance.backup.archive import TAPE_BLOCK, Archive, Checkpoint, Listener, Member, VolumeFull, Writer
+from appliance.backup.archive import TAPE_BLOCK, Archive, ArchiveWriter, Checkpoint, Listener, Member, VolumeFull
 from appliance.backup.entries import Entry
 from datamover.engine import crc32c
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.devices.disk.block_device import BlockDevice
@@ -50,8 +50,8 @@ class Bench:
         self.session.__enter__()
         self.tape = Tape(self.session, TAPE)
         self.tape.test_unit_ready()
-        self.writer = Writer(
-            self.tape, CopyManager(self.session, TAPE), [Disk(self.session, 1 + n) for n in range(len(self.disks))],
+        self.writer = ArchiveWriter(
+            self.tape, CopyingUnit(self.session, TAPE), [Disk(self.session, 1 + n) for n in range(len(self.disks))],
             lambda: list(self.drive.copy_manager.record(JOB, 1).checksums),
         )  # fmt: skip
 

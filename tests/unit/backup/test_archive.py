@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.backup.archive import Checkpoint
-from appliance.backup.entries import Entry, Extent, Kind
+from appliance.backup.entries import Entry, FileExtent, Kind
 from tests.unit.backup.support import (
     Bench,
     Told,
@@ -47,7 +47,7 @@ def make_bench(tmp_path, image):
 
 
 def file_at(name: str, offset: int, length: int, **more) -> Entry:
-    return Entry(name.encode(), Kind.FILE, size=length, extents=[Extent(0, offset, length)], **more)
+    return Entry(name.encode(), Kind.FILE, size=length, extents=[FileExtent(0, offset, length)], **more)
 
 
 def files(count: int, length: int, seed: int = 0) -> list[Entry]:
@@ -92,10 +92,10 @@ def test_three_readers_list_and_extract_it(tmp_path, image, make_bench, block_le
 
 def test_sparse_files(tmp_path, image, make_bench):
     bench = make_bench()
-    scattered = [Extent(512 * n, 1024 * n, 512) for n in range(0, 2000, 3)]
+    scattered = [FileExtent(512 * n, 1024 * n, 512) for n in range(0, 2000, 3)]
     entries = [
-        Entry(b"hole at the end", Kind.FILE, size=5 * MEBIBYTE, extents=[Extent(0, 4096, 8192)]),
-        Entry(b"holes", Kind.FILE, size=20_000, extents=[Extent(4096, 8192, 4096), Extent(16384, 65536, 3616)]),
+        Entry(b"hole at the end", Kind.FILE, size=5 * MEBIBYTE, extents=[FileExtent(0, 4096, 8192)]),
+        Entry(b"holes", Kind.FILE, size=20_000, extents=[FileExtent(4096, 8192, 4096), FileExtent(16384, 65536, 3616)]),
         Entry(b"nothing", Kind.FILE, size=MEBIBYTE),
         Entry(b"d/" + b"x" * 120, Kind.FILE, size=MEBIBYTE, extents=scattered),
         Entry(b"empty", Kind.FILE),
@@ -151,7 +151,7 @@ def test_many_small_files_over_several_tapes(tmp_path, image, make_bench, length
 
 
 def sparse_giant() -> Entry:
-    extents = [Extent(n * MEBIBYTE, n * MEBIBYTE, MEBIBYTE - 4096) for n in range(12)]
+    extents = [FileExtent(n * MEBIBYTE, n * MEBIBYTE, MEBIBYTE - 4096) for n in range(12)]
     return Entry(b"d/giant", Kind.FILE, size=13 * MEBIBYTE, extents=extents)
 
 
@@ -219,7 +219,7 @@ def test_names_of_any_length_and_any_bytes(tmp_path, make_bench, length, byte):
     name = b"/".join(flat[at : at + 60] for at in range(0, len(flat), 60)) + b"\n\x01"
     entries = [
         file_at("first", 0, 600),
-        Entry(name, Kind.FILE, size=600, extents=[Extent(0, 512, 600)]),
+        Entry(name, Kind.FILE, size=600, extents=[FileExtent(0, 512, 600)]),
         Entry(b"link", Kind.SYMBOLIC_LINK, link=name),
         Entry(b"hard", Kind.HARD_LINK, link=name),
     ]

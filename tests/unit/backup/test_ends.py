@@ -13,7 +13,7 @@ import pytest
 
 from appliance.backup.catalogue import Catalogue
 from appliance.backup.filesystems import isolated
-from appliance.backup.records import Backups, State
+from appliance.backup.records import Backups, BackupState
 from appliance.failures import OperatorError
 from appliance.library.files import LibraryFiles
 from appliance.settings import config_file
@@ -105,7 +105,7 @@ def test_killed_when_all_is_written_but_the_index_or_the_last_row(make_site, ind
     site.stop()
     with LibraryFiles.open(config_file.load(site.folder / "tapebay.toml")) as files:
         records = Backups(files.database)
-        records._put(replace(records.get(number), state=State.INTERRUPTED), "made so by the test")
+        records._put(replace(records.get(number), state=BackupState.INTERRUPTED), "made so by the test")
     catalogue = Catalogue.open(site.folder / "state/catalogues" / f"{report['identifier']}.db")
     (volume,) = catalogue.volumes()
     catalogue.put_volume(replace(volume, indexed=indexed))

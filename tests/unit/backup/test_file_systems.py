@@ -14,7 +14,7 @@ import pytest
 from appliance.backup.archive import Member
 from appliance.backup.entries import Entry, Kind, Skipped
 from appliance.backup.filesystems.reader import NotReadable
-from appliance.backup.sources import Disk, Sources
+from appliance.backup.sources import Sources, StillDisk
 from tests.unit.backup.support import Bench, archive_of, extracted, python_members, run, which, write
 
 MEBIBYTE = 1 << 20
@@ -35,7 +35,7 @@ def make_bench(tmp_path):
 
 
 def sources_of(bench: Bench, *, raw: bool = False, block_length: int = 512) -> Sources:
-    disks = [Disk(f"disk{n}", image, block_length) for n, image in enumerate(bench.images)]
+    disks = [StillDisk(f"disk{n}", image, block_length) for n, image in enumerate(bench.images)]
     return Sources.found_on(disks, raw=raw)
 
 

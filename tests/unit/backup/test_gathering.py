@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from appliance.agent.backup import Job, Source
+from appliance.agent.backup import AgentJob, MountedSource
 from appliance.agent.freeze import FreezeFailed
 from appliance.agent.serving import serve
 from appliance.backup.gathering import Gatherings, Joined
@@ -57,10 +57,10 @@ class Serving:
         arguments = (hot, self._found, hot.api, lambda: not self._over.is_set())
         self._thread = threading.Thread(target=serve, args=arguments, daemon=True)
 
-    def _found(self, name: str) -> tuple[Job, list[Source]]:
+    def _found(self, name: str) -> tuple[AgentJob, list[MountedSource]]:
         if name != "nightly":
             raise OperatorError(Failure.NOT_FOUND, f"there is no job {name} in the agent's file")
-        return Job([Path("/srv")], name), [self.machine.source]
+        return AgentJob([Path("/srv")], name), [self.machine.source]
 
     def __enter__(self) -> Serving:
         self._thread.start()

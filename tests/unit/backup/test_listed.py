@@ -9,17 +9,17 @@ from typing import Any, BinaryIO
 import pytest
 
 from appliance.agent.asking import Asking
-from appliance.agent.backup import HotBackup, Job, Source
-from appliance.agent.block_devices import Piece, Stack
-from appliance.agent.file_systems import Mount
+from appliance.agent.backup import AgentJob, HotBackup, MountedSource
+from appliance.agent.block_devices import DeviceRange, Stack
+from appliance.agent.file_systems import MountedFileSystem
 from appliance.agent.freeze import FreezeFailed
 from appliance.agent.server import ThisServer
 from appliance.agent.snapshot_walk import Order
-from appliance.backup.entries import Entry, Extent, Kind, Skipped
+from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
 from appliance.backup.filesystems.reader import Reader
 from appliance.backup.filesystems.sleuth import ExtFileSystem
 from appliance.backup.listing import digest_of, to_line
-from appliance.backup.records import Backups, NotNow, State
+from appliance.backup.records import Backups, BackupState, BackupStateError
 from appliance.failures import Failure, NoAnswer, OperatorError
 from tests.support.appliance import Appliance
 from tests.support.database import new_database
@@ -27,8 +27,9 @@ from tests.unit.backup.test_job import BARCODE, MEBIBYTE, files_in, first_file, 
 
 __all__ = ["site"]
 
-SOURCE = Source(
-    Mount(Path("/srv"), "/", (8, 0), "ext4", frozenset({"rw"})), Stack(("sda",), (Piece(0, 64 * MEBIBYTE, "sda", 0),)),
+SOURCE = MountedSource(
+    MountedFileSystem(Path("/srv"), "/", (8, 0), "ext4", frozenset({"rw"})),
+    Stack(("sda",), (DeviceRange(0, 64 * MEBIBYTE, "sda", 0),)),
     "sda", "data",
 )  # fmt: skip
 
@@ -59,7 +60,7 @@ def listed(path: Path, prefix: bytes) -> Iterator[Entry | Skipped]:
 class Machine(ThisServer):
     """The server: its file system is held, or not; it sees the snapshot's device and walks it."""
 
-    def __init__(self, site: Appliance, source: Source = SOURCE, name: str = "server") -> None:
+    def __init__(self, site: Appliance, source: MountedSource = SOURCE, name: str = "server") -> None:
         self.site, self.source, self.name = site, source, name
         self.holds = 0
         self.fails = 0  # so many holds do not last
@@ -101,8 +102,8 @@ class Machine(ThisServer):
     def hot(self) -> HotBackup:
         return HotBackup(Asking(self), self, self.said.append, self, self.name)  # type: ignore[arg-type]
 
-    def run(self, job: Job | None = None, **wanted: Any) -> Any:
-        return self.hot.run(job or Job([Path("/srv")]), [self.source], to=[BARCODE], **wanted)
+    def run(self, job: AgentJob | None = None, **wanted: Any) -> Any:
+        return self.hot.run(job or AgentJob([Path("/srv")]), [self.source], to=[BARCODE], **wanted)
 
 
 @pytest.fixture
@@ -147,17 +148,17 @@ def test_one_backup_writes_a_snapshot(tmp_path: Path) -> None:
     """A second one would give it back under the first."""
     backups = Backups(new_database(tmp_path))
     first = backups.add("1" * 32, ("data",), (BARCODE,), snapshot="abc")
-    with pytest.raises(NotNow, match=f"backup {first.number} writes snapshot abc already"):
+    with pytest.raises(BackupStateError, match=f"backup {first.number} writes snapshot abc already"):
         backups.add("2" * 32, ("data",), (BARCODE,), snapshot="abc")
-    backups.step(first.number, State.FAILED, reason="the drive does not answer")
+    backups.step(first.number, BackupState.FAILED, reason="the drive does not answer")
     backups.add("3" * 32, ("data",), (BARCODE,), snapshot="abc")
-    with pytest.raises(NotNow, match="writes snapshot abc already"):
-        backups.step(first.number, State.RUNNING)
+    with pytest.raises(BackupStateError, match="writes snapshot abc already"):
+        backups.step(first.number, BackupState.RUNNING)
 
 
 def test_an_increment_has_what_has_changed_since(machine: Machine) -> None:
     machine.run()
-    report = machine.run(Job([Path("/srv")], exclude=["*.tmp"]), incremental=True, overwrite=True)
+    report = machine.run(AgentJob([Path("/srv")], exclude=["*.tmp"]), incremental=True, overwrite=True)
     assert (report["since"], report["full_because"]) == (None, "there is no backup of the same files that is done")
     report = machine.run(incremental=True, overwrite=True)
     assert (report["since"], report["full_because"], report["content_bytes"]) == (1, "", 0)
@@ -181,7 +182,7 @@ def test_a_file_system_that_never_is_held_is_no_backup(machine: Machine) -> None
 
 
 def test_a_hook_that_fails_stops_it_and_the_other_is_run(machine: Machine, tmp_path: Path) -> None:
-    job = Job([Path("/srv")], before=[["false"]], after=[["touch", str(tmp_path / "after")]])
+    job = AgentJob([Path("/srv")], before=[["false"]], after=[["touch", str(tmp_path / "after")]])
     with pytest.raises(OperatorError, match="before hook false failed with 1"):
         machine.run(job)
     assert machine.holds == 0
@@ -190,7 +191,10 @@ def test_a_hook_that_fails_stops_it_and_the_other_is_run(machine: Machine, tmp_p
 
 def test_lists_that_are_torn_changed_or_of_something_else(machine: Machine) -> None:
     snapshot = machine.call("snapshot.create", disks="data", agent=True)["snapshot"]
-    lines = [to_line(Entry(b"a", Kind.FILE, size=512, extents=[Extent(0, 4096, 512)])), to_line(Entry(b"b", Kind.FIFO))]
+    lines = [
+        to_line(Entry(b"a", Kind.FILE, size=512, extents=[FileExtent(0, 4096, 512)])),
+        to_line(Entry(b"b", Kind.FIFO)),
+    ]
     common = {"snapshot": snapshot, "disk": "data"}
     digest = digest_of(lines, f"{snapshot} data", b"")
 

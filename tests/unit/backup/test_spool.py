@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from appliance.backup.archive import Member
-from appliance.backup.entries import Entry, Extent, Kind, Skipped
-from appliance.backup.sources import KEPT_SKIPPED, Part, Sources
+from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
+from appliance.backup.sources import KEPT_SKIPPED, SourcePart, Sources
 from appliance.backup.spool import Spool, joined
 
 KINDS = [
     Entry(b".", Kind.DIRECTORY, 0o755, 1000, 0xFFFFFFFE, -1),
-    Entry(b"\xff\n\x80", Kind.FILE, 0o4755, 0, 0, 1 << 64, 12288, [Extent(0, 512, 4096), Extent(8192, 0, 9)]),
+    Entry(b"\xff\n\x80", Kind.FILE, 0o4755, 0, 0, 1 << 64, 12288, [FileExtent(0, 512, 4096), FileExtent(8192, 0, 9)]),
     Entry(b"within", Kind.FILE, size=3, content=b"\0\n\xff"),
     Entry(b"empty", Kind.FILE, content=b""),
     Entry(b"hole", Kind.FILE, size=1 << 50),
@@ -36,7 +36,7 @@ class Walked:
 
 def sources_of(*found: Entry | Skipped) -> tuple[Sources, Walked]:
     walked = Walked(list(found))
-    return Sources([], [Part(b"", 3, "made up", walked)]), walked
+    return Sources([], [SourcePart(b"", 3, "made up", walked)]), walked
 
 
 def spooled(directory: Path, sources: Sources) -> Spool:

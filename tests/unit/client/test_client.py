@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from datamover.initiator import InitiatorSession
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Capacity, Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.client.unit import CommandFailed, NoSuchAnswer, Unit
@@ -98,7 +98,7 @@ def test_a_tape(site, session):
 
 def test_a_copy_and_what_a_failed_one_tells(site, session):
     disk, tape = Disk(session, DISK), Tape(session, TAPE)
-    manager = CopyManager(session, DISK)
+    manager = CopyingUnit(session, DISK)
     manager.extended_copy([disk.cscd(), tape.cscd()], [block_to_stream(65536, BLOCKS)])
     assert b"".join(site.written()) == site.disk_data
     status = manager.status()

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from scsi_targets.client.copy_manager import CopyManager
+from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Capacity, Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.client.tape_stream import TapeStream
@@ -30,7 +30,7 @@ def test_a_disk_is_copied_and_read_back(site):
     with LocalSession(site.view, JOB) as session:
         disk, tape = Disk(session, DISK), Tape(session, TAPE)
         assert disk.capacity == Capacity(BLOCKS, 512)
-        stream = TapeStream(CopyManager(session, TAPE), tape, [disk], block_length=65536)
+        stream = TapeStream(CopyingUnit(session, TAPE), tape, [disk], block_length=65536)
         stream.add_extent(0, 0, BLOCKS * 512)
         stream.end()
         stream.write_filemarks()
@@ -65,7 +65,7 @@ def test_a_command_that_waits_is_given_up_when_it_is_stopped(site):
     try:
         with LocalSession(site.view, JOB, stopped=stop.is_set) as session:
             disk, tape = Disk(session, DISK), Tape(session, TAPE)
-            stream = TapeStream(CopyManager(session, DISK), tape, [disk], block_length=65536)
+            stream = TapeStream(CopyingUnit(session, DISK), tape, [disk], block_length=65536)
             stream.add_extent(0, 0, 65536)
             threading.Timer(0.1, stop.set).start()
             with pytest.raises(Stopped):

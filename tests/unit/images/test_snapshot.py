@@ -16,7 +16,7 @@ from vlib_images.disk.snapshot import SnapshotEnded, SnapshotState
 from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
 from vlib_images.disk.snapshot_store import CHUNK_BYTES, FileStore, MemoryChunks, SnapshotStore
-from vlib_images.disk.wanted import Wanted
+from vlib_images.disk.wanted import WantedSectors
 
 CHUNKS = 16
 SIZE = CHUNKS * CHUNK_BYTES - 512  # the last chunk is not whole
@@ -62,8 +62,8 @@ def seen(snapshots: SnapshotSet, offset: int = 0, length: int = SIZE) -> bytes:
     return content(SnapshotImage(snapshots.snapshots[0]), offset, length)
 
 
-def wanted(*ranges: tuple[int, int]) -> Wanted:
-    made = Wanted(SIZE)
+def wanted(*ranges: tuple[int, int]) -> WantedSectors:
+    made = WantedSectors(SIZE)
     for offset, length in ranges:
         made.add(offset, length)
     return made

@@ -24,7 +24,7 @@ from vlib_images.disk.snapshot import SnapshotEnded, SnapshotState
 from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
 from vlib_images.disk.snapshot_store import CHUNK_BYTES, FileStore, MemoryChunks
-from vlib_images.disk.wanted import Wanted
+from vlib_images.disk.wanted import WantedSectors
 
 ROUNDS = int(os.environ.get("TAPEBAY_SNAPSHOT_ROUNDS", "1"))
 SECTOR = 512
@@ -86,7 +86,7 @@ def test_any_sequence_of_operations(tmp_path: Path, kind: str, seed: int) -> Non
                     for chunk in chunks:
                         left[chunk] -= set(range(first, first + count))
                 case "narrow" if rng.random() < 0.1 and taken.state is SnapshotState.HELD:
-                    wanted = Wanted(SIZE)
+                    wanted = WantedSectors(SIZE)
                     wanted.add(first * SECTOR, count * SECTOR)
                     snapshot.narrow(wanted)
                     for chunk in range(CHUNKS):

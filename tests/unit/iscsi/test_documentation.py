@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scsi_targets.iscsi.keys import KEYS, Key
+from scsi_targets.iscsi.keys import KEYS, TextKey
 from scsi_targets.iscsi.limits import Limits
 
 ROOT = Path(__file__).parents[3]
@@ -18,7 +18,7 @@ def row_of(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=lambda key: key.name)
-def test_every_key_with_our_value(key: Key) -> None:
+def test_every_key_with_our_value(key: TextKey) -> None:
     documented = row_of(key.name)[1]
     if key.name == "MaxRecvDataSegmentLength":
         assert documented == str(Limits().max_recv_data_segment_length)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from tests.support.database import new_database, open_again
 from tests.unit.library.test_database import migrated
 from vlib_images.library.database import audit_chain, events, schema, sqlite
-from vlib_images.library.database.audit_chain import GENESIS, Mark, Verified
+from vlib_images.library.database.audit_chain import GENESIS, ChainMark, ChainVerification
 from vlib_images.library.database.database import Database
 from vlib_images.library.database.events import Event
 
@@ -29,12 +29,12 @@ def database(tmp_path: Path) -> Database:
     return made
 
 
-def verified(database: Database, known: Mark | None = None) -> Verified:
+def verified(database: Database, known: ChainMark | None = None) -> ChainVerification:
     with database.read() as connection:
         return audit_chain.verify(connection, known)
 
 
-def problems(database: Database, known: Mark | None = None) -> list[str]:
+def problems(database: Database, known: ChainMark | None = None) -> list[str]:
     return [fault.problem for fault in verified(database, known).faults]
 
 
@@ -57,7 +57,7 @@ def test_an_untouched_record_is_whole(database: Database, tmp_path: Path) -> Non
 
 def test_an_empty_record_is_whole(tmp_path: Path) -> None:
     found = verified(new_database(tmp_path))
-    assert (found.events, found.first, found.head, found.faults) == (0, 0, Mark(0, GENESIS), [])
+    assert (found.events, found.first, found.head, found.faults) == (0, 0, ChainMark(0, GENESIS), [])
 
 
 @pytest.mark.parametrize("column", ["at_microseconds", "actor", "action", "subject", "details", "hash"])
@@ -136,7 +136,7 @@ def test_a_record_made_anew_is_found_by_a_hash_kept_elsewhere(database: Database
         pass
     assert problems(other) == []
     assert problems(other, known) == [f"event 10 is not the one whose hash was {known.hash}"]
-    assert problems(other, Mark(12, known.hash)) == ["event 12 is not there, so its hash cannot be compared"]
+    assert problems(other, ChainMark(12, known.hash)) == ["event 12 is not there, so its hash cannot be compared"]
 
 
 def test_pruning_keeps_an_anchor(database: Database) -> None:
@@ -146,7 +146,7 @@ def test_pruning_keeps_an_anchor(database: Database) -> None:
     assert (found.events, found.first, found.faults) == (4, 7, [])
     with database.read() as connection:
         assert events.pruned_to(connection) == 6
-    assert problems(database, Mark(3, "0" * 64)) == ["event 3 has been pruned, so its hash cannot be compared"]
+    assert problems(database, ChainMark(3, "0" * 64)) == ["event 3 has been pruned, so its hash cannot be compared"]
     assert tamper(database, lambda c: c.execute(delete(EVENTS).where(EVENTS.c.id == 7))) == ["event 7 is missing"]
 
 

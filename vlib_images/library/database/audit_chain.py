@@ -24,7 +24,7 @@ ROWS_AT_ONCE: Final = 1000
 _events, _marks = schema.events, schema.audit_marks
 
 
-class Mark(NamedTuple):
+class ChainMark(NamedTuple):
     """An event's number and hash."""
 
     number: int
@@ -40,12 +40,12 @@ class Fault:
 
 
 @dataclass(slots=True)
-class Verified:
+class ChainVerification:
     """What verify() found. first, last: of the events that there are, 0 when there are none; head: the last one."""
 
     events: int = 0
     first: int = 0
-    head: Mark = field(default_factory=lambda: Mark(0, GENESIS))
+    head: ChainMark = field(default_factory=lambda: ChainMark(0, GENESIS))
     faults: list[Fault] = field(default_factory=list)
 
 
@@ -55,25 +55,27 @@ def hash_of(before: str, number: int, at_microseconds: int, actor: str, action: 
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def marks(connection: Connection) -> dict[str, Mark]:
+def marks(connection: Connection) -> dict[str, ChainMark]:
     """Those that there are."""
-    return {row.name: Mark(row.number, row.hash) for row in connection.execute(select(_marks))}
+    return {row.name: ChainMark(row.number, row.hash) for row in connection.execute(select(_marks))}
 
 
-def newest(connection: Connection) -> Mark:
+def newest(connection: Connection) -> ChainMark:
     """What the next event follows. A head that is missing is not made anew, so that verify() says that it is."""
     if (head := marks(connection).get(HEAD)) is not None:
         return head
     row = connection.execute(select(_events.c.id, _events.c.hash).order_by(_events.c.id.desc()).limit(1)).one_or_none()
-    return Mark(0, GENESIS) if row is None else Mark(row.id, row.hash)
+    return ChainMark(0, GENESIS) if row is None else ChainMark(row.id, row.hash)
 
 
 def verify(
-    connection: Connection, known: Mark | None = None, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Verified:
+    connection: Connection,
+    known: ChainMark | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ChainVerification:
     """Follow the chain from the anchor to the head. known: what the hash of an event was once."""
     at = marks(connection)
-    found = Verified()
+    found = ChainVerification()
     faults = _walk(connection, at, found, known, progress)
     for fault in faults:
         found.faults.append(fault)
@@ -85,22 +87,22 @@ def verify(
 
 def _walk(
     connection: Connection,
-    at: dict[str, Mark],
-    found: Verified,
-    known: Mark | None,
+    at: dict[str, ChainMark],
+    found: ChainVerification,
+    known: ChainMark | None,
     progress: Callable[[int, int], None],
 ) -> Iterator[Fault]:
     for name in (ANCHOR, HEAD):
         if name not in at:
             yield Fault(0, f"the mark of the {'newest event' if name == HEAD else 'newest pruned event'} is missing")
-    before = anchor = at.get(ANCHOR, Mark(0, GENESIS))
+    before = anchor = at.get(ANCHOR, ChainMark(0, GENESIS))
     head = at.get(HEAD)
     known_seen = known is None or known == anchor
     for row in _rows(connection):
         found.events += 1
         found.first = found.first or row.id
         yield from _faults_of(row, before, anchor)
-        before = Mark(row.id, row.hash)
+        before = ChainMark(row.id, row.hash)
         if known is not None and row.id == known.number:
             known_seen = True
             if row.hash != known.hash:
@@ -119,7 +121,7 @@ def _rows(connection: Connection) -> Iterator[Row[Any]]:
     return iter(connection.execution_options(yield_per=ROWS_AT_ONCE).execute(select(_events).order_by(_events.c.id)))
 
 
-def _faults_of(row: Row[Any], before: Mark, anchor: Mark) -> Iterator[Fault]:
+def _faults_of(row: Row[Any], before: ChainMark, anchor: ChainMark) -> Iterator[Fault]:
     if row.id <= anchor.number:
         yield Fault(row.id, f"event {row.id} was pruned, and is there again")
         return
@@ -136,7 +138,7 @@ def _faults_of(row: Row[Any], before: Mark, anchor: Mark) -> Iterator[Fault]:
         yield Fault(row.id, f"event {row.id}{which} is not what was written: changed, or put in another's place")
 
 
-def _faults_at_the_end(last: Mark, head: Mark) -> Iterator[Fault]:
+def _faults_at_the_end(last: ChainMark, head: ChainMark) -> Iterator[Fault]:
     if last.number < head.number:
         yield _missing(last.number + 1, head.number)
     elif last.number > head.number:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, sel
 
 from vlib_images.library.actor import actor
 from vlib_images.library.database import audit_chain, schema
-from vlib_images.library.database.audit_chain import ANCHOR, HEAD, Mark, hash_of
+from vlib_images.library.database.audit_chain import ANCHOR, HEAD, ChainMark, hash_of
 
 KEPT_EVENTS: Final = (
     200_000  # about 40 MB, read at each start; a peer that changes its reservation for ever does not fill the disk
@@ -46,7 +46,7 @@ def record(connection: Connection, happened: Iterable[Event]) -> int:
         at = at or audit_chain.newest(connection)
         details = json.dumps(event.details, sort_keys=True)
         values = (now, actor(), event.action, event.subject, details)
-        at = Mark(at.number + 1, hash_of(at.hash, at.number + 1, *values))
+        at = ChainMark(at.number + 1, hash_of(at.hash, at.number + 1, *values))
         names = ("at_microseconds", "actor", "action", "subject", "details")
         rows.append({"id": at.number, **dict(zip(names, values, strict=True)), "hash": at.hash})
     if at is None:
@@ -61,7 +61,7 @@ def forget_oldest(connection: Connection, kept: int = KEPT_EVENTS) -> None:
     last = audit_chain.newest(connection).number - kept
     row = connection.execute(select(_events.c.id, _events.c.hash).where(_events.c.id == last)).one_or_none()
     if row is not None:
-        _set_mark(connection, ANCHOR, Mark(row.id, row.hash))
+        _set_mark(connection, ANCHOR, ChainMark(row.id, row.hash))
         connection.execute(delete(_events).where(_events.c.id <= last))
 
 
@@ -84,7 +84,7 @@ def after(
 
 def pruned_to(connection: Connection) -> int:
     """The number of the newest event that is no longer kept."""
-    return audit_chain.marks(connection).get(ANCHOR, Mark(0, "")).number
+    return audit_chain.marks(connection).get(ANCHOR, ChainMark(0, "")).number
 
 
 def newest_number(connection: Connection) -> int:
@@ -104,7 +104,7 @@ def _of(action: str, subject: str) -> ColumnElement[bool]:
     return and_(true(), *wanted)
 
 
-def _set_mark(connection: Connection, name: str, mark: Mark) -> None:
+def _set_mark(connection: Connection, name: str, mark: ChainMark) -> None:
     connection.execute(update(_marks).where(_marks.c.name == name).values(number=mark.number, hash=mark.hash))
 
 
