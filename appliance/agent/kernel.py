@@ -1,4 +1,5 @@
-"""The requests to the Linux kernel that Python has no words for: FIFREEZE, FITHAW, FIEMAP, mlockall, syncfs, mount.
+"""The requests to the Linux kernel that Python has no words for: FIFREEZE, FITHAW, FIEMAP, flags of inodes, mlockall,
+syncfs, mount.
 
 Raises OSError throughout. Sources: linux/fs.h, linux/fiemap.h, mlockall(2), syncfs(2), unshare(2), mount(2).
 """
@@ -9,12 +10,15 @@ import ctypes
 import fcntl
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 FIFREEZE: Final = 0xC0045877
 FITHAW: Final = 0xC0045878
 FS_IOC_FIEMAP: Final = 0xC020660B
+FS_IOC_GETFLAGS: Final = 0x80086601
+FS_IOC_FSGETXATTR: Final = 0x801C581F
 FIEMAP_FLAG_SYNC: Final = 0x1
 FIEMAP_EXTENT_LAST: Final = 0x1
 EXTENTS_AT_A_TIME: Final = 512
@@ -84,6 +88,20 @@ def mapped_extents(descriptor: int) -> Iterator[MappedExtent]:
             logical, physical, length, _, _, flags, *_ = _EXTENT.unpack_from(answer, _HEAD.size + number * _EXTENT.size)
             yield MappedExtent(logical, physical, length, flags)
             start, last = logical + length, bool(flags & FIEMAP_EXTENT_LAST)
+
+
+def inode_flags(descriptor: int) -> int:
+    """FS_..._FL of linux/fs.h."""
+    answer = bytearray(8)
+    fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, answer)
+    return int.from_bytes(answer[:4], sys.byteorder)
+
+
+def extended_flags(descriptor: int) -> int:
+    """FS_XFLAG_... of linux/fs.h, which struct fsxattr begins with."""
+    answer = bytearray(28)
+    fcntl.ioctl(descriptor, FS_IOC_FSGETXATTR, answer)
+    return int.from_bytes(answer[:4], sys.byteorder)
 
 
 def _call(name: str, *arguments: object) -> None:

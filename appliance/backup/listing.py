@@ -126,11 +126,11 @@ def _fill(entry: Entry, row: dict[str, Any], disk_bytes: int) -> None:
         if len(entry.content) != entry.size or entry.size > LIMIT_CONTENT_BYTES or "extents" in row:
             raise ListRefused("its content is not what its size says")
     if "extents" in row:
-        entry.extents = list(_extents(row["extents"], entry.size, disk_bytes))
+        entry.extents = list(checked_extents(row["extents"], entry.size, disk_bytes))
 
 
-def _extents(rows: list[Any], size: int, disk_bytes: int) -> Iterator[FileExtent]:
-    """In the order of the file, none over another, all of them on the disk."""
+def checked_extents(rows: Iterable[Any], size: int, disk_bytes: int) -> Iterator[FileExtent]:
+    """In the order of the file, none over another, all of them on the disk. Raises ListRefused."""
     end = 0
     for row in rows:
         extent = FileExtent(*(_within(value, "extents", LIMIT_SIZE) for value in row))

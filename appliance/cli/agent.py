@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from appliance.cli.options import ConfigOption, JsonOption, reporting, show
+from appliance.cli.options import ConfigOption, JsonOption, YesOption, confirm, reporting, show
 from appliance.failures import Failure, OperatorError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def register(parent: typer.Typer) -> None:
     app.command()(pair)
     app.command()(run)
     app.command()(serve)
+    app.command()(restore)
     parent.add_typer(app, name="agent")
 
 
@@ -140,6 +141,68 @@ def serve(agent_file: AgentFile = DEFAULT_FILE) -> None:
 
         typer.echo(f"this server is {hot.name}", err=True)
         serving.serve(hot, found, hot.api)
+
+
+def restore(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file, or a directory with all below it.")],
+    backup: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Of the backup; by default the newest that has it.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="What the backup calls PATH, if not so.")] = None,
+    drive: Annotated[str | None, typer.Option(help="The drive's name; by default the first that suits.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which file would come back which way.")] = False,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the content of files back from a backup into the blocks where they are, past this server. Run it as root.
+
+    Files that are gone, have another size now or are in use come back by tar: which, and why, is said first.
+    """
+    with reporting(as_json):
+        from appliance.agent.asking import Asking
+        from appliance.agent.backup import Sources
+        from appliance.agent.file_systems import NotMapped
+        from appliance.agent.restoring import Restoring
+
+        if os.geteuid():
+            raise OperatorError(Failure.REFUSED, "only root may keep everybody else from a file; use sudo")
+        api = Asking(_client(config))
+        try:
+            source, real = Sources(api).of([path])[0], path.resolve()
+        except NotMapped as error:
+            raise OperatorError(Failure.REFUSED, f"{error}; take it from the tape with tar") from error
+        restoring = Restoring(
+            api, source, real, name or str(real).strip("/"), lambda line: typer.echo(line, err=True), drive
+        )
+        number = backup or restoring.newest()
+        ways = restoring.plan(number)
+        rows = [way.told() for way in ways]
+        if dry_run:
+            show(rows, as_json, _ways)
+            return
+        if not as_json:
+            _ways(rows)
+        count = sum(row["way"] == "in place" for row in rows)
+        confirm(f"Overwrite {count} files with what they were in backup {number}?" if count else "", yes)
+        done = restoring.run(number, ways)
+        show(done, as_json, lambda _: typer.echo(f"{sum(not row['why'] for row in done)} of {len(rows)} restored"))
+
+
+def _ways(rows: list[dict[str, Any]]) -> None:
+    from appliance.cli.tables import table
+    from appliance.settings.units import format_size
+
+    table(
+        ["path", ">size", "way", "why", "cartridge", ">block"],
+        [
+            (row["path"], format_size(row["size"]), row["way"], row["why"], row["cartridge"], row["block"])
+            for row in rows[:MOST_SHOWN]
+        ],
+        empty="There is nothing.",
+    )
+    if len(rows) > MOST_SHOWN:
+        typer.echo(f"and {len(rows) - MOST_SHOWN} more; --json has all")
 
 
 def _report(job: AgentJob, api: Client, as_json: bool, **wanted: Any) -> None:

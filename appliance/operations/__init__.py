@@ -33,7 +33,7 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "remote": ("remote",),
     "request": ("request",),
     "reservation": ("reservation",),
-    "restore": ("restore",),
+    "restore": ("restore", "restore_in_place"),
     "session": ("session",),
     "shutdown": ("library",),
     "snapshot": ("snapshot",),

@@ -1,0 +1,178 @@
+"""Files of this server back from a backup, in place: the appliance writes their content from tape into the blocks where
+they are now, and no byte of it crosses this server but those that are read back to be sure.
+
+What is said first is which file goes which way, and why: a file that is gone, has another size or is in use comes back
+by tar.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from appliance.agent import in_place, kernel
+from appliance.agent.asking import Asking
+from appliance.agent.backup import Source
+from appliance.agent.in_place import NotInPlace
+from appliance.agent.mount import Told, nobody
+from appliance.backup.entries import Extent
+from appliance.failures import Failure, OperatorError
+
+MOST_FILES: Final = 100_000
+MOST_EXTENTS: Final = 100_000
+RESTORE_SECONDS: Final = 24 * 3600.0  # for the appliance to bring a cartridge and read it
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a file comes back. row: as the catalogue has it. why: it does not come back in place; empty: it does."""
+
+    path: Path
+    row: Any
+    why: str = ""
+
+    def told(self) -> dict[str, Any]:
+        """For people and for JSON."""
+        way = "tar" if self.why else "in place"
+        return {
+            "path": str(self.path), "way": way, "why": self.why, "size": self.row["size"],
+            "backup": self.row["backup"], **{name: self.row["places"][0][name] for name in ("cartridge", "block")},
+        }  # fmt: skip
+
+
+@dataclass(slots=True)
+class Restoring:
+    """Of what is at and below a path. name: what the backup calls it. told: hears what is done."""
+
+    api: Asking
+    source: Source
+    path: Path
+    name: str
+    told: Told = nobody
+    drive: str | None = None
+    mapped: in_place.Mapped = field(default=kernel.mapped_extents)
+
+    def newest(self) -> int:
+        """The number of the newest backup that has it. Raises OperatorError."""
+        for backup in reversed(self.api.call("backup.list")):
+            suits = backup["state"] == "done" and self.source.in_library in backup["disks"]
+            if suits and self._rows(backup["number"], 1):
+                return int(backup["number"])
+        message = f"no backup of disk {self.source.in_library} has {self.name}; see: tapebay catalogue find"
+        raise OperatorError(Failure.NOT_FOUND, message)
+
+    def plan(self, number: int) -> list[Way]:
+        """What a backup has of it, and how each file would come back now. Raises OperatorError, OSError."""
+        rows = self._rows(number, MOST_FILES)
+        if not rows:
+            raise OperatorError(Failure.NOT_FOUND, f"backup {number} has no {self.name}")
+        if len(rows) == MOST_FILES:
+            raise OperatorError(Failure.USAGE, f"{MOST_FILES} files or more at once; name a part of {self.path}")
+        with _no_signals():
+            return [self._way(row) for row in rows]
+
+    def _rows(self, number: int, limit: int) -> list[Any]:
+        rows = self.api.call("catalogue.show", number=number, under=_pattern(self.name), limit=limit)
+        return [row for row in rows if row["name"] == self.name or row["name"].startswith(f"{self.name}/")]
+
+    def _way(self, row: Any) -> Way:
+        below = row["name"][len(self.name) :].strip("/")
+        path = self.path / below if below else self.path
+        try:
+            if row["kind"] != "file":
+                raise NotInPlace(f"only the content of plain files comes back in place, and this is a {row['kind']}")
+            with self._held(path, row):
+                return Way(path, row)
+        except NotInPlace as reason:
+            return Way(path, row, str(reason))
+
+    @contextmanager
+    def _held(self, path: Path, row: Any) -> Iterator[tuple[int, Callable[[], bool], Sequence[Extent]]]:
+        """A file that nobody else can use meanwhile, where all of it lies. Raises NotInPlace, OSError."""
+        in_place.check_mount(self.source.mount)
+        in_place.check_swap(path)
+        with in_place.opened(path) as descriptor:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise NotInPlace("it is no plain file now")
+            if status.st_size != row["size"]:
+                raise NotInPlace(f"it has {status.st_size} bytes now, and {row['size']} in the backup")
+            in_place.check_flags(kernel.inode_flags(descriptor), kernel.extended_flags(descriptor))
+            with in_place.leased(descriptor) as is_alone:
+                blocks = self._blocks(descriptor, status.st_size)
+                if len(blocks) > MOST_EXTENTS:
+                    raise NotInPlace(f"it is in {len(blocks)} pieces")
+                yield descriptor, is_alone, blocks
+
+    def _blocks(self, descriptor: int, size: int) -> list[Extent]:
+        stack = self.source.stack
+        return in_place.blocks_of(descriptor, size, stack.locate, self.source.disk, self.mapped)
+
+    def run(self, number: int, ways: Sequence[Way]) -> list[dict[str, Any]]:
+        """Those that come back in place do; what became of each. Raises OperatorError, OSError: what is there then may
+        hold a part, and is named."""
+        with _no_signals():
+            return [self._restored(number, way) for way in ways if not way.why]
+
+    def _restored(self, number: int, way: Way) -> dict[str, Any]:
+        try:
+            with self._held(way.path, way.row) as (descriptor, is_alone, blocks):
+                until = time.monotonic() + _break_seconds()
+                in_place.forget_pages(descriptor)
+                made = self._write(number, way, blocks)
+                self._check(way, descriptor, blocks, made)
+                if not is_alone() and time.monotonic() >= until:
+                    message = f"{way.path} was opened before all of it was there, after waiting; restore it again"
+                    raise OperatorError(Failure.REFUSED, message)
+                os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, made["modified_ns"]))
+        except NotInPlace as reason:
+            self.told(f"{way.path}: {reason}; take it from the tape with tar")
+            return Way(way.path, way.row, str(reason)).told()
+        self.told(f"{way.path}: restored in place and read back")
+        return way.told()
+
+    def _write(self, number: int, way: Way, blocks: Sequence[Extent]) -> Any:
+        return self.api.call(
+            "restore.extents", number=number, file=way.row["name"], disk=self.source.in_library, size=way.row["size"],
+            extents=[list(extent) for extent in blocks], drive=self.drive, timeout_seconds=RESTORE_SECONDS,
+            patience_seconds=RESTORE_SECONDS,
+        )  # fmt: skip
+
+    def _check(self, way: Way, descriptor: int, blocks: Sequence[Extent], made: Any) -> None:
+        """Raises OperatorError when what the file holds now is not what it should."""
+        if self._blocks(descriptor, way.row["size"]) != blocks:
+            raise OperatorError(Failure.REFUSED, f"{way.path} was moved on its disk meanwhile: check the file system")
+        in_place.forget_pages(descriptor)
+        direct, cached = in_place.checksums_of(descriptor)
+        whole = made["stored_bytes"] == made["size_bytes"]
+        if direct != cached or (whole and direct != made["crc32c"]):
+            found = f"{direct:08x} past the page cache, {cached:08x} through it, and {made['crc32c']:08x} in the backup"
+            raise OperatorError(Failure.REFUSED, f"{way.path} is not what it should be now: its CRC32C is {found}")
+
+
+def _break_seconds() -> float:
+    """How long the kernel lets somebody wait who opens a file that is leased."""
+    return float(Path("/proc/sys/fs/lease-break-time").read_text())
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    """Those that tell of somebody who waits for a lease, and would end this process."""
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGIO, before)
+
+
+def _pattern(name: str) -> str:
+    """What finds a name, or the names below it, in a catalogue."""
+    return f"{glob.escape(name)}*" if glob.has_magic(name) else name

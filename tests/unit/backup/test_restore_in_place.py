@@ -1,0 +1,143 @@
+"""Files back into the blocks where they are: by the library, and what a server asks of a file before."""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.agent import in_place
+from appliance.agent.file_systems import Mount
+from appliance.agent.in_place import NotInPlace
+from appliance.agent.kernel import MappedExtent
+from appliance.backup.entries import Entry, Extent
+from appliance.backup.filesystems.reader import Reader
+from appliance.backup.filesystems.sleuth import ExtFileSystem
+from appliance.failures import OperatorError
+from tests.support.appliance import FIRST_BARCODE
+from tests.unit.backup.test_increments import Site, site
+from tests.unit.backup.test_listed import Image
+
+__all__ = ["site"]
+
+KIBIBYTE = 1 << 10
+
+
+def entry_of(site: Site, name: str) -> Entry:
+    """Where a file of the served disk lies."""
+    with site.appliance.image("data").open("rb") as file:
+        image = Image(file)
+        image.size_bytes = 24 << 20
+        for found in ExtFileSystem(Reader(image)).walk():
+            if isinstance(found, Entry) and found.name == name.encode():
+                return found
+    raise AssertionError(name)
+
+
+def content_of(site: Site, entry: Entry) -> bytes:
+    data = site.appliance.image("data").read_bytes()
+    return b"".join(data[extent.disk_offset :][: extent.length] for extent in entry.extents)
+
+
+def test_a_file_is_written_into_its_own_blocks(site: Site) -> None:
+    noise, disk = random.Random(9), site.disk
+    for name, length in (("first", 300_001), ("second", 70_000), ("third", 5000)):
+        disk.write(name, noise.randbytes(length))
+    site.back_up(FIRST_BARCODE)
+    kept = disk.tree["first"]
+    assert isinstance(kept, bytes)
+    for offset in range(0, 300_000, 65_536):
+        disk.change_in_place("first", offset, b"another content")
+    site.send()
+    entry, before = entry_of(site, "first"), site.appliance.image("data").read_bytes()
+    assert content_of(site, entry) != kept
+    asked: dict[str, Any] = {
+        "number": 1, "file": "data/first", "disk": "data", "size": 300_001,
+        "extents": [list(extent) for extent in entry.extents],
+    }  # fmt: skip
+    made = site.appliance.call("restore.extents", **asked)
+    assert (made["stored_bytes"], made["modified_ns"]) == (300_001, entry.modified_ns)
+    assert content_of(site, entry) == kept
+    after = bytearray(site.appliance.image("data").read_bytes())
+    for extent in entry.extents:
+        run = slice(extent.disk_offset, extent.disk_offset + extent.length)
+        after[run] = before[run]
+    assert after == before  # nothing else was touched, up to the byte
+    for wrong, why in (
+        ({"size": 5}, "has 300001 bytes in the backup, and 5 on the disk"),
+        ({"disk": "other"}, "there is no disk other"),
+        ({"file": "data/none"}, "no plain file data/none"),
+        ({"extents": asked["extents"][:-1]}, "has no place on the disk"),
+        ({"extents": [[0, 24 << 20, 300_001]]}, "an extent ends at byte"),
+        ({"extents": [[0, 100, 300_001]]}, "sector"),
+    ):
+        with pytest.raises(OperatorError, match=why):
+            site.appliance.call("restore.extents", **{**asked, **wrong})
+    assert content_of(site, entry) == kept
+
+
+# ---- what a server asks ----------------------------------------------------------------------------------------------
+
+
+def located(offset: int, length: int) -> Iterator[tuple[str, int, int]]:
+    yield "sda", offset + 1024, length
+
+
+@pytest.mark.parametrize(
+    ("extents", "why"),
+    [
+        ([(0, 8192, 8192, 0x801)], "reserved and was never written"), ([(0, 8192, 8192, 0x2001)], "shared"),
+        ([(0, 8192, 4096, 1)], "a hole"), ([(0, 8192, 8192, 0x81)], "encrypted"), ([(0, 0, 8192, 0x201)], "INLINE"),
+    ],
+)  # fmt: skip
+def test_blocks_that_are_not_the_files_alone(extents: list[tuple[int, int, int, int]], why: str) -> None:
+    with pytest.raises(NotInPlace, match=why):
+        in_place.blocks_of(0, 8192, located, "sda", lambda _: (MappedExtent(*extent) for extent in extents))
+    right = [MappedExtent(0, 4096, 4096, 0), MappedExtent(4096, 65536, 4096, 1)]
+    found = in_place.blocks_of(0, 8000, located, "sda", lambda _: iter(right))
+    assert found == [Extent(0, 5120, 4096), Extent(4096, 66560, 3904)]
+
+
+@pytest.mark.parametrize(
+    ("inode", "extended", "why"),
+    [
+        (0x4000, 0, "data=journal"),
+        (0x800, 0, "encrypted"),
+        (0, 1, "realtime"),
+        (0, 0x8000, "DAX"),
+        (16, 0, "immutable"),
+    ],
+)
+def test_flags_that_forbid_it(inode: int, extended: int, why: str) -> None:
+    in_place.check_flags(0x80000, 0)  # FS_EXTENT_FL, as every file of ext4 has
+    with pytest.raises(NotInPlace, match=why):
+        in_place.check_flags(inode, extended)
+
+
+def test_mounts_and_swap_files_that_forbid_it(tmp_path: Path) -> None:
+    for option in ("data=journal", "dax", "dax=always"):
+        with pytest.raises(NotInPlace):
+            in_place.check_mount(Mount(Path("/srv"), "/", (8, 0), "ext4", frozenset({"rw", option})))
+    in_place.check_mount(Mount(Path("/srv"), "/", (8, 0), "xfs", frozenset({"rw", "dax=never"})))
+    swaps = tmp_path / "swaps"
+    swaps.write_text("Filename Type Size Used Priority\n/srv/swap file 1024 0 -2\n")
+    in_place.check_swap(Path("/srv/other"), swaps)
+    with pytest.raises(NotInPlace, match="swapped"):
+        in_place.check_swap(Path("/srv/swap"), swaps)
+
+
+def test_a_file_that_somebody_uses(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(NotInPlace, match="not there"), in_place.opened(path):
+        pass
+    path.write_bytes(os.urandom(100 * KIBIBYTE + 7))
+    with in_place.opened(path) as descriptor:
+        with in_place.leased(descriptor) as is_alone:
+            assert is_alone()
+        with path.open("rb"), pytest.raises(NotInPlace, match="has it open or mapped"), in_place.leased(descriptor):
+            pass
+        in_place.forget_pages(descriptor)
+        direct, cached = in_place.checksums_of(descriptor)
+        assert direct == cached
