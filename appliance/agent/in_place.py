@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from appliance.agent import kernel
-from appliance.agent.file_systems import Mount, NotMapped
+from appliance.agent.file_systems import MountedFileSystem, NotMapped
 from appliance.agent.kernel import MappedExtent
 from appliance.agent.mapping import Locate, extents_of
-from appliance.backup.entries import Extent
+from appliance.backup.entries import FileExtent
 from datamover.engine import crc32c
 
 _UNWRITTEN, _SHARED = 0x800, 0x2000  # linux/fiemap.h
@@ -42,7 +42,7 @@ class NotInPlace(Exception):
     """The content of a file cannot be restored in place, and why; it goes another way."""
 
 
-def check_mount(mount: Mount) -> None:
+def check_mount(mount: MountedFileSystem) -> None:
     """Raises NotInPlace for a file system whose files never can be."""
     for option in mount.options:
         if option == "data=journal":
@@ -67,7 +67,7 @@ def check_swap(path: Path, table: Path = SWAPS) -> None:
 
 def blocks_of(
     descriptor: int, size: int, locate: Locate, disk: str, mapped: Mapped = kernel.mapped_extents
-) -> list[Extent]:
+) -> list[FileExtent]:
     """Where every byte of a file lies, each in a place of its own that was written. Raises NotInPlace, OSError."""
     extents = list(mapped(descriptor))
     for extent in extents:

@@ -20,10 +20,10 @@ from typing import Any, Final
 
 from appliance.agent import in_place, kernel
 from appliance.agent.asking import Asking
-from appliance.agent.backup import Source
+from appliance.agent.backup import MountedSource
 from appliance.agent.in_place import NotInPlace
 from appliance.agent.mount import Told, nobody
-from appliance.backup.entries import Extent
+from appliance.backup.entries import FileExtent
 from appliance.failures import Failure, OperatorError
 
 MOST_FILES: Final = 100_000
@@ -32,7 +32,7 @@ RESTORE_SECONDS: Final = 24 * 3600.0  # for the appliance to bring a cartridge a
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class FileWay:
     """How a file comes back. row: as the catalogue has it. why: it does not come back in place; empty: it does."""
 
     path: Path
@@ -53,7 +53,7 @@ class Restoring:
     """Of what is at and below a path. name: what the backup calls it. told: hears what is done."""
 
     api: Asking
-    source: Source
+    source: MountedSource
     path: Path
     name: str
     told: Told = nobody
@@ -69,7 +69,7 @@ class Restoring:
         message = f"no backup of disk {self.source.in_library} has {self.name}; see: tapebay catalogue find"
         raise OperatorError(Failure.NOT_FOUND, message)
 
-    def plan(self, number: int) -> list[Way]:
+    def plan(self, number: int) -> list[FileWay]:
         """What a backup has of it, and how each file would come back now. Raises OperatorError, OSError."""
         rows = self._rows(number, MOST_FILES)
         if not rows:
@@ -83,19 +83,19 @@ class Restoring:
         rows = self.api.call("catalogue.show", number=number, under=_pattern(self.name), limit=limit)
         return [row for row in rows if row["name"] == self.name or row["name"].startswith(f"{self.name}/")]
 
-    def _way(self, row: Any) -> Way:
+    def _way(self, row: Any) -> FileWay:
         below = row["name"][len(self.name) :].strip("/")
         path = self.path / below if below else self.path
         try:
             if row["kind"] != "file":
                 raise NotInPlace(f"only the content of plain files comes back in place, and this is a {row['kind']}")
             with self._held(path, row):
-                return Way(path, row)
+                return FileWay(path, row)
         except NotInPlace as reason:
-            return Way(path, row, str(reason))
+            return FileWay(path, row, str(reason))
 
     @contextmanager
-    def _held(self, path: Path, row: Any) -> Iterator[tuple[int, Callable[[], bool], Sequence[Extent]]]:
+    def _held(self, path: Path, row: Any) -> Iterator[tuple[int, Callable[[], bool], Sequence[FileExtent]]]:
         """A file that nobody else can use meanwhile, where all of it lies. Raises NotInPlace, OSError."""
         in_place.check_mount(self.source.mount)
         in_place.check_swap(path)
@@ -112,17 +112,17 @@ class Restoring:
                     raise NotInPlace(f"it is in {len(blocks)} pieces")
                 yield descriptor, is_alone, blocks
 
-    def _blocks(self, descriptor: int, size: int) -> list[Extent]:
+    def _blocks(self, descriptor: int, size: int) -> list[FileExtent]:
         stack = self.source.stack
         return in_place.blocks_of(descriptor, size, stack.locate, self.source.disk, self.mapped)
 
-    def run(self, number: int, ways: Sequence[Way]) -> list[dict[str, Any]]:
+    def run(self, number: int, ways: Sequence[FileWay]) -> list[dict[str, Any]]:
         """Those that come back in place do; what became of each. Raises OperatorError, OSError: what is there then may
         hold a part, and is named."""
         with _no_signals():
             return [self._restored(number, way) for way in ways if not way.why]
 
-    def _restored(self, number: int, way: Way) -> dict[str, Any]:
+    def _restored(self, number: int, way: FileWay) -> dict[str, Any]:
         try:
             with self._held(way.path, way.row) as (descriptor, is_alone, blocks):
                 until = time.monotonic() + _break_seconds()
@@ -135,18 +135,18 @@ class Restoring:
                 os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, made["modified_ns"]))
         except NotInPlace as reason:
             self.told(f"{way.path}: {reason}; take it from the tape with tar")
-            return Way(way.path, way.row, str(reason)).told()
+            return FileWay(way.path, way.row, str(reason)).told()
         self.told(f"{way.path}: restored in place and read back")
         return way.told()
 
-    def _write(self, number: int, way: Way, blocks: Sequence[Extent]) -> Any:
+    def _write(self, number: int, way: FileWay, blocks: Sequence[FileExtent]) -> Any:
         return self.api.call(
             "restore.extents", number=number, file=way.row["name"], disk=self.source.in_library, size=way.row["size"],
             extents=[list(extent) for extent in blocks], drive=self.drive, timeout_seconds=RESTORE_SECONDS,
             patience_seconds=RESTORE_SECONDS,
         )  # fmt: skip
 
-    def _check(self, way: Way, descriptor: int, blocks: Sequence[Extent], made: Any) -> None:
+    def _check(self, way: FileWay, descriptor: int, blocks: Sequence[FileExtent], made: Any) -> None:
         """Raises OperatorError when what the file holds now is not what it should."""
         if self._blocks(descriptor, way.row["size"]) != blocks:
             raise OperatorError(Failure.REFUSED, f"{way.path} was moved on its disk meanwhile: check the file system")

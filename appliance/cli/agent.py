@@ -161,7 +161,7 @@ def restore(
     """
     with reporting(as_json):
         from appliance.agent.asking import Asking
-        from appliance.agent.backup import Sources
+        from appliance.agent.backup import MountedSources
         from appliance.agent.file_systems import NotMapped
         from appliance.agent.restoring import Restoring
 
@@ -169,7 +169,7 @@ def restore(
             raise OperatorError(Failure.REFUSED, "only root may keep everybody else from a file; use sudo")
         api = Asking(_client(config))
         try:
-            source, real = Sources(api).of([path])[0], path.resolve()
+            source, real = MountedSources(api).of([path])[0], path.resolve()
         except NotMapped as error:
             raise OperatorError(Failure.REFUSED, f"{error}; take it from the tape with tar") from error
         restoring = Restoring(

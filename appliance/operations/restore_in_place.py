@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.backup import Drive, Number, refusals
+from appliance.operations.backup import DriveName, Number, refusals
 from appliance.operations.verb import OnLibrary, Parameters, Result, Scope, verb
 
 MOST_EXTENTS = 100_000
@@ -23,7 +23,7 @@ class Extents(Parameters):
         list[Annotated[list[int], Field(min_length=3, max_length=3)]],
         Field(max_length=MOST_EXTENTS, description="(offset in the file, offset on the disk, length) in bytes."),
     ]
-    drive: Drive = None
+    drive: DriveName = None
 
 
 class RestoredExtents(Result):
@@ -43,7 +43,7 @@ def extents(context: OnLibrary, parameters: Extents) -> RestoredExtents:
 
     Whoever asks keeps everybody else from the file, and has asked its file system twice where it is."""
     from appliance.backup.listing import checked_extents
-    from appliance.backup.restore import RestoreFailed, Target
+    from appliance.backup.restore import RestoreFailed, RestoreTarget
     from appliance.library.taking import disk_of
     from scsi_targets.client.unit import CommandFailed
 
@@ -56,7 +56,7 @@ def extents(context: OnLibrary, parameters: Extents) -> RestoredExtents:
             message = f"{parameters.file} has {kept.file.size} bytes in the backup, and {parameters.size} on the disk"
             raise OperatorError(Failure.REFUSED, f"{message}; take it from the tape with tar")
         found = list(checked_extents(parameters.extents, parameters.size, unit.medium.size_bytes))
-        target = Target(found, unit.block_length, clears=True)
+        target = RestoreTarget(found, unit.block_length, clears=True)
         try:
             context.library.backups.restore(parameters.number, kept, unit, target, parameters.drive, context.progress)
         except (RestoreFailed, CommandFailed) as error:

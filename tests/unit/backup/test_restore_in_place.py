@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from appliance.agent import in_place
-from appliance.agent.file_systems import Mount
+from appliance.agent.file_systems import MountedFileSystem
 from appliance.agent.in_place import NotInPlace
 from appliance.agent.kernel import MappedExtent
-from appliance.backup.entries import Entry, Extent
+from appliance.backup.entries import Entry, FileExtent
 from appliance.backup.filesystems.reader import Reader
 from appliance.backup.filesystems.sleuth import ExtFileSystem
 from appliance.failures import OperatorError
@@ -97,7 +97,7 @@ def test_blocks_that_are_not_the_files_alone(extents: list[tuple[int, int, int, 
         in_place.blocks_of(0, 8192, located, "sda", lambda _: (MappedExtent(*extent) for extent in extents))
     right = [MappedExtent(0, 4096, 4096, 0), MappedExtent(4096, 65536, 4096, 1)]
     found = in_place.blocks_of(0, 8000, located, "sda", lambda _: iter(right))
-    assert found == [Extent(0, 5120, 4096), Extent(4096, 66560, 3904)]
+    assert found == [FileExtent(0, 5120, 4096), FileExtent(4096, 66560, 3904)]
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_flags_that_forbid_it(inode: int, extended: int, why: str) -> None:
 def test_mounts_and_swap_files_that_forbid_it(tmp_path: Path) -> None:
     for option in ("data=journal", "dax", "dax=always"):
         with pytest.raises(NotInPlace):
-            in_place.check_mount(Mount(Path("/srv"), "/", (8, 0), "ext4", frozenset({"rw", option})))
-    in_place.check_mount(Mount(Path("/srv"), "/", (8, 0), "xfs", frozenset({"rw", "dax=never"})))
+            in_place.check_mount(MountedFileSystem(Path("/srv"), "/", (8, 0), "ext4", frozenset({"rw", option})))
+    in_place.check_mount(MountedFileSystem(Path("/srv"), "/", (8, 0), "xfs", frozenset({"rw", "dax=never"})))
     swaps = tmp_path / "swaps"
     swaps.write_text("Filename Type Size Used Priority\n/srv/swap file 1024 0 -2\n")
     in_place.check_swap(Path("/srv/other"), swaps)
