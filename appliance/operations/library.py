@@ -11,7 +11,6 @@ from pydantic import Field
 from appliance import __version__
 from appliance.operations.session import SessionStatus, sessions_of
 from appliance.operations.verb import Nothing, OnLibrary, Result, Scope, verb
-from scsi_targets.t10 import vpd
 
 FULL_PERCENT = 95  # of a file system: what an operator should know before writes fail
 
@@ -31,7 +30,7 @@ class TargetStatus(Result):
     luns: dict[str, str]
 
 
-TYPES = {vpd.DIRECT_ACCESS: "disk", vpd.SEQUENTIAL_ACCESS: "tape drive", vpd.MEDIA_CHANGER: "media changer"}
+TYPES = {0x00: "disk", 0x01: "tape drive", 0x08: "media changer"}  # peripheral device types (SPC-4, INQUIRY)
 
 
 class DeviceStatus(Result):
