@@ -19,7 +19,7 @@ _OCTAL_SIZE: Final = 8**11  # the first size and time that eleven octal digits d
 _OCTAL_ID: Final = 8**7
 _NAME_BYTES, _PREFIX_BYTES = 100, 155
 _AFTER_DEVICE_BYTES: Final = 512 - 345
-_SPACES_SUM: Final = 8 * 0x20  # the checksum is made as if it were spaces
+_SPACES_SUM: Final = 8 * 0x20
 _BINARY: Final = (b"hdrcharset", b"BINARY")
 _ACLS: Final = {b"system.posix_acl_access": b"SCHILY.acl.access", b"system.posix_acl_default": b"SCHILY.acl.default"}
 _SELINUX: Final = b"security.selinux"
@@ -167,11 +167,11 @@ def _ustar(
     """A ustar header; what does not fit is in a record of the header before it."""
     times = (size if size < _OCTAL_SIZE else 0, seconds if 0 <= seconds < _OCTAL_SIZE else 0)
     head = b"%b%b%011o\0%011o\0" % (name.ljust(_NAME_BYTES, b"\0"), _owner(mode, user, group), *times)
-    tail = _tail(type_flag, link[:_NAME_BYTES], device) + prefix.ljust(_AFTER_DEVICE_BYTES, b"\0")
-    return b"%b%06o\0 %b" % (head, _sum(head) + _SPACES_SUM + _sum(tail), tail)
+    tail, tail_sum = _tail(type_flag, link[:_NAME_BYTES], device, prefix)
+    return b"%b%06o\0 %b" % (head, _sum(head) + tail_sum, tail)
 
 
-# Most files of a backup have their owner and mode in common, and lead nowhere.
+# Most files of a backup have their owner and mode in common, lead nowhere, and lie in the directory of the one before.
 @functools.lru_cache
 def _owner(mode: int, user: int, group: int) -> bytes:
     return b"%07o\0%07o\0%07o\0" % (
@@ -180,16 +180,21 @@ def _owner(mode: int, user: int, group: int) -> bytes:
 
 
 @functools.lru_cache
-def _tail(type_flag: bytes, link: bytes, device: tuple[int, int]) -> bytes:
-    """Behind the checksum, as far as the prefix."""
-    return type_flag + link.ljust(_NAME_BYTES, b"\0") + b"ustar\x0000" + bytes(64) + b"%07o\0%07o\0" % device
+def _tail(type_flag: bytes, link: bytes, device: tuple[int, int], prefix: bytes) -> tuple[bytes, int]:
+    """What comes after the checksum; and the sum of that, with the checksum's own bytes, which count as spaces."""
+    tail = b"".join(
+        (
+            type_flag, link.ljust(_NAME_BYTES, b"\0"), b"ustar\x0000", bytes(64), b"%07o\0%07o\0" % device,
+            prefix.ljust(_AFTER_DEVICE_BYTES, b"\0"),
+        )
+    )  # fmt: skip
+    return tail, sum(tail) + _SPACES_SUM
 
 
 def _sum(part: bytes) -> int:
-    """Of the bytes of a part of a header. Adler-32's low half is one more than their sum (RFC 1950, 9), as long as that
-    is less than 65521: so of at most 256 bytes at once."""
-    low = (zlib.adler32(part[:256]) & 0xFFFF) - 1
-    return low + (zlib.adler32(part[256:]) & 0xFFFF) - 1 if len(part) > 256 else low
+    """Of the bytes of a part of a header, 256 at most. Adler-32's low half is one more than that (RFC 1950, 9), as long
+    as it is less than 65521."""
+    return (zlib.adler32(part) & 0xFFFF) - 1
 
 
 # ---- volumes -------------------------------------------------------------------------------------------------------

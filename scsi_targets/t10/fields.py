@@ -60,6 +60,7 @@ class Bits(Field):
         end = self.first_bit + width
         self._start = byte
         self._stop = (end + 7) // 8
+        self._in_one_byte = self._stop == byte + 1
         self._shift = self._stop * 8 - end
         self._mask = (1 << width) - 1
 
@@ -70,7 +71,9 @@ class Bits(Field):
     def __get__(self, instance: Structure | None, owner: type) -> Self | int:
         if instance is None:
             return self
-        return (int.from_bytes(instance.raw[self._start : self._stop], "big") >> self._shift) & self._mask
+        if self._in_one_byte:
+            return instance.raw[self._start] >> self._shift & self._mask
+        return int.from_bytes(instance.raw[self._start : self._stop]) >> self._shift & self._mask
 
     def to_int(self, value: Any) -> int:
         number = int(value)

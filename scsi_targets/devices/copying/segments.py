@@ -23,10 +23,17 @@ _RESTS = {
     (True, False): Rests(Rest.DISCARD, Rest.DISCARD),
     (False, False): Rests(Rest.FAIL, Rest.FAIL),
 }
+# With CAT, whatever they say; and what came with the command is never left over.
+_KEPT = Rests(Rest.KEEP, Rest.KEEP)
+_RESTS_OF_DATA = {pad: Rests(Rest.KEEP, _RESTS[False, pad].sink) for pad in (False, True)}
 
 
 def _rests(cat: int, source_pad: bool, destination_pad: bool) -> Rests:
-    return Rests(Rest.KEEP, Rest.KEEP) if cat else _RESTS[source_pad, destination_pad]
+    return _KEPT if cat else _RESTS[source_pad, destination_pad]
+
+
+def _rests_of_data(cat: int, destination_pad: bool) -> Rests:
+    return _KEPT if cat else _RESTS_OF_DATA[destination_pad]
 
 
 @plans(copy.BlockToStream)
@@ -101,7 +108,7 @@ def inline_to_stream(place: SegmentPlan, segment: copy.InlineToStream) -> CopySe
         InlineBytes(data[start : start + length]),
         place.transfers(tape, segment.stream_device_transfer_length, copy.InlineToStream.stream_device_transfer_length),
         length,
-        _rests(segment.cat, False, tape.pad)._replace(source=Rest.KEEP),
+        _rests_of_data(segment.cat, tape.pad),
         source_residue_first=False,
     )
 
@@ -118,7 +125,7 @@ def embedded_to_stream(place: SegmentPlan, segment: copy.EmbeddedToStream) -> Co
             tape, segment.stream_device_transfer_length, copy.EmbeddedToStream.stream_device_transfer_length
         ),
         length,
-        _rests(segment.cat, False, tape.pad)._replace(source=Rest.KEEP),
+        _rests_of_data(segment.cat, tape.pad),
         source_residue_first=False,
     )
 
