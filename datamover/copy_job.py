@@ -167,9 +167,11 @@ class CopyJob:
     def _must_drain(self, source: Source) -> bool:
         """Whether what earlier segments wrote must be on its device before a source is read: what has been handed to
         the writer, and what is still being assembled."""
-        assembly = self._assembly
-        assembled = assembly is not None and assembly.sink is not None and assembly.sink.device is source.device
-        return not source.read_ahead or assembled or source.device in self._writer.devices
+        assembly, devices = self._assembly, self._writer.devices
+        sink = assembly.sink if assembly is not None and assembly.filled else None
+        if sink is None and not devices:
+            return False
+        return not source.read_ahead or source.device in devices or (sink is not None and sink.device is source.device)
 
     def _plan(self, segment: CopySegment) -> None:
         if segment.sink is None or self._assembly is None:
