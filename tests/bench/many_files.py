@@ -3,8 +3,8 @@
     python -m tests.bench.many_files [--directory DIR] [--files 1000000] [--sparse]
 
 A daemon of its own, a disk full of random bytes (or, with --sparse, of none), a list of files of 4 KiB as an agent
-sends it. How long the backup takes from the command to its end, how much memory the daemon has had at most, how large the
-catalogue is, how long a look-up, the verification and reading the catalogue back from the tape take.
+sends it. How long the backup takes from the command to its end, how much memory the daemon has had at most, how large
+the catalogue is, how long a look-up, the verification and reading the catalogue back from the tape take.
 """
 
 import argparse
