@@ -13,6 +13,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.change import change, change_contents
 from appliance.library.disks import KnownDisks, describe_one, make_image, open_image
 from appliance.library.files import LibraryFiles
+from appliance.library.snapshots.states import Terms
 from appliance.progress import Progress
 from appliance.settings.content import Content
 from appliance.settings.problems import problems_of
@@ -23,6 +24,7 @@ from scsi_targets.devices.unit.identity import Identity
 from vlib_images.disk import convert as disk_convert
 from vlib_images.disk.convert import ConversionFailed, ConverterMissing
 from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
+from vlib_images.disk.snapshot import SnapshotEnded
 
 if TYPE_CHECKING:
     from appliance.library.library import Library
@@ -93,15 +95,45 @@ def _import(source: Path, image: Path, progress: disk_convert.FractionDone) -> N
     disk_convert.import_image(source, image, progress=progress)
 
 
-def export_disk(settings: Settings, name: str, destination: Path, image_format: str, *, progress: Progress) -> None:
-    """Write a disk's content to a new image of another format. Raises OperatorError: NOT_FOUND, IN_USE while the disk
-    is served, USAGE for a format nobody knows, REFUSED."""
+def export_disk(
+    settings: Settings,
+    name: str,
+    destination: Path,
+    image_format: str,
+    *,
+    library: Library | None = None,
+    progress: Progress,
+) -> None:
+    """Write a disk's content to a new image of another format; where `library` serves it, of one instant. Raises
+    OperatorError: NOT_FOUND, IN_USE where another process serves it, USAGE for a format nobody knows, REFUSED."""
     disk = _find(settings, name)
     if image_format not in disk_convert.EXPORT_FORMATS:
         raise OperatorError(Failure.USAGE, f"{image_format} is none of {', '.join(disk_convert.EXPORT_FORMATS)}")
-    image = settings.image_of(disk)
     with _conversion_errors():
+        if library is not None and name in library.disks():
+            _export_served(library, name, destination, image_format, progress)
+            return
+        image = settings.image_of(disk)
         disk_convert.export_image(image, destination, image_format, progress=_of_bytes(progress, _length_of(image)))
+
+
+def _export_served(library: Library, name: str, destination: Path, image_format: str, progress: Progress) -> None:
+    """What has been read is given back to the snapshot at once, so it seldom has to keep much of what is written
+    meanwhile. It has no lease: a stop of the daemon ends it with the verb."""
+    kept = library.snapshots.create([name], terms=Terms(lease_seconds=None, list_seconds=None), release="read")
+    try:
+        disk_convert.export_instant(
+            kept.images[name],
+            destination,
+            image_format,
+            progress=_of_bytes(progress, kept.sizes[name]),
+            read=lambda: library.snapshots.release(kept),
+        )
+    except SnapshotEnded as error:
+        message = f"disk {name} could not be held as it was while it was read: {kept.over_because or error}; try again"
+        raise OperatorError(Failure.REFUSED, message) from None
+    finally:
+        library.snapshots.release(kept)
 
 
 def _of_bytes(progress: Progress, total: int) -> disk_convert.FractionDone:

@@ -130,12 +130,17 @@ def import_(context: OnFiles, parameters: ImportDisk) -> DiskDetails:
 
 @verb("disk.export", Scope.ADMINISTER, reports_progress=True)
 def export(context: OnFiles, parameters: ExportDisk) -> Exported:
-    """Write a disk, which must not be served, to an image of another format. Needs qemu-img."""
+    """Write a disk to an image of another format; one that is served, as it is at one instant. Needs qemu-img."""
     from appliance.library import disk_making
 
     image_format = parameters.format or parameters.file.suffix.removeprefix(".")
     disk_making.export_disk(
-        context.files.settings, parameters.name, parameters.file, image_format, progress=context.progress
+        context.files.settings,
+        parameters.name,
+        parameters.file,
+        image_format,
+        library=library_of(context),
+        progress=context.progress,
     )
     return Exported(name=parameters.name, image=str(parameters.file), format=image_format)
 

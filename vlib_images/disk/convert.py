@@ -15,14 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from datamover.engine import write_in_pieces
 from vlib_images.atomic import sync_directory
 from vlib_images.disk.foreign import FORMATS_WITH_NAMES, TakesFromElsewhere, check_references
+from vlib_images.disk.image import Image, Provisioning
 from vlib_images.disk.raw import DiskImage
 from vlib_images.plain_files import is_folder
 
 PROGRAM = "qemu-img"
 PACKAGE = "qemu-utils"  # of Debian and its kin
 EXPORT_FORMATS = ("qcow2", "vmdk", "vhdx", "vdi", "vpc", "raw")
+_COPY_BYTES = 1 << 20
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
 FractionDone = Callable[[float], None]  # 0.0 to 1.0
@@ -63,13 +66,61 @@ def export_image(source: Path, destination: Path, image_format: str, *, progress
     Raises ValueError for another format, DiskInUse, NotADisk, ConverterMissing, ConversionFailed, FileExistsError,
     OSError.
     """
-    if image_format not in EXPORT_FORMATS:
-        raise ValueError(f"{image_format} is none of {', '.join(EXPORT_FORMATS)}")
+    _check_format(image_format)
     image = DiskImage.open(source, read_only=True)  # its lock keeps writers away
     try:
         _convert(["-f", "raw", "-O", image_format], source, destination, progress)
     finally:
         image.close()
+
+
+def export_instant(
+    instant: Image,
+    destination: Path,
+    image_format: str,
+    *,
+    progress: FractionDone | None = None,
+    read: Callable[[], object] = lambda: None,
+) -> None:
+    """Makes `destination` of an image that does not change, wherever it is; its ranges are read once, in their order.
+    read() is called when all of it has been. For qemu-img it is a file first, so that it is held no longer than reading
+    takes: until the end there are two beside `destination`.
+
+    Raises ValueError for another format, ConverterMissing, ConversionFailed, FileExistsError, OSError."""
+    _check_format(image_format)
+    progress = progress or (lambda _fraction: None)
+    with _made(destination) as partial:
+        copy = partial if image_format == "raw" else partial.with_name("instant")
+        share = 1.0 if image_format == "raw" else 0.5
+        _copy(instant, copy, lambda fraction: progress(fraction * share))
+        read()
+        if image_format != "raw":
+            _run_convert(
+                ["-f", "raw", "-O", image_format], copy, partial, lambda fraction: progress(share + fraction / 2)
+            )
+            copy.unlink()
+
+
+def _check_format(image_format: str) -> None:
+    if image_format not in EXPORT_FORMATS:
+        raise ValueError(f"{image_format} is none of {', '.join(EXPORT_FORMATS)}")
+
+
+def _copy(source: Image, destination: Path, progress: FractionDone) -> None:
+    """A sparse file of the same bytes."""
+    buffer = memoryview(bytearray(_COPY_BYTES))
+    with destination.open("xb") as file:
+        file.truncate(source.size_bytes)
+        for extent in source.extents(0, source.size_bytes):
+            if extent.state is not Provisioning.MAPPED:
+                source.pass_over(extent.offset, extent.length)
+                continue
+            for offset in range(extent.offset, extent.offset + extent.length, _COPY_BYTES):
+                piece = buffer[: min(_COPY_BYTES, extent.offset + extent.length - offset)]
+                source.read_into(piece, offset)
+                write_in_pieces(file.fileno(), piece, offset)
+                progress((offset + len(piece)) / source.size_bytes)
+    progress(1.0)
 
 
 def _information(source: Path) -> dict[str, Any]:
@@ -92,11 +143,22 @@ def _information(source: Path) -> dict[str, Any]:
 
 
 def _convert(options: list[str], source: Path, destination: Path, progress: FractionDone | None) -> None:
+    with _made(destination) as partial:
+        _run_convert(options, source, partial, progress)
+
+
+def _run_convert(options: list[str], source: Path, destination: Path, progress: FractionDone | None) -> None:
+    _run(["convert", "-p", *options, _file_argument(source), _file_argument(destination)], progress)
+
+
+@contextmanager
+def _made(destination: Path) -> Iterator[Path]:
+    """Where to make `destination`: it gets its name when the file is whole and durable."""
     if os.path.lexists(destination):
         raise FileExistsError(errno.EEXIST, "it exists already", str(destination))
     with _workshop(destination) as folder:
         partial = folder / "image"
-        _run(["convert", "-p", *options, _file_argument(source), _file_argument(partial)], progress)
+        yield partial
         _synchronize(partial)
         os.link(partial, destination)  # unlike a rename, it never replaces what came there meanwhile
     sync_directory(destination.parent)

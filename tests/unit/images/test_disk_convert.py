@@ -8,7 +8,9 @@ import pytest
 
 from tests.support import packages
 from vlib_images.disk import convert as disk_convert
+from vlib_images.disk.memory import MemoryImage
 from vlib_images.disk.raw import DiskImage, DiskInUse
+from vlib_images.disk.snapshot import SnapshotEnded
 
 SIZE = 4 << 20
 
@@ -44,6 +46,44 @@ def test_export_and_import_give_the_same_bytes(raw, tmp_path, image_format):
     assert again.stat().st_blocks * 512 < SIZE // 2
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([raw.name, exported.name, again.name])
     DiskImage.open(again).close()
+
+
+@pytest.mark.parametrize("image_format", ["qcow2", "vmdk", "raw"])
+def test_an_image_that_is_no_file_is_exported(tmp_path, image_format):
+    """As a snapshot is: what holds nothing is passed over, and it is read once, before qemu-img begins."""
+    image = MemoryImage(SIZE)
+    image.write(content := os.urandom(1_500_000), 4096)
+    image.write(b"end", SIZE - 3)
+    told, exported, over = [], tmp_path / f"disk.{image_format}", []
+    disk_convert.export_instant(image, exported, image_format, progress=told.append, read=lambda: over.append(told[-1]))
+    assert over == [1.0 if image_format == "raw" else 0.5]
+    assert told == sorted(told) and told[-1] == 1.0
+    again = tmp_path / "again.img"
+    assert disk_convert.import_image(exported, again) == SIZE
+    end = bytes(SIZE - 4096 - len(content) - 3)
+    assert again.read_bytes() == bytes(4096) + content + end + b"end"
+    if image_format == "raw":
+        assert exported.stat().st_blocks * 512 < SIZE // 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([exported.name, again.name])
+
+
+def test_an_instant_that_ends_while_it_is_read_leaves_nothing_behind(tmp_path):
+    class Ending(MemoryImage):
+        def read_into(self, buffer, offset):
+            if offset:
+                raise SnapshotEnded("the snapshot is broken: it would have been full")
+            super().read_into(buffer, offset)
+
+    image = Ending(SIZE)
+    image.write(bytes(b"x" * SIZE), 0)
+    with pytest.raises(SnapshotEnded):
+        disk_convert.export_instant(image, tmp_path / "out.raw", "raw")
+    (tmp_path / "there.raw").write_bytes(b"somebody's")
+    with pytest.raises(FileExistsError):
+        disk_convert.export_instant(MemoryImage(SIZE), tmp_path / "there.raw", "raw")
+    assert [path.name for path in tmp_path.iterdir()] == ["there.raw"]
+    with pytest.raises(ValueError, match="is none of"):
+        disk_convert.export_instant(image, tmp_path / "out", "zip")
 
 
 def test_an_image_that_is_served_is_not_exported(raw, tmp_path):
