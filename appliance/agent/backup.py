@@ -35,6 +35,7 @@ RENEWAL_SECONDS: Final = 10.0  # for the answer to one
 RELEASE_SECONDS: Final = 10.0  # for giving a snapshot back, which ends by itself
 JOIN_SECONDS: Final = 1.0  # between two questions whether all servers have come
 AWAY_SECONDS: Final = 600.0  # for an appliance that is away while it writes
+AGAIN_SECONDS: Final = 30.0  # until a backup that failed is resumed
 ATTEMPTS: Final = 3  # to hold the file systems still until the snapshot is made
 PART_LINES: Final = 2000
 PART_BYTES: Final = 1 << 20
@@ -43,7 +44,8 @@ PART_BYTES: Final = 1 << 20
 @dataclass(frozen=True, slots=True)
 class AgentJob:
     """What is backed up, and around it. paths: directories or files of mounted file systems; everything below them.
-    exclude: shell patterns of names, or of paths below the mount point. before, after: commands of hooks."""
+    exclude: shell patterns of names, or of paths below the mount point. before, after: commands of hooks.
+    patience_seconds: how long the snapshot of a backup that failed is held, and it is resumed again and again."""
 
     paths: Sequence[Path]
     name: str = "backup"
@@ -51,6 +53,7 @@ class AgentJob:
     before: Sequence[Sequence[str]] = ()
     after: Sequence[Sequence[str]] = ()
     freeze_seconds: float = LIMIT_SECONDS
+    patience_seconds: float = 600.0
 
     @property
     def selection(self) -> str:
@@ -182,10 +185,36 @@ class HotBackup:
 
     def _run(self, job: AgentJob, sources: Sequence[MountedSource], begin: Callable[[str, list[str]], int]) -> Any:
         before, self.payload_bytes, self.metadata_bytes = (self.traffic(), processor_seconds()), 0, 0
-        number = self._begun(job, sources, begin)
+        number, snapshot = self._begun(job, sources, begin)
         self.told(f"backup {number} has begun; it goes on also without this server")
-        report = self.api.call("backup.wait", number=number, patience_seconds=AWAY_SECONDS)
-        return self._accounted(report, *before)
+        return self._accounted(self._to_its_end(number, snapshot, job.patience_seconds), *before)
+
+    def _to_its_end(self, number: int, snapshot: str, patience_seconds: float) -> Any:
+        """The report. One that has failed is resumed as long as its snapshot is there, which cannot be made again: when
+        a drive is free, or an operator has brought what it wanted. Raises OperatorError."""
+        until = None
+        while True:
+            report = self.api.call("backup.wait", number=number, patience_seconds=AWAY_SECONDS)
+            if report["state"] != "failed" or not self._is_held(snapshot):
+                return report
+            until = until or self.api.now() + patience_seconds
+            if self.api.now() >= until:
+                self._release(snapshot)
+                return report
+            self.told(f"backup {number} has failed, and is tried again in {AGAIN_SECONDS:g} s: {report['reason']}")
+            with self.every(RENEW_SECONDS, lambda: self._renew(snapshot)):
+                self.api.pause(min(AGAIN_SECONDS, patience_seconds))
+            try:
+                self.api.call("backup.resume", number=number, background=True)
+            except OperatorError as error:  # an operator has resumed it, for example
+                self.told(str(error))
+
+    def _is_held(self, snapshot: str) -> bool:
+        try:
+            self.api.call("snapshot.renew", snapshot=snapshot, patience_seconds=RENEWAL_SECONDS)
+        except OperatorError:
+            return False
+        return True
 
     def _accounted(self, report: Any, traffic: int, seconds: float) -> Any:
         """The same, with what it cost this server."""
@@ -199,14 +228,15 @@ class HotBackup:
             self.told(f"what it cost this server is not in the report: {error}")
             return report
 
-    def _begun(self, job: AgentJob, sources: Sequence[MountedSource], begin: Callable[[str, list[str]], int]) -> int:
+    def _begun(self, job: AgentJob, sources: Sequence[MountedSource], begin: Callable[[str, list[str]], int]) -> tuple[int, str]:
+        """The number of the backup, and its snapshot."""
         disks = list(dict.fromkeys(source.in_library for source in sources))
         snapshot = self._snapshot(job, sources, disks)
         name = snapshot["snapshot"]
         try:
             with self.every(RENEW_SECONDS, lambda: self._renew(name)):
                 self._send_lists(job, sources, snapshot)
-                return begin(name, disks)
+                return begin(name, disks), name
         except BaseException:
             self._release(name)
             raise

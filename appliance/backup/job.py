@@ -31,6 +31,7 @@ from appliance.backup.archive import (
     Listener,
     Member,
     VolumeFull,
+    VolumeTooSmall,
 )
 from appliance.backup.catalogue import Catalogue, CatalogueDamaged, StreamPlace, Volume, part_begun
 from appliance.backup.content import ChangedSince, check_same, checksum
@@ -157,9 +158,15 @@ class BackupJob:
         finally:
             self._let_go(instant, done=done)
 
+    @property
+    def _is_of_agents(self) -> bool:
+        """Whether agents hold its instant, all of it: as long as they do it is the same one."""
+        listed = {disk for part in self.backup.servers if part.snapshot is not None for disk in part.disks}
+        return self.backup.snapshot is not None or listed >= set(self.backup.disks)
+
     def _let_go(self, instant: Instant, *, done: bool) -> None:
         """What an agent holds stays, until it is resumed or the agent lets go of it: it cannot be made again."""
-        if done or self.backup.snapshot is None or self.stopping.is_set():
+        if done or not self._is_of_agents or self.stopping.is_set():
             instant.release()
         elif self._copying:
             self._copy_failed(instant, "its backup has not come to its end")
@@ -309,7 +316,7 @@ class BackupJob:
     def _compare(self, files: Spool, disks: Sequence[StillDisk], place: StreamPlace) -> None:
         """What is on tape already is what the disks hold. Raises ChangedSince."""
         on_tape, content = self.catalogue.totals()
-        if self.backup.snapshot is None and (on_tape or place.checkpoint.checked_bytes):
+        if not self._is_of_agents and (on_tape or place.checkpoint.checked_bytes):
             self.progress.phase = "comparing"
             members = files.members(tick=self._tick)
             check_same(members, disks, self.catalogue.files(), place.checkpoint, self._tick)
@@ -341,8 +348,8 @@ class BackupJob:
                     if len(self._pending) >= CHECKPOINT_FILES:
                         archive.checkpoint_soon()
                 archive.finish()
-            except VolumeFull:
-                waiting.extendleft(reversed(self._closed_early(archive)))
+            except VolumeFull as full:
+                waiting.extendleft(reversed(self._closed_early(archive, full)))
             if not waiting and (following := next(members, None)) is not None:
                 waiting.append(following)
             place = self._next_place(place, waiting[0] if waiting else None)
@@ -350,14 +357,17 @@ class BackupJob:
             if not waiting:
                 return
 
-    def _closed_early(self, archive: Archive) -> list[Member]:
+    def _closed_early(self, archive: Archive, full: VolumeFull) -> list[Member]:
         """The members that are not on this volume. Raises _VolumeCut where there is another cartridge to go on with."""
+        reason: BaseException | None = full.__cause__
         try:
             return archive.close_early()
-        except (StreamFailed, CommandFailed) as error:
-            if not is_of_the_medium(error) or self._unused_cartridge() is None:
+        except (StreamFailed, CommandFailed, VolumeTooSmall) as error:
+            if not isinstance(error, VolumeTooSmall):
+                reason = error
+            if reason is None or not is_of_the_medium(reason) or self._unused_cartridge() is None:
                 raise
-            raise _VolumeCut(words_of(error)) from error
+            raise _VolumeCut(str(error)) from error
 
     def _cut(self, files: Spool) -> StreamPlace:
         """The volume ends at its last checkpoint, and the next begins with the first file that is not whole there."""

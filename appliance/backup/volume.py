@@ -112,11 +112,11 @@ class MountedDrive:
         barcode, self.barcode = self.barcode, None
         if barcode is None:
             return
-        element = self._house.inventory.find(barcode)
-        home = self._house.robot.home_of(element.address) if element is not None else None
-        if element is None or home is None:
-            return
         for last in (False, True):  # what a drive could not make durable it tells once, and then lets go
+            element = self._house.inventory.find(barcode)
+            home = self._house.robot.home_of(element.address) if element is not None else None
+            if element is None or home is None or element.address != self._house.drive_addresses()[self.name]:
+                return
             try:
                 self._house.robot.move(element.address, home, manner=Manner.HOST)
                 return

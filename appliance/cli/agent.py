@@ -64,6 +64,9 @@ def backup(
     drive: Annotated[str | None, typer.Option(help="The drive's name; by default the first that suits.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also cartridges that hold something.")] = False,
     incremental: Incremental = False,
+    patience: Annotated[
+        float, typer.Option(min=0, max=86400, help="Seconds for which one that fails is resumed again and again.")
+    ] = 600.0,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -76,7 +79,7 @@ def backup(
 
         job = AgentJob(
             paths, exclude=exclude, before=[shlex.split(line) for line in before],
-            after=[shlex.split(line) for line in after],
+            after=[shlex.split(line) for line in after], patience_seconds=patience,
         )  # fmt: skip
         wanted = {"to": to, "drive": drive, "overwrite": overwrite, "incremental": incremental}
         _report(job, _client(config), as_json, **wanted)

@@ -94,7 +94,9 @@ class Appliance:
     def _do(self, verb: str, parameters: Mapping[str, Any]) -> Any:
         if verb == "backup.start":
             return self._begin_backup(**parameters)
-        if verb in ("backup.wait", "backup.account"):
+        if verb == "backup.resume":
+            self.movers[parameters["number"]].resume()
+        if verb in ("backup.wait", "backup.account", "backup.resume"):
             return self.movers[parameters["number"]].report()
         found = find(verb)
         answer = perform(found, self.context, parameters_of(found, parameters))  # type: ignore[arg-type]
@@ -139,20 +141,27 @@ class Mover:
         self._guarded(self._list)
 
     def _guarded(self, step: Callable[[], object]) -> None:
-        """A step of its own thread; whatever ends it gives the snapshot back."""
+        """A step of its own thread; whatever ends it leaves the snapshot to the agent."""
         if self.state != "running":
             return
         try:
             step()
         except (SnapshotStateError, OSError, OperatorError) as error:
             self.end("failed", self.kept.over_because or str(error))
-            self.kept.release()
+
+    def resume(self) -> None:
+        """Where its last checkpoint was."""
+        if self.state != "failed":
+            raise OperatorError(Failure.REFUSED, f"backup {self.number} is {self.state}")
+        self.state, self.reason = "running", ""
+        self.begin()
 
     def _list(self) -> None:
         self.entries = [
             (disk, entry)
             for disk in self.kept.disks
             for entry in self.appliance.file_lists.get(self.kept.name, disk).walk()
+            if (disk, entry.extents[0].disk_offset) not in self.tape  # type: ignore[union-attr]
         ]
         wanted: dict[str, list[tuple[int, int]]] = {disk: [] for disk in self.kept.disks}
         for disk, entry in self.entries:

@@ -1,6 +1,6 @@
 """A hot backup without a kernel: the agent's steps against a daemon; its file system is read from the disk's image."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +21,21 @@ from appliance.backup.filesystems.sleuth import ExtFileSystem
 from appliance.backup.listing import digest_of, to_line
 from appliance.backup.records import Backups, BackupState, BackupStateError
 from appliance.failures import Failure, NoAnswer, OperatorError
-from tests.support.appliance import Appliance
+from datamover.initiator import InitiatorSession
+from tests.support import packages
+from tests.support.appliance import Appliance, Disk
 from tests.support.database import new_database
-from tests.unit.backup.test_job import BARCODE, MEBIBYTE, files_in, first_file, no_space_is_taken, site
+from tests.support.scsi import Device, write_10
+from tests.unit.backup.test_job import (
+    BARCODE,
+    MEBIBYTE,
+    files_in,
+    fill,
+    first_file,
+    make_ext4,
+    no_space_is_taken,
+    site,
+)
 
 __all__ = ["site"]
 
@@ -67,6 +79,12 @@ class Machine(ThisServer):
         self.calls: list[str] = []
         self.answers_lost: set[str] = set()  # once each
         self.said: list[str] = []
+        self.pauses: list[float] = []
+        self.while_paused: Callable[[], object] = lambda: None
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.while_paused()
 
     def call(self, verb: str, **parameters: Any) -> Any:
         self.calls.append(verb)
@@ -100,10 +118,13 @@ class Machine(ThisServer):
 
     @property
     def hot(self) -> HotBackup:
-        return HotBackup(Asking(self), self, self.said.append, self, self.name)  # type: ignore[arg-type]
+        return HotBackup(Asking(self, pause=self.pause), self, self.said.append, self, self.name)  # type: ignore[arg-type]
 
     def run(self, job: AgentJob | None = None, **wanted: Any) -> Any:
-        return self.hot.run(job or AgentJob([Path("/srv")]), [self.source], to=[BARCODE], **wanted)
+        return self.hot.run(job or AgentJob([Path("/srv")]), [self.source], **{"to": [BARCODE], **wanted})
+
+    def expected(self) -> dict[str, bytes]:
+        return {f"srv/{name.removeprefix('data/')}": data for name, data in self.site.expected.items()}  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -114,8 +135,7 @@ def machine(site: Appliance) -> Machine:
 def test_what_the_agent_lists_is_what_is_on_tape(machine: Machine) -> None:
     report = machine.run()
     assert report["state"] == "done", report
-    expected = {f"srv/{name.removeprefix('data/')}": data for name, data in machine.site.expected.items()}  # type: ignore[attr-defined]
-    assert files_in(first_file(machine.site)) == expected
+    assert files_in(first_file(machine.site)) == machine.expected()
     assert report["parts"] == [{"prefix": "", "kind": "files, as its server listed them"}]
     assert no_space_is_taken(machine.site)
     assert [row["state"] for row in machine.call("snapshot.list")] == ["released"]
@@ -220,3 +240,65 @@ def test_lists_that_are_torn_changed_or_of_something_else(machine: Machine) -> N
     machine.call("snapshot.release", snapshot=snapshot)
     with pytest.raises(OperatorError, match="is released"):
         machine.call("backup.start", snapshot=snapshot, disks=["data"], to=[BARCODE])
+
+
+# ---- one that fails, while its agent holds the snapshot --------------------------------------------------------------
+
+
+def test_it_is_resumed_when_a_drive_is_free(machine: Machine) -> None:
+    for number, barcode in enumerate(("TST003L6", "TST004L6")):
+        machine.site.load(barcode, f"drive:{number}")
+    machine.while_paused = lambda: machine.call("unload", drive="drive:1")
+    report = machine.run()
+    assert report["state"] == "done", report
+    assert len(machine.pauses) == 1
+    assert "all drives are in use" in next(said for said in machine.said if "has failed" in said)
+    assert files_in(first_file(machine.site)) == machine.expected()
+    assert no_space_is_taken(machine.site)
+
+
+def test_one_that_cannot_be_mended_ends_when_patience_does_and_gives_its_space_back(machine: Machine) -> None:
+    for number, barcode in enumerate(("TST003L6", "TST004L6")):
+        machine.site.load(barcode, f"drive:{number}")
+    report = machine.run(AgentJob([Path("/srv")], patience_seconds=0))
+    assert (report["state"], machine.pauses) == ("failed", [])
+    assert no_space_is_taken(machine.site)
+    assert [row["state"] for row in machine.call("snapshot.list")] == ["released"]
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Iterator[Machine]:
+    """More on the disk than a small cartridge holds."""
+    library, tree = tmp_path / "library", tmp_path / "tree"
+    (library / "disks").mkdir(parents=True)
+    files = fill(tree, 60, 500_000)
+    make_ext4(library / "disks/data.img", tree, 64)
+    with Appliance(library, disks=[Disk("data", "64 MiB")], cartridges=2) as site:
+        site.expected = files  # type: ignore[attr-defined]
+        site.call("cartridge.create", barcode="SML001L6", capacity="18 MiB")
+        yield Machine(site)
+
+
+def test_an_operator_brings_another_cartridge_and_the_tapes_have_the_instant(large: Machine) -> None:
+    """Between failure and resume all of the disk is written over: the snapshot is the same, and has what was."""
+    packages.require("libiscsi7")
+    site = large.site
+
+    def bring() -> None:
+        with InitiatorSession(site.portal, site.target_name) as session:
+            disk = Device(session, site.lun("data"))
+            for block in range(0, 64 * MEBIBYTE // 512, 128):
+                disk.good(write_10(block, 128), bytes(65536))
+        (running,) = [row["number"] for row in site.call("backup.list")]
+        site.call("backup.resume", number=running, to=[BARCODE], background=True)
+
+    large.while_paused = bring
+    report = large.run(to=["SML001L6"], checkpoint="4 MiB")
+    assert report["state"] == "done", report
+    assert [volume["barcode"] for volume in report["volumes"]] == ["SML001L6", BARCODE]
+    found = {}
+    for volume in report["volumes"]:
+        found |= files_in(first_file(site, volume["barcode"]))
+    assert found == large.expected()
+    assert large.said[-1].endswith("is running, and so it cannot become running")
+    assert no_space_is_taken(site)
