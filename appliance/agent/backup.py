@@ -228,7 +228,9 @@ class HotBackup:
             self.told(f"what it cost this server is not in the report: {error}")
             return report
 
-    def _begun(self, job: AgentJob, sources: Sequence[MountedSource], begin: Callable[[str, list[str]], int]) -> tuple[int, str]:
+    def _begun(
+        self, job: AgentJob, sources: Sequence[MountedSource], begin: Callable[[str, list[str]], int]
+    ) -> tuple[int, str]:
         """The number of the backup, and its snapshot."""
         disks = list(dict.fromkeys(source.in_library for source in sources))
         snapshot = self._snapshot(job, sources, disks)

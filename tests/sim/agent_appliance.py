@@ -146,7 +146,7 @@ class Mover:
             return
         try:
             step()
-        except (SnapshotStateError, OSError, OperatorError) as error:
+        except (SnapshotStateError, ListRefused, OSError, OperatorError) as error:
             self.end("failed", self.kept.over_because or str(error))
 
     def resume(self) -> None:

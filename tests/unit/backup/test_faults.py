@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from appliance.backup.catalogue import Catalogue, Volume
-from appliance.backup.records import Backup, State
+from appliance.backup.records import Backup, BackupState
 from appliance.backup.volume import MountedDrive
 from appliance.failures import OperatorError
 from appliance.library.library import Library
@@ -149,7 +149,7 @@ def test_a_drive_dies_and_the_other_goes_on(site, monkeypatch, code, after):
     asked = failing(site.library.drives["drive0"], monkeypatch, code, after)
     backup = site.backup()
     assert asked
-    assert (backup.state, backup.reason) == (State.DONE, "")
+    assert (backup.state, backup.reason) == (BackupState.DONE, "")
     assert [volume.barcode for volume in site.volumes(backup)] == [FIRST]
     assert site.on_tape(backup) == site.expected
     assert site.space_is_given_back()
@@ -160,11 +160,11 @@ def test_both_drives_die_and_one_comes_back(site, monkeypatch):
     for name, after in (("drive0", 20), ("drive1", 30)):
         failing(site.library.drives[name], monkeypatch, sense.INTERNAL_TARGET_FAILURE, after)
     backup = site.backup()
-    assert backup.state is State.FAILED
+    assert backup.state is BackupState.FAILED
     assert "the drive answered INTERNAL TARGET FAILURE (4h/44h/00h) after" in backup.reason
     assert site.space_is_given_back()
     monkeypatch.undo()
-    assert site.resume(backup, drive="drive1").state is State.DONE
+    assert site.resume(backup, drive="drive1").state is BackupState.DONE
     assert site.on_tape(backup) == site.expected
 
 
@@ -178,10 +178,10 @@ def test_a_drive_that_dies_does_not_let_go_of_its_cartridge(site, monkeypatch):
 
     monkeypatch.setattr(drive, "removing", stuck)
     backup = site.backup()
-    assert backup.state is State.FAILED
+    assert backup.state is BackupState.FAILED
     assert f"cartridge {FIRST} cannot be loaded into drive1" in backup.reason
     monkeypatch.undo()
-    assert site.resume(backup).state is State.DONE
+    assert site.resume(backup).state is BackupState.DONE
     assert site.on_tape(backup) == site.expected
 
 
@@ -193,7 +193,7 @@ def test_a_cartridge_that_cannot_be_written_any_more_is_left_for_the_next(site, 
     storage_fault("write", errno.EIO, after=after, times=FOR_EVER, path=f"{FIRST}/")
     backup = site.backup()
     storage_faults_clear()
-    assert (backup.state, backup.reason) == (State.DONE, "")
+    assert (backup.state, backup.reason) == (BackupState.DONE, "")
     first, *_, last = site.volumes(backup)
     assert (first.barcode, last.barcode, first.cut, last.indexed) == (FIRST, SECOND, True, True)
     assert site.on_tape(backup) == site.expected
@@ -205,7 +205,7 @@ def test_one_place_of_a_cartridge_cannot_be_written_and_the_archive_is_closed_be
     storage_fault("write", errno.EIO, after=40, times=1, path=f"{FIRST}/")
     backup = site.backup()
     storage_faults_clear()
-    assert backup.state is State.DONE
+    assert backup.state is BackupState.DONE
     assert not any(volume.cut for volume in site.volumes(backup))
     assert site.on_tape(backup) == site.expected
 
@@ -213,12 +213,12 @@ def test_one_place_of_a_cartridge_cannot_be_written_and_the_archive_is_closed_be
 def test_the_last_cartridge_cannot_be_written_any_more(site):
     storage_fault("write", errno.EIO, after=30, times=FOR_EVER, path=f"{FIRST}/")
     backup = site.backup(FIRST)
-    assert backup.state is State.FAILED
+    assert backup.state is BackupState.FAILED
     assert "WRITE ERROR (3h/0Ch/00h)" in backup.reason
     assert site.space_is_given_back()
     backup = site.resume(backup, SECOND)  # the first still fails
     storage_faults_clear()
-    assert backup.state is State.DONE, backup.reason
+    assert backup.state is BackupState.DONE, backup.reason
     assert [volume.barcode for volume in site.volumes(backup)] == [FIRST, SECOND]
     assert site.on_tape(backup) == site.expected
 
@@ -248,14 +248,14 @@ def test_an_operator_pulls_the_cartridge_meanwhile_and_after_it_was_stopped(site
     site.library.backups.job(number).cancelled.set()
     gate.may_go_on.set()
     backup = site.ended(number)
-    assert backup.state is State.CANCELLED
+    assert backup.state is BackupState.CANCELLED
     site.do("move", cartridge=FIRST, to="shelf")
     backup = site.resume(backup)
     assert (backup.state, f"cartridge {FIRST} is on the shelf; put it into a slot" in backup.reason) == (
-        State.FAILED, True,
+        BackupState.FAILED, True,
     )  # fmt: skip
     site.do("move", cartridge=FIRST, to="slot:1")
-    assert site.resume(backup).state is State.DONE
+    assert site.resume(backup).state is BackupState.DONE
     assert site.on_tape(backup) == site.expected
 
 
@@ -270,7 +270,7 @@ def test_a_cartridge_takes_the_archive_and_not_the_index(site, monkeypatch, code
 
     monkeypatch.setattr(MountedDrive, "write_file", write_index)
     backup = site.backup(FIRST, checkpoint_bytes=1 << 30)
-    assert (backup.state, backup.reason) == (State.DONE, "")
+    assert (backup.state, backup.reason) == (BackupState.DONE, "")
     (volume,) = site.volumes(backup)
     assert (volume.closed, volume.indexed, volume.cut) == (True, False, False)
     assert site.on_tape(backup) == site.expected
@@ -287,11 +287,11 @@ def test_a_disk_that_cannot_be_read(site):
     gone = site.image.read_bytes()
     os.truncate(site.image, 12 * MEBIBYTE)
     backup = site.backup()
-    assert backup.state is State.FAILED
+    assert backup.state is BackupState.FAILED
     assert backup.reason
     assert site.space_is_given_back()
     site.image.write_bytes(gone)
-    assert site.resume(backup).state is State.DONE
+    assert site.resume(backup).state is BackupState.DONE
     assert site.on_tape(backup) == site.expected
 
 
@@ -307,9 +307,9 @@ def test_the_file_system_of_the_state_is_full(site, monkeypatch):
     with nothing_can_be_written():
         gate.may_go_on.set()
         backup = site.ended(number)
-        assert backup.state is State.FAILED
+        assert backup.state is BackupState.FAILED
         assert "could not be kept" in backup.reason
     assert site.space_is_given_back()
-    assert site.resume(backup).state is State.DONE
+    assert site.resume(backup).state is BackupState.DONE
     assert site.on_tape(backup) == site.expected
     assert site.do("verify", number=number)["equal"]
