@@ -11,6 +11,7 @@ from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import END_OF_DATA, Tape
 from scsi_targets.t10 import copy_descriptors as copy
+from scsi_targets.t10 import sense_data
 from tests.conformance.test_backup_examples import example
 from tests.support import packages
 from tests.support.appliance import Appliance
@@ -45,6 +46,18 @@ def whole_disk():
     )
 
 
+def told_after_power_on(manager):
+    """Sense keys and additional sense codes of RECEIVE COPY STATUS, asked twice."""
+    told = []
+    for _ in range(2):
+        result = manager.session.command(
+            manager.lun, copy.ReceiveCopyStatusLid1.encode(list_identifier=7, allocation_length=12), data_in_length=12
+        )
+        code = sense_data.decode(result.sense).code
+        told.append((code.key, code.asc))
+    return told
+
+
 def test_killed_in_mid_copy(appliance):
     with InitiatorSession(appliance.portal, appliance.target_name) as session:
         disk = Disk(session, appliance.lun("one"))
@@ -63,6 +76,8 @@ def test_killed_in_mid_copy(appliance):
     assert (told["state"], told["device"], told["list_identifier"]) == ("failed", "drive0", 7)
     assert "ended in mid-copy" in told["reason"]
     with InitiatorSession(appliance.portal, appliance.target_name) as session:
+        manager = CopyManager(session, appliance.lun("drive0"))
+        assert told_after_power_on(manager) == [(0x6, 0x29), (0x5, 0x24)]  # SPC-5 6.22: a reset has taken the results away
         tape = Tape(session, appliance.lun("drive0"))
         tape.rewind()
         tape.space(END_OF_DATA)
