@@ -302,6 +302,7 @@ class Archive:
         return rest
 
     def _end_here(self) -> None:
+        self._open.settle()
         self._ended = True  # there is nothing to go on with after the end
         self._flush()
         self._open.end()

@@ -68,6 +68,7 @@ class MountedDrive:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            self._session.abort_submitted()
             self.dismount()
         finally:
             self._session.__exit__(kind, error, trace)  # and with it goes the reservation

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from scsi_targets.client.unit import GOOD, CommandFailed, Unit
+from scsi_targets.client.unit import GOOD, CommandFailed, Unit, is_unit_attention
 from scsi_targets.t10 import copy_descriptors as copy
 
 PARAMETERS_BYTES = 1024
@@ -13,6 +13,14 @@ PARAMETERS_BYTES = 1024
 WATCH_SECONDS = 0.5
 
 CopyWatch: TypeAlias = Callable[[copy.CopyStatus], None]
+
+
+class StartedCopy(NamedTuple):
+    """An EXTENDED COPY that was sent: its CDB, its parameter list, and what the session knows it by."""
+
+    cdb: bytes
+    data: bytes
+    command: Any
 
 
 class CopyingUnit(Unit):
@@ -30,12 +38,40 @@ class CopyingUnit(Unit):
         """EXTENDED COPY(LID1), to its end. watch: called with the copy's status while it runs; what it raises stops the
         copy, between two blocks, and is raised when it has stopped. Raises CommandFailed, whose sense says which
         segment (its command_specific) and what the source or destination said (forwarded)."""
+        if watch is None:
+            self.finish(self.start(cscds, segments, inline_data, list_identifier=list_identifier))
+            return
+        data = copy.parameter_list(cscds, segments, inline_data, list_identifier=list_identifier)
+        self._watched(copy.ExtendedCopyLid1.encode(parameter_list_length=len(data)), data, list_identifier, watch)
+
+    def start(
+        self,
+        cscds: Sequence[bytes],
+        segments: Sequence[bytes],
+        inline_data: bytes = b"",
+        *,
+        list_identifier: int = 1,
+    ) -> StartedCopy:
+        """EXTENDED COPY(LID1), sent: finish() waits for its end. Meanwhile the program may do something else."""
         data = copy.parameter_list(cscds, segments, inline_data, list_identifier=list_identifier)
         cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(data))
-        if watch is None:
-            self.run(cdb, data)
-        else:
-            self._watched(cdb, data, list_identifier, watch)
+        return StartedCopy(cdb, data, self.session.submit(self.lun, cdb, data))
+
+    def has_ended(self, started: StartedCopy) -> bool:
+        """Whether finish() would not wait. A session over the network sends and receives only while it is asked
+        something, so ask now and then."""
+        return self.session.ended(started.command, 0)
+
+    def finish(self, started: StartedCopy) -> None:
+        """Waits for the end. Unit attentions tell of what happened before: they are passed over, and the command is
+        sent again. Raises CommandFailed."""
+        result = self.session.wait(started.command, self.timeout_seconds)
+        if result.status == GOOD:
+            return
+        failed = CommandFailed(self.lun, started.cdb, result)
+        if not is_unit_attention(failed):
+            raise failed
+        self.run(started.cdb, started.data)
 
     def _watched(self, cdb: bytes, data: bytes, list_identifier: int, watch: CopyWatch) -> None:
         self.take_unit_attentions()  # a unit attention would end the copy

@@ -6,7 +6,8 @@ files is.
     stream.add_extent(0, offset, length)       # of the first disk, never through here
     stream.end()                               # padded to a whole block, and sent
 
-As many EXTENDED COPY commands are sent as it takes. Each ends on a whole block, so one that fails can be sent again.
+As many EXTENDED COPY commands are sent as it takes. While one copies, the next is gathered; it is sent when that one
+has ended well, as what follows upon one that failed would be written in the wrong place. Each ends on a whole block.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from scsi_targets.client.copy_manager import CopyingUnit
+from scsi_targets.client.copy_manager import CopyingUnit, StartedCopy
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.client.unit import CommandFailed
@@ -26,6 +27,7 @@ COMMAND_BYTES = 1 << 30
 MOST_BLOCKS = 0xFFFF  # of one segment of type 00h
 MOST_BYTES = 0xFFFFFFFF  # of one segment of type 08h
 INLINE_ALIGNMENT = 4
+LOOK_SEGMENTS = 64  # after so many it is asked whether the command that copies has ended
 
 
 class StreamFailed(Exception):
@@ -49,6 +51,15 @@ class Sent(NamedTuple):
     durable: bool
 
 
+class _Running(NamedTuple):
+    """A command that copies: which pieces its segments are of, and how much of the stream it holds."""
+
+    copy: StartedCopy
+    pieces: Sequence[int | None]
+    length: int
+    durable: bool
+
+
 class TapeStream:
     """block_length: of the tape's blocks, in bytes. command_bytes: about how much one command copies; what is of 1 MiB
     or less goes to the tape in one write. checkpoint_bytes: at the first whole block after so many the tape is made
@@ -56,7 +67,8 @@ class TapeStream:
     stream that are on the tape already, whole blocks.
 
     past_warning: early warning is no failure, as something has to be written after it; needs commands of one write.
-    Every method may send commands, and raises StreamFailed then."""
+    Every method may send commands, and raises StreamFailed for the one before; what came after that is lost then.
+    end() and write_filemarks() return when everything has been done. whole_bytes: of the stream, done so far."""
 
     def __init__(
         self,
@@ -71,7 +83,7 @@ class TapeStream:
         past_warning: bool = False,
         sent: Callable[[Sent], None] = lambda sent: None,
     ) -> None:
-        self.whole_bytes = self._durable_bytes = written_before
+        self.whole_bytes = self._begun_bytes = self._durable_bytes = written_before
         self._command_bytes = command_bytes or COMMAND_BYTES
         self._checkpoint_bytes = checkpoint_bytes
         self._past_warning = past_warning
@@ -100,6 +112,7 @@ class TapeStream:
         self._most_segments = limits.maximum_segment_descriptor_count // 2
         self._most_inline_bytes = limits.maximum_inline_data_length // 4
         self._pieces = 0
+        self._running: _Running | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -144,11 +157,13 @@ class TapeStream:
             self._segments.append((None, pad))
             self._length += -self._length % self._block_length
         self._send()
+        self.settle()
 
     def write_filemarks(self, count: int = 1) -> None:
         """After end(): everything is durable then, with count 0 (a checkpoint), too."""
         self._mark(count)
         self._send()
+        self.settle()
 
     def checkpoint_soon(self) -> None:
         """At the end of the command that is being gathered."""
@@ -158,7 +173,7 @@ class TapeStream:
         self._due = False
         mark = copy.WriteFilemarks.encode(destination=self._tape, filemark_count=count)
         self._segments.append((None, mark))
-        self._durable_bytes = self.whole_bytes + self._length
+        self._durable_bytes = self._begun_bytes + self._length
 
     # ---- commands --------------------------------------------------------------------------------------------------
 
@@ -183,27 +198,40 @@ class TapeStream:
 
     def _unsaved(self) -> int:
         """Bytes since the last checkpoint."""
-        return self.whole_bytes + self._length - self._durable_bytes
+        return self._begun_bytes + self._length - self._durable_bytes
 
     def _add(self, length: int, segment: bytes) -> None:
         self._segments.append((self._pieces, segment))
         self._length += length
+        running = self._running
+        if running is not None and not len(self._segments) % LOOK_SEGMENTS and self._manager.has_ended(running.copy):
+            self.settle()
 
     def _send(self) -> None:
+        self.settle()
         if not self._segments:
             return
         pieces, segments = [piece for piece, _ in self._segments], [segment for _, segment in self._segments]
+        started = self._manager.start(self._cscds, segments, bytes(self._inline))
+        self._begun_bytes += self._length
+        durable = self._durable_bytes == self._begun_bytes
+        self._running = _Running(started, pieces, self._length, durable)
+        self._begin()
+
+    def settle(self) -> None:
+        """Waits until the command that copies has ended. Raises StreamFailed."""
+        running, self._running = self._running, None
+        if running is None:
+            return
         try:
-            self._manager.extended_copy(self._cscds, segments, bytes(self._inline))
+            self._manager.finish(running.copy)
         except CommandFailed as failed:
             if not (self._past_warning and is_early_warning(failed)):
                 number = (failed.sense.command_specific or 0) & 0xFFFF if failed.sense is not None else 0
-                piece = pieces[number] if number < len(pieces) else None
+                piece = running.pieces[number] if number < len(running.pieces) else None
                 raise StreamFailed(failed, self.whole_bytes, piece) from failed
-        self.whole_bytes += self._length
-        durable = self._durable_bytes == self.whole_bytes
-        self._begin()
-        self._sent(Sent(self.whole_bytes, pieces, durable))
+        self.whole_bytes += running.length
+        self._sent(Sent(self.whole_bytes, running.pieces, running.durable))
 
 
 def is_early_warning(failed: CommandFailed) -> bool:

@@ -61,6 +61,7 @@ class LocalSession:
         self.nexus = nexus
         self._stopped = stopped
         self._tags = itertools.count(1)
+        self._submitted: set[LocalCommand] = set()  # and not waited for yet
 
     def __enter__(self) -> Self:
         self.view.nexus_established(self.nexus)
@@ -93,6 +94,7 @@ class LocalSession:
         into = memoryview(bytearray(data_in_length) if data_in is None else data_in).cast("B")
         task = Task(self.nexus, lun, cdb, next(self._tags), data_out=data_out, data_in_limit=len(into), view=self.view)
         command = LocalCommand(task, into)
+        self._submitted.add(command)
         if (response := self.view.execute(task)) is not None:
             command.complete(response)
         return command
@@ -103,14 +105,28 @@ class LocalSession:
 
     def wait(self, command: LocalCommand, timeout_seconds: float | None = None) -> CommandResult:
         """The result of what was submitted. Raises Stopped when it was aborted."""
+        self._submitted.discard(command)
         while not command.ended.wait(POLL_SECONDS):
             if self._stopped():
                 command.task.abort()
         if command.response is None:
-            unit = self.view.logical_units[command.task.lun]
-            with unit.lock:
-                unit.tasks.await_end([command.task])
+            self._await_end(command)
             if self._stopped():
                 raise Stopped("the command was stopped")
             raise Aborted(f"LUN {command.task.lun}: another initiator has reset the unit, or aborted its commands")
         return command.result(command.response)
+
+    def abort_submitted(self) -> None:
+        """What was submitted and is not waited for is aborted; nothing of it is done any more when this returns."""
+        while self._submitted:
+            command = self._submitted.pop()
+            command.task.abort()
+            command.ended.wait()
+            if command.response is None:
+                self._await_end(command)
+
+    def _await_end(self, command: LocalCommand) -> None:
+        """Until its logical unit has let an aborted command go."""
+        unit = self.view.logical_units[command.task.lun]
+        with unit.lock:
+            unit.tasks.await_end([command.task])
