@@ -76,7 +76,7 @@ def test_killed_in_mid_copy(appliance):
     assert (told["state"], told["device"], told["list_identifier"]) == ("failed", "drive0", 7)
     assert "ended in mid-copy" in told["reason"]
     with InitiatorSession(appliance.portal, appliance.target_name) as session:
-        manager = CopyManager(session, appliance.lun("drive0"))
+        manager = CopyingUnit(session, appliance.lun("drive0"))
         assert told_after_power_on(manager) == [(0x6, 0x29), (0x5, 0x24)]  # SPC-5 6.22: no results after a reset
         tape = Tape(session, appliance.lun("drive0"))
         tape.rewind()
