@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from appliance.library.files import LibraryFiles
 from appliance.settings import config_file
 from tests.support.daemon_log import DaemonLog
 from tests.support.ports import free_ports
+from tests.support.prepared import Process
 
 GUEST_SEES_HOST_AS = "10.0.2.2"
 TARGET_NAME = "iqn.2026-11.io.tapebay:under-test"
@@ -64,7 +64,7 @@ class Appliance:
         self.config.write_text(self._settings(disks, drives, slots, target_options, log_level, more))
         self._make_library()
         self._log = DaemonLog()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self.start()
         if cartridges:
             self.call("cartridge.create", barcode=FIRST_BARCODE, count=cartridges)
@@ -117,11 +117,7 @@ class Appliance:
     def start(self) -> None:
         """Start the daemon; return when it says that it is ready."""
         already = len(self.log)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "appliance", "serve", "--apply", "--config", str(self.config)],
-            stdin=subprocess.DEVNULL,
-            stderr=self._log.file,
-        )
+        self._process = Process(["serve", "--apply", "--config", str(self.config)], self._log.file)
         if self._log.wait_for("ready", self._process, after=already) is None:
             self.kill()
             raise AssertionError(f"the appliance did not start:\n{self.log_text()}")

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import tempfile
 import threading
 from typing import IO, Any
 
+from tests.support.prepared import Process
 from tests.support.waiting import eventually
 
 
@@ -29,7 +29,7 @@ class DaemonLog:
             self._entries += [_entry(line) for line in lines.splitlines(keepends=True)]
             return self._entries
 
-    def wait_for(self, event: str, process: "subprocess.Popen[bytes]", after: int = 0) -> dict[str, Any] | None:
+    def wait_for(self, event: str, process: Process, after: int = 0) -> dict[str, Any] | None:
         """The first such entry from number `after` on; None: the process has ended without."""
 
         def found() -> dict[str, Any] | bool:

@@ -1,14 +1,12 @@
 """A `tapebay serve` of this tree in a process of its own."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from appliance.control import client as control
 from tests.support.daemon_log import DaemonLog
+from tests.support.prepared import Process
 
 ROOT = Path(__file__).resolve().parents[3]
 WAIT_SECONDS = 60.0
@@ -20,12 +18,7 @@ class Daemon:
     def __init__(self, directory: Path, *options: str, **environment: str) -> None:
         self.directory = directory
         self._log = DaemonLog()
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "appliance", "serve", "--config", str(directory), *options],
-            stdin=subprocess.DEVNULL,
-            stderr=self._log.file,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        )
+        self.process = Process(["serve", "--config", str(directory), *options], self._log.file, **environment)
 
     @property
     def log(self) -> list[dict[str, Any]]:

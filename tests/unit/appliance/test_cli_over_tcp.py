@@ -10,7 +10,8 @@ import pytest
 from appliance.control.client import Client
 from appliance.operations import VERBS
 from tests.support import certificates
-from tests.support.appliance import Appliance, Disk, free_ports
+from tests.support.appliance import Appliance, Disk
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 from tests.unit.appliance.test_cli import as_json, output, tapebay
 
@@ -95,7 +96,7 @@ REFUSED = {"verify": 6, "restore": 6}
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Appliance]:
-    (port,) = free_ports(1)
+    port = free_port()
     pair = certificates.make(tmp_path)
     files = f'certificate = "{pair.certificate.name}"\nkey = "{pair.key.name}"\n'
     more = f'[api]\nlisten = "127.0.0.1:{port}"\n{files}[gate]\ntarget = "iqn.2026-11.io.tapebay:gate"\n'
