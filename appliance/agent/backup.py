@@ -136,8 +136,9 @@ def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
 
 @dataclass(slots=True)
 class HotBackup:
-    """Runs jobs. told: hears what is done. name: of this server, for reports. key: what signs lists. traffic: how many
-    bytes the API has moved so far. every: how a lease is renewed meanwhile."""
+    """Runs jobs. told: hears what is done. name: of this server, for reports. key: what signs lists. network: what the
+    API has cost so far, bytes over the network and seconds of a processor that is not this process's. every: how a
+    lease is renewed meanwhile."""
 
     api: Asking
     agent: Agent
@@ -145,7 +146,7 @@ class HotBackup:
     server: ServerSide = field(default_factory=ThisServer)
     name: str = field(default_factory=server_name)
     key: bytes = b""
-    traffic: Callable[[], int] = lambda: 0
+    network: Callable[[], tuple[int, float]] = lambda: (0, 0.0)
     every: Callable[[float, Callable[[], object]], AbstractContextManager[None]] = every
     payload_bytes: int = 0
     metadata_bytes: int = 0
@@ -184,7 +185,7 @@ class HotBackup:
         return int(became["number"])
 
     def _run(self, job: AgentJob, sources: Sequence[MountedSource], begin: Callable[[str, list[str]], int]) -> Any:
-        before, self.payload_bytes, self.metadata_bytes = (self.traffic(), processor_seconds()), 0, 0
+        before, self.payload_bytes, self.metadata_bytes = self._spent(), 0, 0
         number, snapshot = self._begun(job, sources, begin)
         self.told(f"backup {number} has begun; it goes on also without this server")
         return self._accounted(self._to_its_end(number, snapshot, job.patience_seconds), *before)
@@ -216,13 +217,19 @@ class HotBackup:
             return False
         return True
 
-    def _accounted(self, report: Any, traffic: int, seconds: float) -> Any:
+    def _spent(self) -> tuple[int, float]:
+        length_bytes, seconds = self.network()
+        return length_bytes, seconds + processor_seconds()
+
+    def _accounted(self, report: Any, bytes_before: int, seconds_before: float) -> Any:
         """The same, with what it cost this server."""
-        spent = {
-            "payload_bytes": self.payload_bytes, "network_bytes": self.traffic() - traffic + self.metadata_bytes,
-            "processor_seconds": round(processor_seconds() - seconds, 3),
-        }  # fmt: skip
         try:
+            length_bytes, seconds = self._spent()
+            spent = {
+                "payload_bytes": self.payload_bytes,
+                "network_bytes": length_bytes - bytes_before + self.metadata_bytes,
+                "processor_seconds": round(seconds - seconds_before, 3),
+            }
             return self.api.call("backup.account", number=report["number"], server=self.name, **spent)
         except OperatorError as error:
             self.told(f"what it cost this server is not in the report: {error}")
@@ -291,11 +298,14 @@ class HotBackup:
         self.server.sync(points)  # before space is claimed, as that is given back when the instant does not come soon
         made = self.api.call("snapshot.create", disks=",".join(disks), agent=True, prepare=True, increments=True)
         try:
+            began = self.api.now()
             with self.server.held(points, limit_seconds=job.freeze_seconds):
-                return self._taken(made["snapshot"], job.freeze_seconds)
+                taken = self._taken(made["snapshot"], job.freeze_seconds)
         except BaseException:
             self._release(made["snapshot"])
             raise
+        self.told(f"{', '.join(map(str, points))}: held still for less than {self.api.now() - began:.2f} s")
+        return taken
 
     def _taken(self, snapshot: str, seconds: float) -> Any:
         """The instant, and how the snapshot is then; nobody is waited for longer than that. Where an answer was lost,

@@ -81,4 +81,5 @@ class Mounts:
                 raise OperatorError(Failure.REFUSED, message) from None
 
     def _path(self, request: str) -> Path:
+        Way.iface_of(request)  # a name that leads nowhere else
         return self.folder / f"{request}.json"

@@ -22,6 +22,11 @@ COMMAND_SECONDS: Final = 180.0  # iscsid tries a login again and again before it
 RECORDS: Final = (Path("/etc/iscsi/nodes"), Path("/var/lib/iscsi/nodes"))  # where iscsiadm was built to keep them
 INITIATOR_NAME: Final = Path("/etc/iscsi/initiatorname.iscsi")
 SESSIONS: Final = Path("/sys/class/iscsi_session")
+_REQUEST: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")
+_TARGET: Final = re.compile(r"(iqn|eui|naa)\.[0-9A-Za-z.:_-]{1,219}")
+_PORTAL: Final = re.compile(r"[0-9A-Za-z.:_\[\]-]{1,255}(,[0-9]{1,5})?")
+_CREDENTIALS: Final = ("user", "secret", "mutual_user", "mutual_secret")
+_CREDENTIAL: Final = re.compile(r"[!-~]{1,255}")
 # Exit statuses of iscsiadm (iscsiadm(8), EXIT STATUS).
 _SESSION_EXISTS, _NO_RECORDS, _AUTHENTICATION_FAILED, _AUTHORIZATION_FAILED = 15, 21, 24, 27
 _MEANING: Final = {
@@ -45,7 +50,9 @@ class Way:
 
     @classmethod
     def of(cls, request: str, grant: Mapping[str, Any], host: str) -> Self:
-        """For a grant as the API tells it. host: of the API, which stands for a portal that listens everywhere."""
+        """For a grant as the API tells it. host: of the API, which stands for a portal that listens everywhere. Raises
+        OperatorError for what can be no grant: it goes into files and command lines of root's."""
+        _refuse_odd(grant)
         portal, _, group = str(grant["portals"][0]).partition(",")
         address, _, port = portal.rpartition(":")
         if address in ("0.0.0.0", "[::]", "::"):
@@ -64,7 +71,9 @@ class Way:
 
     @classmethod
     def iface_of(cls, request: str) -> str:
-        """The name of a grant's iface."""
+        """The name of a grant's iface. Raises OperatorError for what can be no request."""
+        if not _REQUEST.fullmatch(request):
+            raise OperatorError(Failure.REFUSED, f"the library calls a request {request[:100]!r}, which is none")
         return f"{PREFIX}{request}"
 
     @property
@@ -119,6 +128,17 @@ class Way:
         places = " and ".join(str(folder) for folder in RECORDS)
         message = f"iscsiadm made a node record for {self.target}, and it is in neither {places}"
         raise OperatorError(Failure.REFUSED, message)
+
+
+def _refuse_odd(grant: Mapping[str, Any]) -> None:
+    """Raises OperatorError."""
+    texts = {"target": _TARGET, "portals": _PORTAL, **dict.fromkeys(_CREDENTIALS, _CREDENTIAL)}
+    for name, form in texts.items():
+        value = grant[name][0] if name == "portals" and grant[name] else grant[name]
+        if not isinstance(value, str) or not form.fullmatch(value):
+            raise OperatorError(
+                Failure.REFUSED, f"the library's grant has a {name} that can be none: {str(value)[:40]!r}"
+            )
 
 
 def sweep(known: Collection[str]) -> None:

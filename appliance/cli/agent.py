@@ -231,14 +231,18 @@ def _hot(api: Client) -> HotBackup:
     from appliance.agent.asking import Asking
     from appliance.agent.backup import HotBackup
     from appliance.agent.mount import Agent
+    from appliance.agent.network_process import NetworkProcess, user_of_network
 
     if os.geteuid():
         raise OperatorError(Failure.REFUSED, "only root may hold a file system still and mount a snapshot; use sudo")
     key = hashlib.sha256(api.token.encode()).hexdigest().encode() if api.token else b""
-    asking = Asking(api)
-    return HotBackup(
-        asking, Agent(asking), lambda line: typer.echo(line, err=True), key=key, traffic=lambda: api.traffic.bytes
-    )
+    told = lambda line: typer.echo(line, err=True)  # noqa: E731
+    if api.socket_path is not None:  # which is root's to open, and no network
+        asking = Asking(api)
+        return HotBackup(asking, Agent(asking), told, key=key)
+    network = NetworkProcess(api, user_of_network())
+    asking = Asking(network)
+    return HotBackup(asking, Agent(asking), told, key=key, network=network.cost)
 
 
 def _client(config: Path | None) -> Client:

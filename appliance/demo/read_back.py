@@ -49,7 +49,7 @@ class DemoSite:
     drive_address: int
 
 
-class _FirstFile(io.RawIOBase):
+class FirstFile(io.RawIOBase):
     """The blocks of a tape up to its first filemark, as a file; tar gets what is read."""
 
     def __init__(self, tape: Tape, lister: "subprocess.Popen[bytes] | None", progress: Callable[[int], None]) -> None:
@@ -108,7 +108,7 @@ def run(session: InitiatorSession, site: DemoSite, total_bytes: int, progress: P
 def _read(tape: Tape, total_bytes: int, progress: Progress) -> ReadBack:
     found, digest, began = ReadBack(), hashlib.sha256(), time.monotonic()
     lister = _lister()
-    first = _FirstFile(tape, lister, lambda done: progress(done, total_bytes))
+    first = FirstFile(tape, lister, lambda done: progress(done, total_bytes))
     try:
         with tarfile.open(fileobj=first, mode="r|", bufsize=BLOCK_BYTES) as archive:
             for member in archive:

@@ -1,21 +1,24 @@
 """The four ways of a backup, side by side:  python -m tests.bench.table1 [--size 1GiB] [--rates 100M,1G,unlimited]
 
 The same disk is backed up (a) over the production network through a backup server, (b) the same over a separate backup
-network, (c) LAN-free: the server reads its disk and writes its drive over the SAN, (d) server-less: the server sends
-EXTENDED COPY and the library moves the data. Every network, the SAN too, is limited to the rate in each direction. Each
-server is a process of its own; a system counts as passed through when the data has come into it. What was written is
-read back and compared, outside the time that is measured.
+network, (c) LAN-free: the server reads its disk and writes its drive over the SAN, (d) server-less: a hot backup by the
+server's agent, which has a snapshot made and sends its lists over the production network; the library moves the data.
+Every network, the SAN too, is limited to the rate in each direction. Each server is a process of its own; a system
+counts as passed through when the data has come into it. What was written is read back and compared, outside the time
+that is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from appliance.demo.read_back import FirstFile
 from datamover.initiator import InitiatorSession
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
@@ -30,6 +34,7 @@ from tests.bench.chart import Group, Panel, chart
 from tests.bench.disk_copy import BLOCK_BYTES
 from tests.support.appliance import Appliance
 from tests.support.appliance import Disk as DiskOfAppliance
+from tests.support.ports import free_port
 from tests.support.shaped_network import ShapedNetwork
 
 MEBIBYTE, GIBIBYTE = 1 << 20, 1 << 30
@@ -50,6 +55,7 @@ WAYS = {
     "d": "server-less",
 }
 NETWORKS = ("production", "backup", "SAN")
+CARTRIDGE = "TST001L6"  # of the application's drive
 LEAST_SHARE = 0.5  # of the data, which a system that it passes through takes in
 
 
@@ -121,8 +127,9 @@ class Server:
 class Site:
     """A library with the disk to back up, and a drive for each server with a cartridge in it."""
 
-    def __init__(self, appliance: Appliance, size: int) -> None:
-        self.appliance, self.size = appliance, size
+    def __init__(self, appliance: Appliance, api_port: int, size: int) -> None:
+        self.appliance, self.api_port, self.size = appliance, api_port, size
+        self.token = appliance.call("token.create", name="application", scope="operate")["token"]
         for drive in range(2):
             appliance.load(f"TST00{drive + 1}L6", f"drive:{drive}")
         self.library = ("127.0.0.1", appliance.port)
@@ -154,7 +161,10 @@ class Site:
                 self._library_seconds() - library,
                 sum(result["bytes_in"] >= LEAST_SHARE * self.size for result in results),
             )
-        self._compare("drive1" if way in "ab" else "drive0")
+        if way == "d":
+            self._compare_archive()
+        else:
+            self._compare("drive1" if way in "ab" else "drive0")
         return row
 
     def _servers(self, way: str, networks: Mapping[str, ShapedNetwork]) -> Iterator[Server]:
@@ -162,8 +172,13 @@ class Site:
         lun, target = self.appliance.lun, self.appliance.target_name
         san = networks["SAN"].reach(self.library)
         own = {"disk": lun("disk"), "tape": lun("drive0")}
-        if way not in "ab":
-            yield Server({"c": "lan-free", "d": "server-less"}[way], san, target, APPLICATION, **own)
+        if way == "c":
+            yield Server("lan-free", san, target, APPLICATION, **own)
+            return
+        if way == "d":
+            api = networks["production"].reach(("127.0.0.1", self.api_port))
+            names = {"name": "disk", "drive": "drive0", "cartridge": CARTRIDGE}
+            yield Server("server-less", san, target, APPLICATION, api=_text(api), token=self.token, **own, **names)
             return
         backup = Server("backup-server", san, target, BACKUP, tape=lun("drive1"))
         yield backup
@@ -178,6 +193,23 @@ class Site:
                 raise SystemExit(f"what is on the tape in {drive} is not what is on the disk")
             tape.rewind()
 
+    def _compare_archive(self) -> None:
+        """What the hot backup has written: one file, as large as the disk. It has put the cartridge away."""
+        self.appliance.load(CARTRIDGE, "drive:0")
+        with self._operator() as session:
+            tape = Tape(session, self.appliance.lun("drive0"), timeout_seconds=600)
+            tape.rewind()
+            tape.use_variable_blocks()
+            first, digest = FirstFile(tape, None, lambda _done: None), hashlib.sha256()
+            with tarfile.open(fileobj=first, mode="r|", bufsize=BLOCK_BYTES) as archive:
+                for member in archive:
+                    content = archive.extractfile(member)
+                    while content is not None and (data := content.read(MEBIBYTE)):
+                        digest.update(data)
+            if digest.hexdigest() != self.sha256:
+                raise SystemExit("the file of the hot backup is not what is on the disk")
+            tape.rewind()
+
     def _library_seconds(self) -> float:
         fields = Path(f"/proc/{self.appliance.process_id}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -186,8 +218,10 @@ class Site:
 @contextmanager
 def site(folder: Path, size: int) -> Iterator[Site]:
     disks = [DiskOfAppliance("disk", f"{size // MEBIBYTE} MiB")]
-    with Appliance(folder, disks=disks, more=ZONES) as appliance:
-        yield Site(appliance, size)
+    port = free_port()
+    api = f'[api]\nlisten = "127.0.0.1:{port}"\n'
+    with Appliance(folder, disks=disks, more=ZONES + api) as appliance:
+        yield Site(appliance, port, size)
 
 
 def _fill(disk: Disk, size: int) -> str:

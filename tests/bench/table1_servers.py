@@ -18,7 +18,8 @@ from datamover.initiator import InitiatorSession, PendingCommand
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
 from scsi_targets.t10 import sbc, ssc
-from tests.bench.disk_copy import BLOCK_BYTES, copy_disk
+from tests.bench.disk_copy import BLOCK_BYTES
+from tests.bench.table1_agent import hot_backup
 
 QUEUE_DEPTH = 4  # of writes to a tape
 COMMAND_SECONDS = 600.0
@@ -83,7 +84,7 @@ def backup_server(given: argparse.Namespace, session: InitiatorSession) -> Calla
 
 
 def application(given: argparse.Namespace, session: InitiatorSession) -> Callable[[], int]:
-    """The server whose disk is backed up: to a backup server, to a drive of its own, or without the data in it."""
+    """The server whose disk is backed up: to a backup server, or to a drive of its own."""
     disk = Disk(session, given.disk, timeout_seconds=COMMAND_SECONDS)
     size = disk.capacity.size_bytes
     if given.role == "through-a-server":
@@ -102,10 +103,7 @@ def application(given: argparse.Namespace, session: InitiatorSession) -> Callabl
         tape = ready_tape(session, given.tape)
 
         def work() -> int:
-            if given.role == "lan-free":
-                return write_tape(tape, blocks_of(disk))
-            copy_disk(disk, tape, lambda done, total: None)
-            return 0
+            return write_tape(tape, blocks_of(disk))
 
     print("ready", flush=True)
     return work
@@ -128,11 +126,17 @@ def main() -> None:
     parser.add_argument("--disk", type=int, help="its LUN")
     parser.add_argument("--tape", type=int, help="its LUN")
     parser.add_argument("--to", help="HOST:PORT of the backup server")
+    parser.add_argument("--api", help="HOST:PORT of the library's API")
+    parser.add_argument("--token", help="for it")
+    parser.add_argument("--name", help="the library's of the disk")
+    parser.add_argument("--drive", help="the library's of the drive")
+    parser.add_argument("--cartridge", help="its barcode")
     given = parser.parse_args()
     with InitiatorSession(
         given.portal, given.target, initiator_name=given.initiator, timeout_seconds=COMMAND_SECONDS
     ) as session:
-        work = (backup_server if given.role == "backup-server" else application)(given, session)
+        roles = {"backup-server": backup_server, "server-less": hot_backup}
+        work = roles.get(given.role, application)(given, session)
         sys.stdin.readline()
         began, processor = time.monotonic(), time.process_time()
         taken = work()

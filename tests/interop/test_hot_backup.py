@@ -1,109 +1,23 @@
 """A hot backup of a server's file systems while they are written: a real Linux, its freeze, FIEMAP and initiator."""
 
 import hashlib
-import json
 import os
-import sqlite3
 import subprocess
-import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.interop import guest
-from tests.interop.guest import HOST_ADDRESS, GuestRun, Step
+from tests.interop.guest import GuestRun, Step
+from tests.interop.hot_site import BARCODE, Site, files_of, report_of, rows_of
 from tests.interop.test_postgresql import program
-from tests.support import certificates, packages
-from tests.support.appliance import TARGET_NAME, Appliance, Disk
-from tests.support.ports import free_port
-from tests.unit.backup.support import TAPE_BLOCK, archive_of
-from vlib_images.cartridge.cartridge import Cartridge
+from tests.support import packages
 
 pytestmark = pytest.mark.guest
-
-ROOT = Path(__file__).resolve().parents[2]
-BARCODE = "TST001L6"
-DISKS = ("plain", "parted", "xfs")
-
-# Writes a row in each transaction until it is ended, so that a backup always comes into the middle of something.
-WRITER = r"""
-import hashlib, os, sqlite3, sys
-base = sqlite3.connect(sys.argv[1], isolation_level=None)
-base.execute("PRAGMA journal_mode=WAL")
-base.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, noise BLOB, digest TEXT)")
-number = 0
-while True:
-    number += 1
-    noise = os.urandom(3000)
-    base.execute("INSERT INTO rows VALUES (?, ?, ?)", (number, noise, hashlib.sha256(noise).hexdigest()))
-    with open(sys.argv[2], "w") as told:
-        told.write(str(number))
-"""
-
-STEPS = r"""
-tapebay() { "$PYTHON" -m appliance "$@"; }
-device_of() { # the block device of a disk of the library, by its serial number
-	local page
-	page=$(grep -l "$(cat /mnt/share/serial.$1)" /sys/block/sd*/device/vpd_pg80 2>/dev/null | head -1)
-	[ -n "$page" ] && echo "/dev/$(echo "$page" | cut -d/ -f4)"
-}
-written() { [ -s "$1" ] && [ "$(cat "$1")" -gt "${2:-0}" ]; }
-"""
-
-
-class Site(Appliance):
-    """Three disks, a gate for the snapshots, the API over TLS."""
-
-    def __init__(self, folder: Path) -> None:
-        self.pair = certificates.make(folder, address=HOST_ADDRESS)
-        self.api_port = free_port()
-        more = f"""
-[gate]
-target = "iqn.2026-11.io.tapebay:gate"
-[api]
-listen = "127.0.0.1:{self.api_port}"
-certificate = "{self.pair.certificate}"
-key = "{self.pair.key}"
-"""
-        disks = [Disk(name, "320 MiB") for name in DISKS]
-        super().__init__(folder, disks=disks, advertise=HOST_ADDRESS, more=more)
-        self.token = self.call("token.create", name="agent", scope="operate")["token"]
-
-    def run(self, *steps: Step) -> GuestRun:
-        serials = []
-        for unit in self.call("status")["devices"]:
-            if unit["name"] in DISKS:
-                serials.append(self.folder / f"serial.{unit['name']}")
-                serials[-1].write_text(unit["serial"])
-        environment = {
-            "PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "TAPEBAY_TOKEN": self.token,
-            "TAPEBAY_API": f"https://{HOST_ADDRESS}:{self.api_port}",
-            "TAPEBAY_CERTIFICATE_AUTHORITY": f"/mnt/share/{self.pair.authority.name}",
-        }  # fmt: skip
-        exports = "".join(f"export {name}='{value}'\n" for name, value in environment.items())
-        programs = []
-        for name, text in (("writer.py", WRITER), ("held.py", HELD)):
-            programs.append(self.folder / name)
-            programs[-1].write_text(text)
-        return guest.run(
-            [
-                Step("set up", exports + STEPS), Step("iscsid", "start_iscsid"), Step("discover", "discover"),
-                Step("log in", "log_in 6"), *steps,
-            ],
-            portal=f"{HOST_ADDRESS}:{self.port}",
-            target=TARGET_NAME,
-            files=[self.pair.authority, *programs, *serials],
-            timeout_seconds=240,
-        )  # fmt: skip
-
-    def archive(self, barcode: str = BARCODE) -> Path:
-        with Cartridge.open(self.folder / "cartridges" / barcode, read_only=True) as cartridge:
-            return archive_of(cartridge, self.folder / f"{barcode}.tar")
 
 
 @pytest.fixture
@@ -140,61 +54,78 @@ done
 PLACES = ("plain", "data", "xfs")
 
 
-def report_of(output: str) -> dict[str, Any]:
-    """What `--json` printed, after what was told meanwhile."""
-    found: dict[str, Any] = json.loads(output[output.index("{\n") :])
-    return found
+COUNTS = "cat /tmp/plain.count; echo; cat /tmp/data.count; echo; cat /tmp/xfs.count"
+NETWORK = "cat /sys/class/net/vec0/statistics/rx_bytes /sys/class/net/vec0/statistics/tx_bytes"
+# Of each process that the agent has started: user, capabilities, whether it may have others.
+RIGHTS = r"""
+for status in /proc/[0-9]*/status; do
+	grep -q "^PPid:[[:space:]]$PPID\$" $status && grep -E "^(Uid|CapEff|NoNewPrivs):" $status
+done >/tmp/rights
+exit 0
+"""
+ROUNDS = int(os.environ.get("TAPEBAY_TEST_ROUNDS", "2"))  # of backups one after the other, while all is written
+LARGE = """
+mkdir /srv/xfs/large
+for n in 1 2 3 4 5 6 7 8; do head -c 20M /dev/urandom >/srv/xfs/large/$n; done
+sync -f /srv/xfs
+"""
 
 
-def files_of(archive: Path) -> dict[str, bytes]:
-    """The plain files of an archive by their names, without what leads to their mount points."""
-    found: dict[str, bytes] = {}
-    with tarfile.open(archive, mode="r|", bufsize=TAPE_BLOCK) as tar:
-        for member in tar:
-            if member.isreg() and (file := tar.extractfile(member)) is not None:
-                found[member.name.removeprefix("srv/")] = file.read()
-            elif member.islnk():
-                found[member.name.removeprefix("srv/")] = found[member.linkname.removeprefix("srv/")]
-    return found
+def one_round(number: int) -> list[Step]:
+    command = f"tapebay agent backup /srv/plain /srv/data /srv/xfs --exclude lost+found --to TST00{number}L6 --json"
+    goes_on = "for p in plain data xfs; do retry written /tmp/$p.count $(cat /tmp/$p.count); done"
+    return [
+        Step(f"before {number}", COUNTS), Step(f"back up {number}", command), Step(f"goes on {number}", goes_on),
+        Step(f"after {number}", COUNTS),
+    ]  # fmt: skip
 
 
-def rows_of(folder: Path, files: dict[str, bytes]) -> int:
-    """How many rows the database has, which its own check calls whole."""
-    folder.mkdir()
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    with closing(sqlite3.connect(folder / "base.db")) as base:
-        assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        rows = base.execute("SELECT number, noise, digest FROM rows ORDER BY number").fetchall()
-    assert [number for number, _, _ in rows] == list(range(1, len(rows) + 1))
-    assert all(hashlib.sha256(noise).hexdigest() == digest for _, noise, digest in rows)
-    return len(rows)
-
-
+@pytest.mark.timeout(400)  # three hot backups in a guest, which is slow where its host is busy
 def test_files_that_are_written_meanwhile(site: Site) -> None:
-    command = f"tapebay agent backup /srv/plain /srv/data /srv/xfs --exclude lost+found --to {BARCODE} --json"
+    """Over and over; and what a backup of large files costs the server, by its own network's count."""
+    numbers, to_another = range(1, ROUNDS + 1), f"--to TST00{ROUNDS + 1}L6 --json"
     done = site.run(
         Step("make", MAKE),
         Step("map", "tapebay agent map /srv/data/still"),
         Step("written", "for p in plain data xfs; do retry written /tmp/$p.count 20; done"),
-        Step("before", "cat /tmp/plain.count; echo; cat /tmp/data.count; echo; cat /tmp/xfs.count"),
-        Step("back up", command),
-        Step("goes on", "for p in plain data xfs; do retry written /tmp/$p.count $(cat /tmp/$p.count); done"),
-        Step("after", "cat /tmp/plain.count; echo; cat /tmp/data.count; echo; cat /tmp/xfs.count"),
-        Step("stop", "kill $WRITERS; wait $WRITERS; umount /srv/plain /srv/data /srv/xfs", status=None),
+        *(step for number in numbers for step in one_round(number)),
+        Step("stop", "kill $WRITERS; wait $WRITERS; umount /srv/plain /srv/data", status=None),
+        Step("large", LARGE),
+        Step("network before", NETWORK),
+        Step("back up large", f"tapebay agent backup /srv/xfs/large --before 'sh /mnt/share/rights.sh' {to_another}"),
+        Step("network after", NETWORK),
+        Step("rights", "cat /tmp/rights"),
         Step("nothing is left", "! ls /dev/mapper | grep tapebay- && ! iscsiadm -m iface | grep tapebay-"),
+        programs={"rights.sh": RIGHTS},
     )
-    report = report_of(done["back up"])
-    assert (report["state"], report["skipped"]) == ("done", 0), report
-    files = files_of(site.archive())
     sums = {name: digest for digest, name in (row.split() for row in done["make"].splitlines() if "/still/" in row)}
-    assert {name: hashlib.sha256(files[name]).hexdigest() for name in sums} == sums
-    for place, least, most in zip(PLACES, done["before"].split(), done["after"].split(), strict=True):
-        base = {
-            name.removeprefix(f"{place}/"): data for name, data in files.items() if name.startswith(f"{place}/base")
-        }
-        assert int(least) <= rows_of(site.folder / place, base) <= int(most)
+    for number in numbers:
+        report = report_of(done[f"back up {number}"])
+        assert (report["state"], report["skipped"]) == ("done", 0), report
+        files = files_of(site.archive(f"TST00{number}L6"))
+        assert {name: hashlib.sha256(files[name]).hexdigest() for name in sums} == sums
+        counts = done[f"before {number}"].split(), done[f"after {number}"].split()
+        for place, least, most in zip(PLACES, *counts, strict=True):
+            base = {name.removeprefix(f"{place}/"): data for name, data in files.items() if f"{place}/base" in name}
+            assert int(least) <= rows_of(site.folder / f"{place}-{number}", base) <= int(most)
+    costs_next_to_nothing(report_of(done["back up large"]), done)
+    rights = [line.split()[1:] for line in done["rights"].splitlines()]
+    assert [["65534"] * 4, ["0" * 16], ["1"]] in [rights[at : at + 3] for at in range(0, len(rights), 3)], rights
     assert not list(site.folder.glob("**/*.snapshot"))
+
+
+def costs_next_to_nothing(report: dict[str, Any], done: GuestRun) -> None:
+    """No byte of a file crossed the server's network, and of all bytes less than a hundredth; the kernel's counters of
+    its only interface, frames and acknowledgements too, are the judge of what the agent says."""
+    assert report["content_bytes"] == 8 * 20 << 20
+    crossed = sum(map(int, done["network after"].split())) - sum(map(int, done["network before"].split()))
+    (part,) = report["servers"]
+    assert part["payload_bytes"] == 0
+    assert crossed < report["content_bytes"] / 100, (crossed, part)
+    # The frames' own headers, acknowledgements, and what iSCSI needs for a login and for each of many small reads.
+    assert crossed / 5 < part["network_bytes"] < crossed, (crossed, part)
+    assert part["processor_seconds"] > 0
+    assert report["processor_seconds_per_gibibyte"] > 0
 
 
 POSTGRESQL = r"""
@@ -287,6 +218,7 @@ def test_the_kernels_freeze(site: Site) -> None:
         Step("another", "held 20 'fsfreeze -u /srv/held'; goes_on"),
         Step("already", "fsfreeze -f /srv/held; held 20 true; fsfreeze -u /srv/held; goes_on"),
         Step("killed", "held 600 'kill -9 $PPID'; goes_on", status=0),
+        programs={"held.py": HELD},
     )
     assert done["held"].split() == ["waits", "held"]
     assert "were let go after 0.5 s" in done["watchdog"]

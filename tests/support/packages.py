@@ -7,8 +7,6 @@ import os
 import shutil
 from pathlib import Path
 
-import pytest
-
 # One file that each package is known by: a program to be found on the path, or an absolute pattern.
 _EVIDENCE = {
     "libiscsi7": "/usr/lib/*/libiscsi.so.[0-9]*",
@@ -63,6 +61,8 @@ def require(*names: str) -> None:
     absent = missing(*names)
     if not absent:
         return
+    import pytest  # the hot demonstration works without it
+
     reason = f"Debian packages are missing: apt-get install --no-install-recommends {' '.join(absent)}"
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)

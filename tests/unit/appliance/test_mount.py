@@ -13,7 +13,7 @@ import pytest
 
 from appliance.agent import devices, mount, open_iscsi
 from appliance.agent.mount import Agent
-from appliance.agent.mounts import FOLDER_VARIABLE, Mounts
+from appliance.agent.mounts import FOLDER_VARIABLE, MountedGrant, Mounts
 from appliance.failures import Failure, OperatorError
 
 HOST, GATE = "iqn.1993-08.org.debian:host", "iqn.2026-11.io.tapebay:gate"
@@ -63,6 +63,25 @@ class Api:
             "request": REQUEST, "state": self.state, "why": "no drive is free" if self.state == "queued" else "",
             "units": [UNIT] if granted else [], "grant": GRANT if granted else None, "by_gate": self.by_gate,
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"target": "iqn.2026/../../../etc"}, {"target": "../etc"}, {"portals": ["host:3260\n,1"]},
+        {"portals": ["../x:3260,1"]}, {"secret": "s\nnode.startup = automatic"}, {"user": ""}, {"mutual_user": 5},
+    ],
+)  # fmt: skip
+def test_what_can_be_no_grant_reaches_no_file_of_roots(odd: dict[str, Any]) -> None:
+    with pytest.raises(OperatorError, match="the library's grant has a"):
+        open_iscsi.Way.of(REQUEST, {**GRANT, **odd}, "library.example")
+
+
+@pytest.mark.parametrize("request_name", ["../../etc/x", "a/b", "", "a" * 65, "a\n"])
+def test_what_can_be_no_request_reaches_no_file_of_roots(request_name: str, tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="which is none"):
+        Mounts(tmp_path / "run").keep(MountedGrant(request_name, 60.0))
+    assert [path.name for path in tmp_path.rglob("*.*")] == []
 
 
 class OpenIscsi:

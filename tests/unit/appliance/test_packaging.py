@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from appliance.agent.network_process import USERS
+
 ROOT = Path(__file__).resolve().parents[3]
 UNIT = ROOT / "packaging" / "tapebay.service"
 EXPOSURE_AT_MOST = 2.5  # of 10; systemd calls up to 4.9 "OK"
@@ -64,6 +66,16 @@ def test_the_service_runs_as_a_user_that_its_recipe_makes(tmp_path: Path) -> Non
     user = re.search(r"^User=(\S+)", UNIT.read_text(), re.MULTILINE)
     assert user is not None
     assert (tmp_path / "etc" / "passwd").read_text().startswith(f"{user[1]}:")
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is not installed")
+def test_the_agents_network_process_has_a_user_that_its_recipe_makes(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    recipe = ROOT / "packaging" / "tapebay-agent.sysusers"
+    command = ["systemd-sysusers", f"--root={tmp_path}", "--inline", *_lines(recipe)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "etc" / "passwd").read_text().startswith(f"{USERS[0]}:")
 
 
 def _lines(recipe: Path) -> list[str]:
