@@ -141,7 +141,9 @@ def test_a_block_that_cannot_be_moved(copying):
     """The drive's own sense data says why, and INFORMATION how much is missing."""
 
     def fail():
-        raise DamagedBlock(0, AT - 1, "its checksum is wrong") if copying.role == READS else OSError(5, "Input/output error")
+        if copying.role == READS:
+            raise DamagedBlock(0, AT - 1, "its checksum is wrong")
+        raise OSError(5, "Input/output error")
 
     response = copying.run(fail)
     _, information, _, status, sense = failure(response, copying.end)

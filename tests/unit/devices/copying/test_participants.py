@@ -435,6 +435,8 @@ def test_sixty_four_copies_over_eight_drives(site):
         copies.append(start(site.disk, site, [segment], ALPHA, cscds, list_identifier=number))
     assert site.copy(segment, cscds=cscds, list_identifier=64).status == 0x28  # TASK SET FULL
     assert {copy_status(site.disk, number).copy_command_status for number in range(64)} == {0}
+    waiting = site.disk.copy_manager.recent()
+    assert [(record.list_identifier, record.has_turn) for record in waiting] == [(n, False) for n in range(64)]
     for drive in drives:
         drive.vacate()
     for copy_ in copies:

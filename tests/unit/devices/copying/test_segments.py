@@ -99,14 +99,17 @@ def test_disk_to_disk_counts_in_source_or_destination_blocks(site, tmp_path):
     assert sum(map(bool, read[:8192])) == 0
 
 
-def test_tape_to_tape_with_another_block_length(site):
+@pytest.mark.parametrize("where", ["tape", "disk"])
+def test_tape_to_tape_with_another_block_length(site, where):
     data = content(40 * 1000, seed=9)
     site.fill([data[at : at + 1000] for at in range(0, len(data), 1000)])
     segment = copy.StreamToStream.encode(
         source=0, destination=1, source_stream_device_transfer_length=1000,
         destination_stream_device_transfer_length=8000, byte_count=40000,
     )  # fmt: skip
-    good(site.copy(segment, cscds=[site.tape_descriptor(), site.tape_descriptor(site.other)], unit=site.tape))
+    good(
+        site.copy(segment, cscds=[site.tape_descriptor(), site.tape_descriptor(site.other)], unit=getattr(site, where))
+    )
     assert site.written(site.other) == [data[at : at + 8000] for at in range(0, 40000, 8000)]
 
 
