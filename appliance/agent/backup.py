@@ -44,8 +44,9 @@ PART_BYTES: Final = 1 << 20
 @dataclass(frozen=True, slots=True)
 class AgentJob:
     """What is backed up, and around it. paths: directories or files of mounted file systems; everything below them.
-    exclude: shell patterns of names, or of paths below the mount point. before, after: commands of hooks.
-    patience_seconds: how long the snapshot of a backup that failed is held, and it is resumed again and again."""
+    exclude: shell patterns of names, or of paths below the mount point. before, after: commands of hooks. image: in
+    place of the files, images of all the disks that they are on. patience_seconds: how
+    long the snapshot of a backup that failed is held, and it is resumed again and again."""
 
     paths: Sequence[Path]
     name: str = "backup"
@@ -54,6 +55,7 @@ class AgentJob:
     after: Sequence[Sequence[str]] = ()
     freeze_seconds: float = LIMIT_SECONDS
     patience_seconds: float = 600.0
+    image: bool = False
 
     @property
     def selection(self) -> str:
@@ -161,6 +163,8 @@ class HotBackup:
         """The same as a part of a backup of several servers, which the job's name is gathered for. Raises as run()
         does; the appliance is told why, so that nobody waits for this server."""
         try:
+            if job.image:
+                raise OperatorError(Failure.USAGE, f"job {job.name} is of images; several servers give files")
             return self._run(job, sources, lambda snapshot, disks: self._join(job, snapshot, disks))
         except (OperatorError, *EXPECTED, OSError) as error:
             self.decline(job.name, str(error))
@@ -173,6 +177,7 @@ class HotBackup:
 
     def _start(self, job: AgentJob, snapshot: str, disks: list[str], wanted: dict[str, Any]) -> int:
         wanted |= {"snapshot": snapshot, "disks": disks, "selection": job.selection, "server": self.name}
+        wanted["raw"] = job.image
         return int(self.api.call("backup.start", background=True, **wanted)["number"])
 
     def _join(self, job: AgentJob, snapshot: str, disks: list[str]) -> int:
@@ -244,7 +249,8 @@ class HotBackup:
         name = snapshot["snapshot"]
         try:
             with self.every(RENEW_SECONDS, lambda: self._renew(name)):
-                self._send_lists(job, sources, snapshot)
+                if not job.image:
+                    self._send_lists(job, sources, snapshot)
                 return begin(name, disks), name
         except BaseException:
             self._release(name)

@@ -59,6 +59,7 @@ class JobSection(Section):
     drive: str | None = None
     overwrite: bool = False
     incremental: bool = False
+    image: bool = False
     freeze_seconds: Annotated[float, Field(gt=0, le=LIMIT_SECONDS)] = LIMIT_SECONDS
     patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 600.0
 
@@ -92,14 +93,9 @@ def load(path: Path = FILE) -> AgentSettings:
 def job_of(section: JobSection) -> AgentJob:
     """What it says is to be done."""
     return AgentJob(
-        section.paths,
-        section.name,
-        section.exclude,
-        section.before,
-        section.after,
-        section.freeze_seconds,
-        section.patience_seconds,
-    )
+        section.paths, section.name, section.exclude, section.before, section.after, section.freeze_seconds,
+        section.patience_seconds, section.image,
+    )  # fmt: skip
 
 
 def client_of(settings: AgentSettings, path: Path = FILE) -> Client:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from appliance.backup.catalogue import Catalogue, CatalogueDamaged
+from appliance.backup.catalogue import Catalogue, CatalogueDamaged, File, Kept
 
 
 @dataclass
@@ -45,6 +46,18 @@ class Chain:
                 raise CatalogueDamaged(f"{message}; read it back: tapebay catalogue rebuild CARTRIDGE")
             self._others[origin] = found
         return self._others[origin]
+
+    def pieces(self, kept: Kept) -> list[tuple[Link, File]]:
+        """What a file is made of, in this order: itself, and of an image what later increments have changed. Raises
+        CatalogueDamaged, OSError."""
+        name, made = os.fsdecode(kept.file.name), [(self.of(kept.origin), kept.file)]
+        if kept.origin is not None:
+            later = range(kept.origin + 1, len(self.itself.catalogue.facts()["chain"]))
+            for link in (*map(self.of, later), self.itself):
+                changes = (link.catalogue.facts().get("images") or {}).get(name)
+                if changes is not None:
+                    made += [(link, file) for file in link.catalogue.find(os.fsencode(changes), 2)]
+        return made
 
     def close(self) -> None:
         """All catalogues."""

@@ -4,6 +4,9 @@ A file need not be written again when everything that is known of it is the same
 included, and no chunk of the disk under it has been written since (vlib_images.disk.changes). That is a proof, and not
 a guess from times. A hard link is written whenever the file is that it leads to, since tar makes that one anew.
 
+Of an image of a disk or partition only the chunks that were written since are written, as a file of their own beside it
+(DISK.img.changes), sparse like the image: restoring the image applies them in their order.
+
 Every directory is written, with the names of all that is in it (GNU tar's "dumpdir"), so that `tar -G` removes what is
 no longer there. Full backup and increments, extracted in their order, are the files as they were.
 """
@@ -11,15 +14,18 @@ no longer there. Full backup and increments, extracted in their order, are the f
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from appliance.backup.archive import Member
 from appliance.backup.catalogue import Catalogue, Kept
-from appliance.backup.entries import FileExtent, Kind, Skipped
+from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
+from appliance.backup.filesystems.raw import RawImage
 from appliance.backup.house import Instant
 from appliance.backup.sources import TICK_FILES, SourcePart, Sources, SourceTotals, StillDisk, identified
 from appliance.backup.spool import Spool
@@ -36,6 +42,8 @@ CREATE INDEX found_by_name ON found (directory, base);
 _DIRECTORY, _WRITTEN, _UNCHANGED = "D", "Y", "N"
 _PAGE_ROWS: Final = 10_000
 _ROOT: Final = b"."
+_RUNS: Final = re.compile(b"\1+")
+CHANGES: Final = b".changes"  # what the name of a file of an image's changes ends with
 
 
 class ChangedChunks:
@@ -55,6 +63,14 @@ class ChangedChunks:
             find(1, extent.disk_offset // CHUNK_BYTES, (extent.disk_offset + extent.length - 1) // CHUNK_BYTES + 1) >= 0
             for extent in extents
         )
+
+    def within(self, offset: int, size_bytes: int) -> Iterator[FileExtent]:
+        """What may have been written of that range, which is a file; in its order."""
+        end = offset + size_bytes
+        first, last = offset // CHUNK_BYTES, -(-end // CHUNK_BYTES)
+        for run in _RUNS.finditer(self._chunks, first, last):
+            at, until = max(run.start() * CHUNK_BYTES, offset), min(run.end() * CHUNK_BYTES, end)
+            yield FileExtent(at - offset, at, until - at)
 
 
 class Base:
@@ -93,6 +109,7 @@ class Increment:
         self.parts: list[SourcePart] = sources.parts
         self._sources = sources
         self._base, self._known = base, base.catalogue
+        self._images = {part.prefix: part.files for part in self.parts if isinstance(part.files, RawImage)}
         self._scratch = scratch
         scratch.unlink(missing_ok=True)
         self._found = sqlite3.connect(scratch, isolation_level=None)
@@ -127,16 +144,18 @@ class Increment:
         for count, found in enumerate(self._sources.members()):
             if count % TICK_FILES == 0:
                 tick()
-            digest.update(identified(found) + b"\n")
             if isinstance(found, Skipped):
+                digest.update(identified(found) + b"\n")
                 totals.count(found)
                 continue
-            code = self._decide(position, found)
-            position += 1
-            digest.update(code.encode())
-            if code != _UNCHANGED:
-                totals.count(found)
-                written.add(found)
+            for member in (found, *self._changes(found)):
+                digest.update(identified(member) + b"\n")
+                code = self._decide(position, member)
+                position += 1
+                digest.update(code.encode())
+                if code != _UNCHANGED:
+                    totals.count(member)
+                    written.add(member)
         totals.digest = digest.hexdigest()
         return totals
 
@@ -162,8 +181,32 @@ class Increment:
         self._found.execute("INSERT INTO found VALUES (?, ?, ?, ?)", (position, directory, base, code))
         return code
 
+    def _is_changed_image(self, entry: Entry) -> bool:
+        """Whether what the backup before has, and the changes since, make an image."""
+        known = self._known.state_of(entry.name)
+        return entry.name in self._images and known is not None and known.file.size == entry.size
+
+    def _changes(self, member: Member) -> Iterator[Member]:
+        """What an image's changes are beside it: one file, or nothing."""
+        entry = member.entry
+        if not self._is_changed_image(entry):
+            return
+        image = self._images[entry.name]
+        extents = list(self._base.changed[member.disk].within(image.offset, image.size_bytes))
+        if extents:
+            changes = Entry(entry.name + CHANGES, Kind.FILE, entry.mode, size=entry.size, extents=extents)
+            yield replace(member, entry=changes)
+
+    def images(self) -> dict[str, str]:
+        """After totals(): the names of images that are not written whole, and of their changes."""
+        names = [_joined(directory, base) for directory, base, code in self._decided() if code == _WRITTEN]
+        found = {name.removesuffix(CHANGES): name for name in names if name.endswith(CHANGES)}
+        return {image.decode(): name.decode() for image, name in found.items() if image in self._images}
+
     def _is_unchanged(self, member: Member) -> bool:
         entry = member.entry
+        if self._is_changed_image(entry):
+            return True  # but for its changes
         known = self._known.state_of(entry.name)
         if known is None or known.file.identity != member.identity:
             return False

@@ -28,7 +28,7 @@ _STEP_BYTES: Final = 1 << 20
 _BATCH_LINES: Final = 1000
 LIMIT_LINE_BYTES: Final = 1 << 20
 _IDENTIFIER: Final = re.compile("[0-9a-f]{32}")
-FACTS: Final = ("identifier", "disks", "created_at", "library", "parts", "marks", "chain")
+FACTS: Final = ("identifier", "disks", "created_at", "library", "parts", "marks", "chain", "images")
 
 
 _Read = TypeVar("_Read")

@@ -255,7 +255,7 @@ class BackupJob:
                 if part.snapshot is not None
             }
             return Sources.gathered(disks, lists, raw=self.backup.raw, alive=self._tick)
-        if snapshot is None:
+        if snapshot is None or self.backup.raw:
             return Sources.found_on(disks, raw=self.backup.raw, alive=self._tick)
         return Sources.listed(disks, [self.house.file_lists.get(snapshot, disk.name) for disk in disks])
 
@@ -308,7 +308,7 @@ class BackupJob:
         self.catalogue.put_facts(**{_DIGEST: totals.digest}, parts=parts, marks=marks)
         if isinstance(sources, Increment):
             self.catalogue.put_unchanged(sources.unchanged())
-            self.catalogue.put_facts(chain=sources.chain())
+            self.catalogue.put_facts(chain=sources.chain(), images=sources.images())
         self.catalogue.put_skipped(totals.skipped)
         self.note(totals)
         self.progress.total_files, self.progress.total_bytes = totals.files, totals.content_bytes

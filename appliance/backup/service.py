@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -222,6 +223,11 @@ class BackupService:
         CatalogueDamaged, OSError, and what `progress` raises."""
         backup = self.records.get(number)
         with self.catalogue(number) as catalogue:
+            if images := catalogue.facts().get("images"):
+                message = (
+                    f"of {', '.join(images)} backup {number} has the changes only; verify its tapes, without --disks"
+                )
+                raise OperatorError(Failure.REFUSED, message)
             instant = self._house.still(backup.disks)
             try:
                 disks = [
@@ -239,7 +245,9 @@ class BackupService:
         OperatorError, CatalogueDamaged, OSError."""
         with self.catalogue(number) as catalogue:
             wanted = os.fsencode(name)
+            changes = {os.fsencode(name) for name in (catalogue.facts().get("images") or {}).values()}
             found = [kept for kept in catalogue.state(wanted or b"*", MOST_NAMED) if kept.file.kind is Kind.FILE]
+            found = [kept for kept in found if kept.file.name not in changes]
         if wanted:
             found = [kept for kept in found if kept.file.name == wanted]
         if len(found) != 1:
@@ -254,10 +262,14 @@ class BackupService:
         """The content of a file onto a disk. Raises as restore_file() does, and NoSuchBackup, CatalogueDamaged,
         OSError."""
         with self.chain(number) as chain:
-            link, file = chain.of(kept.origin), kept.file
+            pieces = chain.pieces(kept)
+            total, before = sum(file.stored_bytes for _, file in pieces), 0
+            link, file = pieces[0]
             first = link.barcodes[link.catalogue.parts_of(file.number)[0].volume]
             with self.drive_for(first, drive, [unit]) as mounted:
-                restore_file(link.catalogue, mounted, file, target, progress)
+                for link, file in pieces:
+                    restore_file(link.catalogue, mounted, file, target, _from(progress, before, total))
+                    target, before = replace(target, clears=False), before + file.stored_bytes
 
     @contextmanager
     def catalogue(self, number: int) -> Iterator[Catalogue]:
@@ -421,3 +433,8 @@ def _reason_of(error: Exception) -> str:
     if isinstance(error, StreamFailed | CommandFailed):
         return words_of(error)
     return explained(error) if isinstance(error, OSError) else str(error)
+
+
+def _from(progress: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
+    """Of a part of a whole, which begins there."""
+    return lambda done, _: progress(before + done, total)

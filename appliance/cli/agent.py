@@ -67,6 +67,7 @@ def backup(
     patience: Annotated[
         float, typer.Option(min=0, max=86400, help="Seconds for which one that fails is resumed again and again.")
     ] = 600.0,
+    image: Annotated[bool, typer.Option("--image", help="Images of the disks, in place of files.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -79,7 +80,7 @@ def backup(
 
         job = AgentJob(
             paths, exclude=exclude, before=[shlex.split(line) for line in before],
-            after=[shlex.split(line) for line in after], patience_seconds=patience,
+            after=[shlex.split(line) for line in after], patience_seconds=patience, image=image,
         )  # fmt: skip
         wanted = {"to": to, "drive": drive, "overwrite": overwrite, "incremental": incremental}
         _report(job, _client(config), as_json, **wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -19,6 +20,9 @@ DriveName = Annotated[
     str | None, Field(description="The drive's name; by default the cartridge's, or the first empty one.")
 ]
 Overwrite = Annotated[bool, Field(description="Also onto cartridges that hold something.")]
+Incremental = Annotated[
+    bool, Field(description="Only what has changed since the newest backup of the same files; a full one if need be.")
+]
 Background = Annotated[bool, Field(description="Do not wait for the end.")]
 POLL_SECONDS = 0.2
 MOST_BYTES = 1 << 62
@@ -99,16 +103,14 @@ class BackupReport(BackupDetails):
 class StartBackup(Parameters):
     disks: Annotated[list[str], Positional("DISK..."), Field(min_length=1, description="Disks, all at one instant.")]
     snapshot: Annotated[
-        str | None, Field(description="One that an agent holds, whose files it has listed; by default one is made.")
+        str | None,
+        Field(description="One that an agent holds, whose files it has listed, or --raw; by default one is made."),
     ] = None
     server: Annotated[str | None, Field(pattern=SERVER, description="Whose agent that is, for the report.")] = None
     to: Annotated[list[str], Field(min_length=1, description="Cartridges, in the order of their use.")]
     drive: DriveName = None
     raw: Annotated[bool, Field(description="Save the disks as images, whatever is on them.")] = False
-    incremental: Annotated[
-        bool,
-        Field(description="Only what has changed since the newest backup of the same files; a full one if need be."),
-    ] = False
+    incremental: Incremental = False
     since: Annotated[int | None, Field(ge=1, description="Only what has changed since this backup, by its number.")] = (
         None
     )
@@ -147,7 +149,7 @@ def start(context: OnLibrary, parameters: StartBackup) -> BackupReport:
 
     with refusals():
         if parameters.snapshot is not None:
-            check_lists(context, parameters.snapshot, parameters.disks)
+            check_lists(context, parameters.snapshot, () if parameters.raw else parameters.disks)
         options = parameters.model_dump(
             include={"snapshot", "drive", "raw", "overwrite", "incremental", "since", "selection"}
         )
@@ -159,8 +161,8 @@ def start(context: OnLibrary, parameters: StartBackup) -> BackupReport:
         return followed(context, record.number, parameters.background)
 
 
-def check_lists(context: OnLibrary, snapshot: str, disks: list[str]) -> None:
-    """Whether a snapshot and the lists of its disks are there. Raises OperatorError, ListRefused."""
+def check_lists(context: OnLibrary, snapshot: str, disks: Sequence[str]) -> None:
+    """Whether a snapshot and the lists of these of its disks are there. Raises OperatorError, ListRefused."""
     kept = context.library.held(snapshot)
     if kept.state.over:
         raise OperatorError(Failure.REFUSED, f"snapshot {snapshot} is {kept.state.value}: {kept.reason}")

@@ -13,6 +13,7 @@ from appliance.operations.backup import (
     Background,
     BackupReport,
     DriveName,
+    Incremental,
     Overwrite,
     check_lists,
     followed,
@@ -32,6 +33,7 @@ class Gather(Parameters):
     disk: Annotated[list[str], Field(description="Disks that no server uses now, which are read from outside.")] = []
     to: Annotated[list[str], Field(min_length=1, description="Cartridges, in the order of their use.")]
     drive: DriveName = None
+    incremental: Incremental = False
     overwrite: Overwrite = False
     checkpoint: Annotated[str, SIZE, Field(description="How much is between two checkpoints.")] = "4 GiB"
     wait_seconds: Annotated[float, Field(gt=0, le=86400, description="For the servers to come.")] = WAIT_SECONDS
@@ -107,6 +109,7 @@ def _begun(context: OnLibrary, parameters: Gather, gathering: object) -> int:
     record = context.library.backups.begin(
         disks + parameters.disk, parameters.to, checkpoint_bytes=parse_size(parameters.checkpoint),
         servers=tuple(parts), drive=parameters.drive, overwrite=parameters.overwrite,
+        incremental=parameters.incremental, selection=f"job {parameters.job} of {' '.join(parameters.server)}",
     )  # fmt: skip
     return record.number
 

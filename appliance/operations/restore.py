@@ -111,11 +111,11 @@ def _from(context: OnLibrary, parameters: Restore, kept: Kept) -> str:
     from appliance.settings.units import format_size
 
     with context.library.backups.chain(parameters.number) as chain:
-        link = chain.of(kept.origin)
-        parts = link.catalogue.parts_of(kept.file.number)
-        tapes = ", ".join(dict.fromkeys(link.barcodes[part.volume] for part in parts))
-    size, stored = format_size(kept.file.size), format_size(kept.file.stored_bytes)
-    return f"{os.fsdecode(kept.file.name)} of backup {parameters.number}: {size}, {stored} of it from {tapes}"
+        pieces = chain.pieces(kept)
+        tapes = [link.barcodes[part.volume] for link, file in pieces for part in link.catalogue.parts_of(file.number)]
+    size, stored = format_size(kept.file.size), format_size(sum(file.stored_bytes for _, file in pieces))
+    name = os.fsdecode(kept.file.name)
+    return f"{name} of backup {parameters.number}: {size}, {stored} from {', '.join(dict.fromkeys(tapes))}"
 
 
 def _lines(context: OnLibrary, parameters: Restore, kept: Kept, place: PlaceOnDisk) -> list[str]:

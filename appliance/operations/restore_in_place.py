@@ -14,7 +14,7 @@ from appliance.operations.verb import OnLibrary, Parameters, Result, Scope, verb
 MOST_EXTENTS = 100_000
 
 
-class Extents(Parameters):
+class RestoreExtents(Parameters):
     number: Number
     file: Annotated[str, Field(min_length=1, description="The file's name in the backup.")]
     disk: Annotated[str, Field(description="The disk on which the file is now.")]
@@ -38,7 +38,7 @@ class RestoredExtents(Result):
 
 
 @verb("restore.extents", Scope.ADMINISTER, reports_progress=True)
-def extents(context: OnLibrary, parameters: Extents) -> RestoredExtents:
+def extents(context: OnLibrary, parameters: RestoreExtents) -> RestoredExtents:
     """For agents: write the content of a file in a backup into the blocks where the file lies now.
 
     Whoever asks keeps everybody else from the file, and has asked its file system twice where it is."""

@@ -82,6 +82,8 @@ def test_two_servers_and_a_cold_disk_are_one_backup(site: Site) -> None:
         report = gather(site)
         assert report["state"] == "done", report
         eventually(lambda: len(web.machine.said) > 2 and len(mail.machine.said) > 2)
+        later = gather(site, to=["TST002L6"], incremental=True)
+    assert (later["state"], later["since"], later["content_bytes"]) == ("done", report["number"], 0), later
     assert files_in(first_file(site)) == site.expected
     assert report["disks"] == ["data", "letters", "cold"]
     assert [(part["server"], part["disks"]) for part in report["servers"]] == [("web", ["data"]), ("mail", ["letters"])]

@@ -185,6 +185,18 @@ def test_an_increment_has_what_has_changed_since(machine: Machine) -> None:
     assert files_in(first_file(machine.site)) == {}
 
 
+def test_an_image_of_a_disk_that_is_held_still(machine: Machine) -> None:
+    image = machine.site.image("data")
+    report = machine.run(AgentJob([Path("/srv")], image=True))
+    assert (report["state"], machine.holds, "filelist.add" in machine.calls) == ("done", 1, False), report
+    assert files_in(first_file(machine.site)) == {"data.img": image.read_bytes()}
+    machine.site.call("restore", number=report["number"], to_disk="again")
+    assert machine.site.image("again").read_bytes() == image.read_bytes()
+    report = machine.run(AgentJob([Path("/srv")], image=True), incremental=True, overwrite=True)
+    assert (report["since"], report["content_bytes"]) == (1, 0)
+    assert no_space_is_taken(machine.site)
+
+
 def test_a_hold_that_did_not_last_is_made_again(machine: Machine) -> None:
     machine.fails = 1
     assert machine.run()["state"] == "done"

@@ -96,6 +96,34 @@ def test_a_disk_is_overwritten_with_what_it_was(library: Appliance, disk: str) -
     write_noise(library, disk, 64)  # it is everybody's again
 
 
+def test_increments_of_an_image(library: Appliance) -> None:
+    """Only chunks that were written; each instant is restored, as a new disk and over the old one."""
+    image, noise, instants = library.folder / "disks/holes.img", random.Random(11), []
+    for number in range(1, 5):
+        report = library.call(
+            "backup.start", disks=["holes"], to=[f"TST00{number}L6"], raw=True, incremental=number > 1
+        )
+        assert (report["state"], report["since"]) == ("done", number - 1 if number > 1 else None), report
+        assert number == 1 or report["content_bytes"] <= 5 * 65536
+        instants.append(image.read_bytes())
+        with logged_in(library, "holes") as device:
+            for _ in range(5):
+                at = noise.randrange(40 * MEBIBYTE // 512)
+                assert device.command(write_10(at, 1), noise.choice([bytes(512), noise.randbytes(512)])).status == 0
+    assert len(set(instants)) == 4
+    for number, before in enumerate(instants, start=1):
+        library.call("restore", number=number, to_disk=f"instant{number}")
+        assert (library.folder / f"disks/instant{number}.img").read_bytes() == before
+    assert library.call("restore", number=3, file="holes.img", over="holes", dry_run=True)["plan"][0].endswith(
+        "from TST001L6, TST002L6, TST003L6"
+    )
+    library.call("restore", number=3, over="holes")
+    assert image.read_bytes() == instants[2]
+    assert library.call("verify", number=3)["equal"]
+    with pytest.raises(OperatorError, match="has the changes only; verify its tapes"):
+        library.call("verify", number=3, disks=True)
+
+
 def test_a_disk_that_is_used_is_left_alone(library: Appliance) -> None:
     number = library.call("backup.start", disks=["full"], to=[BARCODE], raw=True)["number"]
     write_noise(library, "full", 64)
