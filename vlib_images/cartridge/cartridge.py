@@ -355,14 +355,21 @@ class Cartridge:
         self._partition.synchronize()
         self.settle_usage().erased += self.at_bop
 
-    def format(self, partition_bytes: Sequence[int]) -> None:
+    @property
+    def usable_bytes(self) -> int:
+        """How much of the capacity there is for partitions, whatever they take of it now."""
+        usable = self.storage.identity.usable_bytes
+        return self.capacity_bytes if usable is None else usable
+
+    def format(self, partition_bytes: Sequence[int], usable_bytes: int | None = None) -> None:
         """Divide the medium anew; all data and all attributes of partitions but the first's are gone. Durable.
 
+        usable_bytes: how much of the capacity there is for partitions from now on; None: as before.
         Raises WriteProtected, WormViolation (a WORM cartridge that has data), InvalidPartition, NoSpace, StorageError.
         """
         self.settle_usage()
         try:
-            self.storage.format(partition_bytes)
+            self.storage.format(partition_bytes, self.usable_bytes if usable_bytes is None else usable_bytes)
         finally:
             if self._partition not in self.storage.partitions or self._position > self._partition.end:
                 self._enter(0, 0)

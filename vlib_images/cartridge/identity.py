@@ -21,7 +21,8 @@ def default_early_warning(capacity_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class CartridgeIdentity:
-    """uuid: 32 hexadecimal digits. partition_bytes: the capacity of each partition, in bytes."""
+    """uuid: 32 hexadecimal digits. partition_bytes: the capacity of each partition, in bytes. usable_bytes: how
+    much of the capacity there is for partitions; None: all of it."""
 
     uuid: str
     barcode: str
@@ -34,6 +35,7 @@ class CartridgeIdentity:
     write_protected: bool
     created: str
     format_version: int = FORMAT_VERSION
+    usable_bytes: int | None = None
 
     @property
     def uuid_bytes(self) -> bytes:
@@ -54,7 +56,10 @@ class CartridgeIdentity:
 
     def write(self, files: CartridgeFiles) -> None:
         """Durable when it returns. Raises OSError."""
-        write_document(files, FILE, asdict(self))
+        content = asdict(self)
+        if self.usable_bytes is None:
+            del content["usable_bytes"]  # as it always was
+        write_document(files, FILE, content)
 
     @classmethod
     def read(cls, files: CartridgeFiles) -> "CartridgeIdentity":
@@ -82,7 +87,8 @@ class CartridgeIdentity:
         if any(type(text) is not str for text in (self.uuid, self.barcode, self.medium, self.created)):
             raise ValueError("a text is none")
         uuids.UUID(self.uuid)
-        sizes = (self.capacity_bytes, self.early_warning_bytes, *self.partition_bytes)
+        usable = () if self.usable_bytes is None else (self.usable_bytes,)
+        sizes = (self.capacity_bytes, self.early_warning_bytes, *self.partition_bytes, *usable)
         if not 1 <= len(self.partition_bytes) <= LIMIT_PARTITIONS:
             raise ValueError(f"{len(self.partition_bytes)} partitions")
         if any(type(size) is not int or not 0 <= size < 1 << 63 for size in sizes):

@@ -253,7 +253,7 @@ class CartridgeStorage:
         """Enough was moved since the counts were stored."""
         return self.usage.bytes_moved - self._usage_stored_at >= STORE_EVERY_BYTES
 
-    def format(self, partition_bytes: Sequence[int]) -> None:
+    def format(self, partition_bytes: Sequence[int], usable_bytes: int) -> None:
         """As Cartridge.format(); the counts are settled, and `partitions` are others afterwards."""
         if self.read_only or self.identity.write_protected:
             raise WriteProtected(f"cartridge {self.identity.barcode} is write protected")
@@ -261,6 +261,7 @@ class CartridgeStorage:
             raise WormViolation(f"cartridge {self.identity.barcode} has data and cannot be formatted")
         identity = replace(
             self.identity.with_partitions(tuple(partition_bytes)),
+            usable_bytes=None if usable_bytes == self.identity.capacity_bytes else usable_bytes,
             early_warning_bytes=default_early_warning(min(partition_bytes)),
         )
         self._count_change()

@@ -49,18 +49,18 @@ class Formatting(TapePart):
         if cdb.format > ssc.FORMAT_DEFAULT_THEN_PARTITION:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.FormatMedium.format)
         medium = self._at_beginning()
-        sizes = [formatted_capacity(medium)]
+        sizes = [medium.usable_bytes]
         if cdb.format != ssc.FORMAT_DEFAULT:
             sizes = partition_sizes(self._drive.mode.current(self._modes.partition_page), medium)
         if len(sizes) > 1 and medium.worm:
             raise CheckCondition(sense.CANNOT_FORMAT_MEDIUM_INCOMPATIBLE_MEDIUM)
         self._reshape(task, sizes)
 
-    def _reshape(self, task: Task, sizes: list[int]) -> None:
+    def _reshape(self, task: Task, sizes: list[int], usable_bytes: int | None = None) -> None:
         allowed, self._drive.format_allowed = self._drive.format_allowed, False
         if self._drive.append_only and not allowed and has_data(self._drive.loaded):  # SSC-4 4.2.20
             raise CheckCondition(sense.WORM_MEDIUM_OVERWRITE_ATTEMPTED)
-        self._drive.loaded.format(sizes)
+        self._drive.loaded.format(sizes, usable_bytes)
         self._drive.buffered_from = None  # what was not yet durable is gone with the rest
         with self._drive.lock:
             self._modes.show_partitions()
@@ -84,11 +84,11 @@ class Formatting(TapePart):
     @handles(ssc.SetCapacity, medium=REQUIRED, writes=True, slow=True, timeout_seconds=3600)
     def set_capacity(self, cdb: ssc.SetCapacity, task: Task) -> None:
         # SSC-3 7.10: a single partition of this proportion; all data is lost, FFFFh gives the whole medium back
-        proportion = cdb.capacity_proportion_value
-        if not proportion:
+        usable = self._drive.loaded.capacity_bytes * cdb.capacity_proportion_value // 0xFFFF
+        if not usable:
             raise CheckCondition(sense.INVALID_FIELD_IN_CDB, ssc.SetCapacity.capacity_proportion_value)
-        medium = self._at_beginning()
-        self._reshape(task, [medium.capacity_bytes * proportion // 0xFFFF])
+        self._at_beginning()
+        self._reshape(task, [usable], usable)
 
     @handles(ssc.AllowOverwrite, permission=Permission.WRITE_DATA, medium=REQUIRED)
     def allow_overwrite(self, cdb: ssc.AllowOverwrite, task: Task) -> None:
@@ -111,11 +111,6 @@ def has_data(medium: Cartridge) -> bool:
     return any(medium.end_of_data(number) for number in range(medium.partition_count))
 
 
-def formatted_capacity(medium: Cartridge) -> int:
-    """What SET CAPACITY has left of the medium, in bytes."""
-    return sum(medium.partition_capacity_bytes(number) for number in range(medium.partition_count))
-
-
 def check_partition_page(page: MediumPartitionPage, offset: int = 0) -> None:
     """Raises CheckCondition when the page, which lies at `offset` of a parameter list, asks for more partitions than
     there can be, or in two ways at once."""
@@ -133,7 +128,7 @@ def partition_sizes(page: MediumPartitionPage, medium: Cartridge, offset: int = 
 
     Raises CheckCondition: they do not fit the medium. It points at the first size that has no room beside those before
     it, or at the second that takes the rest; the page lies at `offset` of the parameter list."""
-    capacity = formatted_capacity(medium)
+    capacity = medium.usable_bytes
     smallest = capacity * WRAPS_PER_PARTITION // DENSITIES[medium.medium.density_code].wraps
     if page.fixed_data_partitions:
         return [capacity - smallest, smallest]

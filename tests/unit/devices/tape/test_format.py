@@ -289,3 +289,39 @@ def test_set_capacity(big):
     assert sense_of(send_slow(big, ssc.SetCapacity.encode(capacity_proportion_value=0xFFFF))) == (5, 0x3B, 0x0C)
     rewind(big)
     assert sense_of(send_slow(big, ssc.SetCapacity.encode())) == (5, 0x24, 0)
+
+
+def select_sizes(drive, *gigabytes):
+    page = MediumPartitionPage4.encode(
+        maximum_additional_partitions=3, additional_partitions_defined=len(gigabytes) - 1,
+        initiator_defined_partitions=1, **{f"partition_size_{n}": size for n, size in enumerate(gigabytes)},
+    )  # fmt: skip
+    good(send(drive, bytes([0x15, 0x10, 0, 0, 20, 0]), data=bytes([0, 0, 0x10, 0]) + page))
+
+
+@pytest.mark.parametrize("proportion", [0xFFFF, 0x7FFF])
+def test_what_small_partitions_left_of_the_medium_is_there_for_the_next_format(big, proportion):
+    usable = CAPACITY * proportion // 0xFFFF
+    good(send_slow(big, ssc.SetCapacity.encode(capacity_proportion_value=proportion)))
+    for _ in range(2):
+        select_sizes(big, 20, 30)
+        good(format_medium(big, 1))
+        assert sizes(big) == [20 * GIGABYTE, 30 * GIGABYTE]
+    big.load(big.unload())
+    quiet(big)
+    select_sizes(big, 20, 0xFFFF)
+    good(format_medium(big, 1))
+    assert sizes(big) == [20 * GIGABYTE, usable - 20 * GIGABYTE]
+    good(format_medium(big))
+    assert sizes(big) == [usable]
+    good(send_slow(big, ssc.SetCapacity.encode(capacity_proportion_value=0xFFFF)))
+    good(format_medium(big))
+    assert sizes(big) == [CAPACITY]
+
+
+def test_set_capacity_leaves_something_of_the_smallest_medium(tmp_path):
+    drives = loaded_drive(tmp_path, capacity_bytes=60_000)
+    drive = next(drives)
+    assert sense_of(send_slow(drive, ssc.SetCapacity.encode(capacity_proportion_value=1))) == (5, 0x24, 0)
+    assert sizes(drive) == [60_000]
+    drives.close()
