@@ -31,10 +31,6 @@ class BackupState(Enum):
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
 
-    @property
-    def resumable(self) -> bool:
-        return self in (BackupState.FAILED, BackupState.CANCELLED, BackupState.INTERRUPTED)
-
 
 # Whatever is not here cannot happen.
 _FOLLOWS: Final = {

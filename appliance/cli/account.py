@@ -5,6 +5,7 @@ from typing import Any
 import typer
 
 from appliance.cli.commands import VerbCommand, add_group
+from appliance.cli.foreseen import said_foreseen
 from appliance.cli.tables import table
 
 
@@ -19,11 +20,21 @@ def _accounts(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
     )
 
 
+def _made(row: dict[str, Any], given: dict[str, Any]) -> None:
+    if not said_foreseen(row):
+        _accounts([row], given)
+
+
+def _deleted(row: dict[str, Any], _given: dict[str, Any]) -> None:
+    if not said_foreseen(row):
+        typer.echo(f"the account of {row['user']} is deleted")
+
+
 COMMANDS = [
     VerbCommand("account.list", _accounts),
     VerbCommand(
         "account.create",
-        lambda row, given: _accounts([row], given),
+        _made,
         example="tapebay account create backup --secret-file backup.secret",
     ),
     VerbCommand("account.show", lambda row, given: _accounts([row], given)),
@@ -34,8 +45,10 @@ COMMANDS = [
     ),
     VerbCommand(
         "account.delete",
-        lambda row, _given: typer.echo(f"the account of {row['user']} is deleted"),
-        question=lambda given: f"Delete the account of {given['user']} and end its sessions?",
+        _deleted,
+        question=lambda given: (
+            "" if given.get("dry_run") else f"Delete the account of {given['user']} and end its sessions?"
+        ),
     ),
 ]
 

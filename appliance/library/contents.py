@@ -6,6 +6,7 @@ declared when it was last applied. The second is what tells a change of the file
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -23,7 +24,7 @@ from vlib_images.library.database.database import Database
 log = structlog.get_logger(__name__)
 
 
-_DEVICES = {"drive": "drives", "disk": "disks"}
+_KINDS = {"drive": "drives", "disk": "disks"}
 _LUN = "automatic_lun"  # a disk has a `lun` of its own, which an operator gave it
 
 
@@ -67,6 +68,8 @@ class Contents:
 
     def checked(self, content: Content) -> Content:
         """With a LUN for every device. Raises OperatorError REFUSED when its parts do not fit together."""
+        if named := list(_still_named(self._content, content)):
+            raise OperatorError(Failure.REFUSED, "\n".join(named))
         try:
             return settled(self.settings, content)
         except ContentError as error:
@@ -98,12 +101,47 @@ class Contents:
             raise OperatorError(Failure.CONFIGURATION, message) from None
 
 
+def _still_named(before: Content, after: Content) -> Iterator[str]:
+    """What goes and is still named by what stays, with what to do about it first."""
+    devices, users, remotes = (gone(before) - gone(after) for gone in (_devices, _users, _remotes))
+    for zone in after.zones:
+        first = f"any more then; take it out of the zone first: tapebay zone change {zone.name}"
+        for name in sorted(devices.intersection(zone.device_names())):
+            yield f"zone {zone.name}: there is no device {name!r} {first} --remove-devices {name}"
+        for user in sorted(users.intersection(zone.accounts)):
+            yield f"zone {zone.name}: there is no account {user!r} {first} --remove-accounts {user}"
+        for name in sorted(remotes.intersection(zone.remotes)):
+            others = ",".join(other for other in zone.remotes if other != name)
+            yield f"zone {zone.name}: there is no remote unit {name!r} {first} --remotes '{others}'"
+    for target in after.targets:
+        for lun, name in (target.luns or {}).items():
+            if name in devices:
+                others = ",".join(f"{lun}={name}" for lun, name in (target.luns or {}).items() if name not in devices)
+                yield (
+                    f"target {target.iqn}: there is no device {name!r} any more then, which is its LUN {lun}; give it "
+                    f"another map first: tapebay target change {target.iqn} --luns {others}"
+                )
+
+
+def _devices(content: Content) -> set[str]:
+    drives, disks, partitions = content.drives, content.disks, content.partitions
+    return {d.name for d in drives} | {d.name for d in disks} | {p.name for p in partitions}
+
+
+def _users(content: Content) -> set[str]:
+    return {account.user for account in content.accounts}
+
+
+def _remotes(content: Content) -> set[str]:
+    return {remote.name for remote in content.remotes}
+
+
 def _rows(content: Content) -> dict[str, dict[str, dict[str, Any]]]:
     """A row for each device, partition, target, account and zone. A device's says what it is, and its LUN."""
     documents = content.to_json()
     luns = documents.get("luns", {})
     devices = {CHANGER: {"kind": CHANGER, **documents.get("changer", {})}}
-    for kind, field in _DEVICES.items():
+    for kind, field in _KINDS.items():
         devices |= {document["name"]: {"kind": kind, **document} for document in documents.get(field, [])}
     return {
         "devices": {name: {**row, _LUN: luns[name]} if name in luns else row for name, row in devices.items()},
@@ -126,7 +164,7 @@ def _documents(stored: StoredContent) -> dict[str, Any]:
     kinds = {name: row.pop("kind") for name, row in devices.items()}
     return {
         "changer": devices.get(CHANGER, {}),
-        **{field: [devices[n] for n in devices if kinds[n] == kind] for kind, field in _DEVICES.items()},
+        **{field: [devices[n] for n in devices if kinds[n] == kind] for kind, field in _KINDS.items()},
         "targets": list(stored.rows["targets"].values()),
         "accounts": list(stored.rows["accounts"].values()),
         "zones": list(stored.rows["zones"].values()),

@@ -12,6 +12,8 @@ from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, 
 from appliance.operations.versions import version_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from appliance.settings.content import Content
     from appliance.settings.settings import ChapAccount
 
@@ -36,9 +38,12 @@ class Account(Result):
     mutual: bool = Field(description="The target proves itself as well.")
     zones: list[str] = Field(description="The zones that name it.")
     version: str = Field(description="Another after each change, of a secret too, and each start of the daemon.")
+    foreseen: content.Foreseen | None = Field(default=None, description="Of a dry run: nothing was changed.")
 
 
-class CreateAccount(Parameters):
+class AccountDescription(Parameters):
+    """What an account is told."""
+
     user: User
     secret: NewSecret
     initiator: Initiator = "*"
@@ -47,10 +52,18 @@ class CreateAccount(Parameters):
     mutual_secret: MutualSecret = None
 
 
+class CreateAccount(AccountDescription):
+    dry_run: content.DryRun = False
+
+
 class OneAccount(Parameters):
     user: User
     initiator: Initiator = "*"
     target: TargetPattern = "*"
+
+
+class DeleteAccount(OneAccount):
+    dry_run: content.DryRun = False
 
 
 @verb("account.list", Scope.READ, key=("user", "initiator", "target"))
@@ -66,7 +79,7 @@ def show(context: OnFiles, parameters: OneAccount) -> Account:
 
 
 @verb("account.change", Scope.ADMINISTER, changes="account.show")
-def change(context: OnFiles, parameters: CreateAccount) -> Account:
+def change(context: OnFiles, parameters: AccountDescription) -> Account:
     """Give an account other secrets; without one for the target, that no longer proves itself. Sessions stay."""
     from appliance.settings.settings import ChapAccount
 
@@ -86,20 +99,30 @@ def create(context: OnFiles, parameters: CreateAccount) -> Account:
     """Add an account. With the first one, initiators without an account can no longer log in; their sessions end."""
     from appliance.settings.settings import ChapAccount
 
-    made = content.section(ChapAccount, **parameters.model_dump())
+    made = content.section(ChapAccount, **parameters.model_dump(exclude={"dry_run"}))
     for one in context.files.settings.chap.accounts:
         if (one.user, one.initiator, one.target) == (made.user, made.initiator, made.target):
             raise OperatorError(Failure.REFUSED, f"there is such an account of {made.user} already; delete it first")
-    content.change(context, lambda now: {"accounts": [*now.accounts, made]})
-    return _account(context, made)
+    return _changed(
+        context, _account(context, made), lambda now: {"accounts": [*now.accounts, made]}, parameters.dry_run
+    )
 
 
 @verb("account.delete", Scope.ADMINISTER, changes="account.show")
-def delete(context: OnFiles, parameters: OneAccount) -> Account:
+def delete(context: OnFiles, parameters: DeleteAccount) -> Account:
     """Delete an account; sessions that were logged in with it end."""
     gone = _among(context.files.settings.chap.accounts, parameters)
-    shown = _account(context, gone)
-    content.change(context, lambda now: {"accounts": [one for one in now.accounts if one != gone]})
+
+    def without_it(now: Content) -> dict[str, Any]:
+        return {"accounts": [one for one in now.accounts if one != gone]}
+
+    return _changed(context, _account(context, gone), without_it, parameters.dry_run)
+
+
+def _changed(context: OnFiles, shown: Account, make: Callable[[Content], dict[str, Any]], dry_run: bool) -> Account:
+    if dry_run:
+        return shown.model_copy(update={"foreseen": content.foreseen(context, make)})
+    content.change(context, make)
     return shown
 
 

@@ -31,6 +31,7 @@ from appliance.web.event_routes import PATH as EVENTS_PATH
 from appliance.web.event_routes import EventsQuery, add_events
 from appliance.web.events import Feeds
 from appliance.web.figures import ApiFigures, Counted
+from appliance.web.head import Head
 from appliance.web.in_process import InProcess
 from appliance.web.metric_routes import add_metrics
 from appliance.web.problems import problem
@@ -72,6 +73,7 @@ def app_of(backend: Backend, stopping: threading.Event, verbs: Mapping[str, Verb
     app.add_middleware(_Bounded)
     app.add_middleware(TokenAdmission, backend=backend, refusals=refusals)
     app.add_middleware(Counted, figures=figures)
+    app.add_middleware(Head)
     answers = _Problems(verbs, refusals)
     app.add_exception_handler(OperatorError, answers.on_operator_error)
     app.add_exception_handler(RequestValidationError, answers.on_wrong_request)

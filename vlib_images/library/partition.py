@@ -7,7 +7,7 @@ elements of the library they are. The whole library is a partition too, in which
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -112,13 +112,3 @@ class Partition:
 def admits(patterns: str, barcode: str) -> bool:
     """Whether a barcode fits one of the patterns between commas."""
     return any(fnmatchcase(barcode, pattern) for pattern in patterns.split(","))
-
-
-def refuse_overlap(partitions: Iterable[Partition]) -> None:
-    """A slot, import/export element or drive is in one partition at most. Raises ValueError that names both."""
-    owner: dict[int, str] = {}
-    for partition in partitions:
-        for kind, members in partition.elements.items():
-            for address in members if kind is not ElementType.TRANSPORT else ():
-                if (other := owner.setdefault(address, partition.name)) != partition.name:
-                    raise ValueError(f"element {address} is in partition {other} and in partition {partition.name}")

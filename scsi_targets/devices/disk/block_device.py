@@ -101,11 +101,12 @@ class BlockDevice(BlockTransfers):
         return image
 
     def grow(self, size_bytes: int) -> None:
-        """Lengthens the image; every initiator is told CAPACITY DATA HAS CHANGED. ValueError, OSError as
-        Image.grow()."""
+        """Lengthens the image, or takes over that its store has become so long (a block device, which its own tools
+        lengthen); every initiator is told CAPACITY DATA HAS CHANGED. ValueError, OSError as Image.grow()."""
         with self.lock:
-            self.medium.grow(size_bytes)
-            self.resized()
+            if not (self.refresh_capacity() and self.medium.size_bytes == size_bytes):
+                self.medium.grow(size_bytes)
+                self.resized()
 
     def refresh_capacity(self) -> bool:
         """Looks at the size of the file or block device again; True, and initiators are told, when it has changed."""

@@ -177,6 +177,22 @@ def test_bad_input_leaves_a_line_in_the_audit_record(api: Api) -> None:
         assert api.told()[0].subject == "PUT /v1/look"
 
 
+def test_head_answers_as_get_without_a_body(api: Api) -> None:
+    with api.http(api.token()) as http:
+        for path in ("/v1/look?value=3", "/v1/openapi.json", "/v1/nothing"):
+            got, head = http.get(path), http.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert {**head.headers, "date": ""} == {**got.headers, "date": ""}
+        assert http.get("/v1/look?value=3").content != b""  # the connection is in step
+        assert (http.head("/v1/decide").status_code, http.head("/v1/decide").headers["allow"]) == (405, "POST")
+        events = http.head("/v1/events", headers={"Accept": "text/event-stream"})
+        assert (events.status_code, events.content) == (200, b"")
+        assert events.headers["content-type"].startswith("text/event-stream")
+        assert http.get("/v1/look?value=4").json() == "4"
+    with api.http() as http:
+        assert http.head("/v1/look").status_code == 401
+
+
 def test_lines_about_bad_input_are_bounded(api: Api) -> None:
     with api.http(api.token()) as http:
         for _ in range(60):

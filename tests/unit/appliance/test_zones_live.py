@@ -93,10 +93,28 @@ def test_accounts_of_zones(daemon: Daemon) -> None:
         assert (luns(payroll), luns(science)) == ([1], [2, 3])
     with pytest.raises(InitiatorError):
         log_in(daemon, ALICE)
-    with pytest.raises(OperatorError, match="zone money: there is no account 'payroll'"):
+    with pytest.raises(OperatorError, match="zone money: there is no account 'payroll'") as refused:
         daemon.call("account.delete", user="payroll")
-    with pytest.raises(OperatorError, match="zone knowledge: there is no device 'one'"):
+    assert "tapebay zone change money --remove-accounts payroll" in str(refused.value)
+    with pytest.raises(OperatorError, match="zone knowledge: there is no device 'one'") as refused:
         daemon.call("disk.remove", name="one")
+    assert "tapebay zone change knowledge --remove-devices one" in str(refused.value)
+    daemon.call("zone.change", name="knowledge", remove_devices="one")
+    daemon.call("disk.remove", name="one")
+
+
+def test_a_dry_run_of_an_account_says_whose_session_would_end(daemon: Daemon, alice: InitiatorSession) -> None:
+    foreseen = daemon.call("account.create", user="payroll", secret="twelve chars", dry_run=True)["foreseen"]
+    assert [(one["initiator"], bool(one["ends"])) for one in foreseen["sessions"]] == [(ALICE, True)]
+    assert daemon.call("account.list") == [] and luns(alice)
+    daemon.call("account.create", user="payroll", secret="twelve chars", initiator=BOB)
+    daemon.call("account.create", user="science", secret="other twelve", initiator=ALICE)
+    with log_in(daemon, ALICE, Credentials("science", "other twelve")) as science:
+        foreseen = daemon.call("account.delete", user="science", initiator=ALICE, dry_run=True)["foreseen"]
+        assert [one["initiator"] for one in foreseen["sessions"]] == [ALICE]
+        assert "has not proved an account" in foreseen["sessions"][0]["ends"]
+        assert luns(science) and len(daemon.call("account.list")) == 2
+        assert daemon.call("account.delete", user="payroll", initiator=BOB)["foreseen"] is None
 
 
 def test_who_sees_what_and_why(daemon: Daemon) -> None:

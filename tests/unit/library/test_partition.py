@@ -8,7 +8,7 @@ import pytest
 from tests.support.database import new_database
 from vlib_images.library.homes import free_slots, home_of, homes
 from vlib_images.library.inventory import ElementType, Inventory, Layout, NoSuchElement
-from vlib_images.library.partition import Partition, refuse_overlap
+from vlib_images.library.partition import Partition
 
 LIBRARY = Layout(transport=range(1, 2), storage=range(4096, 4106), import_export=range(16, 18), drives=range(256, 259))
 OWN = Layout(transport=range(1), storage=range(1001, 1004), import_export=range(101, 102), drives=range(1, 3))
@@ -60,15 +60,6 @@ def test_what_is_no_partition() -> None:
         replace(PART, elements={**ELEMENTS, ElementType.STORAGE: (4100, 4101)})
     with pytest.raises(ValueError, match="the same STORAGE element twice"):
         replace(PART, elements={**ELEMENTS, ElementType.STORAGE: (4100, 4101, 4100)})
-
-
-def test_an_element_is_in_one_partition_at_most_but_for_the_robot() -> None:
-    other = replace(PART, name="alpha", elements={**ELEMENTS, ElementType.STORAGE: (4096, 4098, 4099),
-                                                  ElementType.IMPORT_EXPORT: (16,)})  # fmt: skip
-    with pytest.raises(ValueError, match="element 257 is in partition beta and in partition alpha"):
-        refuse_overlap([PART, other])
-    small = replace(OWN, drives=range(1, 2))
-    refuse_overlap([PART, replace(other, layout=small, elements={**other.elements, ElementType.DRIVE: (256,)})])
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.unit.devices.changer.support import Bay, Tape, move, status
 from tests.unit.devices.support import ALPHA, BETA, data_of, send, sense_of
 from vlib_images.library.elements import InventoryError, Layout, NoSuchElement
 from vlib_images.library.inventory import Inventory
-from vlib_images.library.partition import Partition, refuse_overlap
+from vlib_images.library.partition import Partition
 
 LIBRARY = Layout(range(1, 2), storage=range(4096, 4140), import_export=range(16, 20), drives=range(256, 259))
 IBM, HP = MODELS["IBM 3573-TL"], MODELS["HP MSL G3 Series"]
@@ -38,7 +38,6 @@ class Site:
             HP.partition("b", "LIB_b", transport=LIBRARY.transport, storage=(*range(4116, 4126), *range(4130, 4140)),
                          import_export=(19, 18), drives=(258, 257), barcodes="B*"),
         ]  # fmt: skip
-        refuse_overlap(self.parts)
         self.a, self.b = self.changers = [MediaChanger(part, self.robot, state_key=part.name) for part in self.parts]
 
     def open(self, barcode):

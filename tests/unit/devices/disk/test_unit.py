@@ -138,6 +138,21 @@ def test_growing_tells_every_initiator(disk):
     assert int.from_bytes(data_of(send(disk, sbc.ReadCapacity10.encode()))[:4], "big") == 3 * BLOCKS - 1
 
 
+@pytest.mark.image_file
+def test_a_block_device_that_its_own_tools_have_lengthened_is_taken_over_by_growing(disk):
+    disk.image.is_block_device = True
+    disk.nexus_established(ALPHA)
+    send(disk, bytes(6), nexus=ALPHA)
+    with pytest.raises(ValueError, match="cannot become"):
+        disk.grow(2 * BLOCKS * 512)
+    with disk.image.path.open("ab") as file:
+        file.truncate(2 * BLOCKS * 512)
+    disk.grow(2 * BLOCKS * 512)
+    assert sense_of(send(disk, bytes(6), nexus=ALPHA)) == (6, 0x2A, 9)
+    assert send(disk, bytes(6), nexus=ALPHA).status == 0  # told once
+    assert write(disk, 2 * BLOCKS - 1, b"e" * 512).status == 0
+
+
 def test_a_reset_waits_for_what_other_connections_are_doing(disk, monkeypatch):
     order = []
     write_image = disk.image.write
