@@ -23,10 +23,10 @@ _KINDS: Final = {
 }  # fmt: skip
 _ACLS: Final = ("system.posix_acl_access", "system.posix_acl_default")
 
-Extents = Callable[[int, int], list[FileExtent]]
+ExtentMapper = Callable[[int, int], list[FileExtent]]
 
 
-def mapper(locate: Locate, disk: str) -> Extents:
+def mapper(locate: Locate, disk: str) -> ExtentMapper:
     """What Walk asks of an open file: its extents on that disk, for its size. Raises NotMapped, OSError."""
     return lambda descriptor, size: extents_of(descriptor, size, locate, disk)
 
@@ -37,7 +37,7 @@ class Walk:
     top, of which these alone are wanted; exclude: shell patterns of names, or of paths where they have a slash."""
 
     top: bytes
-    extents: Extents
+    extents: ExtentMapper
     prefix: bytes = b""
     only: Sequence[bytes] = ()
     exclude: Sequence[bytes] = ()
