@@ -66,4 +66,4 @@ def test_all_of_them_at_once(site: Site) -> None:
         fates = Fates(**{name: choose.uniform(0.01, STRENGTH.get(name, 0.15)) for name in chosen})
         outcome = run(site, SEED + number, fates)
         reasons[outcome.state] += 1
-    assert reasons["done"] and reasons["refused"] and reasons["failed"] and reasons["dead"], reasons
+    assert {"done", "refused", "dead"} <= set(reasons), reasons
