@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import sys
 import tarfile
+import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -88,6 +90,7 @@ key = "{self.pair.key}"
         for name, text in {"writer.py": WRITER, **programs}.items():
             written.append(self.folder / name)
             written[-1].write_text(text)
+            written[-1].chmod(0o600)  # one may hold a token
         return guest.run(
             [
                 Step("set up", exports + STEPS), Step("iscsid", "start_iscsid"), Step("discover", "discover"),
@@ -99,9 +102,26 @@ key = "{self.pair.key}"
             timeout_seconds=240,
         )  # fmt: skip
 
+    def agent_files(self, job: str, **changes: Any) -> dict[str, str]:
+        """A pairing, and a job that the documents show, with another `paths` or `to`."""
+        shown = documented_jobs()[job] | changes
+        appliance = {
+            "url": f"https://{HOST_ADDRESS}:{self.api_port}", "token_file": "agent.token",
+            "certificate_authority": self.pair.authority.name,
+        }  # fmt: skip
+        lines = ["[appliance]", *(f"{name} = {json.dumps(value)}" for name, value in appliance.items())]
+        lines += ["[[jobs]]", *(f"{name} = {json.dumps(value)}" for name, value in shown.items())]
+        return {"agent.toml": "\n".join(lines) + "\n", "agent.token": self.token}
+
     def archive(self, barcode: str = BARCODE) -> Path:
         with Cartridge.open(self.folder / "cartridges" / barcode, read_only=True) as cartridge:
             return _first_file(cartridge, self.folder / f"{barcode}.tar")
+
+
+def documented_jobs() -> dict[str, dict[str, Any]]:
+    """The worked examples of docs/backup.md, by their names."""
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/backup.md").read_text(), re.DOTALL)
+    return {job["name"]: job for block in blocks for job in tomllib.loads(block)["jobs"]}
 
 
 def _first_file(cartridge: Cartridge, into: Path) -> Path:

@@ -35,6 +35,7 @@ _EVIDENCE = {
     "qemu-block-extra": "/usr/lib/*/qemu/block-iscsi.so",
     "gcc": "gcc",
     "postgresql": "initdb",
+    "sqlite3": "sqlite3",
     "libarchive-tools": "bsdtar",
     "xfsprogs": "mkfs.xfs",
     "ntfs-3g": "mkntfs",

@@ -9,6 +9,7 @@ import pytest
 from appliance.agent import pairing
 from appliance.failures import OperatorError
 from appliance.settings.config_file import ConfigError
+from tests.interop.hot_site import documented_jobs
 from tests.support import certificates
 from tests.support.appliance import Appliance
 from tests.support.ports import free_port
@@ -92,3 +93,12 @@ def test_a_file_that_is_wrong_is_said(tmp_path: Path, text: str, why: str) -> No
 def test_without_a_file_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tapebay agent pair URL"):
         pairing.load(tmp_path / "agent.toml")
+
+
+def test_the_documents_examples_are_jobs() -> None:
+    """tests/interop/test_hot_backup.py runs them, in a guest with PostgreSQL and SQLite at work."""
+    jobs = documented_jobs()
+    assert set(jobs) == {"postgresql", "sqlite"}
+    appliance = {"url": "https://192.0.2.10:8443", "token_file": "agent.token"}
+    settings = pairing.AgentSettings.model_validate({"appliance": appliance, "jobs": list(jobs.values())})
+    assert [pairing.job_of(job).name for job in settings.jobs] == ["postgresql", "sqlite"]
