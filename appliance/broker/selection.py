@@ -222,8 +222,8 @@ class Selection:
         """The first blank cartridge of a pool (None: in no pool) in a slot that a drive can write: found in memory,
         then looked at itself."""
         generation = self._stock.drives[drive].model.generation
-        for barcode, medium in self._blanks:
-            if barcode in taken or not can_write(generation, MEDIA[medium]) or self._stock.pool_of(barcode) != pool:
+        for barcode, medium in self._blanks.get(pool, ()):
+            if barcode in taken or not can_write(generation, MEDIA[medium]):
                 continue
             if barcode not in self._looked_at:
                 self._looked_at[barcode] = self._stock.look_again_at(barcode)
@@ -232,21 +232,24 @@ class Selection:
         return None
 
     @cached_property
-    def _blanks(self) -> list[tuple[str, str]]:
-        """In the order of the slots. A library that has just started looks at its cartridges bit by bit, so that nobody
-        waits for all of them."""
+    def _blanks(self) -> dict[str | None, list[tuple[str, str]]]:
+        """By pool (None: in none), in the order of the slots. A library that has just started looks at its cartridges
+        bit by bit, so that nobody waits for all of them."""
         slots = self._inventory.elements(ElementType.STORAGE)
         there = [each.barcode for each in slots if each.barcode is not None and self._stock.for_grants(each.address)]
         self.looking = not self._stock.look_at(there, LOOK_SECONDS)
-        return [(barcode, medium) for barcode in there if (medium := self._stock.blank(barcode)) is not None]
+        found: dict[str | None, list[tuple[str, str]]] = {}
+        for barcode in there:
+            if (medium := self._stock.blank(barcode)) is not None:
+                found.setdefault(self._stock.pool_of(barcode), []).append((barcode, medium))
+        return found
 
     def _no_blank(self, wanted: Wanted) -> str:
         if self.looking:
             return STILL_LOOKING
         if wanted.pool is not None:
             return f"{NO_BLANK} and in pool {wanted.pool}"
-        pooled = any(self._stock.pool_of(barcode) is not None for barcode, _ in self._blanks)
-        return IN_NO_POOL if pooled else NO_BLANK
+        return IN_NO_POOL if self._blanks.keys() - {None} else NO_BLANK
 
     def _fits(self, drive: str, barcode: str, *, write: bool) -> bool:
         medium = MEDIA.get(self._stock.medium(barcode) or "")

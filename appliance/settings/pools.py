@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from vlib_images.library.partition import admits
+
+MOST_REMEMBERED: Final = 100_000
 
 
 class Pool(Protocol):
@@ -39,9 +41,13 @@ class Membership:
         pools = list(pools)
         self._named = {barcode: pool.name for pool in reversed(pools) for barcode in pool.cartridges}
         self._patterns = [(pool.name, pool.barcodes) for pool in pools if pool.barcodes]
+        self._remembered = lru_cache(maxsize=MOST_REMEMBERED)(self._look)
 
     def of(self, barcode: str) -> str | None:
         """The pool's name; None: it is in none."""
+        return self._remembered(barcode)
+
+    def _look(self, barcode: str) -> str | None:
         if (named := self._named.get(barcode)) is not None:
             return named
         return next((name for name, patterns in self._patterns if admits(patterns, barcode)), None)

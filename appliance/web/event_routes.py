@@ -17,8 +17,10 @@ from appliance.operations.perform import refuse_unpermitted
 from appliance.web.access import TOKEN_KEY
 from appliance.web.backend import Backend
 from appliance.web.events import EventFilter, Feeds, stream
+from appliance.web.job import VerbJob
 from appliance.web.problems import as_json, problem
 from appliance.web.routes import EVENT_STREAM, PREFIX, PROBLEMS
+from appliance.web.work import Work
 
 PATH: Final = f"{PREFIX}/events"
 LARGEST: Final = (1 << 63) - 1
@@ -49,7 +51,7 @@ def add_events(app: FastAPI, feeds: Feeds, backend: Backend, stopping: threading
 
     async def endpoint(request: Request, query: Annotated[EventsQuery, Query()]) -> Response:
         caller = request.scope[CALLER_KEY]
-        refuse_unpermitted(VERBS["audit.list"], caller)
+        await _refuse_beyond(request, query, backend)
         feed = feeds.here()
         try:
             position = _position(request, query)
@@ -86,6 +88,21 @@ def add_events(app: FastAPI, feeds: Feeds, backend: Backend, stopping: threading
         responses={200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}, **PROBLEMS},
         openapi_extra={"security": [{"token": []}], "parameters": [_LAST_EVENT_ID]},
     )
+
+
+async def _refuse_beyond(request: Request, query: EventsQuery, backend: Backend) -> None:
+    """Whoever is for a part of the library follows its own requests, one at a time. Raises OperatorError."""
+    caller, token = request.scope[CALLER_KEY], request.scope.get(TOKEN_KEY)
+    show = VERBS["request.show"]
+    if not (caller.confined and query.subject):
+        refuse_unpermitted(VERBS["audit.list"], caller)
+        return
+    refuse_unpermitted(show, caller)
+    parameters = show.parameters.model_validate({"request": query.subject})
+    work = Work(backend, VerbJob(show, parameters, caller, "" if token is None else token.digest))
+    work.start()
+    if (error := (await work.ended()).error) is not None:
+        raise OperatorError(Failure.NOT_PERMITTED, f"{caller.name} is told of its own requests only: {error}")
 
 
 _LAST_EVENT_ID: Final[dict[str, Any]] = {

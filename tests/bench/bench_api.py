@@ -22,7 +22,8 @@ from appliance.api_front import NICENESS
 from tests.bench.api_load import CONNECTIONS
 from tests.bench.bench_throughput import Place, build_load_generator, measure
 from tests.support import certificates
-from tests.support.appliance import Appliance, free_ports
+from tests.support.appliance import Appliance
+from tests.support.ports import free_port
 
 REQUESTS_PER_SECOND = 200
 STREAMS = 100
@@ -147,7 +148,7 @@ def _said(row: dict[str, float]) -> str:
 
 def run(folder: Path, rounds: int, blocks: Sequence[tuple[str, int, int, int]], tls: bool) -> None:
     """All of it."""
-    program, (port,) = build_load_generator(folder), free_ports(1)
+    program, port = build_load_generator(folder), free_port()
     pair = certificates.make(folder)
     files = f'certificate = "{pair.certificate}"\nkey = "{pair.key}"\n' if tls else ""
     more = f'[api]\nlisten = "127.0.0.1:{port}"\n{files}'

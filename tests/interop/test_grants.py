@@ -42,6 +42,25 @@ logged_in() { # so many sessions, all in order
 	[ "$(iscsiadm -m session -P 1 | grep -c "$states")" = $((2 * $1)) ]
 }
 nothing_is_left() { no_session && ! iscsiadm -m iface | grep tapebay- && ! iscsiadm -m node 2>/dev/null; }
+write_numbers() { # blocks of 64 KiB until one is refused; how many were not, to /tmp/told
+	"$PYTHON" -c '
+import os, sys
+tape, told = os.open(sys.argv[1], os.O_WRONLY), 0
+with open("/tmp/numbers", "rb") as numbers:
+    try:
+        while block := numbers.read(65536):
+            os.write(tape, block)
+            told += 1
+    except OSError as error:
+        print(error, file=sys.stderr)
+print(told)' "$1" >/tmp/told
+}
+back_is_what_was_written() { # in /tmp/back: what the writer was told of, and one block more at most
+	local told=$(cat /tmp/told) back=$(stat -c %s /tmp/back)
+	echo "the writer was told of $told blocks, $back bytes came back"
+	[ $((back % 65536)) = 0 ] && [ $((back / 65536 - told)) -ge 0 ] && [ $((back / 65536 - told)) -le 1 ] &&
+		cmp -n $back /tmp/numbers /tmp/back
+}
 log_in_with() { # the CHAP name and secret of another
 	iscsiadm -m iface -I foreign -o new && iscsiadm -m node -o new -T $GATE -p $PORTAL,1 -I foreign || return
 	local setting
@@ -111,6 +130,15 @@ key = "{self.pair.key}"
     def cut(self) -> None:
         self.relay.cut()
 
+    def cut_while_writing(self, initiator: str) -> None:
+        """In the middle of what the sessions of an initiator send."""
+        before = self._sent_by(initiator)
+        eventually(lambda: self._sent_by(initiator) > before + (4 << 20))
+        self.relay.cut()
+
+    def _sent_by(self, initiator: str) -> int:
+        return sum(row["bytes_in"] for row in self.call("session.list") if row["initiator"] == initiator)
+
     def wait_until_expired(self, request: str) -> None:
         """The key's first login is over, and so is the tolerance for clocks."""
         expires_at = self.request(request)["grant"]["expires_at_ms"] / 1000 + KEY_SECONDS / 10
@@ -168,7 +196,13 @@ def test_two_servers_write_at_once_and_each_sees_its_own_drive_only(library: Gat
 
 
 def test_one_server_holds_two_drives_and_comes_back_after_its_keys_expired(library: Gated) -> None:
-    handlers = {"expired": library.wait_until_expired, "broker": lambda what: library.call(f"broker.{what}")["up"]}
+    """Also a writer whose connection is cut in the middle of a write: it has an error, since nobody knows what became
+    of that write, and what it was told of is there, once and in order."""
+    handlers = {
+        "expired": library.wait_until_expired,
+        "broker": lambda what: library.call(f"broker.{what}")["up"],
+        "cut_while_writing": library.cut_while_writing,
+    }
     write = "tar -cf $ONE -C /tmp data & tar -cf $TWO -C /tmp data && wait $!"
     compare = "tar -df $ONE -C /tmp & tar -df $TWO -C /tmp && wait $!"
     steps = [
@@ -177,12 +211,29 @@ def test_one_server_holds_two_drives_and_comes_back_after_its_keys_expired(libra
         Step("two", "mount_tape --by-gate >/tmp/two && read -r TWO </tmp/two && SECOND=$REQUEST && echo $TWO"),
         Step("devices", "device_count 2 && logged_in 2 && [ $ONE != $TWO ] && lsscsi"),
         Step("write", write),
-        Step("without the broker", f"host broker stop && {{ {write}; }} && host broker start"),
+        Step("the broker is stopped while they write", f"{{ {write}; }} & host broker stop && wait $!"),
+        Step("without the broker", f"{{ {write}; }} && host broker start"),
         Step("cut", "host expired $SECOND && host cut && host mend"),
         Step("comes back", "retry logged_in 2"),
         Step("write on", write),
         Step("rewind", "mt -f $ONE rewind && mt -f $TWO rewind"),
-        *(Step(f"archive {number}", f"{compare} && mt -f $ONE fsf 1 && mt -f $TWO fsf 1") for number in (1, 2, 3)),
+        *(Step(f"archive {number}", f"{compare} && mt -f $ONE fsf 1 && mt -f $TWO fsf 1") for number in range(1, 5)),
+        Step("numbers", "seq 1 9000000 >/tmp/numbers"),
+        Step(
+            "cut in a write",
+            f"write_numbers $ONE 2>/tmp/error & WRITER=$!; host cut_while_writing {ALPHA} && host mend; wait $WRITER; "
+            "cat /tmp/told; grep 'Input/output error' /tmp/error",
+        ),
+        Step("comes back again", "retry logged_in 2"),
+        Step("back", "mt -f $ONE rewind && mt -f $ONE fsf 4"),
+        Step("up to where it ends, with a filemark or without", "dd if=$ONE of=/tmp/back bs=64k", None),
+        Step("told", "back_is_what_was_written"),
+        Step(
+            "after it",
+            "mt -f $ONE eod && mt -f $ONE weof && "
+            "AT=$(mt -f $ONE tell | sed 's/[^0-9]//g') && tar -cf $ONE -C /tmp data",
+        ),
+        Step("archive 5", "mt -f $ONE seek $AT && tar -df $ONE -C /tmp"),
         Step("release", "tapebay release $FIRST && tapebay release $SECOND && nothing_is_left"),
     ]
     run = library.run(steps, handlers)

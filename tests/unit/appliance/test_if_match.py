@@ -16,8 +16,8 @@ from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
 from appliance.operations.versions import tag_of
 from appliance.settings import config_file
+from tests.support.waiting import eventually
 from tests.unit.appliance.test_pools import CONFIG, HOST, POOLS
-from tests.unit.appliance.test_requests import eventually
 
 PARTITION = '[[partitions]]\nname = "left"\nslots = "1-8"\ndrives = ["drive0"]\n'
 ACCOUNT = '[[chap.accounts]]\nuser = "u"\nsecret = "twelve chars"\n'

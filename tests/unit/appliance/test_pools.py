@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.access.caller import Caller, Scope
+from appliance.control.client import Client
 from appliance.failures import Failure, OperatorError
 from appliance.library.files import LibraryFiles
 from appliance.library.library import Library
@@ -21,7 +22,9 @@ from appliance.operations.verb import OnLibrary
 from appliance.settings import config_file
 from appliance.settings.pools import Membership, overlap, problems_with_pools
 from appliance.settings.settings import PoolSettings
-from tests.unit.appliance.test_requests import eventually
+from tests.support.appliance import Appliance
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 from vlib_images.library.database import events
 
 CONFIG = """
@@ -255,3 +258,23 @@ def test_what_a_token_s_request_waits_for_is_no_secret_of_others(context: OnLibr
         granted(context, held)
     said = waits(database, asked(database))
     assert not [barcode for barcode in ("LOG001L6", "N00001L6") if barcode in said]
+
+
+def test_over_tcp_it_follows_its_own_requests_and_no_others(tmp_path: Path) -> None:
+    """As `tapebay mount` does while it waits; nothing of that is a refusal in the audit record."""
+    port = free_port()
+    more = f'[api]\nlisten = "127.0.0.1:{port}"\n[gate]\ntarget = "iqn.2026-11.io.tapebay:gate"\n'
+    with Appliance(tmp_path, cartridges=3, more=more) as appliance:
+        appliance.call("pool.create", name="logs", cartridges="TST002L6")
+        token = appliance.call("token.create", name="logs", scope="operate", pools="logs")["token"]
+        client = Client.at(f"http://127.0.0.1:{port}", token)
+        request = client.call("request.create", initiator=HOST)["request"]
+        told = client.events(request, timeout_seconds=60)
+        assert next(told) is None
+        client.call("request.cancel", request=request)
+        assert next(event for event in told if event is not None)["subject"] == request
+        assert not [row for row in appliance.call("audit.list") if row["action"] == "request refused"]
+        other = appliance.call("request.create", initiator=HOST)["request"]
+        for subject in (other, "TST001L6", "0" * 16):
+            with pytest.raises(OperatorError, match="its own requests only"):
+                next(client.events(subject, timeout_seconds=60))
