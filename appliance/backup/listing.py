@@ -21,7 +21,7 @@ from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
 LIMIT_NAME_BYTES: Final = 4096
 LIMIT_ATTRIBUTES_BYTES: Final = 1 << 20
 LIMIT_CONTENT_BYTES: Final = 64 << 10
-LIMIT_SIZE: Final = 1 << 60
+LIMIT_SIZE: Final = (1 << 63) - 1  # what Linux lets a file have, and a column of the catalogue holds
 SECTOR: Final = 512
 _KINDS: Final = {kind.name.lower(): kind for kind in Kind}
 
@@ -74,6 +74,14 @@ def from_line(line: str, disk_bytes: int) -> Entry | Skipped:
 def content_bytes(line: str) -> int:
     """How much of a file's content is in a line of to_line() itself."""
     return len(base64.b64decode(json.loads(line).get("content", ""))) if '"content":' in line else 0
+
+
+def name_in(line: str) -> bytes:
+    """The name in a line that was refused; b"" where that is no name either."""
+    try:
+        return _name(json.loads(line)["name"])
+    except (ListRefused, KeyError, TypeError, ValueError, RecursionError):
+        return b""
 
 
 def digest_of(lines: Iterable[str], snapshot: str, key: bytes) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from appliance.backup.entries import Entry, Extent, Kind
+from appliance.backup.entries import Entry, FileExtent, Kind
 from appliance.backup.listing import ListDigest, to_line
 from tests.support.appliance import Appliance
 
@@ -28,7 +28,7 @@ def name_of(number: int) -> bytes:
 
 def lines(files: int) -> Iterator[str]:
     for number in range(files):
-        extents = [Extent(0, number * STRIDE, FILE_BYTES)]
+        extents = [FileExtent(0, number * STRIDE, FILE_BYTES)]
         yield to_line(
             Entry(name_of(number), Kind.FILE, 0o644, 1000, 1000, FIRST_NS + number * 1000, FILE_BYTES, extents)
         )
@@ -44,6 +44,7 @@ def send(site: Appliance, files: int) -> str:
         if len(batch) == LINES_AT_ONCE or number == files:
             part += 1
             site.call("filelist.add", snapshot=snapshot, disk=DISK, part=part, lines=batch)
+            site.call("snapshot.renew", snapshot=snapshot)
             batch = []
     site.call("filelist.end", snapshot=snapshot, disk=DISK, count=files, digest=digest.hexdigest())
     return snapshot

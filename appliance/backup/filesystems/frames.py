@@ -15,7 +15,10 @@ WALK, KIND, READ, DATA, FAILED, LINES, END, REFUSED = b"W", b"K", b"R", b"D", b"
 NOT_KEPT: Final = b"N"  # of a snapshot: content of files that is on tape already
 HEAD: Final = struct.Struct(">cI")
 RANGE: Final = struct.Struct(">QI")
-LIMIT_BODY_BYTES: Final = 16 << 20
+# Lines are sent when there are so many bytes of them; a line is ASCII, and one that is longer than a frame is not sent.
+LINES_BYTES: Final = 64 << 10
+LIMIT_LINE_BYTES: Final = 31 << 20
+LIMIT_BODY_BYTES: Final = 32 << 20
 
 
 def frame(letter: bytes, body: bytes = b"") -> bytes:

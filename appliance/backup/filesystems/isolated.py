@@ -22,7 +22,7 @@ from typing import Final
 from appliance.backup.entries import Entry, Skipped
 from appliance.backup.filesystems import frames
 from appliance.backup.filesystems.reader import NotReadable, ReadsBytes
-from appliance.backup.listing import ListRefused, from_line
+from appliance.backup.listing import ListRefused, from_line, name_in
 from vlib_images.disk.snapshot import NotKept
 
 SILENCE_SECONDS: Final = 120.0
@@ -163,7 +163,7 @@ class IsolatedFileSystem:
         try:
             return from_line(line, self._image.size_bytes)
         except ListRefused as error:
-            return Skipped(b"(a file)", f"its description makes no sense: {error}")
+            return Skipped(name_in(line) or b"(a file)", f"its description makes no sense: {error}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

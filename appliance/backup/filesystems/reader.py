@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 PAGE_BYTES: Final = 64 << 10
 KEPT_PAGES: Final = 256  # 16 MiB
+LIMIT_LINK_BYTES: Final = 4096  # what Linux takes
 _SECTOR: Final = 512
 
 
@@ -19,6 +20,17 @@ class NotReadable(Exception):
 
 class ContentNotKept(OSError):
     """These bytes were content of files, are on tape, and are not kept any more."""
+
+
+def check_walked_once(walked: set[int], number: int, path: bytes) -> None:
+    """A directory is in one other, and never in itself: else a disk could be made whose files have no end. Raises
+    NotReadable."""
+    if number in walked:
+        shown = path.decode(errors="backslashreplace")
+        raise NotReadable(
+            f"directory {shown} has two names, or contains itself; mend the file system: e2fsck, xfs_repair"
+        )
+    walked.add(number)
 
 
 class ReadsBytes(Protocol):

@@ -15,9 +15,9 @@ import pytsk3
 from appliance.backup.entries import Entry, FileExtent, Kind, Skipped, clipped
 from appliance.backup.filesystems.ext_inodes import COMPRESSED, ENCRYPTED, INLINE_DATA, ExtInode, ExtInodes
 from appliance.backup.filesystems.ntfs import NtfsRecords
-from appliance.backup.filesystems.reader import NotReadable, Reader
+from appliance.backup.filesystems.reader import LIMIT_LINK_BYTES, NotReadable, Reader, check_walked_once
+from appliance.backup.listing import LIMIT_ATTRIBUTES_BYTES
 
-_DIRECTORY: Final = pytsk3.TSK_FS_NAME_TYPE_DIR
 _UNALLOCATED: Final = int(pytsk3.TSK_FS_NAME_FLAG_UNALLOC)
 _VIRTUAL: Final = (pytsk3.TSK_FS_META_TYPE_VIRT, pytsk3.TSK_FS_META_TYPE_VIRT_DIR)
 _SPARSE_RUN, _FILLER_RUN = int(pytsk3.TSK_FS_ATTR_RUN_FLAG_SPARSE), int(pytsk3.TSK_FS_ATTR_RUN_FLAG_FILLER)
@@ -69,11 +69,11 @@ class SleuthFileSystem:
 
     def walk(self) -> Iterator[Entry | Skipped]:
         """Every file, directories before what is in them; extents count from the beginning of the disk."""
-        root = self._files.open_meta(self._files.info.root_inum)
-        yield from self._described(b".", root, int(self._files.info.root_inum))
-        waiting = [(b"", self._directory(self._files.info.root_inum), frozenset({int(self._files.info.root_inum)}))]
+        root = int(self._files.info.root_inum)
+        yield from self._described(b".", self._files.open_meta(root), root)
+        waiting, walked = [(b"", self._directory(root))], {root}
         while waiting:
-            path, files, above = waiting[-1]
+            path, files = waiting[-1]
             file = next(files, None)
             if self._image.failure is not None:
                 raise self._image.failure
@@ -83,11 +83,12 @@ class SleuthFileSystem:
             name, number = bytes(file.info.name.name), int(file.info.name.meta_addr)
             if name in (b".", b"..") or int(file.info.name.flags) & _UNALLOCATED or self._is_internal(file, name, path):
                 continue
-            yield from self._described(path + name, file, number)
-            if file.info.name.type == _DIRECTORY:
-                if number in above:
-                    raise NotReadable(f"directory {_shown(path + name)} contains itself; mend the file system")
-                waiting.append((path + name + b"/", self._directory(number), above | {number}))
+            for found in self._described(path + name, file, number):
+                is_directory = isinstance(found, Entry) and found.kind is Kind.DIRECTORY
+                yield found  # whoever takes it may give it another name
+                if is_directory:
+                    check_walked_once(walked, number, path + name)
+                    waiting.append((path + name + b"/", self._directory(number)))
 
     def _directory(self, number: int) -> Iterator[Any]:
         try:
@@ -159,7 +160,10 @@ class ExtFileSystem(SleuthFileSystem):
         entry.attributes = inode.attributes
         for attribute, holder in inode.values_elsewhere.items():
             held = self._files.open_meta(holder)
-            entry.attributes[attribute] = bytes(held.read_random(0, int(held.info.meta.size)))
+            size = int(held.info.meta.size)
+            if size > LIMIT_ATTRIBUTES_BYTES:
+                raise NotReadable(f"an attribute of {size} bytes; mend the file system: e2fsck")
+            entry.attributes[attribute] = bytes(held.read_random(0, size))
         return entry
 
     def _fill(self, entry: Entry, file: Any, inode: ExtInode) -> None:
@@ -183,6 +187,8 @@ class ExtFileSystem(SleuthFileSystem):
 
     def _content(self, file: Any, inode: ExtInode) -> bytes:
         """Of a link that is too long for its inode."""
+        if inode.size > LIMIT_LINK_BYTES:
+            raise NotReadable(f"a link of {inode.size} bytes; mend the file system: e2fsck")
         found = b"".join(
             self._reader.read(extent.disk_offset - self._reader.offset, extent.length)
             for extent in self._extents_of(file, inode)
@@ -276,7 +282,3 @@ def _check_dirty(reader: Reader, files: Any, *, ntfs: bool) -> None:
 
 def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
-
-
-def _shown(name: bytes) -> str:
-    return name.decode(errors="backslashreplace")

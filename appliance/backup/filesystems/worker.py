@@ -11,6 +11,7 @@ import resource
 import sys
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from appliance.backup.entries import Skipped
 from appliance.backup.filesystems import frames
 from appliance.backup.filesystems.known import FileSystem, kind_of, open_files
 from appliance.backup.filesystems.reader import ContentNotKept, NotReadable, Reader
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 LIMIT_MEMORY_BYTES: Final = 2 << 30
-LINES_AT_ONCE: Final = 200
 
 
 class _AskedDisk:
@@ -65,11 +65,16 @@ def main() -> None:
 
 def _walk(files: FileSystem, out: BinaryIO) -> None:
     lines: list[str] = []
+    room = frames.LINES_BYTES
     for found in files.walk():
-        lines.append(to_line(found))
-        if len(lines) >= LINES_AT_ONCE:
+        line = to_line(found)
+        if len(line) > frames.LIMIT_LINE_BYTES:
+            line = to_line(Skipped(found.name, "in too many pieces; defragment it, or save the disk with --raw"))
+        lines.append(line)
+        room -= len(line)
+        if room < 0:
             _say(out, frames.LINES, "\n".join(lines).encode())
-            lines = []
+            lines, room = [], frames.LINES_BYTES
     if lines:
         _say(out, frames.LINES, "\n".join(lines).encode())
     _say(out, frames.END)

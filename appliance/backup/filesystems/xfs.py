@@ -14,7 +14,7 @@ from typing import Final
 
 from appliance.backup.entries import Entry, FileExtent, Kind, Skipped, clipped
 from appliance.backup.filesystems import xfs_attributes
-from appliance.backup.filesystems.reader import NotReadable, Reader
+from appliance.backup.filesystems.reader import LIMIT_LINK_BYTES, NotReadable, Reader, check_walked_once
 from appliance.backup.filesystems.xfs_extents import BlockRun, Fork, Geometry
 from appliance.backup.filesystems.xfs_log import check_clean
 
@@ -64,23 +64,23 @@ class XfsFileSystem:
         self._first.clear()
         root = self._geometry.root_inode
         yield from self._described(b".", root)
-        waiting = [(b"", iter(self._names(root)), frozenset({root}))]
+        waiting, walked = [(b"", iter(self._names(root)))], {root}
         while waiting:
-            path, names, above = waiting[-1]
-            found = next(names, None)
-            if found is None:
+            path, names = waiting[-1]
+            following = next(names, None)
+            if following is None:
                 waiting.pop()
                 continue
-            name, number = found
+            name, number = following
             if not name or b"/" in name or b"\0" in name:
                 yield Skipped(path + b"?", "its name is none that a file can have; mend the file system: xfs_repair")
                 continue
-            for entry in self._described(path + name, number):
-                yield entry
-                if isinstance(entry, Entry) and entry.kind is Kind.DIRECTORY:
-                    if number in above:
-                        raise NotReadable(f"directory inode {number} contains itself; mend it: xfs_repair")
-                    waiting.append((path + name + b"/", iter(self._names(number)), above | {number}))
+            for found in self._described(path + name, number):
+                is_directory = isinstance(found, Entry) and found.kind is Kind.DIRECTORY
+                yield found  # whoever takes it may give it another name
+                if is_directory:
+                    check_walked_once(walked, number, path + name)
+                    waiting.append((path + name + b"/", iter(self._names(number))))
 
     # ---- inodes ----------------------------------------------------------------------------------------------------
 
@@ -153,8 +153,10 @@ class XfsFileSystem:
         if inode.data.format == _LOCAL:
             return inode.data.raw[: inode.size]
         geometry, found = self._geometry, b""
+        if inode.size > LIMIT_LINK_BYTES:
+            raise NotReadable(f"a link of {inode.size} bytes; mend it: xfs_repair")
         for run in self._runs(inode.data):
-            for block in range(run.blocks):
+            for block in range(min(run.blocks, LIMIT_LINK_BYTES // geometry.block_bytes + 1)):
                 data = self._reader.read(geometry.block_at(run.block + block), geometry.block_bytes)
                 found += data[56:] if data[:4] == b"XSLM" else data
         if len(found) < inode.size:

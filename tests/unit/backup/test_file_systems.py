@@ -84,6 +84,7 @@ def tree(tmp_path) -> Path:
 
 EXT = {
     "ext2": ("-t", "ext2", "-b", "1024"),
+    "ext2 whose directories do not say what is in them": ("-t", "ext2", "-b", "1024", "-O", "^filetype"),
     "ext3": ("-t", "ext3", "-I", "128"),
     "ext4": ("-t", "ext4", "-b", "4096"),
     "ext4 with inline data": ("-t", "ext4", "-b", "4096", "-I", "256", "-O", "inline_data"),

@@ -1,0 +1,125 @@
+"""Disks that were made, or damaged, such that whoever reads them is harmed: all of it has an end, and a name."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
+from appliance.backup.filesystems import frames, worker
+from appliance.backup.filesystems.isolated import IsolatedFileSystem
+from appliance.backup.filesystems.reader import NotReadable
+from appliance.backup.listing import LIMIT_SIZE, ListRefused, from_line, name_in, to_line
+from tests.unit.backup.support import Bench, archive_of, listed_by_gnu, members_of, run, which, write
+from vlib_images.disk.raw import DiskImage
+
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    made = tmp_path / "tree"
+    (made / "a/b").mkdir(parents=True)
+    (made / "a/b/file").write_bytes(b"content")
+    (made / "small").write_bytes(b"x" * 5000)
+    return made
+
+
+def ext4(path: Path, tree: Path, *commands: str) -> Path:
+    """An image of it, changed by debugfs."""
+    with path.open("wb") as image:
+        image.truncate(32 * MEBIBYTE)
+    run(which("mke2fs"), "-q", "-F", "-t", "ext4", "-b", "4096", "-d", tree, path)
+    for command in commands:
+        run(which("debugfs"), "-w", "-R", command, path)
+    return path
+
+
+def walked(path: Path) -> list[Entry | Skipped]:
+    image = DiskImage.open(path, read_only=True)
+    files = IsolatedFileSystem(image, 0, image.size_bytes)
+    try:
+        return list(files.walk())
+    finally:
+        files.close()
+        image.close()
+
+
+@pytest.mark.parametrize("command", ["link a a/b/again", "link a a/again", "link a/b other"])
+def test_a_directory_that_is_in_itself_or_in_two_is_refused_by_name(tmp_path: Path, tree: Path, command: str) -> None:
+    """With forty such, one in the other, there would be more files than atoms."""
+    name = command.rpartition(" ")[2]
+    with pytest.raises(NotReadable, match=f"directory ({name}|a/b) has two names, or contains itself"):
+        walked(ext4(tmp_path / "disk.img", tree, command))
+
+
+@pytest.mark.parametrize(
+    "command, name",
+    [
+        ("set_inode_field small block[IND] 0xffffffff", b"small"),
+        ("set_inode_field small block[2] 0xffff", b"small"),
+        ("set_inode_field small size 0x7fffffffffffffff", b"small"),
+        ("set_inode_field a/b/file file_acl 99999999", b"a/b/file"),
+    ],
+)
+def test_a_damaged_file_is_left_out_by_name_or_refused(tmp_path: Path, tree: Path, command: str, name: bytes) -> None:
+    image = ext4(tmp_path / "disk.img", tree, command)
+    try:
+        found = walked(image)
+    except NotReadable as reason:
+        assert "damaged" in str(reason) or "mend" in str(reason)
+        return
+    by_name = {one.name: one for one in found}
+    assert {b"a", b"a/b", b"lost+found"} <= by_name.keys()
+    one = by_name[name]
+    if isinstance(one, Entry):
+        assert all(extent.disk_offset + extent.length <= 32 * MEBIBYTE for extent in one.extents)
+
+
+class OneFile:
+    """A file system of one file."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+
+    def walk(self):
+        yield self._entry
+
+
+@pytest.mark.parametrize("pieces, whole", [(400_000, True), (2_000_000, False)])
+def test_a_file_in_very_many_pieces(pieces: int, whole: bool) -> None:
+    """A line of it is long, and one of these must not end the reading of all others."""
+    entry = Entry(b"image", Kind.FILE, size=pieces * 4096)
+    entry.extents = [FileExtent(4096 * n, 8192 * n, 4096) for n in range(pieces)]
+    out = io.BytesIO()
+    worker._walk(OneFile(entry), out)
+    out.seek(0)
+    letter, body = frames.read_frame(out.read)
+    found = from_line(body.decode(), 1 << 62)
+    assert letter == frames.LINES
+    assert found == (
+        entry if whole else Skipped(b"image", "in too many pieces; defragment it, or save the disk with --raw")
+    )
+
+
+def test_the_largest_and_the_oldest_file_that_linux_knows(tmp_path: Path) -> None:
+    entry = Entry(b"hole\n", Kind.FILE, size=LIMIT_SIZE, modified_ns=-(1 << 31) * 1_000_000_000 - 1)
+    again = from_line(to_line(entry), 1 << 40)
+    assert isinstance(again, Entry)
+    assert (again.size, again.modified_ns) == (entry.size, entry.modified_ns)
+    bench = Bench(tmp_path)
+    write(bench, members_of(again))
+    archive = archive_of(bench.cartridges[0], tmp_path / "archive.tar")
+    bench.close()
+    assert listed_by_gnu(archive) == ["hole\\n"]
+    (line,) = run("tar", "-b", "512", "--utc", "-tvf", archive).splitlines()
+    assert str(LIMIT_SIZE) in line
+    assert "1901-12-13" in line
+
+
+def test_what_makes_no_sense_keeps_its_name() -> None:
+    line = to_line(Entry(b"very large", Kind.FILE, size=LIMIT_SIZE + 1))
+    with pytest.raises(ListRefused, match="size is"):
+        from_line(line, 1 << 40)
+    assert name_in(line) == b"very large"
+    assert name_in('{"name":"../up"}') == name_in("[]") == name_in("{") == b""
