@@ -30,6 +30,13 @@ USERS: Final = ("tapebay-agent", "nobody")  # the first that there is
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
+class NetworkProcessEnded(OperatorError):
+    """Nothing can be asked any more by this process."""
+
+    def __init__(self) -> None:
+        super().__init__(Failure.INTERNAL, "the agent's network process has ended; its messages say why")
+
+
 class NetworkProcess:
     """An Api by way of that process. Thread-safe. close() ends it; it ends with this process, too."""
 
@@ -90,7 +97,7 @@ class NetworkProcess:
                     yield row
         except (OSError, ValueError):
             pass  # it is gone, in the middle of a line perhaps
-        raise OperatorError(Failure.INTERNAL, "the agent's network process has ended; its messages say why")
+        raise NetworkProcessEnded
 
 
 def user_of_network() -> pwd.struct_passwd | None:
