@@ -7,6 +7,7 @@ from typing import Final
 
 from appliance.agent.asking import Asking
 from appliance.agent.backup import EXPECTED, AgentJob, HotBackup, MountedSource
+from appliance.agent.network_process import NetworkProcessEnded
 from appliance.failures import Failure, OperatorError
 
 LOOK_SECONDS: Final = 5.0
@@ -19,12 +20,12 @@ def serve(
     on: Callable[[], bool] = lambda: True,
 ) -> None:
     """While on(). found: a job of this server by its name, and its file systems; what it raises is the reason why this
-    server does not take part. Raises OperatorError where the appliance lets it in no more."""
+    server does not take part. Raises OperatorError where the appliance lets it in no more, or cannot be asked by this process."""
     while on():
         try:
             wanted = asking.call("backup.wanted", server=hot.name)
         except OperatorError as error:
-            if error.failure is Failure.NOT_PERMITTED:
+            if error.failure is Failure.NOT_PERMITTED or isinstance(error, NetworkProcessEnded):
                 raise
             hot.told(str(error))
             wanted = []

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from appliance.agent.network_process import NetworkProcess, user_of_network
+from appliance.agent.asking import Asking
+from appliance.agent.backup import HotBackup
+from appliance.agent.network_process import NetworkProcess, NetworkProcessEnded, user_of_network
+from appliance.agent.serving import serve
 from appliance.failures import Failure, NoAnswer, OperatorError
 from tests.support.waiting import eventually
 
@@ -97,6 +100,9 @@ def test_one_that_ends_is_told_of_and_a_killed_agent_takes_it_along(network: Net
         network.call("dies")
     with pytest.raises(OperatorError, match="network process has ended"):
         network.call("look")
+    asking = Asking(network)
+    with pytest.raises(NetworkProcessEnded):  # a service that is started anew
+        serve(HotBackup(asking, None, name="web"), lambda _name: None, asking)  # type: ignore[arg-type,return-value]
     hear, tell = os.pipe()
     agent = os.fork()
     if agent == 0:
