@@ -20,7 +20,8 @@ def serve(
     on: Callable[[], bool] = lambda: True,
 ) -> None:
     """While on(). found: a job of this server by its name, and its file systems; what it raises is the reason why this
-    server does not take part. Raises OperatorError where the appliance lets it in no more, or cannot be asked by this process."""
+    server does not take part. Raises OperatorError where the appliance lets it in no more, or this process cannot ask
+    it any more."""
     while on():
         try:
             wanted = asking.call("backup.wanted", server=hot.name)
