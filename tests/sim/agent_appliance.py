@@ -120,7 +120,8 @@ class Appliance:
 
 @dataclass
 class Mover:
-    """Does what appliance.backup.job does with its snapshot. tape: what it has written, by disk and offset."""
+    """Does what appliance.backup.job does with its snapshot. tape: what it has written, by disk and offset. room: for
+    how much of it there are cartridges; None: for all."""
 
     appliance: Appliance
     number: int
@@ -128,7 +129,7 @@ class Mover:
     state: str = "running"
     reason: str = ""
     tape: dict[tuple[str, int], int] = field(default_factory=dict)
-    renewed: float = 0.0
+    room: int | None = None
 
     def report(self) -> dict[str, Any]:
         return {"number": self.number, "state": self.state, "reason": self.reason}
@@ -138,6 +139,10 @@ class Mover:
             self.state, self.reason = state, reason
 
     def begin(self) -> None:
+        """Again, perhaps with another cartridge."""
+        world = self.appliance.world
+        full = world.chance(self.appliance.fates.tapes_full)
+        self.room = len(self.tape) + 2 * world.random.randrange(4) if full else None
         self._guarded(self._list)
 
     def _guarded(self, step: Callable[[], object]) -> None:
@@ -184,6 +189,9 @@ class Mover:
         if self.appliance.world.chance(self.appliance.fates.mover_fails):
             self.kept.fail("segment 3: the drive does not answer")
             raise OperatorError(Failure.REFUSED, "the drive does not answer")
+        if self.entries and self.room is not None and len(self.tape) >= self.room:
+            self.kept.fail("the cartridges are full")
+            raise OperatorError(Failure.REFUSED, "the cartridges are full; give more")
         if not self.entries:
             self.kept.finish()
             self.kept.release()

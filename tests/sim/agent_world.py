@@ -53,6 +53,7 @@ class Fates:
     small_store: float = 0.0
     slow_mover: float = 0.0
     mover_fails: float = 0.0
+    tapes_full: float = 0.0
 
 
 ALL: Final = tuple(Fates.__dataclass_fields__)

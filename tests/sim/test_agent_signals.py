@@ -16,7 +16,7 @@ from tests.sim.agent_world import ALL, Fates
 
 SCHEDULES = int(os.environ.get("TAPEBAY_TEST_SCHEDULES", "400"))  # of each test
 SEED = int(os.environ.get("TAPEBAY_TEST_SEED", "1"))
-STRENGTH = {"agent_dies": 0.5, "appliance_dies": 0.5, "small_store": 0.5}
+STRENGTH = {"tapes_full": 0.95, "agent_dies": 0.5, "appliance_dies": 0.5, "small_store": 0.5}
 
 
 @pytest.fixture(autouse=True)
