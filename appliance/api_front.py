@@ -15,7 +15,7 @@ import structlog
 
 from appliance import logs
 from appliance.control.tcp import ApiServer
-from appliance.settings.settings import ApiSettings, LoggingSettings
+from appliance.settings.sections import ApiSettings, LoggingSettings
 from appliance.web.app import app_of
 from appliance.web.channel import Channel
 from appliance.web.remote import RemoteBackend

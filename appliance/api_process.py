@@ -14,7 +14,7 @@ import structlog
 
 from appliance.control.tcp import listening, url_of
 from appliance.settings.certificate import tls_context
-from appliance.settings.settings import ApiSettings, LoggingSettings
+from appliance.settings.sections import ApiSettings, LoggingSettings
 from appliance.web.bridge import Bridge
 from appliance.web.channel import Channel
 from appliance.web.service import Service

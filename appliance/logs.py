@@ -11,7 +11,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from appliance.settings.settings import LoggingSettings
+from appliance.settings.sections import LoggingSettings
 from scsi_targets.iscsi.log_lines import LogLines
 
 # What one kind of line may take: so many at once, then so many a second. Initiators can cause most of them, by any

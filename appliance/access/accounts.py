@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from appliance.access.names import Names, matches
-from appliance.settings.settings import ChapAccount
+from appliance.settings.sections import ChapAccount
 
 
 class Accounts:

@@ -8,7 +8,8 @@ from appliance.access.accounts import Accounts
 from appliance.access.members import ZoneMembers
 from appliance.access.names import Names
 from appliance.access.zones import Seen, Zoning, view_for
-from appliance.settings.settings import PortalSettings, Settings
+from appliance.settings.sections import PortalSettings
+from appliance.settings.settings import Settings
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
 from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.devices.unit.view import View

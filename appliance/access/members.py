@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from appliance.access.names import Names
-from appliance.settings.settings import ZoneSettings
+from appliance.settings.sections import ZoneSettings
 from scsi_targets.devices.unit.principal import Principal, PrincipalKind
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from appliance.access.members import IPNetwork, Networks, ZoneMembers
-from appliance.settings.settings import ZoneSettings
+from appliance.settings.sections import ZoneSettings
 from appliance.settings.zones import numbered
 from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.iscsi.directory import Portal

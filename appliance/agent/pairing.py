@@ -34,7 +34,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.settings import secrets
 from appliance.settings.config_file import ConfigError
 from appliance.settings.problems import problems_of
-from appliance.settings.settings import Section
+from appliance.settings.sections import Section
 from vlib_images.atomic import write_atomically
 
 FILE: Final = Path("/etc/tapebay/agent.toml")

@@ -18,7 +18,7 @@ from appliance.control.http_server import HttpServer
 from appliance.control.protocol import TRANSFER_SECONDS, Protocol
 from appliance.control.seats import Seat, Seats
 from appliance.settings.certificate import CertificateError, tls_context
-from appliance.settings.settings import ApiSettings
+from appliance.settings.sections import ApiSettings
 from appliance.settings.units import HostAndPort
 
 log = structlog.get_logger(__name__)

@@ -19,7 +19,8 @@ from appliance.operations import setup
 from appliance.operations.setup import DEMO_DISK
 from appliance.progress import Progress
 from appliance.settings import config_file
-from appliance.settings.settings import CHANGER, Settings
+from appliance.settings.sections import CHANGER
+from appliance.settings.settings import Settings
 from appliance.settings.units import HostAndPort, format_size, parse_address
 from datamover.initiator import InitiatorError, InitiatorSession
 from datamover.libiscsi import LibraryUnavailable

@@ -19,7 +19,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.effects import Situation, plan, refusal
 from appliance.library.equipment import Equipment
 from appliance.settings.content import Content
-from appliance.settings.settings import CHANGER, DiskSettings, Section
+from appliance.settings.sections import CHANGER, DiskSettings, Section
 
 if TYPE_CHECKING:
     from appliance.library.files import LibraryFiles

@@ -19,7 +19,8 @@ from appliance.library.files import LibraryFiles
 from appliance.library.library import Library
 from appliance.library.lock import LibraryLock
 from appliance.settings.certificate import CertificateError, tls_context
-from appliance.settings.settings import DiskSettings, Settings
+from appliance.settings.sections import DiskSettings
+from appliance.settings.settings import Settings
 from appliance.settings.units import HostAndPort, format_size
 from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
 

@@ -16,7 +16,8 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.plan import Plan, compare, row_key
 from appliance.settings.content import Content, ContentError, declared_in, settled, with_content
 from appliance.settings.problems import problems_of
-from appliance.settings.settings import CHANGER, Settings
+from appliance.settings.sections import CHANGER
+from appliance.settings.settings import Settings
 from vlib_images.library.database import content_rows
 from vlib_images.library.database.content_rows import StoredContent
 from vlib_images.library.database.database import Database

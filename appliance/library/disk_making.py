@@ -17,7 +17,8 @@ from appliance.library.snapshots.states import Terms
 from appliance.progress import Progress
 from appliance.settings.content import Content
 from appliance.settings.problems import problems_of
-from appliance.settings.settings import DiskSettings, Settings
+from appliance.settings.sections import DiskSettings
+from appliance.settings.settings import Settings
 from appliance.settings.units import LEAST_MEDIUM_BYTES, format_size, parse_size_of_at_least
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.identity import Identity

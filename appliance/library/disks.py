@@ -9,7 +9,8 @@ from typing import Any
 import structlog
 
 from appliance.failures import Failure, OperatorError
-from appliance.settings.settings import DiskSettings, Settings
+from appliance.settings.sections import DiskSettings
+from appliance.settings.settings import Settings
 from appliance.settings.units import format_size
 from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
 from vlib_images.library.state import JsonValue, LibraryState

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from appliance.access.directory import Directory
 from appliance.library.partitions import Holding
 from appliance.settings.numbers import format_numbers
-from appliance.settings.settings import CHANGER, PartitionSettings, Settings
+from appliance.settings.sections import CHANGER, PartitionSettings
+from appliance.settings.settings import Settings
 from scsi_targets.iscsi.directory import DirectoryError, Who
 from vlib_images.library.elements import ElementType, Place
 from vlib_images.library.partition import admits

@@ -30,7 +30,8 @@ from appliance.library.remotes import Remotes
 from appliance.library.snapshots.keeper import NoSuchSnapshot, Snapshots
 from appliance.library.snapshots.kept_set import KeptSet
 from appliance.library.snapshots.states import Terms
-from appliance.settings.settings import DiskSettings, DriveSettings, Settings
+from appliance.settings.sections import DiskSettings, DriveSettings
+from appliance.settings.settings import Settings
 from appliance.settings.units import HostAndPort
 from scsi_targets.devices.changer.media_changer import MediaChanger
 from scsi_targets.devices.changer.robot import Robot

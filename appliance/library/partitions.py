@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from appliance.settings.settings import CHANGER, PartitionSettings, Settings
+from appliance.settings.sections import CHANGER, PartitionSettings
+from appliance.settings.settings import Settings
 from scsi_targets.devices.changer.models import find_model
 from vlib_images.library.elements import ElementType, Place
 from vlib_images.library.partition import Partition

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from appliance.settings.content import Content
-from appliance.settings.settings import ChapAccount, Section
+from appliance.settings.sections import ChapAccount, Section
 from appliance.settings.units import format_size
 
 _SIZES = ("size", "erase_rate")

@@ -16,7 +16,8 @@ import structlog
 
 from appliance.failures import Failure, OperatorError
 from appliance.settings.remote_address import parse_remote_address
-from appliance.settings.settings import RemoteSettings, Settings
+from appliance.settings.sections import RemoteSettings
+from appliance.settings.settings import Settings
 from datamover.initiator import Credentials, InitiatorError
 from datamover.libiscsi import LibraryUnavailable
 from scsi_targets.client.unit import CommandFailed

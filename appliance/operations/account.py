@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.settings.content import Content
-    from appliance.settings.settings import ChapAccount
+    from appliance.settings.sections import ChapAccount
 
 User = Annotated[str, Positional("USER"), Field(description="The name that the initiator gives.")]
 Initiator = Annotated[str, Field(description="For which initiators: an iSCSI name, * and ? match any characters.")]
@@ -81,7 +81,7 @@ def show(context: OnFiles, parameters: OneAccount) -> Account:
 @verb("account.change", Scope.ADMINISTER, changes="account.show")
 def change(context: OnFiles, parameters: AccountDescription) -> Account:
     """Give an account other secrets; without one for the target, that no longer proves itself. Sessions stay."""
-    from appliance.settings.settings import ChapAccount
+    from appliance.settings.sections import ChapAccount
 
     made = content.section(ChapAccount, **parameters.model_dump())
     key = OneAccount(user=made.user, initiator=made.initiator, target=made.target)
@@ -97,7 +97,7 @@ def change(context: OnFiles, parameters: AccountDescription) -> Account:
 @verb("account.create", Scope.ADMINISTER)
 def create(context: OnFiles, parameters: CreateAccount) -> Account:
     """Add an account. With the first one, initiators without an account can no longer log in; their sessions end."""
-    from appliance.settings.settings import ChapAccount
+    from appliance.settings.sections import ChapAccount
 
     made = content.section(ChapAccount, **parameters.model_dump(exclude={"dry_run"}))
     for one in context.files.settings.chap.accounts:

@@ -27,7 +27,7 @@ class ChangerDetails(Result):
 @verb("changer.resize", Scope.ADMINISTER)
 def resize(context: OnFiles, parameters: Resize) -> ChangerDetails:
     """Give the library more or fewer slots, at once where it is served; slots that go have to be empty."""
-    from appliance.settings.settings import ChangerSettings
+    from appliance.settings.sections import ChangerSettings
 
     before = context.files.settings.changer
     given = parameters.model_dump(exclude_none=True, exclude={"to_shelf"})

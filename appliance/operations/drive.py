@@ -58,7 +58,7 @@ def show(context: OnFiles, parameters: OneDrive) -> DriveDetails:
 @verb("drive.create", Scope.ADMINISTER)
 def create(context: OnFiles, parameters: CreateDrive) -> DriveDetails:
     """Add a drive behind the last one; where the library is served, at once, and initiators are told."""
-    from appliance.settings.settings import DriveSettings
+    from appliance.settings.sections import DriveSettings
 
     content.refuse_known(context, parameters.name)
     drives = context.files.settings.drives

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from appliance.settings.content import Content
-    from appliance.settings.settings import PartitionSettings
+    from appliance.settings.sections import PartitionSettings
 
 Name = Annotated[str, Positional("PARTITION"), Field(description="The partition, and its media changer.")]
 SLOTS = "Slots of the library: 1-20,25."
@@ -98,7 +98,7 @@ def create(context: OnFiles, parameters: CreatePartition) -> PartitionDetails:
 
     With the first one the media changer of the whole library goes, and what is in no partition is the operators' only.
     """
-    from appliance.settings.settings import PartitionSettings
+    from appliance.settings.sections import PartitionSettings
 
     made = content.section(PartitionSettings, **_given(parameters))
 
@@ -117,7 +117,7 @@ def change(context: OnFiles, parameters: ChangePartition) -> PartitionDetails:
     """Give a partition other slots or drives, or another barcode rule; what is not given stays.
 
     Refused where it would leave a cartridge behind. Initiators are told."""
-    from appliance.settings.settings import PartitionSettings
+    from appliance.settings.sections import PartitionSettings
 
     def made(now: Content) -> PartitionSettings:
         was = _among(now.partitions, parameters.name).model_dump()

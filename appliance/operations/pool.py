@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from appliance.settings.content import Content
-    from appliance.settings.settings import PoolSettings
+    from appliance.settings.sections import PoolSettings
 
 LOOK_SECONDS = 0.5  # how long an answer waits for what is not known yet
 
@@ -70,7 +70,7 @@ def show(context: OnFiles, parameters: OnePool) -> PoolDetails:
 @verb("pool.create", Scope.ADMINISTER)
 def create(context: OnFiles, parameters: PoolDescription) -> PoolDetails:
     """Make a pool of cartridges that are in none. Requests that name no pool do not get them any more."""
-    from appliance.settings.settings import PoolSettings
+    from appliance.settings.sections import PoolSettings
 
     made = content.section(PoolSettings, **_given(parameters))
 
@@ -88,7 +88,7 @@ def change(context: OnFiles, parameters: ChangePool) -> PoolDetails:
     """Say anew which cartridges are in a pool, or name more and fewer; what is not given stays.
 
     Grants that are held go on; requests that wait choose by what is so then."""
-    from appliance.settings.settings import PoolSettings
+    from appliance.settings.sections import PoolSettings
 
     added, removed = (content.names(text or "") for text in (parameters.add_cartridges, parameters.remove_cartridges))
 

@@ -13,7 +13,7 @@ from appliance.operations.verb import Nothing, OnFiles, OnLibrary, Parameters, P
 if TYPE_CHECKING:
     from appliance.library.remotes import Remote, Remotes
 
-DEFAULT_INITIATOR = "iqn.2026-11.io.tapebay:copy-manager"  # as settings.COPY_MANAGER, which is not imported here
+DEFAULT_INITIATOR = "iqn.2026-11.io.tapebay:copy-manager"  # as sections.COPY_MANAGER, which is not imported here
 Name = Annotated[str, Positional("NAME"), Field(description="The name that this library calls it by.")]
 
 
@@ -49,7 +49,7 @@ class OneRemote(Parameters):
 def add(context: OnFiles, parameters: AddRemote) -> RemoteUnitDetails:
     """Add a disk or tape drive of another iSCSI target, for EXTENDED COPY to copy from and to."""
     from appliance.failures import Failure, OperatorError
-    from appliance.settings.settings import RemoteSettings
+    from appliance.settings.sections import RemoteSettings
 
     settings, remotes = context.files.settings, _remotes(context)
     if parameters.name in settings.device_names() or parameters.name in [row.name for row in settings.remotes]:

@@ -206,7 +206,7 @@ def broker_of(context: OnLibrary) -> Broker:
 
 
 def _initiator(name: str) -> str:
-    from appliance.settings.settings import iscsi_name
+    from appliance.settings.values import iscsi_name
 
     try:
         return iscsi_name(name)

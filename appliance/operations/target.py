@@ -70,7 +70,7 @@ def show(context: OnFiles, parameters: OneTarget) -> TargetDetails:
 @verb("target.create", Scope.ADMINISTER)
 def create(context: OnFiles, parameters: CreateTarget) -> TargetDetails:
     """Add a target; initiators find it at their next discovery. It holds every device, or those of its LUN map."""
-    from appliance.settings.settings import TargetSettings
+    from appliance.settings.sections import TargetSettings
 
     made = content.section(TargetSettings, iqn=parameters.iqn, **_given(parameters))
     if any(section.iqn == made.iqn for section in context.files.settings.targets):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.settings.content import Content
-    from appliance.settings.settings import ZoneSettings
+    from appliance.settings.sections import ZoneSettings
 
 Name = Annotated[str, Positional("ZONE"), Field(description="The zone's name.")]
 InitiatorNames = Annotated[
@@ -95,7 +95,7 @@ def show(context: OnFiles, parameters: OneZone) -> Zone:
 @verb("zone.create", Scope.ADMINISTER)
 def create(context: OnFiles, parameters: ZoneDescription) -> Zone:
     """Make a zone. With the first one, whoever is in no zone sees nothing any more; such sessions end."""
-    from appliance.settings.settings import ZoneSettings
+    from appliance.settings.sections import ZoneSettings
 
     made = content.section(ZoneSettings, **_given(parameters))
 
@@ -150,7 +150,7 @@ def _changed(context: OnFiles, made: ZoneSettings, make: Callable[[Content], dic
 
 def _with_more_and_fewer(was: ZoneSettings, given: dict[str, Any], parameters: ChangeZone) -> ZoneSettings:
     """What was given in place of what there was, with more, without some. Raises OperatorError USAGE, REFUSED."""
-    from appliance.settings.settings import ZoneSettings
+    from appliance.settings.sections import ZoneSettings
 
     settings = {**was.model_dump(), **given}
     out = content.names(parameters.remove_devices or "")

@@ -4,7 +4,8 @@ import ipaddress
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from appliance.settings.settings import ChapAccount, Settings, TargetSettings
+from appliance.settings.sections import ChapAccount, TargetSettings
+from appliance.settings.settings import Settings
 
 
 def advice_on(settings: Settings) -> list[str]:

@@ -10,20 +10,20 @@ from pydantic import ValidationError
 
 from appliance.settings.problems import problems_of
 from appliance.settings.secrets import SecretError
-from appliance.settings.settings import (
+from appliance.settings.sections import (
     ChangerSettings,
     ChapAccount,
     DiskSettings,
     DriveSettings,
-    Lun,
     PartitionSettings,
     PoolSettings,
     RemoteSettings,
     Section,
-    Settings,
     TargetSettings,
     ZoneSettings,
 )
+from appliance.settings.settings import Settings
+from appliance.settings.values import Lun
 from appliance.settings.zones import conflicts
 
 WithSecret = TypeVar("WithSecret", ChapAccount, RemoteSettings)

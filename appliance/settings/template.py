@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from appliance.settings.settings import ChangerSettings, DriveSettings
+from appliance.settings.sections import ChangerSettings, DriveSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Self
 
-from appliance.settings.settings import Settings, ZoneSettings
+from appliance.settings.sections import ZoneSettings
+from appliance.settings.settings import Settings
 
 
 def numbered(zone: ZoneSettings, target_numbers: Mapping[str, int]) -> list[tuple[int, str]]:

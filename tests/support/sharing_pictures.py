@@ -13,7 +13,8 @@ from html import escape
 from pathlib import Path
 
 from appliance.settings import config_file
-from appliance.settings.settings import PartitionSettings, Settings
+from appliance.settings.sections import PartitionSettings
+from appliance.settings.settings import Settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "sharing"
 COLOURS = ("#3a7ca5", "#b23a48", "#2f7d4f", "#d98e04", "#6d597a", "#44546a")

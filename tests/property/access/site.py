@@ -13,7 +13,8 @@ from uuid import UUID
 
 from appliance.access.directory import Directory
 from appliance.settings import config_file
-from appliance.settings.settings import Settings, ZoneSettings
+from appliance.settings.sections import ZoneSettings
+from appliance.settings.settings import Settings
 from scsi_targets.devices.changer.media_changer import MediaChanger
 from scsi_targets.devices.changer.models import MODELS
 from scsi_targets.devices.changer.robot import Robot

@@ -16,7 +16,7 @@ from appliance.control.tcp import ApiServer
 from appliance.library.files import LibraryFiles
 from appliance.operations.verb import OnFiles, OnLibrary, Verb
 from appliance.settings import config_file
-from appliance.settings.settings import ApiSettings
+from appliance.settings.sections import ApiSettings
 from appliance.web.app import make_app
 from vlib_images.library.database import events
 from vlib_images.library.database.events import RecordedEvent

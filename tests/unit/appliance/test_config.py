@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from appliance.settings import config_file
 from appliance.settings.config_file import ConfigError
-from appliance.settings.settings import SECRET_PLACES, Settings
+from appliance.settings.sections import SECRET_PLACES
+from appliance.settings.settings import Settings
 from appliance.settings.template import NewLibrary, render
 
 IQN = "iqn.2026-11.io.tapebay:test"

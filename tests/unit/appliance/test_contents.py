@@ -6,7 +6,7 @@ from appliance.library.contents import Contents
 from appliance.operations import setup
 from appliance.settings import config_file
 from appliance.settings.content import Content
-from appliance.settings.settings import ChapAccount, DiskSettings, DriveSettings, TargetSettings
+from appliance.settings.sections import ChapAccount, DiskSettings, DriveSettings, TargetSettings
 from tests.support.database import new_database, open_again
 
 

@@ -10,7 +10,8 @@ from appliance.library.plan import Plan, compare
 from appliance.operations import setup
 from appliance.settings import config_file
 from appliance.settings.content import Content, declared_in
-from appliance.settings.settings import ChapAccount, DiskSettings, Settings, TargetSettings, ZoneSettings
+from appliance.settings.sections import ChapAccount, DiskSettings, TargetSettings, ZoneSettings
+from appliance.settings.settings import Settings
 from appliance.settings.toml import content_as_toml
 from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.offline import offline

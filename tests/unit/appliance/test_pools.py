@@ -21,7 +21,7 @@ from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
 from appliance.settings import config_file
 from appliance.settings.pools import Membership, overlap, problems_with_pools
-from appliance.settings.settings import PoolSettings
+from appliance.settings.sections import PoolSettings
 from tests.support.appliance import Appliance
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
