@@ -55,7 +55,9 @@ class CopyingUnit(Unit):
         """EXTENDED COPY(LID1), sent: finish() waits for its end. Meanwhile the program may do something else."""
         data = copy.parameter_list(cscds, segments, inline_data, list_identifier=list_identifier)
         cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(data))
-        return StartedCopy(cdb, data, self.session.submit(self.lun, cdb, data))
+        started = StartedCopy(cdb, data, self.session.submit(self.lun, cdb, data))
+        self.has_ended(started)
+        return started
 
     def has_ended(self, started: StartedCopy) -> bool:
         """Whether finish() would not wait. A session over the network sends and receives only while it is asked

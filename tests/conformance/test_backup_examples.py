@@ -17,6 +17,7 @@ from scsi_targets.iscsi.directory import Portal
 from scsi_targets.iscsi.server import Server
 from scsi_targets.t10.sense import SenseCode
 from tests.support import packages
+from tests.support.waiting import eventually
 from tests.unit.devices.copying.support import BLOCKS, Site, content
 from tests.unit.devices.support import TARGET
 from tests.unit.iscsi.support import Directory
@@ -136,3 +137,16 @@ def test_which_piece_failed(site, session):
     with pytest.raises(StreamFailed) as failed:
         stream.end()
     assert (failed.value.piece, failed.value.whole_bytes) == (5, 0)
+
+
+def test_a_command_copies_while_the_next_is_gathered(site, session):
+    """Over the network, too: it is under way when start() returns, and nobody has to wait for it."""
+    stream = TapeStream(
+        CopyingUnit(session, DISK), Tape(session, DRIVE), [Disk(session, DISK)], block_length=4096, command_bytes=65536
+    )
+    stream.add_extent(0, 0, 65536)
+    stream.add_data(b"begins the next")
+    eventually(lambda: [record.status for record in site.disk.copy_manager.recent()] == [0])
+    assert stream.whole_bytes == 0
+    stream.end()
+    assert stream.whole_bytes == 65536 + 4096
