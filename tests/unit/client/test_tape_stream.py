@@ -89,6 +89,7 @@ def test_it_tells_that_a_command_has_ended_before_the_next_is_full(site):
 
 
 def test_whoever_gives_up_leaves_nothing_running(site, gate):
+    site.tape.tasks.abort_patience_seconds = 60
     with LocalSession(site.view, JOB) as session:
         stream = make_stream(session)
         stream.add_extent(0, 0, 3 * BLOCK)
