@@ -25,7 +25,7 @@ Incremental = Annotated[
 ]
 Background = Annotated[bool, Field(description="Do not wait for the end.")]
 POLL_SECONDS = 0.2
-MOST_BYTES = 1 << 62
+MOST_BYTES = 1 << 52  # 4 PiB; a number of JSON that every reader has exactly (RFC 8259 6)
 SERVER = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 

@@ -23,7 +23,7 @@ from appliance.web.routes import EVENT_STREAM, PREFIX, PROBLEMS
 from appliance.web.work import Work
 
 PATH: Final = f"{PREFIX}/events"
-LARGEST: Final = (1 << 63) - 1
+LARGEST: Final = (1 << 53) - 1  # a number of JSON that every reader has exactly (RFC 8259 6)
 _NAME: Final = "Last-Event-ID"
 
 

@@ -1,10 +1,15 @@
 """The examples of docs/api.md, run as they stand there."""
 
+import json
 import os
 import re
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from appliance.web.app import make_app
 from tests.support import certificates, packages
 from tests.support.appliance import Appliance
 from tests.support.ports import free_port
@@ -50,3 +55,19 @@ def test_the_examples_do_what_the_text_says(tmp_path: Path) -> None:
     assert '"code":"changed"' in protected
     assert "\nid: " in stream
     assert '"subject":"A00001L6"' in stream
+
+
+def test_each_bound_in_the_document_is_a_number_that_every_reader_has_exactly() -> None:
+    """RFC 8259 6: beyond 2**53 a reader may round, and ask for what is refused all the same."""
+    app = make_app(lambda progress: None, threading.Event())  # type: ignore[arg-type, return-value]
+    bounds = dict(_bounds(json.loads(json.dumps(app.openapi())), ""))
+    assert len(bounds) > 50
+    assert {path: bound for path, bound in bounds.items() if abs(bound) >= 1 << 53} == {}
+
+
+def _bounds(node: Any, path: str) -> Iterator[tuple[str, float]]:
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, child in children:
+        if str(name).lower().endswith(("maximum", "minimum")) and isinstance(child, int | float):
+            yield f"{path}/{name}", child
+        yield from _bounds(child, f"{path}/{name}")
