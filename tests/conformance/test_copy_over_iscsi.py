@@ -105,14 +105,14 @@ def test_the_disk_serves_others_while_it_is_copied_and_the_copy_can_be_aborted(s
 
     def stand(*args, **more):
         standing.set()
-        assert go.wait(30)
+        assert go.wait(60)
         return write_blocks(*args, **more)
 
     monkeypatch.setattr(site.tape, "write_blocks", stand)
     with session(server) as alpha, session(server, "beta") as beta:
         command = alpha.submit(DISK, *order(site, block_to_stream(4096, BLOCKS), list_identifier=1))
         alpha.ping()
-        assert standing.wait(30)
+        assert standing.wait(60)
         block = beta.command(DISK, bytes([0x28, 0, 0, 0, 0, 3, 0, 0, 1, 0]), data_in_length=512)
         assert bytes(block.data) == site.disk_data[1536:2048]
         assert alpha.abort_task(command) is TaskManagementOutcome.FUNCTION_COMPLETE
@@ -131,14 +131,14 @@ def test_a_reset_of_the_tape_aborts_the_copy_that_the_disk_runs(site, server, mo
 
     def stand(*args, **more):
         standing.set()
-        assert go.wait(30)
+        assert go.wait(60)
         return write_blocks(*args, **more)
 
     monkeypatch.setattr(site.tape, "write_blocks", stand)
     with session(server) as alpha, session(server, "beta") as beta:
         command = alpha.submit(DISK, *order(site, block_to_stream(4096, BLOCKS)))
         alpha.ping()
-        assert standing.wait(30)
+        assert standing.wait(60)
         assert beta.logical_unit_reset(TAPE) is TaskManagementOutcome.FUNCTION_COMPLETE
         go.set()
         result = alpha.wait(command)

@@ -179,17 +179,17 @@ def test_a_reset_there_ends_the_copy_here(here, there, monkeypatch):
     def stand(*args, **kwargs):
         if not standing.is_set():
             standing.set()
-            assert go.wait(30)
+            assert go.wait(60)
         return write_blocks(*args, **kwargs)
 
     monkeypatch.setattr(there.site.tape, "write_blocks", stand)
     running = start(here.disk, here, [block_to_stream(65536, BLOCKS)], BETA, [here.disk_descriptor(), cscd(there.tape)])
-    assert standing.wait(30)
+    assert standing.wait(60)
     resetting = threading.Thread(target=there.site.tape.reset)
     resetting.start()
     eventually(lambda: there.site.tape.tasks.running.aborted)
     go.set()
-    resetting.join(30)
+    resetting.join(60)
     response = running.answer()
     assert sense_of(response)[0] == 0xA
     assert len(b"".join(there.site.written())) < len(here.disk_data)
@@ -217,7 +217,7 @@ def test_a_connection_that_is_lost_in_mid_copy(here, there, monkeypatch):
 def test_a_unit_that_does_not_answer_in_time(here, there, monkeypatch):
     monkeypatch.setattr(remote_disk, "COMMAND_SECONDS", 0.3)
     go = threading.Event()
-    monkeypatch.setattr(there.site.disk.medium, "read_into", lambda *_: go.wait(30))
+    monkeypatch.setattr(there.site.disk.medium, "read_into", lambda *_: go.wait(60))
     response = here.copy(
         block_to_stream(65536, BLOCKS), cscds=[cscd(there.disk), here.tape_descriptor()], unit=here.tape
     )

@@ -284,7 +284,7 @@ def test_a_login_that_never_ends(appliance: Appliance, bystander: Bystander) -> 
         for peer in (silent, half):
             with pytest.raises(HungUp):
                 peer.receive()
-    assert LOGIN_SECONDS * 0.8 < time.monotonic() - started < LOGIN_SECONDS + 5
+    assert LOGIN_SECONDS * 0.8 < time.monotonic() - started < LOGIN_SECONDS + 50
 
 
 def test_a_peer_that_stops_reading(appliance: Appliance, bystander: Bystander) -> None:

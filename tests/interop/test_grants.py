@@ -18,7 +18,7 @@ from tests.support.appliance import Appliance
 from tests.support.host_calls import HostCalls
 from tests.support.ports import free_port
 from tests.support.relay import Relay
-from tests.support.waiting import eventually
+from tests.support.waiting import becomes, eventually
 
 pytestmark = pytest.mark.guest
 
@@ -258,4 +258,4 @@ def test_a_writer_whose_grant_is_revoked_has_an_error_and_no_session(library: Ga
     library.run(steps, {"revoke": lambda request: library.call("grant.revoke", request=request)["state"]})
     (row,) = library.call("request.list")
     assert (library.ends(row["request"]), library.request(row["request"])["why"]) == ("failed", "revoked")
-    assert library.call("session.list") == []
+    becomes([], lambda: library.call("session.list"))

@@ -141,7 +141,7 @@ try:
     print(taken.join(0.2))
 finally:
     subprocess.run(["fsfreeze", "-u", "/mnt/disk"], check=True)
-print(taken.join(20))
+print(taken.join(60))
 found = bytearray(SIZE)
 image.read_into(found, 0)
 print(found == (b"new!" * 128 + b"old!" * (CHUNK_BYTES // 4 - 128)) * 300)

@@ -31,7 +31,7 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
 
 @pytest.fixture
 def session(appliance: Appliance) -> Iterator[InitiatorSession]:
-    with InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=20) as logged_in:
+    with InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=60) as logged_in:
         yield logged_in
 
 
@@ -57,7 +57,7 @@ def test_an_underflow_and_an_overflow(disk: Device) -> None:
 
 def test_unknown_target_and_unknown_logical_unit(appliance: Appliance, session: InitiatorSession) -> None:
     with pytest.raises(InitiatorError, match=r"login: iqn\.x"):
-        InitiatorSession(appliance.portal, "iqn.x", timeout_seconds=10)
+        InitiatorSession(appliance.portal, "iqn.x", timeout_seconds=60)
     absent = session.command(77, inquiry(), data_in_length=255)
     assert (absent.status, absent.data[0]) == (0, 0x7F)  # SPC-4 6.6.1: peripheral qualifier 3, device type 1Fh
     refused = session.command(77, TEST_UNIT_READY)
@@ -153,9 +153,9 @@ def test_task_management_answers(appliance: Appliance, session: InitiatorSession
 
 
 def test_a_cold_reset_ends_every_session(appliance: Appliance) -> None:
-    with InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=20) as other:
+    with InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=60) as other:
         other.ping()
-        one = InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=20)
+        one = InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=60)
         one.target_reset(cold=True)
         for session in (one, other):
             with pytest.raises(InitiatorError):
@@ -164,7 +164,7 @@ def test_a_cold_reset_ends_every_session(appliance: Appliance) -> None:
 
 def test_commands_in_flight_through_both_portals(appliance: Appliance) -> None:
     lun = appliance.lun("disk")
-    sessions = [InitiatorSession(portal, appliance.target_name, timeout_seconds=20) for portal in appliance.portals]
+    sessions = [InitiatorSession(portal, appliance.target_name, timeout_seconds=60) for portal in appliance.portals]
     for session in sessions:
         Device(session, lun)
     data = [bytes([number]) * 4096 for number in range(64)]

@@ -43,7 +43,7 @@ def target() -> Iterator[TgtTarget]:
 
 @pytest.fixture
 def session(target: TgtTarget) -> Iterator[InitiatorSession]:
-    with InitiatorSession(target.portal, target.target_name, timeout_seconds=10) as logged_in:
+    with InitiatorSession(target.portal, target.target_name, timeout_seconds=60) as logged_in:
         for lun in (target.tape_lun, target.disk_lun):
             logged_in.command(lun, TEST_UNIT_READY)  # the power-on unit attention
         yield logged_in
@@ -128,7 +128,7 @@ def test_two_sessions_of_one_process_do_not_reinstate_each_other(target: TgtTarg
 
 def test_unknown_target_is_said(target: TgtTarget) -> None:
     with pytest.raises(InitiatorError, match=r"login: iqn.2012-08.org.example:nobody at 127"):
-        InitiatorSession(target.portal, "iqn.2012-08.org.example:nobody", timeout_seconds=10)
+        InitiatorSession(target.portal, "iqn.2012-08.org.example:nobody", timeout_seconds=60)
 
 
 def test_wrong_arguments_are_refused_before_anything_is_sent(session: InitiatorSession) -> None:
@@ -209,7 +209,7 @@ def test_nobody_listens() -> None:
     with listener() as listening:
         portal = portal_of(listening)
     with pytest.raises(InitiatorError, match=f"connect: iqn.x at {portal}"):
-        InitiatorSession(portal, "iqn.x", timeout_seconds=10)
+        InitiatorSession(portal, "iqn.x", timeout_seconds=60)
 
 
 def test_a_peer_that_never_answers_the_login() -> None:
@@ -230,14 +230,14 @@ def test_a_peer_that_hangs_up_during_the_login() -> None:
         thread = threading.Thread(target=hang_up, args=(listening,))
         thread.start()
         with pytest.raises(InitiatorError, match=r"login: iqn.x at"):
-            InitiatorSession(portal_of(listening), "iqn.x", timeout_seconds=10)
+            InitiatorSession(portal_of(listening), "iqn.x", timeout_seconds=60)
         thread.join()
 
 
 def test_losing_the_connection_ends_the_command() -> None:
     packages.require("tgt", "libiscsi7")
     with TgtTarget() as target:
-        session = InitiatorSession(target.portal, target.target_name, timeout_seconds=10)
+        session = InitiatorSession(target.portal, target.target_name, timeout_seconds=60)
         session.ping()
     with pytest.raises(InitiatorError, match=r"lost|socket|connection"):
         session.command(target.disk_lun, TEST_UNIT_READY)

@@ -160,7 +160,7 @@ def send(view: View, nexus: Nexus, lun: int, cdb: bytes, data: bytes | None = No
     answers: SimpleQueue[Response] = SimpleQueue()
     task = Task(nexus, lun, cdb.ljust(16, b"\0"), data_out=data, data_in_limit=1 << 16, complete=answers.put, view=view)
     response = view.execute(task)
-    return response if response is not None else answers.get(timeout=30)
+    return response if response is not None else answers.get(timeout=60)
 
 
 def told(response: Response) -> tuple[int, bytes, bytes]:

@@ -111,13 +111,13 @@ def test_every_stream_gets_every_event_while_many_write(api: Api) -> None:
     def follow(index: int) -> None:
         with api.http(token) as http, http.stream("GET", "/v1/events", headers=STREAM) as answer:
             lines = begun(answer)
-            ready.wait(20)
+            ready.wait(60)
             found[index] = [event["number"] for event in read(lines, writers * each)]
 
     followers = [threading.Thread(target=follow, args=(index,)) for index in range(streams)]
     for thread in followers:
         thread.start()
-    ready.wait(20)
+    ready.wait(60)
     first = newest(api) + 1
     writing = [
         threading.Thread(target=lambda: [happen(api, str(number)) for number in range(each)]) for _ in range(writers)
@@ -238,7 +238,7 @@ def test_a_client_that_never_reads_is_dropped_and_holds_nobody_up(api: Api, monk
             began = time.monotonic()
             happen(api, "quick")
             assert read(lines, 1)[0]["subject"] == "quick"
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 40
         assert eventually(lambda: api.server.connections == 0)
     finally:
         for connection in idle:
@@ -260,6 +260,6 @@ def test_stopping_ends_streams(tmp_path: Path) -> None:
         assert connection.recv(100)
         began = time.monotonic()
         api.server.stop()
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 40
         assert gone(connection)
         connection.close()

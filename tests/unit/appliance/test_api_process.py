@@ -51,7 +51,7 @@ def test_it_is_started_anew_and_ends_with_the_daemon(tmp_path: Path) -> None:
 
 def _healthy(client: Client) -> bool:
     try:
-        return "portals" in client.call("health", timeout_seconds=20)
+        return "portals" in client.call("health", timeout_seconds=60)
     except OperatorError as error:
         assert error.failure in (Failure.NOT_RUNNING, Failure.REFUSED)
         return False

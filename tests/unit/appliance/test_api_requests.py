@@ -52,7 +52,7 @@ class Shop:
         """Make one, and wait."""
         self.made.append("slow")
         self.begun.set()
-        assert self.go_on.wait(20)
+        assert self.go_on.wait(60)
         return "done"
 
     def refuse(self, context: OnFiles, parameters: Nothing) -> None:
@@ -252,7 +252,7 @@ def test_while_it_is_at_work(http: httpx.Client, shop: Shop, api: Api) -> None:
 
     first = threading.Thread(target=ask)
     first.start()
-    assert shop.begun.wait(20)
+    assert shop.begun.wait(60)
     try:
         again = http.post("/v1/thing/slow", headers={"Idempotency-Key": "k"})
         assert (again.status_code, "still at work" in again.json()["detail"]) == (409, True)

@@ -236,7 +236,7 @@ def test_no_file_descriptor_left_is_survived(path: Path) -> None:
 def test_a_client_that_goes_away_stops_its_verb(path: Path, slow: Slow) -> None:
     with pytest.raises(KeyboardInterrupt):
         call(path, "slow", progress=interrupt)
-    assert slow.ended.wait(20)
+    assert slow.ended.wait(60)
     assert slow.cancelled
     assert call(path, "echo", value=1) == 1
 
@@ -289,11 +289,11 @@ def test_stopping_ends_idle_connections_and_what_is_at_work(tmp_path: Path) -> N
     said: list[str] = []
     waiting = threading.Thread(target=lambda: said.append(str(failure(tmp_path / "c.sock", "slow"))))
     waiting.start()
-    assert slow.begun.wait(20)
+    assert slow.begun.wait(60)
     with client(tmp_path / "c.sock") as idle:
         assert idle.post("/v1/echo", json={"value": 5}).json() == 5
         server.stop()
-    waiting.join(20)
+    waiting.join(60)
     assert slow.cancelled
     assert "stopped half-way" in said[0]
 
@@ -304,7 +304,7 @@ def test_stopping_lets_an_answer_out(tmp_path: Path) -> None:
 
     def quiet(context: OnSettings, parameters: Nothing) -> str:
         begun.set()
-        go_on.wait(20)
+        go_on.wait(60)
         return "late but whole"
 
     slow.run = quiet  # type: ignore[method-assign]
@@ -313,7 +313,7 @@ def test_stopping_lets_an_answer_out(tmp_path: Path) -> None:
     results: list[str] = []
     asking = threading.Thread(target=lambda: results.append(call(tmp_path / "c.sock", "slow")))
     asking.start()
-    assert begun.wait(20)
+    assert begun.wait(60)
     stopper = threading.Thread(target=server.stop)
     stopper.start()
     go_on.set()

@@ -251,7 +251,7 @@ def test_a_copy_is_stopped_at_a_block(site: Site, monkeypatch: pytest.MonkeyPatc
 
     def slow(*args: Any, **more: Any) -> Any:
         standing.set()
-        stopped.wait(10)
+        stopped.wait(60)
         return write_blocks(*args, **more)
 
     stopped = threading.Event()
@@ -307,7 +307,7 @@ def test_rates_are_of_the_settings_the_command_and_the_operator(site: Site, monk
     with pytest.raises(OperatorError, match="not a size"):
         site.do("copies.limit", number=copies[-1]["number"], rate="fast")
     assert site.do("copies.limit", number=copies[-1]["number"], rate="0")["bytes_per_second"] == 0
-    copying.join(30)
+    copying.join(60)
     assert ended.is_set()
     assert site.image("two") == WHOLE
 
@@ -326,5 +326,5 @@ def test_the_operator_stops_a_copy(site: Site) -> None:
     eventually(lambda: (copies := site.do("copies.list")) and copies[-1]["state"] == "copying")
     copies = site.do("copies.list")
     site.do("copies.stop", number=copies[-1]["number"])
-    copying.join(30)
+    copying.join(60)
     assert "the copy of disk:one to disk:two failed after" in str(failures[0])

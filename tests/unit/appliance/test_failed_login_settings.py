@@ -43,7 +43,7 @@ def library(path: Path, request: pytest.FixtureRequest) -> Iterator[Library]:
 def logs_in(library: Library, secret: str) -> bool:
     iqn = library.settings.targets[0].iqn
     try:
-        with InitiatorSession(library.bound[0], iqn, credentials=Credentials("backup", secret), timeout_seconds=20):
+        with InitiatorSession(library.bound[0], iqn, credentials=Credentials("backup", secret), timeout_seconds=60):
             return True
     except InitiatorError:
         return False

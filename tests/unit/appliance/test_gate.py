@@ -439,7 +439,7 @@ def served(world: World) -> Iterator[tuple[Server, str]]:
 def login(portal: str, key: Key, host: str = HOST, target: str = TARGET, *, mutual: bool = False) -> InitiatorSession:
     proof = (TARGET, key.mutual_secret) if mutual else (None, None)
     return InitiatorSession(
-        portal, target, initiator_name=host, credentials=Credentials(key.name, key.secret, *proof), timeout_seconds=20
+        portal, target, initiator_name=host, credentials=Credentials(key.name, key.secret, *proof), timeout_seconds=60
     )
 
 
@@ -453,11 +453,11 @@ def test_a_real_initiator_logs_in_with_a_key(world: World) -> None:
 
 def test_legacy_targets_are_as_they_were(world: World) -> None:
     with served(world) as (_, portal):
-        with InitiatorSession(portal, LEGACY, initiator_name=HOST, timeout_seconds=20) as session:
+        with InitiatorSession(portal, LEGACY, initiator_name=HOST, timeout_seconds=60) as session:
             session.command(0, bytes(6))
             assert session.command(0, bytes(6)).status == 0
         with pytest.raises(InitiatorError):
-            InitiatorSession(portal, TARGET, initiator_name=HOST, timeout_seconds=20)
+            InitiatorSession(portal, TARGET, initiator_name=HOST, timeout_seconds=60)
 
 
 def test_a_name_or_secret_that_is_not_right_is_refused(world: World) -> None:

@@ -51,7 +51,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def session(daemon: Daemon) -> Iterator[InitiatorSession]:
     status = daemon.call("status")
     with InitiatorSession(
-        daemon.wait_ready()["portals"][0], status["targets"][0]["iqn"], timeout_seconds=20
+        daemon.wait_ready()["portals"][0], status["targets"][0]["iqn"], timeout_seconds=60
     ) as session:
         for lun in luns(session):
             settle(Device(session, lun))
@@ -210,13 +210,13 @@ def test_targets_come_and_go(daemon: Daemon, session: InitiatorSession) -> None:
     daemon.call("target.create", iqn=iqn.upper())
     with pytest.raises(OperatorError, match="already"):
         daemon.call("target.create", iqn=iqn)
-    with InitiatorSession(portal, iqn, timeout_seconds=20) as second:
+    with InitiatorSession(portal, iqn, timeout_seconds=60) as second:
         assert luns(second) == luns(session)
         daemon.call("target.change", iqn=iqn, initiators="iqn.2026-11.example:nobody")
         eventually(lambda: ended(second))
         second.close()  # a logout would race with the end of the session
     with pytest.raises(InitiatorError):
-        InitiatorSession(portal, iqn, timeout_seconds=20)
+        InitiatorSession(portal, iqn, timeout_seconds=60)
     daemon.call("target.remove", iqn=iqn)
     assert len(daemon.call("target.list")) == 1
     assert luns(session)
@@ -247,15 +247,15 @@ def test_accounts_come_and_go(daemon: Daemon, session: InitiatorSession) -> None
     assert "twelve chars" not in made.stdout
     assert [(row["user"], row["mutual"]) for row in daemon.call("account.list")] == [("backup", False)]
     with pytest.raises(InitiatorError):
-        InitiatorSession(portal, iqn, timeout_seconds=20)
+        InitiatorSession(portal, iqn, timeout_seconds=60)
     eventually(lambda: ended(session))  # it proved nothing
     with pytest.raises(OperatorError, match="secret: must have at least 12 characters, not this"):
         daemon.call("account.create", user="other", secret="short")
-    proved = InitiatorSession(portal, iqn, credentials=Credentials("backup", "twelve chars"), timeout_seconds=20)
+    proved = InitiatorSession(portal, iqn, credentials=Credentials("backup", "twelve chars"), timeout_seconds=60)
     assert luns(proved)
     daemon.call("account.delete", user="backup")
     eventually(lambda: sees_nothing(proved))  # nobody is that account now, though nobody is asked for one either
-    with InitiatorSession(portal, iqn, timeout_seconds=20) as again:
+    with InitiatorSession(portal, iqn, timeout_seconds=60) as again:
         assert luns(again)
 
 

@@ -164,7 +164,7 @@ def test_initiators_find_it_not_ready_and_the_operator_reads_why(path: Path) -> 
         assert "is missing" in problems["one"]
         assert [name for name, said in problems.items() if said] == ["one"]
         luns = {name: int(lun) for lun, name in status["targets"][0]["luns"].items()}
-        with InitiatorSession(portal, status["targets"][0]["iqn"], timeout_seconds=10) as session:
+        with InitiatorSession(portal, status["targets"][0]["iqn"], timeout_seconds=60) as session:
             lost, other = Device(session, luns["one"]), Device(session, luns["two"])
             for cdb, data in ((bytes(6), None), (read_10(0, 1), None), (write_10(0, 1), bytes(512))):
                 result = lost.command(cdb, data, 0 if data else 512)

@@ -141,7 +141,7 @@ def test_a_drive_in_a_copy_is_refused_at_once_to_operator_and_initiator(site: Si
     while (response := send(changer, move)).sense[2:3] == b"\x06":  # what the operator did before
         pass
     assert sense_of(response) == (5, 0x53, 0x02)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
     assert copy.cleared is None
     assert site.do("unload", force=True)["to"] == "slot:1"
     assert copy.cleared is not None

@@ -183,7 +183,7 @@ def test_nobody_else_is_disturbed_by_a_change(daemon: Daemon, alice: InitiatorSe
         assert shown(alice) == 3 + len(slots.replace("1-2", "1,2").split(","))
     stop.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     for session in sessions[1:]:
         session.close()
     assert all(count < 0 for count in statuses), "a command of another partition failed"

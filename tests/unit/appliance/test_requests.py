@@ -173,7 +173,7 @@ def over(daemon: Daemon, request: str) -> dict[str, Any]:
 def login(grant: dict[str, Any], host: str = HOST, isid: tuple[int, int] = ISID) -> InitiatorSession:
     proof = Credentials(grant["user"], grant["secret"], grant["mutual_user"], grant["mutual_secret"])
     return InitiatorSession(
-        grant["portals"][0], GATE, initiator_name=host, credentials=proof, timeout_seconds=20, isid=isid
+        grant["portals"][0], GATE, initiator_name=host, credentials=proof, timeout_seconds=60, isid=isid
     )
 
 
@@ -272,7 +272,7 @@ def test_a_device_that_only_grants_show(tmp_path: Path) -> None:
 
 def test_a_granted_drive_is_closed_to_other_targets_which_go_on_with_theirs(daemon: Daemon) -> None:
     target, portal = daemon.call("target.list")[0]["iqn"], daemon.wait_ready()["portals"][0]
-    with InitiatorSession(portal, target, initiator_name=OTHER, timeout_seconds=20) as other:
+    with InitiatorSession(portal, target, initiator_name=OTHER, timeout_seconds=60) as other:
         request = granted(daemon)
         assert holds(request) == [("drive0", "A00001L6")]
         for cdb in (READY, REWIND, WRITE_BLOCK, PREVENT, RESERVE):
@@ -297,7 +297,7 @@ def test_a_granted_drive_is_closed_to_other_targets_which_go_on_with_theirs(daem
 
 def test_a_drive_that_somebody_has_reserved_is_not_granted(daemon: Daemon) -> None:
     target, portal = daemon.call("target.list")[0]["iqn"], daemon.wait_ready()["portals"][0]
-    with InitiatorSession(portal, target, initiator_name=OTHER, timeout_seconds=20) as other:
+    with InitiatorSession(portal, target, initiator_name=OTHER, timeout_seconds=60) as other:
         assert command(other, 1, RESERVE).status == 0
         assert holds(granted(daemon)) == [("drive1", "A00001L6")]
 
@@ -514,7 +514,7 @@ def test_a_first_login_that_cannot_be_kept_is_kept_later(tmp_path: Path, monkeyp
         grant = {"user": key.name, "secret": key.secret, "mutual_user": GATE, "mutual_secret": key.mutual_secret}
         with login({**grant, "portals": served.bound}) as session:
             assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
-            assert failed.wait(30)
+            assert failed.wait(60)
             eventually(lambda: broker.requests.get(made.name).port is not None)
 
 

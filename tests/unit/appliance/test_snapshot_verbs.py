@@ -67,7 +67,7 @@ def command(
 ) -> CommandResult:
     """Its result; unit attentions of the login and of what operators changed are heard first."""
     for _ in range(5):
-        result = session.command(lun, cdb, data, length, timeout_seconds=20)
+        result = session.command(lun, cdb, data, length, timeout_seconds=60)
         if result.status != 2 or result.sense[2] & 0xF != 6:
             break
     return result

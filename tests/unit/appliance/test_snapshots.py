@@ -108,7 +108,7 @@ def assert_nothing_is_left(house: House, kept: KeptSet) -> None:
     assert kept.stored_bytes == 0
     assert all(disk.medium.before_change is None for disk in house.disks.values())
     assert kept.state.over
-    kept.join(10)
+    kept.join(60)
     assert list(house.folder.iterdir()) == []
     assert eventually(lambda: not any(str(house.folder) in name for name in open_files()))  # the space itself
     assert house.recorded[-1] == (f"snapshot {kept.state.value}", kept.name)

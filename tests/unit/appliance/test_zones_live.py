@@ -30,7 +30,7 @@ ALICE, BOB, EVE = (f"iqn.1993-08.org.debian:{name}" for name in ("alice", "bob",
 def log_in(daemon: Daemon, initiator: str, credentials: Credentials | None = None) -> InitiatorSession:
     iqn = daemon.call("target.list")[0]["iqn"]
     portal = daemon.wait_ready()["portals"][0]
-    return InitiatorSession(portal, iqn, initiator_name=initiator, credentials=credentials, timeout_seconds=20)
+    return InitiatorSession(portal, iqn, initiator_name=initiator, credentials=credentials, timeout_seconds=60)
 
 
 def settled(session: InitiatorSession) -> list[int]:

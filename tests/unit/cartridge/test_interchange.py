@@ -228,7 +228,7 @@ def test_a_tape_that_tgt_itself_wrote(make: Make) -> None:
     """Over iSCSI to a tgtd, so that nothing of the image is of our own making."""
     packages.require("tgt", "libiscsi7")
     with TgtTarget(tape_megabytes=64) as target:
-        with InitiatorSession(target.portal, target.target_name, timeout_seconds=10) as session:
+        with InitiatorSession(target.portal, target.target_name, timeout_seconds=60) as session:
             tape_drive = Device(session, target.tape_lun)
             for item in TAPE:
                 tape_drive.good(write_filemarks() if item is None else write_6(len(item)), item)

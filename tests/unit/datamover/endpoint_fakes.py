@@ -67,7 +67,7 @@ class MemoryTape:
         assert len(view) % block_length == 0
         self.writing.set()
         if self.gate is not None:
-            assert self.gate.wait(30)
+            assert self.gate.wait(60)
         del self.blocks[self.position :]
         for done in range(0, len(view), block_length):
             if self.capacity is not None and self.position >= self.capacity:

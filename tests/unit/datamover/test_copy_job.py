@@ -233,10 +233,10 @@ def test_cancelling_stops_between_two_writes():
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert tape.writing.wait(30)
+    assert tape.writing.wait(60)
     stop.set()
     tape.gate.set()
-    thread.join(30)
+    thread.join(60)
     assert len(outcome) == 1
     assert tape.data == DATA[:CHUNK_BYTES]
     assert job.progress.bytes_written == CHUNK_BYTES

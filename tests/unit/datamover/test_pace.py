@@ -37,7 +37,7 @@ def test_two_copies_each_have_their_rate():
     thread.start()
     job(free := MemoryTape(), other).run()
     assert free.data == DATA
-    thread.join(30)
+    thread.join(60)
     assert running.progress.bytes_written == len(DATA)
 
 
@@ -46,7 +46,7 @@ def test_the_rate_changes_while_it_runs():
     thread = threading.Thread(target=job(tape, pace).run)
     thread.start()
     pace.bytes_per_second = 0
-    thread.join(30)
+    thread.join(60)
     assert tape.data == DATA
     assert pace.bytes_per_second == 0
 

@@ -24,7 +24,7 @@ def send(
     answers: SimpleQueue[Response] = SimpleQueue()
     task = {"complete": answers.put} | task
     response = unit.execute(Task(nexus=nexus, lun=0, cdb=padded, data_out=data, data_in_limit=limit, **task))
-    return response if response is not None else answers.get(timeout=30)
+    return response if response is not None else answers.get(timeout=60)
 
 
 def sense_of(response: Response) -> tuple[int, int, int]:

@@ -122,7 +122,7 @@ def test_a_peer_that_stops_reading_is_given_up() -> None:
         before = time.monotonic()
         with pytest.raises(ConnectionClosed, match="stopped reading"):
             peer.connection.respond(command, 0, b"", bytes(16 << 20))
-        assert time.monotonic() - before < 10
+        assert time.monotonic() - before < 40
         with pytest.raises(ConnectionClosed, match="stopped reading"):
             peer.connection.receive(5)
 
@@ -170,7 +170,7 @@ def test_a_send_has_a_time_limit_as_a_whole() -> None:
         finally:
             stop.set()
             reader.join()
-        assert time.monotonic() - before < 5
+        assert time.monotonic() - before < 25
 
 
 # ---- data that were asked for and do not come ------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def receiving(peer: Peer) -> Iterator[None]:
         yield
     finally:
         peer.connection.shutdown()
-        owner.join(20)
+        owner.join(60)
         assert not owner.is_alive()
 
 
@@ -88,7 +88,7 @@ def test_wake_lets_receive_return() -> None:
         waiter = threading.Thread(target=lambda: returned.put(peer.connection.receive()))
         waiter.start()
         peer.connection.wake()
-        assert returned.get(timeout=20) is None
+        assert returned.get(timeout=60) is None
         waiter.join()
         peer.connection.wake()
         peer.send(peer.command(1))
@@ -159,8 +159,8 @@ def test_shutdown_wakes_a_blocked_receive() -> None:
             except ConnectionClosed:
                 pytest.fail("nobody has called shutdown() yet")
         peer.connection.shutdown()
-        waiter.join(10)
-        assert "shutdown" in str(errors.get(timeout=10))
+        waiter.join(60)
+        assert "shutdown" in str(errors.get(timeout=60))
 
 
 def test_shutdown_wakes_a_blocked_respond() -> None:
@@ -178,8 +178,8 @@ def test_shutdown_wakes_a_blocked_respond() -> None:
         worker.start()
         peer.socket.recv(1)  # it has begun to send
         peer.connection.shutdown()
-        worker.join(10)
-        assert "shutdown" in str(errors.get(timeout=10))
+        worker.join(60)
+        assert "shutdown" in str(errors.get(timeout=60))
 
 
 def test_abort_from_another_thread_lets_a_waiting_receive_go_on() -> None:
@@ -191,7 +191,7 @@ def test_abort_from_another_thread_lets_a_waiting_receive_go_on() -> None:
         waiter = threading.Thread(target=lambda: handed_out.put(peer.connection.receive(20)))
         waiter.start()
         assert peer.connection.abort(initiator_task_tag=1) == [1]
-        command = handed_out.get(timeout=20)
+        command = handed_out.get(timeout=60)
         waiter.join()
         assert isinstance(command, ScsiCommand) and command.initiator_task_tag == 2
 

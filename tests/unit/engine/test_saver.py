@@ -117,7 +117,7 @@ def test_close_lets_everybody_go(source: int, store: int) -> None:
     assert eventually(lambda: SAVER_CLOSED in outcomes)
     go.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert set(outcomes) == {SAVER_STORED, SAVER_CLOSED}
     assert eventually(lambda: saver.threads == 0)
     saver.close()

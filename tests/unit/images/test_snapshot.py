@@ -47,7 +47,7 @@ def taken(image: Image, store: SnapshotStore, **options: object) -> Iterator[Sna
         yield made
     finally:
         made.release()
-        made.join(10)
+        made.join(60)
         assert store.stored_bytes == 0
         assert image.before_change is None
 
@@ -233,7 +233,7 @@ def test_a_store_that_hangs_is_left_behind(image: Image) -> None:
         assert seen(snapshots, 0, CHUNK_BYTES + 1) == b"\1" * CHUNK_BYTES + b"\2"  # from memory
         began = time.monotonic()
         image.write(b"new", 2 * CHUNK_BYTES)
-        assert 0.05 <= time.monotonic() - began < 5
+        assert 0.05 <= time.monotonic() - began < 40
         assert content(image, 2 * CHUNK_BYTES, 3) == b"new"
         with pytest.raises(SnapshotEnded, match=r"waited 0\.05 s"):
             seen(snapshots, 8 * CHUNK_BYTES, 512)
@@ -280,12 +280,12 @@ def test_a_write_waits_for_a_reader_of_the_live_chunk() -> None:
         found: list[bytes] = []
         reader = threading.Thread(target=lambda: found.append(seen(snapshots, 0, 3)))
         reader.start()
-        assert image.reading.wait(10)
+        assert image.reading.wait(60)
         writer = threading.Thread(target=image.write, args=(b"new", 0))
         writer.start()
         image.go.set()
-        reader.join(10)
-        writer.join(10)
+        reader.join(60)
+        writer.join(60)
         assert found == [b"old"]
         assert content(image, 0, 3) == b"new"
         assert seen(snapshots, 0, 3) == b"old"
@@ -307,10 +307,10 @@ def test_a_reader_that_hangs_on_the_disk_ends_with_an_error_and_not_with_new_dat
 
         reader = threading.Thread(target=read)
         reader.start()
-        assert image.reading.wait(10)
+        assert image.reading.wait(60)
         image.write(b"new", 0)  # goes through after its patience
         image.go.set()
-        reader.join(10)
+        reader.join(60)
         assert isinstance(ended[0], SnapshotEnded)
 
 
@@ -324,7 +324,7 @@ def test_a_chunk_that_is_retired_on_its_way_to_the_store_leaves_nothing_behind(i
     store = FailingStore(2 * CHUNK_BYTES, wait)
     with taken(image, store) as snapshots:
         image.write(b"new", 0)
-        assert saving.wait(10)
+        assert saving.wait(60)
         image.write(b"new", CHUNK_BYTES)  # in memory, behind the first one
         snapshots.snapshots[0].retire(0, 2 * CHUNK_BYTES)
         assert snapshots.stored_bytes == CHUNK_BYTES  # the one that is being written
@@ -349,11 +349,11 @@ def test_a_chunk_that_is_retired_while_it_is_read_is_given_back_after_that(image
         found: list[bytes] = []
         reader = threading.Thread(target=lambda: found.append(seen(snapshots, 0, 3)))
         reader.start()
-        assert reading.wait(10)
+        assert reading.wait(60)
         snapshots.snapshots[0].retire(0, CHUNK_BYTES)
         assert snapshots.stored_bytes == CHUNK_BYTES  # still in use
         go.set()
-        reader.join(10)
+        reader.join(60)
         assert found == [b"\1\1\1"]
         assert snapshots.stored_bytes == 0
 

@@ -105,7 +105,7 @@ def test_any_sequence_of_operations(tmp_path: Path, kind: str, seed: int) -> Non
             else:
                 assert taken.stored_bytes == 0
         taken.release()
-        assert taken.join(10)
+        assert taken.join(60)
         assert store.stored_bytes == 0
         assert image.before_change is None
     image.close()
@@ -264,13 +264,13 @@ def test_writers_readers_and_retires_at_once(tmp_path: Path, quick_switches: Non
                 taken.release()
             ended.set()
             for reader in readers:
-                reader.join(30)
+                reader.join(60)
             taken.release()
             assert store.stored_bytes == 0
     finally:
         stop.set()
         for writer in writers:
-            writer.join(30)
+            writer.join(60)
     assert not failures, failures[:3]
     assert image.before_change is None
     expected = b"".join(number.to_bytes(8, "little") * (SECTOR // 8) for number in written)

@@ -9,7 +9,7 @@ import structlog
 
 from tests.unit.iscsi.dummy import Served, serving
 
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
 
 
 class Log:

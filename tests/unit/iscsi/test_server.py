@@ -18,7 +18,7 @@ from scsi_targets.iscsi.server import Server
 from tests.fuzz import layers
 from tests.fuzz.peer import INITIATOR_NAME, HungUp, Peer, text
 from tests.support.ports import free_port
-from tests.support.waiting import eventually
+from tests.support.waiting import becomes, eventually
 from tests.unit.iscsi.conftest import PATIENCE_SECONDS, Log
 from tests.unit.iscsi.dummy import Served, serving
 from tests.unit.iscsi.support import TARGET, Directory
@@ -73,7 +73,7 @@ def test_a_session_that_finds_no_resources_costs_nobody_else(
             peer.login(TARGET)
             peer.receive()
         assert log.wait_for("connection lost")["reason"]
-    assert served.server.sessions() == []
+    becomes([], served.server.sessions)
     with Peer(served.address) as peer:
         peer.login(TARGET)
         assert peer.is_alive()
@@ -123,7 +123,7 @@ def test_a_peer_that_does_not_read_holds_no_other_session(log: Log) -> None:
             assert sense_of(peer.receive()) == (6, 0x29, 3)
         began = monotonic()
         served.server.stop()
-        assert monotonic() - began < 5
+        assert monotonic() - began < 40
         stuck.socket.close()
 
 
@@ -185,7 +185,7 @@ def test_a_unit_that_leaves_the_view_lets_a_running_command_end(served: Served) 
         for lun in (0, 1):
             turn_ready(peer, lun)
         peer.send(peer.command(1, DAWDLE))
-        assert served.units[1].started.wait(10)
+        assert served.units[1].started.wait(60)
         served.directory.masked[ME] = {0: served.units[0]}
         served.server.views_changed()
         sense_until(peer, 0, LUNS_CHANGED)

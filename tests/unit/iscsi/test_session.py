@@ -96,7 +96,7 @@ def test_a_slow_command_leaves_the_connection_free(served: Served) -> None:
         ready(peer)
         slow = peer.command(0, DAWDLE)
         peer.send(slow)
-        assert served.units[0].started.wait(10)
+        assert served.units[0].started.wait(60)
         peer.send(peer.command(1, TEST_UNIT_READY))
         good(peer.receive())
         assert peer.is_alive()

@@ -49,7 +49,7 @@ def waiting_for_data(peer: Peer, lun: int = 0) -> layers.ScsiCommand:
 def dawdling(served: Served, peer: Peer, lun: int = 0) -> layers.ScsiCommand:
     command = peer.command(lun, DAWDLE)
     peer.send(command)
-    assert served.units[lun].started.wait(10)
+    assert served.units[lun].started.wait(60)
     return command
 
 

@@ -25,11 +25,11 @@ def test_who_counts_does_not_wait_for_the_disk():
     def write(documents):
         written.append(dict(documents))
         reached.set()
-        assert go.wait(20)
+        assert go.wait(60)
 
     later = Later(write)
     later.put("a", 1)
-    assert reached.wait(20)
+    assert reached.wait(60)
     later.put("a", 2)  # while the first is being written
     later.put("b", 1)
     go.set()

@@ -81,7 +81,7 @@ class Bay(Device):
             raise CheckCondition(sense.MEDIUM_REMOVAL_PREVENTED)
         try:
             check()
-            assert self.lets_go.wait(30)
+            assert self.lets_go.wait(60)
             if self.fails:
                 raise CheckCondition(self.fails)
             yield self.cartridge

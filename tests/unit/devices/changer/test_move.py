@@ -257,7 +257,7 @@ def test_other_commands_are_answered_while_a_move_waits(library):
     assert len(data_of(send(library.changer, status(), nexus=BETA))) > 16
     assert not done.is_set()
     library.bays[DRIVE].lets_go.set()
-    assert done.wait(30)
+    assert done.wait(60)
     assert place(library, "A00001L6") == SLOT
 
 

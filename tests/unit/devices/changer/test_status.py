@@ -150,16 +150,16 @@ def test_element_status_holds_up_nobody(library, monkeypatch):
 
     def slow(*arguments):
         asked.set()
-        assert go_on.wait(30)
+        assert go_on.wait(60)
         return elements(*arguments)
 
     monkeypatch.setattr(library.inventory, "elements", slow)
     reader = threading.Thread(target=send, args=(library.changer, status()))
     reader.start()
-    assert asked.wait(30)
+    assert asked.wait(60)
     assert send(library.changer, bytes(6)).status == 0
     go_on.set()
-    reader.join(30)
+    reader.join(60)
     assert not reader.is_alive()
 
 

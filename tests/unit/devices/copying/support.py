@@ -155,7 +155,7 @@ class Running:
 
         def stand(*args, **more):
             self.standing.set()
-            assert self.go.wait(30)
+            assert self.go.wait(60)
             return write_blocks(*args, **more)
 
         monkeypatch.setattr(site.tape, "write_blocks", stand)
@@ -163,7 +163,7 @@ class Running:
         cdb = copy.ExtendedCopyLid1.encode(parameter_list_length=len(data))
         self.task = Task(ALPHA, 0, cdb, tag=77, data_out=data, complete=self.complete, view=site.view)
         assert unit.execute(self.task) is None
-        assert self.standing.wait(30)
+        assert self.standing.wait(60)
 
     def complete(self, response):
         self.answers.append(response)

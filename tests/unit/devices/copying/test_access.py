@@ -95,7 +95,7 @@ def test_at_each_transfer(site, how, end, monkeypatch):
             pass
     how(site, (site.disk, site.tape)[end])
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     status, code = forwarded(running.answers[0], 8 if end == DISK else 9)
     assert (status, code) == ((2, (7, 0x27, 0)) if how is protected else (0x18, None))
     written = b"".join(site.written())

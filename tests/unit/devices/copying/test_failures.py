@@ -247,7 +247,7 @@ def test_a_drive_that_is_busy_is_waited_for(site):
     assert (status.copy_command_status, status.segments_processed) == (0, 0)  # under way, nothing begun
     assert not ended.is_set()
     site.tape.vacate()
-    assert ended.wait(30)
+    assert ended.wait(60)
     good(answers[0])
 
 
@@ -259,7 +259,7 @@ def test_crossing_copies_between_two_drives_end(site):
     results, both = [], threading.Barrier(2)
 
     def cross(unit, source, destination):
-        both.wait(30)
+        both.wait(60)
         segment = copy.StreamToStream.encode(
             source=source, destination=destination, source_stream_device_transfer_length=512,
             destination_stream_device_transfer_length=512, byte_count=512,
@@ -359,7 +359,7 @@ def test_while_a_copy_runs(site, where, monkeypatch):
         again = site.copy(block_to_stream(512, 1), list_identifier=5)
         assert sense_of(again) == (5, 0x00, 0x16)
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     assert running.answers[0].status == 0
     assert b"".join(site.written()) == site.disk_data
 
@@ -372,7 +372,7 @@ def test_a_copy_can_be_aborted_by_command(site, where, monkeypatch):
     assert sense_of(send(unit, copy.CopyOperationAbort.encode(list_identifier=5), nexus=BETA)) == (5, 0x24, 0)
     good(send(unit, copy.CopyOperationAbort.encode(list_identifier=5)))
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     assert sense_of(running.answers[0]) == (0xA, 0x2F, 0x02)
     assert b"".join(site.written()) == site.disk_data[: 1 << 20]
     assert sense_of(send(unit, copy.CopyOperationAbort.encode(list_identifier=5))) == (5, 0x24, 0)
@@ -419,8 +419,8 @@ def test_a_copy_that_waits_and_one_that_is_stopped_are_told_apart(site, monkeypa
     first, second = site.disk.copy_manager.recent()
     assert (first.has_turn, second.has_turn, first.status, second.status) == (True, False, None, None)
     good(send(site.disk, copy.CopyOperationAbort.encode(list_identifier=6)))
-    assert stopped.wait(30)
+    assert stopped.wait(60)
     assert second.status == 2 and second.reason == "it was stopped" and second.failed_segment is None
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     assert first.status == 0 and [record.list_identifier for record in site.disk.copy_manager.recent()] == [5, 6]

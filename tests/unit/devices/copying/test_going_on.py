@@ -149,7 +149,7 @@ def test_an_end_that_vanishes(site, end, monkeypatch):
     gone = site.disk if end == "source" else site.tape
     gone.tasks.clear_guests(sense.LOGICAL_UNIT_NOT_SUPPORTED)
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     raw = running.answers[0].sense
     assert code_of(raw) == (0xA, 0x0D, 0x01)
     at = raw[8 if end == "source" else 9]
@@ -177,8 +177,8 @@ def test_the_next_command_of_a_series_is_planned_while_the_last_drains(site, mon
     refused = send(site.tape, cdb, data=wrong, view=site.view)
     assert code_of(refused.sense) == (0xA, 0x0D, 0x01)
     running.go.set()
-    assert running.done.wait(30)
-    assert ended.wait(30)
+    assert running.done.wait(60)
+    assert ended.wait(60)
     good(answers[0])
     assert b"".join(site.written()) == site.disk_data + site.disk_data[: 80 * 512]
     checks = [tuple(record.checksums) for record in site.tape.copy_manager.recent() if record.status == 0]

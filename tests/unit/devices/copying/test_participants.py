@@ -159,7 +159,7 @@ def test_a_task_management_function_of_the_tape_aborts_the_copy(site, where, fun
     running = Running(site, getattr(site, where), monkeypatch)
     function(site)
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     segment, information, pointer, status, sense = failure(running.answers[0], DESTINATION)
     assert (segment, pointer, status, code_of(sense)) == (0, bytes([0x80, 0, 48]), 2, told)
     written = b"".join(site.written())
@@ -175,7 +175,7 @@ def test_a_reset_of_the_disk_aborts_the_copy_of_a_drive(site, where, monkeypatch
     running = Running(site, getattr(site, where), monkeypatch, more)
     site.disk.reset()
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     _, _, pointer, _, sense = failure(running.answers[0], SOURCE)
     assert (pointer, code_of(sense)) == (bytes([0x80, 0, 16]), RESET)
     assert len(b"".join(site.written())) < 3 * len(site.disk_data)
@@ -206,7 +206,7 @@ def test_what_aborts_tasks_of_others_leaves_the_copy(site, monkeypatch):
     cdb = spc.PreemptAndAbort.encode(type=1, parameter_list_length=24)
     good(send(site.tape, cdb, data=(1).to_bytes(8, "big") + (2).to_bytes(8, "big") + bytes(8)))
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     good(running.answers[0])
     assert b"".join(site.written()) == site.disk_data
 
@@ -218,7 +218,7 @@ def test_a_reset_ends_a_copy_that_waits_for_its_turn(site, monkeypatch):
     _, _, _, _, sense = failure(waiting.answer(), DESTINATION)
     assert code_of(sense) == RESET
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
 
 
 def test_a_copy_that_waits_for_its_turn_can_be_aborted(site, monkeypatch):
@@ -231,7 +231,7 @@ def test_a_copy_that_waits_for_its_turn_can_be_aborted(site, monkeypatch):
     site.other.close()  # which waits for its threads
     assert not gone.ended.is_set()
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     good(running.answers[0])
 
 
@@ -243,7 +243,7 @@ def test_a_nexus_that_loses_a_unit_loses_the_copy_there(site, monkeypatch):
     site.tape.nexus_lost(BETA)
     site.tape.nexus_lost(ALPHA)
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     _, _, _, _, sense = failure(running.answers[0], DESTINATION)
     assert code_of(sense) == (5, 0x25, 0)
     assert not site.tape.has_tasks_of(ALPHA)
@@ -253,9 +253,9 @@ def test_a_drive_that_goes_away_takes_the_copy_along(site, monkeypatch):
     running = Running(site, site.disk, monkeypatch)
     closing = threading.Thread(target=site.tape.close)
     closing.start()
-    closing.join(30)
+    closing.join(60)
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     _, _, _, _, sense = failure(running.answers[0], DESTINATION)
     assert code_of(sense) == (5, 0x25, 0)
 
@@ -278,7 +278,7 @@ class start:
         self.ended.set()
 
     def answer(self):
-        assert self.ended.wait(30)
+        assert self.ended.wait(60)
         return self.answers[0]
 
 
@@ -318,7 +318,7 @@ def test_commands_that_need_no_medium_are_answered_at_once(site, where, monkeypa
     sense = data_of(send(site.tape, AT_ONCE["REQUEST SENSE"]))
     assert sense[2] & 0xF == 0
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     good(running.answers[0])
     assert b"".join(site.written()) == site.disk_data
 
@@ -332,7 +332,7 @@ def test_a_transfer_and_a_command_of_another_do_not_touch_the_cartridge_together
     def looked_at(*args, **kwargs):
         other = threading.Thread(target=lambda: found.append(site.tape.lock.acquire(blocking=False)))
         other.start()
-        other.join(30)
+        other.join(60)
         return call(*args, **kwargs)
 
     monkeypatch.setattr(site.tape.loaded, method, looked_at)
@@ -368,9 +368,9 @@ def test_commands_that_need_the_medium_wait_for_the_end_of_the_copy(site, where,
     good(send(site.tape, bytes(6), nexus=BETA))  # and they hold up nothing that need not wait
     assert order == []
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     good(running.answers[0])
-    assert done.wait(30)
+    assert done.wait(60)
     assert order == list(commands)
     assert [answer.status for answer in answers] == [0] * len(commands)
     assert bytes(memoryview(answers[2].data_in)) == site.disk_data[:4096]
@@ -387,10 +387,10 @@ def test_copies_and_commands_have_a_drive_in_the_order_of_their_arrival(site, mo
             assert site.tape.execute(Task(BETA, 1, mark, complete=lambda response: marked.set())) is None
     assert not any(copy_.ended.is_set() for copy_ in waiting)
     running.go.set()
-    assert running.done.wait(30)
+    assert running.done.wait(60)
     for copy_ in waiting:
         good(copy_.answer())
-    assert marked.wait(30)
+    assert marked.wait(60)
     blocks = [site.disk_data[512 * number : 512 * (number + 1)] for number in range(4)]
     assert site.written()[BLOCKS * 512 // 4096 :] == [*blocks[:2], None, *blocks[2:]]
 
@@ -458,7 +458,7 @@ def test_jobs_that_move_data_are_bounded(site, monkeypatch):
     running.go.set()
     for number in (0, 2):
         good(waiting[number].answer())
-    assert running.done.wait(30)
+    assert running.done.wait(60)
 
 
 def test_one_unit_by_two_names_is_one_unit(site):

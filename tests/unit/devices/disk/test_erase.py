@@ -24,7 +24,7 @@ def wait_for(disk, cdb, data=None, **task):
         ALPHA, 0, cdb.ljust(16, b"\0"), data_out=data, complete=lambda r: (answers.append(r), done.set()), **task
     )
     assert disk.execute(task) is None
-    assert done.wait(30)
+    assert done.wait(60)
     return answers[0]
 
 
@@ -39,7 +39,7 @@ def overwrite(block, *, passes=1, invert=0, **fields):
 def settle(disk):
     """Waits until the erasure that runs has ended."""
     if (erasure := disk.erasing.running) is not None:
-        assert erasure.finished.wait(30)
+        assert erasure.finished.wait(60)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_runs_on_beside_it_finds_no_medium(slow, monkeypatch):
     def wait_once(block, offset, length):
         if not filling.is_set():
             filling.set()
-            assert go.wait(30)
+            assert go.wait(60)
         fill(block, offset, length)
 
     monkeypatch.setattr(slow.image, "fill", wait_once)
@@ -144,13 +144,13 @@ def test_what_runs_on_beside_it_finds_no_medium(slow, monkeypatch):
     cdb = sbc.WriteSame16.encode().ljust(16, b"\0")
     task = Task(ALPHA, 0, cdb, data_out=pattern(1), complete=lambda r: (answers.append(r), done.set()))
     assert slow.execute(task) is None
-    assert filling.wait(30)
+    assert filling.wait(60)
     starter = threading.Thread(target=start_overwrite, args=(slow,))
     starter.start()
     eventually(lambda: slow.gate.waiting)
     go.set()
-    starter.join(30)
-    assert done.wait(30)
+    starter.join(60)
+    assert done.wait(60)
     assert sense_of(answers[0]) == SANITIZE_IN_PROGRESS
 
 

@@ -183,6 +183,6 @@ def test_a_long_write_same_leaves_the_connection_free(disk, monkeypatch):
         complete=lambda response: (answers.append(response), done.set()),
     )  # fmt: skip
     assert disk.execute(task) is None
-    assert done.wait(10)
+    assert done.wait(60)
     assert (answers[0].status, answers[0].data_length) == (0, 512)
     assert read(disk, 0, BLOCKS) == pattern(5) * BLOCKS

@@ -160,7 +160,7 @@ def test_disks_are_held_still_together(tmp_path):
         snapshots = SnapshotSet.take([first.medium, second.medium], MemoryChunks(1 << 20))
         assert all(writer.is_alive() for writer in writers)
     for writer in writers:
-        writer.join(10)
+        writer.join(60)
     for number, disk in enumerate((first, second)):
         assert read(disk, 0) == b"new!" * 128
         assert read(disk_of(snapshots, number), 0) == bytes(512)

@@ -159,7 +159,7 @@ def test_a_reset_waits_for_what_other_connections_are_doing(disk, monkeypatch):
 
     def slow(buffer, offset, **options):
         started.set()
-        assert go.wait(10)
+        assert go.wait(60)
         write_image(buffer, offset, **options)
         order.append("written")
 
@@ -169,13 +169,13 @@ def test_a_reset_waits_for_what_other_connections_are_doing(disk, monkeypatch):
     monkeypatch.setattr(disk.image, "write", slow)
     writer = threading.Thread(target=lambda: write(disk, 0, b"w" * 512))
     writer.start()
-    assert started.wait(10)
+    assert started.wait(60)
     resetter = threading.Thread(target=lambda: (disk.reset(), order.append("reset")))
     resetter.start()
     eventually(lambda: disk.gate.waiting)
     go.set()
-    writer.join(10)
-    resetter.join(10)
+    writer.join(60)
+    resetter.join(60)
     assert order == ["written", "reset"]
 
 

@@ -85,7 +85,7 @@ def test_a_long_verify_leaves_the_connection_free_and_can_be_aborted(disk, monke
 
     def slow(buffer, offset):
         reading.set()
-        assert go.wait(10)
+        assert go.wait(60)
         read_into(buffer, offset)
 
     monkeypatch.setattr(disk.image, "read_into", slow)
@@ -97,10 +97,10 @@ def test_a_long_verify_leaves_the_connection_free_and_can_be_aborted(disk, monke
         assert disk.execute(task) is None
 
     verify(1)
-    assert reading.wait(10)
+    assert reading.wait(60)
     assert send(disk, bytes(6)).status == 0
     assert disk.abort_task(ALPHA, 1)
     verify(2)
     go.set()
-    assert done.wait(10)
+    assert done.wait(60)
     assert [(tag, response.status) for tag, response in answers] == [(2, 0)]

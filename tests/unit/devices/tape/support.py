@@ -119,4 +119,4 @@ def send_slow(drive: TapeDrive, cdb: bytes, **kwargs: object) -> Response:
     done: queue.Queue[Response] = queue.Queue()
     task = Task(nexus=ALPHA, lun=0, cdb=cdb.ljust(16, b"\0"), complete=done.put, **kwargs)
     response = drive.execute(task)
-    return response if response is not None else done.get(timeout=30)
+    return response if response is not None else done.get(timeout=60)

@@ -231,13 +231,13 @@ def erasing(drive, monkeypatch):
 
     def slow_erase(long=False):
         started.set()
-        assert go.wait(30)
+        assert go.wait(60)
         real(long)
 
     monkeypatch.setattr(drive.medium, "erase", slow_erase)
     erase = Task(ALPHA, 0, ssc.Erase6.encode(long=1).ljust(16, b"\0"), complete=lambda response: done.set())
     assert drive.execute(erase) is None
-    assert started.wait(30)
+    assert started.wait(60)
     yield go, done
     go.set()
 
@@ -247,13 +247,13 @@ def test_a_slow_command_is_not_waited_for(drive, erasing):
     go, done = erasing
     began = time.monotonic()
     assert refusal(drive.unload) == (5, 0x53, 0x02)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
     assert drive.medium is not None
     assert not done.is_set()
     data = data_of(send(drive, spc.RequestSense.encode(allocation_length=18)))
     assert (data[2], data[12], data[13]) == (0, 0x00, 0x16)  # operation in progress
     go.set()
-    assert done.wait(30)
+    assert done.wait(60)
     drive.load(drive.unload())
 
 
@@ -341,7 +341,7 @@ def test_two_robots_take_the_cartridge_once(drive):
     for hand in hands:
         hand.start()
     for hand in hands:
-        hand.join(30)
+        hand.join(60)
     assert (5, 0x3B, 0x0E) in outcomes
     cartridge = next(outcome for outcome in outcomes if not isinstance(outcome, tuple))
     drive.load(cartridge)

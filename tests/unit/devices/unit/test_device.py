@@ -175,14 +175,14 @@ def test_slow_command_leaves_others_room_and_can_be_aborted(unit):
     answers = []
     slow = Task(ALPHA, 0, Dawdle.encode().ljust(16, b"\0"), tag=7, complete=answers.append)
     assert unit.execute(slow) is None
-    assert unit.started.wait(10)
+    assert unit.started.wait(60)
     data_of(send(unit, spc.Inquiry.encode(allocation_length=36)))
     done = threading.Event()
     behind = Task(BETA, 0, bytes(16), tag=8, complete=lambda r: (answers.append(r), done.set()))
     assert unit.execute(behind) is None
     assert not answers
     assert unit.abort_task(ALPHA, 7)
-    assert done.wait(10)
+    assert done.wait(60)
     assert [r.status for r in answers] == [0]
 
 
@@ -216,7 +216,7 @@ def test_absent_logical_unit(unit):
 def test_two_that_wait_for_a_busy_unit_get_it_one_after_the_other(unit):
     slow = Task(ALPHA, 0, Dawdle.encode().ljust(16, b"\0"), complete=lambda response: None)
     assert unit.execute(slow) is None
-    assert unit.started.wait(10)
+    assert unit.started.wait(60)
     assert not unit.occupy(0.01)
     held = []
 
@@ -229,6 +229,6 @@ def test_two_that_wait_for_a_busy_unit_get_it_one_after_the_other(unit):
         thread.start()
     unit.go.set()
     for thread in waiting:
-        thread.join(20)
+        thread.join(60)
     assert held == [True, True]
     assert send(unit, bytes(6)).status == 0

@@ -160,7 +160,7 @@ class SlowStore(MemoryStore):
 
     def put(self, key, value, /):
         self.reached.set()
-        assert self.go.wait(20)
+        assert self.go.wait(60)
         super().put(key, value)
 
 
@@ -180,12 +180,12 @@ def test_others_do_not_wait_for_the_disk_that_keeps_state(tmp_path, command):
     answers = []
     changing = threading.Thread(target=change)
     changing.start()
-    assert store.reached.wait(20)
-    assert disk.lock.acquire(timeout=10)  # the unit's lock is free, so every command goes on
+    assert store.reached.wait(60)
+    assert disk.lock.acquire(timeout=60)  # the unit's lock is free, so every command goes on
     disk.lock.release()
     assert send(disk, sbc.Read10.encode(transfer_length=1), nexus=BETA).status == 0
     assert not answers
     store.go.set()
-    changing.join(20)
+    changing.join(60)
     assert [answer.status for answer in answers] == [0]
     disk.close()
