@@ -162,8 +162,8 @@ def stopped_while(here, tgt, segments, cscds):
 @pytest.mark.parametrize("kind", ["disk", "tape"])
 def test_a_target_that_stops_reading(here, tgt, monkeypatch, kind):
     """It keeps its connection and does nothing: the copy ends after the time that a command may take, and says who."""
-    monkeypatch.setattr(remote_disk, "COMMAND_SECONDS", 0.5)
-    monkeypatch.setattr(remote_tape, "COMMAND_SECONDS", 0.5)
+    monkeypatch.setattr(remote_disk, "COMMAND_SECONDS", 2.0)
+    monkeypatch.setattr(remote_tape, "COMMAND_SECONDS", 2.0)
     remote = add(RemoteAddress(tgt.portal, tgt.target_name, getattr(tgt, f"{kind}_lun"), NAME))
     here.remote_units = [remote]
     if kind == "tape":

@@ -37,7 +37,7 @@ class Api:
 
     def http(self, token: str = "", **options: Any) -> httpx.Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=self.url, headers=headers, **{"timeout": 20, "trust_env": False, **options})
+        return httpx.Client(base_url=self.url, headers=headers, **{"timeout": 60, "trust_env": False, **options})
 
     def connect(self) -> socket.socket:
         url = httpx.URL(self.url)
@@ -73,7 +73,7 @@ def serving(folder: Path, verbs: Mapping[str, Verb], port: int = 0, **options: A
 
 
 def gone(connection: socket.socket) -> bool:
-    """Whether the server has hung up, within 20 seconds."""
+    """Whether the server has hung up, within a minute."""
     poll = select.poll()
     poll.register(connection, select.POLLRDHUP)
-    return bool(poll.poll(20_000))
+    return bool(poll.poll(60_000))

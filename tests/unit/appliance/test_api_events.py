@@ -226,8 +226,8 @@ def asking(api: Api, token: str) -> socket.socket:
 
 
 def test_a_client_that_never_reads_is_dropped_and_holds_nobody_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "TRANSFER_SECONDS", 1.0)
-    monkeypatch.setattr(tcp, "TRANSFER_SECONDS", 1)
+    monkeypatch.setattr(protocol, "TRANSFER_SECONDS", 3.0)
+    monkeypatch.setattr(tcp, "TRANSFER_SECONDS", 3)
     token = api.token()
     for _ in range(20):
         happen(api, *["x" * 200 for _ in range(500)])

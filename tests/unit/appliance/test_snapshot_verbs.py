@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ def test_space_and_age_are_seen_live(daemon: Daemon) -> None:
     assert seen["stored_bytes"] == CHUNK_BYTES
     assert [disk["saved_bytes"] for disk in seen["disks"]] == [CHUNK_BYTES, 0]
     assert seen["disks"][0]["live_bytes"] == 8 * MIB - CHUNK_BYTES
-    time.sleep(0.01)
+    eventually(lambda: daemon.call("snapshot.list")[0]["age_seconds"] > seen["age_seconds"])
     (listed,) = daemon.call("snapshot.list")
     assert listed["age_seconds"] > seen["age_seconds"] >= 0
     assert listed["seconds_left"] < seen["seconds_left"] <= 86400

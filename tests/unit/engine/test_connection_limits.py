@@ -226,12 +226,12 @@ def test_data_by_drops_end_the_connection() -> None:
 
 
 def test_nothing_is_due_once_the_data_have_come() -> None:
-    with Peer(data_timeout_seconds=0.1) as peer:
+    with Peer(data_timeout_seconds=1.0) as peer:
         peer.send(peer.command(1, expected=64 * KIB, write=True))
         peer.send(data_for(peer, peer.read()))
         command = peer.next_command()
-        for _ in range(4):
-            assert peer.connection.receive(0.1) is None
+        for _ in range(3):
+            assert peer.connection.receive(0.5) is None
         peer.connection.respond(command, 0)
         assert peer.read().status == 0
 

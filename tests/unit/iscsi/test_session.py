@@ -169,15 +169,15 @@ def test_a_silent_peer_is_asked_and_then_given_up(log: Log) -> None:
 
 
 def test_a_peer_that_answers_stays(log: Log) -> None:
-    with serving(Limits(keep_alive_seconds=0.05)) as served, Peer(served.address) as peer:
+    with serving(Limits(keep_alive_seconds=1.0)) as served, Peer(served.address) as peer:
         peer.login(TARGET)
         tags = set()
-        for _ in range(5):
+        for _ in range(2):
             ping = peer.receive()
             tags.add(ping.target_transfer_tag)
             peer.send(layers.NopOut(initiator_task_tag=layers.NO_TAG, target_transfer_tag=ping.target_transfer_tag,
                                     cmd_sn=peer.cmd_sn))  # fmt: skip
-        assert len(tags) == 5
+        assert len(tags) == 2
         assert peer.is_alive()
 
 
