@@ -46,7 +46,7 @@ def test_files_are_restored_where_they_are(site: Site) -> None:
         *(Step(f"restore {place}", f"{restore} /srv/{place}/still --backup 1 --yes --json") for place in PLACES),
         Step("restored", SUMS),
         Step("stop", "kill $WRITERS; wait $WRITERS; umount /srv/plain /srv/data /srv/xfs", status=None),
-        Step("checked", "e2fsck -fn $PLAIN && e2fsck -fn /dev/mapper/data && xfs_repair -n $XFS"),
+        Step("checked", "e2fsck -fn $PLAIN && e2fsck -fn /dev/mapper/group-data && xfs_repair -n $XFS"),
     )
     assert done["restored"] == done["sums"] != done["damaged"]
     planned = rows_of(done["plan"])

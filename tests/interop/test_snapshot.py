@@ -112,6 +112,84 @@ def naa(page: str) -> str:
     return found[0]
 
 
+# ---- LVM and md, by their own tools ----------------------------------------------------------------------------------
+
+FILTER = RULES.with_name("lvm-tapebay-snapshot.conf")
+LVM = r"""
+links() { udevadm test --action=add /sys/block/${1#/dev/} 2>/dev/null | sed -n 's/^DEVLINKS=//p' | tr ' ' '\n' | sort; }
+acts() { # what udev would do about a disk beside naming it
+	udevadm test --action=add /sys/block/${1#/dev/} 2>&1 | grep -oE "ID_FS_TYPE=.*|LVM_VG_NAME|mdadm .*" | sort -u
+}
+with_filter() { LVM_SYSTEM_DIR=/tmp/filtered "$@"; }
+mkdir -p /tmp/filtered /run/lock/lvm
+printf 'activation {\n udev_sync=0\n udev_rules=0\n}\n' | tee /etc/lvm/lvm.conf >/tmp/filtered/lvm.conf
+cat FILTER >>/tmp/filtered/lvm.conf
+modprobe -a dm_mod raid1
+"""
+
+
+@pytest.fixture
+def two_disks(tmp_path: Path) -> Iterator[Appliance]:
+    packages.require(*PACKAGES, "e2fsprogs", "lvm2", "mdadm")
+    with Appliance(
+        tmp_path, disks=[Disk("disk", "64 MiB")], advertise=GUEST_SEES_HOST_AS, more=f'[gate]\ntarget = "{GATE}"'
+    ) as running:
+        yield running
+
+
+@pytest.mark.parametrize("kind", ["lvm", "md"])
+def test_lvm_and_md_leave_a_snapshot_of_their_disk_alone(two_disks: Appliance, kind: str) -> None:
+    gated = two_disks
+
+    def snapshot() -> str:
+        name = gated.call("snapshot.create", disks="disk")["snapshot"]
+        request = gated.call("request.create", initiator=INITIATOR_NAME, device=[f"disk@{name}"])["request"]
+        becomes("granted", lambda: gated.call("request.show", request=request)["state"])
+        shown = gated.call("request.show", request=request)
+        return f"{shown['grant']['user']} {shown['grant']['secret']}"
+
+    make = {
+        "lvm": "pvcreate -q $DISK && vgcreate -q data $DISK && lvcreate -q -y -L 16M -n one data",
+        "md": "mdadm --create /dev/md0 --run --force --metadata=1.2 --level=1 --raid-devices=1 $DISK",
+    }[kind]
+    look = {
+        "lvm": "pvs --noheadings -o pv_name,vg_name 2>&1; echo; with_filter pvs --noheadings -o pv_name,vg_name 2>&1; "
+        "readlink -f $(with_filter pvs --noheadings -o pv_name)",
+        "md": "mdadm --examine --scan --verbose 2>&1",
+    }[kind]
+    with HostCalls({"snapshot": snapshot}) as calls:
+        done = run_in_guest(
+            gated,
+            [
+                calls.step(),
+                Step("functions", f"GATE={GATE}\n{FUNCTIONS}\n{LVM.replace('FILTER', str(FILTER))}"),
+                Step("make", make),
+                Step("instant", "grant=$(host snapshot)"),
+                Step("log in", "log_in_to_gate $grant"),
+                Step("without the rule", "acts $DISK; echo; acts $SNAPSHOT"),
+                Step("rule", f"mkdir -p /run/udev/rules.d && cp {RULES} /run/udev/rules.d/"),
+                Step("with the rule", "acts $DISK; echo; acts $SNAPSHOT"),
+                Step(
+                    "names", "for n in $(links $SNAPSHOT); do mkdir -p ${n%/*}; ln -sfn $SNAPSHOT $n; done; echo $DISK"
+                ),
+                Step("tools", look),
+                Step("end", "vgchange -q -an data" if kind == "lvm" else "mdadm --stop /dev/md0"),
+                Step("log out", "iscsiadm -m node -T $GATE -p $PORTAL --logout"),
+            ],
+            allowed=r"UNKNOWN\(0x2003\)|Sense Key : 0x5|I/O error, dev sdb|md/raid1|md0",
+        )
+    member = {"lvm": "ID_FS_TYPE=LVM2_member", "md": "ID_FS_TYPE=linux_raid_member"}[kind]
+    assert all(member in part for part in done["without the rule"].split("\n\n"))
+    mine, snapshots = (done["with the rule"] + "\n").split("\n\n", 1)
+    assert member in mine
+    assert not snapshots.strip()
+    if kind == "lvm":
+        without, filtered = done["tools"].split("\n\n")
+        assert "duplicate" in without or "Not using device" in without  # which is what the filter is for
+        _any_of_its_names, group, device = filtered.split()
+        assert (group, device) == ("data", done["names"].strip()), filtered
+
+
 # ---- a store that hangs ----------------------------------------------------------------------------------------------
 
 HANGS = """

@@ -26,6 +26,8 @@ _EVIDENCE = {
     "lsscsi": "lsscsi",
     "e2fsprogs": "mkfs.ext4",
     "dmsetup": "dmsetup",
+    "lvm2": "lvm",
+    "mdadm": "mdadm",
     "fio": "fio",
     "stenc": "stenc",
     "bacula-sd": "btape",
