@@ -207,6 +207,10 @@ class Together:
     def renew(self) -> float:
         return min(instant.renew() for instant in self._instants)
 
+    def list_comes(self) -> None:
+        for instant in self._instants:
+            instant.list_comes()
+
     def commit(self, disk: str, extents: Iterable[tuple[int, int]], /) -> None:
         self._of[disk].commit(disk, extents)
 

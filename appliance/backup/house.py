@@ -55,6 +55,9 @@ class Instant(Protocol):
     def renew(self) -> float:
         """Whoever holds it is alive."""
 
+    def list_comes(self) -> None:
+        """The same, and what is wanted of it is being found out."""
+
     def commit(self, disk: str, extents: Iterable[tuple[int, int]], /) -> None:
         """These bytes are safe elsewhere."""
 

@@ -285,7 +285,10 @@ class BackupJob:
         now = time.monotonic()
         if self._instant is not None and now - self._renewed >= RENEW_SECONDS:
             self._renewed = now
-            self._instant.renew()
+            if self.progress.phase == "counting":
+                self._instant.list_comes()
+            else:
+                self._instant.renew()
         return self.cancelled.is_set()
 
     def _tick(self) -> None:

@@ -47,6 +47,7 @@ def add(context: OnLibrary, parameters: AddToFileList) -> FileListDetails:
         size = kept.sizes.get(parameters.disk)
         if size is None:
             raise OperatorError(Failure.NOT_FOUND, f"snapshot {parameters.snapshot} has no disk {parameters.disk}")
+        kept.list_comes()
         found = context.library.file_lists.add(
             parameters.snapshot, parameters.disk, size, parameters.part, parameters.lines, context.caller.key
         )
@@ -66,8 +67,11 @@ def end(context: OnLibrary, parameters: EndFileList) -> FileListDetails:
 def _refusals() -> Iterator[None]:
     """What is wrong with a list, in an operator's terms."""
     from appliance.backup.listing import ListRefused
+    from appliance.library.snapshots.states import SnapshotStateError
 
     try:
         yield
+    except SnapshotStateError as error:
+        raise OperatorError(Failure.REFUSED, str(error)) from error
     except ListRefused as error:
         raise OperatorError(Failure.USAGE, str(error)) from error

@@ -225,18 +225,24 @@ class KeptSet:
             self._life.renew(self._clock())
             return self.seconds_left() or 0.0
 
+    def list_comes(self) -> None:
+        """A part of a list of files has come, or is looked through: what is wanted is not known yet, but will be."""
+        with self._lock:
+            self.settle()
+            self._life.list_comes(self._clock())
+
     def begin_list(self) -> None:
         """A list of what is wanted comes, from its beginning."""
         with self._lock:
             self._expect(SetState.HELD, SetStep.LIST)
-            self._life.renew(self._clock())
+            self._life.list_comes(self._clock())
             self._list = BlockList(self.name, self.sizes)
 
     def add_to_list(self, disk: str, extents: Iterable[tuple[int, int]]) -> None:
         """A part of it: (offset, length) in bytes. Raises BadList."""
         with self._lock:
             self._expect(SetState.HELD, SetStep.LIST)
-            self._life.renew(self._clock())
+            self._life.list_comes(self._clock())
             self._begun_list().add(disk, extents)
 
     def end_list(self, count: int, digest: str) -> None:

@@ -101,7 +101,7 @@ class Life:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        self.entered_at = self.renewed_at = self.began_at
+        self.entered_at = self.renewed_at = self.listed_at = self.began_at
 
     def step(self, step: SetStep, now: float, reason: str = "") -> None:
         """Raises SnapshotStateError. Whoever takes a step is alive: it renews the lease."""
@@ -111,7 +111,7 @@ class Life:
             why = f" ({self.reason})" if self.reason else ""
             raise SnapshotStateError(f"the snapshot is {self.state.value}{why}: it cannot be {step.value}") from None
         if after is not self.state:
-            self.state, self.entered_at = after, now
+            self.state, self.entered_at, self.listed_at = after, now, now
         self.reason, self.renewed_at = reason, now
 
     def renew(self, now: float) -> None:
@@ -119,6 +119,12 @@ class Life:
         if self.state.over:
             raise SnapshotStateError(f"the snapshot is {self.state.value} ({self.reason}): there is nothing to renew")
         self.renewed_at = now
+
+    def list_comes(self, now: float) -> None:
+        """A part of its list has come, or is looked through: one of very many files may take longer than a short one is
+        waited for. Raises SnapshotStateError when it is over."""
+        self.renew(now)
+        self.listed_at = now
 
     def deadlines(self) -> Iterator[tuple[float, str]]:
         """(when, what has not happened by then) of everything that may end it now."""
@@ -133,7 +139,7 @@ class Life:
             )
             return
         if self.state is SetState.HELD and terms.list_seconds is not None:
-            yield self.entered_at + terms.list_seconds, f"no list of blocks came within {terms.list_seconds:g} s"
+            yield self.listed_at + terms.list_seconds, f"no list of blocks came within {terms.list_seconds:g} s"
         if terms.lease_seconds is not None:
             yield self.renewed_at + terms.lease_seconds, f"its lease was not renewed for {terms.lease_seconds:g} s"
 

@@ -166,6 +166,15 @@ def test_renewals_keep_it_but_a_list_is_due_and_so_is_the_end() -> None:
         assert not life.expire(now + 19)
     assert life.expire(120)
     assert "no list of blocks came within 120 s" in life.reason
+    life = Life(Terms(), 0.0)
+    life.step(SetStep.TAKE, 0.0)
+    for now in range(50, 1000, 50):  # a list of very many files, which comes in parts
+        life.list_comes(now)
+        assert not life.expire(now + 49)
+    life.renew(1009)
+    life.renew(1060)
+    assert life.expire(1070)
+    assert "no list of blocks came within 120 s" in life.reason
     life = Life(Terms(most_seconds=100), 0.0)
     life.step(SetStep.TAKE, 0.0)
     life.step(SetStep.LIST, 0.0)
