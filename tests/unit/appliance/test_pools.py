@@ -87,9 +87,9 @@ def granted(context: OnLibrary, request: str) -> list[str]:
     return [unit["cartridge"] for unit in do(context, "request.show", request=request)["units"]]
 
 
-def waits(context: OnLibrary, request: str) -> str:
-    eventually(lambda: do(context, "request.show", request=request)["why"])
-    return str(do(context, "request.show", request=request)["why"])
+def waits(context: OnLibrary, request: str, why: str) -> str:
+    """What the request is told, once that is in it: first the library looks which of its cartridges are blank."""
+    return str(eventually(lambda: why in (told := do(context, "request.show", request=request)["why"]) and told))
 
 
 # ---- which cartridge is in which -------------------------------------------------------------------------------------
@@ -173,13 +173,13 @@ def test_pools_are_declared_planned_and_shown_as_toml(context: OnLibrary) -> Non
 
 def test_a_blank_cartridge_is_of_the_pool_that_is_named_and_else_of_none(context: OnLibrary) -> None:
     assert granted(context, asked(context, pool="logs")) == ["LOG001L6"]
-    assert "in pool logs" in waits(context, asked(context, pool="logs"))
+    waits(context, asked(context, pool="logs"), "in pool logs")
     assert granted(context, asked(context)) == ["N00001L6"]
 
 
 def test_who_asks_for_none_is_told_that_what_is_left_is_in_pools(context: OnLibrary) -> None:
     assert granted(context, asked(context)) == ["N00001L6"]
-    assert "of a pool are had by its name" in waits(context, asked(context))
+    waits(context, asked(context), "of a pool are had by its name")
 
 
 def test_a_pool_s_volume_by_its_name(context: OnLibrary) -> None:
@@ -206,7 +206,7 @@ def test_who_waits_for_a_volume_that_leaves_the_pool_does_not_get_it(context: On
     do(context, "pool.change", name="logs", add_cartridges="DB0001L6")
     do(context, "grant.release", request=held)
     eventually(lambda: do(context, "request.show", request=held)["state"] == "done")
-    eventually(lambda: "is not in pool databases" in do(database, "request.show", request=waiting)["why"])
+    waits(database, waiting, "is not in pool databases")
 
 
 # ---- tokens for a pool -----------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_what_a_token_s_request_waits_for_is_no_secret_of_others(context: OnLibr
     database = by(context, DATABASES)
     for held in (asked(context, pool="logs"), asked(context)):
         granted(context, held)
-    said = waits(database, asked(database))
+    said = waits(database, asked(database), "no drive that fits is free")
     assert not [barcode for barcode in ("LOG001L6", "N00001L6") if barcode in said]
 
 
