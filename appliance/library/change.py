@@ -161,7 +161,7 @@ def _equip(library: Library, before: Content, after: Content, keep: Callable[[],
         return {}
     settings = library.files.contents.settings_with(after)
     drives = {
-        drive.name: library.drives[drive.name] if drive in before.drives else library.make_drive(drive)
+        drive.name: library.drives[drive.name] if drive in before.drives else library.maker.drive(drive)
         for drive in after.drives
     }
     partitions = library.files.partitions(settings)
@@ -186,7 +186,7 @@ def _changer(library: Library, partition: Partition) -> MediaChanger:
     wanted = partition.model, partition.serial_number
     if there is not None and (there.partition.model, there.partition.serial_number) == wanted:
         return there
-    return library.make_changer(partition, watching=False)
+    return library.maker.changer(partition, library.robot, watching=False)
 
 
 def _keep(library: Library, settings: Settings, keep: Callable[[], None]) -> None:
@@ -211,7 +211,7 @@ def _replace_disks(library: Library, before: Content, after: Content) -> dict[st
         library.show()
         for name in again:
             _retire(library, name, old.pop(name))
-    new = {name: library.make_disk(disk) for name, disk in wanted.items() if name not in kept}
+    new = {name: library.maker.disk(disk) for name, disk in wanted.items() if name not in kept}
     library.units = {**kept, **new}
     return old
 

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -30,26 +29,20 @@ from appliance.library.remotes import Remotes
 from appliance.library.snapshots.keeper import NoSuchSnapshot, Snapshots
 from appliance.library.snapshots.kept_set import KeptSet
 from appliance.library.snapshots.states import Terms
-from appliance.settings.sections import DiskSettings, DriveSettings
+from appliance.library.unit_maker import OpenImage, UnitMaker, remembering
 from appliance.settings.settings import Settings
 from appliance.settings.units import HostAndPort
-from scsi_targets.devices.changer.media_changer import MediaChanger
 from scsi_targets.devices.changer.robot import Robot
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.tape.base import Loadable
-from scsi_targets.devices.tape.models import drive_model
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.devices.unit.device import Device
-from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from scsi_targets.t10.sense import CheckCondition
-from vlib_images.disk.changes import identity_of
-from vlib_images.disk.raw import DiskImage
 from vlib_images.errors import CartridgeError
 from vlib_images.library.database.events import Event
 from vlib_images.library.inventory import Inventory
-from vlib_images.library.partition import Partition
 from vlib_images.library.state import StateDamaged
 
 log = structlog.get_logger(__name__)
@@ -57,10 +50,6 @@ log = structlog.get_logger(__name__)
 MOST_BACKUP_SECONDS = 7 * 86400.0
 CATALOGUES = "catalogues"  # the folder of the backups' catalogues, in the library's state
 LISTS = "lists"  # that of the lists of files that agents send
-DEVICES = "devices"  # the namespace of the state store that logical units keep theirs in
-DISK_NAMES = ("TAPEBAY", "VIRTUAL DISK", "0100")  # vendor, product, revision
-
-OpenImage = Callable[[DiskSettings, Path], DiskImage]
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -83,20 +72,19 @@ class Library:
 
     def __init__(self, files: LibraryFiles, open_image: OpenImage) -> None:
         settings = files.settings
-        self._open_image = open_image
         self.files = files
         self.opened_at = time.time()
         self.bound: list[str] = []
         self._stopping = threading.Event()
         self._retired: list[tuple[str, Device]] = []
         self.changes = Changes(settings.library.state)
-        self._state = files.store.namespace(DEVICES)
         self._copy_journal = CopyJournal(files.settings.library.state)
-        self.drives = {section.name: self.make_drive(section) for section in settings.drives}
+        self.maker = UnitMaker(files, open_image, self.changes, self._copy_journal)
+        self.drives = {section.name: self.maker.drive(section) for section in settings.drives}
         self.robot = self._make_robot()
-        self.changers = {partition.name: self.make_changer(partition) for partition in files.partitions()}
+        self.changers = {each.name: self.maker.changer(each, self.robot) for each in files.partitions()}
         self.units: dict[str, Device] = {**self.changers, **self.drives}
-        self.units |= {section.name: self.make_disk(section) for section in settings.disks}
+        self.units |= {section.name: self.maker.disk(section) for section in settings.disks}
         self._tell_interrupted()
         self.remotes = Remotes(files.store, settings)
         self.directory = CurrentDirectory(Directory(settings, self.units, self.remotes))
@@ -136,7 +124,7 @@ class Library:
     def build(cls, files: LibraryFiles, open_image: OpenImage | None = None) -> Self:
         """Of open files, which it closes in the end, also when it raises as open() does."""
         try:
-            return cls(files, open_image or _remembering(files))
+            return cls(files, open_image or remembering(files))
         except StateDamaged as error:
             files.close()
             raise OperatorError(Failure.REFUSED, str(error)) from error
@@ -340,19 +328,6 @@ class Library:
             raise OperatorError(Failure.REFUSED, f"disk {name} cannot grow now: {error}") from error
         disks.KnownDisks(self.files.store).remember(name, Path(disk.medium.name), size_bytes)
 
-    def make_drive(self, section: DriveSettings) -> TapeDrive:
-        """Raises StateDamaged."""
-        drive = TapeDrive(
-            drive_model(section.model),
-            self.files.serial_number(section.name, section.serial),
-            store=self._state,
-            state_key=section.name,
-            compression=section.compression,
-            compression_level=section.compression_level,
-        )
-        drive.copy_manager.watcher = self._copy_journal.of(section.name)
-        return drive
-
     def _make_gate(self) -> Gate | None:
         if self.settings.gate is None:
             return None
@@ -391,36 +366,6 @@ class Library:
         drives = dict(zip(addresses, self.drives.values(), strict=True))
         return Robot(self.files.inventory, drives, self.files.cartridges.open)
 
-    def make_changer(self, partition: Partition, *, watching: bool = True) -> MediaChanger:
-        """watching: False for one that equip() is to put to work. Raises StateDamaged."""
-        return MediaChanger(partition, self.robot, store=self._state, state_key=partition.name, watching=watching)
-
-    def make_disk(self, section: DiskSettings) -> BlockDevice:
-        """Where its image cannot be opened the others are served all the same, and initiators find it not ready."""
-        image, problem = None, None
-        path = self.settings.image_of(section)
-        identity = identity_of(path)
-        try:
-            image = self._open_image(section, path)
-            self.changes.opened(section.name, image, identity)
-        except (OperatorError, OSError) as error:
-            problem = str(error)
-            log.error("a disk is not served; mend it and start again", disk=section.name, reason=problem)
-        disk = BlockDevice(
-            Identity(*DISK_NAMES, self.files.serial_number(section.name, section.serial)),
-            image,
-            unavailable=problem,
-            block_length=section.block_size,
-            physical_block_length=section.physical_block_size,
-            removable=section.removable,
-            read_zeros=section.read_zeros,
-            erase_bytes_per_second=section.erase_rate,
-            store=self._state,
-            state_key=section.name,
-        )
-        disk.copy_manager.watcher = self._copy_journal.of(section.name)
-        return disk
-
     def _record(self, action: str, subject: str, details: dict[str, object]) -> None:
         """Something that happened, into the audit record. Raises OSError."""
         with self.files.database.change(Event(action, subject, details)):
@@ -431,12 +376,6 @@ class Library:
         for name, record in self._copy_journal.interrupted:
             if isinstance(unit := self.units.get(name), BlockDevice | TapeDrive):
                 unit.copy_manager.remember(record)
-
-
-def _remembering(files: LibraryFiles) -> OpenImage:
-    known = disks.KnownDisks(files.store)
-    known.forget_others(disk.name for disk in files.settings.disks)
-    return partial(disks.open_image, known=known)
 
 
 def _close(closing: Device | Loadable, name: str) -> bool:
