@@ -11,8 +11,6 @@ from appliance.operations import content
 from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, Volatile, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from appliance.settings.content import Content
     from appliance.settings.sections import PoolSettings
 
@@ -128,34 +126,16 @@ def _given(parameters: PoolDescription) -> dict[str, Any]:
 
 
 def _described(context: OnFiles, pools: list[PoolSettings]) -> list[PoolDetails]:
-    files = context.files
-    members: dict[str, list[str]] = {pool.name: [] for pool in pools}
-    for barcode in files.inventory.barcodes():
-        if (name := files.settings.pool_of(barcode)) in members:
-            members[name].append(barcode)
-    ready = set(_for_requests(context)) if pools else set()
-    wanted = [barcode for held in members.values() for barcode in held if barcode in ready]
-    known = files.cartridges.look_at(wanted, LOOK_SECONDS)
-    blank = {barcode for barcode in wanted if files.cartridges.blank(barcode) is not None}
+    from appliance.library.pools import counts_of
+
+    counts = counts_of(context.files, [pool.name for pool in pools], LOOK_SECONDS)
     return [
         PoolDetails(
             name=pool.name,
             barcodes=pool.barcodes,
             cartridges=pool.cartridges,
-            holds=len(members[pool.name]),
-            blank=len(blank.intersection(members[pool.name])) if known else None,
+            holds=counts[pool.name].holds,
+            blank=counts[pool.name].blank,
         )
         for pool in pools
     ]
-
-
-def _for_requests(context: OnFiles) -> Iterator[str]:
-    """What lies in storage slots that are in no partition."""
-    from appliance.library.partitions import shown_by
-    from vlib_images.library.elements import ElementType
-
-    settings = context.files.settings
-    taken = shown_by(context.files.partitions()) if settings.partitions else {}
-    for element in context.files.inventory.elements(ElementType.STORAGE):
-        if element.barcode is not None and element.address not in taken:
-            yield element.barcode

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from appliance import __version__
 from appliance.library.library import Library
+from appliance.library.pools import counts_of
 from scsi_targets.devices.changer.statistics import MOVES, UNRECOVERED_ERRORS
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.devices.tape.usage import Amounts
@@ -45,6 +46,7 @@ class LibraryCollector(Collector):
             self._snapshots,
             self._changers,
             self._elements,
+            self._pools,
             self._targets,
             self._engine,
             self._copies,
@@ -128,6 +130,16 @@ class LibraryCollector(Collector):
             occupied.add_metric([kind], full[kind])
         shelf = GaugeMetricFamily("tapebay_cartridges_on_shelf", "Cartridges outside the library.")
         yield from (elements, occupied, _one(shelf, len(inventory.shelf())))
+
+    def _pools(self) -> Iterator[Metric]:
+        holds = _gauge("tapebay_pool_cartridges", "Cartridges of the pool, those on the shelf too.", "pool")
+        blank = _gauge("tapebay_pool_blank_cartridges", "Of them those that requests may have as blank ones.", "pool")
+        names = [pool.name for pool in self._library.settings.pools]
+        for name, counts in counts_of(self._library.files, names, 0.0).items():
+            holds.add_metric([name], counts.holds)
+            if counts.blank is not None:
+                blank.add_metric([name], counts.blank)
+        yield from (holds, blank)
 
     def _targets(self) -> Iterator[Metric]:
         standing = Counter(record.target_name or "" for record in self._library.server.sessions())

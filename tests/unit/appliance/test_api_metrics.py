@@ -58,6 +58,7 @@ def check(appliance: Appliance, http: httpx.Client) -> None:
     appliance.call("unload", drive="drive:0", force=True)
     appliance.load("TST002L6")
     work(appliance)
+    appliance.call("pool.create", name="tests", barcodes="TST*", cartridges="X00001L6")
     snapshot = appliance.call("snapshot.create", disks="data", budget="1 MiB")["snapshot"]
     becomes(0, lambda: scraped(http).get("tapebay_sessions", {}).get((TARGET_NAME,)))
     found = scraped(http)
@@ -74,6 +75,8 @@ def check(appliance: Appliance, http: httpx.Client) -> None:
     assert found["tapebay_target_bytes_total"]["in", TARGET_NAME] > 2000 + 8192
     assert found["tapebay_target_commands_total"][TARGET_NAME,] >= 12
     assert found["tapebay_requests"]["queued",] == 0
+    assert found["tapebay_pool_cartridges"] == {("tests",): 3}
+    assert found["tapebay_pool_blank_cartridges"] == {("tests",): 1}  # one was written, one is loaded
     assert found["tapebay_audit_events_total"][()] > before["tapebay_audit_events_total"][()]
     assert found["tapebay_api_answers_total"]["200",] >= 1
     assert found["process_resident_memory_bytes"][()] > 0
