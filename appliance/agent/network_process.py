@@ -141,7 +141,8 @@ def _serve(control: socket.socket, api: Api) -> None:
         if not message:
             return
         for descriptor in descriptors:
-            threading.Thread(target=_one, args=(socket.socket(fileno=descriptor), api), daemon=True).start()
+            connection = socket.socket(fileno=descriptor)
+            threading.Thread(target=_one, args=(connection, api), name="question", daemon=True).start()
 
 
 def _one(connection: socket.socket, api: Api) -> None:

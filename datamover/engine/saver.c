@@ -283,7 +283,7 @@ static void *write_chunks(void *shared)
 	return NULL;
 }
 
-static bool start_thread(struct saver *saver, void *(*run)(void *))
+static bool start_thread(struct saver *saver, void *(*run)(void *), const char *name)
 {
 	sigset_t all, before;
 	pthread_t thread;
@@ -294,9 +294,10 @@ static bool start_thread(struct saver *saver, void *(*run)(void *))
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	started = !pthread_create(&thread, NULL, run, saver);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (started)
+	if (started) {
+		pthread_setname_np(thread, name); /* for ps, top and gdb; 15 characters at most */
 		pthread_detach(thread);
-	else
+	} else
 		saver->users--;
 	return started;
 }
@@ -554,13 +555,13 @@ static PyObject *saver_new(PyTypeObject *type, PyObject *args, PyObject *keyword
 		abandon(saver);
 		return PyErr_SetFromErrno(PyExc_OSError);
 	}
-	if (!start_thread(saver, write_chunks)) {
+	if (!start_thread(saver, write_chunks, "snapshot write")) {
 		close(saver->store);
 		abandon(saver);
 		PyErr_SetString(PyExc_OSError, "no thread could be started");
 		return NULL;
 	}
-	object = start_thread(saver, read_chunks) ? (struct saver_object *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0)
+	object = start_thread(saver, read_chunks, "snapshot read") ? (struct saver_object *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0)
 						 : NULL;
 	if (!object) {
 		abandon(saver); /* the writing thread closes the store */
