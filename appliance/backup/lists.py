@@ -37,6 +37,7 @@ class FileList:
     parts: int = 0
     count: int = 0
     length_bytes: int = 0
+    content_bytes: int = 0
     whole: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -49,10 +50,12 @@ class FileList:
                 raise ListRefused(
                     f"part {number} is not the next one, {self.parts + 1}; the list is begun anew by part 1"
                 )
+            content = 0
             for line in lines:
                 if "\n" in line:
                     raise ListRefused("a line with a line end in it")
-                from_line(line, self.disk_bytes)
+                found = from_line(line, self.disk_bytes)
+                content += found.stored_bytes if isinstance(found, Entry) else 0
             data = "".join(f"{line}\n" for line in lines).encode()
             if self.length_bytes + len(data) > LIMIT_LIST_BYTES or self.count + len(lines) > LIMIT_LINES:
                 raise ListRefused("the list is larger than one may be; back up fewer files at a time")
@@ -62,6 +65,7 @@ class FileList:
                 file.truncate()
             for line in lines:
                 self.digest.add(line)
+            self.content_bytes += content
             self.parts, self.count, self.length_bytes = number, self.count + len(lines), self.length_bytes + len(data)
 
     def end(self, count: int, digest: str) -> None:
@@ -122,6 +126,12 @@ class FileLists:
         if found is None:
             raise ListRefused(f"no list of files of disk {disk} has come for snapshot {snapshot}")
         return found
+
+    def content_bytes(self, snapshot: str, disk: str) -> int:
+        """Of the files that have been listed so far; without a list none."""
+        with self._lock:
+            found = self._lists.get((snapshot, disk))
+        return 0 if found is None else found.content_bytes
 
     def forget_those_over(self) -> None:
         """The lists of snapshots that have ended take no room any more."""

@@ -31,11 +31,12 @@ def costs(backup: dict[str, Any]) -> Iterator[str]:
         if part["snapshot"] is None:
             yield f"server {part['server']}: it has not come yet"
             continue
-        share = part["network_bytes"] / max(backup["total_bytes"], 1)
+        share = part["network_bytes"] / max(part["content_bytes"], 1)
+        each = part["processor_seconds_per_gibibyte"]
         yield (
             f"server {part['server']}, {', '.join(part['disks'])}: {part['payload_bytes']} bytes of files over its "
             f"network, {format_size(part['network_bytes'])} in all ({share:.2%} of the content), "
-            f"{part['processor_seconds']:g} s of its processor"
+            f"{part['processor_seconds']:g} s of its processor{f', {each:g} s a GiB' if each is not None else ''}"
         )
     if backup["processor_seconds_per_gibibyte"] is not None:
         yield (

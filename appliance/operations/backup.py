@@ -14,6 +14,7 @@ from appliance.settings.units import parse_size
 
 if TYPE_CHECKING:
     from appliance.backup.records import Backup as Record
+    from appliance.backup.servers import ServerPart
 
 Number = Annotated[int, Positional("NUMBER"), Field(ge=1, description="As `tapebay backup list` shows it.")]
 DriveName = Annotated[
@@ -84,7 +85,9 @@ class PartOfServer(Result):
     disks: list[str]
     payload_bytes: int = Field(description="Content of files that crossed its network, in lists: of small ones alone.")
     network_bytes: int = Field(description="All that its agent saw crossing it: lists, API, metadata of the snapshot.")
+    content_bytes: int = Field(description="Of the files that it listed.")
     processor_seconds: float = Field(description="Of the agent and what it started.")
+    processor_seconds_per_gibibyte: float | None = Field(description="The same for 1 GiB of that content.")
 
 
 class BackupReport(BackupDetails):
@@ -145,8 +148,6 @@ class AccountForBackup(Parameters):
 @verb("backup.start", Scope.OPERATE, reports_progress=True)
 def start(context: OnLibrary, parameters: StartBackup) -> BackupReport:
     """Back the files of disks up to cartridges, as tar archives: a snapshot is taken, and no byte passes a server."""
-    from appliance.backup.servers import ServerPart
-
     with refusals():
         if parameters.snapshot is not None:
             check_lists(context, parameters.snapshot, () if parameters.raw else parameters.disks)
@@ -154,11 +155,19 @@ def start(context: OnLibrary, parameters: StartBackup) -> BackupReport:
             include={"snapshot", "drive", "raw", "overwrite", "incremental", "since", "selection"}
         )
         if parameters.server is not None and parameters.snapshot is not None:
-            options["servers"] = (ServerPart(parameters.server, parameters.snapshot, tuple(parameters.disks)),)
+            options["servers"] = (part_of(context, parameters.server, parameters.snapshot, parameters.disks),)
         record = context.library.backups.begin(
             parameters.disks, parameters.to, checkpoint_bytes=parse_size(parameters.checkpoint), **options
         )
         return followed(context, record.number, parameters.background)
+
+
+def part_of(context: OnLibrary, server: str, snapshot: str, disks: list[str]) -> ServerPart:
+    """What a server has of a backup."""
+    from appliance.backup.servers import ServerPart
+
+    content_bytes = sum(context.library.file_lists.content_bytes(snapshot, disk) for disk in disks)
+    return ServerPart(server, snapshot, tuple(disks), content_bytes)
 
 
 def check_lists(context: OnLibrary, snapshot: str, disks: Sequence[str]) -> None:
@@ -263,16 +272,20 @@ def _report(context: OnLibrary, number: int) -> BackupReport:
             SkippedFile(name=file.name.decode(errors="surrogateescape"), reason=file.reason) for file in left_out
         ],
         identifier=record.identifier,
-        servers=[PartOfServer(**dataclasses.asdict(part)) for part in record.servers],
+        servers=[
+            PartOfServer(
+                **dataclasses.asdict(part),
+                processor_seconds_per_gibibyte=_per_gibibyte(part.processor_seconds, part.content_bytes),
+            )
+            for part in record.servers
+        ],
         processor_seconds=record.processor_seconds,
-        processor_seconds_per_gibibyte=_per_gibibyte(record),
+        processor_seconds_per_gibibyte=_per_gibibyte(record.processor_seconds, record.content_bytes),
     )
 
 
-def _per_gibibyte(record: Record) -> float | None:
-    if not record.content_bytes or not record.processor_seconds:
-        return None
-    return round(record.processor_seconds * (1 << 30) / record.content_bytes, 3)
+def _per_gibibyte(seconds: float, content_bytes: int) -> float | None:
+    return round(seconds * (1 << 30) / content_bytes, 3) if content_bytes and seconds else None
 
 
 def _shown(context: OnLibrary, record: Record) -> BackupDetails:

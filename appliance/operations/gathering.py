@@ -17,6 +17,7 @@ from appliance.operations.backup import (
     Overwrite,
     check_lists,
     followed,
+    part_of,
     refusals,
 )
 from appliance.operations.verb import SIZE, Cancelled, Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
@@ -138,11 +139,9 @@ def wanted(context: OnLibrary, parameters: OneServer) -> list[str]:
 @verb("backup.join", Scope.OPERATE)
 def join(context: OnLibrary, parameters: Join) -> Become:
     """For agents: the server's snapshot and its lists are there. Asked again, it tells what became of it."""
-    from appliance.backup.servers import ServerPart
-
     with refusals():
-        part = ServerPart(parameters.server, parameters.snapshot, tuple(parameters.disks))
-        joined = context.library.backups.gatherings.join(parameters.job, part, lambda: _accept(context, parameters))
+        came = part_of(context, parameters.server, parameters.snapshot, parameters.disks)
+        joined = context.library.backups.gatherings.join(parameters.job, came, lambda: _accept(context, parameters))
         return Become.model_validate(joined)
 
 

@@ -142,12 +142,16 @@ def report_of(output: str) -> dict[str, Any]:
 def files_of(archive: Path) -> dict[str, bytes]:
     """The plain files of an archive by their names, without what leads to their mount points."""
     found: dict[str, bytes] = {}
+
+    def below(name: str) -> str:
+        return name.removeprefix("guest/").removeprefix("srv/")
+
     with tarfile.open(archive, mode="r|", bufsize=TAPE_BLOCK) as tar:
         for member in tar:
             if member.isreg() and (file := tar.extractfile(member)) is not None:
-                found[member.name.removeprefix("srv/")] = file.read()
+                found[below(member.name)] = file.read()
             elif member.islnk():
-                found[member.name.removeprefix("srv/")] = found[member.linkname.removeprefix("srv/")]
+                found[below(member.name)] = found[below(member.linkname)]
     return found
 
 

@@ -75,10 +75,23 @@ sync -f /srv/xfs
 """
 
 
+GATHERED = """
+tapebay agent serve --agent-file /mnt/share/agent.toml 2>/tmp/serve.told &
+SERVING=$!
+tapebay backup gather sqlite --server guest --to TST002L6 --json
+STATUS=$?
+kill $SERVING
+wait $SERVING
+[ $STATUS = 0 ] || { cat /tmp/serve.told; exit 1; }
+"""
+
+
 def one_round(number: int) -> list[Step]:
     command = f"tapebay agent backup /srv/plain /srv/data /srv/xfs --exclude lost+found --to TST00{number}L6 --json"
     if number == 1:  # as the documents show it
         command = "tapebay agent run sqlite --agent-file /mnt/share/agent.toml --json"
+    if number == 2:
+        command = GATHERED
     goes_on = "for p in plain data xfs; do retry written /tmp/$p.count $(cat /tmp/$p.count); done"
     return [
         Step(f"before {number}", COUNTS), Step(f"back up {number}", command), Step(f"goes on {number}", goes_on),

@@ -90,6 +90,8 @@ def test_two_servers_and_a_cold_disk_are_one_backup(site: Site) -> None:
     assert f"job nightly: backup {report['number']} is done" in web.machine.said
     costs = site.call("backup.show", number=report["number"])["servers"]
     assert all(part["processor_seconds"] > 0 for part in costs)
+    cold = sum(len(data) for name, data in site.expected.items() if name.startswith("cold/"))
+    assert sum(part["content_bytes"] for part in costs) == pytest.approx(report["content_bytes"] - cold, abs=40 * 4096)
     assert no_space_is_taken(site)
     assert site.call("backup.gathering") == []
 

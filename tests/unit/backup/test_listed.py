@@ -142,6 +142,9 @@ def test_what_the_agent_lists_is_what_is_on_tape(machine: Machine) -> None:
     (part,) = report["servers"]
     assert (part["disks"], part["payload_bytes"], part["network_bytes"]) == (["data"], 0, 0)  # by a Unix socket
     assert part["processor_seconds"] > 0
+    assert part["content_bytes"] == report["content_bytes"]
+    seconds = part["processor_seconds_per_gibibyte"] * part["content_bytes"] / (1 << 30)
+    assert seconds == pytest.approx(part["processor_seconds"], rel=0.01)
     assert report["processor_seconds_per_gibibyte"] > 0
     assert machine.call("backup.show", number=report["number"])["servers"] == report["servers"]
 
