@@ -36,7 +36,9 @@ class Process:
         }  # fmt: skip
         socket.send_fds(_interpreter(), [json.dumps(message).encode()], [stderr.fileno(), other_end])
         os.close(other_end)
-        self.pid = int(self._status.readline())
+        started = self._status.readline()
+        assert started, "the prepared interpreter has ended; its standard error says why"
+        self.pid = int(started)
 
     def poll(self) -> int | None:
         """Its exit status, or minus the signal that ended it; None while it runs."""
@@ -71,7 +73,6 @@ def _interpreter() -> socket.socket:
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for the tests, which stop what they have started
     )
     theirs.close()
