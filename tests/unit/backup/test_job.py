@@ -147,4 +147,4 @@ def test_the_command_line(site):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "backup 1 of data: done" in done.stdout
-    assert "bytes over a server's network: 0" in done.stdout
+    assert "Bytes over a server's network: 0" in done.stdout
