@@ -36,7 +36,6 @@ from vlib_images.library.inventory import Inventory
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_LEASE_SECONDS: Final = 180.0  # three renewals of a minute
 OUTAGE_SECONDS: Final = 24 * 3600.0
 LOOK_SECONDS: Final = 1.0  # how often the broker looks whether what a request waits for has come
 RETRY_SECONDS: Final = 0.1  # the same for sessions that end

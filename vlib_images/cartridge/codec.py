@@ -21,7 +21,6 @@ from vlib_images.errors import NotRawBlock
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
-TAG_BYTES: Final = 16
 A_KAD_BYTES_MAX: Final = 60
 U_KAD_BYTES_MAX: Final = 32
 RAW_MAGIC: Final = b"TBRAWBK\x01"

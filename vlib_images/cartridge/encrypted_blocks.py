@@ -27,9 +27,6 @@ class EncryptedBlocks(NamedTuple):
     clear_behind: int | None
 
 
-NONE_ENCRYPTED: Final = EncryptedBlocks(None, None)
-
-
 def note_encrypted(entry: ManifestEntry, tail: Segment, block: int) -> None:
     """Block `block` of the tail, its newest object, was written encrypted."""
     first, end = entry.first_encrypted, entry.encrypted_end

@@ -37,7 +37,6 @@ DENSITIES: dict[int, Density] = {
         Density(0x60, 23031, 8960, 280, "U-932", "Ultrium 9/32T"),
     )
 }
-NO_DENSITY = Density(0, 0, 0, 0, "", "")
 
 
 @dataclass(frozen=True, slots=True)

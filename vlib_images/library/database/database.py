@@ -7,7 +7,6 @@ happen; as long as the storage does not let it, every change is refused. Reading
 """
 
 import errno
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +40,6 @@ class Database:
         self.path = path
         self._turns = FairLock("a change of the database within a change of the database")
         self._failure: BaseException | None = None
-        self._connecting = threading.Lock()
         self._events_since_prune = 0
         self._watchers: list[Callable[[int], None]] = []
         self._engine, self._writer = self._connect()
