@@ -16,6 +16,8 @@ from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
 from appliance.operations.versions import tag_of
 from appliance.settings import config_file
+from appliance.web.app import make_app
+from appliance.web.routes import path_of
 from tests.support.waiting import eventually
 from tests.unit.appliance.test_pools import CONFIG, HOST, POOLS
 
@@ -176,3 +178,16 @@ def test_whatever_is_shown_and_changed_has_a_version() -> None:
         if verb.changes:
             shown = VERBS[verb.changes]
             assert shown.shows and shown.parameters.model_fields.keys() <= verb.parameters.model_fields.keys()
+
+
+def test_the_document_says_which_verbs_take_it() -> None:
+    app = make_app(lambda progress: None, threading.Event())  # type: ignore[arg-type, return-value]
+    document = app.openapi()
+    for verb in VERBS.values():
+        post = document["paths"][path_of(verb.name)]["post"]
+        takes = "If-Match" in [parameter["name"] for parameter in post.get("parameters", [])]
+        assert takes == bool(verb.changes), verb.name
+        if verb.changes:
+            assert f"If-Match: the ETag of {verb.changes}" in post["description"]
+            shown = document["paths"][path_of(verb.changes)]["get"]
+            assert "ETag" in shown["responses"]["200"]["headers"]
