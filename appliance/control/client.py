@@ -26,7 +26,7 @@ from appliance.library.control_socket import reachable
 from appliance.progress import Progress, no_progress
 
 ANSWER_SECONDS = 300.0  # a move waits for a drive that is busy
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 30.0  # with the handshake, which a machine that is busy makes slow
 STREAM_SECONDS = 40.0  # a stream says something every 15
 RESUME_SECONDS = 0.5
 URL_VARIABLE, TOKEN_VARIABLE = "TAPEBAY_API", "TAPEBAY_TOKEN"
