@@ -326,3 +326,15 @@ def test_writes_meanwhile_do_not_reach_the_tape(make_site):
     assert report["state"] == "done", report
     assert files_in(first_file(site)) == site.expected
     assert no_space_is_taken(site)
+
+
+def test_a_disk_that_grows_meanwhile_is_backed_up_as_it_was(make_site):
+    site = make_site()
+    number = begin(site)
+    await_bytes(site, number, 1)
+    grown = site.call("disk.grow", name="data", size="128 MiB")
+    assert grown["size_bytes"] == 128 * MEBIBYTE
+    report = site.call("backup.wait", number=number)
+    assert report["state"] == "done", report
+    assert files_in(first_file(site)) == site.expected
+    assert no_space_is_taken(site)
