@@ -24,6 +24,13 @@ LIMIT_CONTENT_BYTES: Final = 64 << 10
 LIMIT_SIZE: Final = (1 << 63) - 1  # what Linux lets a file have, and a column of the catalogue holds
 SECTOR: Final = 512
 _KINDS: Final = {kind.name.lower(): kind for kind in Kind}
+_NO_PARTS: Final = frozenset((b"", b".", b".."))  # of a name
+_MOST_OWNER: Final = 0xFFFFFFFE
+# Of every file, in the order of Entry's: field, least, most, default.
+_NUMBERS: Final = (
+    ("mode", 0, 0o7777, None), ("user", 0, _MOST_OWNER, None), ("group", 0, _MOST_OWNER, None),
+    ("modified_ns", -(1 << 63), 1 << 65, None), ("size", 0, LIMIT_SIZE, 0),
+)  # fmt: skip
 
 
 class ListRefused(ValueError):
@@ -109,10 +116,8 @@ def _entry(name: bytes, row: dict[str, Any], disk_bytes: int) -> Entry:
     kind = _KINDS.get(row["kind"])
     if kind is None:
         raise ListRefused(f"kind {row['kind']!r} is none of {', '.join(_KINDS)}")
-    entry = Entry(
-        name, kind, _number(row, "mode", 0o7777), _number(row, "user", 0xFFFFFFFE), _number(row, "group", 0xFFFFFFFE),
-        _number(row, "modified_ns", 1 << 65, least=-(1 << 63)), _number(row, "size", LIMIT_SIZE, default=0),
-    )  # fmt: skip
+    mode, user, group, modified_ns, size = _numbers(row)
+    entry = Entry(name, kind, mode, user, group, modified_ns, size)
     if "link" in row:
         entry.link = _name(row["link"]) if kind is Kind.HARD_LINK else _bytes(row["link"])
     if kind in (Kind.HARD_LINK, Kind.SYMBOLIC_LINK) and not entry.link:
@@ -141,15 +146,18 @@ def checked_extents(rows: Iterable[Any], size: int, disk_bytes: int) -> Iterator
     """In the order of the file, none over another, all of them on the disk. Raises ListRefused."""
     end = 0
     for row in rows:
-        extent = FileExtent(*(_within(value, "extents", LIMIT_SIZE) for value in row))
-        if extent.file_offset < end or extent.length == 0 or extent.file_offset + extent.length > size:
+        file_offset, disk_offset, length = row
+        if not type(file_offset) is type(disk_offset) is type(length) is int or disk_offset < 0:
+            for value in row:
+                _within(value, "extents", LIMIT_SIZE)
+        if file_offset < end or length <= 0 or file_offset + length > size:
             raise ListRefused("its extents are not in order, or not within its size")
-        if extent.disk_offset + extent.length > disk_bytes:
-            raise ListRefused(f"an extent ends at byte {extent.disk_offset + extent.length} of {disk_bytes}")
-        if extent.disk_offset % SECTOR:
+        if disk_offset + length > disk_bytes:
+            raise ListRefused(f"an extent ends at byte {disk_offset + length} of {disk_bytes}")
+        if disk_offset % SECTOR:
             raise ListRefused("an extent does not begin at a sector")
-        end = extent.file_offset + extent.length
-        yield extent
+        end = file_offset + length
+        yield FileExtent(file_offset, disk_offset, length)
 
 
 def _attributes(rows: list[Any]) -> dict[bytes, bytes]:
@@ -162,7 +170,7 @@ def _attributes(rows: list[Any]) -> dict[bytes, bytes]:
 def _name(value: Any) -> bytes:
     """A path that leads nowhere but down."""
     name = _bytes(value)
-    if name != b"." and any(part in (b"", b".", b"..") for part in name.split(b"/")):
+    if name != b"." and not _NO_PARTS.isdisjoint(name.split(b"/")):
         raise ListRefused("a name that is not a plain path below the root")
     return name
 
@@ -176,13 +184,20 @@ def _bytes(value: Any) -> bytes:
     return name
 
 
-def _number(row: dict[str, Any], field: str, most: int, *, least: int = 0, default: int | None = None) -> int:
-    return _within(row.get(field, default), field, most, least)
+def _numbers(row: dict[str, Any]) -> list[int]:
+    """In a loop of its own and not by _within(), as there are millions of files."""
+    found: list[int] = []
+    for field, least, most, default in _NUMBERS:
+        value = row.get(field, default)
+        if type(value) is not int or not least <= value <= most:
+            raise ListRefused(f"{field} is {value!r}, which is not a number from {least} to {most}")
+        found.append(value)
+    return found
 
 
-def _within(value: Any, field: str, most: int, least: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ListRefused(f"{field} is {value!r}, which is not a number from {least} to {most}")
+def _within(value: Any, field: str, most: int) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ListRefused(f"{field} is {value!r}, which is not a number from 0 to {most}")
     return value
 
 
