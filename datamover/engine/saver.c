@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,8 +50,9 @@ struct saver {
 	pthread_cond_t to_read, to_write;
 	unsigned users;			/* the object and its threads */
 	int store, failure;		/* failure: errno of the store */
-	bool closed;
+	bool closed, has_object;
 	size_t chunk_bytes, count;
+	unsigned char *memory;		/* of all buffers; mapped, as a heap would not give so much back */
 	struct buffer *buffers, *free, *queue, **queue_end;
 	struct request *requests, **requests_end, *in_hand;
 };
@@ -62,16 +64,26 @@ struct saver_object {
 
 /* ---- with the lock held ------------------------------------------------------------------------------------------ */
 
+static void free_buffers(struct saver *saver)
+{
+	if (saver->memory)
+		munmap(saver->memory, saver->count * saver->chunk_bytes);
+	free(saver->buffers);
+	saver->memory = NULL;
+	saver->buffers = saver->free = NULL;
+	saver->count = 0;
+}
+
 static void leave(struct saver *saver) /* releases the lock */
 {
 	bool last = --saver->users == 0;
 
+	if (saver->closed && saver->has_object && saver->users == 1)
+		free_buffers(saver); /* the object may be kept for long, and the threads are gone */
 	pthread_mutex_unlock(&saver->lock);
 	if (!last)
 		return;
-	for (size_t i = 0; i < saver->count; i++)
-		free(saver->buffers[i].memory);
-	free(saver->buffers);
+	free_buffers(saver);
 	pthread_cond_destroy(&saver->to_read);
 	pthread_cond_destroy(&saver->to_write);
 	pthread_mutex_destroy(&saver->lock);
@@ -489,15 +501,19 @@ static PyObject *get_threads(PyObject *self, void *unused)
 
 static bool make_buffers(struct saver *saver, size_t count)
 {
+	void *memory = mmap(NULL, count * saver->chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return false;
+	saver->memory = memory;
+	saver->count = count;
 	saver->buffers = calloc(count, sizeof *saver->buffers);
 	if (!saver->buffers)
 		return false;
-	for (; saver->count < count; saver->count++) {
-		struct buffer *buffer = &saver->buffers[saver->count];
+	for (size_t i = 0; i < count; i++) {
+		struct buffer *buffer = &saver->buffers[i];
 
-		buffer->memory = aligned_alloc(LIMIT_SMALLEST_BUFFER_BYTES, saver->chunk_bytes);
-		if (!buffer->memory)
-			return false;
+		buffer->memory = saver->memory + i * saver->chunk_bytes;
 		buffer->next = saver->free;
 		saver->free = buffer;
 	}
@@ -529,6 +545,7 @@ static void abandon(struct saver *saver)
 {
 	pthread_mutex_lock(&saver->lock);
 	close_saver(saver);
+	saver->has_object = false;
 	leave(saver);
 }
 
@@ -569,6 +586,9 @@ static PyObject *saver_new(PyTypeObject *type, PyObject *args, PyObject *keyword
 			PyErr_SetString(PyExc_OSError, "no thread could be started");
 		return NULL;
 	}
+	pthread_mutex_lock(&saver->lock);
+	saver->has_object = true;
+	pthread_mutex_unlock(&saver->lock);
 	object->saver = saver;
 	return (PyObject *)object;
 }
