@@ -1,5 +1,6 @@
 """Protection information as it stands behind a block: which CRC, and in which order its bytes come."""
 
+import functools
 import random
 from pathlib import Path
 
@@ -25,6 +26,7 @@ METHODS = PROTECTION_REED_SOLOMON, PROTECTION_CRC32C
 castagnoli = crcmod.predefined.mkCrcFun("crc-32c")
 
 
+@functools.lru_cache(maxsize=64)  # slow, and asked for the same again and again
 def expected(data: bytes, method: int) -> bytes:
     """By code that is not the engine's."""
     return castagnoli(data).to_bytes(4, "little") if method == PROTECTION_CRC32C else remainder(data).to_bytes(4, "big")

@@ -1,6 +1,7 @@
 """What every image promises: a file and its twin in memory do the same, and both tell before they change anything."""
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,7 +87,9 @@ def test_it_is_told_before_anything_changes(image: Image, seed: int) -> None:
         step(rng)(image)
         image.before_change = None
         after = content(image)
-        assert all(told[at] for at in range(SIZE) if after[at] != before[at]), f"seed {seed}"
+        for untold in re.finditer(rb"\0+", told):
+            where = slice(*untold.span())
+            assert before[where] == after[where], f"seed {seed}, bytes {untold.span()}"
 
 
 @pytest.mark.parametrize("operation", ["write", "write_atomic", "deallocate", "anchor", "fill"])
