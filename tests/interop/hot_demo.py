@@ -17,6 +17,7 @@ from tests.interop.guest import Step
 from tests.interop.hot_site import BARCODE, Site, files_of, report_of, rows_of
 from tests.support import packages
 
+HIDDEN = ("/tmp", "/run", "/dev/shm")  # by guest_init.sh
 MAKE = r"""
 modprobe ext4
 DISK=$(retry device_of plain) && mkfs.ext4 -q -F $DISK && mkdir -p /srv/data && mount $DISK /srv/data || exit
@@ -32,6 +33,9 @@ BACK_UP = f"tapebay agent backup /srv/data --exclude lost+found --to {BARCODE} -
 def main() -> None:
     if missing := packages.missing(*guest.PACKAGES):
         raise SystemExit(f"these Debian packages are missing: {' '.join(missing)}")
+    for hidden in HIDDEN:
+        if Path(sys.prefix).resolve().is_relative_to(hidden):
+            raise SystemExit(f"the Linux that boots has its own {hidden}, and so no {sys.prefix}; clone this elsewhere")
     with tempfile.TemporaryDirectory(prefix="tapebay-hot-") as folder, Site(Path(folder), ["plain"]) as site:
         print(
             "A Linux boots, puts a file system on a disk of a library, and SQLite writes to it without a pause.",
