@@ -14,6 +14,7 @@ import pytest
 from datamover.engine import storage_trace
 from tests.sim.cartridge_workload import Event, Oracle, Plan, draw_operation, perform, read_all
 from tests.sim.storage_replay import Disk, Step, killed, power_cut, read_trace
+from vlib_images.cartridge import partition
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.medium import MEDIA
 
@@ -99,8 +100,11 @@ def crash_again(disk: Disk, plan: Plan, directory: Path, rng: random.Random) -> 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_every_crash_leaves_a_state_at_or_after_the_promise(seed: int, tmp_path: Path) -> None:
+def test_every_crash_leaves_a_state_at_or_after_the_promise(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = Plan.draw(seed)
+    monkeypatch.setattr(partition, "UNSYNCED_SEGMENTS", (2, 3, 5, partition.UNSYNCED_SEGMENTS)[seed % 4])
     recording = Recording(plan, tmp_path)
     rng = random.Random(seed + 2)
     for crash in range(CRASHES_PER_SEED):

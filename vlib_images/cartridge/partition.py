@@ -31,8 +31,9 @@ from vlib_images.errors import (
 RECORD_HEADER_BYTES: Final = 32
 CHECKSUM_BYTES: Final = 4
 
-UNSYNCED_SEGMENTS: Final = 4
-"""Sealed segments that may wait for a sync. A bound for what recovery must scan and for dirty memory."""
+UNSYNCED_SEGMENTS: Final = 20
+"""Sealed segments that may wait for a sync; then the older half gets it, of which most is on the disk by then. A bound
+for what recovery must scan: 5 GiB."""
 
 TRUNCATE_DEAD_BYTES: Final = 1 << 20
 """A truncation that kills more log than this cuts the segment instead of leaving the dead log in it ..."""
@@ -211,8 +212,7 @@ class TapePartition:
         if segments.tail is not None:
             self._seal_tail()
         if len(segments.unsynced) >= UNSYNCED_SEGMENTS:
-            self._sync_sealed()
-            self._list(segments.entries)
+            self._sync_older_half()
         previous = segments.entries[-1].segment_id if segments.entries else 0
         entry, tail = self.store.create(self._next_id, previous, self.end, self.filemarks)
         segments.entries.append(entry)
@@ -271,6 +271,14 @@ class TapePartition:
                 self._sync_segment(segment_id, unsynced[segment_id])
                 del unsynced[segment_id]
 
+    def _sync_older_half(self) -> None:
+        """Of the sealed segments that wait for a sync, so that the stream does not wait for what it has just written.
+        The manifest is then as if it had been written before the first of the others was begun."""
+        entries, waiting = self.segments.entries, len(self.segments.unsynced)
+        listed = len(entries) - waiting + waiting // 2
+        self._sync_sealed(entries[listed - waiting // 2 : listed])
+        self._list(entries[:listed], entries[listed].segment_id)
+
     def _sync_segment(self, segment_id: int, segment: Segment) -> None:
         with self._failure_is_final():
             segment.sync()
@@ -306,13 +314,14 @@ class TapePartition:
             self.failure = StorageError(f"{failure}; it is read-only until opened again", error.errno or 0)
             raise
 
-    def _list(self, entries: list[ManifestEntry]) -> None:
-        """Write a manifest with these entries, all of them durable."""
+    def _list(self, entries: list[ManifestEntry], next_id: int | None = None) -> None:
+        """Write a manifest with these entries, all of them durable. next_id: of the segment after them, where it has
+        been begun."""
         manifest = Manifest(
             self.store.cartridge_uuid,
             self.number,
             self._manifest.generation + 1,
-            self._next_id,
+            self._next_id if next_id is None else next_id,
             self.store.worm,
             entries,
         )

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,10 @@ from tests.support.documents import read_document, write_document
 from tests.unit.cartridge.conftest import contents
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.codec import Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.manifest import Manifest
 from vlib_images.cartridge.medium import MEDIA
+from vlib_images.cartridge.partition import UNSYNCED_SEGMENTS
+from vlib_images.cartridge.segments import SegmentLimits
 from vlib_images.errors import (
     CartridgeInUse,
     EndOfPartition,
@@ -288,3 +292,21 @@ def test_the_thread_of_the_engine_has_a_name(make: Make) -> None:
             cartridge.write_block(block)
         names = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
     assert "writeback" in names
+
+
+def test_a_long_stream_syncs_what_it_wrote_first(make: Make, tmp_path: Path) -> None:
+    """Half of the sealed segments that wait; a crash then loses none that was written."""
+    limits = SegmentLimits(segment_bytes=1 << 20, segment_objects=1)
+    blocks = [b"block %d" % number for number in range(2 * UNSYNCED_SEGMENTS)]
+    with make(limits=limits) as cartridge:
+        listed = []
+        for block in blocks:
+            cartridge.write_block(block)
+            manifest = Manifest.decode((tmp_path / "T00001L8/p0/manifest").read_bytes())
+            listed.append(len(manifest.entries))
+        assert sorted(set(listed)) == [0, UNSYNCED_SEGMENTS // 2, UNSYNCED_SEGMENTS]
+        assert listed.index(UNSYNCED_SEGMENTS // 2) == UNSYNCED_SEGMENTS
+        assert manifest.next_segment_id == manifest.entries[-1].segment_id + 1
+        shutil.copytree(tmp_path / "T00001L8", tmp_path / "killed")
+    with Cartridge.open(tmp_path / "killed", limits=limits) as cartridge:
+        assert contents(cartridge) == blocks[:-1]  # the last was still in this process's buffer
