@@ -69,7 +69,7 @@ def blocks_of(
     descriptor: int, size: int, locate: Locate, disk: str, mapped: Mapped = kernel.mapped_extents
 ) -> list[FileExtent]:
     """Where every byte of a file lies, each in a place of its own that was written. Raises NotInPlace, OSError."""
-    extents = list(mapped(descriptor))
+    extents = [extent for extent in mapped(descriptor) if extent.logical < size]  # XFS reserves more beyond the end
     for extent in extents:
         if extent.flags & _UNWRITTEN:
             raise NotInPlace("a part of it is reserved and was never written (UNWRITTEN)")

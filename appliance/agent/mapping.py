@@ -41,6 +41,8 @@ def extents_of(
     NotMapped where not every byte has a place of its own on that disk; OSError."""
     found: list[FileExtent] = []
     for extent in mapped(descriptor):
+        if extent.logical >= size:  # what a file system reserves for a file that grows
+            break
         for flag, reason in _REASONS.items():
             if extent.flags & flag:
                 raise NotMapped(reason)

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.interop.guest import Step
-from tests.interop.test_hot_backup import BARCODE, MAKE, PLACES, Site, files_of, report_of, site
+from tests.interop.test_hot_backup import BARCODE, MAKE, PLACES, Site, files_of, report_of, rows_of, site
+from tests.unit.backup.support import run, which
 
 __all__ = ["site"]
 
 pytestmark = pytest.mark.guest
 
-SECOND = "TST002L6"
+SECOND, THIRD = "TST002L6", "TST003L6"
 DAMAGE = r"""
 for place in plain data xfs; do
 	cd /srv/$place/still/deep || exit
@@ -27,33 +28,73 @@ sync
 SUMS = "echo 3 >/proc/sys/vm/drop_caches; (cd /srv && sha256sum */still/deep/[123])"
 
 
-def rows_of(output: str) -> dict[str, str]:
+# A database that has grown since is cut to what it was, so that all of its blocks are there.
+CUT = """
+import json, os, sys
+for row in json.load(sys.stdin):
+    path = "/" + row["name"]
+    if path.rpartition("/")[2] in ("base.db", "base.db-wal") and os.path.getsize(path) > row["size"]:
+        os.truncate(path, row["size"])
+        os.sync()
+"""
+# What SQLite itself says of a database, and how many rows it has.
+CHECK = """
+import hashlib, sqlite3, sys
+for path in sys.argv[1:]:
+    base = sqlite3.connect(path)
+    assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    rows = base.execute("SELECT number, noise, digest FROM rows ORDER BY number").fetchall()
+    assert [number for number, _, _ in rows] == list(range(1, len(rows) + 1))
+    assert all(hashlib.sha256(noise).hexdigest() == digest for _, noise, digest in rows)
+    print(len(rows))
+"""
+COUNTS = "for p in plain data xfs; do cat /tmp/$p.count; echo; done"
+
+
+def ways_of(output: str) -> dict[str, str]:
     """Which files go another way, and why."""
     return {Path(row["path"]).name: row["why"] for row in json.loads(output[output.index("[\n") :])}
 
 
+@pytest.mark.timeout(400)
 def test_files_are_restored_where_they_are(site: Site) -> None:
     token = site.call("token.create", name="restorer", scope="administer")["token"]
     restore = f"TAPEBAY_TOKEN={token} tapebay agent restore"
     done = site.run(
         Step("make", MAKE),
+        Step("programs", f"cat >/tmp/cut.py <<'END'\n{CUT}END\ncat >/tmp/check.py <<'END'\n{CHECK}END\n"),
         Step("sums", SUMS),
+        Step("written", "for p in plain data xfs; do retry written /tmp/$p.count 20; done"),
+        Step("before", COUNTS),
         Step("back up", f"tapebay agent backup /srv/plain /srv/data /srv/xfs --to {BARCODE} --json"),
+        Step("image", f"tapebay agent backup /srv/plain --image --to {THIRD} --json"),
+        Step("after", COUNTS),
         Step("damage", DAMAGE),
         Step("damaged", SUMS),
         Step("increment", f"tapebay agent backup /srv/plain /srv/data /srv/xfs --incremental --to {SECOND} --json"),
         Step("plan", f"exec 9</srv/plain/still/deep/2; {restore} /srv/plain --backup 1 --dry-run --json; exec 9<&-"),
-        *(Step(f"restore {place}", f"{restore} /srv/{place}/still --backup 1 --yes --json") for place in PLACES),
+        Step("live", f"{restore} /srv/plain/still --backup 1 --yes --json"),
+        Step("stop", "kill $WRITERS; wait $WRITERS", status=None),
+        Step("cut", 'tapebay catalogue show 1 --json | "$PYTHON" /tmp/cut.py; rm -f /srv/*/base.db-shm'),
+        *(Step(f"restore {place}", f"{restore} /srv/{place} --backup 1 --yes --json") for place in PLACES),
         Step("restored", SUMS),
-        Step("stop", "kill $WRITERS; wait $WRITERS; umount /srv/plain /srv/data /srv/xfs", status=None),
+        Step("rows", '"$PYTHON" /tmp/check.py /srv/plain/base.db /srv/data/base.db /srv/xfs/base.db'),
+        Step("unmount", "umount /srv/plain /srv/data /srv/xfs"),
         Step("checked", "e2fsck -fn $PLAIN && e2fsck -fn /dev/mapper/group-data && xfs_repair -n $XFS"),
     )
     assert done["restored"] == done["sums"] != done["damaged"]
-    planned = rows_of(done["plan"])
+    planned = ways_of(done["plan"])
+    assert {"again": "", "2": "", "3": ""}.items() <= ways_of(done["live"]).items()
     assert (planned["2"], planned["3"]) == ("somebody has it open or mapped", "")
+    assert "it is a hard link" in planned["1"]
     assert planned["4"] == "it is not there" and "bytes now, and" in planned["5"]
     for place in PLACES:
-        assert {"1": "", "2": "", "3": ""}.items() <= rows_of(done[f"restore {place}"]).items()
+        assert {"again": "", "2": "", "3": "", "base.db": ""}.items() <= ways_of(done[f"restore {place}"]).items()
+    for before, count, after in zip(done["before"].split(), done["rows"].split(), done["after"].split(), strict=True):
+        assert int(before) <= int(count) <= int(after)
+    image_is_whole(
+        site, report_of(done["image"])["number"], int(done["before"].split()[0]), int(done["after"].split()[0])
+    )
     report = report_of(done["increment"])
     assert (report["since"], report["full_because"]) == (1, "")
     sums = {name: digest for digest, name in (row.split() for row in done["damaged"].splitlines())}
@@ -62,3 +103,15 @@ def test_files_are_restored_where_they_are(site: Site) -> None:
         for name in (f"{place}/still/deep/1", f"{place}/still/deep/3"):
             assert hashlib.sha256(files[name]).hexdigest() == sums[name]
         assert f"{place}/still/deep/4" not in files
+
+
+def image_is_whole(site: Site, number: int, least: int, most: int) -> None:
+    """A new disk of it has a file system that its own check calls clean, and a database that SQLite does."""
+    site.call("restore", number=number, to_disk="again")
+    image = site.image("again")
+    run(which("e2fsck"), "-fn", image)
+    files = {}
+    for name in ("base.db", "base.db-wal"):
+        run(which("debugfs"), "-R", f"dump /{name} {site.folder / name}", image)
+        files[name] = (site.folder / name).read_bytes()
+    assert least <= rows_of(site.folder / "again", files) <= most

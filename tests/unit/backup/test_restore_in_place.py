@@ -96,7 +96,8 @@ def test_blocks_that_are_not_the_files_alone(extents: list[tuple[int, int, int, 
     with pytest.raises(NotInPlace, match=why):
         in_place.blocks_of(0, 8192, located, "sda", lambda _: (MappedExtent(*extent) for extent in extents))
     right = [MappedExtent(0, 4096, 4096, 0), MappedExtent(4096, 65536, 4096, 1)]
-    found = in_place.blocks_of(0, 8000, located, "sda", lambda _: iter(right))
+    beyond = MappedExtent(8192, 1 << 20, 65536, 0x807)  # reserved for more
+    found = in_place.blocks_of(0, 8000, located, "sda", lambda _: iter([*right, beyond]))
     assert found == [FileExtent(0, 5120, 4096), FileExtent(4096, 66560, 3904)]
 
 
