@@ -87,6 +87,8 @@ class Restoring:
         below = row["name"][len(self.name) :].strip("/")
         path = self.path / below if below else self.path
         try:
+            if row["kind"] == "hard link":
+                raise NotInPlace("it is a hard link; its content comes back by the name that the backup has it under")
             if row["kind"] != "file":
                 raise NotInPlace(f"only the content of plain files comes back in place, and this is a {row['kind']}")
             with self._held(path, row):
