@@ -4,6 +4,8 @@ ends cleanly with its reason, takes no space, and goes on at its last checkpoint
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -180,6 +182,21 @@ def test_how_long_it_will_still_take_is_shown(make_site):
     assert report["seconds_left"] == pytest.approx(left, rel=0.8)
     report = site.call("backup.cancel", number=number)
     assert report["seconds_left"] is None
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
+def test_whoever_asked_for_it_is_killed_and_it_goes_on(make_site, sent):
+    site = make_site(more='[limits]\ncopy_rate = "12 MiB"')
+    command = [sys.executable, "-m", "appliance", "backup", "data", "--to", BARCODE, "--config", str(site.config)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as asking:
+        assert eventually(lambda: site.call("backup.list"))
+        await_bytes(site, 1, MEBIBYTE)
+        asking.send_signal(sent)
+        asking.wait(60)
+    report = site.call("backup.wait", number=1)
+    assert report["state"] == "done", report
+    assert files_in(first_file(site)) == site.expected
+    assert no_space_is_taken(site)
 
 
 def test_the_daemon_is_stopped_and_it_is_resumed(make_site):
