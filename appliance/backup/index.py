@@ -38,21 +38,21 @@ class BadIndex(Exception):
     """What is on the tape is no index, or a damaged one."""
 
 
-def pieces(catalogue: Catalogue) -> Iterator[bytes]:
-    """The archive, from its first header to its end."""
+def pieces(catalogue: Catalogue, alive: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+    """The archive, from its first header to its end. alive: called on the way, and may raise."""
     facts = catalogue.facts()
     head = {"format": FORMAT, "volumes": [_volume(volume) for volume in catalogue.volumes()]}
     head |= {name: facts.get(name) for name in FACTS}
     yield from _member(HEAD, json.dumps(head).encode())
-    yield from _packed(catalogue, FILES, _lines(catalogue))
+    yield from _packed(catalogue, FILES, _lines(catalogue), alive)
     if head["chain"]:
-        yield from _packed(catalogue, UNCHANGED, map(_unchanged_line, catalogue.unchanged()))
+        yield from _packed(catalogue, UNCHANGED, map(_unchanged_line, catalogue.unchanged()), alive)
     yield pax.END
 
 
-def _packed(catalogue: Catalogue, name: bytes, lines: Iterable[str]) -> Iterator[bytes]:
+def _packed(catalogue: Catalogue, name: bytes, lines: Iterable[str], alive: Callable[[], None]) -> Iterator[bytes]:
     with tempfile.TemporaryFile(dir=catalogue.path.parent) as packed:
-        _pack(lines, packed)
+        _pack(lines, packed, alive)
         size = packed.tell()
         packed.seek(0)
         yield pax.header(Entry(name, Kind.FILE, size=size, extents=[FileExtent(0, 0, size)]))
@@ -71,11 +71,12 @@ def _volume(volume: Volume) -> dict[str, Any]:
     return {"number": volume.number, "barcode": volume.barcode, "archive_bytes": volume.archive_bytes}
 
 
-def _pack(lines: Iterable[str], into: IO[bytes]) -> None:
+def _pack(lines: Iterable[str], into: IO[bytes], alive: Callable[[], None]) -> None:
     with gzip.GzipFile(fileobj=into, mode="wb", compresslevel=1, mtime=0) as packed:
         lines = iter(lines)
         while batch := "".join(itertools.islice(lines, _BATCH_LINES)):
             packed.write(batch.encode())
+            alive()
 
 
 def _lines(catalogue: Catalogue) -> Iterator[str]:

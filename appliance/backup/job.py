@@ -14,11 +14,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -52,6 +52,8 @@ log = structlog.get_logger(__name__)
 
 CHECKPOINT_FILES: Final = 50_000
 RENEW_SECONDS: Final = 20.0
+_TICK_ROWS: Final = 1000
+_Found = TypeVar("_Found")
 _FILE_COST_BYTES: Final = 32 << 10  # what could be copied while a file's headers are made and written, or so
 _DIGEST: Final = "digest"  # the fact that all was counted: how much of it there is, and what
 
@@ -186,7 +188,7 @@ class BackupJob:
                 self._count(sources, files, instant)
             self._compare(files, disks, self.catalogue.place())
             if self.backup.snapshot is not None and not instant.is_narrowed:
-                instant.narrow({disk.name: files.extents(number) for number, disk in enumerate(disks)})
+                instant.narrow({disk.name: self._ticking(files.extents(number)) for number, disk in enumerate(disks)})
             self._copy(files, instant)
             instant.finish()
 
@@ -295,6 +297,13 @@ class BackupJob:
         if self._is_stopped():
             raise BackupCancelled
 
+    def _ticking(self, found: Iterable[_Found]) -> Iterator[_Found]:
+        """The same, for whoever takes all of it at once: there may be millions."""
+        for count, one in enumerate(found):
+            if count % _TICK_ROWS == 0:
+                self._tick()
+            yield one
+
     # ---- what there is ---------------------------------------------------------------------------------------------
 
     def _count(self, sources: ToWrite, files: Spool, instant: Instant) -> None:
@@ -310,7 +319,7 @@ class BackupJob:
         marks = {disk: str(mark) for disk, mark in instant.marks.items()}
         self.catalogue.put_facts(**{_DIGEST: totals.digest}, parts=parts, marks=marks)
         if isinstance(sources, Increment):
-            self.catalogue.put_unchanged(sources.unchanged())
+            self.catalogue.put_unchanged(self._ticking(sources.unchanged()))
             self.catalogue.put_facts(chain=sources.chain(), images=sources.images())
         self.catalogue.put_skipped(totals.skipped)
         self.note(totals)
@@ -502,7 +511,7 @@ class BackupJob:
         after = volume.archive_bytes // TAPE_BLOCK + 1
         drive.tape.locate(after)
         try:
-            drive.write_file(index.pieces(self.catalogue))
+            drive.write_file(index.pieces(self.catalogue, self._tick))
         except StreamFailed as error:
             if not (is_overflow(error) or is_of_the_medium(error)):
                 raise

@@ -2,6 +2,9 @@
 
 import pytest
 
+from appliance.backup import index
+from appliance.backup.catalogue import ArchivePart, Catalogue, File
+from appliance.backup.entries import Kind
 from appliance.failures import OperatorError
 from datamover.engine import crc32c
 from tests.support.appliance import Appliance
@@ -98,3 +101,15 @@ def test_a_backup_is_forgotten_and_its_tape_stays(backed_up):
     with pytest.raises(OperatorError, match="there is no backup 1"):
         backed_up.call("backup.show", number=1)
     assert backed_up.call("catalogue.rebuild", cartridges=[BARCODE])[0]["files"] == 47
+
+
+def test_whoever_holds_the_snapshot_is_asked_while_an_index_is_made(tmp_path):
+    """That of a million files takes a minute: without it, the lease of the snapshot would end."""
+    catalogue = Catalogue.create(tmp_path / "a.db", {"identifier": "0" * 32})
+    files = [File(n, b"%d" % n, Kind.FIFO, 0, 0, 0, 0) for n in range(5000)]
+    catalogue.put_read_back((file, [ArchivePart(file.number, 1, 1, 0, 0, 0, 0)]) for file in files)
+    asked = []
+    whole = b"".join(index.pieces(catalogue, lambda: asked.append(1)))
+    assert len(asked) == 5
+    assert b"".join(index.pieces(catalogue)) == whole
+    catalogue.close()
