@@ -6,13 +6,13 @@ that ends is started anew.
 import json
 import socket
 import subprocess
-import sys
 import threading
 from typing import Final
 
 import structlog
 
 from appliance.control.tcp import listening, url_of
+from appliance.own_program import own_command, own_environment
 from appliance.settings.certificate import tls_context
 from appliance.settings.sections import ApiSettings, LoggingSettings
 from appliance.web.bridge import Bridge
@@ -105,5 +105,5 @@ class ApiProcess:
             "listener": descriptors[0],
             "channel": descriptors[1],
         }
-        command = [sys.executable, "-m", "appliance.api_front", json.dumps(told)]
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=descriptors)
+        command = own_command("appliance.api_front", json.dumps(told))
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=descriptors, env=own_environment())

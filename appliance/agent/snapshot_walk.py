@@ -29,6 +29,7 @@ from appliance.agent.block_devices import SECTOR, DeviceRange, Stack
 from appliance.agent.file_systems import NotMapped
 from appliance.agent.walk import Walk, mapper
 from appliance.backup.listing import to_line
+from appliance.own_program import own_command, own_environment
 
 _OPTIONS: Final = {"ext2": "noload", "ext3": "noload", "ext4": "noload", "xfs": "norecovery,nouuid"}
 _SUPERBLOCK, _MAGIC_AT, _INCOMPATIBLE_AT = 1024, 0x38, 0x60  # ext4's superblock, the offsets within it
@@ -62,9 +63,9 @@ class Order:
 
 def lines_of(order: Order) -> Iterator[str]:
     """The snapshot's files, walked by a process of its own. Raises WalkFailed, also after some of them; OSError."""
-    command = [sys.executable, "-P", "-m", "appliance.agent.snapshot_walk"]
+    command = own_command("appliance.agent.snapshot_walk")
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=own_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as walk:
         assert walk.stdin and walk.stdout and walk.stderr  # pipes, as asked
         walk.stdin.write(json.dumps(asdict(order)) + "\n")

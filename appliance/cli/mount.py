@@ -17,6 +17,7 @@ import typer
 from appliance.cli.ask import ask_by_name
 from appliance.cli.options import ConfigOption, JsonOption, reporting, show
 from appliance.failures import Failure, OperatorError
+from appliance.own_program import own_command, own_environment
 
 if TYPE_CHECKING:
     from appliance.agent.mount import Agent
@@ -172,7 +173,8 @@ def _renew_in_background(mounted: MountedGrant, config: Path | None) -> None:
     """By a process of its own, which ends with the grant. It inherits the environment: TAPEBAY_API and the token."""
     where = ["--config", str(config.absolute())] if config is not None else []
     subprocess.Popen(
-        [sys.executable, "-m", "appliance", "renew", "--keep", mounted.request, *where],
+        own_command("appliance", "renew", "--keep", mounted.request, *where),
+        env=own_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -11,18 +11,17 @@ import json
 import os
 import select
 import subprocess
-import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 from appliance.backup.entries import Entry, Skipped
 from appliance.backup.filesystems import frames
 from appliance.backup.filesystems.reader import NotReadable, ReadsBytes
 from appliance.backup.listing import ListRefused, from_line, name_in
+from appliance.own_program import own_command, own_environment
 from vlib_images.disk.snapshot import NotKept
 
 SILENCE_SECONDS: Final = 120.0
@@ -69,12 +68,10 @@ class IsolatedFileSystem:
     # ---- the process -----------------------------------------------------------------------------------------------
 
     def _begin(self) -> tuple[str, bool]:
-        package = str(Path(__file__).resolve().parents[3])
-        search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         arguments = [str(number) for number in (*self._place, self._image.size_bytes)]
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "appliance.backup.filesystems.worker", *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env={**os.environ, "PYTHONPATH": search},
+            own_command("appliance.backup.filesystems.worker", *arguments),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=own_environment(),
         )  # fmt: skip
         self._process = process
         assert process.stdin is not None  # a pipe, as asked
