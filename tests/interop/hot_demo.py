@@ -65,4 +65,10 @@ def _told(report: dict[str, Any], rows: int, before: int, after: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        main()
+    except AssertionError as error:  # a step of the guest's that failed, with all that it said
+        failed, _, transcript = str(error).partition("\n")
+        told = Path(sys.prefix) / "hot" / "transcript.log"
+        told.write_text(transcript)
+        raise SystemExit(f"{failed}; what the Linux said is in {told}") from None
