@@ -1,5 +1,6 @@
 """The command line: what it prints, its exit statuses, with and without a daemon."""
 
+import importlib
 import json
 import os
 import signal
@@ -202,7 +203,7 @@ def test_a_served_disk_grows_at_once(library: Path) -> None:
         assert as_json("disk", "grow", "data", "2 MiB", "--config", library)["size_bytes"] == 2 << 20
         assert Path(made["image"]).stat().st_size == 2 << 20
         done = tapebay("disk", "export", "data", library / "out.qcow2", "--config", library)
-        assert done.exit_code == 5 or "qemu-img" in done.stderr, done.stderr
+        assert done.exit_code == 0 or "qemu-img" in done.stderr, done.stderr
     finally:
         daemon.stop()
     assert as_json("disk", "grow", "data", "3 MiB", "--config", library)["name"] == "data"
@@ -237,7 +238,9 @@ def test_help_names_defaults_that_are_no_values() -> None:
 
 def test_help_names_types_in_words() -> None:
     """One that the command line does not know would show as Python writes it."""
-    kinds = [kind for verb in VERBS.values() for kind in kinds_of(verb)]
+    files = [importlib.import_module(f"appliance.cli.{file}") for file in FILES]
+    verbs = {command.verb for file in files for command in getattr(file, "COMMANDS", ())}
+    kinds = [kind for verb in verbs for kind in kinds_of(VERBS[verb])]
     assert len(kinds) > 200
     assert [kind for kind in kinds if not isinstance(kind, type)] == []
 
