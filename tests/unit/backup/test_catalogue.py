@@ -1,5 +1,8 @@
 """What is where: catalogues asked, tapes and disks compared with them, and catalogues read back from tape."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from appliance.backup import index
@@ -10,6 +13,25 @@ from datamover.engine import crc32c
 from tests.support.appliance import Appliance
 from tests.unit.backup.support import run, which
 from tests.unit.backup.test_job import BARCODE, site  # noqa: F401 - a fixture
+
+
+def test_a_catalogue_of_the_version_before_is_read(tmp_path):
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as old:
+        for statement in (
+            "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+            "CREATE TABLE files (number INTEGER PRIMARY KEY, name BLOB NOT NULL, kind BLOB NOT NULL, "
+            "size INTEGER NOT NULL, modified_ns INTEGER NOT NULL, stored_bytes INTEGER NOT NULL, "
+            "crc32c INTEGER NOT NULL)",
+            "INSERT INTO files VALUES (0, CAST('data/a' AS BLOB), CAST('0' AS BLOB), 5, 6, 5, 7)",
+            "PRAGMA user_version = 1",
+        ):
+            old.execute(statement)
+        old.commit()
+    for _ in range(2):
+        with closing(Catalogue.open(path)) as catalogue:
+            (kept,) = catalogue.state(b"*", 10)
+            assert (kept.file.name, kept.file.crc32c, kept.file.identity, kept.origin) == (b"data/a", 7, None, None)
 
 
 @pytest.fixture
