@@ -14,7 +14,7 @@ import pytest
 from appliance.failures import OperatorError
 from tests.support.appliance import Appliance, Disk
 from tests.unit.backup.changing_disk import ChangingDisk, logged_in
-from tests.unit.backup.support import TAPE_BLOCK, run
+from tests.unit.backup.support import TAPE_BLOCK, run, which
 from tests.unit.backup.test_job import first_file
 
 CARTRIDGES = [f"TST00{number}L6" for number in range(1, 7)]
@@ -91,6 +91,8 @@ def test_only_what_has_changed_is_written(site: Site) -> None:
     assert (report["since"], report["full_because"]) == (full["number"], "")
     written = set(site.members(CARTRIDGES[1]))
     assert {"replaced", "new", "folder/deep/renamed", "folder/deep/in-place", "folder", "folder/deep"} <= written
+    listed = run(which("bsdtar"), "-b", "512", "-tf", first_file(site.appliance, CARTRIDGES[1])).splitlines()
+    assert {name.rstrip("/").removeprefix("data/") for name in listed} == written
     assert "gone" not in written
     assert report["content_bytes"] < full["content_bytes"]
     site.extract(CARTRIDGES[1])
