@@ -17,7 +17,6 @@ from scsi_targets.iscsi.server import Server
 from scsi_targets.t10 import copy_descriptors as copy
 from tests.support import packages
 from tests.support.tgt import TgtTarget, installed
-from tests.support.waiting import eventually
 from tests.unit.devices.copying.support import BLOCKS, Site, block_to_stream, content, stream_to_block
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
 from tests.unit.devices.copying.test_participants import start
@@ -173,26 +172,24 @@ def test_early_warning_of_their_tape_has_an_exact_residual(here, there):
 
 
 def test_a_reset_there_ends_the_copy_here(here, there, monkeypatch):
+    read_into, reads = here.disk.medium.read_into, []
     standing, go = threading.Event(), threading.Event()
-    write_blocks = there.site.tape.write_blocks
 
-    def stand(*args, **kwargs):
-        if not standing.is_set():
+    def read(*args):
+        reads.append(args)
+        if len(reads) == 6:  # before the copy has all that it is to write
             standing.set()
             assert go.wait(60)
-        return write_blocks(*args, **kwargs)
+        return read_into(*args)
 
-    monkeypatch.setattr(there.site.tape, "write_blocks", stand)
-    running = start(here.disk, here, [block_to_stream(65536, BLOCKS)], BETA, [here.disk_descriptor(), cscd(there.tape)])
+    monkeypatch.setattr(here.disk.medium, "read_into", read)
+    segments, cscds = [block_to_stream(65536, BLOCKS)] * 8, [here.disk_descriptor(), cscd(there.tape)]
+    running = start(here.disk, here, segments, BETA, cscds)
     assert standing.wait(60)
-    resetting = threading.Thread(target=there.site.tape.reset)
-    resetting.start()
-    eventually(lambda: there.site.tape.tasks.running.aborted)
+    there.site.tape.reset()
     go.set()
-    resetting.join(60)
-    response = running.answer()
-    assert sense_of(response)[0] == 0xA
-    assert len(b"".join(there.site.written())) < len(here.disk_data)
+    assert sense_of(running.answer())[0] == 0xA
+    assert len(b"".join(there.site.written())) < 8 * len(here.disk_data)
 
 
 def test_a_connection_that_is_lost_in_mid_copy(here, there, monkeypatch):
