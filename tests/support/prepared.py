@@ -19,6 +19,7 @@ from typing import IO, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGE_BYTES = 1 << 17
+PRELOADED = "LD_PRELOAD"
 IGNORABLE = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
@@ -134,6 +135,8 @@ def become(arguments: Sequence[str], environment: Mapping[str, str], directory: 
     os.chdir(directory)
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+    if environment.get(PRELOADED) != os.environ.get(PRELOADED):  # only what starts from nothing loads a library first
+        os.execve(sys.executable, [sys.executable, "-P", "-m", "appliance", *arguments], dict(environment))
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments
