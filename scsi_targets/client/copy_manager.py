@@ -38,11 +38,13 @@ class CopyingUnit(Unit):
         """EXTENDED COPY(LID1), to its end. watch: called with the copy's status while it runs; what it raises stops the
         copy, between two blocks, and is raised when it has stopped. Raises CommandFailed, whose sense says which
         segment (its command_specific) and what the source or destination said (forwarded)."""
+        if watch is not None:
+            self.take_unit_attentions()  # a unit attention would end the copy
+        started = self.start(cscds, segments, inline_data, list_identifier=list_identifier)
         if watch is None:
-            self.finish(self.start(cscds, segments, inline_data, list_identifier=list_identifier))
-            return
-        data = copy.parameter_list(cscds, segments, inline_data, list_identifier=list_identifier)
-        self._watched(copy.ExtendedCopyLid1.encode(parameter_list_length=len(data)), data, list_identifier, watch)
+            self.finish(started)
+        else:
+            self._watch(started, list_identifier, watch)
 
     def start(
         self,
@@ -75,19 +77,17 @@ class CopyingUnit(Unit):
             raise failed
         self.run(started.cdb, started.data)
 
-    def _watched(self, cdb: bytes, data: bytes, list_identifier: int, watch: CopyWatch) -> None:
-        self.take_unit_attentions()  # a unit attention would end the copy
-        command = self.session.submit(self.lun, cdb, data)
+    def _watch(self, started: StartedCopy, list_identifier: int, watch: CopyWatch) -> None:
         try:
-            while not self.session.ended(command, WATCH_SECONDS):
+            while not self.session.ended(started.command, WATCH_SECONDS):
                 watch(self.status(list_identifier))
         except BaseException:
             self._stop(list_identifier)
-            self.session.wait(command, self.timeout_seconds)
+            self.session.wait(started.command, self.timeout_seconds)
             raise
-        result = self.session.wait(command)
+        result = self.session.wait(started.command)
         if result.status != GOOD:
-            raise CommandFailed(self.lun, cdb, result)
+            raise CommandFailed(self.lun, started.cdb, result)
 
     def _stop(self, list_identifier: int) -> None:
         try:
