@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from scsi_targets.client.unit import CommandFailed
 from scsi_targets.t10 import sense, sense_data
-from scsi_targets.t10.sense import Sense, SenseCode
+from scsi_targets.t10.sense import Sense
 
 RESERVATION_CONFLICT = 0x18
-_WORDS = {
-    code: name.replace("_", " ").lower()
-    for name, code in reversed(list(vars(sense).items()))
-    if isinstance(code, SenseCode)
-}
 
 
 def told(error: BaseException) -> str:
@@ -37,4 +32,4 @@ def _status(status: int) -> str:
 def _sense(found: Sense) -> str:
     key, asc, ascq = found.code
     full = ", end of medium" if found.end_of_medium else ""
-    return f"{_WORDS.get(found.code, 'sense')} ({key:X}/{asc:02X}/{ascq:02X}{full})"
+    return f"{sense.NAMES.get(found.code, 'sense').lower()} ({key:X}/{asc:02X}/{ascq:02X}{full})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from scsi_targets.t10.fields import Field
 
@@ -259,8 +259,13 @@ class CheckCondition(Exception):
         super().__init__(f"{code.key:X}/{code.asc:02X}/{code.ascq:02X}")
 
 
+# For people; where a code has several names, the first.
+NAMES: Final = {
+    code: name.replace("_", " ") for name, code in reversed(list(globals().items())) if isinstance(code, SenseCode)
+}
+
+
 def name_of(code: SenseCode) -> str:
     """For people: WRITE ERROR (3h/0Ch/00h)."""
-    names = (name for name, value in globals().items() if isinstance(value, SenseCode) and value == code)
     numbers = f"{code.key:X}h/{code.asc:02X}h/{code.ascq:02X}h"
-    return f"{name.replace('_', ' ')} ({numbers})" if (name := next(names, None)) else f"sense {numbers}"
+    return f"{NAMES[code]} ({numbers})" if code in NAMES else f"sense {numbers}"
