@@ -1,13 +1,12 @@
 """Starting the daemon in the background, for the demonstration."""
 
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from appliance.control import client as control
 from appliance.failures import Failure, OperatorError
+from appliance.own_program import own_command, own_environment
 from appliance.settings.settings import Settings
 
 LOG_FILE = "tapebay.log"
@@ -33,17 +32,14 @@ def ensure_served(path: Path, settings: Settings) -> bool:
 
 
 def _start(path: Path, log: Path) -> "subprocess.Popen[bytes]":
-    # The package that runs now, wherever it was imported from, and nothing from the current directory (-P).
-    package = str(Path(__file__).resolve().parent.parent)
-    search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "appliance", "serve", "--config", str(path)],
+            own_command("appliance", "serve", "--config", str(path)),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,  # so that closing the terminal does not end it
-            env={**os.environ, "PYTHONPATH": search},
+            env=own_environment(),
         )
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Final, NamedTuple, Protocol
 
+from appliance.settings.patterns import overlap
 from vlib_images.library.partition import admits
 
 MOST_REMEMBERED: Final = 100_000
@@ -80,25 +81,3 @@ def _patterns(pools: Sequence[_Pool]) -> Iterator[str]:
                 if overlap(first, second):
                     message = f"a barcode could fit {first} of pool {one.name} and {second} of pool {another.name}"
                     yield f"{message}; a cartridge can be in one pool"
-
-
-def overlap(first: str, second: str) -> bool:
-    """Whether a barcode can fit both patterns. The pairs of places that one barcode can reach in both are followed; a *
-    stays where it is, or is left, at each character."""
-    reached, todo = set[tuple[int, int]](), [(0, 0)]
-    while todo:
-        here = todo.pop()
-        if here in reached:
-            continue
-        reached.add(here)
-        at, other = here
-        a, b = first[at : at + 1], second[other : other + 1]
-        if not a and not b:
-            return True
-        if a == "*":
-            todo.append((at + 1, other))
-        if b == "*":
-            todo.append((at, other + 1))
-        if a and b and ("*" in (a, b) or "?" in (a, b) or a == b):
-            todo.append((at + (a != "*"), other + (b != "*")))
-    return False

@@ -20,7 +20,8 @@ from appliance.operations import VERBS
 from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
 from appliance.settings import config_file
-from appliance.settings.pools import Membership, overlap, problems_with_pools
+from appliance.settings.patterns import overlap
+from appliance.settings.pools import Membership, problems_with_pools
 from appliance.settings.sections import PoolSettings
 from tests.support.appliance import Appliance
 from tests.support.ports import free_port

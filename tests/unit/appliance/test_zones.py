@@ -22,8 +22,9 @@ from appliance.access.zones import MAXIMUM_REMEMBERED, Zoning, view_for
 from appliance.settings import config_file
 from appliance.settings.advice import advice_on
 from appliance.settings.config_file import ConfigError
+from appliance.settings.patterns import overlap
 from appliance.settings.sections import ZoneSettings
-from appliance.settings.zones import _sharing, overlap
+from appliance.settings.zones import _sharing
 from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.iscsi.directory import Forbidden, Portal, Who
 from tests.unit.iscsi.dummy import Memory
