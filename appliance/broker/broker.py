@@ -154,12 +154,13 @@ class Broker:
     def end(self, name: str, ends_as: RequestStep, reason: str) -> Request:
         """The request or its grant is not wanted any more, or revoked: at once its key does nothing, and its drives are
         freed once the broker is up. Raises NoSuchRequest, RequestStateError, OSError."""
-        request = self.requests.get(name)
-        if request.state.holds:
-            request = self.requests.step(name, RequestStep.END, ends_as=ends_as, reason=reason)
+        with self.requests.changing:  # the thread may be about to place it
+            if self.requests.get(name).state.holds:
+                request = self.requests.step(name, RequestStep.END, ends_as=ends_as, reason=reason)
+            else:
+                request = self.requests.step(name, RequestStep.CANCEL, reason=reason)
+        if request.state is RequestState.ENDING:
             self._over(request)
-        else:
-            request = self.requests.step(name, RequestStep.CANCEL, reason=reason)
         self.wake()
         return request
 

@@ -25,7 +25,7 @@ from appliance.settings.pools import Membership, problems_with_pools
 from appliance.settings.sections import PoolSettings
 from tests.support.appliance import Appliance
 from tests.support.ports import free_port
-from tests.support.waiting import eventually
+from tests.support.waiting import becomes, eventually
 from vlib_images.library.database import events
 
 CONFIG = """
@@ -269,7 +269,9 @@ def test_over_tcp_it_follows_its_own_requests_and_no_others(tmp_path: Path) -> N
         appliance.call("pool.create", name="logs", cartridges="TST002L6")
         token = appliance.call("token.create", name="logs", scope="operate", pools="logs")["token"]
         client = Client.at(f"http://127.0.0.1:{port}", token)
-        request = client.call("request.create", initiator=HOST)["request"]
+        first = client.call("request.create", initiator=HOST)["request"]
+        becomes("granted", lambda: client.call("request.show", request=first)["state"])  # the pool's only cartridge:
+        request = client.call("request.create", initiator=HOST)["request"]  # so this one waits until it is cancelled
         told = client.events(request, timeout_seconds=60)
         assert next(told) is None
         client.call("request.cancel", request=request)

@@ -376,6 +376,37 @@ def test_whoever_comes_later_waits_and_is_told_why(daemon: Daemon) -> None:
     assert [row["state"] for row in daemon.call("request.list")] == ["done", "cancelled"]
 
 
+def test_a_request_is_cancelled_however_far_it_has_come_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker takes its turn between the look at the request and its end, if it can."""
+    with serving(library(tmp_path)) as served:
+        broker = served.broker
+        assert broker is not None
+        made = broker.ask(HOST, SCRATCH, lease_seconds=60)
+        eventually(lambda: broker.requests.get(made.name).state is RequestState.GRANTED)
+        broker.stop()
+        broker._stopping = False  # it takes its turns here from now on
+        waits = broker.requests.create(HOST, SCRATCH, lease_seconds=60).name
+        get = broker.requests.get
+
+        def turn() -> None:
+            if broker.requests.changing.acquire(blocking=False):
+                broker.requests.changing.release()
+                while broker.work() == 0:
+                    pass
+
+        def slowly(name: str) -> Request:
+            found = get(name)
+            other = threading.Thread(target=turn)
+            other.start()
+            other.join()
+            return found
+
+        monkeypatch.setattr(broker.requests, "get", slowly)
+        assert broker.end(waits, RequestStep.CANCEL, "cancelled").state is RequestState.CANCELLED
+
+
 def test_revoked_while_it_is_used(daemon: Daemon) -> None:
     request = granted(daemon)
     session = login(request["grant"])
