@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from appliance.library.effects import Effects, Orphan
     from appliance.settings.content import Content
+    from appliance.settings.sections import PartitionSettings, PoolSettings, ZoneSettings
 
 AnyRow = TypeVar("AnyRow")
+NamedRow = TypeVar("NamedRow", bound="PartitionSettings | PoolSettings | ZoneSettings")
 
 
 ToShelf = Annotated[
@@ -145,6 +147,14 @@ def found(rows: Sequence[AnyRow], matches: Callable[[AnyRow], bool], what: str) 
         if matches(row):
             return row
     raise OperatorError(Failure.NOT_FOUND, f"there is no {what}")
+
+
+def and_a_new(rows: Sequence[NamedRow], made: NamedRow, noun: str) -> list[NamedRow]:
+    """Raises OperatorError when there is one of that name."""
+    if any(row.name == made.name for row in rows):
+        message = f"there is a {noun} {made.name} already; change it: tapebay {noun} change"
+        raise OperatorError(Failure.REFUSED, message)
+    return [*rows, made]
 
 
 def names(text: str) -> list[str]:

@@ -103,11 +103,9 @@ def create(context: OnFiles, parameters: CreatePartition) -> PartitionDetails:
     made = content.section(PartitionSettings, **_given(parameters))
 
     def with_it(now: Content) -> dict[str, Any]:
-        if any(one.name == made.name for one in now.partitions):
-            message = f"there is a partition {made.name} already; change it: tapebay partition change"
-            raise OperatorError(Failure.REFUSED, message)
+        partitions = content.and_a_new(now.partitions, made, "partition")
         content.refuse_known(context, made.name)
-        return {"partitions": [*now.partitions, made]}
+        return {"partitions": partitions}
 
     return _changed(context, made, with_it, parameters.dry_run, to_shelf=False)
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from appliance.failures import Failure, OperatorError
 from appliance.operations import content
 from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, Volatile, verb
 
@@ -73,9 +72,7 @@ def create(context: OnFiles, parameters: PoolDescription) -> PoolDetails:
     made = content.section(PoolSettings, **_given(parameters))
 
     def with_it(now: Content) -> dict[str, Any]:
-        if any(pool.name == made.name for pool in now.pools):
-            raise OperatorError(Failure.REFUSED, f"there is a pool {made.name} already; change it: tapebay pool change")
-        return {"pools": [*now.pools, made]}
+        return {"pools": content.and_a_new(now.pools, made, "pool")}
 
     content.change(context, with_it)
     return _described(context, [made])[0]

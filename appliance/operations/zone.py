@@ -100,9 +100,7 @@ def create(context: OnFiles, parameters: ZoneDescription) -> Zone:
     made = content.section(ZoneSettings, **_given(parameters))
 
     def with_it(now: Content) -> dict[str, Any]:
-        if any(zone.name == made.name for zone in now.zones):
-            raise OperatorError(Failure.REFUSED, f"there is a zone {made.name} already; change it: tapebay zone change")
-        return {"zones": [*now.zones, made]}
+        return {"zones": content.and_a_new(now.zones, made, "zone")}
 
     return _changed(context, made, with_it, parameters.dry_run)
 

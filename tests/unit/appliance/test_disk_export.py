@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 
 from appliance.failures import Failure, OperatorError
-from appliance.library.files import LibraryFiles
-from appliance.library.library import Library
 from appliance.operations import VERBS
 from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
-from appliance.settings import config_file
 from scsi_targets.devices.disk.block_device import BlockDevice
 from tests.support import packages
+from tests.support.in_process import declared
 
 CONFIG = """
 [[portals]]
@@ -33,14 +31,11 @@ SIZE = 16 << 20
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[OnLibrary]:
-    path = tmp_path / "tapebay.toml"
-    path.write_text(CONFIG)
-    LibraryFiles.create(config_file.load(path)).close()
-    library = Library.open(config_file.load(path), apply=True)
-    library.start()
-    yield OnLibrary(library.settings, path, library.files, library)
-    library.stop()
-    library.close()
+    made = declared(tmp_path, CONFIG)
+    made.library.start()
+    yield made
+    made.library.stop()
+    made.library.close()
 
 
 def export(context: OnLibrary, file: Path, **options: Any) -> Any:

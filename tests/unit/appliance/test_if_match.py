@@ -9,15 +9,12 @@ import pytest
 
 from appliance.broker.broker import Broker
 from appliance.failures import Failure, OperatorError
-from appliance.library.files import LibraryFiles
-from appliance.library.library import Library
 from appliance.operations import VERBS
-from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
 from appliance.operations.versions import tag_of
-from appliance.settings import config_file
 from appliance.web.app import make_app
 from appliance.web.routes import path_of
+from tests.support.in_process import declared, do
 from tests.support.waiting import eventually
 from tests.unit.appliance.test_pools import CONFIG, HOST, POOLS
 
@@ -28,21 +25,13 @@ ZONE = '[[zones]]\nname = "z"\naccounts = ["u"]\n'
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[OnLibrary]:
-    path = tmp_path / "tapebay.toml"
-    path.write_text(CONFIG + POOLS + PARTITION + ACCOUNT + ZONE)
-    LibraryFiles.create(config_file.load(path)).close()
-    library = Library.open(config_file.load(path), apply=True)
-    made = OnLibrary(library.settings, path, library.files, library)
+    made = declared(tmp_path, CONFIG + POOLS + PARTITION + ACCOUNT + ZONE)
     do(made, "cartridge.create", barcode="N00001L6", place="slot:9")
     do(made, "token.create", name="t")
-    library.start()
+    made.library.start()
     yield made
-    library.stop()
-    library.close()
-
-
-def do(context: OnLibrary, wanted: str, if_match: str = "", **options: Any) -> Any:
-    return perform(VERBS[wanted], context, parameters_of(VERBS[wanted], options), if_match)
+    made.library.stop()
+    made.library.close()
 
 
 def tag(context: OnLibrary, wanted: str, **options: Any) -> str:

@@ -57,25 +57,23 @@ def test_systemd_understands_the_agents_service_and_timer(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is not installed")
 def test_the_service_runs_as_a_user_that_its_recipe_makes(tmp_path: Path) -> None:
-    """systemd-sysusers makes the very user that the unit names, in a root of its own."""
-    (tmp_path / "etc").mkdir()
-    recipe = ROOT / "packaging" / "tapebay.sysusers"
-    command = ["systemd-sysusers", f"--root={tmp_path}", "--inline", *_lines(recipe)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
     user = re.search(r"^User=(\S+)", UNIT.read_text(), re.MULTILINE)
     assert user is not None
-    assert (tmp_path / "etc" / "passwd").read_text().startswith(f"{user[1]}:")
+    assert _users_made(tmp_path, "tapebay.sysusers").startswith(f"{user[1]}:")
 
 
 @pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is not installed")
 def test_the_agents_network_process_has_a_user_that_its_recipe_makes(tmp_path: Path) -> None:
-    (tmp_path / "etc").mkdir()
-    recipe = ROOT / "packaging" / "tapebay-agent.sysusers"
-    command = ["systemd-sysusers", f"--root={tmp_path}", "--inline", *_lines(recipe)]
+    assert _users_made(tmp_path, "tapebay-agent.sysusers").startswith(f"{USERS[0]}:")
+
+
+def _users_made(root: Path, recipe: str) -> str:
+    """systemd-sysusers makes what the recipe says, in a root of its own: its passwd."""
+    (root / "etc").mkdir()
+    command = ["systemd-sysusers", f"--root={root}", "--inline", *_lines(ROOT / "packaging" / recipe)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "etc" / "passwd").read_text().startswith(f"{USERS[0]}:")
+    return (root / "etc" / "passwd").read_text()
 
 
 def _lines(recipe: Path) -> list[str]:

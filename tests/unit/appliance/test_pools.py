@@ -14,16 +14,12 @@ from hypothesis import strategies as st
 from appliance.access.caller import Caller, Scope
 from appliance.control.client import Client
 from appliance.failures import Failure, OperatorError
-from appliance.library.files import LibraryFiles
-from appliance.library.library import Library
-from appliance.operations import VERBS
-from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
-from appliance.settings import config_file
 from appliance.settings.patterns import overlap
 from appliance.settings.pools import Membership, problems_with_pools
 from appliance.settings.sections import PoolSettings
 from tests.support.appliance import Appliance
+from tests.support.in_process import declared, do
 from tests.support.ports import free_port
 from tests.support.waiting import becomes, eventually
 from vlib_images.library.database import events
@@ -51,21 +47,13 @@ BARCODES = ("DB0001L6", "DB0002L6", "LOG001L6", "N00001L6")
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[OnLibrary]:
-    path = tmp_path / "tapebay.toml"
-    path.write_text(CONFIG + POOLS)
-    LibraryFiles.create(config_file.load(path)).close()
-    library = Library.open(config_file.load(path), apply=True)
-    made = OnLibrary(library.settings, path, library.files, library)
+    made = declared(tmp_path, CONFIG + POOLS)
     for barcode in BARCODES:
         do(made, "cartridge.create", barcode=barcode)
-    library.start()
+    made.library.start()
     yield made
-    library.stop()
-    library.close()
-
-
-def do(context: OnLibrary, wanted: str, **options: Any) -> Any:
-    return perform(VERBS[wanted], context, parameters_of(VERBS[wanted], options))
+    made.library.stop()
+    made.library.close()
 
 
 def by(context: OnLibrary, caller: Caller) -> OnLibrary:

@@ -9,12 +9,9 @@ import pytest
 
 from appliance.access.caller import Caller, Scope
 from appliance.failures import Failure, OperatorError
-from appliance.library.files import LibraryFiles
-from appliance.library.library import Library
 from appliance.operations import VERBS
-from appliance.operations.perform import perform
 from appliance.operations.verb import OnLibrary, Window
-from appliance.settings import config_file
+from tests.support.in_process import declared, do
 
 CONFIG = """
 [[portals]]
@@ -44,11 +41,8 @@ POOLS = Caller("token pools", Scope.ADMINISTER, pools=frozenset(["scratch"]))
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[OnLibrary]:
-    path = tmp_path / "tapebay.toml"
-    path.write_text(CONFIG)
-    LibraryFiles.create(config_file.load(path)).close()
-    library = Library.open(config_file.load(path), apply=True)
-    made = OnLibrary(library.settings, path, library.files, library)
+    made = declared(tmp_path, CONFIG)
+    library = made.library
     for barcode, place in [("L00001L6", "slot:1"), ("R00001L6", "slot:9"), ("N00001L6", "slot:17")]:
         do(made, "cartridge.create", barcode=barcode, place=place)
     do(made, "cartridge.create", barcode="S00001L6", place="shelf")
@@ -57,11 +51,6 @@ def context(tmp_path: Path) -> Iterator[OnLibrary]:
     yield made
     library.broker.stop()
     library.close()
-
-
-def do(context: OnLibrary, wanted: str, **given: Any) -> Any:
-    verb = VERBS[wanted]
-    return perform(verb, context, verb.parameters.model_validate(given))
 
 
 def by(context: OnLibrary, caller: Caller, window: Window | None = None) -> OnLibrary:
