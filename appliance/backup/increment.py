@@ -183,8 +183,10 @@ class Increment:
 
     def _is_changed_image(self, entry: Entry) -> bool:
         """Whether what the backup before has, and the changes since, make an image."""
+        if entry.name not in self._images:
+            return False
         known = self._known.state_of(entry.name)
-        return entry.name in self._images and known is not None and known.file.size == entry.size
+        return known is not None and known.file.size == entry.size
 
     def _changes(self, member: Member) -> Iterator[Member]:
         """What an image's changes are beside it: one file, or nothing."""
