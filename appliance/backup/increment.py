@@ -201,9 +201,12 @@ class Increment:
 
     def images(self) -> dict[str, str]:
         """After totals(): the names of images that are not written whole, and of their changes."""
-        names = [_joined(directory, base) for directory, base, code in self._decided() if code == _WRITTEN]
-        found = {name.removesuffix(CHANGES): name for name in names if name.endswith(CHANGES)}
-        return {image.decode(): name.decode() for image, name in found.items() if image in self._images}
+        query, found = "SELECT 1 FROM found WHERE directory = ? AND base = ? AND code = ?", dict[str, str]()
+        for image in self._images:
+            changes = image + CHANGES
+            if self._found.execute(query, (*_split(changes), _WRITTEN)).fetchone() is not None:
+                found[image.decode()] = changes.decode()
+        return found
 
     def _is_unchanged(self, member: Member) -> bool:
         entry = member.entry
