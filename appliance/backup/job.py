@@ -39,6 +39,7 @@ from appliance.backup.faults import is_of_the_drive, is_of_the_medium, is_overfl
 from appliance.backup.gathering import Together
 from appliance.backup.house import BackupLibrary, Instant
 from appliance.backup.increment import Base, Increment, ToWrite
+from appliance.backup.lists import FileList
 from appliance.backup.records import Backup
 from appliance.backup.sources import Sources, SourceTotals, StillDisk
 from appliance.backup.spool import Spool, joined
@@ -248,18 +249,19 @@ class BackupJob:
             yield self.house.still(others)
 
     def _sources(self, disks: Sequence[StillDisk]) -> Sources:
-        snapshot = self.backup.snapshot
-        if snapshot is None and self.backup.servers:
-            lists = {
-                disk: (part.server, self.house.file_lists.get(part.snapshot, disk))
-                for part in self.backup.servers
-                for disk in part.disks
-                if part.snapshot is not None
-            }
-            return Sources.gathered(disks, lists, raw=self.backup.raw, alive=self._tick)
-        if snapshot is None or self.backup.raw:
-            return Sources.found_on(disks, raw=self.backup.raw, alive=self._tick)
-        return Sources.listed(disks, [self.house.file_lists.get(snapshot, disk.name) for disk in disks])
+        return Sources.listed(disks, self._lists(), raw=self.backup.raw, alive=self._tick)
+
+    def _lists(self) -> dict[str, tuple[str, FileList]]:
+        """What agents have listed, by disk, and what goes before its names. Raises ListRefused."""
+        backup, lists = self.backup, self.house.file_lists
+        if backup.snapshot is not None:
+            return {} if backup.raw else {disk: ("", lists.get(backup.snapshot, disk)) for disk in backup.disks}
+        return {
+            disk: (part.server, lists.get(part.snapshot, disk))
+            for part in backup.servers
+            for disk in part.disks
+            if part.snapshot is not None
+        }
 
     def _to_write(self, disks: Sequence[StillDisk], instant: Instant) -> ToWrite:
         """What is on the disks; or of that, what has changed. Raises OperatorError, NotReadable, OSError."""

@@ -75,27 +75,20 @@ class Sources:
     ) -> Sources:
         """What can be seen on them from outside. raw: as images, whatever is on them. alive: called while a file system
         is waited for, and may raise. Raises NotReadable, OSError."""
-        parts = [part for number, disk in enumerate(disks) for part in _parts_of(number, disk, alive, raw=raw)]
-        return cls(disks, parts)
+        return cls.listed(disks, {}, raw=raw, alive=alive)
 
     @classmethod
-    def listed(cls, disks: Sequence[StillDisk], lists: Sequence[FileSystem]) -> Sources:
-        """What an agent says is on them, with the names that it gives."""
-        kind = "files, as its server listed them"
-        return cls(disks, [SourcePart(b"", number, kind, files) for number, files in enumerate(lists)])
-
-    @classmethod
-    def gathered(
+    def listed(
         cls, disks: Sequence[StillDisk], lists: Mapping[str, tuple[str, FileSystem]], *, raw: bool = False,
         alive: Callable[[], None] = lambda: None,
     ) -> Sources:  # fmt: skip
-        """Disks of several servers. lists: by disk, the server's name and what its agent has listed; what else there is
-        is looked at from outside. Raises NotReadable, OSError."""
+        """What agents say is on them. lists: by disk, what goes before its names (of several servers, the name of each)
+        and what was listed; disks without a list are looked at from outside. Raises NotReadable, OSError."""
         parts: list[SourcePart] = []
         for number, disk in enumerate(disks):
             if disk.name in lists:
-                server, files = lists[disk.name]
-                parts.append(SourcePart(server.encode(), number, "files, as its server listed them", files))
+                prefix, files = lists[disk.name]
+                parts.append(SourcePart(prefix.encode(), number, "files, as its server listed them", files))
             else:
                 parts += _parts_of(number, disk, alive, raw=raw)
         return cls(disks, parts)
