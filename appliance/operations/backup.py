@@ -254,16 +254,11 @@ def followed(context: OnLibrary, number: int, background: bool) -> BackupReport:
 
 
 def _report(context: OnLibrary, number: int) -> BackupReport:
-    from appliance.backup.catalogue import Catalogue
-
     service = context.library.backups
     record = service.records.get(number)
-    catalogue = Catalogue.open(service.path_of(record))
-    try:
+    with service.catalogue(number) as catalogue:
         volumes = [BackupVolume.model_validate(volume) for volume in catalogue.volumes()]
         facts, left_out = catalogue.facts(), catalogue.skipped(100)
-    finally:
-        catalogue.close()
     return BackupReport(
         **_shown(context, record).model_dump(),
         volumes=volumes,

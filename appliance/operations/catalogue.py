@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from appliance.operations.backup import refusals
+from appliance.operations.backup import DriveName, Number, refusals
 from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
 
 if TYPE_CHECKING:
     from appliance.backup.catalogue import Catalogue, File
     from appliance.backup.chain import Link
 
-Number = Annotated[int, Positional("NUMBER"), Field(ge=1, description="As `tapebay backup list` shows it.")]
-DriveName = Annotated[
-    str | None, Field(description="The drive's name; by default the cartridge's, or the first empty one.")
-]
 FileLimit = Annotated[int, Field(ge=1, le=100_000, description="How many files at most.")]
 KINDS: dict[bytes, str] = {
     b"0": "file", b"1": "hard link", b"2": "symbolic link", b"3": "character device", b"4": "block device",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -22,6 +22,9 @@ from appliance.operations.backup import (
 )
 from appliance.operations.verb import SIZE, Cancelled, Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
 from appliance.settings.units import parse_size
+
+if TYPE_CHECKING:
+    from appliance.backup.gathering import Gathering
 
 ServerName = Annotated[str, Field(pattern=SERVER)]
 Job = Annotated[str, Positional("JOB"), Field(pattern=SERVER, description="As the agents' files call it: [[jobs]].")]
@@ -96,10 +99,9 @@ def gather(context: OnLibrary, parameters: Gather) -> BackupReport:
         return followed(context, number, parameters.background)
 
 
-def _begun(context: OnLibrary, parameters: Gather, gathering: object) -> int:
-    from appliance.backup.gathering import Gathering, wait_for_all
+def _begun(context: OnLibrary, parameters: Gather, gathering: Gathering) -> int:
+    from appliance.backup.gathering import wait_for_all
 
-    assert isinstance(gathering, Gathering)
     try:
         parts = wait_for_all(gathering, parameters.wait_seconds, time.monotonic, context.progress)
     except Cancelled:
