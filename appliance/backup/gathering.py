@@ -197,8 +197,10 @@ class Together:
         return all(instant.is_narrowed for instant in self._instants)
 
     def fail(self, reason: str, /) -> None:
-        for instant in self._instants:
-            instant.fail(reason)
+        """Each, also where another is over: those that are not may be begun again."""
+        with ExitStack() as all_of_them:
+            for instant in self._instants:
+                all_of_them.callback(instant.fail, reason)
 
     def start(self) -> None:
         for instant in self._instants:

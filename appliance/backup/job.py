@@ -5,8 +5,8 @@ tape. What is durable there is in the catalogue, in one transaction with the che
 to the snapshot. So whatever ends a backup, the tape, the catalogue and the snapshot's store agree up to a checkpoint.
 
 From there it goes on by itself: on another drive where one fails, on the next cartridge where one takes nothing more.
-Whoever resumes it later makes a new snapshot and first proves that it holds what was written; unless it is of a
-snapshot that an agent holds, and still does: that one is the same.
+Whoever resumes it later makes a new snapshot and first proves that it holds what was written; but for disks whose
+snapshot an agent holds, and still does: that one is the same.
 """
 
 from __future__ import annotations
@@ -140,6 +140,7 @@ class BackupJob:
     cancelled: threading.Event = field(default_factory=threading.Event)
     stopping: threading.Event = field(default_factory=threading.Event)  # the daemon is
     _instant: Instant | None = None
+    _own: Instant | None = None  # the instant, or what of it no agent holds
     _renewed: float = 0.0
     _copying: bool = False
     _pending: list[tuple[int, Member]] = field(default_factory=list)  # whole, and not durable yet
@@ -162,17 +163,22 @@ class BackupJob:
             self._let_go(instant, done=done)
 
     @property
-    def _is_of_agents(self) -> bool:
-        """Whether agents hold its instant, all of it: as long as they do it is the same one."""
-        listed = {disk for part in self.backup.servers if part.snapshot is not None for disk in part.disks}
-        return self.backup.snapshot is not None or listed >= set(self.backup.disks)
+    def _held_by_agents(self) -> set[int]:
+        """The numbers of the disks whose instant agents hold: as long as they do it is the same one."""
+        if self.backup.snapshot is not None:
+            return set(range(len(self.backup.disks)))
+        held = {disk for part in self.backup.servers if part.snapshot is not None for disk in part.disks}
+        return {number for number, disk in enumerate(self.backup.disks) if disk in held}
 
     def _let_go(self, instant: Instant, *, done: bool) -> None:
         """What an agent holds stays, until it is resumed or the agent lets go of it: it cannot be made again."""
-        if done or not self._is_of_agents or self.stopping.is_set():
+        if done or self.stopping.is_set():
             instant.release()
-        elif self._copying:
+            return
+        if self._copying and self._held_by_agents:
             self._copy_failed(instant, "its backup has not come to its end")
+        if self._own is not None:
+            self._own.release()
 
     def _copy_failed(self, instant: Instant, reason: str) -> None:
         self._copying = False
@@ -239,14 +245,18 @@ class BackupJob:
             return self.house.held(snapshot)
         if self.backup.servers:
             return Together(self._instants())
-        return self.house.still(self.backup.disks)
+        return self._still(self.backup.disks)
+
+    def _still(self, disks: Sequence[str]) -> Instant:
+        self._own = self.house.still(disks)
+        return self._own
 
     def _instants(self) -> Iterator[Instant]:
         """Those that agents hold, and one of the disks that no server uses."""
         yield from (self.house.held(part.snapshot) for part in self.backup.servers if part.snapshot is not None)
         listed = {disk for part in self.backup.servers for disk in part.disks}
         if others := [disk for disk in self.backup.disks if disk not in listed]:
-            yield self.house.still(others)
+            yield self._still(others)
 
     def _sources(self, disks: Sequence[StillDisk]) -> Sources:
         return Sources.listed(disks, self._lists(), raw=self.backup.raw, alive=self._tick)
@@ -330,10 +340,11 @@ class BackupJob:
     def _compare(self, files: Spool, disks: Sequence[StillDisk], place: StreamPlace) -> None:
         """What is on tape already is what the disks hold. Raises ChangedSince."""
         on_tape, content = self.catalogue.totals()
-        if not self._is_of_agents and (on_tape or place.checkpoint.checked_bytes):
+        held = self._held_by_agents
+        if len(held) < len(disks) and (on_tape or place.checkpoint.checked_bytes):
             self.progress.phase = "comparing"
             members = files.members(tick=self._tick)
-            check_same(members, disks, self.catalogue.files(), place.checkpoint, self._tick)
+            check_same(members, disks, self.catalogue.files(), place.checkpoint, held, self._tick)
         self.progress.files, self.progress.content_bytes = on_tape, content
 
     # ---- writing ---------------------------------------------------------------------------------------------------

@@ -10,28 +10,33 @@ from typing import Any
 
 import pytest
 
-from appliance.agent.backup import AgentJob, MountedSource
+from appliance.agent.backup import AGAIN_SECONDS, AgentJob, MountedSource
 from appliance.agent.freeze import FreezeFailed
 from appliance.agent.serving import serve
 from appliance.backup.gathering import Gatherings, Joined
 from appliance.backup.servers import ServerPart
 from appliance.failures import Failure, OperatorError
+from datamover.initiator import InitiatorSession
+from tests.support import packages
 from tests.support.appliance import Appliance, Disk
+from tests.support.scsi import Device, write_10
 from tests.support.waiting import eventually
-from tests.unit.backup.test_job import BARCODE, files_in, fill, first_file, make_ext4, no_space_is_taken
+from tests.unit.backup.test_job import BARCODE, MEBIBYTE, files_in, fill, first_file, make_ext4, no_space_is_taken
 from tests.unit.backup.test_listed import SOURCE, Machine
 
 SERVERS = {"web": "data", "mail": "letters"}
 
 
 class Site(Appliance):
-    """Two servers' disks, and one that no server uses. expected: what is to be on tape."""
+    """Two servers' disks, and one that no server uses. expected: what is to be on tape. cold: how many files are on
+    that one, and how long they are."""
 
-    def __init__(self, folder: Path) -> None:
-        library, self.expected = folder / "library", {}
+    def __init__(self, folder: Path, cold: tuple[int, int] = (5, 30_000)) -> None:
+        library = folder / "library"
+        self.expected: dict[str, bytes] = {}
         (library / "disks").mkdir(parents=True)
         for name, prefix in (("data", "web/srv"), ("letters", "mail/srv"), ("cold", "cold")):
-            files = fill(folder / name, 5, 30_000)
+            files = fill(folder / name, *(cold if name == "cold" else (5, 30_000)))
             self.expected |= {f"{prefix}/{path.removeprefix('data/')}": data for path, data in files.items()}
             make_ext4(library / f"disks/{name}.img", folder / name, 16)
         super().__init__(library, disks=[Disk(name, "16 MiB") for name in ("data", "letters", "cold")])
@@ -48,14 +53,23 @@ def machine(site: Appliance, name: str) -> Machine:
 
 
 class Serving:
-    """`tapebay agent serve` on a server of its own."""
+    """`tapebay agent serve` on a server of its own. failed: set when its backup has failed; it is tried again once
+    `again` is."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine, self._over = machine, threading.Event()
+        self.failed, self.again = threading.Event(), threading.Event()
         hot = machine.hot
-        hot.api.pause = lambda _seconds: self._over.wait(0.05)
+        hot.api.pause = self._pause
         arguments = (hot, self._found, hot.api, lambda: not self._over.is_set())
         self._thread = threading.Thread(target=serve, args=arguments, daemon=True)
+
+    def _pause(self, seconds: float) -> None:
+        if seconds == AGAIN_SECONDS:
+            self.failed.set()
+            self.again.wait(60)
+        else:
+            self._over.wait(0.05)
 
     def _found(self, name: str) -> tuple[AgentJob, list[MountedSource]]:
         if name != "nightly":
@@ -68,6 +82,7 @@ class Serving:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+        self.again.set()
         self._thread.join(60)
         assert not self._thread.is_alive()
 
@@ -134,6 +149,74 @@ def test_what_is_refused(site: Site) -> None:
         gather(site, server=["../web"])
     with pytest.raises(OperatorError, match="nobody waits for web in job nightly"):
         site.call("backup.join", job="nightly", server="web", snapshot="0" * 16, disks=["data"])
+
+
+# ---- one that fails, with a disk that no server uses -----------------------------------------------------------------
+
+SMALL = "SML001L6"
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Iterator[Site]:
+    """More on the disk that no server uses than what is left of a small cartridge."""
+    with Site(tmp_path, cold=(20, 500_000)) as running:
+        running.call("cartridge.create", barcode=SMALL, capacity="8 MiB")
+        yield running
+
+
+def overwrite(site: Site, name: str, first: int, blocks: int) -> None:
+    """As a host does that is logged in to a disk."""
+    packages.require("libiscsi7")
+    with InitiatorSession(site.portal, site.target_name) as session:
+        disk = Device(session, site.lun(name))
+        for block in range(first, first + blocks, 128):
+            disk.good(write_10(block, min(128, first + blocks - block)), bytes(512 * min(128, first + blocks - block)))
+
+
+def failed(site: Site, *servers: Serving) -> int:
+    """The number of a backup for which there was not enough tape. It stays failed until they may try it again."""
+    number = int(gather(site, to=[SMALL], checkpoint="1 MiB", background=True)["number"])
+    for server in servers:
+        assert server.failed.wait(60)
+    report = site.call("backup.show", number=number)
+    assert report["state"] == "failed" and "give more" in report["reason"], report
+    assert report["volumes"], report
+    states = {one["disk"]: row["state"] for row in site.call("snapshot.list") for one in row["disks"]}
+    assert states == {"data": "listed", "letters": "listed", "cold": "released"}
+    return number
+
+
+def test_one_that_failed_goes_on_with_what_the_agents_hold(large: Site) -> None:
+    """Their disks are written over meanwhile, and the tapes have the instant; the other one is held still anew, and
+    what the tapes have of it compared."""
+    with Serving(machine(large, "web")) as web, Serving(machine(large, "mail")) as mail:
+        number = failed(large, web, mail)
+        for name in ("data", "letters"):
+            overwrite(large, name, 0, 16 * MEBIBYTE // 512)
+        large.call("backup.resume", number=number, to=[BARCODE], background=True)
+        report = large.call("backup.wait", number=number)
+    assert report["state"] == "done", report
+    assert [volume["barcode"] for volume in report["volumes"]] == [SMALL, BARCODE]
+    assert files_in(first_file(large, SMALL)) | files_in(first_file(large)) == large.expected
+    eventually(lambda: no_space_is_taken(large))
+
+
+def test_one_that_failed_is_refused_when_the_other_disk_has_changed(large: Site) -> None:
+    with Serving(machine(large, "web")) as web, Serving(machine(large, "mail")) as mail:
+        number = failed(large, web, mail)
+        first = min(name for name in files_in(first_file(large, SMALL)) if name.startswith("cold/"))
+        at = large.image("cold").read_bytes().index(large.expected[first][:4096]) // 512
+        overwrite(large, "cold", at, 8)
+        large.call("backup.resume", number=number, to=[BARCODE], background=True)
+        report = large.call("backup.wait", number=number)
+        assert (report["state"], report["reason"]) == (
+            "failed", f"{first} has changed since it was written to tape; begin a new backup"
+        ), report  # fmt: skip
+        held = [row["snapshot"] for row in large.call("snapshot.list") if row["state"] == "listed"]
+        assert len(held) == 2
+        for snapshot in held:  # an operator gives it up, and so the agents do
+            large.call("snapshot.release", snapshot=snapshot)
+    eventually(lambda: no_space_is_taken(large))
 
 
 # ---- signals, without a daemon ---------------------------------------------------------------------------------------
