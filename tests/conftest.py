@@ -6,6 +6,10 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from tests.support import jitter
+
+jitter.install()
+
 DEFAULT_FUZZ_SEED = 7143
 
 

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
+from appliance.own_program import own_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGE_BYTES = 1 << 17
 PRELOADED = "LD_PRELOAD"
@@ -28,7 +30,7 @@ class Process:
 
     def __init__(self, arguments: Sequence[str], stderr: IO[bytes], **environment: str) -> None:
         self.returncode: int | None = None
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        environment = {**own_environment(), **environment}
         status, other_end = os.pipe()
         self._status = os.fdopen(status, "r")
         ignored = [number for number in IGNORABLE if signal.getsignal(number) == signal.SIG_IGN]  # by nohup(1)
