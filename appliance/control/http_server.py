@@ -2,8 +2,9 @@
 data."""
 
 import asyncio
+import socket
 import threading
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import uvicorn
@@ -13,6 +14,7 @@ from appliance.control.protocol import IDLE_SECONDS, LIMIT_HEAD_BYTES, Protocol
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 5
+NO_DESCRIPTOR_SECONDS: Final = 0.5
 
 
 class HttpServer:
@@ -54,6 +56,37 @@ class HttpServer:
     async def serve(self) -> None:
         """Until stop()."""
         raise NotImplementedError
+
+    def accepted(self, connection: socket.socket, address: Any) -> "asyncio.Task[None] | None":
+        """What begins with a new connection; None: there is no place for it, and it has been closed."""
+        raise NotImplementedError
+
+    async def serve_on(self, listener: socket.socket) -> None:
+        """Until stop(), for connections to a socket that does not block. asyncio's own servers, where no descriptor is
+        left, try as often in a row as connections may wait, and log each."""
+        accepting = asyncio.create_task(self._accept(listener))
+        try:
+            await self.server.serve(sockets=[])
+        finally:
+            accepting.cancel()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+        while not self.server.should_exit:
+            try:
+                connection, address = await loop.sock_accept(listener)
+            except OSError as error:  # no descriptor is left, for example
+                log.warning(f"the {self._name} server cannot accept a connection", reason=error.strerror)
+                await asyncio.sleep(NO_DESCRIPTOR_SECONDS)
+                continue
+            task = self.accepted(connection, address)
+            if task is None:
+                continue
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            # It begins before it may be cancelled, or nothing would close its socket. sock_accept() alone does not
+            # let others run while more connections wait.
+            await asyncio.sleep(0)
 
     def _run(self) -> None:
         try:

@@ -2,6 +2,7 @@
 is 0660, so that is the daemon's user and group.
 """
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 from appliance.access.caller import CALLER_KEY, OWNER
 from appliance.control.http_server import HttpServer
+from appliance.control.protocol import Protocol
 from appliance.library.control_socket import bind, refuse_another_file
 
 LIMIT_CONNECTIONS = 64
@@ -34,6 +36,7 @@ class ControlServer(HttpServer):
         self._path.unlink(missing_ok=True)
         bind(self._listener, self._path)
         self._path.chmod(0o660)  # before listen(): nobody has connected under the default mode
+        self._listener.setblocking(False)
         self._listener.listen(LIMIT_CONNECTIONS)
         self.start_thread()
 
@@ -45,7 +48,22 @@ class ControlServer(HttpServer):
 
     async def serve(self) -> None:
         self._make_app()
-        await self.server.serve(sockets=[self._listener])
+        await self.serve_on(self._listener)
+
+    def accepted(self, connection: socket.socket, address: Any) -> "asyncio.Task[None]":
+        """Where LIMIT_CONNECTIONS are open, it is answered so."""
+        return asyncio.create_task(self._connect(connection))
+
+    async def _connect(self, connection: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _protocol(self) -> Protocol:
+        # lifespan "off" has no state that requests could share.
+        return Protocol(config=self.config, server_state=self.server.server_state, app_state={})
 
 
 class _Later:

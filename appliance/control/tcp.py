@@ -28,7 +28,6 @@ Malformed = Callable[[str], Coroutine[Any, Any, None]]
 BACKLOG: Final = 128
 HANDSHAKE_SECONDS = 5.0
 STRANGER_SECONDS = 10.0
-NO_DESCRIPTOR_SECONDS = 0.5
 RENEWAL_SECONDS = 30.0  # how often it is looked whether the certificate has been replaced
 SEND_BUFFER_BYTES: Final = 256 << 10  # what the kernel keeps for a client that does not read
 
@@ -65,35 +64,20 @@ class ApiServer(HttpServer):
         return self._seats.taken
 
     async def serve(self) -> None:
-        accepting = asyncio.create_task(self._accept())
-        try:
-            await self.server.serve(sockets=[])
-        finally:
-            accepting.cancel()
-
-    async def _accept(self) -> None:
         assert self._listener is not None
-        loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
         with self._listener:
-            while not self.server.should_exit:
-                try:
-                    connection, address = await loop.sock_accept(self._listener)
-                except OSError as error:  # no descriptor is left, for example
-                    log.warning("the API cannot accept a connection", reason=error.strerror)
-                    await asyncio.sleep(NO_DESCRIPTOR_SECONDS)
-                    continue
-                seat = self._seats.take(address[0])
-                if seat is None:
-                    connection.close()
-                    log.warning("the API has no place for another connection", peer=address[0])
-                    continue
-                task = asyncio.create_task(self._connect(connection, seat))
-                seat.end = task.cancel
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-                # It begins before it may be cancelled, or nothing would close its socket. sock_accept() alone does not
-                # let others run while more connections wait.
-                await asyncio.sleep(0)
+            await self.serve_on(self._listener)
+
+    def accepted(self, connection: socket.socket, address: Any) -> "asyncio.Task[None] | None":
+        """Takes a seat for it."""
+        seat = self._seats.take(address[0])
+        if seat is None:
+            connection.close()
+            log.warning("the API has no place for another connection", peer=address[0])
+            return None
+        task = asyncio.create_task(self._connect(connection, seat))
+        seat.end = task.cancel
+        return task
 
     async def _connect(self, connection: socket.socket, seat: Seat) -> None:
         loop = asyncio.get_running_loop()

@@ -1,6 +1,8 @@
 """The control socket: requests, errors, bounds, and a server that goes on whatever one client does."""
 
+import contextlib
 import json
+import os
 import re
 import resource
 import select
@@ -10,11 +12,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import httpx
 import pytest
 
-from appliance.control import protocol
+from appliance.control import http_server, protocol
 from appliance.control.client import call
 from appliance.control.server import LIMIT_CONNECTIONS, ControlServer
 from appliance.failures import Failure, OperatorError
@@ -24,6 +27,8 @@ from appliance.operations.verb import Cancelled, Nothing, OnLibrary, OnSettings,
 from appliance.web.app import LIMIT_BODY_BYTES, make_app
 from tests.support.waiting import eventually
 from vlib_images.library.inventory import NoSuchCartridge
+
+FDS = Path("/proc/self/fd")
 
 
 class Echo(Parameters):
@@ -220,17 +225,38 @@ def test_too_many_connections_are_refused_and_the_server_goes_on(path: Path) -> 
     assert eventually(lambda: call(path, "echo", value=5) == 5, despite=(OperatorError,))
 
 
-def test_no_file_descriptor_left_is_survived(path: Path) -> None:
+def test_no_file_descriptor_left_is_survived(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(http_server, "log", Mock(warning=lambda event, **_details: said.append(event)))
+    assert call(path, "echo", value=1) == 1  # all that it needs has been imported
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    connection = socket.socket(socket.AF_UNIX)
-    open_now = max(int(name.name) for name in Path("/proc/self/fd").iterdir())
+    held: list[int] = []
+    peers: list[socket.socket] = []
+
+    def is_refused() -> bool:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        os.close(held.pop())
+        peers.append(peer := socket.socket(socket.AF_UNIX))
+        with contextlib.suppress(BlockingIOError):
+            peer.setblocking(False)
+            peer.connect(str(path))  # the server cannot accept it
+        return "the control server cannot accept a connection" in said
+
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 1, hard))
-        connection.connect(str(path))  # the server cannot accept it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64 + max(int(name.name) for name in FDS.iterdir()), hard))
+        assert eventually(is_refused)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    connection.close()
+        for descriptor in held:
+            os.close(descriptor)
+        for peer in peers:
+            peer.close()
     assert eventually(lambda: call(path, "echo", value=5) == 5, despite=(OperatorError,))
+    assert not [record for record in caplog.records if record.name == "asyncio"]  # its servers log 2,048 times a second
 
 
 def test_a_client_that_goes_away_stops_its_verb(path: Path, slow: Slow) -> None:
