@@ -101,12 +101,13 @@ class Backup:
 
 
 class Backups:
-    """All of them, in memory as in the database. Thread-safe. What a change that raises would have changed stays."""
+    """All of them, in memory as in the database. Thread-safe. What a change that raises would have changed stays.
+    changing: nobody else makes a step while it is held; who waits on it for a step lets others make theirs."""
 
     def __init__(self, database: Database) -> None:
         """What was running is interrupted now. Raises StateDamaged, OSError."""
         self._database = database
-        self._changing = threading.Lock()
+        self.changing = threading.Condition(threading.RLock())
         self._all = {backup.number: backup for backup in _load(database)}
         for backup in self.all():
             if backup.state is BackupState.RUNNING:
@@ -126,7 +127,7 @@ class Backups:
 
     def add(self, identifier: str, disks: tuple[str, ...], cartridges: tuple[str, ...], **more: Any) -> Backup:
         """A new one. Raises BackupStateError where another one writes the same snapshot, OSError."""
-        with self._changing:
+        with self.changing:
             made = Backup(1 + max(self._all, default=0), identifier, disks, cartridges, time.time(), **more)
             self._refuse_second(made)
             details = {"disks": list(disks), "cartridges": list(cartridges)}
@@ -137,7 +138,7 @@ class Backups:
 
     def step(self, number: int, state: BackupState, **changes: Any) -> Backup:
         """Another state. Raises BackupStateError, NoSuchBackup, OSError."""
-        with self._changing:
+        with self.changing:
             before = self.get(number)
             if state not in _FOLLOWS[before.state]:
                 raise BackupStateError(
@@ -159,18 +160,18 @@ class Backups:
         """It has ended, though the database takes nothing now: so it can be resumed as soon as that does. For whoever
         starts on the database as it is, it was interrupted; one that was done is so too, and is soon done again."""
         state = BackupState.INTERRUPTED if state is BackupState.DONE else state
-        with self._changing:
+        with self.changing:
             ended = dataclasses.replace(self.get(number), state=state, reason=reason, ended_at=time.time())
             self._all[number] = ended
 
     def note(self, number: int, **changes: Any) -> Backup:
         """What was found out. Raises NoSuchBackup, OSError."""
-        with self._changing:
+        with self.changing:
             return self._put(dataclasses.replace(self.get(number), **changes), "counted")
 
     def note_server(self, number: int, server: str, **changes: Any) -> Backup:
         """What a server that takes part has done. Raises BackupStateError where it does not, NoSuchBackup, OSError."""
-        with self._changing:
+        with self.changing:
             backup = self.get(number)
             if server not in {part.server for part in backup.servers}:
                 raise BackupStateError(f"server {server} has no part in backup {number}")
@@ -187,7 +188,7 @@ class Backups:
 
     def forget(self, number: int) -> None:
         """One that does not run. Raises BackupStateError, NoSuchBackup, OSError."""
-        with self._changing:
+        with self.changing:
             if self.get(number).state is BackupState.RUNNING:
                 raise BackupStateError(f"backup {number} runs; cancel it first: tapebay backup cancel {number}")
             with self._database.change(Event("backup forgotten", str(number))) as connection:

@@ -92,69 +92,70 @@ class BackupService:
         if incremental or since is not None:
             options |= self._followed(tuple(disks), since, options)
         identifier = uuid.uuid4().hex
-        backup = self.records.add(identifier, tuple(disks), tuple(cartridges), **options)
-        facts = {
-            "identifier": identifier, "disks": list(disks), "created_at": backup.created_at,
-            "library": self._house.name,
-        }  # fmt: skip
-        try:
-            catalogue = Catalogue.create(self.path_of(backup), facts)
-        except OSError as error:
-            return self.records.step(backup.number, BackupState.FAILED, reason=f"its catalogue cannot be made: {error}")
-        self._start(backup, catalogue)
-        return backup
+        with self.records.changing:
+            backup = self.records.add(identifier, tuple(disks), tuple(cartridges), **options)
+            facts = {
+                "identifier": identifier, "disks": list(disks), "created_at": backup.created_at,
+                "library": self._house.name,
+            }  # fmt: skip
+            try:
+                catalogue = Catalogue.create(self.path_of(backup), facts)
+            except OSError as error:
+                reason = f"its catalogue cannot be made: {error}"
+                return self.records.step(backup.number, BackupState.FAILED, reason=reason)
+            self._start(backup, catalogue)
+            return backup
 
     def resume(self, number: int, cartridges: Sequence[str], drive: str | None, *, overwrite: bool) -> Backup:
         """Goes on at the last checkpoint, with more cartridges where some are given. Raises OperatorError,
         BackupStateError, NoSuchBackup, CatalogueDamaged, OSError."""
         self._check_cartridges(cartridges)
-        backup = self.records.get(number)
-        catalogue = Catalogue.open(self.path_of(backup))
-        more = tuple(barcode for barcode in cartridges if barcode not in backup.cartridges)
-        try:
-            backup = self.records.step(
-                number,
-                BackupState.RUNNING,
-                reason="",
-                cartridges=backup.cartridges + more,
-                drive=drive or backup.drive,
-                overwrite=overwrite or backup.overwrite,
-            )
-        except BaseException:
-            catalogue.close()
-            raise
-        self._start(backup, catalogue)
-        return backup
+        with self.records.changing:
+            backup = self.records.get(number)
+            catalogue = Catalogue.open(self.path_of(backup))
+            more = tuple(barcode for barcode in cartridges if barcode not in backup.cartridges)
+            try:
+                backup = self.records.step(
+                    number,
+                    BackupState.RUNNING,
+                    reason="",
+                    cartridges=backup.cartridges + more,
+                    drive=drive or backup.drive,
+                    overwrite=overwrite or backup.overwrite,
+                )
+            except BaseException:
+                catalogue.close()
+                raise
+            self._start(backup, catalogue)
+            return backup
 
     def cancel(self, number: int) -> Backup:
         """Ends at the last checkpoint. Raises BackupStateError, NoSuchBackup."""
-        backup = self.records.get(number)
-        with self._lock:
-            job = self._jobs.get(number)
-        if job is None:
-            raise BackupStateError(f"backup {number} does not run; it is {backup.state.value}")
-        job.cancelled.set()
-        self.wait(number, STOP_SECONDS)
-        return self.records.get(number)
+        with self.records.changing:
+            backup, job = self.records.get(number), self.job(number)
+            if job is None:
+                raise BackupStateError(f"backup {number} does not run; it is {backup.state.value}")
+            job.cancelled.set()
+            self.wait(number, STOP_SECONDS)
+            return self.records.get(number)
 
     def forget(self, number: int) -> Backup:
         """One that does not run, with its catalogue; its cartridges stay as they are. Raises BackupStateError,
         NoSuchBackup, OSError."""
-        backup = self.records.get(number)
-        if later := [other.number for other in self.records.all() if other.since == number]:
-            message = f"backup {later[0]} is an increment that rests on backup {number}; delete that one first"
-            raise BackupStateError(message)
-        self.records.forget(number)
-        self.path_of(backup).unlink(missing_ok=True)
-        return backup
+        with self.records.changing:
+            backup = self.records.get(number)
+            if later := [other.number for other in self.records.all() if other.since == number]:
+                message = f"backup {later[0]} is an increment that rests on backup {number}; delete that one first"
+                raise BackupStateError(message)
+            self.records.forget(number)
+            self.path_of(backup).unlink(missing_ok=True)
+            return backup
 
     def wait(self, number: int, seconds: float) -> bool:
-        """Whether it has ended by then."""
-        with self._lock:
-            thread = self._threads.get(number)
-        if thread is not None:
-            thread.join(seconds)
-        return thread is None or not thread.is_alive()
+        """Whether it has ended by then. Who holds records.changing lets it go meanwhile."""
+        job = self.job(number)
+        with self.records.changing:
+            return self.records.changing.wait_for(lambda: job is None or self.job(number) is not job, seconds)
 
     def job(self, number: int) -> BackupJob | None:
         """What runs, to be looked at."""
@@ -366,19 +367,25 @@ class BackupService:
         with acting_as(OPERATOR):
             state, reason = self._outcome(job)
             job.progress.ended = time.monotonic()
-            with self._lock:
-                self._last[number] = job.progress
+            job.catalogue.close()
+            self._end(job, state, reason, processor_seconds() - before)
+        log.info("backup ends", backup=number, state=state.value, reason=reason, files=job.progress.files)
+
+    def _end(self, job: BackupJob, state: BackupState, reason: str, spent_seconds: float) -> None:
+        """One step: whoever sees that it has ended may resume it at once."""
+        number = job.backup.number
+        with self.records.changing:
             try:
-                job.catalogue.close()
-                spent = self.records.get(number).processor_seconds + processor_seconds() - before
+                spent = self.records.get(number).processor_seconds + spent_seconds
                 self.records.step(number, state, reason=reason, processor_seconds=round(spent, 3))
             except OSError as error:
                 log.error("how a backup ended cannot be kept", backup=number, reason=str(error))
                 self.records.ended_unkept(number, state, f"{reason}; it could not be kept: {explained(error)}")
-        with self._lock:
-            del self._jobs[number], self._threads[number]
-            self._drives.pop(number, None)
-        log.info("backup ends", backup=number, state=state.value, reason=reason, files=job.progress.files)
+            with self._lock:
+                self._last[number] = job.progress
+                del self._jobs[number], self._threads[number]
+                self._drives.pop(number, None)
+            self.records.changing.notify_all()
 
     @staticmethod
     def _outcome(job: BackupJob) -> tuple[BackupState, str]:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.verb import SIZE, Cancelled, Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.operations.verb import (
+    SIZE,
+    Cancelled,
+    Nothing,
+    OnLibrary,
+    Parameters,
+    Positional,
+    Result,
+    Scope,
+    Volatile,
+    verb,
+)
 from appliance.settings.units import parse_size
 
 if TYPE_CHECKING:
@@ -42,21 +54,23 @@ class BackupDetails(Result):
 
     number: int
     state: Literal["running", "done", "failed", "cancelled", "interrupted"]
-    phase: str = Field(description="Of one that runs: waiting, counting, comparing, copying.")
+    phase: Annotated[str, Volatile()] = Field(description="Of one that runs: waiting, counting, comparing, copying.")
     disks: list[str]
     cartridges: list[str]
     created_at: float = Field(description="Seconds since 1970.")
     ended_at: float | None
     reason: str = Field(description="Why it ended, or empty.")
-    files: int
-    total_files: int
-    content_bytes: int
-    total_bytes: int
-    skipped: int = Field(description="Files that cannot be backed up from outside.")
+    files: Annotated[int, Volatile()]
+    total_files: Annotated[int, Volatile()]
+    content_bytes: Annotated[int, Volatile()]
+    total_bytes: Annotated[int, Volatile()]
+    skipped: Annotated[int, Volatile()] = Field(description="Files that cannot be backed up from outside.")
     since: int | None = Field(description="The backup that this one follows as an increment.")
     full_because: str = Field(description="Why it is a full one, where an increment was asked for; or empty.")
-    megabytes_per_second: float | None = Field(description="Of what this run has written.")
-    seconds_left: float | None = Field(description="Of one that copies: how long it will still take, at its pace.")
+    megabytes_per_second: Annotated[float | None, Volatile()] = Field(description="Of what this run has written.")
+    seconds_left: Annotated[float | None, Volatile()] = Field(
+        description="Of one that copies: how long it will still take, at its pace."
+    )
 
 
 class BackupVolume(Result):
@@ -94,13 +108,15 @@ class BackupReport(BackupDetails):
     """With what is on which cartridge, what each disk was taken for, the first hundred files left out, what it cost the
     servers, and the daemon while it ran."""
 
-    volumes: list[BackupVolume]
-    parts: list[PartOfDisk]
-    left_out: list[SkippedFile]
+    volumes: Annotated[list[BackupVolume], Volatile()]
+    parts: Annotated[list[PartOfDisk], Volatile()]
+    left_out: Annotated[list[SkippedFile], Volatile()]
     identifier: str
-    servers: list[PartOfServer]
-    processor_seconds: float = Field(description="Of the daemon while it ran.")
-    processor_seconds_per_gibibyte: float | None = Field(description="The same for 1 GiB of content.")
+    servers: Annotated[list[PartOfServer], Volatile()]
+    processor_seconds: Annotated[float, Volatile()] = Field(description="Of the daemon while it ran.")
+    processor_seconds_per_gibibyte: Annotated[float | None, Volatile()] = Field(
+        description="The same for 1 GiB of content."
+    )
 
 
 class StartBackup(Parameters):
@@ -145,6 +161,11 @@ class AccountForBackup(Parameters):
     processor_seconds: Annotated[float, Field(ge=0, le=1e9, description="Of the agent and what it started.")]
 
 
+def _still(context: OnLibrary, parameters: Parameters) -> AbstractContextManager[Any]:
+    """Neither an operator nor its own thread makes a step of a backup without it; who waits for an end lets it go."""
+    return context.library.backups.records.changing
+
+
 @verb("backup.start", Scope.OPERATE, reports_progress=True)
 def start(context: OnLibrary, parameters: StartBackup) -> BackupReport:
     """Back the files of disks up to cartridges, as tar archives: a snapshot is taken, and no byte passes a server."""
@@ -182,7 +203,7 @@ def check_lists(context: OnLibrary, snapshot: str, disks: Sequence[str]) -> None
             raise OperatorError(Failure.REFUSED, f"the list of files of disk {disk} is not whole yet")
 
 
-@verb("backup.resume", Scope.OPERATE, reports_progress=True)
+@verb("backup.resume", Scope.OPERATE, reports_progress=True, changes="backup.show", still=_still)
 def resume(context: OnLibrary, parameters: ResumeBackup) -> BackupReport:
     """Go on at the last checkpoint of a backup that was interrupted, was cancelled, or failed.
 
@@ -201,7 +222,7 @@ def wait(context: OnLibrary, parameters: OneBackup) -> BackupReport:
         return followed(context, parameters.number, False)
 
 
-@verb("backup.account", Scope.OPERATE)
+@verb("backup.account", Scope.OPERATE, changes="backup.show", still=_still)
 def account(context: OnLibrary, parameters: AccountForBackup) -> BackupReport:
     """For agents: what a backup has cost their server. Sent again, it says it anew."""
     with refusals():
@@ -209,7 +230,7 @@ def account(context: OnLibrary, parameters: AccountForBackup) -> BackupReport:
         return _report(context, parameters.number)
 
 
-@verb("backup.cancel", Scope.OPERATE)
+@verb("backup.cancel", Scope.OPERATE, changes="backup.show", still=_still)
 def cancel(context: OnLibrary, parameters: OneBackup) -> BackupReport:
     """Stop a backup that runs. It can be resumed."""
     with refusals():
@@ -217,7 +238,7 @@ def cancel(context: OnLibrary, parameters: OneBackup) -> BackupReport:
         return _report(context, parameters.number)
 
 
-@verb("backup.delete", Scope.OPERATE)
+@verb("backup.delete", Scope.OPERATE, changes="backup.show", still=_still)
 def delete(context: OnLibrary, parameters: OneBackup) -> BackupDetails:
     """Forget a backup that does not run, and its catalogue. Its cartridges stay as they are."""
     with refusals():

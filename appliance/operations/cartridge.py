@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations.reach import barcodes_in_reach, refuse_unknown
-from appliance.operations.verb import OPTIONAL_SIZE, Barcode, Flag, OnFiles, Parameters, Result, Scope, verb
+from appliance.operations.verb import (
+    OPTIONAL_SIZE,
+    Barcode,
+    Flag,
+    OnFiles,
+    Parameters,
+    Result,
+    Scope,
+    library_of,
+    verb,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from vlib_images.library.elements import Element
 
@@ -76,6 +87,14 @@ class Deleted(Result):
     """What is gone."""
 
     barcodes: list[str]
+
+
+@contextmanager
+def still(context: OnFiles, parameters: Parameters) -> Iterator[None]:
+    """Nobody else changes or moves a cartridge without it."""
+    library = library_of(context)
+    with context.files.changing, library.robot.turn if library is not None else nullcontext():
+        yield
 
 
 @verb("cartridge.create", Scope.OPERATE, reports_progress=True)
@@ -173,7 +192,7 @@ def adopt(context: OnFiles, parameters: OneCartridge) -> CartridgeDetails:
     return _described(context, barcode)
 
 
-@verb("cartridge.protect", Scope.OPERATE, changes="cartridge.show")
+@verb("cartridge.protect", Scope.OPERATE, changes="cartridge.show", still=still)
 def protect(context: OnFiles, parameters: ProtectCartridge) -> CartridgeDetails:
     """Slide the write-protect tab of a cartridge that is in no drive."""
     with context.files.changing:
@@ -182,7 +201,7 @@ def protect(context: OnFiles, parameters: ProtectCartridge) -> CartridgeDetails:
     return _described(context, parameters.barcode)
 
 
-@verb("cartridge.delete", Scope.ADMINISTER, reports_progress=True, changes="cartridge.show")
+@verb("cartridge.delete", Scope.ADMINISTER, reports_progress=True, changes="cartridge.show", still=still)
 def delete(context: OnFiles, parameters: DeleteCartridge) -> Deleted:
     """Delete cartridges, which are in no drive, and what is on them. There is no way back.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, Volatile, verb
 from appliance.settings.units import parse_size
 
 if TYPE_CHECKING:
@@ -26,10 +26,12 @@ class CopyDetails(Result):
     state: CopyState = Field(description='"waiting" is for its turn with a drive, or for buffers.')
     began: float = Field(description="Seconds since 1970.")
     ended: float | None
-    segments: int = Field(description="How many were begun.")
-    bytes_written: int
+    segments: Annotated[int, Volatile()] = Field(description="How many were begun.")
+    bytes_written: Annotated[int, Volatile()]
     bytes_per_second: int = Field(description="What it may move at most; 0: any number.")
-    crc32c: str = Field(description="Of all that the segments took so far, in order; hexadecimal.")
+    crc32c: Annotated[str, Volatile()] = Field(
+        description="Of all that the segments took so far, in order; hexadecimal."
+    )
     failed_segment: int | None = Field(description="Counted from 0.")
     reason: str = Field(description="Why it failed, or empty.")
     sense: str = Field(description="The sense data that it ended with; hexadecimal.")
@@ -46,7 +48,7 @@ class SegmentResult(Result):
 class CopyResult(CopyDetails):
     """results: of each segment, when it has ended."""
 
-    results: list[SegmentResult]
+    results: Annotated[list[SegmentResult], Volatile()]
 
 
 class OneCopy(Parameters):
@@ -83,16 +85,17 @@ def show(context: OnLibrary, parameters: OneCopy) -> CopyResult:
     return CopyResult(**_shown(device, record).model_dump(), results=results)
 
 
-@verb("copies.limit", Scope.OPERATE)
+@verb("copies.limit", Scope.OPERATE, changes="copies.show")
 def limit(context: OnLibrary, parameters: LimitCopy) -> CopyDetails:
     """Say how fast a copy may go, also while it runs."""
     device, record = _found(context, parameters.number)
-    record.pace.bytes_per_second = parse_size(parameters.rate)
+    with context.files.changing:
+        record.pace.bytes_per_second = parse_size(parameters.rate)
     context.log.info("a copy's rate was changed", copy=record.number, bytes_per_second=record.pace.bytes_per_second)
     return _shown(device, record)
 
 
-@verb("copies.stop", Scope.OPERATE)
+@verb("copies.stop", Scope.OPERATE, changes="copies.show")
 def stop(context: OnLibrary, parameters: OneCopy) -> CopyDetails:
     """Stop a copy, between two blocks; its initiator is told that it was aborted."""
     device, record = _found(context, parameters.number)

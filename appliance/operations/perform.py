@@ -94,14 +94,14 @@ def _unchanged(verb: Verb, context: OnSettings, parameters: Parameters, if_match
         return
     from appliance.operations.versions import refuse_changed
 
-    with _still(verb, context):
+    with _still(verb, context, parameters):
         refuse_changed(verb, context, parameters, if_match)
         yield
 
 
-def _still(verb: Verb, context: OnSettings) -> AbstractContextManager[Any]:
+def _still(verb: Verb, context: OnSettings, parameters: Parameters) -> AbstractContextManager[Any]:
     if verb.still is not None:
-        return verb.still(context)
+        return verb.still(context, parameters)
     return context.files.changing if isinstance(context, OnFiles) else nullcontext()
 
 

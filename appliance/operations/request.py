@@ -129,7 +129,7 @@ class Renewed(Result):
     lease_seconds: float
 
 
-def _still(context: OnLibrary) -> AbstractContextManager[Any]:
+def _still(context: OnLibrary, parameters: OneRequest) -> AbstractContextManager[Any]:
     """Neither the broker nor anybody else makes a step of a request without it."""
     return broker_of(context).requests.changing
 
@@ -175,7 +175,7 @@ def cancel(context: OnLibrary, parameters: OneRequest) -> RequestDetails:
     return _end(context, parameters, "CANCEL", "cancelled")
 
 
-@verb("grant.renew", Scope.OPERATE, confinable=True)
+@verb("grant.renew", Scope.OPERATE, confinable=True, changes="request.show", still=_still)
 def renew(context: OnLibrary, parameters: OneRequest) -> Renewed:
     """Say that a grant is still used."""
     _own(context, parameters.request)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, Volatile, verb
 
 if TYPE_CHECKING:
     from scsi_targets.devices.unit.task import Nexus
@@ -25,7 +26,7 @@ class ReservationDetails(Result):
     target: str
     key: str
     holder: bool = Field(description="Others are kept out for its sake.")
-    logged_in: bool
+    logged_in: Annotated[bool, Volatile()]
     survives: bool = Field(description="A loss of power (APTPL).")
 
 
@@ -49,7 +50,12 @@ def show(context: OnLibrary, parameters: OneDevice) -> list[ReservationDetails]:
     return _of(context, _known(context, parameters.device))
 
 
-@verb("reservation.break", Scope.OPERATE)
+def _still(context: OnLibrary, parameters: OneDevice) -> AbstractContextManager[Any]:
+    """Nobody else changes what is reserved of a device without it."""
+    return context.library.units[_known(context, parameters.device)].reserving
+
+
+@verb("reservation.break", Scope.OPERATE, changes="reservation.show", still=_still)
 def break_(context: OnLibrary, parameters: BreakReservation) -> list[ReservationDetails]:
     """Take a device from who reserved it: all reservations and registrations, or those of one initiator."""
     from appliance.library.reservations import break_reservations

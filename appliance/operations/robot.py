@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
+from appliance.operations.cartridge import still
 from appliance.operations.reach import refuse_beyond, refuse_unknown
 from appliance.operations.verb import OnLibrary, Parameters, Positional, Result, Scope, verb
 
@@ -51,14 +52,32 @@ class Moved(Result):
     to: str
 
 
-@verb("load", Scope.OPERATE, confinable=True)
+def _the_cartridge(context: OnLibrary, parameters: LoadDrive | MoveCartridge) -> dict[str, Any]:
+    """The one that is moved, as `cartridge show` knows it."""
+    cartridge, inventory = parameters.cartridge, context.files.inventory
+    if cartridge in inventory:
+        return {"barcode": cartridge}
+    source = _source(context, cartridge)
+    refuse_beyond(context, source)
+    if source is None or source.barcode is None:
+        raise OperatorError(Failure.NOT_FOUND, f"{cartridge} holds no cartridge")
+    return {"barcode": source.barcode}
+
+
+def _the_drive(context: OnLibrary, parameters: UnloadDrive) -> dict[str, Any]:
+    """The one that is unloaded, as `drive show` knows it."""
+    address = _drive(context, parameters.drive).address
+    return {"name": next(name for name, at in context.drives.items() if at == address)}
+
+
+@verb("load", Scope.OPERATE, confinable=True, changes="cartridge.show", still=still, seen=_the_cartridge)
 def load(context: OnLibrary, parameters: LoadDrive) -> Moved:
     """Load a cartridge into a drive; one that is loaded there already stays as it is."""
     _drive(context, parameters.drive)
     return _move(context, parameters.cartridge, parameters.drive, parameters.force)
 
 
-@verb("unload", Scope.OPERATE, confinable=True)
+@verb("unload", Scope.OPERATE, confinable=True, changes="drive.show", still=still, seen=_the_drive)
 def unload(context: OnLibrary, parameters: UnloadDrive) -> Moved:
     """Take the cartridge out of a drive, back to its slot."""
     element = _drive(context, parameters.drive)
@@ -67,7 +86,7 @@ def unload(context: OnLibrary, parameters: UnloadDrive) -> Moved:
     return _move(context, element.barcode, parameters.to or _home_of(context, element), parameters.force)
 
 
-@verb("move", Scope.OPERATE, confinable=True)
+@verb("move", Scope.OPERATE, confinable=True, changes="cartridge.show", still=still, seen=_the_cartridge)
 def move(context: OnLibrary, parameters: MoveCartridge) -> Moved:
     """Move a cartridge to another place, also of another partition, or between the library and the shelf."""
     return _move(context, parameters.cartridge, parameters.to, parameters.force, between_partitions=True)

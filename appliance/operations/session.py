@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.operations.verb import Nothing, OnLibrary, Parameters, Positional, Result, Scope, Volatile, verb
 
 if TYPE_CHECKING:
     from appliance.library.library import Library
@@ -30,10 +31,10 @@ class SessionStatus(Result):
     header_digest: bool
     data_digest: bool
     since: float
-    commands: int
-    bytes_in: int
-    bytes_out: int
-    holds: list[str] = Field(description="The devices that it has reserved.")
+    commands: Annotated[int, Volatile()]
+    bytes_in: Annotated[int, Volatile()]
+    bytes_out: Annotated[int, Volatile()]
+    holds: Annotated[list[str], Volatile()] = Field(description="The devices that it has reserved.")
 
 
 class OneSession(Parameters):
@@ -55,7 +56,12 @@ def show(context: OnLibrary, parameters: OneSession) -> SessionStatus:
     raise OperatorError(Failure.NOT_FOUND, f"there is no session {parameters.id}; see: tapebay session list")
 
 
-@verb("session.end", Scope.OPERATE)
+def _still(context: OnLibrary, parameters: OneSession) -> AbstractContextManager[Any]:
+    """Its number is of that session alone, and what makes its version stays as it is."""
+    return nullcontext()
+
+
+@verb("session.end", Scope.OPERATE, changes="session.show", still=_still)
 def end(context: OnLibrary, parameters: OneSession) -> SessionStatus:
     """End a session at once; its commands are aborted and its RESERVE is released. It may log in again."""
     from vlib_images.library.database.events import Event

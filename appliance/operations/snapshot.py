@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.verb import OPTIONAL_SIZE, Nothing, OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.operations.verb import (
+    OPTIONAL_SIZE,
+    Nothing,
+    OnLibrary,
+    Parameters,
+    Positional,
+    Result,
+    Scope,
+    Volatile,
+    verb,
+)
 
 if TYPE_CHECKING:
     from appliance.library.snapshots.kept_set import KeptSet
@@ -33,9 +43,9 @@ class DiskOfSnapshot(Result):
 
     disk: str
     size_bytes: int
-    live_bytes: int
-    saved_bytes: int
-    retired_bytes: int = Field(description="Given back: safe elsewhere, or not wanted.")
+    live_bytes: Annotated[int, Volatile()]
+    saved_bytes: Annotated[int, Volatile()]
+    retired_bytes: Annotated[int, Volatile()] = Field(description="Given back: safe elsewhere, or not wanted.")
     device: str = Field(description="What a request for the snapshot's logical unit calls it.")
     mark: str | None = Field(description="Names the instant, for increments on it; none where changes are not counted.")
 
@@ -47,12 +57,12 @@ class SnapshotDetails(Result):
     state: str
     reason: str = Field(description="Why it is over, or why its last copy failed.")
     disks: list[DiskOfSnapshot]
-    stored_bytes: int
+    stored_bytes: Annotated[int, Volatile()]
     budget_bytes: int
-    age_seconds: float
-    seconds_left: float | None
+    age_seconds: Annotated[float, Volatile()]
+    seconds_left: Annotated[float | None, Volatile()]
     release: str
-    checkpoint: int
+    checkpoint: Annotated[int, Volatile()]
     signals: dict[str, int] = Field(description="The last number that came of each sender of signals.")
 
 
@@ -119,6 +129,12 @@ class SendSignal(Parameters):
     reason: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,500}$", description="Why it failed.")] = ""
 
 
+def _still(context: OnLibrary, parameters: OneSnapshot) -> AbstractContextManager[Any]:
+    """Nobody else makes a step of a snapshot without it, nor does a deadline."""
+    with _told():
+        return context.library.snapshots.get(parameters.snapshot).changing
+
+
 @verb("snapshot.create", Scope.OPERATE)
 def create(context: OnLibrary, parameters: CreateSnapshot) -> SnapshotDetails:
     """Hold one disk or several as they are at this instant, while they go on being written."""
@@ -140,7 +156,7 @@ def create(context: OnLibrary, parameters: CreateSnapshot) -> SnapshotDetails:
     return _shown(kept)
 
 
-@verb("snapshot.take", Scope.OPERATE)
+@verb("snapshot.take", Scope.OPERATE, changes="snapshot.show", still=_still)
 def take(context: OnLibrary, parameters: OneSnapshot) -> SnapshotDetails:
     """Make the instant of a snapshot whose space is claimed."""
     with _told():
@@ -182,7 +198,7 @@ def changes(context: OnLibrary, parameters: ChangesSince) -> ChangedRanges:
     return ChangedRanges(extents=extents[:MOST_EXTENTS], next_offset=more)
 
 
-@verb("snapshot.renew", Scope.OPERATE)
+@verb("snapshot.renew", Scope.OPERATE, changes="snapshot.show", still=_still)
 def renew(context: OnLibrary, parameters: OneSnapshot) -> SnapshotDetails:
     """Say that a snapshot is still used, for a program that holds it."""
     with _told():
@@ -191,7 +207,7 @@ def renew(context: OnLibrary, parameters: OneSnapshot) -> SnapshotDetails:
     return _shown(kept)
 
 
-@verb("snapshot.release", Scope.OPERATE)
+@verb("snapshot.release", Scope.OPERATE, changes="snapshot.show", still=_still)
 def release(context: OnLibrary, parameters: OneSnapshot) -> SnapshotDetails:
     """End a snapshot, which gives all of its space back. Whoever reads it gets an error from then on."""
     with _told():
@@ -200,7 +216,7 @@ def release(context: OnLibrary, parameters: OneSnapshot) -> SnapshotDetails:
     return _shown(kept)
 
 
-@verb("snapshot.signal", Scope.OPERATE)
+@verb("snapshot.signal", Scope.OPERATE, changes="snapshot.show", still=_still)
 def signal(context: OnLibrary, parameters: SendSignal) -> SnapshotDetails:
     """For programs that hold a snapshot or copy it: what they have done.
 

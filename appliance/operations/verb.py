@@ -176,13 +176,18 @@ class Cancelled(Exception):
     """Whoever asked for a verb is gone, or the daemon stops; what was done so far stays."""
 
 
+Still = Callable[[Any, Any], AbstractContextManager[Any]]
+ShownBy = Callable[[Any, Any], dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Verb:
     """One row of the registry. needs: OnSettings, OnFiles or OnLibrary. makes: the parameter that is the barcode of a
     cartridge which it makes without the library's files, or "". confinable: it keeps to what is in its caller's reach,
     so that callers for a part of the library may ask for it too. key: of a list, what no two of its rows share; it
     can be had page by page in that order. changes: the verb that shows what it changes, by the same parameters. still:
-    what nobody changes that without; by default files.changing."""
+    of a context and parameters, what nobody changes that without; by default files.changing. seen: of the same, the
+    parameters of the verb that shows it, where they are others."""
 
     name: str
     scope: Scope
@@ -195,7 +200,8 @@ class Verb:
     confinable: bool = False
     key: tuple[str, ...] = ()
     changes: str = ""
-    still: Callable[[Any], AbstractContextManager[Any]] | None = None
+    still: Still | None = None
+    seen: ShownBy | None = None
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
@@ -232,7 +238,8 @@ class Traits(TypedDict, total=False):
     confinable: bool
     key: tuple[str, ...]
     changes: str
-    still: Callable[[Any], AbstractContextManager[Any]]
+    still: Still
+    seen: ShownBy
 
 
 def verb(name: str, scope: Scope, **traits: Unpack[Traits]) -> Callable[[Function], Function]:

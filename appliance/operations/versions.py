@@ -7,7 +7,10 @@ import hashlib
 import hmac
 import json
 import secrets
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from appliance.failures import Failure, OperatorError
 from appliance.operations.verb import OnFiles, OnSettings, Parameters, Verb, Volatile
@@ -28,11 +31,9 @@ def tag_of(verb: Verb, result: Any) -> str | None:
     shown = verb if verb.shows else _shown_by(verb)
     if shown is None or (shown is not verb and shown.result is not verb.result):
         return None
-    if isinstance(result, dict):
-        if result.get("foreseen") is not None:
-            return None  # nothing is so yet
-        result = {name: value for name, value in result.items() if name not in _volatile(shown)}
-    return tag(result)
+    if isinstance(result, dict) and result.get("foreseen") is not None:
+        return None  # nothing is so yet
+    return tag(_lasting(shown.result, result))
 
 
 def tag(content: Any) -> str:
@@ -54,12 +55,13 @@ def matches_weakly(tag: str, header: str) -> bool:
 
 def refuse_changed(verb: Verb, context: OnSettings, parameters: Parameters, if_match: str) -> None:
     """Raises OperatorError: CHANGED when what the verb changes has none of these tags now, NOT_FOUND when it is not
-    there. The caller holds files.changing, so that nothing changes it between this and the change."""
+    there. The caller holds what the verb calls `still`, so that nothing changes it between this and the change."""
     shown = _shown_by(verb)
     if shown is None:
         raise OperatorError(Failure.USAGE, f"{verb.name} takes no If-Match: it changes nothing that has a version")
     assert isinstance(context, OnFiles)
-    key = {name: getattr(parameters, name) for name in shown.parameters.model_fields}
+    same = {name: getattr(parameters, name, None) for name in shown.parameters.model_fields}
+    key = verb.seen(context, parameters) if verb.seen is not None else same
     result = shown.run(context, shown.parameters.model_validate(key))
     now = tag_of(shown, shown.adapter.dump_python(result, mode="json", by_alias=True))
     if not matches(now, if_match):
@@ -72,6 +74,17 @@ def _shown_by(verb: Verb) -> Verb | None:
     return VERBS[verb.changes] if verb.changes else None
 
 
-def _volatile(verb: Verb) -> set[str]:
-    fields = getattr(verb.result, "model_fields", {})
-    return {name for name, field in fields.items() if any(isinstance(mark, Volatile) for mark in field.metadata)}
+def _lasting(annotation: Any, found: Any) -> Any:
+    """Of a result of that type, as JSON holds it, what makes its version."""
+    if get_origin(annotation) is list:
+        return [_lasting(get_args(annotation)[0], one) for one in found]
+    if not isinstance(annotation, type) or not issubclass(annotation, BaseModel):
+        return found
+    fields = annotation.model_fields
+    lasting = {name: fields[name] for name in found if name in fields and not _is_volatile(fields[name])}
+    renamed = {name: value for name, value in found.items() if name not in fields}
+    return {**renamed, **{name: _lasting(field.annotation, found[name]) for name, field in lasting.items()}}
+
+
+def _is_volatile(field: FieldInfo) -> bool:
+    return any(isinstance(mark, Volatile) for mark in field.metadata)

@@ -19,6 +19,11 @@ class FairLock:
         self._holder: int | None = None
         self._waiting: deque[tuple[int, threading.Lock]] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return len(self._waiting)
+
     def __enter__(self) -> None:
         me = threading.get_ident()
         with self._mutex:
@@ -54,3 +59,25 @@ class FairLock:
                 self._waiting.remove((me, turn))
             else:  # it was our turn already
                 self._pass_on()
+
+
+class ReentrantFairLock(FairLock):
+    """Who has its turn may enter again, and keeps it until as many ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inner = 0  # only the holder's thread touches it
+
+    def __enter__(self) -> None:
+        if self._holder == threading.get_ident():
+            self._inner += 1
+        else:
+            super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._inner:
+            self._inner -= 1
+        else:
+            super().__exit__(kind, error, trace)

@@ -48,8 +48,8 @@ class KeptSet:
 
     name: 16 digits and letters. disks: their names. release: what gives a chunk back: a commit() of all that is wanted
     of it, or that it was read once. changes: where the changes of its disks are counted, if they are; frozen: what had
-    changed by the instant, whose mark a later snapshot is asked for increments with. Where a step does not follow the
-    state, SnapshotStateError is raised.
+    changed by the instant, whose mark a later snapshot is asked for increments with. changing: nobody but who
+    holds it makes a step. Where a step does not follow the state, SnapshotStateError is raised.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class KeptSet:
         self._clock = clock
         self._on_change = on_change
         self._life = Life(terms, clock())
-        self._lock = threading.RLock()
+        self.changing = threading.RLock()
         self._set: SnapshotSet | None = None
         self._list: BlockList | None = None
         self._narrowed = False
@@ -132,13 +132,13 @@ class KeptSet:
 
     def seconds_left(self) -> float | None:
         """Until it expires if nothing happens; None: it is over."""
-        with self._lock:
+        with self.changing:
             ends = [at for at, _ in self._life.deadlines()]
             return max(0.0, min(ends) - self._clock()) if ends else None
 
     def figures(self) -> list[DiskFigures]:
         """Of each disk, as it is now; of one that is over, as it was."""
-        with self._lock:
+        with self.changing:
             if self._set is not None and self._set.state is SnapshotState.HELD:
                 self._last_figures = [
                     DiskFigures(disk, found.size_bytes, found.live_bytes, found.saved_bytes, found.retired_bytes)
@@ -151,7 +151,7 @@ class KeptSet:
     def take(self) -> None:
         """The instant, over all the disks at once. Raises SnapshotStateError, CheckCondition where a medium may not
         be touched now, TimeoutError where a disk does not come to rest; then the set is over."""
-        with self._lock:
+        with self.changing:
             self._expect(SetState.FREEZING, SetStep.TAKE)
             disks = list(self._disks.values())
             try:
@@ -211,7 +211,7 @@ class KeptSet:
     def signal(self, sender: str, number: int, effect: Callable[[], object]) -> None:
         """A numbered signal, which has its effect once, whatever is lost or doubled. Raises OutOfTurn, what `effect`
         raises; then it may come again."""
-        with self._lock:
+        with self.changing:
             if self.signals.is_new(sender, number):
                 effect()
                 self.signals.took_effect(sender, number)
@@ -220,27 +220,27 @@ class KeptSet:
 
     def renew(self) -> float:
         """Its holder is alive; after how many seconds it expires without another word."""
-        with self._lock:
+        with self.changing:
             self.settle()
             self._life.renew(self._clock())
             return self.seconds_left() or 0.0
 
     def list_comes(self) -> None:
         """A part of a list of files has come, or is looked through: what is wanted is not known yet, but will be."""
-        with self._lock:
+        with self.changing:
             self.settle()
             self._life.list_comes(self._clock())
 
     def begin_list(self) -> None:
         """A list of what is wanted comes, from its beginning."""
-        with self._lock:
+        with self.changing:
             self._expect(SetState.HELD, SetStep.LIST)
             self._life.list_comes(self._clock())
             self._list = BlockList(self.name, self.sizes)
 
     def add_to_list(self, disk: str, extents: Iterable[tuple[int, int]]) -> None:
         """A part of it: (offset, length) in bytes. Raises BadList."""
-        with self._lock:
+        with self.changing:
             self._expect(SetState.HELD, SetStep.LIST)
             self._life.list_comes(self._clock())
             self._begun_list().add(disk, extents)
@@ -248,7 +248,7 @@ class KeptSet:
     def end_list(self, count: int, digest: str) -> None:
         """Its end: how many extents there were, and digest_of() them. Only they are kept from now on. Raises BadList;
         then the list may be begun again until its deadline."""
-        with self._lock:
+        with self.changing:
             self._expect(SetState.HELD, SetStep.LIST)
             try:
                 wanted = self._begun_list().end(count, digest)
@@ -258,7 +258,7 @@ class KeptSet:
 
     def narrow(self, extents: Mapping[str, Iterable[tuple[int, int]]]) -> None:
         """The same for a list that is at hand: (offset, length) in bytes, by disk. Raises BadList."""
-        with self._lock:
+        with self.changing:
             self._expect(SetState.HELD, SetStep.LIST)
             wanted = {disk: WantedSectors(size) for disk, size in self.sizes.items()}
             for disk, rows in extents.items():
@@ -268,7 +268,7 @@ class KeptSet:
 
     def start(self) -> None:
         """A copy has begun, perhaps again."""
-        with self._lock:
+        with self.changing:
             if self.state is SetState.COPYING:
                 self._life.renew(self._clock())
             else:
@@ -276,7 +276,7 @@ class KeptSet:
 
     def commit(self, disk: str, extents: Iterable[tuple[int, int]]) -> None:
         """These (offset, length) in bytes are safe on tape: what is wanted of them is given back. Raises BadList."""
-        with self._lock:
+        with self.changing:
             self._expect(SetState.COPYING, SetStep.CHECKPOINT)
             rows = checked(self.sizes, disk, extents)
             self._step(SetStep.CHECKPOINT)
@@ -286,25 +286,25 @@ class KeptSet:
 
     def fail(self, reason: str) -> None:
         """The copy failed; it may be begun again at its checkpoint until the lease ends."""
-        with self._lock:
+        with self.changing:
             self._step(SetStep.FAIL, reason)
 
     def finish(self) -> None:
         """All of it is safe: the space goes back, and the set stays only to be released."""
-        with self._lock:
+        with self.changing:
             self._step(SetStep.FINISH)
             self.figures()
             self._taken().release()
 
     def release(self, reason: str = "") -> None:
         """It is no longer wanted. Again, or after another end: nothing happens."""
-        with self._lock:
+        with self.changing:
             if not self.state.over:
                 self._end(SetStep.RELEASE, reason)
 
     def break_off(self, reason: str) -> None:
         """It cannot be kept."""
-        with self._lock:
+        with self.changing:
             if not self.state.over:
                 self._end(SetStep.BREAK, reason)
 
@@ -317,7 +317,7 @@ class KeptSet:
 
     def settle(self) -> None:
         """What has happened of itself takes its effect: it broke, or a deadline has passed."""
-        with self._lock:
+        with self.changing:
             if self._life.state.over:
                 return
             broke = self._set is not None and self._set.state is SnapshotState.BROKEN

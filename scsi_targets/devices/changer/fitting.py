@@ -10,7 +10,7 @@ from typing import TypeVar
 from scsi_targets.devices.changer.robot_terms import DriveBay, RobotError, Watcher
 from scsi_targets.t10.sense import SenseCode
 from vlib_images.library.elements import ElementType, Layout, NoSuchElement
-from vlib_images.library.fair_lock import FairLock
+from vlib_images.library.fair_lock import ReentrantFairLock
 from vlib_images.library.homes import home_of
 from vlib_images.library.inventory import Inventory
 from vlib_images.library.partition import Partition
@@ -21,7 +21,7 @@ LOOK_AGAIN_SECONDS = 0.0005
 
 class Fitting:
     """`drives` maps the inventory's addresses to drives. faults: element address to sense code, for elements whose
-    cartridge could not be loaded."""
+    cartridge could not be loaded. turn: nobody else moves a cartridge while it is held."""
 
     def __init__(self, inventory: Inventory, drives: Mapping[int, DriveBay]) -> None:
         """ValueError: `drives` and the inventory's layout do not have the same addresses."""
@@ -30,7 +30,7 @@ class Fitting:
         self.inventory = inventory
         self.drives = dict(drives)
         self.faults: dict[int, SenseCode] = {}
-        self._lock = FairLock()  # no partition keeps another one waiting for more than a move
+        self.turn = ReentrantFairLock()  # no partition keeps another one waiting for more than a move
         self._watchers: list[Watcher] = []
         self._fits = 0  # odd while refit() changes elements
 
@@ -55,7 +55,7 @@ class Fitting:
         ValueError as the constructor. Then nothing has changed."""
         if sorted(drives) != sorted(layout.drives):
             raise ValueError(f"drives at {sorted(drives)}, but the layout has them at {list(layout.drives)}")
-        with self._lock:
+        with self.turn:
             places = {address: self.inventory.layout.place_of(address) for address in [*self.drives, *self.faults]}
             moved = {address: layout.address_of(place) for address, place in places.items()}
             for address, drive in self.drives.items():

@@ -106,7 +106,7 @@ class Robot(Fitting):
         """The operator puts a cartridge from the shelf into a slot or import/export element; initiators learn of it.
 
         Raises InventoryError, OSError, RemovalPrevented (a host locked these elements, or it is a drive)."""
-        with self._lock:
+        with self.turn:
             self._check_access(address, manner)
             self._check_arrival(barcode, address)
             self.inventory.insert(barcode, address)
@@ -129,7 +129,7 @@ class Robot(Fitting):
     def remove(self, address: int, *, manner: Manner = Manner.OPERATOR) -> str:
         """The operator takes a cartridge out of a slot or import/export element, to the shelf; returns its barcode.
         Raises as insert() does."""
-        with self._lock:
+        with self.turn:
             self._check_access(address, manner)
             barcode = self.inventory.remove(address)
         self._tell(lambda watcher: watcher.accessed([address]))
@@ -216,7 +216,7 @@ class Robot(Fitting):
         by: Asker | None,
         between_partitions: bool = False,
     ) -> MoveResult:
-        with self._lock:
+        with self.turn:
             if by is not None and (by.changer.partition is not by.partition or by.changer not in self._watchers):
                 raise NoSuchElement("the partition has changed meanwhile")
             self._check(moves, manner, between_partitions)

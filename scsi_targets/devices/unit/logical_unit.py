@@ -71,7 +71,7 @@ class LogicalUnit(Part):
 
     def __init__(self, *, store: StateStore | None = None, state_key: str = "") -> None:
         self.lock = threading.RLock()
-        self._reserving = threading.Lock()  # taken before `lock` by whatever changes reservations
+        self.reserving = threading.RLock()  # taken before `lock` by whatever changes reservations
         self.store: StateStore = store if store is not None else MemoryStore()
         self.state_key = state_key
         self.reservations = Reservations.from_state(self.store.get(f"{state_key}/reservations"))
@@ -284,7 +284,7 @@ class LogicalUnit(Part):
 
     def reset(self, *, code: SenseCode = sense.BUS_DEVICE_RESET_FUNCTION_OCCURRED) -> None:
         """LOGICAL UNIT RESET (SAM-5 6.3.3): tasks aborted, RESERVE freed, a unit attention for every nexus."""
-        with self._reserving, self.lock:
+        with self.reserving, self.lock:
             hit = self.tasks.abort(lambda t: True)
             cleared = self.tasks.clear_guests(code)
             self.reservations.reset()
@@ -300,7 +300,7 @@ class LogicalUnit(Part):
     def nexus_established(self, nexus: Nexus) -> None:
         """Login. The initiator port learns that what its nexus held is gone: 29/00, whether the unit was powered on or
         an earlier nexus was lost (SAM-5 6.2 allows the less specific code; docs/scsi.md says why it serves better)."""
-        with self._reserving, self.lock:
+        with self.reserving, self.lock:
             self.nexuses.discard(nexus)  # the nexus of a new login carries a new session_id
             self.nexuses.add(nexus)
             self.reservations.recognise(nexus)
@@ -308,7 +308,7 @@ class LogicalUnit(Part):
 
     def nexus_lost(self, nexus: Nexus) -> None:
         """Logout, connection loss, session reinstatement: its tasks end, its RESERVE is freed."""
-        with self._reserving, self.lock:
+        with self.reserving, self.lock:
             self.tasks.abort(lambda t: t.nexus == nexus)
             self.tasks.clear_guests(sense.LOGICAL_UNIT_NOT_SUPPORTED, [nexus])
             self.reservations.nexus_lost(nexus)
@@ -342,7 +342,7 @@ class LogicalUnit(Part):
         """A copy of the reservations for the caller to change. It takes their place when what APTPL asks to keep is
         durable, and never when the caller or the store raises. Without APTPL nothing is written. The unit's lock is not
         held while the store works, so the row of a command that comes here says `concurrent`."""
-        with self._reserving:
+        with self.reserving:
             after = self.reservations.copy()
             yield after
             if (state := after.to_state()) != self.reservations.to_state():

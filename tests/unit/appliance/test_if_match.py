@@ -153,22 +153,6 @@ def test_a_secret_s_version_tells_nothing_of_it(context: OnLibrary) -> None:
     assert do(context, "account.show", user="u")["version"] == version
 
 
-def test_whatever_is_shown_and_changed_has_a_version() -> None:
-    """Of backups and snapshots, whose steps are numbered by whoever makes them, and of sessions, a number names one for
-    ever."""
-    ends = ("change", "delete", "remove", "revoke", "cancel", "release", "grow", "protect", "apply", "reach", "rotate")
-    without = {
-        name
-        for name, verb in VERBS.items()
-        if name.rpartition(".")[2] in ends and not verb.changes and f"{verb.noun}.show" in VERBS
-    }
-    assert without == {"backup.cancel", "backup.delete", "snapshot.release"}
-    for verb in VERBS.values():
-        if verb.changes:
-            shown = VERBS[verb.changes]
-            assert shown.shows and shown.parameters.model_fields.keys() <= verb.parameters.model_fields.keys()
-
-
 def test_the_document_says_which_verbs_take_it() -> None:
     app = make_app(lambda progress: None, threading.Event())  # type: ignore[arg-type, return-value]
     document = app.openapi()

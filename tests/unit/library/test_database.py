@@ -17,6 +17,7 @@ from sqlalchemy.schema import CreateTable
 
 from tests.support.database import new_database, open_again
 from tests.support.full_disk import nothing_can_be_written
+from tests.support.waiting import eventually
 from vlib_images.library.actor import acting_as
 from vlib_images.library.database import events, schema, sqlite
 from vlib_images.library.database.batches import batches
@@ -24,7 +25,7 @@ from vlib_images.library.database.database import Database
 from vlib_images.library.database.errors import DatabaseClosed, DatabaseMissing, StateDamaged
 from vlib_images.library.database.events import Event
 from vlib_images.library.database.upgrade import configuration
-from vlib_images.library.fair_lock import FairLock
+from vlib_images.library.fair_lock import FairLock, ReentrantFairLock
 from vlib_images.library.state import LibraryState
 
 
@@ -260,6 +261,24 @@ def test_who_came_first_is_next() -> None:
     for thread in threads:
         thread.join()
     assert order == [0, 1, 2, 3, 4]
+
+
+def test_who_has_the_turn_enters_again_and_others_wait_for_all_of_it() -> None:
+    lock, order = ReentrantFairLock(), list[str]()
+
+    def take() -> None:
+        with lock:
+            order.append("another")
+
+    with lock:
+        with lock, lock:
+            thread = threading.Thread(target=take)
+            thread.start()
+            eventually(lambda: lock.waiting == 1)
+        order.append("one")
+    thread.join()
+    with lock:
+        assert order == ["one", "another"]
 
 
 def test_batches_follow_the_time_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
