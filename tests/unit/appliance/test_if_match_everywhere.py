@@ -27,6 +27,7 @@ from tests.unit.appliance.test_pools import CONFIG, HOST, POOLS
 TARGET = "iqn.2026-11.io.tapebay:lib"
 ALICE = "iqn.2026-11.test:alice"
 MORE = (
+    "[limits]\nkeep_alive_seconds = 3600\n"  # its session asks nothing for long
     '[[partitions]]\nname = "left"\nslots = "1-8"\ndrives = ["drive0"]\n'
     '[[chap.accounts]]\nuser = "u"\nsecret = "twelve chars"\n'
     '[[zones]]\nname = "z"\naccounts = ["u"]\nluns = { 0 = "data", 1 = "other" }\n[[drives]]\nname = "drive2"\n'
@@ -79,12 +80,17 @@ class Site:
             "session.show": {"id": self.session_of(ALICE)}, "zone.show": {"name": "z"},
             "snapshot.show": {"snapshot": self.do("snapshot.create", disks="data")["snapshot"]},
             "backup.show": {"number": self.do("backup.start", disks=["other"], to=["N00002L6"], raw=True)["number"]},
-            "request.show": {"request": self.do("request.create", initiator=HOST, volume=["N00002L6"])["request"]},
+            "request.show": {"request": self.granted()},
         }  # fmt: skip
-        becomes("granted", lambda: self.show("request.show")["state"])
 
     def do(self, wanted: str, if_match: str = "", **options: Any) -> Any:
         return perform(VERBS[wanted], self.context, parameters_of(VERBS[wanted], options), if_match)
+
+    def granted(self) -> str:
+        """The name of a request that has its drive for a day."""
+        made = self.do("request.create", initiator=HOST, volume=["N00002L6"], lease_seconds=86_400.0)
+        becomes("granted", lambda: self.do("request.show", request=made["request"])["state"])
+        return str(made["request"])
 
     def session_of(self, initiator: str) -> int:
         return next(row["id"] for row in self.do("session.list") if row["initiator"] == initiator)
@@ -149,7 +155,7 @@ def test_another_version_s_tag_changes_nothing(site: Site, name: str) -> None:
 
 
 def test_a_snapshot_is_released_as_it_was_seen(site: Site) -> None:
-    name = site.do("snapshot.create", disks="data", agent=True)["snapshot"]
+    name = site.do("snapshot.create", disks="data")["snapshot"]
     seen = tag_of(VERBS["snapshot.show"], site.do("snapshot.show", snapshot=name)) or ""
     site.do("snapshot.renew", seen, snapshot=name)  # a lease is no version
     site.do("snapshot.signal", seen, snapshot=name, sender="agent", number=1, signal="list-begin")
