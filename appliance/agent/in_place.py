@@ -51,6 +51,15 @@ def check_mount(mount: MountedFileSystem) -> None:
             raise NotInPlace(f"{mount.point} is used without a page cache ({option})")
 
 
+def check_place(descriptor: int, path: Path, mount: MountedFileSystem) -> None:
+    """Raises NotInPlace for a file that is of another file system, or not where its name says; OSError."""
+    device = os.fstat(descriptor).st_dev
+    if (os.major(device), os.minor(device)) != mount.device:  # whose blocks are elsewhere
+        raise NotInPlace(f"another file system than that of {mount.point} is mounted there now")
+    if Path(f"/proc/self/fd/{descriptor}").readlink() != path:
+        raise NotInPlace("a symbolic link on the way to it leads elsewhere now")
+
+
 def check_flags(inode: int, extended: int) -> None:
     """What a file system says of a file. Raises NotInPlace."""
     for flags, reasons in ((inode, _INODE_FLAGS), (extended, _EXTENDED_FLAGS)):

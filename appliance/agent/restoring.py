@@ -66,8 +66,8 @@ class Restoring:
             suits = backup["state"] == "done" and self.source.in_library in backup["disks"]
             if suits and self._rows(backup["number"], 1):
                 return int(backup["number"])
-        message = f"no backup of disk {self.source.in_library} has {self.name}; see: tapebay catalogue find"
-        raise OperatorError(Failure.NOT_FOUND, message)
+        message = f"no backup of disk {self.source.in_library} has {self.name}; name one of another disk by --backup"
+        raise OperatorError(Failure.NOT_FOUND, f"{message}, see: tapebay catalogue find")
 
     def plan(self, number: int) -> list[FileWay]:
         """What a backup has of it, and how each file would come back now. Raises OperatorError, OSError."""
@@ -87,6 +87,8 @@ class Restoring:
         below = row["name"][len(self.name) :].strip("/")
         path = self.path / below if below else self.path
         try:
+            if ".." in path.parts:
+                raise NotInPlace("its name in the backup is no plain path")
             if row["kind"] == "hard link":
                 raise NotInPlace("it is a hard link; its content comes back by the name that the backup has it under")
             if row["kind"] != "file":
@@ -102,6 +104,7 @@ class Restoring:
         in_place.check_mount(self.source.mount)
         in_place.check_swap(path)
         with in_place.opened(path) as descriptor:
+            in_place.check_place(descriptor, path, self.source.mount)
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise NotInPlace("it is no plain file now")

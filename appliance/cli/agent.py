@@ -14,6 +14,7 @@ from appliance.failures import Failure, OperatorError
 
 if TYPE_CHECKING:
     from appliance.agent.backup import AgentJob, HotBackup
+    from appliance.agent.network_process import NetworkProcess
     from appliance.control.client import Client
 
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Directories or files of mounted file systems.")]
@@ -171,7 +172,7 @@ def restore(
 
         if os.geteuid():
             raise OperatorError(Failure.REFUSED, "only root may keep everybody else from a file; use sudo")
-        api = Asking(_client(config))
+        api = Asking(_without_rights(_client(config)))
         try:
             source, real = MountedSources(api).of([path])[0], path.resolve()
         except NotMapped as error:
@@ -232,18 +233,26 @@ def _hot(api: Client) -> HotBackup:
     from appliance.agent.asking import Asking
     from appliance.agent.backup import HotBackup
     from appliance.agent.mount import Agent
-    from appliance.agent.network_process import NetworkProcess, user_of_network
+    from appliance.agent.network_process import NetworkProcess
 
     if os.geteuid():
         raise OperatorError(Failure.REFUSED, "only root may hold a file system still and mount a snapshot; use sudo")
     key = hashlib.sha256(api.token.encode()).hexdigest().encode() if api.token else b""
-    told = lambda line: typer.echo(line, err=True)  # noqa: E731
-    if api.socket_path is not None:  # which is root's to open, and no network
-        asking = Asking(api)
-        return HotBackup(asking, Agent(asking), told, key=key)
-    network = NetworkProcess(api, user_of_network())
+    network = _without_rights(api)
     asking = Asking(network)
-    return HotBackup(asking, Agent(asking), told, key=key, network=network.cost)
+    made = HotBackup(asking, Agent(asking), lambda line: typer.echo(line, err=True), key=key)
+    if isinstance(network, NetworkProcess):
+        made.network = network.cost
+    return made
+
+
+def _without_rights(api: Client) -> Client | NetworkProcess:
+    """The same, asked by a process that has no right on this server. Before there are threads."""
+    from appliance.agent.network_process import NetworkProcess, user_of_network
+
+    if api.socket_path is not None:  # which is root's to open, and no network
+        return api
+    return NetworkProcess(api, user_of_network())
 
 
 def _client(config: Path | None) -> Client:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from appliance.backup import pax
+from appliance.backup.entries import Entry, Kind
 from appliance.failures import OperatorError
 from tests.support.appliance import Appliance, Disk
 from tests.unit.backup.changing_disk import ChangingDisk, logged_in
@@ -222,6 +224,24 @@ def test_an_increment_goes_on_where_it_was_cancelled(site: Site) -> None:
     assert (report["state"], report["since"]) == ("done", 1)
     site.extract(CARTRIDGES[0])
     site.check()
+
+
+def test_the_names_of_a_very_large_directory(tmp_path: Path) -> None:
+    """GNU tar removes what is gone from it, and Python reads on; bsdtar takes no more than 1 MiB of names."""
+    names = [b"%060d" % number for number in range(20_000)]
+    directory = Entry(b"large", Kind.DIRECTORY, 0o755)
+    directory.dumpdir = b"".join(b"N" + name + b"\0" for name in names[1:]) + b"\0"
+    archive = tmp_path / "archive.tar"
+    archive.write_bytes(pax.header(directory) + pax.header(Entry(b"large/last", Kind.FILE, 0o644)) + bytes(TAPE_BLOCK))
+    assert len(directory.dumpdir) > 1 << 20
+    restored = tmp_path / "restored"
+    (restored / "large").mkdir(parents=True)
+    for name in names[:2]:
+        (restored / "large" / name.decode()).touch()
+    run("tar", "-b", "512", "-xpGf", archive, "-C", restored)
+    assert {path.name for path in (restored / "large").iterdir()} == {names[1].decode(), "last"}
+    with tarfile.open(archive, mode="r|", bufsize=TAPE_BLOCK) as tar:
+        assert [member.name for member in tar] == ["large", "large/last"]
 
 
 @pytest.mark.timeout(120 + 10 * RANDOM_INCREMENTS)

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from appliance.agent import in_place
+from appliance.agent.asking import Asking
+from appliance.agent.backup import MountedSource
+from appliance.agent.block_devices import DeviceRange, Stack
 from appliance.agent.file_systems import MountedFileSystem
 from appliance.agent.in_place import NotInPlace
 from appliance.agent.kernel import MappedExtent
+from appliance.agent.restoring import Restoring
 from appliance.backup.entries import Entry, FileExtent
 from appliance.backup.filesystems.reader import Reader
 from appliance.backup.filesystems.sleuth import ExtFileSystem
@@ -127,6 +131,52 @@ def test_mounts_and_swap_files_that_forbid_it(tmp_path: Path) -> None:
     in_place.check_swap(Path("/srv/other"), swaps)
     with pytest.raises(NotInPlace, match="swapped"):
         in_place.check_swap(Path("/srv/swap"), swaps)
+
+
+class Catalogue:
+    """An appliance that has files of any name in its only backup."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def call(self, verb: str, /, **_parameters: Any) -> Any:
+        assert verb == "catalogue.show"
+        places = [{"cartridge": FIRST_BARCODE, "block": 7}]
+        return [
+            {"name": name, "kind": "file", "size": 5, "backup": 1, "places": places} for name in self._names
+        ]  # fmt: skip
+
+    def events(self, _subject: str, /, *, timeout_seconds: float) -> Iterator[object]:
+        return iter(())
+
+
+def source_at(point: Path, device: tuple[int, int]) -> MountedSource:
+    stack = Stack(("sda",), (DeviceRange(0, 1 << 20, "sda", 0),))
+    return MountedSource(MountedFileSystem(point, "/", device, "ext4", frozenset({"rw"})), stack, "sda", "data")
+
+
+def test_names_that_lead_elsewhere(tmp_path: Path) -> None:
+    """Neither an appliance that is not believed, nor what has become of directories meanwhile, leads to other files."""
+    (tmp_path / "other").mkdir()
+    root = tmp_path / "srv"
+    root.mkdir()
+    for path in (root / "plain", tmp_path / "other/file"):
+        path.write_bytes(b"12345")
+    (root / "link").symlink_to(tmp_path / "other")
+    names = ("srv/plain", "srv/link/file", "srv/../other/file")
+    status = root.stat()
+    here = os.major(status.st_dev), os.minor(status.st_dev)
+
+    def ways(device: tuple[int, int]) -> list[str]:
+        api = Asking(Catalogue(*names))
+        return [way.why for way in Restoring(api, source_at(root, device), root, "srv").plan(1)]
+
+    plain, link, above = ways(here)
+    assert "elsewhere" not in plain and "mounted there" not in plain
+    assert link == "a symbolic link on the way to it leads elsewhere now"
+    assert above == "its name in the backup is no plain path"
+    elsewhere = f"another file system than that of {root} is mounted there now"
+    assert ways((here[0], here[1] + 1)) == [elsewhere, elsewhere, above]
 
 
 def test_a_file_that_somebody_uses(tmp_path: Path) -> None:
