@@ -15,6 +15,7 @@ from pathlib import Path
 from appliance import logs
 from appliance.failures import Failure, OperatorError, explained, not_permitted
 from appliance.library.control_socket import bind, refuse_another_file
+from appliance.library.disks import refuse_own_file
 from appliance.library.files import LibraryFiles
 from appliance.library.library import Library
 from appliance.library.lock import LibraryLock
@@ -79,6 +80,7 @@ def _images(settings: Settings) -> Iterator[str]:
     for disk in settings.disks:
         path = settings.image_of(disk)
         try:
+            refuse_own_file(settings, disk)
             with closing(DiskImage.open(path, read_only=True)) as image:
                 if disk.size is not None and image.size_bytes > disk.size:
                     yield (
@@ -87,6 +89,8 @@ def _images(settings: Settings) -> Iterator[str]:
                     )
             if not disk.read_only and not os.access(path, os.W_OK):
                 yield f"disk {disk.name}: {path} cannot be written by this process; set read_only, or change its owner"
+        except OperatorError as error:
+            yield str(error)
         except DiskInUse:
             continue  # by the daemon, or a program that serve names
         except FileNotFoundError:

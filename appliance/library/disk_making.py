@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from appliance.failures import Failure, OperatorError
 from appliance.library.change import change, change_contents
-from appliance.library.disks import KnownDisks, describe_one, make_image, open_image
+from appliance.library.disks import KnownDisks, describe_one, make_image, open_image, refuse_own_file
 from appliance.library.files import LibraryFiles
 from appliance.library.snapshots.states import Terms
 from appliance.progress import Progress
@@ -191,6 +191,7 @@ def grow(files: LibraryFiles, name: str, size: str, library: Library | None) -> 
 
 def _grow_unserved(files: LibraryFiles, after: Content, disk: DiskSettings) -> None:
     """What the file system cannot hold is said now, not by a disk that the next start cannot serve."""
+    refuse_own_file(files.settings, disk)
     before = files.contents.content
     files.contents.change(after)
     try:

@@ -2,17 +2,23 @@
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from appliance.failures import Failure, OperatorError
+from appliance.library.copy_journal import FILE_NAME as COPIES
+from appliance.settings.config_file import FILE_NAME as CONFIGURATION
 from appliance.settings.sections import DiskSettings
 from appliance.settings.settings import Settings
 from appliance.settings.units import format_size
+from vlib_images.cartridge.identity import FILE as CARTRIDGE
+from vlib_images.cartridge.storage import LOCK
 from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
+from vlib_images.disk.snapshot_store import SUFFIX as SNAPSHOT_SUFFIX
+from vlib_images.library.database.database import FILE_NAME as DATABASE
 from vlib_images.library.state import JsonValue, LibraryState
 
 log = structlog.get_logger(__name__)
@@ -47,6 +53,26 @@ class KnownDisks:
         gone = self._store.items(DISKS).keys() - set(names)
         if gone:
             self._store.update(DISKS, dict.fromkeys(gone))
+
+
+def refuse_own_file(settings: Settings, disk: DiskSettings) -> None:
+    """No disk is served of what the library itself keeps: initiators would write over it. Raises OperatorError
+    CONFIGURATION."""
+    path = settings.image_of(disk).resolve()
+    if any(_own_files(settings, path)):
+        message = f"disk {disk.name}: {path} is the library's own; give the disk an image of its own"
+        raise OperatorError(Failure.CONFIGURATION, message)
+
+
+def _own_files(settings: Settings, path: Path) -> Iterator[bool]:
+    """Other files may lie beside them: one directory may be for all."""
+    state = settings.library.state.resolve()
+    yield path in (settings.library.control_socket.resolve(), (settings.directory / CONFIGURATION).resolve())
+    yield path.parent == state and (path.name.startswith(DATABASE) or path.name in (LOCK, COPIES))
+    yield path.parent == settings.snapshots.directory.resolve() and path.suffix == SNAPSHOT_SUFFIX
+    yield path.is_relative_to(settings.library.cartridges.resolve()) and any(
+        (directory / CARTRIDGE).exists() for directory in path.parents
+    )
 
 
 def open_image(disk: DiskSettings, path: Path, known: KnownDisks | None = None) -> DiskImage:

@@ -62,6 +62,7 @@ class UnitMaker:
         path = self._files.settings.image_of(section)
         identity = identity_of(path)
         try:
+            disks.refuse_own_file(self._files.settings, section)
             image = self._open_image(section, path)
             self._changes.opened(section.name, image, identity)
         except (OperatorError, OSError) as error:

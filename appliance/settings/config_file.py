@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from appliance.settings.settings import Settings
 
 FILE_NAME = "tapebay.toml"
+ENCODING = "utf-8-sig"  # some editors begin a file with a byte order mark
 ENVIRONMENT = "TAPEBAY_CONFIG"
 ADVERTISE = "TAPEBAY_ADVERTISE"
 
@@ -55,7 +56,7 @@ def find(given: Path | None) -> Path:
 def load(path: Path) -> Settings:
     """Read and check `path`. Raises ConfigError."""
     try:
-        return parse(path, path.read_text(encoding="utf-8"))
+        return parse(path, path.read_text(ENCODING))
     except OSError as error:
         raise ConfigError(path, [f"cannot be read: {explained(error)}"]) from error
     except UnicodeDecodeError as error:
@@ -67,7 +68,7 @@ def control_socket(path: Path) -> Path:
     its file is being edited. Raises ConfigError."""
     usual = path.absolute().parent / CONTROL_SOCKET
     try:
-        library = tomllib.loads(path.read_text(encoding="utf-8")).get("library", {})
+        library = tomllib.loads(path.read_text(ENCODING)).get("library", {})
         return usual.parent / Path(library.get("control_socket", CONTROL_SOCKET))
     except (OSError, ValueError, AttributeError, TypeError):
         # What is wrong is said with all the rest; but no daemon is to be missed for half a line.

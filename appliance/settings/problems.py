@@ -105,7 +105,8 @@ def _shown(detail: ErrorDetails) -> str:
 
 
 def _location(parts: Iterable[int | str]) -> str:
-    text = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in parts)
+    named = (part for part in parts if part != "[key]")  # pydantic's, after a name that is itself wrong
+    text = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in named)
     return text.removeprefix(".")
 
 

@@ -164,6 +164,16 @@ def test_what_is_wrong_is_said_in_our_own_words(tmp_path: Path) -> None:
     assert "chap.accounts[1].secret: must be text, in quotes, not this" in found
 
 
+def test_a_lun_that_cannot_be_is_named_as_it_stands_in_the_file(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, MINIMAL + "luns = { 20000 = 'changer' }\n")
+    assert problem == "targets[1].luns.20000: must be at most 16383, not '20000'"
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert load(tmp_path, f"\ufeff{MINIMAL}").targets[0].iqn == IQN
+    assert config_file.control_socket(tmp_path / "tapebay.toml") == tmp_path / "tapebay.sock"
+
+
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
     settings = load(tmp_path, MINIMAL + '[[chap.accounts]]\nuser = "u"\nsecret = "twelve chars"\n')
     assert "twelve chars" not in repr(settings)

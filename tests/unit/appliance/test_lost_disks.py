@@ -9,6 +9,7 @@ import pytest
 
 from appliance.failures import OperatorError
 from appliance.library import disks
+from appliance.library.check import problems_of
 from appliance.library.library import Library
 from appliance.operations import setup
 from appliance.settings import config_file
@@ -178,3 +179,32 @@ def test_initiators_find_it_not_ready_and_the_operator_reads_why(path: Path) -> 
         assert daemon.stop() == 0, daemon.log
     assert image(path, "two").read_bytes()[:512] == b"x" * 512
     assert not image(path).exists()
+
+
+OWN = [
+    "state/tapebay.db",
+    "state/tapebay.db-wal",
+    "state/lock",
+    "state/../tapebay.toml",
+    "cartridges/TAP001L6/mam.json",
+]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_the_library_itself_keeps_is_no_disk(path: Path, name: str) -> None:
+    offline(path, "cartridge.create", barcode="TAP001L6")
+    path.write_text(path.read_text() + f'[[disks]]\nname = "own"\nsize = "4 MiB"\nimage = "{name}"\n')
+    content = (path.parent / name).read_bytes() if (path.parent / name).exists() else None
+    with opened(path) as units:
+        assert "is the library's own" in (units["own"].unavailable or "")
+    with pytest.raises(OperatorError, match="is the library's own"):
+        offline(path, "disk.grow", name="own", size="8 MiB")
+    assert [line for line in problems_of(config_file.load(path)) if "own" in line.partition(":")[0]]
+    if name.endswith((".toml", ".json")):
+        assert (path.parent / name).read_bytes() == content
+
+
+def test_an_image_may_lie_beside_the_library_s_own_files(path: Path) -> None:
+    path.write_text(path.read_text() + '[[disks]]\nname = "beside"\nsize = "1 MiB"\nimage = "state/data.img"\n')
+    with opened(path) as units:
+        assert units["beside"].loaded
