@@ -183,7 +183,8 @@ class Session:
         if self._over_at is not None and monotonic() >= self._over_at:
             raise SessionOver(self._over_because)
         busy = self._over_at is not None or bool(self._leaving)
-        self._attention |= busy
+        if busy:  # nothing is taken back that another thread has asked for meanwhile
+            self._attention = True
         self._patience_seconds = min(ATTENTION_SECONDS if busy else inf, self._limits.keep_alive_seconds)
 
     def _send_logout_request(self, grace_seconds: float) -> None:

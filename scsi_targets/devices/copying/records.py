@@ -85,8 +85,8 @@ class CopyRecord:
     def cancel(self) -> None:
         """Has the copy stop."""
         self.cancelled = True
-        if self.cancelling is not None:
-            self.cancelling()
+        if (cancelling := self.cancelling) is not None:  # it may end just now
+            cancelling()
 
     def end(self, response: Response) -> Response:
         """The copy has ended with that response, which is returned."""

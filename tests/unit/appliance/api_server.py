@@ -41,8 +41,8 @@ class Api:
 
     def connect(self) -> socket.socket:
         url = httpx.URL(self.url)
-        connection = socket.create_connection((url.host, cast(int, url.port)), timeout=20)
-        connection.settimeout(20)
+        connection = socket.create_connection((url.host, cast(int, url.port)), timeout=60)
+        connection.settimeout(60)
         return connection
 
     def told(self) -> list[RecordedEvent]:

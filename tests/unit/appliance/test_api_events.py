@@ -169,7 +169,7 @@ def test_the_client_follows_and_comes_back(tmp_path: Path) -> None:
         happen(api, "a", "b")
         happen(api, "other", action="else")
         first = newest(api) - 3
-        following = Client.at(api.url, token).follow(first, action="tested", patience_seconds=20)
+        following = Client.at(api.url, token).follow(first, action="tested", patience_seconds=300)
         assert [next(following)["subject"] for _ in range(2)] == ["a", "b"]
     with serving(tmp_path, verbs, port=port) as api:  # the daemon was started anew
         happen(api, "c")

@@ -84,7 +84,7 @@ def test_progress_and_cancelling_and_events_come_through(tmp_path: Path) -> None
         client = Client.at(f"http://127.0.0.1:{port}", token)
         headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
         seen: list[tuple[int, int]] = []
-        with httpx.stream("GET", f"http://127.0.0.1:{port}/v1/events", headers=headers, timeout=20) as stream:
+        with httpx.stream("GET", f"http://127.0.0.1:{port}/v1/events", headers=headers, timeout=60) as stream:
             lines = stream.iter_lines()
             assert next(lines) == "retry: 2000"
             made = client.call(

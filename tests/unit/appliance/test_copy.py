@@ -19,6 +19,7 @@ from appliance.operations.perform import find, parameters_of, perform
 from appliance.operations.verb import Cancelled, OnLibrary
 from appliance.settings import config_file
 from datamover.engine import crc32c
+from scsi_targets.devices.copying.records import CopyRecord
 from tests.support.waiting import eventually
 from tests.unit.appliance.offline import offline
 from tests.unit.devices.copying.support import blocks_of, content
@@ -258,9 +259,15 @@ def test_a_copy_is_stopped_at_a_block(site: Site, monkeypatch: pytest.MonkeyPatc
 
     def report(done: int, total: int) -> None:
         if standing.is_set():
-            threading.Timer(0.05, stopped.set).start()
             raise Cancelled
 
+    cancel = CopyRecord.cancel
+
+    def cancelled(record: CopyRecord) -> None:
+        cancel(record)
+        stopped.set()
+
+    monkeypatch.setattr(CopyRecord, "cancel", cancelled)
     monkeypatch.setattr(drive, "write_blocks", slow)
     monkeypatch.setattr(site, "report", report)
     monkeypatch.setattr("datamover.copy_job.CHUNK_BYTES", 65536)

@@ -35,7 +35,7 @@ def test_ready_is_the_last_line_and_says_where(daemon: Daemon) -> None:
     assert (line["event"], line["level"], line["pid"]) == ("ready", "info", daemon.process.pid)
     (portal,) = line["portals"]
     host, port = portal.split(":")
-    socket.create_connection((host, int(port)), timeout=20).close()
+    socket.create_connection((host, int(port)), timeout=60).close()
     assert line["targets"] == ["iqn.2026-11.io.tapebay:lib"]
 
 

@@ -110,8 +110,9 @@ def test_hundreds_are_made_and_end_in_every_way_and_nothing_grows(house: House) 
     def settled() -> bool:
         return not any(str(house.folder) in name for name in open_files()) and list(house.folder.iterdir()) == []
 
-    for _ in range(MOST_OVER + 2):  # as many as are remembered, so that what is remembered is not taken for growth
-        once(2)
+    first = [once(2) for _ in range(MOST_OVER + 2)]  # as many as are remembered: they are not taken for growth
+    for kept in first:
+        kept.join(60)  # nor are threads that end just now
     assert eventually(settled)
     before = (threading.active_count(), len(open_files()), resident_bytes())
     for _ in range(60 * ROUNDS):
