@@ -19,16 +19,16 @@ def test_a_hook_is_told_of_the_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "why"),
+    ("command", "seconds", "why"),
     [
-        (["sh", "-c", "echo no room; exit 3"], "before hook .* failed with 3: no room"),
-        (["/nowhere/hook"], "No such file"),
-        (["sh", "-c", "sleep 600 & wait"], "did not end in 0.2 s, and was ended"),
+        (["sh", "-c", "echo no room; exit 3"], 60, "before hook .* failed with 3: no room"),
+        (["/nowhere/hook"], 60, "No such file"),
+        (["sh", "-c", "sleep 600 & wait"], 0.2, "did not end in 0.2 s, and was ended"),
     ],
 )
-def test_one_that_fails_is_named(command: list[str], why: str) -> None:
+def test_one_that_fails_is_named(command: list[str], seconds: float, why: str) -> None:
     with pytest.raises(OperatorError, match=why):
-        run_hook("before", command, {}, seconds=0.2)
+        run_hook("before", command, {}, seconds=seconds)
 
 
 def test_what_a_slow_one_started_is_ended_too(tmp_path: Path) -> None:

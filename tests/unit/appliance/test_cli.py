@@ -277,8 +277,8 @@ def test_an_interrupted_batch_can_be_completed(library: Path, with_daemon: bool)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 1, said
         assert "interrupted; what was made stays" in said and "--skip-existing" in said
-        made = as_json("cartridge", "list", "--config", library)
-        assert 0 < len(made) < count
+        made = eventually(lambda: as_json("cartridge", "list", "--config", library))  # the daemon ends a batch alone
+        assert len(made) < count
         assert not [row for row in made if row["problem"]]
         assert len(as_json(*create, "--skip-existing")) == count
         listing = as_json("cartridge", "list", "--config", library)

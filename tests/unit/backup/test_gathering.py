@@ -67,7 +67,7 @@ class Serving:
     def _pause(self, seconds: float) -> None:
         if seconds == AGAIN_SECONDS:
             self.failed.set()
-            self.again.wait(60)
+            self.again.wait(300)
         else:
             self._over.wait(0.05)
 
@@ -113,8 +113,8 @@ def test_two_servers_and_a_cold_disk_are_one_backup(site: Site) -> None:
 
 def test_who_does_not_come_is_named_and_the_others_are_let_go(site: Site) -> None:
     with Serving(machine(site, "web")) as web:
-        with pytest.raises(OperatorError, match="mail did not come within 3 s"):
-            gather(site, wait_seconds=3)
+        with pytest.raises(OperatorError, match="mail did not come within 8 s"):
+            gather(site, wait_seconds=8)
         eventually(lambda: any("has come to nothing: mail did not come" in line for line in web.machine.said))
     assert site.call("backup.list") == []
     assert {row["state"] for row in site.call("snapshot.list")} <= {"released"}
