@@ -45,7 +45,7 @@ def test_figures_of_a_library_at_work(tmp_path: Path) -> None:
         headers = {"Authorization": f"Bearer {token}"}
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as http:
             check(appliance, http)
-        assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 401
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60).status_code == 401
 
 
 def check(appliance: Appliance, http: httpx.Client) -> None:
@@ -59,6 +59,7 @@ def check(appliance: Appliance, http: httpx.Client) -> None:
     appliance.load("TST002L6")
     work(appliance)
     appliance.call("pool.create", name="tests", barcodes="TST*", cartridges="X00001L6")
+    becomes(1, lambda: appliance.call("pool.show", name="tests")["blank"])  # each asking looks at some more
     snapshot = appliance.call("snapshot.create", disks="data", budget="1 MiB")["snapshot"]
     becomes(0, lambda: scraped(http).get("tapebay_sessions", {}).get((TARGET_NAME,)))
     found = scraped(http)

@@ -97,7 +97,8 @@ def test_progress_and_cancelling_and_events_come_through(tmp_path: Path) -> None
             assert seen
             data = (line for line in lines if line.startswith("data: "))
             assert "B00001L6" in next(data)
-        bad = httpx.post(f"http://127.0.0.1:{port}/v1/nothing", headers={"Authorization": f"Bearer {token}"})
+        authorization = {"Authorization": f"Bearer {token}"}
+        bad = httpx.post(f"http://127.0.0.1:{port}/v1/nothing", headers=authorization, timeout=60)
         assert bad.status_code == 404
         (told,) = [e for e in appliance.call("audit.list", count=5) if e["action"] == "request refused"]
         assert told["actor"] == "token a"
