@@ -96,10 +96,10 @@ class IdempotencyKeys:
             now = time.time_ns() // 1_000_000
             with self._database.read() as connection:
                 row = connection.execute(select(_table).where(*_this(once))).one_or_none()
-            if row is not None and row.at_ms > now - KEPT_MS:
+            if row is not None and ((once.caller, once.key) in self._at_work or row.at_ms > now - KEPT_MS):
                 return self._answer_of(row, once)
             with self._database.change() as connection:
-                _make_room(connection, once, now)
+                _make_room(connection, once, now, [key for _, key in self._at_work])
                 connection.execute(
                     insert(_table), [{"caller": once.caller, "key": once.key, "request": once.request, "at_ms": now}]
                 )
@@ -142,12 +142,14 @@ def _this(once: Once) -> tuple[Any, Any]:
     return _table.c.caller == once.caller, _table.c.key == once.key
 
 
-def _make_room(connection: Connection, once: Once, now: int) -> None:
-    """Those that have expired go, and of one caller's too many the oldest. Raises OperatorError BUSY."""
-    connection.execute(delete(_table).where(_table.c.at_ms <= now - KEPT_MS))
+def _make_room(connection: Connection, once: Once, now: int, at_work: list[str]) -> None:
+    """Those that have expired go, and of one caller's too many the oldest; not those whose request is at work, which
+    would be done again. Raises OperatorError BUSY."""
+    ended = _table.c.key.not_in(at_work)
+    connection.execute(delete(_table).where(_table.c.at_ms <= now - KEPT_MS, ended))
     connection.execute(delete(_table).where(*_this(once)))
     mine = connection.scalars(
-        select(_table.c.key).where(_table.c.caller == once.caller).order_by(_table.c.at_ms.desc())
+        select(_table.c.key).where(_table.c.caller == once.caller, ended).order_by(_table.c.at_ms.desc())
     ).all()
     for key in mine[MOST_KEYS_OF_A_CALLER - 1 :]:
         connection.execute(delete(_table).where(_table.c.caller == once.caller, _table.c.key == key))

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 
 from appliance.access.caller import CALLER_KEY, Caller
 from appliance.failures import Failure, OperatorError
@@ -58,7 +59,7 @@ class Routes:
         async def endpoint(request: Request, parameters: Any) -> Response:
             headers = request.headers
             once = self._once(verb, request, parameters) if headers.get("idempotency-key") is not None else None
-            if_match = headers.get("if-match", "")
+            if_match = _field(headers, "if-match")
             work = self._started(VerbJob(verb, parameters, *_asks(request), if_match=if_match, once=once))
             if EVENT_STREAM in headers.get("accept", ""):
                 return StreamingResponse(_stream(work), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
@@ -126,7 +127,7 @@ class Routes:
         if verb.shows:
             return None
         headers = request.headers
-        what = json.dumps([verb.name, parameters.model_dump(mode="json"), headers.get("if-match", "")], default=str)
+        what = json.dumps([verb.name, parameters.model_dump(mode="json"), _field(headers, "if-match")], default=str)
         caller = request.scope[CALLER_KEY].name
         return Once.of(caller, headers.get("authorization", ""), headers["idempotency-key"], what)
 
@@ -137,6 +138,11 @@ class Routes:
         if ended.error.failure in (Failure.USAGE, Failure.NOT_PERMITTED):
             await self.refusals.tell(request.scope, ended.error, answer.status_code)
         return answer
+
+
+def _field(headers: Headers, name: str) -> str:
+    """All fields of that name as one (RFC 9110 5.3), also where it is empty; "": there is none."""
+    return ", ".join(headers.getlist(name)) or ("," if name in headers else "")
 
 
 def _asks(request: Request) -> tuple[Caller, str]:

@@ -53,9 +53,10 @@ class Peer:
 
 
 class Load:
-    """run() until standard input ends; `told` is what the clients met."""
+    """run() until standard input ends; `told` is what the clients met. first: how many requests others made of the same
+    library before: each move is one, from where the last one of that cartridge ended."""
 
-    def __init__(self, port: int, token: str, authority: str, rate: float, streams: int) -> None:
+    def __init__(self, port: int, token: str, authority: str, rate: float, streams: int, first: int = 0) -> None:
         head = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
         self._requests = [_look(head, number) if number % CHANGES_EVERY else _move(head, number)
                           for number in range(2 * CHANGES_EVERY * CONNECTIONS)]  # fmt: skip
@@ -74,7 +75,8 @@ class Load:
             self._poll.register(peer.descriptor, select.POLLIN)
         self._streams = set(list(self._peers)[:streams])
         self._milliseconds: list[float] = []
-        self._failures = self._events = self._late = self._asked = 0
+        self._failures = self._events = self._late = 0
+        self._first = self._asked = first
 
     def run(self) -> dict[str, Any]:
         """What the clients met."""
@@ -115,8 +117,9 @@ class Load:
         times = sorted(self._milliseconds) or [0.0]
         return {
             "requests": len(self._milliseconds), "seconds": seconds, "failures": self._failures, "late": self._late,
-            "events": self._events, "median_ms": times[len(times) // 2], "worst_ms": times[-1],
-            "processor_seconds": time.process_time(),
+            "asked": self._asked, "moves": -(-self._asked // CHANGES_EVERY) - -(-self._first // CHANGES_EVERY),
+            "events": self._events, "streams": len(self._streams), "median_ms": times[len(times) // 2],
+            "worst_ms": times[-1], "processor_seconds": time.process_time(),
         }  # fmt: skip
 
 
@@ -140,9 +143,10 @@ def _length(head: bytes) -> int:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """PORT TOKEN AUTHORITY RATE STREAMS: "ready" when all are connected, what they met when standard input ends."""
-    port, token, authority, rate, streams = arguments
-    load = Load(int(port), token, authority, float(rate), int(streams))
+    """PORT TOKEN AUTHORITY RATE STREAMS FIRST: "ready" when all are connected, at the end of standard input what they
+    met."""
+    port, token, authority, rate, streams, first = arguments
+    load = Load(int(port), token, authority, float(rate), int(streams), int(first))
     print("ready", flush=True)
     print(json.dumps(load.run()), flush=True)
 

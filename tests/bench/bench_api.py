@@ -32,9 +32,10 @@ LOAD = "tests.bench.api_load"
 
 
 @contextlib.contextmanager
-def clients(port: int, token: str, authority: str, told: list[dict[str, float]]) -> Iterator[None]:
-    """The block has the clients of the API beside it."""
-    command = [sys.executable, "-m", LOAD, str(port), token, authority, str(REQUESTS_PER_SECOND), str(STREAMS)]
+def clients(port: int, token: str, authority: str, told: list[dict[str, float]], first: int) -> Iterator[None]:
+    """The block has the clients of the API beside it, whose requests are the first-th on."""
+    numbers = [str(number) for number in (REQUESTS_PER_SECOND, STREAMS, first)]
+    command = [sys.executable, "-m", LOAD, str(port), token, authority, *numbers]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -99,6 +100,7 @@ class Bench:
         self._drive = Place("tapebay", appliance.url("drive0"))
         self._token = appliance.call("token.create", name="bench", scope="operate")["token"]
         self._daemon, self._front = appliance.process_id, child_of(appliance.process_id)
+        self._asked = 0
 
     def compare(self, block: tuple[str, int, int, int], rounds: int) -> None:
         """Measures and prints."""
@@ -124,9 +126,10 @@ class Bench:
     def _beside_the_api(self, block: tuple[str, int, int, int], told: list[dict[str, float]]) -> float:
         before = [processor_seconds(one) for one in (self._daemon, self._front)]
         began = time.monotonic()
-        with clients(self._port, self._token, self._authority, told):
+        with clients(self._port, self._token, self._authority, told, self._asked):
             found = rate(self._measured(block))
         seconds = time.monotonic() - began
+        self._asked = int(told[-1]["asked"])
         daemon, front = (
             (processor_seconds(one) - was) / seconds
             for one, was in zip((self._daemon, self._front), before, strict=True)
@@ -141,8 +144,8 @@ def _said(row: dict[str, float]) -> str:
     return (
         f"   {row['requests'] / row['seconds']:.0f} requests/s, {row['late'] / max(1, row['requests']):.0%} late, "
         f"{row['failures']} failed, median {row['median_ms']:.1f} ms, worst {row['worst_ms']:.0f} ms; "
-        f"{row['events']} events; processors: clients {row['clients']:.2f}, API {row['front']:.2f}, daemon "
-        f"{row['daemon']:.2f} (with the data)"
+        f"{row['moves']} moves, {row['events']} events on {row['streams']} streams; processors: clients "
+        f"{row['clients']:.2f}, API {row['front']:.2f}, daemon {row['daemon']:.2f} (with the data)"
     )
 
 

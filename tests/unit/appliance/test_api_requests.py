@@ -11,6 +11,7 @@ import pytest
 from pydantic import Strict
 
 from appliance.access.caller import Scope
+from appliance.failures import OperatorError
 from appliance.operations import VERBS
 from appliance.operations.verb import Cancelled, Nothing, OnFiles, Parameters, Result, row_of
 from appliance.web import idempotency
@@ -205,6 +206,18 @@ def test_if_match_where_nothing_has_a_version(http: httpx.Client, shop: Shop) ->
     assert answer.status_code == 412
 
 
+def test_an_if_match_without_a_tag_is_not_overlooked(http: httpx.Client) -> None:
+    """What a script sends whose variable is empty; and several fields are one (RFC 9110 5.3)."""
+    http.post("/v1/zone/create", json={"name": "z", "devices": "changer"}).raise_for_status()
+    tag = http.get("/v1/zone/show", params={"name": "z"}).headers["etag"]
+    for empty in ("", ","):
+        answer = http.post("/v1/zone/delete", json={"name": "z", "open": True}, headers={"If-Match": empty})
+        assert (answer.status_code, answer.json()["code"]) == (412, "changed"), empty
+    assert http.get("/v1/zone/show", params={"name": "z"}).headers["etag"] == tag
+    several = [("If-Match", '"other"'), ("If-Match", tag)]
+    assert http.post("/v1/zone/delete", json={"name": "z", "open": True}, headers=several).status_code == 200
+
+
 # ---- requests that are sent twice -----------------------------------------------------------------------------------
 
 
@@ -290,6 +303,27 @@ def test_what_is_no_key(http: httpx.Client, shop: Shop, key: str) -> None:
     answer = http.post("/v1/thing/make", json={"name": "a"}, headers={b"Idempotency-Key": key.encode("latin-1")})
     assert (answer.status_code, answer.json()["code"]) == (422, "usage")
     assert shop.made == []
+
+
+def test_a_key_whose_request_is_at_work_makes_no_room_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "MOST_KEYS_OF_A_CALLER", 3)
+    keys = IdempotencyKeys(new_database(tmp_path))
+    long_one = Once.of("a", "Bearer x", "long", "request")
+    assert keys.begin(long_one) is None
+    for number in range(6):
+        other = Once.of("a", "Bearer x", str(number), "request")
+        assert keys.begin(other) is None
+        keys.finish(other, {"result": number})
+    for kept_ms in (idempotency.KEPT_MS, -1):  # nor when it takes more than a day
+        monkeypatch.setattr(idempotency, "KEPT_MS", kept_ms)
+        with pytest.raises(OperatorError, match="still at work"):
+            keys.begin(long_one)
+        assert keys.begin(Once.of("b", "Bearer y", str(kept_ms), "request")) is None
+    monkeypatch.undo()
+    keys.finish(long_one, {"result": "long"})
+    assert keys.begin(long_one) == {"result": "long"}
 
 
 def test_keys_are_bounded_and_expire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

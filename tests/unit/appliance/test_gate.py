@@ -149,6 +149,40 @@ def test_expiry_bounds_the_first_login_only(world: World) -> None:
         world.open(world.key())
 
 
+@pytest.mark.parametrize("happens", ["revoked", "denied", "expired", "lease", "rotated"])
+def test_what_happens_in_the_middle_of_a_login_counts(world: World, happens: str) -> None:
+    """Between the judgement of the name and the proof of the secret."""
+    world.lend()
+    key = world.key(tag=b"tag1")
+    who = Who(HOST, bytes(6), TARGET, PORTAL, "192.0.2.1", key.name)
+    assert world.gate.credentials(who, key.name).secret == key.secret
+    match happens:
+        case "revoked":
+            world.gate.revoke(GRANT, EXPIRY_MS)
+        case "denied":
+            world.gate.deny_tags([b"tag1"])
+        case "expired":
+            world.wall = (EXPIRY_MS + TOLERANCE_MS + 1) / 1000
+        case "lease":
+            world.monotonic += 61
+        case "rotated":
+            world.gate.keys = world.keys.rotated().rotated()
+    with pytest.raises(Forbidden):
+        world.gate.open(who)
+
+
+@pytest.mark.parametrize("jump_seconds", [-86_400, -400, 400, 86_400])
+def test_a_clock_that_is_set_ends_no_grant_and_prolongs_none(world: World, jump_seconds: int) -> None:
+    world.lend(seconds=60)
+    view = world.open(world.key())
+    world.wall += jump_seconds
+    assert refusal(view, 1, Permission.WRITE_DATA) is None
+    again = world.open(world.key())  # as when the view's end seems to have come, and after a lost connection
+    assert again.ends_at == world.wall + 60
+    world.monotonic += 61
+    assert refusal(view, 1, Permission.WRITE_DATA) == refusal(again, 1, Permission.WRITE_DATA) == DENIED
+
+
 def test_a_key_of_a_grant_that_nobody_has_told_of_opens_nothing(world: World) -> None:
     with pytest.raises(Forbidden, match="no live grant"):
         world.open(world.key())

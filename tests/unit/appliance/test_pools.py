@@ -198,6 +198,17 @@ def test_who_waits_for_a_volume_that_leaves_the_pool_does_not_get_it(context: On
     waits(database, waiting, "is not in pool databases")
 
 
+def test_who_waits_for_a_pool_sees_it_change_and_go(context: OnLibrary) -> None:
+    held = asked(context, pool="logs")
+    assert granted(context, held) == ["LOG001L6"]
+    waiting = asked(context, pool="logs")
+    waits(context, waiting, "in pool logs")
+    do(context, "pool.delete", name="logs")
+    waits(context, waiting, "in pool logs")
+    do(context, "pool.create", name="logs", cartridges="N00001L6")
+    assert granted(context, waiting) == ["N00001L6"]
+
+
 # ---- tokens for a pool -----------------------------------------------------------------------------------------------
 
 
