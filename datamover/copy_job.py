@@ -12,19 +12,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from datamover.assembly import Assembly
 from datamover.copy_progress import CopyCancelled, CopyFailed, CopyProgress, InexactSegment, Side, Tally
 from datamover.copy_writer import Act, Chunk, CopyWriter
 from datamover.endpoints import Sink, Source, TransferFailed
-from datamover.engine import BufferPool, crc32c_combine
+from datamover.engine import BufferPool, copy_uncached, crc32c_combine
 from datamover.pace import Pace
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 # One write: large enough that its overhead is lost in the copying, small enough to stay in the processor's cache.
 CHUNK_BYTES = 1 << 20
-# Buffers of one job: one is written, one is read into, one waits.
+# Buffers of one job: one is written, one is assembled, one waits.
 BUFFERS = 3
+# A read of so much or more is made into memory that only this thread uses, and moved into the buffer past the caches:
+# the writer's processor has the buffer in its own, and taking it away from there line by line costs more.
+STAGED_BYTES = 64 << 10
 
 
 class Rest(Enum):
@@ -99,8 +105,9 @@ class CopyJob:
         self._pace = pace or Pace()
         self._tallies = [Tally() for _ in steps]
         size = max((_chunk_bytes(step.sink) for step in steps if isinstance(step, CopySegment)), default=0)
-        pool = BufferPool(BUFFERS * max(4096, 1 << (size - 1).bit_length()))
+        pool = BufferPool(CHUNK_BYTES + BUFFERS * max(4096, 1 << (size - 1).bit_length()))
         buffers = [pool.acquire(size) for _ in range(BUFFERS)]
+        self._staging = memoryview(pool.acquire(min(size, CHUNK_BYTES)))
         self._writer = CopyWriter(self.progress, self._tallies, buffers, cancelled)
         self._assembly: Assembly | None = None
         self._source_residue = memoryview(b"")
@@ -230,19 +237,28 @@ class CopyJob:
             source.read(residue)
             self._source_residue = residue
             return 0
-        view, tally = assembly.view[assembly.filled : assembly.filled + whole], self._tallies[self._number]
+        data = self._staging[:whole] if STAGED_BYTES <= whole <= len(self._staging) else None
         try:
-            verified = source.read(view)
+            verified = source.read(assembly.place(whole) if data is None else data)
         except TransferFailed as error:  # what came before it is good, and is written
-            tally.crc32c = assembly.add(view[: error.bytes_done], tally.crc32c)
-            tally.taken_bytes += error.bytes_done
+            self._arrived(error.bytes_done, data, None)
             raise
-        if verified is None:
-            tally.crc32c = assembly.add(view, tally.crc32c)
-        else:
-            tally.crc32c = assembly.add_verified(view, memoryview(verified), source.checked_length, tally.crc32c)
-        tally.taken_bytes += whole
+        self._arrived(whole, data, verified, source.checked_length)
         return whole
+
+    def _arrived(self, length: int, staged: memoryview | None, verified: Buffer | None, piece: int = 0) -> None:
+        """So many bytes have been read, either to their place in the assembly or into `staged`. verified, piece: as
+        Source.read() gives them."""
+        assembly, tally = self._with_room(), self._tallies[self._number]
+        place = assembly.place(length)
+        data = place if staged is None else staged[:length]
+        if verified is None:
+            tally.crc32c = assembly.add(data, tally.crc32c)
+        else:
+            tally.crc32c = assembly.add_verified(data, memoryview(verified), piece, tally.crc32c)
+        if staged is not None:
+            copy_uncached(place, data)
+        tally.taken_bytes += length
 
     # ---- residue ---------------------------------------------------------------------------------------------------
 

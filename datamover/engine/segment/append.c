@@ -17,17 +17,27 @@ static const unsigned char padding[RECORD_ALIGNMENT];
 
 /* ---- space and file -------------------------------------------------------------------------------------------- */
 
+/* How much is claimed next, where `needed` is more than there is: no more than a full segment uses. */
+static uint64_t claim_step(const struct segment *segment, uint64_t needed)
+{
+	uint64_t step = segment->allocated, full = segment->limit_bytes + ALLOCATE_SLACK_BYTES + index_encoded_bytes(segment);
+
+	step = step < ALLOCATE_MIN_BYTES ? ALLOCATE_MIN_BYTES : step > ALLOCATE_MAX_BYTES ? ALLOCATE_MAX_BYTES : step;
+	if (segment->allocated + step > full)
+		step = full > segment->allocated ? full - segment->allocated : 0;
+	return segment->allocated + step > needed ? step : needed - segment->allocated;
+}
+
 /* Claims space for the log up to `end` and for the tables behind it before a record is accepted, so that what was
  * accepted never meets a full disk later. -ENOSPC: nothing has changed. */
 static int claim_space(struct segment *segment, uint64_t end)
 {
-	uint64_t step = segment->allocated, needed = end + ALLOCATE_SLACK_BYTES + index_encoded_bytes(segment);
+	uint64_t step, needed = end + ALLOCATE_SLACK_BYTES + index_encoded_bytes(segment);
 	int rc;
 
 	if (!segment->allocates || needed <= segment->allocated)
 		return 0;
-	step = step < ALLOCATE_MIN_BYTES ? ALLOCATE_MIN_BYTES : step > ALLOCATE_MAX_BYTES ? ALLOCATE_MAX_BYTES : step;
-	step = segment->allocated + step > needed ? step : needed - segment->allocated;
+	step = claim_step(segment, needed);
 	rc = storage_allocate(&segment->file, segment->allocated, step);
 	if (rc == -ENOSPC) {
 		step = needed - segment->allocated;
@@ -241,6 +251,7 @@ int segment_sync(struct segment *segment)
 	segment->written_back = segment->flushed;
 	if (segment->sealed) {
 		segment->marked = segment->flushed;
+		segment_give_back(segment);
 		return 0;
 	}
 	/* The mark leaves for the file now, so that it survives the end of this process. It is no part of the promise:
@@ -252,18 +263,33 @@ int segment_sync(struct segment *segment)
 	return 0;
 }
 
+/* What was claimed ahead of the log and is not used. It is space only: where this fails, deleting the file frees it. */
+void segment_give_back(struct segment *segment)
+{
+	uint64_t length = segment->flushed;
+
+	if (segment->allocated > length && !segment->failure && (!segment->sealed || !storage_size(&segment->file, &length)))
+		(void)storage_truncate(&segment->file, length);
+	segment->allocated = 0;
+}
+
+/* What is claimed beyond the tables stays until the sync: giving it back makes a file system that is mounted with
+ * `discard` wait for the disk, behind all that is being written, and the stream with it. */
 static int write_tables(struct segment *segment)
 {
 	size_t length = index_encoded_bytes(segment);
 	unsigned char *data = malloc(length);
 	struct iovec part = { data, length };
+	uint64_t end;
 	int rc;
 
 	if (!data)
 		return -ENOMEM;
 	index_encode(segment, data);
 	rc = storage_writev(&segment->file, &part, 1, segment->flushed);
-	if (!rc) /* also gives back the space that was claimed ahead */
+	if (!rc)
+		rc = storage_size(&segment->file, &end);
+	if (!rc && end > segment->flushed + length) /* torn bytes of a write that failed */
 		rc = storage_truncate(&segment->file, segment->flushed + length);
 	free(data);
 	return rc;

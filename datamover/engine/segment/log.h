@@ -13,6 +13,7 @@ int segment_flush(struct segment *segment);
 int segment_sync(struct segment *segment);
 int segment_seal(struct segment *segment);
 int segment_shorten(struct segment *segment, uint32_t object);
+void segment_give_back(struct segment *segment);
 void segment_release_buffer(struct segment *segment);
 /* Whether appending `length` bytes may have to wait for the file system. */
 bool segment_append_blocks(const struct segment *segment, size_t length);

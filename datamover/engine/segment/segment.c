@@ -333,8 +333,7 @@ static PyObject *py_close(PyObject *self, PyObject *unused)
 	if (!segment_enter(segment))
 		return NULL;
 	WITHOUT_GIL(segment, {
-		if (segment->writable && !segment->failure && segment->allocated > segment->flushed)
-			(void)storage_truncate(&segment->file, segment->flushed); /* recover() does it otherwise */
+		segment_give_back(segment);
 		storage_close(&segment->file);
 		segment_release_buffer(segment);
 		index_forget(segment);

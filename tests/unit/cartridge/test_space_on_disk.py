@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from datamover.engine import storage_trace
+from tests.sim.storage_replay import read_trace
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.partition import SEGMENT_DEAD_BYTES, TRUNCATE_DEAD_BYTES
+from vlib_images.cartridge.segments import SegmentLimits
 
 Make = Callable[..., Cartridge]
 FILES_BYTES = 64 << 10  # documents, manifest and their spares
@@ -24,6 +27,38 @@ def test_bytes_on_disk_for_each_byte_written(make: Make, tmp_path: Path, length:
     record = 32 + (length + 7 & ~7)
     tables = 4 * count * 4096 // 4092 + 3 * 4096
     assert on_disk(tmp_path / "T00001L8") <= count * record + tables + FILES_BYTES
+
+
+BLOCK, SEGMENT = 1 << 16, 1 << 22
+
+
+def test_a_stream_gives_no_space_back_before_its_sync(make: Make, tmp_path: Path) -> None:
+    """To give space back is to wait for the disk, where the file system is mounted with `discard`: at each sealed
+    segment the stream stood behind all that was being written."""
+    trace = tmp_path / "trace"
+    with make(limits=SegmentLimits(segment_bytes=SEGMENT)) as cartridge:
+        storage_trace(str(trace))
+        try:
+            cartridge.write_blocks(bytes(5 * SEGMENT), BLOCK)
+            steps = [step for step in read_trace(trace, tmp_path) if step.path.endswith(".seg")]
+            assert {step.operation for step in steps} == {"open", "write"}
+            cartridge.synchronize()
+        finally:
+            storage_trace(None)
+
+
+def test_segments_claim_no_more_than_they_can_hold(make: Make, tmp_path: Path) -> None:
+    """Sealed ones that wait for their sync would otherwise hold 32 MiB each; the sync gives the rest back."""
+    with make(limits=SegmentLimits(segment_bytes=SEGMENT)) as cartridge:
+        cartridge.write_blocks(bytes(5 * SEGMENT), BLOCK)
+        sealed = sorted((tmp_path / "T00001L8" / "p0").glob("*.seg"))[:-1]
+        slack = 64 << 10
+        assert len(sealed) == 5
+        for path in sealed:
+            assert path.stat().st_blocks * 512 <= SEGMENT + 2 * slack
+        cartridge.synchronize()
+        for path in sealed:
+            assert path.stat().st_blocks * 512 <= path.stat().st_size + slack // 2
 
 
 def test_overwriting_again_and_again_costs_no_more_than_stated(make: Make, tmp_path: Path) -> None:

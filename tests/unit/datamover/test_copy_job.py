@@ -186,6 +186,19 @@ def test_a_failed_read_names_its_segment_and_what_was_read_before_is_written():
     assert job.progress.bytes_written == len(tape.data)
 
 
+@pytest.mark.parametrize("good", [1, 15, 16, 17, 40])
+def test_what_a_failed_read_brought_before_is_written_however_much_it_is(good):
+    """Blocks of 64 KiB: reads of one go straight to their place, those of several by way of the reader's own memory."""
+    block = 1 << 16
+    blocks = [DATA[at : at + block] for at in range(0, good * block, block)]
+    tape, disk = MemoryTape([*blocks, None]), MemoryDisk(bytes(len(DATA)))
+    job = CopyJob([CopySegment(TapeBlocks(tape, block), DiskExtent(disk, 512, 512), 48 * block, length_of_sink=True)])
+    failed = failure(job)
+    assert (failed.written_bytes, failed.residual_bytes) == (good * block, (48 - good) * block)
+    assert disk.data == bytes(512) + DATA[: good * block] + bytes(len(DATA) - 512 - good * block)
+    assert job.tallies[0].crc32c == crc32c(DATA[: good * block])
+
+
 def test_a_filemark_on_the_source_tape():
     tape, disk = MemoryTape([b"a" * 512, b"b" * 512, None, b"c" * 512]), MemoryDisk(bytes(4096))
     failed = failure(CopyJob([CopySegment(TapeBlocks(tape, 512), DiskExtent(disk, 0, 512), 2048, length_of_sink=True)]))
