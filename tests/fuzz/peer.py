@@ -32,7 +32,7 @@ def crc32c(data: bytes) -> bytes:
 class Peer:
     """One TCP connection. Every receive has a time limit, so that a target which falls silent shows as TimeoutError."""
 
-    def __init__(self, address: tuple[str, int], timeout_seconds: float = 10, source: str = "") -> None:
+    def __init__(self, address: tuple[str, int], timeout_seconds: float = 60, source: str = "") -> None:
         self.socket = socket.create_connection(address, timeout_seconds, source_address=(source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.header_digest = self.data_digest = False

@@ -88,6 +88,7 @@ class Peer:
         self.pool = pool or BufferPool(pool_bytes)
         self.connection = Connection(target.detach(), self.pool, **self.options)
         self.cmd_sn: int = self.options["exp_cmd_sn"]
+        self.sent_bytes = 0
         self.waiting: deque[ScsiCommand | Pdu] = deque()
 
     def __enter__(self) -> Peer:
@@ -165,7 +166,9 @@ class Peer:
         return self.pdu(bhs, data)
 
     def send(self, *pdus: bytes) -> None:
-        self.socket.sendall(b"".join(pdus))
+        data = b"".join(pdus)
+        self.socket.sendall(data)
+        self.sent_bytes += len(data)
 
     # ---- the dialogue ---------------------------------------------------------------------------------------------
 
@@ -193,6 +196,17 @@ class Peer:
         item = self.next()
         assert isinstance(item, Pdu) and item.initiator_task_tag == 0x50494E47, item
         assert not self.waiting
+
+    def taken_in(self) -> list[ScsiCommand | Pdu]:
+        """Keeps the engine going until it has read all that was sent; what it handed out meanwhile."""
+        items = []
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.connection.bytes_in < self.sent_bytes:
+            assert time.monotonic() < deadline, f"the engine read {self.connection.bytes_in} of {self.sent_bytes} bytes"
+            item = self.connection.receive(0)
+            if item is not None:
+                items.append(item)
+        return items
 
     def exactly(self, count: int) -> bytes:
         data = b""

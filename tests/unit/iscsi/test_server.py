@@ -208,22 +208,33 @@ def test_a_new_unit_begins_with_its_own_power_on(served: Served) -> None:
         turn_ready(peer, 1)
 
 
+def end_view(served: Served, peer: Peer, how: str) -> None:
+    """Logs in, and takes away what the session sees; the target asks for a logout."""
+    if how == "expired":
+        served.directory.ends_at = time() + 0.5
+    peer.login(TARGET)
+    if how == "revoked":
+        served.directory.forbidden.add(INITIATOR_NAME)
+    elif how != "expired":
+        served.directory.others.append(INITIATOR_NAME)
+    if how != "expired":
+        served.server.views_changed()
+    message = peer.receive()
+    assert (type(message), message.event) == (layers.AsynchronousMessage, 1)
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "somebody else's"])
+def test_an_ended_view_shows_nothing_any_more(log: Log, how: str) -> None:
+    with serving(Limits(logout_grace_seconds=PATIENCE_SECONDS)) as served, Peer(served.address) as peer:
+        end_view(served, peer, how)
+        peer.send(peer.command(0, TEST_UNIT_READY))
+        assert sense_of(peer.receive()) == (5, 0x25, 0)
+
+
 @pytest.mark.parametrize("how", ["revoked", "expired", "somebody else's"])
 def test_an_ended_view_is_a_logout_and_then_the_end(log: Log, how: str) -> None:
-    with serving(Limits(logout_grace_seconds=1.0)) as served, Peer(served.address) as peer:
-        if how == "expired":
-            served.directory.ends_at = time() + 1.0
-        peer.login(TARGET)
-        if how == "revoked":
-            served.directory.forbidden.add(INITIATOR_NAME)
-        elif how != "expired":
-            served.directory.others.append(INITIATOR_NAME)
-        if how != "expired":
-            served.server.views_changed()
-        message = peer.receive()
-        assert (type(message), message.event) == (layers.AsynchronousMessage, 1)
-        peer.send(peer.command(0, TEST_UNIT_READY))
-        assert sense_of(peer.receive()) == (5, 0x25, 0), "nothing is to be seen any more"
+    with serving(Limits(logout_grace_seconds=0.05)) as served, Peer(served.address) as peer:
+        end_view(served, peer, how)
         with pytest.raises(HungUp):
             peer.receive()
         log.wait_for("session closed")
@@ -250,7 +261,8 @@ def test_nobody_takes_the_session_of_another_account(log: Log) -> None:
             assert alice.is_alive()
             assert served.server.sessions()[0].principal == "account alice"
         log.wait_for("connection lost")
-        with chap_login(served, accounts[1]) as bob:
+        # The line is written just before alice's session gives everything back.
+        with eventually(lambda: chap_login(served, accounts[1]), despite=(AssertionError,)) as bob:
             assert bob.is_alive()
 
 
@@ -547,10 +559,11 @@ def test_stop_closes_whoever_does_not_log_out(log: Log) -> None:
         slow.send(layers.LoginRequest(transit=0, next_stage=0, continue_=1) / Raw(b"Initia"))
         assert slow.receive().status_class == 0
         served.server.stop()
-        assert isinstance(peer.receive(), layers.AsynchronousMessage)
-        for each in (peer, slow):
-            with pytest.raises(HungUp):
-                each.receive()
+        with pytest.raises(HungUp):
+            slow.receive()
+        with pytest.raises(HungUp):
+            for _ in range(2):  # the grace may be over before the session's thread has come by to ask
+                assert isinstance(peer.receive(), layers.AsynchronousMessage)
         assert served.server.sessions() == []
         with pytest.raises(ConnectionRefusedError):
             Peer(served.address)

@@ -169,7 +169,7 @@ def test_a_silent_peer_is_asked_and_then_given_up(log: Log) -> None:
 
 
 def test_a_peer_that_answers_stays(log: Log) -> None:
-    with serving(Limits(keep_alive_seconds=1.0)) as served, Peer(served.address) as peer:
+    with serving(Limits(keep_alive_seconds=2.0)) as served, Peer(served.address) as peer:
         peer.login(TARGET)
         tags = set()
         for _ in range(2):
