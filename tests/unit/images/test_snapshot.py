@@ -226,16 +226,16 @@ def test_a_store_that_hangs_is_left_behind(image: Image) -> None:
     """What a write waits for is memory; when a store takes nothing that runs out, and then patience does."""
     hang = threading.Event()
     store = FailingStore(BUDGET, lambda: hang.wait(60) or None)
-    snapshots = SnapshotSet.take([image], store, patience_seconds=0.05, buffers=2)
+    snapshots = SnapshotSet.take([image], store, patience_seconds=1, buffers=2)
     try:
         image.write(b"new", 0)
         image.write(b"new", CHUNK_BYTES)
         assert seen(snapshots, 0, CHUNK_BYTES + 1) == b"\1" * CHUNK_BYTES + b"\2"  # from memory
         began = time.monotonic()
         image.write(b"new", 2 * CHUNK_BYTES)
-        assert 0.05 <= time.monotonic() - began < 40
+        assert 1 <= time.monotonic() - began < 40
         assert content(image, 2 * CHUNK_BYTES, 3) == b"new"
-        with pytest.raises(SnapshotEnded, match=r"waited 0\.05 s"):
+        with pytest.raises(SnapshotEnded, match="waited 1 s"):
             seen(snapshots, 8 * CHUNK_BYTES, 512)
         image.write(b"newer", 0)
         assert store.stored_bytes == 0

@@ -1,6 +1,7 @@
 """One robot for all partitions: waiting for it is the only influence of one on another, and it is bounded."""
 
 import threading
+from collections import deque
 
 import pytest
 
@@ -20,20 +21,27 @@ def site(tmp_path):
 
 def test_who_asks_for_the_robot_waits_for_no_more_than_one_move_of_each_other(site, monkeypatch):
     """b has moves queued all the time; one of a waits for that which is under way, and for one that came before it."""
-    moved, waited_for, stopping = [], [], threading.Event()
+    moved, queued_at, waited_for, stopping = [], {}, [], threading.Event()
     carry, ask = site.inventory.move, site.robot.move
 
     def move_and_tell(source, *rest):
         moved.append("a" if source in (4096, 256) else "b")
         return carry(source, *rest)
 
+    class Queue(deque):
+        def append(self, entry):
+            queued_at[entry[0]] = len(moved)  # from here on, and not from when its thread was on its way here
+            super().append(entry)
+
     def ask_and_count(source, destination, **how):
-        before = len(moved)
+        queued_at.pop(threading.get_ident(), None)
         barcode = ask(source, destination, **how)
         if source in (4096, 256):
-            waited_for.append(moved[before:].index("a"))
+            before = queued_at.get(threading.get_ident())
+            waited_for.append(0 if before is None else moved[before:].index("a"))
         return barcode
 
+    monkeypatch.setattr(site.robot._lock, "_waiting", Queue())
     monkeypatch.setattr(site.inventory, "move", move_and_tell)
     monkeypatch.setattr(site.robot, "move", ask_and_count)
 

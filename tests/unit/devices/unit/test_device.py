@@ -221,7 +221,7 @@ def test_two_that_wait_for_a_busy_unit_get_it_one_after_the_other(unit):
     held = []
 
     def hold():
-        held.append(unit.occupy(10))
+        held.append(unit.occupy(60))
         unit.vacate()
 
     waiting = [threading.Thread(target=hold) for _ in range(2)]
