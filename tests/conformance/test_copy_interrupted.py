@@ -27,7 +27,9 @@ BLOCK = 65536
 def appliance(tmp_path):
     packages.require("libiscsi7")
     appliance = Appliance.with_loaded_drive(
-        tmp_path, disks=[DiskOptions("one", "8 MiB"), DiskOptions("two", "8 MiB")], more='[limits]\ncopy_rate = "4 MiB"'
+        tmp_path,
+        disks=[DiskOptions("one", "8 MiB"), DiskOptions("two", "8 MiB")],
+        more='[limits]\ncopy_rate = "512 KiB"',
     )
     with appliance.image("one").open("r+b") as image:
         image.write(content(SIZE))

@@ -13,6 +13,7 @@ from scsi_targets.devices.copying import remote_disk
 from scsi_targets.devices.copying.remote import RemoteUnit, describe
 from scsi_targets.devices.copying.remote_access import RemoteAddress
 from scsi_targets.iscsi.directory import Portal
+from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from scsi_targets.t10 import copy_descriptors as copy
 from tests.support import packages
@@ -39,7 +40,8 @@ def here(tmp_path):
 @contextmanager
 def serving(site):
     portals = [Portal("127.0.0.1", 0, 1)]
-    server = Server(Directory({TARGET: dict(site.view.logical_units)}, portals), portals)
+    limits = Limits(logout_grace_seconds=0.05)  # a copy does not log out because it is asked to
+    server = Server(Directory({TARGET: dict(site.view.logical_units)}, portals), portals, limits)
     ((host, port),) = server.start()
     try:
         yield f"{host}:{port}", server
@@ -53,6 +55,26 @@ class There:
     def __init__(self, site, portal, server):
         self.site, self.server = site, server
         self.disk, self.tape = (add(RemoteAddress(portal, TARGET, lun, NAME)) for lun in (0, 1))
+
+
+class Elsewhere:
+    """What somebody else does on a thread of its own, because it waits for a lock that the copy's command holds, or for
+    the command's end. The copy goes no further than `device.method` before it is done."""
+
+    def __init__(self, monkeypatch, device, method):
+        self._threads = []
+        self._do = getattr(device, method)
+        monkeypatch.setattr(device, method, self._wait_and_do)
+
+    def _wait_and_do(self, *args, **more):
+        for thread in self._threads:
+            thread.join(60)
+        return self._do(*args, **more)
+
+    def begin(self, call, *args, **more):
+        thread = threading.Thread(target=call, args=args, kwargs=more)
+        thread.start()
+        self._threads.append(thread)
 
 
 def add(address):
@@ -195,11 +217,13 @@ def test_a_reset_there_ends_the_copy_here(here, there, monkeypatch):
 def test_a_connection_that_is_lost_in_mid_copy(here, there, monkeypatch):
     """What was written before it is on the tape, and the copy says that the unit is gone, not what it said."""
     read_into, reads = there.site.disk.medium.read_into, []
+    elsewhere = Elsewhere(monkeypatch, here.tape, "write_blocks")
+    monkeypatch.setattr("datamover.copy_job.CHUNK_BYTES", 65536)  # far more than can be read ahead
 
     def read(*args):
         reads.append(args)
         if len(reads) == 6:
-            threading.Thread(target=there.server.stop).start()
+            elsewhere.begin(there.server.stop)
         return read_into(*args)
 
     monkeypatch.setattr(there.site.disk.medium, "read_into", read)

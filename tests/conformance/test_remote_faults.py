@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 
 import pytest
 
@@ -12,7 +11,7 @@ from scsi_targets.iscsi.directory import Portal
 from scsi_targets.iscsi.server import Server
 from scsi_targets.t10 import copy_descriptors as copy
 from scsi_targets.t10 import sense
-from tests.conformance.test_remote_copy import NAME, add, cscd, here, tgt, there
+from tests.conformance.test_remote_copy import NAME, Elsewhere, add, cscd, here, tgt, there
 from tests.support.waiting import eventually
 from tests.unit.devices.copying.support import BLOCKS, block_to_stream, content
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
@@ -92,11 +91,8 @@ def test_a_disk_there_is_reserved_in_mid_copy(here, there, monkeypatch):
     there.site.disk.nexus_established(BETA)
     while there.site.disk.take_unit_attention(BETA):
         pass
-    at_read(
-        monkeypatch, there.site.disk.medium, 4,
-        lambda: threading.Thread(target=send, args=(there.site.disk, bytes([0x16, 0, 0, 0, 0, 0])),
-                                 kwargs={"nexus": BETA}).start(),
-    )  # fmt: skip
+    elsewhere, reserve = Elsewhere(monkeypatch, here.tape, "write_blocks"), bytes([0x16, 0, 0, 0, 0, 0])
+    at_read(monkeypatch, there.site.disk.medium, 4, lambda: elsewhere.begin(send, there.site.disk, reserve, nexus=BETA))
     response = here.copy(*[block_to_stream(65536, BLOCKS)] * 8, **options)
     _, _, _, status, _ = failure(response, SOURCE)
     assert status == 0x18
@@ -107,7 +103,8 @@ def test_a_disk_there_is_reserved_in_mid_copy(here, there, monkeypatch):
 def test_a_target_that_reboots_is_there_again_for_the_next_copy(here, there, monkeypatch):
     options = from_there(here, there, monkeypatch)
     read_into = there.site.disk.medium.read_into
-    at_read(monkeypatch, there.site.disk.medium, 4, lambda: threading.Thread(target=there.server.stop).start())
+    elsewhere = Elsewhere(monkeypatch, here.tape, "write_blocks")
+    at_read(monkeypatch, there.site.disk.medium, 4, lambda: elsewhere.begin(there.server.stop))
     assert sense_of(here.copy(*[block_to_stream(65536, BLOCKS)] * 8, **options)) == (0xA, 0x0D, 0x02)
     written = b"".join(here.written())
     assert written == (there.site.disk_data * 8)[: len(written)]
@@ -140,17 +137,20 @@ def test_a_tape_there_that_is_write_protected_is_found_before_a_byte_moves(here,
 
 def begun(here, segments, cscds):
     """A slow copy that has written something."""
+    here.copy_bytes_per_second = 2 << 20
     running = start(here.disk, here, segments, BETA, cscds)
+    here.copy_bytes_per_second = 0
     record = here.disk.copy_manager.recent()[-1]
-    record.pace.bytes_per_second = 2 << 20
     eventually(lambda: record.progress.bytes_written or running.ended.is_set())
     assert not running.ended.is_set()
     return running
 
 
-def stopped_while(here, tgt, segments, cscds):
+def stopped_while(here, tgt, segments, cscds, monkeypatch):
     """The copy's answer when tgtd stops in its middle, and reads and answers nothing any more."""
+    monkeypatch.setattr(remote_tape, "COMMAND_SECONDS", 5.0)  # of all commands
     running = begun(here, segments, cscds)
+    monkeypatch.setattr(remote_disk, "COMMAND_SECONDS", 1.0)  # of those from now on
     os.kill(tgt.process_id, signal.SIGSTOP)
     here.disk.copy_manager.recent()[-1].pace.bytes_per_second = 0
     try:
@@ -162,15 +162,13 @@ def stopped_while(here, tgt, segments, cscds):
 @pytest.mark.parametrize("kind", ["disk", "tape"])
 def test_a_target_that_stops_reading(here, tgt, monkeypatch, kind):
     """It keeps its connection and does nothing: the copy ends after the time that a command may take, and says who."""
-    monkeypatch.setattr(remote_disk, "COMMAND_SECONDS", 2.0)
-    monkeypatch.setattr(remote_tape, "COMMAND_SECONDS", 2.0)
     remote = add(RemoteAddress(tgt.portal, tgt.target_name, getattr(tgt, f"{kind}_lun"), NAME))
     here.remote_units = [remote]
     if kind == "tape":
         segments, cscds = [block_to_stream(65536, BLOCKS)] * 20, [here.disk_descriptor(), cscd(remote)]
     else:
         segments, cscds = [block_to_stream(65536, 4096)] * 20, [cscd(remote), here.tape_descriptor()]
-    response = stopped_while(here, tgt, segments, cscds)
+    response = stopped_while(here, tgt, segments, cscds, monkeypatch)
     assert sense_of(response) == (0xA, 0x0D, 0x02)
     here.tape.loaded.rewind()
     good(here.copy(block_to_stream(65536, 128)))  # nothing is left of it here

@@ -1,14 +1,12 @@
 """Tape drives elsewhere that reset, are reserved, lose their session, their cartridge or a block while a copy reads or
 writes them: the copy ends with what the drive said, what was moved before it is there, and the drive here is free."""
 
-import threading
-
 import pytest
 
 from scsi_targets.iscsi.directory import Portal
 from scsi_targets.iscsi.server import Server
 from scsi_targets.t10 import copy_descriptors as copy
-from tests.conformance.test_remote_copy import cscd, here, there
+from tests.conformance.test_remote_copy import Elsewhere, cscd, here, there
 from tests.unit.devices.copying.support import BLOCKS, block_to_stream, content, stream_to_block
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
 from tests.unit.devices.support import BETA, TARGET, send, sense_of
@@ -44,6 +42,7 @@ class Copying:
         device, method = (there.site.tape, "write_blocks") if role == WRITES else (there.site.tape.loaded, "read_block")
         self._do = getattr(device, method)
         monkeypatch.setattr(device, method, self._transfer)
+        self.elsewhere = Elsewhere(monkeypatch, here.disk.medium, "read_into" if role == WRITES else "write")
 
     def _transfer(self, *args, **more):
         self._count += 1
@@ -82,13 +81,6 @@ def copying(here, there, monkeypatch, request):
     assert here.written() == [image]
 
 
-def elsewhere(call, *args, **more):
-    """What takes the unit's lock is done by somebody else, while the copy's command is at work."""
-    thread = threading.Thread(target=call, args=args, kwargs=more)
-    thread.start()
-    return thread
-
-
 def test_nothing_happens(copying):
     good(copying.run())
     assert copying.moved() == len(copying.blocks)
@@ -96,10 +88,7 @@ def test_nothing_happens(copying):
 
 def test_a_reset(copying):
     """Its unit attention ends the copy: where the tape stands is not sure any more."""
-    threads = []
-    response = copying.run(lambda: threads.append(elsewhere(copying.there.site.tape.reset)))
-    for thread in threads:
-        thread.join(60)
+    response = copying.run(lambda: copying.elsewhere.begin(copying.there.site.tape.reset))
     assert sense_of(response)[0] == 0xA
     assert AT - 1 <= copying.moved() < len(copying.blocks)
 
@@ -109,22 +98,21 @@ def test_a_reservation(copying):
     drive.nexus_established(BETA)
     while drive.take_unit_attention(BETA):
         pass
-    response = copying.run(lambda: elsewhere(send, drive, RESERVE, nexus=BETA).join(1))
-    if response.status:  # the reservation may have come when the last block had gone
-        assert failure(response, copying.end)[3] == CONFLICT
-        assert AT - 1 <= copying.moved() < len(copying.blocks)
+    response = copying.run(lambda: copying.elsewhere.begin(send, drive, RESERVE, nexus=BETA))
+    assert failure(response, copying.end)[3] == CONFLICT
+    assert AT - 1 <= copying.moved() < len(copying.blocks)
     good(send(drive, RELEASE, nexus=BETA))
 
 
 def test_the_session_is_lost(copying):
-    response = copying.run(lambda: elsewhere(copying.there.server.stop))
+    response = copying.run(lambda: copying.elsewhere.begin(copying.there.server.stop))
     assert sense_of(response) == (0xA, 0x0D, 0x02)
     assert AT - 1 <= copying.moved() < len(copying.blocks)
 
 
 def test_a_library_that_reboots_is_there_again_for_the_next_copy(copying):
     there = copying.there
-    assert sense_of(copying.run(lambda: elsewhere(there.server.stop))) == (0xA, 0x0D, 0x02)
+    assert sense_of(copying.run(lambda: copying.elsewhere.begin(there.server.stop))) == (0xA, 0x0D, 0x02)
     host, _, port = there.tape.address.portal.rpartition(":")
     portals = [Portal(host, int(port), 1)]
     again = Server(Directory({TARGET: dict(there.site.view.logical_units)}, portals), portals)

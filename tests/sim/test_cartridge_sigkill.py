@@ -44,7 +44,7 @@ def follow_journal(oracle: Oracle, journal: Path) -> None:
     journal.unlink()
 
 
-@pytest.mark.timeout(KILLS * 5 + 60)
+@pytest.mark.timeout(KILLS * 5 + 300)
 def test_what_was_promised_survives_kill_9(tmp_path: Path) -> None:
     seed = 0
     while seed < KILLS:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import eventually
 from vlib_images.disk.changes import KEPT_MARKS, MOST_MARKS, ChangeMap, Frozen, Mark, NoIncrement, identity_of
 from vlib_images.disk.raw import DiskImage
 from vlib_images.disk.snapshot_store import CHUNK_BYTES
@@ -119,6 +120,12 @@ def test_another_size_is_another_generation(image: DiskImage) -> None:
     assert extents(third, second.mark) == [(9 * CHUNK_BYTES, CHUNK_BYTES - 512)]
 
 
+def overwritten(path: Path) -> int:
+    with path.open("r+b") as file:
+        file.write(b"by another program")
+    return path.stat().st_mtime_ns
+
+
 def stopped(tmp_path: Path, image: DiskImage, changes: ChangeMap) -> None:
     image.synchronize()
     image.close()
@@ -157,8 +164,8 @@ def test_what_happened_meanwhile_ends_it(tmp_path: Path, image: DiskImage, how: 
     kept = tmp_path / "a.changes"
     match how:
         case "write":
-            with image.path.open("r+b") as file:
-                file.write(b"by another program")
+            before = image.path.stat().st_mtime_ns
+            eventually(lambda: overwritten(image.path) != before)  # the file system's clock may tick slowly
         case "replace":
             other = tmp_path / "other"
             other.write_bytes(image.path.read_bytes())

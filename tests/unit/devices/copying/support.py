@@ -36,6 +36,7 @@ class Site:
         self.units = [self.disk, self.tape, self.other]
         self.remote_units = []
         self.permissions = {}
+        self.copy_bytes_per_second = 0  # of the copies that begin; 0: as fast as they can
         self.hidden = []  # units that the sessions do not see
         for unit in self.units:
             unit.tasks.abort_patience_seconds = 0.05  # for those that a test makes stand still
@@ -55,7 +56,10 @@ class Site:
     def view(self) -> View:
         """What the sessions see."""
         shown = {n: u for n, u in enumerate(self.units) if u not in self.hidden}
-        return View(ALPHA.principal, TARGET, shown, permissions=self.permissions, remote_units=tuple(self.remote_units))
+        return View(
+            ALPHA.principal, TARGET, shown, permissions=self.permissions, remote_units=tuple(self.remote_units),
+            copy_bytes_per_second=self.copy_bytes_per_second,
+        )  # fmt: skip
 
     def close(self) -> None:
         for unit in self.units:
