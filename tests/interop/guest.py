@@ -112,7 +112,7 @@ def run(
     files: Iterable[Path] = (),
     initiator_name: str = INITIATOR_NAME,
     memory: str = "512M",
-    timeout_seconds: float = 100,
+    timeout_seconds: float = 200,
 ) -> GuestRun:
     """Boot a guest, run the steps and check their statuses. `files` are copied to /mnt/share.
 

@@ -76,6 +76,7 @@ configure_initiator() {
 		iscsid.startup = /bin/true
 		node.startup = manual
 		node.conn[0].tcp.window_size = 8388608
+		node.conn[0].timeo.noop_out_timeout = 60
 	END
 }
 

@@ -1,8 +1,8 @@
 # What steps have at hand. PORTAL (ADDRESS:PORT) and TARGET come from the test.
 
-retry() { # until the command succeeds, for about 10 seconds
-	local left
-	for left in {200..0}; do
+retry() { # until the command succeeds, for a minute
+	local end=$((SECONDS + 60))
+	while [ $SECONDS -lt $end ]; do
 		"$@" && return
 		sleep 0.05
 	done
@@ -28,8 +28,8 @@ add_node() { # for a target that does not advertise an address which the guest c
 
 setting() { iscsiadm -m node -T "$TARGET" -p "$PORTAL" -o update -n "$1" -v "$2"; }
 
-# The kernel scans for logical units after the login has returned.
-device_count() { [ "$(lsscsi | wc -l)" = "$1" ]; }
+# The kernel scans for logical units after the login has returned, and names a disk or a tape a moment after that.
+device_count() { [ "$(lsscsi | grep -vcE '(disk|tape) .* -[[:space:]]*$')" = "$1" ]; }
 
 log_in() { # and wait until so many devices have appeared
 	iscsiadm -m node -T "$TARGET" -p "$PORTAL" --login && retry device_count "$1" && find_devices
@@ -53,4 +53,8 @@ find_devices() { # CHANGER, TAPE0, TAPE1 (no rewind), TAPE0_SG, TAPE1_SG, DISK, 
 		disk) : "${DISK:=$device}" "${DISK_SG:=$generic}" ;;
 		esac
 	done < <(lsscsi -g | awk '{ print $2, $(NF-1), $NF }')
+	local node
+	for node in $TAPE0 $TAPE1; do # made after the one that lsscsi shows
+		retry test -c $node || return
+	done
 }

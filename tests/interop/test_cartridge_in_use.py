@@ -29,7 +29,7 @@ def appliance(tmp_path: Path) -> Iterator[Appliance]:
 
 @contextmanager
 def tape(appliance: Appliance) -> Iterator[Device]:
-    with InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=30) as session:
+    with InitiatorSession(appliance.portal, appliance.target_name, timeout_seconds=60) as session:
         yield Device(session, appliance.lun("drive0"))
 
 

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.guest
 
 MEBIBYTES = 48
 KILL_AFTER_BYTES = 8 << 20
-WAIT_SECONDS = 30
 FIO = (
     f"fio --name=verified --filename=$DISK --size={MEBIBYTES}M --rw=randwrite --bsrange=4k-64k --direct=1 "
     "--ioengine=libaio --iodepth=8 --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=20261123 --minimal"
@@ -36,7 +35,7 @@ def test_fio_finds_every_block_as_it_wrote_it(tmp_path: Path) -> None:
     with Appliance(tmp_path, disks=[Disk("disk", f"{MEBIBYTES} MiB")], advertise=GUEST_SEES_HOST_AS) as appliance:
 
         def kill() -> None:
-            eventually(lambda: allocated_bytes(appliance.image("disk")) >= KILL_AFTER_BYTES, WAIT_SECONDS)
+            eventually(lambda: allocated_bytes(appliance.image("disk")) >= KILL_AFTER_BYTES)
             appliance.kill()
             appliance.start()
             killed.set()

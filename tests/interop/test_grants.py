@@ -25,7 +25,7 @@ pytestmark = pytest.mark.guest
 ROOT = Path(__file__).resolve().parents[2]
 GATE = "iqn.2026-11.io.tapebay:gate"
 ALPHA, BETA = (f"iqn.2026-01.org.example:{name}" for name in ("alpha", "beta"))
-KEY_SECONDS = 10
+KEY_SECONDS = 20
 # The kernel says so of a connection that was cut, and of a session that was ended.
 LOST_CONNECTION = r"connection\d+:0:|session recovery|rejecting I/O|st\d|Sense Key|Add. Sense|Current"
 
@@ -124,7 +124,7 @@ key = "{self.pair.key}"
                 target=GATE,
                 files=[self.pair.authority],
                 initiator_name=initiator,
-                timeout_seconds=150,
+                timeout_seconds=200,
             )
 
     def cut(self) -> None:
@@ -166,7 +166,7 @@ def test_two_servers_write_at_once_and_each_sees_its_own_drive_only(library: Gat
         return f"{grant['user']} {grant['secret']}"
 
     def meet() -> None:
-        meeting.wait(60)
+        meeting.wait(150)
 
     def server(initiator: str) -> GuestRun:
         steps = [

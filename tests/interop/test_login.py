@@ -65,9 +65,7 @@ def test_chap_and_digests(tmp_path: Path) -> None:
     disks = [Disk("disk", "16 MiB")]
     options = {"drives": 0, "cartridges": 0, "advertise": GUEST_SEES_HOST_AS, "more": ACCOUNT}
     with Appliance(tmp_path, disks=disks, **options) as appliance:  # type: ignore[arg-type]
-        done = guest.run(
-            steps, portal=f"{GUEST_SEES_HOST_AS}:{appliance.port}", target=appliance.target_name, timeout_seconds=100
-        )
+        done = guest.run(steps, portal=f"{GUEST_SEES_HOST_AS}:{appliance.port}", target=appliance.target_name)
     # That is what it says of a login that was refused (ISCSI_ERR_TCP_CONN_CLOSE).
     done.require_quiet_kernel(allowed=r"detected conn error \(1020\)")
     for number, algorithm in enumerate(ALGORITHMS):

@@ -112,6 +112,7 @@ reads() { dd if=$1 of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null; }
 reinstated() { reads $1 && dmsetup message disk 0 reinstate_path $(number $1); }
 echo "0 $(blockdev --getsz $A) multipath 1 queue_if_no_path 0 1 1 round-robin 0 2 1 $(number $A) 1 $(number $B) 1" |
 	dmsetup create disk && is_way $A A && is_way $B A
+look() { reads /dev/mapper/disk; reads /dev/mapper/disk; reads /dev/mapper/disk; reads /dev/mapper/disk; } # by each way
 repeat() { local left; for left in {1..12}; do "$@" || return; done; }
 put() { repeat append_durably /mnt/disk/$1; }
 append_durably() { cat /tmp/data >>$1 && sync $1; }
@@ -128,16 +129,16 @@ def test_writing_goes_on_when_a_way_is_lost(ways: TwoWays) -> None:
             Step("data", "head -c 1M /dev/urandom >/tmp/data"),
             Step("write", "put a"),
             Step("writes of each", "for way in $A $B; do awk '{ print $5 }' /sys/class/block/${way#/dev/}/stat; done"),
-            Step("cut while writing", "put b & host cut 0; wait $!"),
+            Step("cut while writing", "put b & host cut 0; look; wait $!"),
             Step("first is down", "retry is_way $A F; is_way $B A"),
             Step("mend the first", "host mend 0; retry reinstated $A; is_way $A A"),
-            Step("cut the second while writing", "put c & host cut 1; wait $!"),
+            Step("cut the second while writing", "put c & host cut 1; look; wait $!"),
             Step("second is down", "retry is_way $B F; is_way $A A"),
             Step("write on the first", "put d"),
             Step("mend the second", "host mend 1; retry reinstated $B"),
             Step(
                 "cut both while writing",
-                "put e & writing=$!; host cut 0; host cut 1; retry is_way $A F; retry is_way $B F",
+                "put e & writing=$!; host cut 0; host cut 1; look & retry is_way $A F; retry is_way $B F",
             ),
             Step("mend one", "host mend 1; retry reinstated $B; wait $writing"),
             Step("mend the other", "host mend 0; retry reinstated $A"),

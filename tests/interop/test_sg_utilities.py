@@ -78,7 +78,7 @@ def steps() -> list[Step]:
 def test_sg_utilities_are_content(appliance: Appliance) -> None:
     packages.require("sg3-utils")
     appliance.load()
-    done = run_in_guest(appliance, steps(), timeout_seconds=110)
+    done = run_in_guest(appliance, steps())
     for name, outcome in done.outcomes.items():
         complaint = _COMPLAINTS.search(outcome.output)
         assert not complaint or "operation codes" in name or "first contact" in name, f"{name}\n{outcome.output}"

@@ -68,17 +68,20 @@ def full(run: GuestRun, step: str) -> list[str]:
 
 # ---- in turns --------------------------------------------------------------------------------------------------------
 
-# The robot is reserved first, so that nobody waits for a drive while others wait for the robot.
-RESERVE = """
+# The robot is reserved first, so that nobody waits for a drive while others wait for the robot. Whoever has it goes on
+# when all have tried.
+INSIST = """
+once() { "$@" >/tmp/said 2>&1; local status=$?; host together; return $status; }
 insist() { until "$@" >/tmp/said 2>&1; do echo waited; sleep 0.2; done; }
-for device in $CHANGER $TAPE0_SG; do insist sg_raw $device 16 00 00 00 00 00; done
+reserve() { once "$@" $CHANGER $BYTES || { echo waited; insist "$@" $CHANGER $BYTES; }; insist "$@" $TAPE0_SG $BYTES; }
+"""
+RESERVE = f"""{INSIST}
+BYTES="16 00 00 00 00 00" reserve sg_raw
 """
 RELEASE = "for device in $TAPE0_SG $CHANGER; do sg_raw $device 17 00 00 00 00 00; done"
-RESERVE_PERSISTENTLY = """
-for device in $CHANGER $TAPE0_SG; do
-	insist sg_persist --out --register --param-sark=$KEY $device
-	insist sg_persist --out --reserve --param-rk=$KEY --prout-type=3 $device
-done
+RESERVE_PERSISTENTLY = f"""{INSIST}
+for device in $CHANGER $TAPE0_SG; do insist sg_persist --out --register --param-sark=$KEY $device; done
+reserve sg_persist --out --reserve --param-rk=$KEY --prout-type=3
 """
 RELEASE_PERSISTENTLY = """
 for device in $TAPE0_SG $CHANGER; do

