@@ -41,15 +41,14 @@ class TwoWays:
             )
         )
         self.relays = [stack.enter_context(Relay(("127.0.0.1", each))) for each in (self.appliance.port, port)]
-        self._other = stack.enter_context(
-            InitiatorSession(self.appliance.portal, self.appliance.target_name, initiator_name=OTHER)
-        )
-        self.other = Device(self._other, self.appliance.lun("disk"))
 
     def what_other_may(self) -> str:
-        """ "read", "write", or both, or neither: what another initiator can do to the disk."""
-        read = self.other.command(read_10(0, 1), data_in_length=512).status
-        write = self.other.command(write_10(100, 1), bytes(512)).status
+        """ "read", "write", or both, or neither: what another initiator can do to the disk. It logs in each time: nobody
+        would answer for it while a guest is busy."""
+        with InitiatorSession(self.appliance.portal, self.appliance.target_name, initiator_name=OTHER) as session:
+            disk = Device(session, self.appliance.lun("disk"))
+            read = disk.command(read_10(0, 1), data_in_length=512).status
+            write = disk.command(write_10(100, 1), bytes(512)).status
         assert {read, write} <= {0, RESERVATION_CONFLICT}
         return " ".join(name for name, status in (("read", read), ("write", write)) if status == 0) or "nothing"
 
