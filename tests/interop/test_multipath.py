@@ -43,8 +43,8 @@ class TwoWays:
         self.relays = [stack.enter_context(Relay(("127.0.0.1", each))) for each in (self.appliance.port, port)]
 
     def what_other_may(self) -> str:
-        """ "read", "write", or both, or neither: what another initiator can do to the disk. It logs in each time: nobody
-        would answer for it while a guest is busy."""
+        """ "read", "write", or both, or neither: what another initiator can do to the disk. It logs in each time, as
+        nobody would answer for it while a guest is busy."""
         with InitiatorSession(self.appliance.portal, self.appliance.target_name, initiator_name=OTHER) as session:
             disk = Device(session, self.appliance.lun("disk"))
             read = disk.command(read_10(0, 1), data_in_length=512).status
