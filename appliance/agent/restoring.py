@@ -93,6 +93,8 @@ class Restoring:
                 raise NotInPlace("it is a hard link; its content comes back by the name that the backup has it under")
             if row["kind"] != "file":
                 raise NotInPlace(f"only the content of plain files comes back in place, and this is a {row['kind']}")
+            if lost := [place["cartridge"] for place in row["places"] if place["lost"]]:
+                raise NotInPlace(f"another backup was written over cartridge {lost[0]}")
             with self._held(path, row):
                 return FileWay(path, row)
         except NotInPlace as reason:

@@ -53,7 +53,7 @@ _PUT_FILE: Final = f"INSERT OR REPLACE INTO files ({_FILE}) VALUES (?, ?, ?, ?, 
 # All files of the instant, wherever they are.
 _STATE: Final = f"(SELECT {_FILE}, NULL AS origin FROM files UNION ALL SELECT {_FILE}, origin FROM unchanged)"
 _LATEST_NS: Final = (1 << 63) - 1  # of a file's time, in the year 2262: as much as a column holds
-_CUT: Final = 2  # in the column `closed`
+_CUT, _LOST = 2, 3  # in the column `closed`
 _PAGE_ROWS: Final = 10_000
 _KINDS: Final = {kind.value: kind for kind in Kind}
 
@@ -102,7 +102,8 @@ class ArchivePart(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Volume:
     """One cartridge of the backup. closed: no more is written to it. indexed: an index is on it. cut: its archive ends
-    at a checkpoint, without an end of its own, as the cartridge took nothing more."""
+    at a checkpoint, without an end of its own, as the cartridge took nothing more. lost: another backup was written
+    over the cartridge."""
 
     number: int
     barcode: str
@@ -110,6 +111,7 @@ class Volume:
     closed: bool = False
     indexed: bool = False
     cut: bool = False
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +245,7 @@ class Catalogue:
             self._put_volume(volume)
 
     def _put_volume(self, volume: Volume) -> None:
-        closed = _CUT if volume.cut else int(volume.closed)
+        closed = _LOST if volume.lost else _CUT if volume.cut else int(volume.closed)
         row = (volume.number, volume.barcode, volume.archive_bytes, closed, volume.indexed)
         self._connection.execute("INSERT OR REPLACE INTO volumes VALUES (?, ?, ?, ?, ?)", row)
 
@@ -273,7 +275,7 @@ class Catalogue:
         """In their order."""
         rows = self._rows("SELECT * FROM volumes ORDER BY number")
         return [
-            Volume(number, barcode, size, bool(closed), bool(indexed), closed == _CUT)
+            Volume(number, barcode, size, bool(closed), bool(indexed), closed == _CUT, closed == _LOST)
             for number, barcode, size, closed, indexed in rows
         ]
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from appliance.backup.catalogue import Catalogue, CatalogueDamaged, File, Kept
+from appliance.backup.catalogue import Catalogue, CatalogueDamaged, File, Kept, Volume
 
 
 @dataclass
@@ -19,9 +19,9 @@ class Link:
     catalogue: Catalogue
 
     @cached_property
-    def barcodes(self) -> dict[int, str]:
-        """Of its cartridges, by the number of the volume."""
-        return {volume.number: volume.barcode for volume in self.catalogue.volumes()}
+    def volumes(self) -> dict[int, Volume]:
+        """Its cartridges, by number."""
+        return {volume.number: volume for volume in self.catalogue.volumes()}
 
 
 @dataclass(slots=True)

@@ -37,6 +37,7 @@ from appliance.backup.catalogue import Catalogue, CatalogueDamaged, StreamPlace,
 from appliance.backup.content import ChangedSince, check_same, checksum
 from appliance.backup.faults import is_of_the_drive, is_of_the_medium, is_overflow, words_of
 from appliance.backup.gathering import Together
+from appliance.backup.holdings import Holdings
 from appliance.backup.house import BackupLibrary, Instant
 from appliance.backup.increment import Base, Increment, ToWrite
 from appliance.backup.lists import FileList
@@ -126,6 +127,7 @@ class BackupProgress:
 @dataclass(slots=True)
 class BackupJob:
     """run() it once. take_drive: which drive it may use, as long as it runs, for a cartridge, and other than some.
+    holdings: which backups cartridges hold.
     note: for what was counted. base: the catalogue of the backup that this one follows as an increment; full: for why
     it is a full one all the same."""
 
@@ -133,6 +135,7 @@ class BackupJob:
     catalogue: Catalogue
     house: BackupLibrary
     take_drive: Callable[[Backup, str, Container[str]], str]
+    holdings: Holdings
     note: Callable[[SourceTotals], None]
     base: Path | None = None
     full: Callable[[str], None] = lambda _reason: None
@@ -426,6 +429,8 @@ class BackupJob:
         on_tape = place.checkpoint.bytes_on_tape
         if on_tape or not (self.backup.overwrite or drive.is_blank()):
             self._refuse_others(drive, barcode, comment)
+        if not on_tape:
+            self.holdings.give_up(barcode, self.backup.number)
         drive.tape.locate(on_tape // TAPE_BLOCK)
         self._volume = Volume(place.volume, barcode)
         self.catalogue.put_volume(self._volume)
@@ -446,8 +451,9 @@ class BackupJob:
 
     def _refuse_others(self, drive: MountedDrive, barcode: str, comment: str) -> None:
         if not drive.begins_with(comment.encode()):
-            message = f"cartridge {barcode} holds something else, which stays; give a blank one, or insist: --overwrite"
-            raise OperatorError(Failure.REFUSED, message)
+            held = self.holdings.named(barcode)
+            message = f"cartridge {barcode} holds something else{f' ({held})' if held else ''}, which stays"
+            raise OperatorError(Failure.REFUSED, f"{message}; give a blank one, or insist: --overwrite")
 
     def _first_cartridge(self, place: StreamPlace) -> str:
         """Where the work goes on: on the last cartridge while that has no index, then on the next. Raises

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Self
@@ -22,23 +23,25 @@ _table = schema.backups
 
 
 class BackupState(Enum):
-    """RUNNING has a thread in this process; what was RUNNING at a start is INTERRUPTED. All but RUNNING and DONE can be
-    resumed."""
+    """RUNNING has a thread in this process; what was RUNNING at a start is INTERRUPTED. LOST: another was written over
+    a cartridge of it, or of one that it rests on. All but RUNNING, DONE and LOST can be resumed."""
 
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
+    LOST = "lost"
 
 
 # Whatever is not here cannot happen.
 _FOLLOWS: Final = {
     BackupState.RUNNING: (BackupState.DONE, BackupState.FAILED, BackupState.CANCELLED, BackupState.INTERRUPTED),
-    BackupState.FAILED: (BackupState.RUNNING,),
-    BackupState.CANCELLED: (BackupState.RUNNING,),
-    BackupState.INTERRUPTED: (BackupState.RUNNING,),
-    BackupState.DONE: (),
+    BackupState.FAILED: (BackupState.RUNNING, BackupState.LOST),
+    BackupState.CANCELLED: (BackupState.RUNNING, BackupState.LOST),
+    BackupState.INTERRUPTED: (BackupState.RUNNING, BackupState.LOST),
+    BackupState.DONE: (BackupState.LOST,),
+    BackupState.LOST: (),
 }
 
 
@@ -126,10 +129,12 @@ class Backups:
             raise NoSuchBackup(f"there is no backup {number}; see: tapebay backup list") from None
 
     def add(self, identifier: str, disks: tuple[str, ...], cartridges: tuple[str, ...], **more: Any) -> Backup:
-        """A new one. Raises BackupStateError where another one writes the same snapshot, OSError."""
+        """A new one. Raises BackupStateError where another one writes the same snapshot, or what it follows is lost;
+        OSError."""
         with self.changing:
             made = Backup(1 + max(self._all, default=0), identifier, disks, cartridges, time.time(), **more)
             self._refuse_second(made)
+            self._refuse_lost(made)
             details = {"disks": list(disks), "cartridges": list(cartridges)}
             with self._database.change(Event("backup begun", str(made.number), details)) as connection:
                 connection.execute(insert(_table), [_row(made)])
@@ -156,6 +161,33 @@ class Backups:
             if shared:
                 raise BackupStateError(f"backup {other.number} writes snapshot {', '.join(shared)} already")
 
+    def _refuse_lost(self, backup: Backup) -> None:
+        """An increment rests on one that is there. Raises BackupStateError."""
+        base = self._all.get(backup.since) if backup.since is not None else None
+        if backup.state is BackupState.RUNNING and base is not None and base.state is BackupState.LOST:
+            raise BackupStateError(f"backup {base.number} is lost: {base.reason}")
+
+    def resting_on(self, numbers: Collection[int]) -> list[Backup]:
+        """These backups, and all increments that rest on one of them, the oldest first."""
+        found = set(numbers)
+        for backup in self.all():  # an increment comes after what it follows
+            if backup.since in found:
+                found.add(backup.number)
+        return [self.get(number) for number in sorted(found)]
+
+    def lose(self, numbers: Collection[int], reason: str) -> list[Backup]:
+        """What these have on tape goes: they are LOST, and so is every increment that rests on one of them. All of
+        these. Raises BackupStateError where one of them runs, OSError."""
+        with self.changing:
+            lost = self.resting_on(numbers)
+            if running := [backup.number for backup in lost if backup.state is BackupState.RUNNING]:
+                raise BackupStateError(f"backup {running[0]} runs and has files there, or rests on one that has")
+            told = [backup for backup in lost if backup.state is not BackupState.LOST]
+            made = [dataclasses.replace(backup, state=BackupState.LOST, reason=reason) for backup in told]
+            if made:
+                self._put_all(made, "lost")
+            return lost
+
     def ended_unkept(self, number: int, state: BackupState, reason: str) -> None:
         """It has ended, though the database takes nothing now: so it can be resumed as soon as that does. For whoever
         starts on the database as it is, it was interrupted; one that was done is so too, and is soon done again."""
@@ -179,12 +211,17 @@ class Backups:
             return self._put(dataclasses.replace(backup, servers=tuple(parts)), f"noted for {server}")
 
     def _put(self, backup: Backup, what: str) -> Backup:
-        event = Event(f"backup {what}", str(backup.number), {"reason": backup.reason})
-        with self._database.change(event) as connection:
-            connection.execute(delete(_table).where(_table.c.number == backup.number))
-            connection.execute(insert(_table), [_row(backup)])
-        self._all[backup.number] = backup
+        self._put_all([backup], what)
         return backup
+
+    def _put_all(self, backups: list[Backup], what: str) -> None:
+        """In one transaction."""
+        events = [Event(f"backup {what}", str(backup.number), {"reason": backup.reason}) for backup in backups]
+        with self._database.change(*events) as connection:
+            for backup in backups:
+                connection.execute(delete(_table).where(_table.c.number == backup.number))
+                connection.execute(insert(_table), [_row(backup)])
+        self._all |= {backup.number: backup for backup in backups}
 
     def forget(self, number: int) -> None:
         """One that does not run. Raises BackupStateError, NoSuchBackup, OSError."""

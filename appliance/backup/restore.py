@@ -57,6 +57,7 @@ def restore_file(
     if file.kind is not Kind.FILE:
         raise OperatorError(Failure.REFUSED, f"{_shown(file)} is no plain file; take it from the tape with tar")
     parts = sorted(catalogue.parts_of(file.number), key=lambda part: part.part)
+    _refuse_lost(catalogue, file, parts)
     regions = _regions_of(catalogue, drive, file, parts)
     pieces = list(_placed(file, regions, target.extents))
     if target.clears:
@@ -96,6 +97,14 @@ def _write_zeros(disk: Disk, offset: int, length: int, block_length: int) -> Non
     if offset % block_length:
         raise OperatorError(Failure.REFUSED, f"a hole begins at byte {offset}, within a block of {block_length}")
     disk.write_zeros(offset // block_length, -(-length // block_length))
+
+
+def _refuse_lost(catalogue: Catalogue, file: File, parts: Sequence[ArchivePart]) -> None:
+    lost = {volume.number: volume.barcode for volume in catalogue.volumes() if volume.lost}
+    for part in parts:
+        if part.volume in lost:
+            message = f"{_shown(file)} was on cartridge {lost[part.volume]}, which another backup was written over"
+            raise OperatorError(Failure.REFUSED, message)
 
 
 def _barcode_of(catalogue: Catalogue, number: int) -> str:

@@ -22,6 +22,7 @@ from appliance.backup.entries import Kind
 from appliance.backup.faults import words_of
 from appliance.backup.filesystems.reader import NotReadable
 from appliance.backup.gathering import Gatherings
+from appliance.backup.holdings import Holdings
 from appliance.backup.house import BackupLibrary
 from appliance.backup.index import BadIndex
 from appliance.backup.job import BackupCancelled, BackupJob, BackupProgress, renewing
@@ -63,6 +64,9 @@ class BackupService:
         self.records = Backups(database)
         self.directory = directory
         self._house = house
+        self.holdings = Holdings(
+            self.records, lambda backup: Catalogue.open(self.path_of(backup)), lambda one: one in house.inventory
+        )
         self._lock = threading.Lock()
         self._jobs: dict[int, BackupJob] = {}
         self._threads: dict[int, threading.Thread] = {}
@@ -91,6 +95,7 @@ class BackupService:
         self._check_cartridges(cartridges)
         if incremental or since is not None:
             options |= self._followed(tuple(disks), since, options)
+            self.holdings.refuse_bases(options.get("since"), cartridges)
         identifier = uuid.uuid4().hex
         with self.records.changing:
             backup = self.records.add(identifier, tuple(disks), tuple(cartridges), **options)
@@ -112,6 +117,7 @@ class BackupService:
         self._check_cartridges(cartridges)
         with self.records.changing:
             backup = self.records.get(number)
+            self.holdings.refuse_bases(backup.since, cartridges)
             catalogue = Catalogue.open(self.path_of(backup))
             more = tuple(barcode for barcode in cartridges if barcode not in backup.cartridges)
             try:
@@ -184,6 +190,10 @@ class BackupService:
         found = [self.records.get(since)] if since is not None else [*filter(suits, self.records.all())]
         if not found:
             return {"incremental": True, "full_because": "there is no backup of the same files that is done"}
+        if missing := self.holdings.missing(found[-1]):
+            if since is not None:
+                raise OperatorError(Failure.REFUSED, missing)
+            return {"incremental": True, "full_because": missing}
         return {"incremental": True, "since": found[-1].number}
 
     def _check_cartridges(self, cartridges: Sequence[str]) -> None:
@@ -266,7 +276,7 @@ class BackupService:
             pieces = chain.pieces(kept)
             total, before = sum(file.stored_bytes for _, file in pieces), 0
             link, file = pieces[0]
-            first = link.barcodes[link.catalogue.parts_of(file.number)[0].volume]
+            first = link.volumes[link.catalogue.parts_of(file.number)[0].volume].barcode
             with self.drive_for(first, drive, [unit]) as mounted:
                 for link, file in pieces:
                     restore_file(link.catalogue, mounted, file, target, _from(progress, before, total))
@@ -341,8 +351,9 @@ class BackupService:
 
     def _start(self, backup: Backup, catalogue: Catalogue) -> None:
         job = BackupJob(
-            backup, catalogue, self._house, self._drive_of, lambda totals: self._counted(backup, totals),
-            self._base_of(backup), lambda reason: self._is_full(backup, reason),
+            backup, catalogue, self._house, self._drive_of, self.holdings,
+            lambda totals: self._counted(backup, totals), self._base_of(backup),
+            lambda reason: self._is_full(backup, reason),
         )  # fmt: skip
         thread = threading.Thread(target=self._run, args=(job,), name=f"backup {backup.number}", daemon=True)
         with self._lock:

@@ -64,6 +64,9 @@ def verify_tapes(catalogue: Catalogue, drive: MountedDrive, progress: Callable[[
     volumes = catalogue.volumes()
     total, done = sum(volume.archive_bytes for volume in volumes), 0
     for volume in volumes:
+        if volume.lost:
+            verified.say(Mismatch(b"", volume.barcode, "another backup was written over it"))
+            continue
         drive.mount(volume.barcode)
         try:
             for segments, regions in _commands(_regions(catalogue, volume.number, volume.archive_bytes)):

@@ -86,6 +86,8 @@ def _report(backup: dict[str, Any], _given: dict[str, Any]) -> None:
 
 
 def _state(volume: dict[str, Any]) -> str:
+    if volume["lost"]:
+        return "lost: another backup was written over it"
     if not volume["closed"]:
         return "begun"
     if volume["cut"]:

@@ -28,7 +28,7 @@ def _files(files: list[dict[str, Any]], _given: dict[str, Any]) -> None:
                 file["name"],
                 file["kind"],
                 file["size"],
-                " ".join(place["cartridge"] for place in file["places"]),
+                " ".join(place["cartridge"] + " (overwritten)" * place["lost"] for place in file["places"]),
                 " ".join(str(place["block"]) for place in file["places"]),
                 file["crc32c"],
             )

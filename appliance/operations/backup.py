@@ -32,7 +32,7 @@ Number = Annotated[int, Positional("NUMBER"), Field(ge=1, description="As `tapeb
 DriveName = Annotated[
     str | None, Field(description="The drive's name; by default the cartridge's, or the first empty one.")
 ]
-Overwrite = Annotated[bool, Field(description="Also onto cartridges that hold something.")]
+Overwrite = Annotated[bool, Field(description="Also onto cartridges that hold something; backups there are lost.")]
 Incremental = Annotated[
     bool, Field(description="Only what has changed since the newest backup of the same files; a full one if need be.")
 ]
@@ -53,7 +53,7 @@ class BackupDetails(Result):
     """One backup. Bytes are of the content of files, holes left out."""
 
     number: int
-    state: Literal["running", "done", "failed", "cancelled", "interrupted"]
+    state: Literal["running", "done", "failed", "cancelled", "interrupted", "lost"]
     phase: Annotated[str, Volatile()] = Field(description="Of one that runs: waiting, counting, comparing, copying.")
     disks: list[str]
     cartridges: list[str]
@@ -82,6 +82,7 @@ class BackupVolume(Result):
     closed: bool
     indexed: bool
     cut: bool = Field(description="It took nothing more, and ends at a checkpoint without an end of its archive.")
+    lost: bool = Field(description="Another backup was written over it.")
 
 
 class PartOfDisk(Result):

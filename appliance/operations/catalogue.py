@@ -38,6 +38,7 @@ class FileLocation(Result):
     cartridge: str
     block: int = Field(description="Of the tape, from its beginning, in blocks of 256 KiB: `mt seek`.")
     content_bytes: int
+    lost: bool = Field(description="Another backup was written over the cartridge.")
 
 
 class CataloguedFile(Result):
@@ -149,7 +150,8 @@ def _shown(link: Link, file: File) -> CataloguedFile:
             "crc32c": f"{file.crc32c:08x}",
             "places": [
                 {
-                    "cartridge": link.barcodes[part.volume],
+                    "cartridge": link.volumes[part.volume].barcode,
+                    "lost": link.volumes[part.volume].lost,
                     "block": part.start // BLOCK_BYTES,
                     "content_bytes": part.content_bytes,
                 }

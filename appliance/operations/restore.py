@@ -112,7 +112,9 @@ def _from(context: OnLibrary, parameters: Restore, kept: Kept) -> str:
 
     with context.library.backups.chain(parameters.number) as chain:
         pieces = chain.pieces(kept)
-        tapes = [link.barcodes[part.volume] for link, file in pieces for part in link.catalogue.parts_of(file.number)]
+        tapes = [
+            link.volumes[part.volume].barcode for link, file in pieces for part in link.catalogue.parts_of(file.number)
+        ]
     size, stored = format_size(kept.file.size), format_size(sum(file.stored_bytes for _, file in pieces))
     name = os.fsdecode(kept.file.name)
     return f"{name} of backup {parameters.number}: {size}, {stored} from {', '.join(dict.fromkeys(tapes))}"

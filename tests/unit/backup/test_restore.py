@@ -12,8 +12,10 @@ from datamover.initiator import InitiatorSession
 from tests.support.appliance import Appliance, Disk
 from tests.support.scsi import RESERVE_6, TEST_UNIT_READY, UNIT_ATTENTION, Device, write_10
 from tests.unit.backup.changing_disk import logged_in
+from tests.unit.backup.support import TAPE_BLOCK
 from tests.unit.backup.test_file_systems import gpt
 from tests.unit.backup.test_job import BARCODE, MEBIBYTE
+from vlib_images.cartridge.cartridge import Cartridge
 
 SECOND = "TST002L6"
 
@@ -185,7 +187,12 @@ def test_where_to_has_to_be_said(library: Appliance) -> None:
 
 def test_a_tape_that_is_not_what_was_written_makes_no_disk(library: Appliance) -> None:
     number = library.call("backup.start", disks=["full"], to=[BARCODE], raw=True)["number"]
-    library.call("backup.start", disks=["holes"], to=[BARCODE], raw=True, overwrite=True)
+    library.call("backup.start", disks=["holes"], to=[SECOND], raw=True)
+    library.stop()
+    with Cartridge.open(library.folder / "cartridges" / BARCODE) as cartridge:  # as an initiator may write
+        for _ in range(40):
+            cartridge.write_block(os.urandom(TAPE_BLOCK))
+    library.start()
     with pytest.raises(OperatorError, match="nothing was restored"):
         library.call("restore", number=number, to_disk="again")
     assert not (library.folder / "disks/again.img").exists()
