@@ -26,6 +26,8 @@ from scsi_targets.client.tape_stream import Sent, StreamFailed, TapeStream, is_e
 TAPE_BLOCK: Final = 256 << 10  # "tar -b 512"
 COMMAND_BYTES: Final = 256 << 20  # what is done again at most where a tape is full; the step of progress
 ONE_WRITE: Final = 1 << 20
+MEMBER_BYTES: Final = 2500  # of memory, as measured; and of each of its extents
+EXTENT_BYTES: Final = 170
 
 StreamPiece: TypeAlias = "bytes | FileExtent"
 
@@ -62,6 +64,13 @@ class Member:
     def stored_bytes(self) -> int:
         """How much of its content there is on the disk: all but the map of a sparse file."""
         return self.content_bytes - len(self._map)
+
+    @property
+    def memory_bytes(self) -> int:
+        """About how much of the process's memory it takes."""
+        entry = self.entry
+        known = MEMBER_BYTES + EXTENT_BYTES * len(entry.extents) + len(self._map) + len(entry.content or b"")
+        return known + len(entry.dumpdir) + sum(map(len, entry.attributes.values()))
 
     def lay(self, start: int, comment: str) -> list[StreamPiece]:
         """Its place in the archive, from `start` on, and all that it is made of there."""

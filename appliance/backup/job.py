@@ -41,9 +41,11 @@ from appliance.backup.holdings import Holdings
 from appliance.backup.house import BackupLibrary, Instant
 from appliance.backup.increment import Base, Increment, ToWrite
 from appliance.backup.lists import FileList
+from appliance.backup.pending import PendingMembers
+from appliance.backup.progress import RENEW_SECONDS, BackupProgress
 from appliance.backup.records import Backup
 from appliance.backup.sources import Sources, SourceTotals, StillDisk
-from appliance.backup.spool import Spool, joined
+from appliance.backup.spool import Spool
 from appliance.backup.volume import MountedDrive
 from appliance.failures import Failure, OperatorError
 from scsi_targets.client.tape_stream import StreamFailed
@@ -52,25 +54,9 @@ from vlib_images.disk.changes import NoIncrement
 
 log = structlog.get_logger(__name__)
 
-CHECKPOINT_FILES: Final = 50_000
-RENEW_SECONDS: Final = 20.0
 _TICK_ROWS: Final = 1000
 _Found = TypeVar("_Found")
-_FILE_COST_BYTES: Final = 32 << 10  # what could be copied while a file's headers are made and written, or so
 _DIGEST: Final = "digest"  # the fact that all was counted: how much of it there is, and what
-
-
-def renewing(instant: Instant, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
-    """The same, which renews the lease of an instant on the way."""
-    renewed = [time.monotonic()]
-
-    def both(done: int, total: int) -> None:
-        if time.monotonic() - renewed[0] >= RENEW_SECONDS:
-            renewed[0] = time.monotonic()
-            instant.renew()
-        progress(done, total)
-
-    return both
 
 
 class _VolumeCut(Exception):
@@ -79,49 +65,6 @@ class _VolumeCut(Exception):
 
 class BackupCancelled(Exception):
     """The operator, or the end of the daemon, has stopped it."""
-
-
-@dataclass(slots=True)
-class BackupProgress:
-    """How far a backup is; may be read while it runs. phase: "waiting", "counting", "comparing", "copying"."""
-
-    phase: str = "waiting"
-    files: int = 0
-    content_bytes: int = 0
-    total_files: int = 0
-    total_bytes: int = 0
-    cartridge: str = ""
-    drive: str = ""
-    began: float = field(default_factory=time.monotonic)
-    copy_began: float | None = None
-    copied_bytes: int = 0  # to tape, in this run
-    files_before: int = 0  # on tape when this run began to write
-    content_before: int = 0
-    ended: float | None = None
-
-    def copies(self) -> None:
-        """From now on it writes to tape; on another drive than before, perhaps."""
-        self.phase = "copying"
-        if self.copy_began is None:
-            self.copy_began = time.monotonic()
-            self.files_before, self.content_before = self.files, self.content_bytes
-
-    @property
-    def seconds_left(self) -> float | None:
-        """At the pace of this run so far; None before it has one, and when it has ended."""
-        done = self.content_bytes - self.content_before + (self.files - self.files_before) * _FILE_COST_BYTES
-        if self.copy_began is None or self.ended is not None or done <= 0:
-            return None
-        left = self.total_bytes - self.content_bytes + (self.total_files - self.files) * _FILE_COST_BYTES
-        return round((time.monotonic() - self.copy_began) * left / done, 1)
-
-    @property
-    def megabytes_per_second(self) -> float | None:
-        """Of what this run has written to tape; None before it writes."""
-        if self.copy_began is None:
-            return None
-        seconds = (self.ended or time.monotonic()) - self.copy_began
-        return round(self.copied_bytes / max(seconds, 1e-3) / 1e6, 1)
 
 
 @dataclass(slots=True)
@@ -146,8 +89,7 @@ class BackupJob:
     _own: Instant | None = None  # the instant, or what of it no agent holds
     _renewed: float = 0.0
     _copying: bool = False
-    _pending: list[tuple[int, Member]] = field(default_factory=list)  # whole, and not durable yet
-    _durable: deque[Member] = field(default_factory=deque)  # and not given back yet
+    _pending: PendingMembers = field(default_factory=PendingMembers)
     _volume: Volume = field(default_factory=lambda: Volume(1, ""))
     _archive: Archive | None = None
 
@@ -168,9 +110,7 @@ class BackupJob:
     @property
     def _held_by_agents(self) -> set[int]:
         """The numbers of the disks whose instant agents hold: as long as they do it is the same one."""
-        if self.backup.snapshot is not None:
-            return set(range(len(self.backup.disks)))
-        held = {disk for part in self.backup.servers if part.snapshot is not None for disk in part.disks}
+        held = self.backup.disks if self.backup.snapshot is not None else self.backup.listed_disks
         return {number for number, disk in enumerate(self.backup.disks) if disk in held}
 
     def _let_go(self, instant: Instant, *, done: bool) -> None:
@@ -239,7 +179,7 @@ class BackupJob:
 
     def _go_back(self) -> None:
         """To the last checkpoint: what came after it is written again."""
-        self._pending.clear()
+        self._pending.forget()
         self.progress.files, self.progress.content_bytes = self.catalogue.totals()
 
     def _instant_of(self) -> Instant:
@@ -257,8 +197,7 @@ class BackupJob:
     def _instants(self) -> Iterator[Instant]:
         """Those that agents hold, and one of the disks that no server uses."""
         yield from (self.house.held(part.snapshot) for part in self.backup.servers if part.snapshot is not None)
-        listed = {disk for part in self.backup.servers for disk in part.disks}
-        if others := [disk for disk in self.backup.disks if disk not in listed]:
+        if others := [disk for disk in self.backup.disks if disk not in self.backup.listed_disks]:
             yield self._still(others)
 
     def _sources(self, disks: Sequence[StillDisk]) -> Sources:
@@ -373,7 +312,7 @@ class BackupJob:
             try:
                 while (member := waiting.popleft() if waiting else next(members, None)) is not None:
                     archive.add(member)
-                    if len(self._pending) >= CHECKPOINT_FILES:
+                    if self._pending.are_many:
                         archive.checkpoint_soon()
                 archive.finish()
             except VolumeFull as full:
@@ -480,28 +419,21 @@ class BackupJob:
     # ---- what became of it -----------------------------------------------------------------------------------------
 
     def _on_whole(self, member: Member) -> None:
-        self._pending.append((self._volume.number, member))
+        self._pending.add(self._volume.number, member)
         self.progress.files += 1
         self.progress.content_bytes += member.stored_bytes
 
     def _on_durable(self, checkpoint: Checkpoint) -> None:
-        self.catalogue.commit(StreamPlace(self._volume.number, checkpoint), self._pending)
+        self.catalogue.commit(StreamPlace(self._volume.number, checkpoint), self._pending.members)
         assert self._archive is not None  # it says so
         self._give_back(self._archive.first_needed)
 
     def _give_back(self, needed: int | None) -> None:
         """What is durable on tape the snapshot need not keep; but what shares a block on tape with the member `needed`
         has to be written again where the tape is full in that one."""
-        self._durable.extend(member for _, member in self._pending)
-        self._pending.clear()
-        safe: dict[int, list[tuple[int, int]]] = {}
-        while self._durable and (needed is None or self._durable[0].number < needed):
-            member = self._durable.popleft()
-            safe.setdefault(member.disk, []).extend((at, length) for _, at, length in member.entry.extents)
         assert self._instant is not None  # run() made it
-        for number, extents in safe.items():
-            if extents:
-                self._instant.commit(self.backup.disks[number], joined(extents))
+        for number, extents in self._pending.safe(needed).items():
+            self._instant.commit(self.backup.disks[number], extents)
         self._instant.checkpoint += 1
         self._tick()
 
@@ -518,7 +450,7 @@ class BackupJob:
         on_tape = (drive.tape.position().logical_object_number - 1) * TAPE_BLOCK
         volume = replace(self._volume, archive_bytes=on_tape, closed=True)
         begun = [part_begun(volume.number, first, on_tape)] if first is not None and first.before else []
-        self.catalogue.close_volume(volume, following, self._pending, *begun)
+        self.catalogue.close_volume(volume, following, self._pending.members, *begun)
         self._give_back(None)
         self._index(drive, volume)
 

@@ -91,6 +91,11 @@ class Backup:
         """Those of agents that it writes."""
         return {name for name in (self.snapshot, *(part.snapshot for part in self.servers)) if name is not None}
 
+    @property
+    def listed_disks(self) -> set[str]:
+        """Those whose files agents of several servers have listed."""
+        return {disk for part in self.servers if part.snapshot is not None for disk in part.disks}
+
     def to_json(self) -> dict[str, Any]:
         """For the row."""
         return {**dataclasses.asdict(self), "state": self.state.value}

@@ -25,8 +25,9 @@ from appliance.backup.gathering import Gatherings
 from appliance.backup.holdings import Holdings
 from appliance.backup.house import BackupLibrary
 from appliance.backup.index import BadIndex
-from appliance.backup.job import BackupCancelled, BackupJob, BackupProgress, renewing
+from appliance.backup.job import BackupCancelled, BackupJob
 from appliance.backup.listing import ListRefused
+from appliance.backup.progress import BackupProgress, renewing
 from appliance.backup.rebuild import Index, best
 from appliance.backup.records import Backup, Backups, BackupState, BackupStateError
 from appliance.backup.restore import RestoreTarget, restore_file

@@ -6,11 +6,12 @@ is on tape, to write. It takes some 150 bytes a file on the library's disk and n
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import marshal
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
@@ -18,6 +19,7 @@ from appliance.backup.archive import Member
 from appliance.backup.entries import Entry, FileExtent, Kind
 
 _BATCH_MEMBERS: Final = 256
+_BATCH_BYTES: Final = 4 << 20
 _LENGTH: Final = struct.Struct("<I")
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _Row: TypeAlias = "tuple[Any, ...]"
@@ -31,13 +33,17 @@ class Spool:
     def __init__(self, directory: Path) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=directory, prefix="files-of-a-backup-")  # noqa: SIM115
         self._batch: list[_Row] = []
-        self._starts: list[int] = []  # of each batch, in the file
+        self._batch_bytes = 0
+        self._count = 0
+        self._firsts: list[int] = []  # of each batch: its first number,
+        self._starts: list[int] = []  # and where it begins in the file
         self._end = 0
 
     def add(self, member: Member) -> None:
         """The next one."""
         self._batch.append(_row(member))
-        if len(self._batch) == _BATCH_MEMBERS:
+        self._batch_bytes += member.memory_bytes
+        if len(self._batch) == _BATCH_MEMBERS or self._batch_bytes >= _BATCH_BYTES:
             self._put()
 
     def end(self) -> None:
@@ -49,14 +55,17 @@ class Spool:
     def _put(self) -> None:
         data = marshal.dumps(self._batch)
         self._file.write(_LENGTH.pack(len(data)) + data)
+        self._firsts.append(self._count)
         self._starts.append(self._end)
         self._end += _LENGTH.size + len(data)
-        self._batch = []
+        self._count += len(self._batch)
+        self._batch, self._batch_bytes = [], 0
 
     def members(self, first: int = 0, tick: Callable[[], None] = lambda: None) -> Iterator[Member]:
         """From that number on. tick: called now and then, and may raise."""
-        number = first - first % _BATCH_MEMBERS
-        for rows in self._batches(first // _BATCH_MEMBERS):
+        batch = max(bisect.bisect_right(self._firsts, first) - 1, 0)
+        number = self._firsts[batch] if self._firsts else 0
+        for rows in self._batches(batch):
             tick()
             yield from (_member(at, row) for at, row in enumerate(rows, number) if at >= first)
             number += len(rows)
@@ -78,22 +87,6 @@ class Spool:
     def close(self) -> None:
         """The file is gone."""
         self._file.close()
-
-
-def joined(extents: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(offset, length) in the order of the disk, those that touch as one."""
-    found: list[tuple[int, int]] = []
-    begin = end = -1
-    for offset, length in sorted(extents):
-        if offset > end:
-            if end > begin:
-                found.append((begin, end - begin))
-            begin, end = offset, offset + length
-        else:
-            end = max(end, offset + length)
-    if end > begin:
-        found.append((begin, end - begin))
-    return found
 
 
 def _row(member: Member) -> _Row:

@@ -8,7 +8,7 @@ import pytest
 from appliance.backup.archive import Member
 from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
 from appliance.backup.sources import KEPT_SKIPPED, SourcePart, Sources
-from appliance.backup.spool import Spool, joined
+from appliance.backup.spool import Spool
 
 KINDS = [
     Entry(b".", Kind.DIRECTORY, 0o755, 1000, 0xFFFFFFFE, -1),
@@ -63,6 +63,21 @@ def test_what_was_found_is_given_again_and_again(tmp_path: Path, count: int) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_known_of_large_files_is_read_a_little_at_a_time(tmp_path: Path) -> None:
+    """Of a thousand that have as many attributes as a file may have, a few are in memory."""
+    sources, walked = sources_of(
+        *[Entry(b"%d" % number, Kind.FIFO, attributes={b"user.a": bytes([number]) * (1 << 20)}) for number in range(30)]
+    )
+    spool = spooled(tmp_path, sources)
+    for first in (0, 7, 29, 30):
+        names = [member.entry.name for member in spool.members(first)]
+        assert names == [entry.name for entry in walked.found[first:]]  # type: ignore[union-attr]
+    batches = []
+    assert len(list(spool.members(tick=lambda: batches.append(1)))) == 30
+    assert len(batches) == 8
+    spool.close()
+
+
 def test_two_who_read_do_not_disturb_each_other(tmp_path: Path) -> None:
     sources, _ = sources_of(*[Entry(b"%d" % number, Kind.FIFO) for number in range(1000)])
     spool = spooled(tmp_path, sources)
@@ -99,18 +114,3 @@ def test_of_files_that_are_left_out_so_many_are_kept_and_all_are_counted() -> No
     walked.found = itertools.repeat(Skipped(b"x", "why"), KEPT_SKIPPED + 5)  # type: ignore[assignment]
     totals = sources.totals()
     assert (len(totals.skipped), totals.skipped_files, totals.files) == (KEPT_SKIPPED, KEPT_SKIPPED + 5, 0)
-
-
-@pytest.mark.parametrize(
-    ("extents", "expected"),
-    [
-        ([], []),
-        ([(0, 0)], []),
-        ([(8, 4), (0, 8)], [(0, 12)]),
-        ([(0, 8), (9, 1)], [(0, 8), (9, 1)]),
-        ([(0, 10), (2, 3), (4, 10)], [(0, 14)]),
-        ([(5, 0), (5, 1)], [(5, 1)]),
-    ],
-)
-def test_extents_that_touch_are_one(extents, expected) -> None:
-    assert joined(extents) == expected
