@@ -80,17 +80,18 @@ class Holdings:
                 return f"cartridge {gone[0]} of backup {needed.number} is no longer in the library"
         return ""
 
-    def give_up(self, barcode: str, writer: int) -> None:
+    def give_up(self, barcode: str, writer: Backup) -> None:
         """What is on a cartridge goes, as a backup is about to write there. Raises OperatorError, OSError."""
-        gone = [backup for backup in self.on(barcode) if backup.number != writer]
+        gone = [backup for backup in self.on(barcode) if backup.number != writer.number]
         if not gone:
             return
-        reason = f"backup {writer} was written over cartridge {barcode}"
+        self.refuse_bases(writer.since, [barcode])
+        reason = f"backup {writer.number} was written over cartridge {barcode}"
         try:
             lost = self._records.lose([backup.number for backup in gone], reason)
         except BackupStateError as error:
             raise OperatorError(Failure.REFUSED, f"cartridge {barcode} is needed: {error}; give another") from error
-        log.warning("backups are lost", cartridge=barcode, backups=[one.number for one in lost], overwritten_by=writer)
+        log.warning("backups are lost", cartridge=barcode, backups=[one.number for one in lost], by=writer.number)
         for backup in gone:
             self._mark(backup, barcode)
 

@@ -90,6 +90,7 @@ class BackupJob:
     _renewed: float = 0.0
     _copying: bool = False
     _pending: PendingMembers = field(default_factory=PendingMembers)
+    _occupied: set[str] = field(default_factory=set)  # cartridges that hold something else, and stay as they are
     _volume: Volume = field(default_factory=lambda: Volume(1, ""))
     _archive: Archive | None = None
 
@@ -361,15 +362,9 @@ class BackupJob:
 
     def _begin(self, drive: MountedDrive, place: StreamPlace) -> Archive:
         """The archive of a volume, from its beginning or its checkpoint on."""
-        barcode = self._barcode_of(place.volume)
-        self.progress.cartridge = barcode
-        drive.mount(barcode)
         comment = f"tapebay backup {self.backup.identifier} volume {place.volume}"
         on_tape = place.checkpoint.bytes_on_tape
-        if on_tape or not (self.backup.overwrite or drive.is_blank()):
-            self._refuse_others(drive, barcode, comment)
-        if not on_tape:
-            self.holdings.give_up(barcode, self.backup.number)
+        barcode = self._mount(drive, place, comment)
         drive.tape.locate(on_tape // TAPE_BLOCK)
         self._volume = Volume(place.volume, barcode)
         self.catalogue.put_volume(self._volume)
@@ -388,11 +383,33 @@ class BackupJob:
         self._archive.begin()
         return self._archive
 
-    def _refuse_others(self, drive: MountedDrive, barcode: str, comment: str) -> None:
-        if not drive.begins_with(comment.encode()):
+    def _mount(self, drive: MountedDrive, place: StreamPlace, comment: str) -> str:
+        """The cartridge of a volume: its own, or the next that is blank or may be written over."""
+        while True:
+            self.progress.cartridge = barcode = self._barcode_of(place.volume)
+            drive.mount(barcode)
+            on_tape = place.checkpoint.bytes_on_tape
+            refusal = self._refusal(drive, barcode, comment, is_begun=on_tape > 0)
+            if refusal is None:
+                return barcode
+            self._occupied.add(barcode)
+            if on_tape or self._unused_cartridge() is None:
+                raise refusal
+            log.warning("a backup leaves a cartridge for the next", backup=self.backup.number, reason=str(refusal))
+
+    def _refusal(self, drive: MountedDrive, barcode: str, comment: str, *, is_begun: bool) -> OperatorError | None:
+        """Why nothing of it may be written there; None: it may, and what was there before is given up."""
+        if is_begun or not (self.backup.overwrite or drive.is_blank()):
+            if drive.begins_with(comment.encode()):
+                return None
             held = self.holdings.named(barcode)
-            message = f"cartridge {barcode} holds something else{f' ({held})' if held else ''}, which stays"
-            raise OperatorError(Failure.REFUSED, f"{message}; give a blank one, or insist: --overwrite")
+            what = f"cartridge {barcode} holds something else{f' ({held})' if held else ''}, which stays"
+            return OperatorError(Failure.REFUSED, f"{what}; give a blank one, or insist: --overwrite")
+        try:
+            self.holdings.give_up(barcode, self.backup)
+        except OperatorError as refusal:
+            return refusal
+        return None
 
     def _first_cartridge(self, place: StreamPlace) -> str:
         """Where the work goes on: on the last cartridge while that has no index, then on the next. Raises
@@ -413,7 +430,7 @@ class BackupJob:
         raise OperatorError(Failure.REFUSED, message)
 
     def _unused_cartridge(self) -> str | None:
-        used = {known.barcode for known in self.catalogue.volumes()}
+        used = {known.barcode for known in self.catalogue.volumes()} | self._occupied
         return next((barcode for barcode in self.backup.cartridges if barcode not in used), None)
 
     # ---- what became of it -----------------------------------------------------------------------------------------

@@ -96,7 +96,8 @@ class BackupService:
         self._check_cartridges(cartridges)
         if incremental or since is not None:
             options |= self._followed(tuple(disks), since, options)
-            self.holdings.refuse_bases(options.get("since"), cartridges)
+            if options.get("overwrite"):
+                self.holdings.refuse_bases(options.get("since"), cartridges)
         identifier = uuid.uuid4().hex
         with self.records.changing:
             backup = self.records.add(identifier, tuple(disks), tuple(cartridges), **options)
@@ -107,8 +108,9 @@ class BackupService:
             try:
                 catalogue = Catalogue.create(self.path_of(backup), facts)
             except OSError as error:
-                reason = f"its catalogue cannot be made: {error}"
-                return self.records.step(backup.number, BackupState.FAILED, reason=reason)
+                self.records.step(backup.number, BackupState.FAILED, reason=str(error))
+                self.forget(backup.number)
+                raise OperatorError(Failure.REFUSED, f"a backup cannot begin: {error}") from error
             self._start(backup, catalogue)
             return backup
 
@@ -118,7 +120,8 @@ class BackupService:
         self._check_cartridges(cartridges)
         with self.records.changing:
             backup = self.records.get(number)
-            self.holdings.refuse_bases(backup.since, cartridges)
+            if overwrite:
+                self.holdings.refuse_bases(backup.since, cartridges)
             catalogue = Catalogue.open(self.path_of(backup))
             more = tuple(barcode for barcode in cartridges if barcode not in backup.cartridges)
             try:

@@ -166,3 +166,15 @@ def test_a_lost_one_can_be_forgotten_and_a_catalogue_that_is_gone_stops_nothing(
     assert is_lost(site, first, second, FIRST)
     site.do("backup.delete", number=first.number)
     assert [row["number"] for row in site.do("backup.list")] == [second.number]
+
+
+def test_the_blank_ones_of_several_are_taken(site: Site) -> None:
+    first = site.backup(FIRST)
+    second = site.backup(FIRST, SECOND)
+    assert (second.state, [volume.barcode for volume in site.volumes(second)]) == (BackupState.DONE, [SECOND])
+    assert state_of(site, first) == (BackupState.DONE, "")
+    refused = site.backup(FIRST, SECOND)
+    assert f"cartridge {SECOND} holds something else (backup {second.number})" in refused.reason
+    assert site.resume(refused, THIRD).state is BackupState.DONE
+    assert [volume.barcode for volume in site.volumes(refused)] == [THIRD]
+    assert on_cartridge(site, THIRD) == on_cartridge(site, FIRST) == site.expected

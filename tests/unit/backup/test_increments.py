@@ -218,11 +218,11 @@ def test_an_increment_goes_on_where_it_was_cancelled(site: Site) -> None:
     site.send()
     options = {"disks": ["data"], "incremental": True}
     assert "holds something else" in site.appliance.call("backup.start", to=[CARTRIDGES[0]], **options)["reason"]
-    resumed = site.appliance.call("backup.resume", number=2, to=[CARTRIDGES[1]], overwrite=False)
-    assert "holds something else" in resumed["reason"]
-    report = site.appliance.call("backup.resume", number=2, overwrite=True)
-    assert (report["state"], report["since"]) == ("done", 1)
-    site.extract(CARTRIDGES[0])
+    insisted = site.appliance.call("backup.resume", number=2, overwrite=True)
+    assert "holds backup 1, which this increment rests on" in insisted["reason"]
+    report = site.appliance.call("backup.resume", number=2, to=[CARTRIDGES[1]])
+    assert (report["state"], report["since"]) == ("done", 1), report
+    site.extract(CARTRIDGES[1])
     site.check()
 
 
@@ -252,8 +252,10 @@ def test_random_increments_are_restored_equal(site: Site) -> None:
     fill(site.disk)
     site.back_up(CARTRIDGES[0])
     site.extract(CARTRIDGES[0])
-    for _ in range(RANDOM_INCREMENTS):
+    for number in range(RANDOM_INCREMENTS):
         site.disk.change_at_random(choose)
-        assert site.back_up(CARTRIDGES[1], incremental=True, overwrite=True)["full_because"] == ""
-        site.extract(CARTRIDGES[1])
+        site.appliance.call("cartridge.create", barcode=f"I{number:05}L6")
+        assert site.back_up(f"I{number:05}L6", incremental=True)["full_because"] == ""
+        site.extract(f"I{number:05}L6")
         site.check()
+        site.appliance.call("move", cartridge=f"I{number:05}L6", to="shelf")

@@ -181,11 +181,12 @@ def test_one_backup_writes_a_snapshot(tmp_path: Path) -> None:
 
 def test_an_increment_has_what_has_changed_since(machine: Machine) -> None:
     machine.run()
-    report = machine.run(AgentJob([Path("/srv")], exclude=["*.tmp"]), incremental=True, overwrite=True)
+    report = machine.run(AgentJob([Path("/srv")], exclude=["*.tmp"]), to=["TST002L6"], incremental=True)
     assert (report["since"], report["full_because"]) == (None, "there is no backup of the same files that is done")
-    report = machine.run(incremental=True, overwrite=True)
+    report = machine.run(to=[BARCODE, "TST003L6"], incremental=True)  # on the first that is blank
     assert (report["since"], report["full_because"], report["content_bytes"]) == (1, "", 0)
-    assert files_in(first_file(machine.site)) == {}
+    assert files_in(first_file(machine.site, "TST003L6")) == {}
+    assert files_in(first_file(machine.site)) == machine.expected()
 
 
 def test_an_image_of_a_disk_that_is_held_still(machine: Machine) -> None:
@@ -195,7 +196,7 @@ def test_an_image_of_a_disk_that_is_held_still(machine: Machine) -> None:
     assert files_in(first_file(machine.site)) == {"data.img": image.read_bytes()}
     machine.site.call("restore", number=report["number"], to_disk="again")
     assert machine.site.image("again").read_bytes() == image.read_bytes()
-    report = machine.run(AgentJob([Path("/srv")], image=True), incremental=True, overwrite=True)
+    report = machine.run(AgentJob([Path("/srv")], image=True), to=["TST002L6"], incremental=True)
     assert (report["since"], report["content_bytes"]) == (1, 0)
     assert no_space_is_taken(machine.site)
 
