@@ -13,13 +13,15 @@ from typing import Final
 
 from appliance.backup.filesystems import posix_acl
 from appliance.backup.filesystems.reader import NotReadable, Reader
+from datamover.engine import crc32c
 
 SUPERBLOCK_AT: Final = 1024
 MAGIC: Final = 0xEF53
 _COMPRESSION, _RECOVER, _JOURNAL_DEVICE, _META_BG, _64BIT, _DIRDATA = 0x1, 0x4, 0x8, 0x10, 0x80, 0x1000
 # Features under which an old reader would misread the file system, and which are understood here.
 _KNOWN: Final = 0x2 | _RECOVER | _META_BG | 0x40 | _64BIT | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x30000
-_SPARSE_SUPER: Final = 0x1  # read-only compatible
+_CHECKSUM_SEED: Final = 0x2000  # incompatible
+_SPARSE_SUPER, _METADATA_CHECKSUMS = 0x1, 0x400  # read-only compatible
 _SPARSE_SUPER2: Final = 0x200  # compatible
 _ERROR_STATE: Final = 0x2
 _EXTRA_AT: Final = 128  # an inode of 128 bytes ends here
@@ -30,6 +32,7 @@ _PREFIXES: Final = {
 }  # fmt: skip
 INLINE_DATA, ENCRYPTED, COMPRESSED = 0x10000000, 0x800, 0x4
 _INLINE_ATTRIBUTE: Final = b"system.data"
+_ENTRY: Final = struct.Struct("<IHB")  # of a directory: inode, length, length of its name
 _BODY: Final = struct.Struct("<HHIIIIIHHII4x60s4xII4x2xHHH4x")  # to byte 128; see _decode()
 
 
@@ -84,6 +87,15 @@ class ExtInodes:
         if not self._inodes_in_group or not self._blocks_in_group or self._inode_bytes < 128:
             raise NotReadable("its superblock is damaged; mend it: e2fsck")
         self._tables: dict[int, int] = {}
+        self._checksum_seed = self._seed_of(superblock)
+
+    def _seed_of(self, superblock: bytes) -> int | None:
+        """What checksums of metadata go on from (ext4, "Checksums"); None: there are none."""
+        if not self._read_only_compatible & _METADATA_CHECKSUMS:
+            return None
+        if self._incompatible & _CHECKSUM_SEED:
+            return int(struct.unpack_from("<I", superblock, 0x270)[0]) ^ 0xFFFFFFFF
+        return crc32c(superblock[0x68:0x78])
 
     def get(self, number: int) -> ExtInode:
         """An inode by number. Raises NotReadable when its bytes make no sense, OSError."""
@@ -91,6 +103,7 @@ class ExtInodes:
         raw = self._reader.read(self._table(group) + index * self._inode_bytes, self._inode_bytes)
         if len(raw) < self._inode_bytes:
             raise NotReadable(f"inode {number} is not on the disk; mend the file system: e2fsck")
+        self._check_sum(number, raw)
         return self._decode(number, raw)
 
     # ---- where inodes are ------------------------------------------------------------------------------------------
@@ -127,6 +140,20 @@ class ExtInodes:
                 return True
         return False
 
+    def _check_sum(self, number: int, raw: bytes) -> None:
+        """ext4, "Checksums": of the file system's identifier, the inode's number, its generation and itself."""
+        if self._checksum_seed is None:
+            return
+        wide = self._inode_bytes > _EXTRA_AT and int.from_bytes(raw[_EXTRA_AT : _EXTRA_AT + 2], "little") >= 4
+        blank = bytearray(raw)
+        stored, blank[0x7C:0x7E] = raw[0x7C:0x7E], b"\0\0"
+        if wide:
+            stored, blank[0x82:0x84] = stored + raw[0x82:0x84], b"\0\0"
+        found = crc32c(number.to_bytes(4, "little") + raw[0x64:0x68], self._checksum_seed)
+        found = crc32c(blank, found) ^ 0xFFFFFFFF
+        if found.to_bytes(4, "little")[: len(stored)] != stored:
+            raise NotReadable(f"the checksum of inode {number} is wrong; mend the file system: e2fsck")
+
     # ---- an inode --------------------------------------------------------------------------------------------------
 
     def _decode(self, number: int, raw: bytes) -> ExtInode:
@@ -155,6 +182,8 @@ class ExtInodes:
             return
         for name, at, elsewhere, size in _attribute_entries(data, entries_at if entries_at is not None else values_at):
             value = data[values_at + at : values_at + at + size]
+            if len(value) < size and not elsewhere:
+                raise NotReadable(f"the attributes of inode {inode.number} are damaged; mend the file system: e2fsck")
             try:
                 if elsewhere:
                     inode.values_elsewhere[name] = elsewhere
@@ -164,6 +193,19 @@ class ExtInodes:
                     inode.attributes[name] = value
             except ValueError as error:
                 raise NotReadable(f"inode {inode.number} has {error}") from None
+
+
+def check_names(block: bytes) -> None:
+    """Whether a block of a directory is full of entries, one after the other to its end, as it has to be (ext4,
+    "Directory Entries"; the nodes of its index look so too). Raises NotReadable."""
+    at, end = 0, len(block)
+    while at < end:
+        _, length, name_length = _ENTRY.unpack_from(block, at) if at + 8 <= end else (0, 0, 0)
+        if end > 0xFFFF and length in (0, 0xFFFF):
+            length = end - at
+        if length < 8 + name_length or length % 4 or at + length > end:
+            raise NotReadable("a block of it is damaged")
+        at += length
 
 
 def _attribute_entries(data: bytes, at: int) -> Iterator[tuple[bytes, int, int, int]]:

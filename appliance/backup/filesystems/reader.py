@@ -22,6 +22,13 @@ class ContentNotKept(OSError):
     """These bytes were content of files, are on tape, and are not kept any more."""
 
 
+def bad_directory(path: bytes, reason: object) -> NotReadable:
+    """Of one whose names cannot be read; all files below it would be missing. path: from the root; ends with "/" or
+    not."""
+    shown = path.rstrip(b"/").decode(errors="backslashreplace") or "of the root"
+    return NotReadable(f"directory {shown}: {reason}; mend the file system: e2fsck, xfs_repair, fsck.fat, chkdsk")
+
+
 def check_walked_once(walked: set[int], number: int, path: bytes) -> None:
     """A directory is in one other, and never in itself: else a disk could be made whose files have no end. Raises
     NotReadable."""

@@ -13,9 +13,9 @@ from typing import Any, Final
 import pytsk3
 
 from appliance.backup.entries import Entry, FileExtent, Kind, Skipped, clipped
-from appliance.backup.filesystems.ext_inodes import COMPRESSED, ENCRYPTED, INLINE_DATA, ExtInode, ExtInodes
+from appliance.backup.filesystems.ext_inodes import COMPRESSED, ENCRYPTED, INLINE_DATA, ExtInode, ExtInodes, check_names
 from appliance.backup.filesystems.ntfs import NtfsRecords
-from appliance.backup.filesystems.reader import LIMIT_LINK_BYTES, NotReadable, Reader, check_walked_once
+from appliance.backup.filesystems.reader import LIMIT_LINK_BYTES, NotReadable, Reader, bad_directory, check_walked_once
 from appliance.backup.listing import LIMIT_ATTRIBUTES_BYTES
 
 _UNALLOCATED: Final = int(pytsk3.TSK_FS_NAME_FLAG_UNALLOC)
@@ -71,7 +71,7 @@ class SleuthFileSystem:
         """Every file, directories before what is in them; extents count from the beginning of the disk."""
         root = int(self._files.info.root_inum)
         yield from self._described(b".", self._files.open_meta(root), root)
-        waiting, walked = [(b"", self._directory(root))], {root}
+        waiting, walked = [(b"", self._directory(root, b""))], {root}
         while waiting:
             path, files = waiting[-1]
             file = next(files, None)
@@ -88,13 +88,17 @@ class SleuthFileSystem:
                 yield found  # whoever takes it may give it another name
                 if is_directory:
                     check_walked_once(walked, number, path + name)
-                    waiting.append((path + name + b"/", self._directory(number)))
+                    waiting.append((path + name + b"/", self._directory(number, path + name)))
 
-    def _directory(self, number: int) -> Iterator[Any]:
+    def _directory(self, number: int, path: bytes) -> Iterator[Any]:
         try:
+            self._check_directory(number)
             return iter(self._files.open_dir(inode=number))
-        except OSError as error:
-            raise self._image.failure or NotReadable(f"directory {number}: {_first_line(error)}") from None
+        except (OSError, NotReadable) as error:
+            raise self._image.failure or bad_directory(path, _first_line(error)) from None
+
+    def _check_directory(self, number: int) -> None:
+        """The library leaves out what makes no sense in a directory, and says nothing of it. Raises NotReadable."""
 
     def _is_internal(self, file: Any, name: bytes, path: bytes) -> bool:
         """The library's own inventions, and the file system's own files."""
@@ -149,6 +153,14 @@ class ExtFileSystem(SleuthFileSystem):
                 yield entry
         except NotReadable as reason:
             yield Skipped(name, str(reason))
+
+    def _check_directory(self, number: int) -> None:
+        inode = self._inodes.get(number)
+        if inode.flags & INLINE_DATA:
+            return
+        for extent in self._extents_of(self._files.open_meta(number), inode):
+            for at in range(extent.disk_offset, extent.disk_offset + extent.length, self._block_length):
+                check_names(self._reader.read(at - self._reader.offset, self._block_length))
 
     def _entry(self, name: bytes, file: Any, kind: Kind, inode: ExtInode) -> Entry:
         entry = Entry(name, kind, inode.mode & 0o7777, inode.user, inode.group, inode.modified_ns)

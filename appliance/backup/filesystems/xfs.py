@@ -14,8 +14,8 @@ from typing import Final
 
 from appliance.backup.entries import Entry, FileExtent, Kind, Skipped, clipped
 from appliance.backup.filesystems import xfs_attributes
-from appliance.backup.filesystems.reader import LIMIT_LINK_BYTES, NotReadable, Reader, check_walked_once
-from appliance.backup.filesystems.xfs_extents import BlockRun, Fork, Geometry
+from appliance.backup.filesystems.reader import LIMIT_LINK_BYTES, NotReadable, Reader, bad_directory, check_walked_once
+from appliance.backup.filesystems.xfs_extents import BlockRun, Fork, Geometry, is_intact
 from appliance.backup.filesystems.xfs_log import check_clean
 
 _INODE_MAGIC: Final = b"IN"
@@ -26,6 +26,8 @@ _LARGE_EXTENT_COUNTS_FLAG: Final = 0x10
 _BIG_TIME_EPOCH: Final = 1 << 31  # seconds before 1970 that big times count from
 _DATA_BLOCKS_BYTES: Final = 32 << 30  # of a directory; then come its leaves
 _BLOCK_HEADERS: Final = {b"XD2B": 16, b"XD2D": 16, b"XDB3": 64, b"XDD3": 64}
+_CHECKED_BLOCKS: Final = (b"XDB3", b"XDD3")
+_INODE_CHECKSUM_AT, _BLOCK_CHECKSUM_AT = 100, 4
 _WITH_TAIL: Final = (b"XD2B", b"XDB3")  # a directory of one block ends with its leaves
 _FREE: Final = 0xFFFF
 _KINDS: Final = {
@@ -67,7 +69,10 @@ class XfsFileSystem:
         waiting, walked = [(b"", iter(self._names(root)))], {root}
         while waiting:
             path, names = waiting[-1]
-            following = next(names, None)
+            try:
+                following = next(names, None)
+            except (NotReadable, IndexError, struct.error) as reason:
+                raise bad_directory(path, reason) from None
             if following is None:
                 waiting.pop()
                 continue
@@ -89,6 +94,8 @@ class XfsFileSystem:
         raw = self._reader.read(geometry.inode_at(number), geometry.inode_bytes)
         if raw[:2] != _INODE_MAGIC or len(raw) < geometry.inode_bytes:
             raise NotReadable(f"inode {number} is damaged; mend it: xfs_repair")
+        if raw[4] >= 3 and not is_intact(raw, _INODE_CHECKSUM_AT):
+            raise NotReadable(f"the checksum of inode {number} is wrong; mend it: xfs_repair")
         version, data_format = raw[4], raw[5]
         mode, old_links = struct.unpack_from(">H", raw, 2)[0], struct.unpack_from(">H", raw, 6)[0]
         user, group, links = struct.unpack_from(">III", raw, 8)
@@ -126,6 +133,8 @@ class XfsFileSystem:
                     self._first[number] = name
         except NotReadable as reason:
             yield Skipped(name, str(reason))
+        except (IndexError, struct.error):  # of version 4, which has no checksums
+            yield Skipped(name, f"inode {number} is damaged; mend it: xfs_repair")
 
     def _entry(self, name: bytes, kind: Kind, inode: XfsInode) -> Entry:
         entry = Entry(name, kind, inode.mode & 0o7777, inode.user, inode.group, inode.modified_ns)
@@ -195,7 +204,8 @@ class XfsFileSystem:
 
     def _names_in(self, data: bytes, number: int) -> Iterator[tuple[bytes, int]]:
         magic = data[:4]
-        if magic not in _BLOCK_HEADERS:
+        is_checked = magic in _CHECKED_BLOCKS
+        if magic not in _BLOCK_HEADERS or (is_checked and not is_intact(data, _BLOCK_CHECKSUM_AT)):
             raise NotReadable(f"directory inode {number} is damaged; mend it: xfs_repair")
         at, end = _BLOCK_HEADERS[magic], len(data)
         if magic in _WITH_TAIL:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
 from appliance.backup.filesystems.reader import NotReadable, Reader
+from datamover.engine import crc32c
 
 _EXTENTS, _TREE = 2, 3  # formats of a fork
 _RECORD_BYTES: Final = 16
 _TREE_MAGICS: Final = {b"BMAP": 24, b"BMA3": 72}  # and how long the heads of such blocks are
+_CHECKED_TREE, _TREE_CHECKSUM_AT = b"BMA3", 64
 _LIMIT_LEVELS: Final = 9
 # Incompatible features: file types, sparse inodes, meta UUID, big times, repair wanted, large extent counts.
 _KNOWN_INCOMPATIBLE: Final = 0x1 | 0x2 | 0x4 | 0x8 | 0x20
@@ -81,6 +83,13 @@ class Geometry:
         return self.block_at(block) + index * self.inode_bytes
 
 
+def is_intact(raw: bytes, checksum_at: int) -> bool:
+    """Whether the CRC32C of a structure of version 5 is right: it is that of all of it, with zeros in its own place."""
+    blank = bytearray(raw)
+    blank[checksum_at : checksum_at + 4] = bytes(4)
+    return crc32c(blank) == int.from_bytes(raw[checksum_at : checksum_at + 4], "little")
+
+
 @dataclass(frozen=True, slots=True)
 class Fork:
     """A fork of an inode: the bytes that the inode has of it, and how many extents there are."""
@@ -107,7 +116,7 @@ def _tree(reader: Reader, geometry: Geometry, block: int, level: int) -> Iterato
     if head is None or not 0 <= level < _LIMIT_LEVELS:
         raise NotReadable("the tree of its extents is damaged; mend it: xfs_repair")
     found_level, count = struct.unpack_from(">HH", raw, 4)
-    if found_level != level:
+    if found_level != level or (raw[:4] == _CHECKED_TREE and not is_intact(raw, _TREE_CHECKSUM_AT)):
         raise NotReadable("the tree of its extents is damaged; mend it: xfs_repair")
     if level == 0:
         yield from _records(raw[head:], count)

@@ -76,6 +76,79 @@ def test_a_damaged_file_is_left_out_by_name_or_refused(tmp_path: Path, tree: Pat
         assert all(extent.disk_offset + extent.length <= 32 * MEBIBYTE for extent in one.extents)
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["set_inode_field a/b block[0] 0", "set_inode_field a/b size 0x7fffffffffff", "set_inode_field a/b block[5] 1"],
+)
+def test_a_damaged_directory_is_named(tmp_path: Path, tree: Path, command: str) -> None:
+    """Block 1 holds the descriptors of groups: what makes no sense there is no file, and none may be missing unsaid."""
+    with pytest.raises(NotReadable, match=r"directory a/b: .*; mend the file system: e2fsck"):
+        walked(ext4(tmp_path / "disk.img", tree, command))
+
+
+def places(image: bytes, wanted: bytes) -> list[int]:
+    """Where these bytes are."""
+    found, at = [], image.find(wanted)
+    while at >= 0:
+        found.append(at)
+        at = image.find(wanted, at + 1)
+    return found
+
+
+def flipped(path: Path, at: int) -> Path:
+    with path.open("r+b") as image:
+        image.seek(at)
+        byte = image.read(1)[0]
+        image.seek(at)
+        image.write(bytes([byte ^ 1]))
+    return path
+
+
+def test_a_bit_of_an_ext4_inode(tmp_path: Path, tree: Path) -> None:
+    """Its checksum says so: else the file would have the content of another."""
+    image = ext4(tmp_path / "disk.img", tree)
+    (found,) = (one for one in walked(image) if one.name == b"small")
+    assert isinstance(found, Entry)
+    block = found.extents[0].disk_offset // 4096
+    (at,) = places(image.read_bytes(), (2).to_bytes(2, "little") + bytes(2) + block.to_bytes(4, "little"))
+    by_name = {one.name: one for one in walked(flipped(image, at + 4))}
+    assert isinstance(small := by_name[b"small"], Skipped)
+    assert "the checksum of inode" in small.reason
+    assert isinstance(by_name[b"a/b/file"], Entry)
+
+
+def test_a_bit_of_an_ext4_directory(tmp_path: Path, tree: Path) -> None:
+    image = ext4(tmp_path / "disk.img", tree)
+    (at,) = places(image.read_bytes(), b"\x04\x01file")
+    with pytest.raises(NotReadable, match="directory a/b: a block of it is damaged"):
+        walked(flipped(image, at - 2))  # the length of the entry
+
+
+def xfs(path: Path, tree: Path) -> Path:
+    with path.open("wb") as image:
+        image.truncate(320 * MEBIBYTE)
+    prototype = path.with_suffix(".proto")
+    files = "".join(f"a-file-with-a-long-name-{number} ---644 0 0 {tree}/small\n" for number in range(60))
+    prototype.write_text(f"/\n0 0\nd--755 0 0\nfolder d--755 0 0\n{files}$\nsmall ---644 0 0 {tree}/small\n$\n$\n")
+    run(which("mkfs.xfs"), "-q", "-f", "-p", prototype, path)
+    return path
+
+
+def test_a_bit_of_an_xfs_inode_or_directory(tmp_path: Path, tree: Path) -> None:
+    clean = xfs(tmp_path / "disk.img", tree)
+    names = {one.name for one in walked(clean) if isinstance(one, Entry)}
+    assert len(names) == 63
+    content, damaged = clean.read_bytes(), tmp_path / "damaged.img"
+    (entry,) = places(content, b"a-file-with-a-long-name-17")
+    damaged.write_bytes(content)
+    with pytest.raises(NotReadable, match=r"directory folder: directory inode [0-9]+ is damaged"):
+        walked(flipped(damaged, entry))
+    damaged.write_bytes(content)
+    inode = places(content, b"IN\x81\xa4")[-1]
+    left_out = [one for one in walked(flipped(damaged, inode + 63)) if isinstance(one, Skipped)]  # its size
+    assert ["the checksum of inode" in one.reason for one in left_out] == [True]
+
+
 class OneFile:
     """A file system of one file."""
 
