@@ -1,12 +1,17 @@
-"""What The Sleuth Kit does not tell of an NTFS file: how far it has been written ("initialized size"). What lies beyond
-reads as zeros, whatever is on the disk there."""
+"""What The Sleuth Kit does not tell of an NTFS file: how far it has been written ("initialized size"), as what lies
+beyond reads as zeros, whatever is on the disk there; and that a part of a directory makes no sense, which is left
+out."""
 
 from __future__ import annotations
 
 import struct
 from typing import Any, Final
 
+from appliance.backup.filesystems.reader import NotReadable
+
 _DATA, _ATTRIBUTE_LIST, _END = 0x80, 0x20, 0xFFFFFFFF
+_INDEX_ROOT, _INDEX_ALLOCATION, _BITMAP = 0x90, 0xA0, 0xB0
+_LIMIT_BITMAP_BYTES: Final = 1 << 20  # of 8 million blocks
 _SEQUENCE_BYTES: Final = 512  # the last two bytes of each are kept in the head of the record
 
 
@@ -37,6 +42,23 @@ class NtfsRecords:
             if kind == _DATA and not attribute[9] and attribute[8] and not struct.unpack_from("<Q", attribute, 16)[0]:
                 return int(struct.unpack_from("<Q", attribute, 0x38)[0])
         return None
+
+    def check_index(self, directory: Any) -> None:
+        """Whether the blocks that a directory uses for its index are whole. Raises NotReadable."""
+        found = {int(one.info.type): one.info for one in directory if bytes(one.info.name or b"") == b"$I30"}
+        if _INDEX_ALLOCATION not in found:
+            return
+        if _INDEX_ROOT not in found or _BITMAP not in found:
+            raise NotReadable("its index is damaged")
+        root, blocks, used = (found[kind] for kind in (_INDEX_ROOT, _INDEX_ALLOCATION, _BITMAP))
+        (length,) = struct.unpack_from("<I", _part(directory, root, 0, 12), 8)
+        if length not in {1 << n for n in range(9, 17)} or int(used.size) > _LIMIT_BITMAP_BYTES:
+            raise NotReadable("its index is damaged")
+        bitmap = _part(directory, used, 0, int(used.size))
+        for number in range(min(int(blocks.size) // length, 8 * len(bitmap))):
+            is_used = bitmap[number // 8] >> number % 8 & 1
+            if is_used and not _is_whole(_part(directory, blocks, number * length, length), length):
+                raise NotReadable("a block of its index is damaged")
 
     def _holder(self, number: int, record: bytes) -> int | None:
         """The record that has the beginning of the data, by the attribute list."""
@@ -79,3 +101,17 @@ class NtfsRecords:
             found.append((kind, record[at : at + length]))
             at += length
         return found
+
+
+def _part(file: Any, attribute: Any, offset: int, length: int) -> bytes:
+    return bytes(file.read_random(offset, length, int(attribute.type), int(attribute.id)))
+
+
+def _is_whole(block: bytes, length: int) -> bool:
+    """Whether each of its sectors ends with the number of the write that wrote them all."""
+    if len(block) != length or block[:4] != b"INDX":
+        return False
+    at, count = struct.unpack_from("<HH", block, 4)
+    number = block[at : at + 2]
+    ends = range(_SEQUENCE_BYTES, length + 1, _SEQUENCE_BYTES)
+    return count == len(ends) + 1 and all(block[end - 2 : end] == number for end in ends)

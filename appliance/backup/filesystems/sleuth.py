@@ -14,6 +14,7 @@ import pytsk3
 
 from appliance.backup.entries import Entry, FileExtent, Kind, Skipped, clipped
 from appliance.backup.filesystems.ext_inodes import COMPRESSED, ENCRYPTED, INLINE_DATA, ExtInode, ExtInodes, check_names
+from appliance.backup.filesystems.fat import check_entries
 from appliance.backup.filesystems.ntfs import NtfsRecords
 from appliance.backup.filesystems.reader import LIMIT_LINK_BYTES, NotReadable, Reader, bad_directory, check_walked_once
 from appliance.backup.listing import LIMIT_ATTRIBUTES_BYTES
@@ -223,6 +224,15 @@ class DosFileSystem(SleuthFileSystem):
     def walk(self) -> Iterator[Entry | Skipped]:
         self._first.clear()
         return super().walk()
+
+    def _check_directory(self, number: int) -> None:
+        directory = self._files.open_meta(number)
+        if self._ntfs is not None:
+            self._ntfs.check_index(directory)
+            return
+        extents = [e for attribute in directory for e in self._extents(attribute, int(attribute.info.size))]
+        data = b"".join(self._reader.read(one.disk_offset - self._reader.offset, one.length) for one in extents)
+        check_entries(data, is_root=number == int(self._files.info.root_inum))
 
     def _is_internal(self, file: Any, name: bytes, path: bytes) -> bool:
         own = self._ntfs is not None and not path and name.startswith(b"$") and int(file.info.name.meta_addr) < 24

@@ -149,6 +149,47 @@ def test_a_bit_of_an_xfs_inode_or_directory(tmp_path: Path, tree: Path) -> None:
     assert ["the checksum of inode" in one.reason for one in left_out] == [True]
 
 
+NONSENSE = (bytes(512), b"\xff" * 512, b"hello wo" * 64)
+
+
+def fat(path: Path, tree: Path) -> Path:
+    with path.open("wb") as image:
+        image.truncate(16 * MEBIBYTE)
+    run(which("mkfs.fat"), path)
+    run(which("mmd"), "-i", path, "::dir")
+    for number in range(40):
+        run(which("mcopy"), "-i", path, tree / "small", f"::dir/file{number}.txt")
+    return path
+
+
+def test_a_sector_of_a_fat_directory(tmp_path: Path, tree: Path) -> None:
+    clean = fat(tmp_path / "disk.img", tree)
+    assert len(walked(clean)) == 42
+    content, damaged = clean.read_bytes(), tmp_path / "damaged.img"
+    (at,) = places(content, b".          \x10")
+    for sector in (at, at + 512):
+        for nonsense in NONSENSE:
+            damaged.write_bytes(content[:sector] + nonsense + content[sector + 512 :])
+            with pytest.raises(NotReadable, match=r"directory dir: (it does not begin with|an entry of it is dam)"):
+                walked(damaged)
+
+
+def test_a_sector_of_an_ntfs_directory(tmp_path: Path, tree: Path) -> None:
+    clean = tmp_path / "disk.img"
+    with clean.open("wb") as image:
+        image.truncate(24 * MEBIBYTE)
+    run(which("mkntfs"), "-F", "-Q", clean)
+    for number in range(40):
+        run(which("ntfscp"), "-f", clean, tree / "small", f"/file-with-a-long-name-{number}")
+    assert len(walked(clean)) == 41
+    content, damaged = clean.read_bytes(), tmp_path / "damaged.img"
+    at = places(content, b"INDX")[-1]
+    for nonsense in NONSENSE:
+        damaged.write_bytes(content[:at] + nonsense + content[at + 512 :])
+        with pytest.raises(NotReadable, match="directory of the root: a block of its index is damaged"):
+            walked(damaged)
+
+
 class OneFile:
     """A file system of one file."""
 
