@@ -38,7 +38,10 @@ class ListRefused(ValueError):
 
 
 def to_line(found: Entry | Skipped) -> str:
-    """One file as JSON, without a line end."""
+    """One file as JSON, without a line end. One whose name is longer than any program takes is left out."""
+    if (length := len(found.name)) > LIMIT_NAME_BYTES:
+        reason = f"a name of {length} bytes, longer than the {LIMIT_NAME_BYTES} that programs take; back it up by --raw"
+        found = Skipped(found.name[: LIMIT_NAME_BYTES - 3] + b"...", reason)
     if isinstance(found, Skipped):
         return _json({"name": _text(found.name), "skipped": found.reason})
     row: dict[str, Any] = {

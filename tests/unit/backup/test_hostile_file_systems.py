@@ -190,6 +190,21 @@ def test_a_sector_of_an_ntfs_directory(tmp_path: Path, tree: Path) -> None:
             walked(damaged)
 
 
+def test_directories_one_in_the_other_deeper_than_any_name(tmp_path: Path, tree: Path) -> None:
+    levels = 2100
+    commands = tmp_path / "commands"
+    commands.write_text("mkdir d\ncd d\n" * levels + f"write {tree}/small file\n")
+    image = ext4(tmp_path / "disk.img", tree, "features")
+    run(which("debugfs"), "-w", "-f", commands, image)
+    found = walked(image)
+    entries = [one.name for one in found if isinstance(one, Entry)]
+    left_out = [one for one in found if isinstance(one, Skipped)]
+    assert b"/".join([b"d"] * 2048) in entries  # of 4095 bytes
+    assert len(left_out) == levels - 2048 + 1
+    assert all(one.name.startswith(b"d/d/d") and one.name.endswith(b"...") for one in left_out)
+    assert left_out[0].reason.startswith("a name of 4097 bytes, longer than the 4096 that programs take")
+
+
 class OneFile:
     """A file system of one file."""
 
