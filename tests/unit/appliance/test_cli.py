@@ -4,9 +4,11 @@ import importlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -20,6 +22,7 @@ from appliance.operations import VERBS
 from appliance.operations.verb import Verb
 from tests.support.waiting import eventually
 from tests.unit.appliance.daemon_process import ROOT, Daemon
+from vlib_images.library.database.database import FILE_NAME
 
 
 def tapebay(*arguments: object, **environment: str) -> Any:
@@ -271,9 +274,12 @@ def test_an_interrupted_batch_can_be_completed(library: Path, with_daemon: bool)
     try:
         if daemon:
             daemon.wait_ready()
-        process = start_process(*create)
-        eventually(lambda: any(places.glob("A*L6")) or process.poll() is not None)
-        process.send_signal(signal.SIGINT)
+        with another_program_writes(library):  # so the first batch waits, and none follows before the signal is there
+            process = start_process(*create)
+            eventually(lambda: any(places.glob("A*L6")) or process.poll() is not None)
+            process.send_signal(signal.SIGINT)
+            if daemon:
+                process.wait(60)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 1, said
         assert "interrupted; what was made stays" in said and "--skip-existing" in said
@@ -289,6 +295,15 @@ def test_an_interrupted_batch_can_be_completed(library: Path, with_daemon: bool)
         if daemon:
             assert daemon.stop() == 0
     assert all(not path.name.startswith(".") for path in places.iterdir())
+
+
+@contextmanager
+def another_program_writes(library: Path) -> Iterator[None]:
+    """To the library's database: whoever else wants to waits so long."""
+    with closing(sqlite3.connect(library / "state" / FILE_NAME, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.execute("ROLLBACK")
 
 
 def start_process(*arguments: object) -> "subprocess.Popen[str]":
