@@ -15,6 +15,7 @@ import pytest
 from datamover import libiscsi
 from datamover.initiator import InitiatorError, InitiatorSession, TaskManagementOutcome, discover
 from tests.support import packages
+from tests.support.ports import free_port
 from tests.support.tgt import TgtTarget
 
 INQUIRY = bytes([0x12, 0, 0, 0, 96, 0])
@@ -206,8 +207,7 @@ def portal_of(listening: socket.socket) -> str:
 
 def test_nobody_listens() -> None:
     packages.require("libiscsi7")
-    with listener() as listening:
-        portal = portal_of(listening)
+    portal = f"127.0.0.1:{free_port()}"
     with pytest.raises(InitiatorError, match=f"connect: iqn.x at {portal}"):
         InitiatorSession(portal, "iqn.x", timeout_seconds=60)
 
