@@ -24,6 +24,11 @@ class Accounts:
         for account in accounts:
             self._of_user[account.user].append(account)
 
+    @classmethod
+    def of(cls, accounts: Sequence[ChapAccount], before: Accounts | None) -> Accounts:
+        """Of these accounts: the same as before, where nothing has changed."""
+        return before if before is not None and before._accounts is accounts else cls(accounts)
+
     def __bool__(self) -> bool:
         return bool(self._accounts)
 

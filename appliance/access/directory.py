@@ -38,20 +38,26 @@ class Directory:
     """
 
     def __init__(
-        self, settings: Settings, units: Mapping[str, LogicalUnit], remotes: RemoteUnits | None = None
+        self,
+        settings: Settings,
+        units: Mapping[str, LogicalUnit],
+        remotes: RemoteUnits | None = None,
+        before: "Directory | None" = None,
     ) -> None:
+        """before: another that it takes over from what is the same."""
         self._remotes = remotes
         self._units = units
         self._admitted = {
             section.iqn: Names(dict.fromkeys(map(str.lower, section.initiators))) for section in settings.targets
         }
-        self._accounts = Accounts(settings.chap.accounts)
+        self._accounts: Accounts = Accounts.of(settings.chap.accounts, None if before is None else before._accounts)
         self._prove_for_discovery = settings.chap.discovery
         self._zones = settings.zones
         self._copy_rate = settings.limits.copy_rate or 0
-        self._members = ZoneMembers(settings.zones)
-        self._access = {
-            section.iqn: Zoning.of(settings.zones, settings.lun_map(section), self._members)
+        self._members: ZoneMembers = ZoneMembers(settings.zones, None if before is None else before._members)
+        zonings: Mapping[str, Zoning] = {} if before is None else before._access
+        self._access: Mapping[str, Zoning] = {
+            section.iqn: Zoning.of(settings.zones, settings.lun_map(section), self._members, zonings.get(section.iqn))
             for section in settings.targets
         }
         self.all_portals = [portal_of(portal) for portal in settings.portals]
@@ -170,9 +176,9 @@ class CurrentDirectory:
     def __init__(self, directory: Directory) -> None:
         self._current = directory
 
-    def replace(self, directory: Directory) -> None:
-        """From the next question on. Portals stay: they are bound at the start."""
-        self._current = directory
+    def replace(self, settings: Settings, units: Mapping[str, LogicalUnit], remotes: RemoteUnits | None = None) -> None:
+        """By one of these, from the next question on. Portals stay: they are bound at the start."""
+        self._current = Directory(settings, units, remotes, before=self._current)
 
     @property
     def all_portals(self) -> list[Portal]:

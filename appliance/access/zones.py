@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Self
 
-from appliance.access.members import IPNetwork, Networks, ZoneMembers
+from appliance.access.members import NetworkPrefix, Networks, ZoneGroup, ZoneMembers
 from appliance.settings.sections import ZoneSettings
 from appliance.settings.zones import numbered
 from scsi_targets.devices.unit.principal import Principal
@@ -36,7 +36,7 @@ class Seen:
     @property
     def zones(self) -> tuple[str, ...]:
         """The names of the zones that it is in, in their order."""
-        return tuple(zone.name for zone in _zones(self.admitting))
+        return () if self.asked is None else tuple(zone.name for zone in self.asked.in_order(self.admitting))
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -44,14 +44,30 @@ class Seen:
         return (_ALWAYS_OPEN,) if self.asked is None else self.asked.reasons()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Zone:
-    number: int
-    name: str
+    """What a section of settings means at one target."""
+
+    settings: ZoneSettings
     luns: Mapping[int, str]
     remotes: frozenset[str]
-    networks: frozenset[IPNetwork]
+    networks: Sequence[NetworkPrefix]
     portal_groups: frozenset[int]
+
+    @classmethod
+    def of(cls, zone: ZoneSettings, target_numbers: Mapping[str, int]) -> Self:
+        """target_numbers: the LUN there of each device."""
+        return cls(
+            zone,
+            dict(sorted(numbered(zone, target_numbers))),
+            frozenset(zone.remotes),
+            [NetworkPrefix.of(ip_network(network)) for network in dict.fromkeys(zone.networks)],
+            frozenset(zone.portal_groups),
+        )
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +83,14 @@ class _Bundle:
     @classmethod
     def of(cls, zones: Sequence[_Zone]) -> Self:
         """zones: at least one."""
+        first = zones[0]
+        if len(zones) == 1:
+            return cls(zones, first.portal_groups, first.luns, first.remotes)
         luns: dict[int, str] = {}
         for zone in zones:
             luns |= zone.luns
         remotes = frozenset[str]().union(*[zone.remotes for zone in zones if zone.remotes])
-        return cls(zones, zones[0].portal_groups, dict(sorted(luns.items())), remotes)
+        return cls(zones, first.portal_groups, dict(sorted(luns.items())), remotes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +98,11 @@ class _Group:
     """The zones that one word names, and their bundles for each network; None: for wherever somebody comes from."""
 
     zones: Sequence[_Zone]
-    bundles: Mapping[IPNetwork | None, Sequence[_Bundle]]
+    bundles: Mapping[NetworkPrefix | None, Sequence[_Bundle]]
 
     @classmethod
     def of(cls, zones: Sequence[_Zone]) -> Self:
-        alike = defaultdict[IPNetwork | None, dict[frozenset[int], list[_Zone]]](dict)
+        alike = defaultdict[NetworkPrefix | None, dict[frozenset[int], list[_Zone]]](dict)
         for zone in zones:
             for network in zone.networks or (None,):
                 alike[network].setdefault(zone.portal_groups, []).append(zone)
@@ -92,8 +111,10 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """named: the zones that name the principal. Words are made of it only for who wants to read them."""
+    """zones: all that there are. named: those that name the principal. Words are made of it only for who wants to read
+    them."""
 
+    zones: Mapping[str, _Zone]
     principal: Principal
     portal: Portal
     peer: str
@@ -101,12 +122,17 @@ class _Asked:
     admitting: Sequence[_Bundle]
 
     def reasons(self) -> tuple[str, ...]:
-        admitting = {zone.number for zone in _zones(self.admitting)}
+        admitting = set(self.in_order(self.admitting))
         lines = (
-            f"zone {zone.name} names {self.principal}" if zone.number in admitting else self._refusal(zone)
-            for zone in _zones(self.named)
+            f"zone {zone.name} names {self.principal}" if zone in admitting else self._refusal(zone)
+            for zone in self.in_order(self.named)
         )
         return tuple(lines) or (f"no zone names {self.principal}",)
+
+    def in_order(self, sets: Iterable[_Bundle | _Group]) -> list[_Zone]:
+        """Their zones, each once."""
+        found = {zone for each in sets for zone in each.zones}
+        return [zone for zone in self.zones.values() if zone in found]
 
     def _refusal(self, zone: _Zone) -> str:
         if zone.portal_groups and self.portal.portal_group_tag not in zone.portal_groups:
@@ -116,39 +142,51 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class Zoning:
-    """Who may see what of one target. Other zones are another Access, so it needs no lock.
+    """Who may see what of one target. Other zones are another Zoning, so it needs no lock.
 
     It is made when content changes, and what zones show together is put together then, once for all words that are in
     the same zones (`ahead`: of the first of the members' groups, bounded by MAXIMUM_AHEAD). So no login has to look at
-    each zone that it is in. `remembered` are answers that have been given, by what they depend on."""
+    each zone that it is in. What has not changed is taken over from the one before, so that a change costs what it
+    changes, while sessions are at work. `remembered` are answers that have been given, by what they depend on."""
 
     target_luns: Mapping[int, str]
-    zones: Sequence[_Zone]
+    zones: Mapping[str, _Zone]
     members: ZoneMembers
     networks: Networks
-    ahead: Sequence[_Group]
+    ahead: Mapping[ZoneGroup, _Group]
     remembered: dict[tuple[Principal, int, str], Seen] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, settings: Sequence[ZoneSettings], target_luns: Mapping[int, str], members: ZoneMembers | None = None
+        cls,
+        settings: Sequence[ZoneSettings],
+        target_luns: Mapping[int, str],
+        members: ZoneMembers | None = None,
+        before: Zoning | None = None,
     ) -> Zoning:
         """Of the zones of a library, at a target that holds those devices. members: of these zones, if they are made
-        already (they are the same at every target)."""
+        already (they are the same at every target). before: of the same target."""
         numbers = {name: lun for lun, name in target_luns.items()}
-        zones = [_zone(number, each, numbers) for number, each in enumerate(settings)]
+        known = before if before is not None and before.target_luns == target_luns else _NOTHING
+        zones = {each.name: known._zone(each) or _Zone.of(each, numbers) for each in settings}
         members = members or ZoneMembers(settings)
-        networks = Networks(network for zone in zones for network in zone.networks)
-        return cls(target_luns, zones, members, networks, _ahead(zones, members.groups))
+        networks = Networks(network for zone in zones.values() for network in zone.networks)
+        return cls(target_luns, zones, members, networks, _ahead(zones, members.groups, known.ahead))
+
+    def _zone(self, settings: ZoneSettings) -> _Zone | None:
+        """What was made of that very section."""
+        zone = self.zones.get(settings.name)
+        return zone if zone is not None and zone.settings is settings else None
 
     def groups_of(self, principal: Principal) -> list[_Group]:
         """The zones that name a principal; one may be in several groups."""
-        return [self._group(number) for number in self.members.groups_of(principal)]
+        return [self._group(group) for group in self.members.groups_of(principal)]
 
-    def _group(self, number: int) -> _Group:
-        if number < len(self.ahead):
-            return self.ahead[number]
-        return _Group.of([self.zones[each] for each in self.members.groups[number]])
+    def _group(self, group: ZoneGroup) -> _Group:
+        return self.ahead.get(group) or _Group.of([self.zones[name] for name in group.names])
+
+
+_NOTHING = Zoning({}, {}, ZoneMembers(()), Networks(()), {})
 
 
 def view_for(access: Zoning, principal: Principal, portal: Portal, peer: str) -> Seen:
@@ -173,7 +211,7 @@ def _decide(access: Zoning, principal: Principal, portal: Portal, peer: str) -> 
     networks = (None, *access.networks.around(peer)) if access.networks else (None,)
     bundles = [bundle for group in named for network in networks for bundle in group.bundles.get(network, ())]
     admitting = [bundle for bundle in bundles if not bundle.portal_groups or tag in bundle.portal_groups]
-    asked = _Asked(principal, portal, peer, named, admitting)
+    asked = _Asked(access.zones, principal, portal, peer, named, admitting)
     if len(admitting) == 1:
         return Seen(admitting[0].luns, admitting[0].remotes, admitting, asked)
     luns: dict[int, str] = {}
@@ -183,30 +221,17 @@ def _decide(access: Zoning, principal: Principal, portal: Portal, peer: str) -> 
     return Seen(dict(sorted(luns.items())), remotes, admitting, asked)
 
 
-def _zones(sets: Iterable[_Bundle | _Group]) -> list[_Zone]:
-    """Their zones, each once, in their order."""
-    by_number = {zone.number: zone for each in sets for zone in each.zones}
-    return [by_number[number] for number in sorted(by_number)]
-
-
-def _ahead(zones: Sequence[_Zone], groups: Iterable[Sequence[int]]) -> list[_Group]:
-    """The first groups, as many as are allowed to take their time now."""
-    left, ahead = MAXIMUM_AHEAD, list[_Group]()
-    for numbers in groups:
-        named = [zones[number] for number in numbers]
-        left -= sum([(1 + len(zone.luns)) * (len(zone.networks) or 1) for zone in named])
-        if left < 0:
-            break
-        ahead.append(_Group.of(named))
+def _ahead(
+    zones: Mapping[str, _Zone], groups: Iterable[ZoneGroup], known: Mapping[ZoneGroup, _Group]
+) -> dict[ZoneGroup, _Group]:
+    """The first groups, as many as are allowed to take their time now; those of the same zones are known."""
+    left, ahead = MAXIMUM_AHEAD, dict[ZoneGroup, _Group]()
+    for each in groups:
+        named, made = [zones[name] for name in each.names], known.get(each)
+        if made is None or made.zones != named:
+            left -= sum([(1 + len(zone.luns)) * (len(zone.networks) or 1) for zone in named])
+            if left < 0:
+                break
+            made = _Group.of(named)
+        ahead[each] = made
     return ahead
-
-
-def _zone(number: int, zone: ZoneSettings, target_numbers: Mapping[str, int]) -> _Zone:
-    return _Zone(
-        number,
-        zone.name,
-        dict(numbered(zone, target_numbers)),
-        frozenset(zone.remotes),
-        frozenset(ipaddress.ip_network(network) for network in zone.networks),
-        frozenset(zone.portal_groups),
-    )

@@ -149,6 +149,8 @@ def _grown(before: Content, after: Content) -> list[DiskSettings]:
 
 def _stays(was: DiskSettings, disk: DiskSettings) -> bool:
     """Whether a disk's unit can go on: at most its LUN has changed, or it has grown."""
+    if was is disk:
+        return True
     same = was.model_copy(update={"size": disk.size, "lun": disk.lun}) == disk
     return same and (disk.size == was.size or (disk.size is not None and disk.size >= (was.size or 0)))
 

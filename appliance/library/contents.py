@@ -16,7 +16,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.library.plan import Plan, compare, row_key
 from appliance.settings.content import Content, ContentError, declared_in, settled, with_content
 from appliance.settings.problems import problems_of
-from appliance.settings.sections import CHANGER
+from appliance.settings.sections import CHANGER, Section
 from appliance.settings.settings import Settings
 from vlib_images.library.database import content_rows
 from vlib_images.library.database.content_rows import StoredContent
@@ -36,6 +36,8 @@ class Contents:
         """Raises OperatorError CONFIGURATION when what is kept cannot be used."""
         self._database = database
         self._declared = declared
+        self._writer = _Writer()
+        self._settled: tuple[Content, Settings] | None = None  # what was found good last, so that it is looked at once
         self._stored = content_rows.load(database)
         if self._stored.applied is None:
             self._content = self._applied = self._declared_content()
@@ -69,12 +71,15 @@ class Contents:
 
     def checked(self, content: Content) -> Content:
         """With a LUN for every device. Raises OperatorError REFUSED when its parts do not fit together."""
+        if self._settled is not None and content is self._settled[0]:
+            return content
         if named := list(_still_named(self._content, content)):
             raise OperatorError(Failure.REFUSED, "\n".join(named))
         try:
-            return settled(self.settings, content)
+            self._settled = found, _ = settled(self.settings, content)
         except ContentError as error:
             raise OperatorError(Failure.REFUSED, str(error)) from None
+        return found
 
     def change(self, content: Content, applied: Content | None = None) -> None:
         """Keep another content, durable when this returns. Raises OperatorError as checked() does, OSError; then
@@ -89,12 +94,14 @@ class Contents:
         self.settings = self.settings_with(self._content)
 
     def _keep(self) -> None:
-        after = StoredContent(_rows(self._content), self._applied.to_json())
+        after = self._writer.written(self._content, self._applied)
         content_rows.change(self._database, self._stored, after)
         self._stored = after
 
     def settings_with(self, content: Content) -> Settings:
         """What the settings would be with another content. Raises OperatorError CONFIGURATION."""
+        if self._settled is not None and content is self._settled[0]:
+            return self._settled[1]
         try:
             return with_content(self._declared, content)
         except ContentError as error:
@@ -137,29 +144,40 @@ def _remotes(content: Content) -> set[str]:
     return {remote.name for remote in content.remotes}
 
 
-def _rows(content: Content) -> dict[str, dict[str, dict[str, Any]]]:
-    """A row for each device, partition, target, account and zone. A device's says what it is, and its LUN."""
-    documents = content.to_json()
-    luns = documents.get("luns", {})
-    devices = {CHANGER: {"kind": CHANGER, **documents.get("changer", {})}}
-    for kind, field in _KINDS.items():
-        devices |= {document["name"]: {"kind": kind, **document} for document in documents.get(field, [])}
-    return {
-        "devices": {name: {**row, _LUN: luns[name]} if name in luns else row for name, row in devices.items()},
-        "targets": {document["iqn"]: document for document in documents.get("targets", [])},
-        "accounts": {
-            row_key(account): document
-            for account, document in zip(content.accounts, documents.get("accounts", []), strict=True)
-        },
-        "zones": {document["name"]: document for document in documents.get("zones", [])},
-        "partitions": {document["name"]: document for document in documents.get("partitions", [])},
-        "remotes": {document["name"]: document for document in documents.get("remotes", [])},
-        "pools": {document["name"]: document for document in documents.get("pools", [])},
-    }
+class _Writer:
+    """Content as rows of JSON documents. A section that is still there has the document that was made of it before: a
+    change is mostly of one section among many."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Section, Any]] = {}  # by id(); holds the section, so that nothing else has its id
+
+    def written(self, content: Content, applied: Content) -> StoredContent:
+        """A row for each device, partition, target, account and zone. A device's says what it is, and its LUN."""
+        known, self._known = self._known, {}
+
+        def document(section: Section) -> Any:
+            this = known.get(id(section)) or (section, section.to_json())
+            self._known[id(section)] = this
+            return this[1]
+
+        devices = {CHANGER: {"kind": CHANGER, **document(content.changer)}}
+        devices |= {drive.name: {"kind": "drive", **document(drive)} for drive in content.drives}
+        devices |= {disk.name: {"kind": "disk", **document(disk)} for disk in content.disks}
+        luns = content.luns
+        rows = {
+            "devices": {name: {**row, _LUN: luns[name]} if name in luns else row for name, row in devices.items()},
+            "targets": {target.iqn: document(target) for target in content.targets},
+            "accounts": {row_key(account): document(account) for account in content.accounts},
+            "zones": {zone.name: document(zone) for zone in content.zones},
+            "partitions": {partition.name: document(partition) for partition in content.partitions},
+            "remotes": {remote.name: document(remote) for remote in content.remotes},
+            "pools": {pool.name: document(pool) for pool in content.pools},
+        }
+        return StoredContent(rows, document(applied))
 
 
 def _documents(stored: StoredContent) -> dict[str, Any]:
-    """The document that _rows() took apart."""
+    """The document that was taken apart."""
     devices = {name: dict(row) for name, row in stored.rows["devices"].items()}
     luns = {name: row.pop(_LUN) for name, row in devices.items() if _LUN in row}
     kinds = {name: row.pop("kind") for name, row in devices.items()}

@@ -82,7 +82,8 @@ def plan(old: Settings, new: Settings, state: Situation) -> Effects:
 def _sessions(old: Settings, new: Settings, sessions: Mapping[int, Who]) -> Iterator[SessionEffect]:
     if not sessions:
         return  # directories of many zones take milliseconds
-    directories, changed = (Directory(old, {}), Directory(new, {})), _changed_devices(old, new)
+    was, changed = Directory(old, {}), _changed_devices(old, new)
+    directories = was, Directory(new, {}, before=was)
     for number, who in sessions.items():
         if (effect := _session(number, who, directories, changed)) is not None:
             yield effect

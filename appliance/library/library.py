@@ -178,7 +178,7 @@ class Library:
         self._show_gate()
         self.remotes.show(self.settings)
         self._reach_remotes()
-        self.directory.replace(Directory(self.settings, self.units, self.remotes))
+        self.directory.replace(self.settings, self.units, self.remotes)
         self.server.views_changed()
 
     def _reach_remotes(self) -> None:

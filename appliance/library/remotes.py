@@ -77,7 +77,7 @@ class Remotes:
 
     def show(self, settings: Settings) -> None:
         """Those of these settings from now on; a unit that has not changed stays the same object."""
-        known, before = _read(self._store), self._remotes
+        known, before = _read(self._store) if settings.remotes else {}, self._remotes
         made = [_remote(row, settings, known, before.get(row.name)) for row in settings.remotes]
         self._remotes = {remote.name: remote for remote in sorted(made, key=lambda remote: remote.name)}
 

@@ -43,10 +43,6 @@ class Content(Section):
     remotes: list[RemoteSettings] = []
     luns: dict[str, Lun] = {}
 
-    def to_json(self) -> dict[str, Any]:
-        """For the library's state: secrets included."""
-        return self.model_dump(mode="json", exclude_defaults=True, context={"secrets": True})
-
 
 class ContentError(Exception):
     """The parts do not fit together; str() has a line for each problem."""
@@ -97,6 +93,8 @@ def with_content(settings: Settings, content: Content) -> Settings:
     return placed
 
 
-def settled(settings: Settings, content: Content) -> Content:
-    """`content` with a LUN for each of its devices: those it has keep theirs. Raises ContentError."""
-    return content.model_copy(update={"luns": with_content(settings, content).automatic_luns()})
+def settled(settings: Settings, content: Content) -> tuple[Content, Settings]:
+    """`content` with a LUN for each of its devices: those it has keep theirs; and its settings. Raises ContentError."""
+    made = with_content(settings, content)
+    luns = made.automatic_luns()
+    return content.model_copy(update={"luns": luns}), made.placed(made.directory, luns)

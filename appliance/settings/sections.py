@@ -55,6 +55,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def to_json(self) -> dict[str, Any]:
+        """For the library's state: secrets included."""
+        return self.model_dump(mode="json", exclude_defaults=True, context={"secrets": True})
+
 
 class LibrarySettings(Section):
     name: DeviceName = "tapebay"

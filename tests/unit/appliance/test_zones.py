@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appliance.access.directory import Directory
-from appliance.access.members import Networks
+from appliance.access.members import NetworkPrefix, Networks
 from appliance.access.names import Names
 from appliance.access.zones import MAXIMUM_REMEMBERED, Zoning, view_for
 from appliance.settings import config_file
@@ -373,9 +373,10 @@ def test_networks_around_an_address(addresses: list[Any], prefix: int, address: 
         ipaddress.ip_network(f"{each}/{min(prefix, each.max_prefixlen)}", strict=False)
         for each in [*addresses, address]
     }
-    found = Networks(networks).around(str(address))
+    found = Networks(map(NetworkPrefix.of, networks)).around(str(address))
     meant = getattr(address, "ipv4_mapped", None) or address  # an IPv4 address in IPv6's notation is that one
-    assert found == {each for each in networks if meant in each}
+    assert sorted(found) == sorted(NetworkPrefix.of(each) for each in networks if meant in each)
+    assert len(set(map(NetworkPrefix.of, networks))) == len(networks)
     assert found or meant is not address
 
 
