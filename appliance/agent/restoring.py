@@ -50,12 +50,13 @@ class FileWay:
 
 @dataclass(slots=True)
 class Restoring:
-    """Of what is at and below a path. name: what the backup calls it. told: hears what is done."""
+    """Of what is at and below a path. names: what a backup may call it, the likeliest first. told: hears what is
+    done."""
 
     api: Asking
     source: MountedSource
     path: Path
-    name: str
+    names: Sequence[str]
     told: Told = nobody
     drive: str | None = None
     mapped: in_place.Mapped = field(default=kernel.mapped_extents)
@@ -64,27 +65,28 @@ class Restoring:
         """The number of the newest backup that has it. Raises OperatorError."""
         for backup in reversed(self.api.call("backup.list")):
             suits = backup["state"] == "done" and self.source.in_library in backup["disks"]
-            if suits and self._rows(backup["number"], 1):
+            if suits and any(self._rows(backup["number"], name, 1) for name in self.names):
                 return int(backup["number"])
-        message = f"no backup of disk {self.source.in_library} has {self.name}; name one of another disk by --backup"
+        names = " or ".join(self.names)
+        message = f"no backup of disk {self.source.in_library} has {names}; name one of another disk by --backup"
         raise OperatorError(Failure.NOT_FOUND, f"{message}, see: tapebay catalogue find")
 
     def plan(self, number: int) -> list[FileWay]:
         """What a backup has of it, and how each file would come back now. Raises OperatorError, OSError."""
-        rows = self._rows(number, MOST_FILES)
+        found = ((name, self._rows(number, name, MOST_FILES)) for name in self.names)
+        name, rows = next(((name, rows) for name, rows in found if rows), ("", []))
         if not rows:
-            raise OperatorError(Failure.NOT_FOUND, f"backup {number} has no {self.name}")
+            raise OperatorError(Failure.NOT_FOUND, f"backup {number} has no {' or '.join(self.names)}")
         if len(rows) == MOST_FILES:
             raise OperatorError(Failure.USAGE, f"{MOST_FILES} files or more at once; name a part of {self.path}")
         with _no_signals():
-            return [self._way(row) for row in rows]
+            return [self._way(row, row["name"][len(name) :].strip("/")) for row in rows]
 
-    def _rows(self, number: int, limit: int) -> list[Any]:
-        rows = self.api.call("catalogue.show", number=number, under=_pattern(self.name), limit=limit)
-        return [row for row in rows if row["name"] == self.name or row["name"].startswith(f"{self.name}/")]
+    def _rows(self, number: int, name: str, limit: int) -> list[Any]:
+        rows = self.api.call("catalogue.show", number=number, under=_pattern(name), limit=limit)
+        return [row for row in rows if row["name"] == name or row["name"].startswith(f"{name}/")]
 
-    def _way(self, row: Any) -> FileWay:
-        below = row["name"][len(self.name) :].strip("/")
+    def _way(self, row: Any, below: str) -> FileWay:
         path = self.path / below if below else self.path
         try:
             if ".." in path.parts:

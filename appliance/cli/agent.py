@@ -166,7 +166,7 @@ def restore(
     """
     with reporting(as_json):
         from appliance.agent.asking import Asking
-        from appliance.agent.backup import MountedSources
+        from appliance.agent.backup import MountedSources, server_name
         from appliance.agent.file_systems import NotMapped
         from appliance.agent.restoring import Restoring
 
@@ -177,9 +177,9 @@ def restore(
             source, real = MountedSources(api).of([path])[0], path.resolve()
         except NotMapped as error:
             raise OperatorError(Failure.REFUSED, f"{error}; take it from the tape with tar") from error
-        restoring = Restoring(
-            api, source, real, name or str(real).strip("/"), lambda line: typer.echo(line, err=True), drive
-        )
+        here = str(real).strip("/")
+        names = [name.strip("/")] if name else [here, f"{server_name()}/{here}"]  # the other: of several servers
+        restoring = Restoring(api, source, real, names, lambda line: typer.echo(line, err=True), drive)
         number = backup or restoring.newest()
         ways = restoring.plan(number)
         rows = [way.told() for way in ways]

@@ -21,7 +21,9 @@ from scsi_targets.devices.unit.task import Nexus, Task
 from scsi_targets.t10 import sbc, spc, ssc
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.medium import MEDIA
+from vlib_images.disk.changes import ChangeMap
 from vlib_images.disk.raw import DiskImage
+from vlib_images.disk.watchers import watch
 
 NEXUS = Nexus("iqn.2026-11.bench:host", bytes(6), "iqn.2026-11.bench:target")
 BLOCK = 64 << 10
@@ -75,6 +77,8 @@ def counted(directory: Path) -> dict[str, list[str]]:
     measure("READ(6), tape", drive, tape_read)
     measure("READ(10), disk", disk, disk_read)
     measure("WRITE(10), disk", disk, disk_write, data)
+    watch(disk.medium, ChangeMap(64 * BLOCK, "measured").note)
+    measure("WRITE(10), counted", disk, disk_write, data)
     measure("TEST UNIT READY, tape", drive, spc.TestUnitReady.encode())
     measure("TEST UNIT READY, disk", disk, spc.TestUnitReady.encode())
     drive.close()

@@ -51,13 +51,29 @@ device_of() { # the block device of a disk of the library, by its serial number
 	[ -n "$page" ] && echo "/dev/$(echo "$page" | cut -d/ -f4)"
 }
 written() { [ -s "$1" ] && [ "$(cat "$1")" -gt "${2:-0}" ]; }
+new_disk() { # restore the image in that backup into a new disk of that name, which appears here: as what
+	ls /sys/block >/tmp/disks.before
+	tapebay restore $1 --to-disk $2 --json >/tmp/restored 2>&1 || { cat /tmp/restored >&2; return 1; }
+	iscsiadm -m session --rescan >/dev/null && retry appeared
+}
+appeared() { ls /sys/block | diff /tmp/disks.before - | grep -o 'sd.*'; }
+tape() { # the drive that has a cartridge
+	local drive
+	for drive in /dev/nst[0-9]; do mt -f $drive status 2>/dev/null | grep -q ONLINE && echo $drive && return; done
+	return 1
+}
 """
+
+
+def barcode(number: int) -> str:
+    """Of a cartridge of a site, from 1 on."""
+    return f"TST{number:03}L6"
 
 
 class Site(Appliance):
     """Disks, a gate for the snapshots, the API over TLS."""
 
-    def __init__(self, folder: Path, disks: Sequence[str] = DISKS) -> None:
+    def __init__(self, folder: Path, disks: Sequence[str] = DISKS, *, cartridges: int = 4) -> None:
         self.pair = certificates.make(folder, address=HOST_ADDRESS)
         self.api_port = free_port()
         more = f"""
@@ -69,10 +85,14 @@ certificate = "{self.pair.certificate}"
 key = "{self.pair.key}"
 """
         self._names = disks
-        super().__init__(folder, disks=[Disk(name, "320 MiB") for name in disks], advertise=HOST_ADDRESS, more=more)
+        made = [Disk(name, "320 MiB") for name in disks]
+        super().__init__(folder, disks=made, cartridges=cartridges, advertise=HOST_ADDRESS, more=more)
         self.token = self.call("token.create", name="agent", scope="operate")["token"]
 
-    def run(self, *steps: Step, programs: Mapping[str, str] = {}) -> GuestRun:
+    def run(
+        self, *steps: Step, programs: Mapping[str, str] = {}, timeout_seconds: float = 240,
+        initiator_name: str = guest.INITIATOR_NAME,
+    ) -> GuestRun:  # fmt: skip
         """In a guest that is logged in. programs: more of them, by their names in /mnt/share."""
         serials = []
         for unit in self.call("status")["devices"]:
@@ -99,7 +119,8 @@ key = "{self.pair.key}"
             portal=f"{HOST_ADDRESS}:{self.port}",
             target=TARGET_NAME,
             files=[self.pair.authority, *written, *serials],
-            timeout_seconds=240,
+            timeout_seconds=timeout_seconds,
+            initiator_name=initiator_name,
         )  # fmt: skip
 
     def agent_files(self, job: str, **changes: Any) -> dict[str, str]:

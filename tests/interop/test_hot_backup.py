@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +11,7 @@ import pytest
 
 from tests.interop import guest
 from tests.interop.guest import GuestRun, Step
-from tests.interop.hot_site import BARCODE, Site, files_of, report_of, rows_of
-from tests.interop.test_postgresql import program
+from tests.interop.hot_site import Site, barcode, files_of, report_of, rows_of
 from tests.support import packages
 
 pytestmark = pytest.mark.guest
@@ -24,7 +21,7 @@ pytestmark = pytest.mark.guest
 def site(tmp_path: Path) -> Iterator[Site]:
     packages.require(*guest.PACKAGES, "lvm2", "sqlite3")
     with ExitStack() as stack:
-        running = stack.enter_context(Site(tmp_path))
+        running = stack.enter_context(Site(tmp_path, cartridges=ROUNDS + 2))
         yield running
         assert not running.problems(), running.log_text()
 
@@ -87,7 +84,7 @@ wait $SERVING
 
 
 def one_round(number: int) -> list[Step]:
-    command = f"tapebay agent backup /srv/plain /srv/data /srv/xfs --exclude lost+found --to TST00{number}L6 --json"
+    command = f"tapebay agent backup /srv/plain /srv/data /srv/xfs --exclude lost+found --to {barcode(number)} --json"
     if number == 1:  # as the documents show it
         command = "tapebay agent run sqlite --agent-file /mnt/share/agent.toml --json"
     if number == 2:
@@ -99,10 +96,10 @@ def one_round(number: int) -> list[Step]:
     ]  # fmt: skip
 
 
-@pytest.mark.timeout(400)  # three hot backups in a guest, which is slow where its host is busy
+@pytest.mark.timeout(250 + 100 * ROUNDS)  # hot backups in a guest, which is slow where its host is busy
 def test_files_that_are_written_meanwhile(site: Site) -> None:
     """Over and over; and what a backup of large files costs the server, by its own network's count."""
-    numbers, to_another = range(1, ROUNDS + 1), f"--to TST00{ROUNDS + 1}L6 --json"
+    numbers, to_another = range(1, ROUNDS + 1), f"--to {barcode(ROUNDS + 1)} --json"
     done = site.run(
         Step("make", MAKE),
         Step("map", "tapebay agent map /srv/data/still"),
@@ -115,6 +112,7 @@ def test_files_that_are_written_meanwhile(site: Site) -> None:
         Step("network after", NETWORK),
         Step("rights", "cat /tmp/rights"),
         Step("nothing is left", "! ls /dev/mapper | grep tapebay- && ! iscsiadm -m iface | grep tapebay-"),
+        timeout_seconds=150 + 60 * ROUNDS,
         programs={
             "rights.sh": RIGHTS,
             **site.agent_files("sqlite", paths=["/srv/plain", "/srv/data", "/srv/xfs"], to=["TST001L6"]),
@@ -124,7 +122,7 @@ def test_files_that_are_written_meanwhile(site: Site) -> None:
     for number in numbers:
         report = report_of(done[f"back up {number}"])
         assert (report["state"], report["skipped"]) == ("done", 0), report
-        files = files_of(site.archive(f"TST00{number}L6"))
+        files = files_of(site.archive(barcode(number)))
         assert {name: hashlib.sha256(files[name]).hexdigest() for name in sums} == sums
         counts = done[f"before {number}"].split(), done[f"after {number}"].split()
         for place, least, most in zip(PLACES, *counts, strict=True):
@@ -148,64 +146,6 @@ def costs_next_to_nothing(report: dict[str, Any], done: GuestRun) -> None:
     assert crossed / 5 < part["network_bytes"] < crossed, (crossed, part)
     assert part["processor_seconds"] > 0
     assert report["processor_seconds_per_gibibyte"] > 0
-
-
-POSTGRESQL = r"""
-modprobe ext4
-PLAIN=$(retry device_of plain) && mkfs.ext4 -q -F $PLAIN && mkdir -p /srv/plain && mount $PLAIN /srv/plain || exit
-mkdir /srv/plain/pg /run/pg && chown postgres /srv/plain/pg /run/pg && cd /srv/plain/pg || exit
-as_postgres() { setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"; }
-as_postgres $PROGRAMS/initdb -D /srv/plain/pg/data -A trust -U tapebay --no-sync >/dev/null || exit
-as_postgres $PROGRAMS/pg_ctl -D /srv/plain/pg/data -o "-k /run/pg -c listen_addresses=" -l /run/pg/log -w start \
-	>/dev/null || exit
-sql() { $PROGRAMS/psql -h /run/pg -U tapebay -d postgres -qAt "$@"; }
-sql -c "CREATE TABLE rows (number int PRIMARY KEY, digest text)" || exit
-(
-	number=0
-	while number=$((number + 1)); do
-		echo "INSERT INTO rows SELECT n, md5(n::text) FROM generate_series($((number * 10 - 9)), $((number * 10))) n;"
-		echo "\\! echo $((number * 10)) >/tmp/told && mv /tmp/told /tmp/pg.count"
-	done
-) | sql -v ON_ERROR_STOP=1 &
-WRITER=$!
-"""
-
-
-def test_postgresql_in_the_middle_of_its_work(site: Site) -> None:
-    """What is restored starts as after a power cut, and has every row that was committed before the backup began."""
-    packages.require("postgresql")
-    programs = Path(program("initdb")).resolve().parent
-    backup = "tapebay agent run postgresql --agent-file /mnt/share/agent.toml --json"
-    connection = "export PGHOST=/run/pg PGUSER=tapebay PGDATABASE=postgres"
-    done = site.run(
-        Step("make", f"PROGRAMS={programs}\n{POSTGRESQL}"),
-        Step("written", "retry written /tmp/pg.count 50"),
-        Step("before", "cat /tmp/pg.count"),
-        Step("back up", f"cd / && {connection} && {backup}"),
-        Step("after", "cat /tmp/pg.count"),
-        Step("stop", "kill $WRITER; as_postgres $PROGRAMS/pg_ctl -D /srv/plain/pg/data -m immediate stop", status=None),
-        programs=site.agent_files("postgresql", paths=["/srv/plain/pg"], to=[BARCODE]),
-    )
-    assert report_of(done["back up"])["state"] == "done"
-    with tempfile.TemporaryDirectory(prefix="tapebay-pg-") as folder:  # short: the socket's path has 107 bytes
-        Path(folder).chmod(0o755)
-        subprocess.run(["tar", "-b", "512", "-xpf", site.archive(), "-C", folder], check=True)
-        data, user = f"{folder}/srv/plain/pg/data", "postgres" if os.geteuid() == 0 else None
-        Path(data, "postmaster.pid").unlink()
-        run = {"user": user, "cwd": "/", "check": True, "stdout": subprocess.DEVNULL}
-        options = f"-k {folder}/srv/plain/pg -c listen_addresses="
-        subprocess.run([programs / "pg_ctl", "-D", data, "-o", options, "-l", f"{data}/log", "-w", "start"], **run)  # type: ignore[call-overload]
-        try:
-            query = "SELECT count(*), min(number), max(number), bool_and(digest = md5(number::text)) FROM rows"
-            shown = subprocess.run(
-                [programs / "psql", "-h", f"{folder}/srv/plain/pg", "-U", "tapebay", "-d", "postgres", "-qAtc", query],
-                check=True, capture_output=True, text=True, cwd="/",
-            )  # fmt: skip
-        finally:
-            subprocess.run([programs / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop"], **run)  # type: ignore[call-overload]
-    count, first, last, right = shown.stdout.strip().split("|")
-    assert (first, last, right) == ("1", count, "t")
-    assert int(done["before"]) <= int(count) <= int(done["after"]) + 10
 
 
 HELD = """

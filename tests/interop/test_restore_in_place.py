@@ -1,5 +1,5 @@
 """Files of a live ext4, of one on a plain volume of several pieces, and of a live XFS back into the blocks where they
-are, while databases beside them are written; and increments of the same files."""
+are, while databases beside them are written; whole disks of images; and increments of the same files."""
 
 import hashlib
 import json
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.interop.guest import Step
-from tests.interop.test_hot_backup import BARCODE, MAKE, PLACES, Site, files_of, report_of, rows_of, site
+from tests.interop.hot_site import BARCODE, Site, files_of, report_of, rows_of
+from tests.interop.test_hot_backup import MAKE, PLACES, site
 from tests.unit.backup.support import run, which
 
 __all__ = ["site"]
@@ -48,6 +49,32 @@ for path in sys.argv[1:]:
     assert all(hashlib.sha256(noise).hexdigest() == digest for _, noise, digest in rows)
     print(len(rows))
 """
+# While its file system is held, a restore does not come to its end. What asks the appliance for it has no right.
+LIVE = r"""
+asks() {
+	grep -lE "^Uid:[[:space:]]65534" /proc/[0-9]*/status 2>/dev/null |
+		xargs -r grep -hE "^(Uid|CapEff|NoNewPrivs):" >/tmp/rights
+	grep -q "^NoNewPrivs:[[:space:]]1" /tmp/rights
+}
+fsfreeze -f /srv/plain
+%s /srv/plain/still --backup 1 --yes --json >/tmp/live 2>&1 &
+RESTORING=$!
+retry retry asks
+fsfreeze -u /srv/plain
+wait $RESTORING
+STATUS=$?
+cat /tmp/live
+[ $STATUS = 0 ]
+"""
+# The whole disks, while nobody is logged in to them; one has a volume group.
+OVER = r"""
+vgchange -q -an group && log_out || exit
+for disk in plain parted xfs; do TAPEBAY_TOKEN=%s tapebay restore 2 $disk.img --over $disk --yes || exit; done
+log_in 6 && PLAIN=$(retry device_of plain) && XFS=$(retry device_of xfs) && vgchange -q -ay group || exit
+e2fsck -fn $PLAIN && e2fsck -fn /dev/mapper/group-data || exit
+mount $PLAIN /srv/plain && mount /dev/mapper/group-data /srv/data && mount $XFS /srv/xfs
+"""
+ROWS = '"$PYTHON" /tmp/check.py /srv/plain/base.db /srv/data/base.db /srv/xfs/base.db'
 COUNTS = "for p in plain data xfs; do cat /tmp/$p.count; echo; done"
 
 
@@ -57,7 +84,7 @@ def ways_of(output: str) -> dict[str, str]:
 
 
 @pytest.mark.timeout(400)
-def test_files_are_restored_where_they_are(site: Site) -> None:
+def test_files_and_disks_are_restored_where_they_are(site: Site) -> None:
     token = site.call("token.create", name="restorer", scope="administer")["token"]
     restore = f"TAPEBAY_TOKEN={token} tapebay agent restore"
     done = site.run(
@@ -67,22 +94,27 @@ def test_files_are_restored_where_they_are(site: Site) -> None:
         Step("written", "for p in plain data xfs; do retry written /tmp/$p.count 20; done"),
         Step("before", COUNTS),
         Step("back up", f"tapebay agent backup /srv/plain /srv/data /srv/xfs --to {BARCODE} --json"),
-        Step("image", f"tapebay agent backup /srv/plain --image --to {THIRD} --json"),
+        Step("images", f"tapebay agent backup /srv/plain /srv/data /srv/xfs --image --to {THIRD} --json"),
         Step("after", COUNTS),
         Step("damage", DAMAGE),
         Step("damaged", SUMS),
         Step("increment", f"tapebay agent backup /srv/plain /srv/data /srv/xfs --incremental --to {SECOND} --json"),
         Step("plan", f"exec 9</srv/plain/still/deep/2; {restore} /srv/plain --backup 1 --dry-run --json; exec 9<&-"),
-        Step("live", f"{restore} /srv/plain/still --backup 1 --yes --json"),
+        Step("live", LIVE % restore),
+        Step("rights", "cat /tmp/rights"),
         Step("stop", "kill $WRITERS; wait $WRITERS", status=None),
         Step("cut", 'tapebay catalogue show 1 --json | "$PYTHON" /tmp/cut.py; rm -f /srv/*/base.db-shm'),
         *(Step(f"restore {place}", f"{restore} /srv/{place} --backup 1 --yes --json") for place in PLACES),
         Step("restored", SUMS),
-        Step("rows", '"$PYTHON" /tmp/check.py /srv/plain/base.db /srv/data/base.db /srv/xfs/base.db'),
+        Step("rows", ROWS),
         Step("unmount", "umount /srv/plain /srv/data /srv/xfs"),
         Step("checked", "e2fsck -fn $PLAIN && e2fsck -fn /dev/mapper/group-data && xfs_repair -n $XFS"),
+        Step("refused", f"TAPEBAY_TOKEN={token} tapebay restore 2 xfs.img --over xfs --yes", status=None),
+        Step("over", OVER % token),
+        Step("as images", f"{SUMS} && {ROWS}"),
     )
     assert done["restored"] == done["sums"] != done["damaged"]
+    assert [line.split()[1:] for line in done["rights"].splitlines()] == [["65534"] * 4, ["0" * 16], ["1"]]
     planned = ways_of(done["plan"])
     assert {"again": "", "2": "", "3": ""}.items() <= ways_of(done["live"]).items()
     assert (planned["2"], planned["3"]) == ("somebody has it open or mapped", "")
@@ -92,8 +124,13 @@ def test_files_are_restored_where_they_are(site: Site) -> None:
         assert {"again": "", "2": "", "3": "", "base.db": ""}.items() <= ways_of(done[f"restore {place}"]).items()
     for before, count, after in zip(done["before"].split(), done["rows"].split(), done["after"].split(), strict=True):
         assert int(before) <= int(count) <= int(after)
+    assert "so it is refused, without --force" in done["refused"]
+    as_images = done["as images"].splitlines()
+    assert as_images[:-3] == done["sums"].splitlines()
+    for before, count, after in zip(done["before"].split(), as_images[-3:], done["after"].split(), strict=True):
+        assert int(before) <= int(count) <= int(after)
     image_is_whole(
-        site, report_of(done["image"])["number"], int(done["before"].split()[0]), int(done["after"].split()[0])
+        site, report_of(done["images"])["number"], int(done["before"].split()[0]), int(done["after"].split()[0])
     )
     report = report_of(done["increment"])
     assert (report["since"], report["full_because"]) == (1, "")
@@ -107,7 +144,7 @@ def test_files_are_restored_where_they_are(site: Site) -> None:
 
 def image_is_whole(site: Site, number: int, least: int, most: int) -> None:
     """A new disk of it has a file system that its own check calls clean, and a database that SQLite does."""
-    site.call("restore", number=number, to_disk="again")
+    site.call("restore", number=number, file="plain.img", to_disk="again")
     image = site.image("again")
     run(which("e2fsck"), "-fn", image)
     files = {}

@@ -140,6 +140,8 @@ class Catalogue:
         self._names = names
 
     def call(self, verb: str, /, **_parameters: Any) -> Any:
+        if verb == "backup.list":
+            return [{"number": 1, "state": "done", "disks": ["data"]}]
         assert verb == "catalogue.show"
         places = [{"cartridge": FIRST_BARCODE, "block": 7}]
         return [
@@ -169,7 +171,7 @@ def test_names_that_lead_elsewhere(tmp_path: Path) -> None:
 
     def ways(device: tuple[int, int]) -> list[str]:
         api = Asking(Catalogue(*names))
-        return [way.why for way in Restoring(api, source_at(root, device), root, "srv").plan(1)]
+        return [way.why for way in Restoring(api, source_at(root, device), root, ["srv", "web/srv"]).plan(1)]
 
     plain, link, above = ways(here)
     assert "elsewhere" not in plain and "mounted there" not in plain
@@ -177,6 +179,19 @@ def test_names_that_lead_elsewhere(tmp_path: Path) -> None:
     assert above == "its name in the backup is no plain path"
     elsewhere = f"another file system than that of {root} is mounted there now"
     assert ways((here[0], here[1] + 1)) == [elsewhere, elsewhere, above]
+
+
+def test_what_a_backup_of_several_servers_calls_a_file(tmp_path: Path) -> None:
+    root = tmp_path / "srv"
+    source = source_at(root, (0, 0))
+    restoring = Restoring(Asking(Catalogue("web/srv/plain")), source, root, ["srv", "web/srv"])
+    assert restoring.newest() == 1
+    assert [way.told()["path"] for way in restoring.plan(1)] == [str(root / "plain")]
+    restoring.names = ["srv", "mail/srv"]
+    with pytest.raises(OperatorError, match="no backup of disk data has srv or mail/srv; name one of another disk by"):
+        restoring.newest()
+    with pytest.raises(OperatorError, match="backup 1 has no srv or mail/srv"):
+        restoring.plan(1)
 
 
 def test_a_file_that_somebody_uses(tmp_path: Path) -> None:

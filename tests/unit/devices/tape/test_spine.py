@@ -30,6 +30,7 @@ def test_few_frames_between_a_command_and_its_answer(tmp_path: Path) -> None:
     found = counted(tmp_path)
     assert len(found["WRITE(6), tape"]) <= 19, found["WRITE(6), tape"]
     assert len(found["READ(6), tape"]) <= 16, found["READ(6), tape"]
+    assert len(found["WRITE(10), counted"]) <= len(found["WRITE(10), disk"]) + 1, found["WRITE(10), counted"]
 
 
 def test_a_write_does_not_ask_whether_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
