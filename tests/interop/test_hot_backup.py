@@ -126,7 +126,7 @@ def one_round(number: int) -> list[Step]:
     ]  # fmt: skip
 
 
-@pytest.mark.timeout(250 + 100 * ROUNDS)  # hot backups in a guest, which is slow where its host is busy
+@pytest.mark.timeout(320 + 100 * ROUNDS)  # hot backups in a guest, which is slow where its host is busy
 def test_files_that_are_written_meanwhile(site: Site) -> None:
     """Over and over; and what a backup of large files costs the server, by its own network's count."""
     numbers, to_another = range(1, ROUNDS + 1), f"--to {barcode(ROUNDS + 1)} --json"
@@ -143,7 +143,7 @@ def test_files_that_are_written_meanwhile(site: Site) -> None:
         Step("network after", NETWORK),
         Step("rights", "cat /tmp/rights"),
         Step("nothing is left", "! ls /dev/mapper | grep tapebay- && ! iscsiadm -m iface | grep tapebay-"),
-        timeout_seconds=150 + 60 * ROUNDS,
+        timeout_seconds=240 + 60 * ROUNDS,
         programs={
             "rights.sh": RIGHTS,
             "oracle.py": ORACLE,

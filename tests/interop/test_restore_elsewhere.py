@@ -48,6 +48,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         assert not running.problems(), running.log_text()
 
 
+@pytest.mark.timeout(520)  # two guests, one after the other, on a host that may be busy
 def test_another_server_takes_the_backup(site: Site) -> None:
     first = site.run(
         Step("make", FIRST),
