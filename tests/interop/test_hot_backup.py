@@ -83,8 +83,8 @@ wait $SERVING
 """
 
 
-# A backup whose agent says what the files were while they could not change: that is the judge of what is on tape. (A
-# claim on a snapshot ends after 10 s, so what is only large is left out.)
+# A backup whose agent says what the files are while they cannot change: that is the judge of what is on tape. (What is
+# only large is left out, as the snapshot is not renewed meanwhile.)
 ORACLE = """
 import hashlib, sys
 from contextlib import contextmanager
@@ -99,10 +99,10 @@ class Hashing(ThisServer):
     @contextmanager
     def held(self, points, *, limit_seconds):
         with super().held(points, limit_seconds=60):
+            yield
             for path in (path for point in points for path in point.rglob("*")):
                 if path.is_file() and not path.is_symlink() and path.name != "hole":
                     print(hashlib.sha256(path.read_bytes()).hexdigest(), path.relative_to("/srv"))
-            yield
 
 client = Client.from_environment()
 api, key = Asking(client), hashlib.sha256(client.token.encode()).hexdigest().encode()
