@@ -111,8 +111,7 @@ class BackupService:
                 self.records.step(backup.number, BackupState.FAILED, reason=str(error))
                 self.forget(backup.number)
                 raise OperatorError(Failure.REFUSED, f"a backup cannot begin: {error}") from error
-            self._start(backup, catalogue)
-            return backup
+            return self._start(backup, catalogue)
 
     def resume(self, number: int, cartridges: Sequence[str], drive: str | None, *, overwrite: bool) -> Backup:
         """Goes on at the last checkpoint, with more cartridges where some are given. Raises OperatorError,
@@ -136,8 +135,7 @@ class BackupService:
             except BaseException:
                 catalogue.close()
                 raise
-            self._start(backup, catalogue)
-            return backup
+            return self._start(backup, catalogue)
 
     def cancel(self, number: int) -> Backup:
         """Ends at the last checkpoint. Raises BackupStateError, NoSuchBackup."""
@@ -353,7 +351,7 @@ class BackupService:
 
     # ---- running ---------------------------------------------------------------------------------------------------
 
-    def _start(self, backup: Backup, catalogue: Catalogue) -> None:
+    def _start(self, backup: Backup, catalogue: Catalogue) -> Backup:
         job = BackupJob(
             backup, catalogue, self._house, self._drive_of, self.holdings,
             lambda totals: self._counted(backup, totals), self._base_of(backup),
@@ -362,7 +360,13 @@ class BackupService:
         thread = threading.Thread(target=self._run, args=(job,), name=f"backup {backup.number}", daemon=True)
         with self._lock:
             self._jobs[backup.number], self._threads[backup.number] = job, thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            job.progress.ended = time.monotonic()
+            catalogue.close()
+            self._end(job, BackupState.FAILED, f"the daemon has no thread to spare ({error}); resume it", 0.0)
+        return self.records.get(backup.number)
 
     def _base_of(self, backup: Backup) -> Path | None:
         return self.path_of(self.records.get(backup.since)) if backup.since is not None else None

@@ -27,6 +27,7 @@ class Later(Generic[CountKey, CountValue]):
         self._lock = threading.Lock()
         self._waiting: dict[CountKey, CountValue] = {}
         self._thread: threading.Thread | None = None
+        self._without_thread = False  # the system had none to give when something came last
         self._flushing = threading.Event()
 
     def put(self, key: CountKey, value: CountValue) -> None:
@@ -34,8 +35,17 @@ class Later(Generic[CountKey, CountValue]):
         with self._lock:
             self._waiting[key] = value
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="counts", daemon=True)
-                self._thread.start()
+                self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="counts", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.warning("counts cannot be saved now; they are tried again with the next", reason=str(error))
+            self._without_thread = True
+        else:
+            self._thread, self._without_thread = thread, False
 
     def waiting(self) -> dict[CountKey, CountValue]:
         """What is not written yet."""
@@ -46,23 +56,31 @@ class Later(Generic[CountKey, CountValue]):
         """Everything is written, or logged, when this returns."""
         self._flushing.set()
         with self._lock:
-            thread = self._thread
+            thread, alone = self._thread, self._without_thread
         if thread is not None:
             thread.join()
+        elif alone:
+            self._write_waiting()
         self._flushing.clear()
 
     def _run(self) -> None:
         while True:
             self._flushing.wait(INTERVAL_SECONDS)
-            waiting = self.waiting()
-            written = self._written(waiting)
-            with self._lock:
-                for key in waiting if written else ():
-                    if self._waiting[key] is waiting[key]:
-                        del self._waiting[key]
-                if not (written and self._waiting):
-                    self._thread = None  # what comes from now on has another
-                    return
+            if not self._write_waiting():
+                return
+
+    def _write_waiting(self) -> bool:
+        """Whether there is more to write. If not, what comes from now on has another thread."""
+        waiting = self.waiting()
+        written = self._written(waiting)
+        with self._lock:
+            for key in waiting if written else ():
+                if self._waiting[key] is waiting[key]:
+                    del self._waiting[key]
+            more = written and bool(self._waiting)
+            if not more:
+                self._thread = None
+            return more
 
     def _written(self, waiting: Mapping[CountKey, CountValue]) -> bool:
         try:

@@ -13,7 +13,7 @@ from scsi_targets.devices.disk.storage import BlockStorage
 from scsi_targets.devices.unit.dispatch import CONFLICTS, REQUIRED, Row, handles
 from scsi_targets.devices.unit.parameter_data import parameter_list
 from scsi_targets.devices.unit.principal import Permission
-from scsi_targets.devices.unit.task import Deferred, Response, Task
+from scsi_targets.devices.unit.task import BUSY, Deferred, Response, Task
 from scsi_targets.t10 import sbc, sbc_pages, sense
 from scsi_targets.t10.fields import Field
 from scsi_targets.t10.sense import CheckCondition
@@ -52,7 +52,11 @@ class Erasing(DiskPart):
             disk.update_access()
         elif disk.image is not None:
             log.info("an erasure that was interrupted begins again", disk=disk.state_key, kind=plan.kind.value)
-            self._start(plan, disk.image)
+            if (erasure := self._started(plan, disk.image)) is not None:
+                self._let_begin(erasure, disk.image)
+            else:
+                self.failure = plan  # until the next start, or another erasure
+                disk.update_access()
 
     def stop(self) -> None:
         """Stops an erasure, which the next start of the appliance takes up again."""
@@ -83,22 +87,31 @@ class Erasing(DiskPart):
         with self._beginning:
             if self.running is not None:  # another one, since this command was checked
                 self._disk.check_ready()
-            self._disk.keep("erasure", plan.to_state())
+            if (erasure := self._started(plan, image)) is None:
+                return Response(BUSY)
+            try:
+                self._disk.keep("erasure", plan.to_state())
+            except BaseException:
+                erasure.stop()
+                raise
             self.failure = None
-            erasure = self._start(plan, image)
+            self._let_begin(erasure, image)
         if immediate:
             return Response(data_length=moved)
         return self._disk.defer(task, lambda: self._await(erasure, moved))
 
-    def _start(self, plan: ErasurePlan, image: Image) -> Erasure:
+    def _started(self, plan: ErasurePlan, image: Image) -> Erasure | None:
+        """With a thread that waits; None when the system has none to give."""
         erasure = Erasure(plan, image, bytes_per_second=self._bytes_per_second, ended=self._ended)
+        return erasure if erasure.start() else None
+
+    def _let_begin(self, erasure: Erasure, image: Image) -> None:
         with self._disk.gate.alone:  # what others are reading and writing ends first; then they find no medium
             self.running = erasure
             self._disk.update_access()
-        if plan.kind is not ErasureKind.FORMAT:  # nothing of what is sanitized is kept elsewhere (SBC-4 4.11)
+        if erasure.plan.kind is not ErasureKind.FORMAT:  # nothing of what is sanitized is kept elsewhere (SBC-4 4.11)
             break_snapshots_of(image, "its disk is sanitized")
-        erasure.start()
-        return erasure
+        erasure.begin()
 
     def _await(self, erasure: Erasure, moved: int) -> Response:
         erasure.finished.wait()

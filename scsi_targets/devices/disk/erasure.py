@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from scsi_targets.devices.unit.task_set import started
 from vlib_images.disk.image import Image, Provisioning, fill_steps
 
 
@@ -63,15 +64,21 @@ class Erasure:
         self._ended = ended
         self._done_bytes = 0
         self._total_bytes = image.size_bytes * plan.passes
-        self._stop = threading.Event()
+        self._begun, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{plan.kind.value} {image.name}", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def start(self) -> bool:
+        """Takes a thread, which waits for begin(). False when the system has none to give."""
+        return started(self._thread)
+
+    def begin(self) -> None:
+        """The medium is its own now."""
+        self._begun.set()
 
     def stop(self) -> None:
         """Ends it soon without its end being told: it goes on at the next start of the appliance."""
         self._stop.set()
+        self._begun.set()
         self._thread.join()
         self.finished.set()
 
@@ -83,6 +90,7 @@ class Erasure:
     # ---- the work --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._begun.wait()
         try:
             self._erase()
         except Exception as error:  # noqa: BLE001 - whatever it is, the erasure has failed and initiators must be told

@@ -59,3 +59,21 @@ def test_values_that_json_does_not_have_are_refused(tmp_path):
     state = LibraryState(new_database(tmp_path / "state"))
     with pytest.raises(TypeError):
         state.put_soon("devices", "drive0/life", {"loads": object()})
+
+
+def test_counts_are_kept_while_the_system_has_no_thread(monkeypatch):
+    written = []
+    later = Later(lambda documents: written.append(dict(documents)))
+    with monkeypatch.context() as none_left:
+        none_left.setattr(threading.Thread, "start", no_thread)
+        later.put("a", 1)
+        later.flush()
+        assert (written, later.waiting()) == ([{"a": 1}], {})
+        later.put("b", 2)
+    later.put("c", 3)
+    later.flush()
+    assert written == [{"a": 1}, {"b": 2, "c": 3}] and later.waiting() == {}
+
+
+def no_thread(_thread):
+    raise RuntimeError("can't start new thread")

@@ -6,7 +6,7 @@ import pytest
 
 from scsi_targets.devices.disk import provisioning as block_provisioning
 from scsi_targets.devices.disk.block_device import BlockDevice
-from scsi_targets.devices.unit.task import Task
+from scsi_targets.devices.unit.task import BUSY, Task
 from scsi_targets.t10 import sbc, sbc_pages, spc
 from tests.support.waiting import eventually
 from tests.unit.devices.disk.support import BLOCKS, make_disk, pattern, read, write
@@ -179,6 +179,42 @@ def test_it_goes_on_after_a_power_loss(slow):
     once_more = slow.store.get("disk/slow/erasure")
     assert once_more is None
     again.close()
+
+
+def test_without_a_thread_nothing_is_erased_and_the_disk_stays_ready(disk, monkeypatch):
+    write(disk, 3, pattern(3))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        cdb, data = overwrite(b"gone", immediate=1)
+        assert send(disk, cdb, data=data).status == BUSY
+        assert send(disk, sbc.FormatUnit.encode()).status == BUSY
+    assert (read(disk, 3), disk.store.get(f"{disk.state_key}/erasure")) == (pattern(3), None)
+    assert wait_for(disk, *overwrite(b"gone")).status == 0
+    assert read(disk, 3) == b"gone" * 128
+
+
+@pytest.mark.image_file
+def test_without_a_thread_an_erasure_goes_on_at_a_later_start(slow, monkeypatch):
+    start_overwrite(slow)
+    path = slow.image.path
+    slow.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        barred = BlockDevice(slow.identity, DiskImage.open(path), store=slow.store, state_key="disk/slow")
+    assert sense_of(read_one(barred)) == (3, 0x31, 3)
+    barred.close()
+    again = BlockDevice(slow.identity, DiskImage.open(path), store=slow.store, state_key="disk/slow")
+    settle(again)
+    assert read(again, 9) == b"gone" * 128
+    again.close()
+
+
+def no_thread(_thread):
+    raise RuntimeError("can't start new thread")
+
+
+def read_one(disk):
+    return send(disk, sbc.Read16.encode(logical_block_address=9, transfer_length=1))
 
 
 def test_failure_bars_the_medium_until_it_is_left(disk, monkeypatch):
