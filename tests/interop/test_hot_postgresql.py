@@ -19,6 +19,8 @@ pytestmark = pytest.mark.guest
 
 ROUNDS = int(os.environ.get("TAPEBAY_TEST_ROUNDS", "1"))  # of backups one after the other, while it is written
 FILE_SYSTEM = os.environ.get("TAPEBAY_TEST_FILE_SYSTEM", "ext4")  # or xfs
+# How it is mounted beside the one that it is a copy of, and checked.
+COPIED, CHECKED = {"ext4": ("rw", "e2fsck -fn"), "xfs": ("nouuid", "xfs_repair -n")}[FILE_SYSTEM]
 QUERY = "SELECT count(*), min(number), max(number), bool_and(digest = md5(number::text)) FROM rows"
 
 MAKE = r"""
@@ -50,7 +52,7 @@ rows_of() { # of the cluster in that directory, which starts as after a power cu
 }
 again() { # restore that image into a new disk, and look at what is on it
 	local disk
-	disk=$(new_disk $1 again$1) && mkdir -p /srv/again && mount -t $KIND /dev/$disk /srv/again || return
+	disk=$(new_disk $1 again$1) && mkdir -p /srv/again && mount -o $COPIED /dev/$disk /srv/again || return
 	rows_of /srv/again/pg/data && umount /srv/again
 }
 in_place() { # what a backup has, in place as far as it goes, and by tar where it does not
@@ -126,7 +128,7 @@ def test_postgresql_in_the_middle_of_its_work(site: Site) -> None:
     programs = Path(program("initdb")).resolve().parent
     token = site.call("token.create", name="restorer", scope="administer")["token"]
     numbers = range(1, ROUNDS + 1)
-    variables = f"PROGRAMS={programs} KIND={FILE_SYSTEM} QUERY='{QUERY}'\n"
+    variables = f"PROGRAMS={programs} KIND={FILE_SYSTEM} COPIED={COPIED} QUERY='{QUERY}'\n"
     done = site.run(
         Step("make", variables + MAKE),
         Step("written", "retry retry written /tmp/pg.count 50"),
@@ -136,7 +138,7 @@ def test_postgresql_in_the_middle_of_its_work(site: Site) -> None:
         Step("token", f"export TAPEBAY_TOKEN={token}"),
         *(Step(f"again {number}", f"again {2 * number}") for number in numbers),
         *(step for number in numbers for step in restored_in_place(number)),
-        Step("checked", "umount /srv/plain && fsck.$KIND -n $PLAIN"),
+        Step("checked", f"umount /srv/plain && {CHECKED} $PLAIN"),
         programs={
             "prepare.py": PREPARE,
             "others.py": OTHERS,
