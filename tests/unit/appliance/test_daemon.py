@@ -1,14 +1,19 @@
 """The daemon in a process of its own: start, control, signals, kill -9."""
 
+import gc
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from appliance.daemon import settled_app
 from appliance.failures import Failure, OperatorError
 from appliance.operations import setup
+from appliance.web.service import Service
 from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.offline import offline
 
@@ -198,3 +203,15 @@ def test_damaged_device_state_is_one_clear_line(directory: Path) -> None:
     assert daemon.end() == Failure.REFUSED.exit_status
     (line,) = daemon.log
     assert line["event"].startswith(f"tapebay: {directory / 'state' / 'devices.json'}: not readable as JSON")
+
+
+def test_what_is_made_at_the_start_is_not_walked_through_by_later_garbage_collections() -> None:
+    def no_context(_progress: object) -> NoReturn:
+        raise AssertionError("no verb is asked for")
+
+    before = len(gc.get_objects())
+    try:
+        settled_app(Service(no_context, threading.Event(), None), threading.Event())
+        assert len(gc.get_objects()) < before / 10
+    finally:
+        gc.unfreeze()
