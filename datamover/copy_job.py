@@ -120,7 +120,8 @@ class CopyJob:
         return self._tallies
 
     def run(self) -> None:
-        """Raises CopyFailed or CopyCancelled; everything before the failing read or write is written then."""
+        """Raises CopyFailed or CopyCancelled; everything before the failing read or write is written then. MemoryError:
+        the system has no thread, and nothing has begun."""
         self._writer.start()
         try:
             self._run_steps()

@@ -69,8 +69,11 @@ class CopyWriter:
     # ---- the reader's side -----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        """Starts the thread. Raises MemoryError when the system has none to give."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise MemoryError(str(error)) from error
 
     def stop(self) -> None:
         """Waits until everything is written."""

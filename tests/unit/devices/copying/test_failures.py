@@ -5,7 +5,7 @@ import threading
 import crcmod.predefined
 import pytest
 
-from scsi_targets.devices.unit.task import Task
+from scsi_targets.devices.unit.task import TASK_SET_FULL, Task
 from scsi_targets.t10 import copy_descriptors as copy
 from tests.unit.devices.copying.support import (
     BLOCKS,
@@ -389,6 +389,22 @@ def test_abort_task_stops_a_copy_between_two_writes(site, where, monkeypatch):
     assert not running.answers
     assert b"".join(site.written()) == site.disk_data[: 1 << 20]
     good(site.copy(block_to_stream(512, 1), list_identifier=9))
+
+
+def test_without_a_thread_nothing_is_copied_and_the_next_copy_runs(site, monkeypatch):
+    start = threading.Thread.start
+
+    def but_for_the_writer(thread):
+        if thread.name == "copy writer":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", but_for_the_writer)
+        assert site.copy(block_to_stream(512, 1)).status == TASK_SET_FULL
+    assert site.written() == []
+    assert site.copy(block_to_stream(512, 1)).status == 0
+    assert site.written() == [site.disk_data[:512]]
 
 
 def test_a_disk_that_fails_to_read(site, monkeypatch):
