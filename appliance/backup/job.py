@@ -33,6 +33,7 @@ from appliance.backup.archive import (
     VolumeFull,
     VolumeTooSmall,
 )
+from appliance.backup.cartridges import BackupCartridges
 from appliance.backup.catalogue import Catalogue, CatalogueDamaged, StreamPlace, Volume, part_begun
 from appliance.backup.content import ChangedSince, check_same, checksum
 from appliance.backup.faults import is_of_the_drive, is_of_the_medium, is_overflow, words_of
@@ -90,9 +91,12 @@ class BackupJob:
     _renewed: float = 0.0
     _copying: bool = False
     _pending: PendingMembers = field(default_factory=PendingMembers)
-    _occupied: set[str] = field(default_factory=set)  # cartridges that hold something else, and stay as they are
+    _cartridges: BackupCartridges = field(init=False)
     _volume: Volume = field(default_factory=lambda: Volume(1, ""))
     _archive: Archive | None = None
+
+    def __post_init__(self) -> None:
+        self._cartridges = BackupCartridges(self.backup, self.catalogue, self.holdings)
 
     def run(self) -> None:
         """Raises Cancelled, OperatorError, NotReadable, ChangedSince, StreamFailed, VolumeTooSmall, OSError, ..."""
@@ -150,7 +154,7 @@ class BackupJob:
         while True:
             place = self.catalogue.place()
             try:
-                name = self.take_drive(self.backup, self._first_cartridge(place), failed)
+                name = self.take_drive(self.backup, self._cartridges.first(place, self.progress.total_files), failed)
             except OperatorError:
                 if not failed:
                     raise
@@ -333,7 +337,7 @@ class BackupJob:
         except (StreamFailed, CommandFailed, VolumeTooSmall) as error:
             if not isinstance(error, VolumeTooSmall):
                 reason = error
-            if reason is None or not is_of_the_medium(reason) or self._unused_cartridge() is None:
+            if reason is None or not is_of_the_medium(reason) or self._cartridges.unused() is None:
                 raise
             raise _VolumeCut(str(error)) from error
 
@@ -364,7 +368,7 @@ class BackupJob:
         """The archive of a volume, from its beginning or its checkpoint on."""
         comment = f"tapebay backup {self.backup.identifier} volume {place.volume}"
         on_tape = place.checkpoint.bytes_on_tape
-        barcode = self._mount(drive, place, comment)
+        self.progress.cartridge = barcode = self._cartridges.mount(drive, place, comment)
         drive.tape.locate(on_tape // TAPE_BLOCK)
         self._volume = Volume(place.volume, barcode)
         self.catalogue.put_volume(self._volume)
@@ -382,56 +386,6 @@ class BackupJob:
         )  # fmt: skip
         self._archive.begin()
         return self._archive
-
-    def _mount(self, drive: MountedDrive, place: StreamPlace, comment: str) -> str:
-        """The cartridge of a volume: its own, or the next that is blank or may be written over."""
-        while True:
-            self.progress.cartridge = barcode = self._barcode_of(place.volume)
-            drive.mount(barcode)
-            on_tape = place.checkpoint.bytes_on_tape
-            refusal = self._refusal(drive, barcode, comment, is_begun=on_tape > 0)
-            if refusal is None:
-                return barcode
-            self._occupied.add(barcode)
-            if on_tape or self._unused_cartridge() is None:
-                raise refusal
-            log.warning("a backup leaves a cartridge for the next", backup=self.backup.number, reason=str(refusal))
-
-    def _refusal(self, drive: MountedDrive, barcode: str, comment: str, *, is_begun: bool) -> OperatorError | None:
-        """Why nothing of it may be written there; None: it may, and what was there before is given up."""
-        if is_begun or not (self.backup.overwrite or drive.is_blank()):
-            if drive.begins_with(comment.encode()):
-                return None
-            held = self.holdings.named(barcode)
-            what = f"cartridge {barcode} holds something else{f' ({held})' if held else ''}, which stays"
-            return OperatorError(Failure.REFUSED, f"{what}; give a blank one, or insist: --overwrite")
-        try:
-            self.holdings.give_up(barcode, self.backup)
-        except OperatorError as refusal:
-            return refusal
-        return None
-
-    def _first_cartridge(self, place: StreamPlace) -> str:
-        """Where the work goes on: on the last cartridge while that has no index, then on the next. Raises
-        OperatorError."""
-        volumes = self.catalogue.volumes()
-        all_written = place.checkpoint.first_number >= self.progress.total_files
-        if volumes and (all_written or not (volumes[-1].indexed or volumes[-1].cut)):
-            return volumes[-1].barcode
-        return self._barcode_of(place.volume)
-
-    def _barcode_of(self, volume: int) -> str:
-        """The cartridge of a volume: the one that it has, or the next that is not used. Raises OperatorError."""
-        used = {known.number: known.barcode for known in self.catalogue.volumes()}
-        barcode = used.get(volume) or self._unused_cartridge()
-        if barcode is not None:
-            return barcode
-        message = f"the cartridges are full; give more: tapebay backup resume {self.backup.number} --to CARTRIDGE"
-        raise OperatorError(Failure.REFUSED, message)
-
-    def _unused_cartridge(self) -> str | None:
-        used = {known.barcode for known in self.catalogue.volumes()} | self._occupied
-        return next((barcode for barcode in self.backup.cartridges if barcode not in used), None)
 
     # ---- what became of it -----------------------------------------------------------------------------------------
 
