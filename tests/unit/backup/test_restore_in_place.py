@@ -143,7 +143,7 @@ class Catalogue:
         if verb == "backup.list":
             return [{"number": 1, "state": "done", "disks": ["data"]}]
         assert verb == "catalogue.show"
-        places = [{"cartridge": FIRST_BARCODE, "block": 7}]
+        places = [{"cartridge": FIRST_BARCODE, "block": 7, "lost": False}]
         return [
             {"name": name, "kind": "file", "size": 5, "backup": 1, "places": places} for name in self._names
         ]  # fmt: skip
