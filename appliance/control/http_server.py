@@ -9,7 +9,7 @@ from typing import Any, Final
 import structlog
 import uvicorn
 
-from appliance.control.protocol import IDLE_SECONDS, LIMIT_HEAD_BYTES, Protocol
+from appliance.control.protocol import IDLE_SECONDS, Protocol
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,6 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            h11_max_incomplete_event_size=LIMIT_HEAD_BYTES,
             timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS,
             **options,

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -19,12 +21,39 @@ NOT_HTTP = {
 }
 
 
+_ABSOLUTE: Final = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
+
+
+class _Connection(h11.Connection):
+    """Two things that RFC 9112 asks of a server and h11 leaves to it."""
+
+    def next_event(self) -> Any:
+        """Raises h11.RemoteProtocolError."""
+        event = super().next_event()
+        if not isinstance(event, h11.Request):
+            return event
+        names = {name for name, _ in event.headers}
+        if {b"transfer-encoding", b"content-length"} <= names:
+            # 6.1: where it ends is one thing to us and perhaps another to a proxy, so what follows is nobody's request.
+            raise h11.RemoteProtocolError("both Transfer-Encoding and Content-Length")
+        if (absolute := _ABSOLUTE.match(event.target)) is not None:  # 3.2.2: as a proxy is asked, and we may be
+            target = b"/" + event.target[absolute.end() :].removeprefix(b"/")
+            return h11.Request(
+                method=event.method, headers=list(event.headers), target=target, http_version=event.http_version
+            )
+        return event
+
+
 class Protocol(H11Protocol):
     """A client that asks for nothing, one that does not finish what it asks, one that does not read the answer: each
     holds one of a server's places, and loses it."""
 
     _request_timer: asyncio.TimerHandle | None = None
     _answer_timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.conn = _Connection(h11.SERVER, LIMIT_HEAD_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -41,7 +70,8 @@ class Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """A problem like every other. In the middle of an answer nothing can be said any more."""
-        if self.conn.our_state is not h11.IDLE:
+        unanswered = self.conn.our_state is h11.SEND_RESPONSE and (self.cycle is None or self.cycle.response_complete)
+        if self.conn.our_state is not h11.IDLE and not unanswered:
             self.transport.abort()
             return
         body = json.dumps(NOT_HTTP).encode()

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -59,8 +60,9 @@ def make_app(
 def app_of(backend: Backend, stopping: threading.Event, verbs: Mapping[str, Verb] = VERBS) -> FastAPI:
     """The application of the library behind `backend`. stopping: set when its streams are to end."""
     app = FastAPI(
-        title="Tapebay", version=__version__, openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
-    )
+        title="Tapebay", version=__version__, openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None,
+        redirect_slashes=False,
+    )  # fmt: skip
     refusals, feeds = Refusals(backend), Feeds(backend)
     app.state.malformed = refusals.malformed
     figures = ApiFigures(lambda: feeds.streams)
@@ -139,7 +141,8 @@ class _Problems:
 
 
 class _Bounded:
-    """Refuses a body of more than LIMIT_BODY_BYTES before it is in memory."""
+    """Refuses a body of more than LIMIT_BODY_BYTES before it is in memory, or comes if its length is told; and one that
+    is in a content coding (RFC 9110 8.4)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -148,17 +151,19 @@ class _Bounded:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        await self._app(scope, _counting(receive), send)
+        await self._app(scope, _counting(receive, Headers(scope=scope)), send)
 
 
-def _counting(receive: Receive) -> Callable[[], Awaitable[Message]]:
-    received = 0
+def _counting(receive: Receive, headers: Headers) -> Callable[[], Awaitable[Message]]:
+    told, received = int(headers.get("content-length", 0)), 0
 
     async def counted() -> Message:
         nonlocal received
-        message = await receive()
+        if (coding := headers.get("content-encoding", "identity")).lower() != "identity":
+            raise HTTPException(415, f"the body has the coding {coding}; send it without Content-Encoding")
+        message = await receive() if told <= LIMIT_BODY_BYTES else {}
         received += len(message.get("body", b""))
-        if received > LIMIT_BODY_BYTES:
+        if max(told, received) > LIMIT_BODY_BYTES:
             raise HTTPException(413, f"a request is at most {LIMIT_BODY_BYTES} bytes")
         return message
 

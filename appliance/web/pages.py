@@ -1,7 +1,7 @@
 """Lists page by page: GET .../list?cursor=&limit= answers {"items", "next_cursor"}.
 
-A cursor is the key of the last row that was seen, so that rows which come and go between two pages neither shift the
-others nor show them twice.
+A cursor is the key of the last row that was seen, with its list, so that rows which come and go between two pages
+neither shift the others nor show them twice.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def answer_of(verb: Verb) -> Any:
     return create_model(f"{verb.name}.page", items=(verb.result, ...), next_cursor=cursor)
 
 
-def window_of(query: BaseModel) -> Window:
+def window_of(verb: Verb, query: BaseModel) -> Window:
     """What a query asks for. Raises OperatorError USAGE."""
     asked = query.model_dump(include={"cursor", "limit"})
-    return Window(_read(asked["cursor"]) if asked["cursor"] else None, asked["limit"])
+    return Window(_read(verb, asked["cursor"]) if asked["cursor"] else None, asked["limit"])
 
 
 def page(verb: Verb, rows: list[dict[str, Any]], window: Window) -> dict[str, Any]:
@@ -59,18 +59,22 @@ def page(verb: Verb, rows: list[dict[str, Any]], window: Window) -> dict[str, An
     except TypeError:
         raise OperatorError(Failure.USAGE, "cursor: of another list") from None
     items = left[: window.limit]
-    return {"items": items, "next_cursor": _written(key(items[-1])) if len(left) > len(items) else None}
+    return {"items": items, "next_cursor": _written(verb, key(items[-1])) if len(left) > len(items) else None}
 
 
-def _written(key: tuple[Any, ...]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
+def _written(verb: Verb, key: tuple[Any, ...]) -> str:
+    text = json.dumps([verb.name, *key], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _read(cursor: str) -> tuple[Any, ...]:
+def _read(verb: Verb, cursor: str) -> tuple[Any, ...]:
     try:
-        key = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-        if not isinstance(key, list) or not all(isinstance(part, str | int) for part in key):
+        found = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+        if not isinstance(found, list) or not found or not all(isinstance(part, str | int) for part in found):
             raise ValueError
     except (ValueError, binascii.Error, RecursionError):
         raise OperatorError(Failure.USAGE, "cursor: give what `next_cursor` was, or none") from None
+    of, *key = found
+    if of != verb.name:
+        raise OperatorError(Failure.USAGE, f"cursor: of another list, {of}, not {verb.name}")
     return tuple(key)

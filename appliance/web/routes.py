@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args, get_origin
 
 from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -82,7 +83,8 @@ class Routes:
 
         async def endpoint(request: Request, parameters: Any) -> Response:
             try:
-                window = window_of(parameters) if verb.key else None
+                _refuse_twice(request, query)
+                window = window_of(verb, parameters) if verb.key else None
             except OperatorError as error:
                 return await self._answer(request, VerbEnd(error=error, status=409))
             given = parameters.model_dump(exclude={"cursor", "limit"} if window else set(), exclude_unset=True)
@@ -138,6 +140,14 @@ class Routes:
         if ended.error.failure in (Failure.USAGE, Failure.NOT_PERMITTED):
             await self.refusals.tell(request.scope, ended.error, answer.status_code)
         return answer
+
+
+def _refuse_twice(request: Request, query: type[BaseModel]) -> None:
+    """Raises OperatorError USAGE: of two values of what is one value nobody knows which was meant."""
+    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
+        kind = query.model_fields[name].annotation
+        if count > 1 and not any(get_origin(each) is list for each in (kind, *get_args(kind))):
+            raise OperatorError(Failure.USAGE, f"{name}: is given {count} times")
 
 
 def _field(headers: Headers, name: str) -> str:

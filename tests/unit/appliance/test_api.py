@@ -217,6 +217,7 @@ def test_too_many_header_fields(api: Api) -> None:
         b"GET / HTTP/1.1\r\nA: " + b"b" * 100_000,
         b"POST /v1/look HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"POST /v1/look HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n",
+        b"POST /v1/look HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\n folded: b\r\n\r\n",
     ],
@@ -236,6 +237,33 @@ def test_what_is_not_http_gets_a_problem(api: Api, raw: bytes) -> None:
         assert eventually(lambda: api.told()[0].action == "request refused")
     with api.http(api.token()) as http:
         assert http.post("/v1/look", json={"value": 5}).json() == 5
+
+
+def test_nothing_is_smuggled_behind_a_request_of_two_lengths(api: Api) -> None:
+    """RFC 9112 6.1: a proxy before us may take for one request what is two to us."""
+    asks = f"Host: a\r\nAuthorization: Bearer {api.token()}\r\n"
+    two = f"POST /v1/look HTTP/1.1\r\n{asks}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    with api.connect() as connection:
+        connection.sendall(f"{two}GET /v1/look?value=7 HTTP/1.1\r\n{asks}\r\n".encode())
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while more := connection.recv(65536):
+                received += more
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"HTTP/1.1 2" not in received
+
+
+@pytest.mark.parametrize("target", ["http://a:1/v1/look?value=3", "HTTPS://a/v1/look?value=3"])
+def test_an_absolute_target_is_what_its_path_is(api: Api, target: str) -> None:
+    """RFC 9112 3.2.2: every server takes it."""
+    with api.connect() as connection:
+        connection.sendall(
+            f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+            f"Authorization: Bearer {api.token()}\r\n\r\n".encode()
+        )
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.endswith(b'"3"')
 
 
 # ---- bounds ---------------------------------------------------------------------------------------------------------

@@ -156,6 +156,33 @@ def test_a_bad_query_is_said(http: httpx.Client, shop: Shop, query: dict[str, An
     assert (answer.status_code in (409, 422), answer.json()["code"]) == (True, "usage")
 
 
+def test_a_cursor_is_of_its_list(http: httpx.Client, shop: Shop) -> None:
+    """That of another list would skip what it does not fit, and nobody would know."""
+    shop.made = ["a", "b", "c"]
+    cursor = http.get("/v1/thing/list", params={"limit": 1}).json()["next_cursor"]
+    assert [row["name"] for row in http.get("/v1/thing/list", params={"cursor": cursor}).json()["items"]] == ["b", "c"]
+    answer = http.get("/v1/cartridge/list", params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["code"]) == (409, "usage")
+    assert "of another list, thing.list" in answer.json()["detail"]
+
+
+def test_of_two_values_none_is_taken(http: httpx.Client) -> None:
+    answer = http.get("/v1/cartridge/list?limit=1&limit=2")
+    assert (answer.status_code, answer.json()["detail"]) == (409, "limit: is given 2 times")
+
+
+def test_a_body_that_cannot_be_is_refused_before_it_comes(api: Api) -> None:
+    """By its length, and by its coding; an address that ends with a slash is another one."""
+    token = api.token(Scope.ADMINISTER)
+    for field, status in (("Content-Length: 99999999999", 413), ("Content-Length: 2\r\nContent-Encoding: gzip", 415)):
+        with api.connect() as connection:
+            head = f"POST /v1/thing/make HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n"
+            connection.sendall(f"{head}Content-Type: application/json\r\n{field}\r\n\r\n{{}}".encode())
+            assert connection.recv(65536).startswith(f"HTTP/1.1 {status} ".encode())
+    with api.http(token) as http:
+        assert (http.get("/v1/thing/list/").status_code, http.get("/v1/thing/list").status_code) == (404, 200)
+
+
 # ---- versions -------------------------------------------------------------------------------------------------------
 
 

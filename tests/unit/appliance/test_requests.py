@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from vlib_images.cartridge.medium import MEDIA
 from vlib_images.disk.memory import MemoryImage
 from vlib_images.library.actor import acting_as
 from vlib_images.library.database import events
+from vlib_images.library.database.database import Database
 
 GATE = "iqn.2026-11.io.tapebay:gate"
 HOST, OTHER = "iqn.1993-08.org.debian:host", "iqn.1993-08.org.debian:other"
@@ -502,6 +503,27 @@ def test_grants_outlive_the_broker_for_as_long_as_is_set(tmp_path: Path) -> None
         eventually(lambda: broker.lease_left(broker.requests.get(made.name)))
         eventually(lambda: not gate._leases[bytes.fromhex(made.name)].over)
         login(grant).close()
+
+
+def test_no_login_with_a_key_asks_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the first nor one after a lost connection: the broker keeps afterwards to whom a key is bound."""
+    with serving(library(tmp_path)) as served:
+        _, grant = granted_here(served)
+        asking = list[str]()
+
+        def watched(real: Callable[..., Any]) -> Callable[..., Any]:
+            def ask(*given: Any, **more: Any) -> Any:
+                asking.append(threading.current_thread().name)
+                return real(*given, **more)
+
+            return ask
+
+        for name in ("read", "change"):
+            monkeypatch.setattr(Database, name, watched(getattr(Database, name)))
+        for _ in range(2):
+            login(grant).close()
+        eventually(lambda: "broker" in asking)
+        assert "iscsi connection" not in asking
 
 
 def test_drives_keep_their_luns_behind_the_gate(daemon: Daemon) -> None:
