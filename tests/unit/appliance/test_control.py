@@ -249,7 +249,7 @@ def test_no_file_descriptor_left_is_survived(
 
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64 + max(int(name.name) for name in FDS.iterdir()), hard))
-        assert eventually(is_refused)
+        assert eventually(is_refused, despite=(OSError,))  # the server may take the one that was freed
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for descriptor in held:
