@@ -6,6 +6,7 @@ it is sent, when everything that is decided once has been decided. `--show COMMA
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import tempfile
 from collections.abc import Callable
@@ -39,11 +40,14 @@ def frames(work: Callable[[], None]) -> list[str]:
         if event == "call" and code.co_filename.startswith(str(ROOT)) and not code.co_filename.endswith("frames.py"):
             called.append(f"{Path(code.co_filename).relative_to(ROOT)}:{code.co_qualname}")
 
+    gc.collect()
+    gc.disable()  # what was left before is not finalised here
     sys.setprofile(note)
     try:
         work()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return called
 
 

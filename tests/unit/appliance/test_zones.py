@@ -1,5 +1,6 @@
 """Zones: who sees what, decided by one pure function, and what the directory makes of it."""
 
+import gc
 import ipaddress
 import sys
 from collections.abc import Callable
@@ -325,11 +326,14 @@ def instructions(work: Callable[[], object]) -> int:
         return trace
 
     before = sys.gettrace()
+    gc.collect()
+    gc.disable()  # what other tests have left is not finalised here
     sys.settrace(trace)
     try:
         work()
     finally:
         sys.settrace(before)
+        gc.enable()
     return count
 
 
