@@ -35,10 +35,6 @@ class Assembly:
         """Bytes that may still come."""
         return len(self.view) - self.filled
 
-    def place(self, length: int) -> memoryview:
-        """Where the next bytes go."""
-        return self.view[self.filled : self.filled + length]
-
     @property
     def residue(self) -> int:
         """Bytes that make no whole write."""

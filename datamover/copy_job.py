@@ -1,7 +1,9 @@
-"""A copy job: segments in order between endpoints, reading and writing overlapped, CRC32C of each computed on the way.
+"""A copy job: segments in order between endpoints, CRC32C of each computed on the way.
 
-The caller's thread reads and assembles; one writer thread writes, in order. Between them go a few buffers of the
-engine, so memory is bounded and payload is never handled here: endpoints fill and drain whole buffers.
+The caller's thread reads and assembles. While what it reads has to be waited for, one writer thread writes meanwhile,
+in order. What was there at once is written by the thread that has read it, out of its own processor's cache: handing it
+to another processor would take longer than the reading took. A few buffers of the engine go between them, so memory is
+bounded and payload is never handled here: endpoints fill and drain whole buffers.
 
 What a segment leaves over follows EXTENDED COPY (SPC-5 5.17.7.2), which is general enough for every user of this
 module: *source residue* has been read but not asked for, *sink residue* is too short for a whole write.
@@ -9,28 +11,26 @@ module: *source residue* has been read but not asked for, *sink residue* is too 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from datamover.assembly import Assembly
 from datamover.copy_progress import CopyCancelled, CopyFailed, CopyProgress, InexactSegment, Side, Tally
 from datamover.copy_writer import Act, Chunk, CopyWriter
 from datamover.endpoints import Sink, Source, TransferFailed
-from datamover.engine import BufferPool, copy_uncached, crc32c_combine
+from datamover.engine import BufferPool, crc32c_combine
 from datamover.pace import Pace
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 # One write: large enough that its overhead is lost in the copying, small enough to stay in the processor's cache.
 CHUNK_BYTES = 1 << 20
-# Buffers of one job: one is written, one is assembled, one waits.
+# Buffers of one job: one is written, one is read into, one waits.
 BUFFERS = 3
-# A read of so much or more is made into memory that only this thread uses, and moved into the buffer past the caches:
-# the writer's processor has the buffer in its own, and taking it away from there line by line costs more.
-STAGED_BYTES = 64 << 10
+# What comes faster was in memory, and writing it need not overlap with reading it. Most disks are slower. Memory is
+# not, even where a buffer's lines must be taken back from the cache of the processor that wrote it out (seen: 2.1e9).
+QUICK_BYTES_PER_SECOND = 1.5e9
 
 
 class Rest(Enum):
@@ -105,14 +105,14 @@ class CopyJob:
         self._pace = pace or Pace()
         self._tallies = [Tally() for _ in steps]
         size = max((_chunk_bytes(step.sink) for step in steps if isinstance(step, CopySegment)), default=0)
-        pool = BufferPool(CHUNK_BYTES + BUFFERS * max(4096, 1 << (size - 1).bit_length()))
+        pool = BufferPool(BUFFERS * max(4096, 1 << (size - 1).bit_length()))
         buffers = [pool.acquire(size) for _ in range(BUFFERS)]
-        self._staging = memoryview(pool.acquire(min(size, CHUNK_BYTES)))
         self._writer = CopyWriter(self.progress, self._tallies, buffers, cancelled)
         self._assembly: Assembly | None = None
         self._source_residue = memoryview(b"")
         self._sink_residue = memoryview(b"")
         self._number = 0
+        self._reading_seconds = 0.0  # what the reads took that filled the assembly
 
     @property
     def tallies(self) -> Sequence[Tally]:
@@ -238,28 +238,21 @@ class CopyJob:
             source.read(residue)
             self._source_residue = residue
             return 0
-        data = self._staging[:whole] if STAGED_BYTES <= whole <= len(self._staging) else None
+        view, tally = assembly.view[assembly.filled : assembly.filled + whole], self._tallies[self._number]
+        began = time.perf_counter()
         try:
-            verified = source.read(assembly.place(whole) if data is None else data)
+            verified = source.read(view)
         except TransferFailed as error:  # what came before it is good, and is written
-            self._arrived(error.bytes_done, data, None)
+            tally.crc32c = assembly.add(view[: error.bytes_done], tally.crc32c)
+            tally.taken_bytes += error.bytes_done
             raise
-        self._arrived(whole, data, verified, source.checked_length)
-        return whole
-
-    def _arrived(self, length: int, staged: memoryview | None, verified: Buffer | None, piece: int = 0) -> None:
-        """So many bytes have been read, either to their place in the assembly or into `staged`. verified, piece: as
-        Source.read() gives them."""
-        assembly, tally = self._with_room(), self._tallies[self._number]
-        place = assembly.place(length)
-        data = place if staged is None else staged[:length]
+        self._reading_seconds += time.perf_counter() - began
         if verified is None:
-            tally.crc32c = assembly.add(data, tally.crc32c)
+            tally.crc32c = assembly.add(view, tally.crc32c)
         else:
-            tally.crc32c = assembly.add_verified(data, memoryview(verified), piece, tally.crc32c)
-        if staged is not None:
-            copy_uncached(place, data)
-        tally.taken_bytes += length
+            tally.crc32c = assembly.add_verified(view, memoryview(verified), source.checked_length, tally.crc32c)
+        tally.taken_bytes += whole
+        return whole
 
     # ---- residue ---------------------------------------------------------------------------------------------------
 
@@ -324,7 +317,7 @@ class CopyJob:
         return self._assembly
 
     def _emit(self) -> None:
-        """Hands the assembly's whole writes to the writer; the residue begins the next buffer."""
+        """Has the assembly's whole writes written; the residue begins the next buffer."""
         assembly = self._assembly
         if assembly is None or assembly.sink is None:
             return
@@ -334,12 +327,18 @@ class CopyJob:
         shares = assembly.shares
         if not shares or shares[-1][1] < length:
             shares.append((self._number, length))
-        buffer = self._writer.buffer()
+        chunk = Chunk(assembly.sink, assembly.buffer, length, checksums, shares)
+        quick = self._reading_seconds * QUICK_BYTES_PER_SECOND <= length
+        self._reading_seconds = 0.0
+        if quick:
+            self._writer.write_now(chunk)
+        buffer = assembly.buffer if quick else self._writer.buffer()
         view = memoryview(buffer)[: len(assembly.view)]
         residue = assembly.filled - length
         view[:residue] = assembly.view[length : assembly.filled]
         self._assembly = Assembly(assembly.sink, buffer, view, residue, checksums=carried, open_crc=assembly.open_crc)
-        self._writer.write(Chunk(assembly.sink, assembly.buffer, length, checksums, shares))
+        if not quick:
+            self._writer.write(chunk)
 
 
 def _chunk_bytes(sink: Sink | None) -> int:

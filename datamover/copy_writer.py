@@ -1,4 +1,4 @@
-"""The writing half of a copy job: a thread that writes chunks in order and gives their buffers back."""
+"""The writing half of a copy job: writes chunks in order, in a thread that gives their buffers back, or at once."""
 
 from __future__ import annotations
 
@@ -93,6 +93,12 @@ class CopyWriter:
         self.devices.add(chunk.sink.device)
         self._items.put(chunk)
 
+    def write_now(self, chunk: Chunk) -> None:
+        """Writes a chunk in this thread, after all that was queued; its buffer stays the caller's."""
+        if self.devices:
+            self.drain()
+        self._perform(chunk)
+
     def act(self, act: Act, device: object) -> None:
         """Queues something else."""
         self.devices.add(device)
@@ -117,12 +123,15 @@ class CopyWriter:
             if isinstance(item, Barrier):
                 item.passed.set()
                 continue
-            if self.failure is None and self._cancelled():
-                self.failure = CopyCancelled()
-            if self.failure is None:
-                self._do(item)
+            self._perform(item)
             if isinstance(item, Chunk):
                 self._free.put(item.buffer)
+
+    def _perform(self, item: Chunk | Act) -> None:
+        if self.failure is None and self._cancelled():
+            self.failure = CopyCancelled()
+        if self.failure is None:
+            self._do(item)
 
     def _do(self, item: Chunk | Act) -> None:
         if isinstance(item, Chunk):

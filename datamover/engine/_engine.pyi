@@ -68,10 +68,6 @@ class BufferPool:
 
 # ---- ranges of bytes -------------------------------------------------------------------------------------------------
 
-def copy_uncached(target: Buffer, source: Buffer, /) -> None:
-    """target[:] = source, without leaving it in this processor's caches: for another to read. Raises ValueError when
-    they have unlike lengths or overlap."""
-
 def first_difference(one: Buffer, other: Buffer, /) -> int:
     """Index of the first byte that differs, -1 when there is none. ValueError: the lengths differ."""
 

@@ -6,8 +6,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-# A job has datamover.copy_job.BUFFERS buffers, of 1 MiB or of one transfer where that is longer (16 MiB at most), and
-# one of 1 MiB to read into: these take 128 MiB with ordinary blocks.
+# A job has datamover.copy_job.BUFFERS buffers, of 1 MiB or of one transfer where that is longer (16 MiB at most): these
+# take 96 MiB with ordinary blocks.
 RUNNING_JOBS = 32
 
 

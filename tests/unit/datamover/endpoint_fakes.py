@@ -12,6 +12,7 @@ class MemoryDisk:
         self.data = bytearray(data)
         self.fail_at: int | None = None
         self.largest = 0
+        self.read_bytes = 0
 
     def _check(self, offset: int, length: int) -> None:
         self.largest = max(self.largest, length)
@@ -23,6 +24,7 @@ class MemoryDisk:
         view = memoryview(buffer)
         self._check(offset, len(view))
         view[:] = self.data[offset : offset + len(view)]
+        self.read_bytes += len(view)
 
     def write(self, buffer, offset: int) -> None:
         view = memoryview(buffer)
@@ -39,7 +41,7 @@ class Stopped(Exception):
 
 
 class MemoryTape:
-    """Blocks, and None for a filemark. `gate`: when set, each write waits for it."""
+    """Blocks, and None for a filemark. `gate`: when set, each write waits for it. writers: the threads that wrote."""
 
     def __init__(self, blocks: list[bytes | None] | None = None, capacity: int | None = None) -> None:
         self.blocks: list[bytes | None] = list(blocks or [])
@@ -47,6 +49,7 @@ class MemoryTape:
         self.capacity = capacity
         self.gate: threading.Event | None = None
         self.writing = threading.Event()
+        self.writers: set[int] = set()
 
     def read_blocks(self, into, block_length: int, fixed: bool = False) -> bytes:
         view = memoryview(into)
@@ -65,6 +68,7 @@ class MemoryTape:
         view = memoryview(data)
         assert checksums == crc32c_blocks(view, 0, block_length, 0, 0)[2]
         assert len(view) % block_length == 0
+        self.writers.add(threading.get_ident())
         self.writing.set()
         if self.gate is not None:
             assert self.gate.wait(60)

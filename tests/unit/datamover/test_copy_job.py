@@ -1,17 +1,22 @@
 """Copy jobs: what arrives, what residue does, how failures and cancellation are reported."""
 
+import math
 import random
 import threading
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import crcmod.predefined
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamover import copy_job
 from datamover.copy_job import CHUNK_BYTES, Action, CopyJob, CopySegment, Rest, Rests
 from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Side
 from datamover.endpoints import DiskExtent, InlineBytes, TapeBlocks
 from datamover.engine import crc32c_combine
+from tests.support.waiting import eventually
 from tests.unit.datamover.endpoint_fakes import MemoryDisk, MemoryTape
 
 crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
@@ -24,6 +29,13 @@ def keep(source, sink, length, **other):
 
 def inline(data, sink):
     return keep(InlineBytes(memoryview(data)), sink, len(data), source_residue_first=False)
+
+
+@contextmanager
+def everything_is(quick: bool):
+    """No read, however long it takes, is one that had to be waited for; or every one is."""
+    with patch.object(copy_job, "QUICK_BYTES_PER_SECOND", 0 if quick else math.inf):
+        yield
 
 
 def failure(job) -> CopyFailed:
@@ -188,7 +200,7 @@ def test_a_failed_read_names_its_segment_and_what_was_read_before_is_written():
 
 @pytest.mark.parametrize("good", [1, 15, 16, 17, 40])
 def test_what_a_failed_read_brought_before_is_written_however_much_it_is(good):
-    """Blocks of 64 KiB: reads of one go straight to their place, those of several by way of the reader's own memory."""
+    """A chunk is sixteen blocks."""
     block = 1 << 16
     blocks = [DATA[at : at + block] for at in range(0, good * block, block)]
     tape, disk = MemoryTape([*blocks, None]), MemoryDisk(bytes(len(DATA)))
@@ -255,9 +267,50 @@ def test_cancelling_stops_between_two_writes():
     assert job.progress.bytes_written == CHUNK_BYTES
 
 
+def test_what_was_there_at_once_is_written_by_the_thread_that_has_read_it():
+    disk, tape = MemoryDisk(DATA), MemoryTape()
+    with everything_is(quick=True):
+        CopyJob([CopySegment(DiskExtent(disk, 0), TapeBlocks(tape, 4096), len(DATA))]).run()
+    assert tape.data == DATA
+    assert tape.writers == {threading.get_ident()}
+
+
+def test_what_had_to_be_waited_for_is_written_while_the_next_is_read():
+    disk, tape = MemoryDisk(DATA), MemoryTape()
+    tape.gate = threading.Event()
+    job = CopyJob([CopySegment(DiskExtent(disk, 0), TapeBlocks(tape, 4096), len(DATA))])
+    with everything_is(quick=False):
+        thread = threading.Thread(target=job.run)
+        thread.start()
+        eventually(
+            lambda: disk.read_bytes == 3 * CHUNK_BYTES
+        )  # as many as there are buffers, before anything is written
+        assert tape.data == b""
+        tape.gate.set()
+        thread.join(60)
+    assert tape.data == DATA
+    assert threading.get_ident() not in tape.writers
+
+
+def test_the_order_holds_when_quick_and_slow_reads_alternate():
+    disk, tape, speed = MemoryDisk(DATA), MemoryTape(), iter((math.inf, 0.0) * len(DATA))
+    read_into = disk.read_into
+
+    def alternating(buffer, offset):
+        copy_job.QUICK_BYTES_PER_SECOND = next(speed)
+        read_into(buffer, offset)
+
+    disk.read_into = alternating
+    with everything_is(quick=True):
+        CopyJob([CopySegment(DiskExtent(disk, 0), TapeBlocks(tape, 10_000), 3_000_000)]).run()
+    assert tape.data == DATA[:3_000_000]
+    assert len(tape.writers) == 2
+
+
+@pytest.mark.parametrize("quick", [True, False])
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_any_chain_of_kept_segments_is_one_stream(data):
+def test_any_chain_of_kept_segments_is_one_stream(quick, data):
     """Kept residue means that cutting a stream into segments changes nothing on the tape."""
     lengths = data.draw(st.lists(st.integers(0, 40000), min_size=1, max_size=8))
     block_length = data.draw(st.sampled_from([1, 7, 512, 10240, 65536]))
@@ -269,7 +322,8 @@ def test_any_chain_of_kept_segments_is_one_stream(data):
         steps.append(keep(piece, sink, length))
         at += length
     steps.append(CopySegment(None, sink, 0, Rests(sink=Rest.PAD)))
-    CopyJob(steps).run()
+    with everything_is(quick):
+        CopyJob(steps).run()
     assert tape.data == DATA[:at].ljust(-(-at // block_length) * block_length, b"\0")
     assert {len(block) for block in tape.blocks} <= {block_length}
 

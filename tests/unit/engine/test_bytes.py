@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from datamover.engine import copy_uncached, first_difference, or_into
+from datamover.engine import first_difference, or_into
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 4095, 4096, 4097, 100_000])
@@ -24,25 +24,6 @@ def test_or_into_is_bytewise_or():
         expected = bytes(a | b for a, b in zip(target, source, strict=True))
         or_into(target, source)
         assert target == expected
-
-
-@pytest.mark.parametrize("at", [0, 1, 15, 16, 63])
-def test_copy_uncached_writes_what_was_given_and_nothing_beside_it(at):
-    rng = random.Random(at)
-    for length in (*range(130), 4096, 70_001):
-        target, source = bytearray(rng.randbytes(length + 128)), rng.randbytes(length + 3)
-        expected = target[:at] + source[3:] + target[at + length :]
-        copy_uncached(memoryview(target)[at : at + length], memoryview(source)[3:])
-        assert target == expected
-
-
-def test_copy_uncached_refuses_unlike_lengths_and_overlapping_buffers():
-    data = memoryview(bytearray(100))
-    for target, source in ((data[:3], data[50:52]), (data[:60], data[40:]), (data[1:51], data[:50])):
-        with pytest.raises(ValueError, match="not of one length, or overlap"):
-            copy_uncached(target, source)
-    with pytest.raises(TypeError):
-        copy_uncached(b"abc", b"abc")
 
 
 def test_lengths_must_agree_and_the_target_must_be_writable():
