@@ -28,7 +28,7 @@ def portal(served: Served) -> str:
 
 
 def run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 def test_iscsi_ls_and_iscsi_inq(served: Served) -> None:

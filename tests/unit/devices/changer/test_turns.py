@@ -41,7 +41,7 @@ def test_who_asks_for_the_robot_waits_for_no_more_than_one_move_of_each_other(si
             waited_for.append(0 if before is None else moved[before:].index("a"))
         return barcode
 
-    monkeypatch.setattr(site.robot._lock, "_waiting", Queue())
+    monkeypatch.setattr(site.robot.turn, "_waiting", Queue())
     monkeypatch.setattr(site.inventory, "move", move_and_tell)
     monkeypatch.setattr(site.robot, "move", ask_and_count)
 
