@@ -24,6 +24,7 @@ from appliance.settings.sections import DiskSettings
 from appliance.settings.settings import Settings
 from appliance.settings.units import HostAndPort, format_size
 from vlib_images.disk.raw import DiskImage, DiskInUse, NotADisk
+from vlib_images.library.database.sqlite import is_full
 
 SCRATCH_IMAGE_BYTES = 1 << 20
 
@@ -60,6 +61,8 @@ def _directories(settings: Settings) -> Iterator[str]:
             yield f"{directory}: {present} is not a directory"
         elif not os.access(present, os.R_OK | os.W_OK | os.X_OK):
             yield f"{directory}: {not_permitted(present)}"
+    if is_full(_present(paths.state)):
+        yield f"{paths.state}: no space is left on its file system; free some"
 
 
 def _present(directory: Path) -> Path:

@@ -4,6 +4,7 @@ import json
 import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
@@ -133,6 +134,12 @@ def test_directories(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = check(tmp_path, MINIMAL + '[library]\ncartridges = "file/cartridges"\n')
     assert (done.exit_code, f"{tmp_path / 'file'} is not a directory" in done.stderr) == (3, True)
+
+
+def test_a_full_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.statvfs", lambda _path: Mock(f_bavail=0, f_frsize=4096))
+    done = check(tmp_path, MINIMAL)
+    assert (done.exit_code, "state: no space is left on its file system" in done.stderr) == (3, True), done.output
 
 
 def test_a_served_library_is_checked_too_and_nothing_changes(tmp_path: Path) -> None:

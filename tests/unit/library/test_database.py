@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from alembic import command
@@ -291,3 +292,14 @@ def test_batches_follow_the_time_they_take(monkeypatch: pytest.MonkeyPatch) -> N
     assert sum(sizes) == 20_000
     assert max(sizes) <= 250 + 1  # 25 ms
     assert sizes[5] >= 200
+
+
+def test_an_index_of_the_log_that_finds_no_room_is_told_as_no_space(tmp_path, monkeypatch):
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    path = tmp_path / "tapebay.db"
+    assert sqlite.failure(error, path).errno == errno.EIO
+    monkeypatch.setattr(sqlite.os, "statvfs", lambda _path: Mock(f_bavail=7, f_frsize=4096))
+    told = sqlite.failure(error, path)
+    assert told.errno == errno.ENOSPC
+    assert "no space is left" in str(told)

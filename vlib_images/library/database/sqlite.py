@@ -20,6 +20,7 @@ from vlib_images.library.database.errors import StateDamaged, StorageFailed
 APPLICATION_ID: Final = 0x54504259  # "TPBY": what file(1) and we know the file by
 BUSY_SECONDS: Final = 10.0  # how long to wait for somebody's sqlite3 shell
 LIMIT_LOG_BYTES: Final = 64 << 20  # the write-ahead log shrinks to this after bulk work
+INDEX_BYTES: Final = 32 << 10  # of the log's index, at least
 
 WRITER: Final = "tapebay_writer"  # execution option of the connection that changes
 COMPANIONS: Final = ("-wal", "-shm")  # what SQLite names the files beside a database
@@ -130,4 +131,15 @@ def failure(error: DBAPIError | sqlite3.Error, path: Path) -> StateDamaged | Sto
     code = (getattr(cause, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
     if code in _DAMAGE:
         return StateDamaged(path, f"damaged: {cause}")
+    if code == sqlite3.SQLITE_IOERR and is_full(path.parent):  # of the index of its log, for example
+        return StorageFailed(errno.ENOSPC, f"the database {path}: no space is left on its file system; free some")
     return StorageFailed(_ERRNO.get(code, errno.EIO), f"the database {path}: {cause}")
+
+
+def is_full(directory: Path) -> bool:
+    """Whether its file system has no room for the index of a write-ahead log, without which nothing can be read."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < INDEX_BYTES
