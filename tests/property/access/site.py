@@ -75,12 +75,14 @@ BARCODES = {"LEF001L6": 4096, "LEF002L6": 4097, "RIG001L6": 4101, "RIG002L6": 41
 Zones = Sequence[tuple[set[str], bool, Sequence[str]]]  # initiator names, whether payroll is in it, devices
 
 
-def zoned(zones: Zones) -> Settings:
+def zoned(zones: Zones, before: Settings = SETTINGS) -> Settings:
+    """The library with those zones. One that was there before is the same object, as where one of many is changed."""
     sections = [
         ZoneSettings(name=f"z{number}", initiators=sorted(names), accounts=["payroll"] * payroll, devices=list(devices))
         for number, (names, payroll, devices) in enumerate(zones)
     ]
-    return SETTINGS.model_copy(update={"zones": sections})
+    there = [next((zone for zone in before.zones if zone == section), section) for section in sections]
+    return SETTINGS.model_copy(update={"zones": there})
 
 
 def who(principal: Principal) -> Who:
@@ -112,6 +114,7 @@ class Site:
                 Cartridge.create(self.cartridges[barcode], barcode=barcode, medium=MEDIA["LTO-6"]).close()
             self.inventory.add(barcode, address)
         self._make_units()
+        self.settings = SETTINGS
         self.directory = Directory(SETTINGS, self.units)
 
     def _make_units(self) -> None:
@@ -136,13 +139,15 @@ class Site:
 
     def show(self, zones: Zones) -> None:
         """Zones instead of those that were."""
-        self.directory = Directory(zoned(zones), self.units)
+        self.settings = zoned(zones, self.settings)
+        self.directory = Directory(self.settings, self.units, before=self.directory)
 
     def power_cut(self, zones: Zones) -> None:
         """Everything that is not kept is gone; every session too."""
         self._close_units()
         self._make_units()
-        self.show(zones)
+        self.settings = zoned(zones)
+        self.directory = Directory(self.settings, self.units)
 
     def _close_units(self) -> None:
         loaded = [self.units[name].cartridge for name in DRIVES]  # type: ignore[attr-defined]
