@@ -93,9 +93,10 @@ class Gate:
             lease.port, lease.luns = port, dict(luns)
 
     def offer(self, grant: bytes, candidates: Mapping[int, tuple[int, ...]]) -> None:
-        """What the gate may choose from for a live grant whose key names groups of drives."""
+        """What the gate may choose from for a grant whose key names groups of drives; of one that is over, nothing."""
         with self._lock:
-            self._leases[grant].candidates = dict(candidates)
+            if (lease := self._leases.get(grant)) is not None:
+                lease.candidates = dict(candidates)
 
     def revoke(self, grant: bytes, key_expires_at_ms: int) -> None:
         """A grant is over: at once no command is done any more, and nobody logs in with a key of it again."""

@@ -299,6 +299,17 @@ def test_who_waits_at_the_gate_no_longer_is_passed_by(world: World) -> None:
     assert list(world.open(low).logical_units) == [1]
 
 
+def test_a_choice_that_is_offered_to_a_grant_that_is_over_comes_too_late(world: World) -> None:
+    """The broker tells it of a request that an operator is just ending."""
+    world.gate.show(world.drives, {7: [1, 2]})
+    key = group_key(world, GRANT, 1)
+    world.gate.revoke(GRANT, EXPIRY_MS)
+    world.lend()
+    world.gate.offer(GRANT, {DriveGroup(7, 1).lun: (1, 2)})
+    with pytest.raises(Forbidden, match="over or revoked"):
+        world.open(key)
+
+
 def test_the_gate_gives_several_drives_or_none(world: World) -> None:
     world.gate.show(world.drives, {7: [1, 2]})
     world.lend()
