@@ -71,7 +71,11 @@ class SleuthFileSystem:
     def walk(self) -> Iterator[Entry | Skipped]:
         """Every file, directories before what is in them; extents count from the beginning of the disk."""
         root = int(self._files.info.root_inum)
-        yield from self._described(b".", self._files.open_meta(root), root)
+        try:
+            top = self._open(root)
+        except NotReadable as reason:
+            raise bad_directory(b"", reason) from None
+        yield from self._described(b".", top, root)
         waiting, walked = [(b"", self._directory(root, b""))], {root}
         while waiting:
             path, files = waiting[-1]
@@ -90,6 +94,13 @@ class SleuthFileSystem:
                 if is_directory:
                     check_walked_once(walked, number, path + name)
                     waiting.append((path + name + b"/", self._directory(number, path + name)))
+
+    def _open(self, number: int) -> Any:
+        """A file by its number. Raises NotReadable; OSError where it is the disk that fails."""
+        try:
+            return self._files.open_meta(number)
+        except OSError as error:
+            raise self._image.failure or NotReadable(f"inode {number}: {_first_line(error)}") from None
 
     def _directory(self, number: int, path: bytes) -> Iterator[Any]:
         try:
@@ -159,7 +170,7 @@ class ExtFileSystem(SleuthFileSystem):
         inode = self._inodes.get(number)
         if inode.flags & INLINE_DATA:
             return
-        for extent in self._extents_of(self._files.open_meta(number), inode):
+        for extent in self._extents_of(self._open(number), inode):
             for at in range(extent.disk_offset, extent.disk_offset + extent.length, self._block_length):
                 check_names(self._reader.read(at - self._reader.offset, self._block_length))
 
@@ -172,7 +183,7 @@ class ExtFileSystem(SleuthFileSystem):
         inode.attributes.pop(b"system.data", None)
         entry.attributes = inode.attributes
         for attribute, holder in inode.values_elsewhere.items():
-            held = self._files.open_meta(holder)
+            held = self._open(holder)
             size = int(held.info.meta.size)
             if size > LIMIT_ATTRIBUTES_BYTES:
                 raise NotReadable(f"an attribute of {size} bytes; mend the file system: e2fsck")
@@ -226,7 +237,7 @@ class DosFileSystem(SleuthFileSystem):
         return super().walk()
 
     def _check_directory(self, number: int) -> None:
-        directory = self._files.open_meta(number)
+        directory = self._open(number)
         if self._ntfs is not None:
             self._ntfs.check_index(directory)
             return

@@ -2,13 +2,15 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from appliance.backup.entries import Entry, FileExtent, Kind, Skipped
 from appliance.backup.filesystems import frames, worker
 from appliance.backup.filesystems.isolated import IsolatedFileSystem
-from appliance.backup.filesystems.reader import NotReadable
+from appliance.backup.filesystems.reader import NotReadable, Reader
+from appliance.backup.filesystems.sleuth import ExtFileSystem
 from appliance.backup.listing import LIMIT_SIZE, ListRefused, from_line, name_in, to_line
 from tests.unit.backup.support import Bench, archive_of, listed_by_gnu, members_of, run, which, write
 from vlib_images.disk.raw import DiskImage
@@ -84,6 +86,25 @@ def test_a_damaged_directory_is_named(tmp_path: Path, tree: Path, command: str) 
     """Block 1 holds the descriptors of groups: what makes no sense there is no file, and none may be missing unsaid."""
     with pytest.raises(NotReadable, match=r"directory a/b: .*; mend the file system: e2fsck"):
         walked(ext4(tmp_path / "disk.img", tree, command))
+
+
+class NothingOpens:
+    """The Sleuth Kit's words where an inode makes no sense to it."""
+
+    def __init__(self, files: Any) -> None:
+        self.info = files.info
+
+    def open_meta(self, number: int) -> None:
+        raise OSError(f"FS_Info_open_meta: (tsk3.cpp:427) Unable to open file: {number}\nmore")
+
+
+def test_a_root_that_cannot_be_opened_is_named(tmp_path: Path, tree: Path) -> None:
+    image = DiskImage.open(ext4(tmp_path / "disk.img", tree), read_only=True)
+    files = ExtFileSystem(Reader(image))
+    files._files = NothingOpens(files._files)
+    with pytest.raises(NotReadable, match=r"directory of the root: inode 2: FS_Info_open_meta: .*; mend"):
+        list(files.walk())
+    image.close()
 
 
 def places(image: bytes, wanted: bytes) -> list[int]:
