@@ -121,7 +121,7 @@ def restored_in_place(number: int) -> list[Step]:
     ]
 
 
-@pytest.mark.timeout(400 + 250 * ROUNDS)
+@pytest.mark.timeout(400 + 400 * ROUNDS)
 def test_postgresql_in_the_middle_of_its_work(site: Site) -> None:
     """Whatever way it comes back, it starts as after a power cut, and has every row that was committed before the
     backup began. By hand: TAPEBAY_TEST_ROUNDS=10 TAPEBAY_TEST_FILE_SYSTEM=xfs."""
@@ -144,7 +144,7 @@ def test_postgresql_in_the_middle_of_its_work(site: Site) -> None:
             "others.py": OTHERS,
             **site.agent_files("postgresql", paths=["/srv/plain/pg"], to=[files_on(1)]),
         },
-        timeout_seconds=300 + 200 * ROUNDS,
+        timeout_seconds=300 + 350 * ROUNDS,
     )
     for number in numbers:
         assert report_of(done[f"back up {number}"])["state"] == "done"
