@@ -149,6 +149,7 @@ def begun(here, segments, cscds):
 def stopped_while(here, tgt, segments, cscds, monkeypatch):
     """The copy's answer when tgtd stops in its middle, and reads and answers nothing any more."""
     monkeypatch.setattr(remote_tape, "COMMAND_SECONDS", 5.0)  # of all commands
+    monkeypatch.setattr(remote_disk, "COMMAND_SECONDS", 15.0)  # of the one that may be under way when it stops
     running = begun(here, segments, cscds)
     monkeypatch.setattr(remote_disk, "COMMAND_SECONDS", 1.0)  # of those from now on
     os.kill(tgt.process_id, signal.SIGSTOP)
