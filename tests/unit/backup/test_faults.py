@@ -24,6 +24,7 @@ from datamover.engine import storage_fault, storage_faults_clear
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 from tests.support.full_disk import nothing_can_be_written
+from tests.support.waiting import eventually
 from tests.unit.backup.support import archive_of
 from tests.unit.backup.test_job import MEBIBYTE, files_in, fill, make_ext4
 from vlib_images.cartridge.cartridge import Cartridge, ReadKind
@@ -86,7 +87,8 @@ class Site:
         return found
 
     def space_is_given_back(self) -> bool:
-        return not list(self.directory.glob("**/*.snapshot"))
+        """Soon after the end: a thread of the snapshot closes its store."""
+        return eventually(lambda: not list(self.directory.glob("**/*.snapshot")), despite=(FileNotFoundError,))
 
 
 def whole_files(cartridge: Cartridge, path: Path) -> dict[str, bytes]:
