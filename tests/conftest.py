@@ -3,12 +3,17 @@
 import random
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import structlog
 
 from tests.support import jitter
 
 jitter.install()
+
+# No example is late: what a machine has to do beside is not what is tested. Else the profile that Hypothesis chose.
+hypothesis.settings.register_profile("unhurried", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 DEFAULT_FUZZ_SEED = 7143
 
