@@ -13,6 +13,7 @@ from tests.interop import guest
 from tests.interop.guest import GuestRun, Step
 from tests.interop.hot_site import Site, barcode, files_of, report_of, rows_of
 from tests.support import packages
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.guest
 
@@ -168,7 +169,7 @@ def test_files_that_are_written_meanwhile(site: Site) -> None:
     costs_next_to_nothing(report_of(done["back up large"]), done)
     rights = [line.split()[1:] for line in done["rights"].splitlines()]
     assert [["65534"] * 4, ["0" * 16], ["1"]] in [rights[at : at + 3] for at in range(0, len(rights), 3)], rights
-    assert not list(site.folder.glob("**/*.snapshot"))
+    assert eventually(lambda: not list(site.folder.glob("**/*.snapshot")))
 
 
 def costs_next_to_nothing(report: dict[str, Any], done: GuestRun) -> None:
