@@ -1,6 +1,7 @@
 """Options that several kinds of tests share."""
 
 import random
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -14,6 +15,10 @@ jitter.install()
 # No example is late: what a machine has to do beside is not what is tested. Else the profile that Hypothesis chose.
 hypothesis.settings.register_profile("unhurried", hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("unhurried")
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would every program that they interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DEFAULT_FUZZ_SEED = 7143
 
