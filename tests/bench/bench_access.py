@@ -223,11 +223,12 @@ def sense_of(result: CommandResult) -> tuple[int, int, int] | None:
 
 
 class Load(multiprocessing.Process):
-    """Sessions that read as fast as they can, in a process of their own. For each: how often it met 3F/0E, and when
-    last (time.perf_counter, the same clock in every process); commands; its longest one."""
+    """Sessions that read, with a pause after each command, in a process of their own. For each: how often it met 3F/0E,
+    and when last (time.perf_counter, the same clock in every process); commands; its longest one."""
 
-    def __init__(self, portal: str, target_name: str, luns: Sequence[int]) -> None:
+    def __init__(self, portal: str, target_name: str, luns: Sequence[int], pause_seconds: float) -> None:
         super().__init__()
+        self.pause_seconds = pause_seconds
         self.portal, self.target_name, self.luns = portal, target_name, luns
         self.told = multiprocessing.Array("i", len(luns), lock=False)
         self.told_at = multiprocessing.Array("d", len(luns), lock=False)
@@ -253,6 +254,8 @@ class Load(multiprocessing.Process):
                 self.working.wait()
                 while not self.stopping.is_set():
                     self._read(number, lun, session)
+                    if self.pause_seconds:
+                        time.sleep(self.pause_seconds)
         except InitiatorError as error:
             self.surprises.put(f"{number}: {error}")
 
@@ -281,7 +284,7 @@ def whole_logins(appliance: Appliance, number: int, rounds: int, credentials: Cr
     return statistics.median(took) * 1000
 
 
-def changes(sessions: int, rounds: int) -> None:
+def changes(sessions: int, rounds: int, pause_seconds: float) -> None:
     with tempfile.TemporaryDirectory(prefix="bench.") as folder:
         names = [f"disk{number}" for number in range(sessions)]
         more = "[limits]\nsessions = 1000\n"
@@ -293,11 +296,11 @@ def changes(sessions: int, rounds: int) -> None:
                 appliance.call("zone.create", name=f"z{number}", initiators=initiator(number), devices=names[number])
             after = whole_logins(appliance, 0, rounds)
             print(f"a whole login over loopback, ms: no zone {before:.2f}, {sessions} zones {after:.2f}")
-            _change_under_load(appliance, names, rounds)
+            _change_under_load(appliance, names, rounds, pause_seconds)
 
 
-def _change_under_load(appliance: Appliance, names: Sequence[str], rounds: int) -> None:
-    load = Load(appliance.portal, appliance.target_name, [appliance.lun(name) for name in names])
+def _change_under_load(appliance: Appliance, names: Sequence[str], rounds: int, pause_seconds: float) -> None:
+    load = Load(appliance.portal, appliance.target_name, [appliance.lun(name) for name in names], pause_seconds)
     load.start()
     everybody = range(len(names))
     try:
@@ -373,11 +376,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--pause", type=float, default=0.0, help="milliseconds between two commands of a session")
     given = parser.parse_args()
     logins(given.rounds)
     commands(given.rounds)
     large_view(given.rounds)
-    changes(given.sessions, given.rounds)
+    changes(given.sessions, given.rounds, given.pause / 1000)
 
 
 if __name__ == "__main__":
