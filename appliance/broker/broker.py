@@ -168,10 +168,11 @@ class Broker:
         """The grant is still used; for how many seconds its lease holds from now on. Raises BrokerDown, NoSuchRequest,
         RequestStateError."""
         self._check_up()
-        request = self.requests.get(name)
-        if not request.state.live:
-            raise RequestStateError(f"the request is {request.state.value}: there is no grant to be renewed")
-        self._renewed(request)
+        with self.requests.changing:  # the thread may be about to end it
+            request = self.requests.get(name)
+            if not request.state.live:
+                raise RequestStateError(f"the request is {request.state.value}: there is no grant to be renewed")
+            self._renewed(request)
         return request.lease_seconds
 
     def key(self, request: Request) -> Key | None:
@@ -359,10 +360,13 @@ class Broker:
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     def _look_after(self, request: Request) -> bool:
-        if self._leases.get(request.name, 0.0) > self._clock():
-            return False
+        reason = f"it was not renewed for {request.lease_seconds:g} s"
+        with self.requests.changing:  # whoever renews it now is in time, or told that it is too late
+            if self._leases.get(request.name, 0.0) > self._clock():
+                return False
+            ended = self.requests.step(request.name, RequestStep.END, ends_as=RequestStep.FREE, reason=reason)
         log.warning("the lease of a grant has ended", request=request.name)
-        self._end(request, RequestStep.FREE, f"it was not renewed for {request.lease_seconds:g} s")
+        self._over(ended)
         return True
 
     def _end(self, request: Request, ends_as: RequestStep, reason: str) -> None:

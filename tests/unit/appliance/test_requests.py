@@ -439,6 +439,37 @@ def test_a_request_is_cancelled_however_far_it_has_come_meanwhile(
         assert broker.end(waits, RequestStep.CANCEL, "cancelled").state is RequestState.CANCELLED
 
 
+def test_a_renewal_is_in_time_or_told_that_it_is_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease has been found over, and a renewal comes before that is kept."""
+    with serving(library(tmp_path)) as served:
+        broker = served.broker
+        assert broker is not None
+        name = broker.ask(HOST, SCRATCH, lease_seconds=60).name
+        eventually(lambda: broker.requests.get(name).state is RequestState.GRANTED)
+        step, told = broker.requests.step, list[object]()
+
+        def renews() -> None:
+            try:
+                told.append(broker.renew(name))
+            except RequestStateError as error:
+                told.append(error)
+
+        other = threading.Thread(target=renews)
+
+        def slowly(request: str, wanted: RequestStep, **more: Any) -> Request:
+            if wanted is RequestStep.END:
+                other.start()
+                other.join(0.2)  # it would be through by then, if it could
+            return step(request, wanted, **more)
+
+        monkeypatch.setattr(broker.requests, "step", slowly)
+        broker._leases[name] = 0.0
+        broker.wake()
+        eventually(lambda: broker.requests.get(name).state.over)
+        other.join(60)
+        assert [type(one) for one in told] == [RequestStateError]
+
+
 def test_revoked_while_it_is_used(daemon: Daemon) -> None:
     request = granted(daemon)
     session = login(request["grant"])
