@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from appliance.copying.ends import End, EndKind, TapePosition, Where
-from appliance.copying.lists import BlockSide, ByteRun, CommandList, StreamSide, command_lists
+from appliance.copying.lists import BlockSide, ByteRun, CommandList, StreamSide, beginning, command_lists, overlap
 from appliance.copying.sides import CopySide, put, runs_of, taking_part, talking_to
-from appliance.copying.words import told
+from appliance.copying.words import naming, told
 from appliance.failures import Failure, OperatorError
 from appliance.progress import Progress
 from datamover.engine import crc32c_combine
@@ -118,8 +118,11 @@ class _Copy:
 
     def run(self, block_length: int, filemarks: int) -> Copied:
         self._refuse_itself()
-        source, total, length = self._source_side()
-        destination = self._destination_side(length or block_length, total)
+        with naming(self._source.end):
+            source, total, length = self._source_side()
+        with naming(self._destination.end):
+            destination = self._destination_side(length or block_length, total)
+        self._refuse_overlap(source, destination, total)
         limits = self._manager.operating_parameters()
         most = min(SEGMENTS, limits.maximum_segment_descriptor_count // 2)
         lists = command_lists(source, destination, total, most_segments=most, most_bytes=COMMAND_BYTES)
@@ -134,10 +137,20 @@ class _Copy:
     def _refuse_itself(self) -> None:
         """A tape has one position, and a file that is emptied holds nothing to copy."""
         source, destination = self._source, self._destination
-        same_tape = source.is_tape and source.unit is destination.unit and source.remote is destination.remote
+        same_tape = source.is_tape and bool(source.names & destination.names)
         files = [os.fstat(side.file.descriptor) for side in (source, destination) if side.file is not None]
         if same_tape or (len(files) > 1 and os.path.samestat(*files)):
             raise OperatorError(Failure.REFUSED, f"{source.end} cannot be copied to itself")
+
+    def _refuse_overlap(self, source: BlockSide | StreamSide, destination: BlockSide | StreamSide, total: int) -> None:
+        """What is written first is what would be read afterwards."""
+        if not isinstance(source, BlockSide) or not isinstance(destination, BlockSide):
+            return
+        same_disk = self._source.names & self._destination.names
+        if same_disk and overlap(source.runs, beginning(destination.runs, total)):
+            ends = f"{self._source.end} and {self._destination.end}"
+            message = f"{ends} overlap: blocks may be written over before they are read; copy them elsewhere first"
+            raise OperatorError(Failure.REFUSED, message)
 
     # ---- the ends --------------------------------------------------------------------------------------------------
 

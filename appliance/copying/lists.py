@@ -6,7 +6,7 @@ tape block may be gathered from several; each command ends on a whole block, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +21,25 @@ class ByteRun(NamedTuple):
 
     offset: int
     length: int
+
+
+def overlap(first: Iterable[ByteRun], second: Iterable[ByteRun]) -> bool:
+    """Whether any byte is in both."""
+    reach = [0, 0]  # how far either has come
+    runs = [(run.offset, run.length, side) for side, found in enumerate((first, second)) for run in found]
+    for offset, length, side in sorted(runs):
+        if offset < reach[1 - side]:
+            return True
+        reach[side] = max(reach[side], offset + length)
+    return False
+
+
+def beginning(runs: Iterable[ByteRun], length: int) -> Iterator[ByteRun]:
+    """Their first `length` bytes."""
+    for run in runs:
+        if length > 0:
+            yield run._replace(length=min(run.length, length))
+        length -= run.length
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@ added, or a file; a tape put to its position, and what is there to copy."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,10 +15,13 @@ from appliance.copying.ends import End, EndKind, TapePosition, Where
 from appliance.copying.file_unit import BLOCK_BYTES, FileUnit
 from appliance.copying.lists import ByteRun
 from appliance.failures import Failure, OperatorError
+from appliance.library.disks import is_own_file
 from appliance.settings.remote_address import parse_remote_address
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import END_OF_DATA, FILEMARKS, Tape
+from scsi_targets.client.unit import NAA
 from scsi_targets.devices.changer.robot import Manner
+from scsi_targets.devices.copying.access import Designator
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.t10 import vpd
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from appliance.library.remotes import Remote
     from scsi_targets.client.unit import AnySession
 
+BINARY = 1  # CODE SET of a designator
 DESIGNATOR_BYTES = IdentificationDescriptor.designator.length
 
 
@@ -47,6 +52,13 @@ class CopySide:
     def elsewhere(self) -> object | None:
         """What the view of a copy has beside logical units."""
         return self.file or (self.remote.reached() if self.remote is not None else None)
+
+    @property
+    def names(self) -> frozenset[Designator]:
+        """What the logical unit is known by, here and elsewhere; a file has no such name."""
+        if self.unit is not None:
+            return frozenset({Designator(BINARY, NAA, self.unit.identity.naa)})
+        return self.remote.reached().description.designators if self.remote is not None else frozenset()
 
 
 @contextmanager
@@ -133,18 +145,43 @@ def _elsewhere(end: End, remote: Remote) -> CopySide:
     return CopySide(end, description.device_type == vpd.SEQUENTIAL_ACCESS, cscd, remote=remote)
 
 
-def _file(_library: Library, end: End, writes: bool, stack: ExitStack) -> CopySide:
+def _file(library: Library, end: End, writes: bool, stack: ExitStack) -> CopySide:
     """A destination is made, or emptied."""
-    flags = os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if writes else os.O_RDONLY)
-    descriptor = os.open(end.name, flags, 0o640)
+    path = Path(end.name)
+    if path.exists() and not path.is_file():  # opening a pipe would wait, and some devices act on it
+        raise OperatorError(Failure.REFUSED, f"{path} is no regular file")
+    flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDWR | os.O_CREAT if writes else os.O_RDONLY)
+    if writes:
+        _refuse_own(library, path)
+    descriptor = os.open(path, flags, 0o640)
     stack.callback(os.close, descriptor)
-    if not Path(end.name).is_file():
-        raise OperatorError(Failure.REFUSED, f"{end.name} is no regular file")
+    if writes:
+        _refuse_served(path, descriptor)
     name = b"file to write" if writes else b"file to read"
     cscd = identification_descriptor(
         name, device_type=vpd.DIRECT_ACCESS, designator_type=0, code_set=2, block_length=BLOCK_BYTES
     )
-    return CopySide(end, False, cscd, file=FileUnit(Path(end.name), descriptor, name))
+    return CopySide(end, False, cscd, file=FileUnit(path, descriptor, name))
+
+
+def _refuse_own(library: Library, path: Path) -> None:
+    """Nothing is written over what the library itself keeps, nor over its disks behind their back."""
+    settings, found = library.settings, path.resolve()
+    if is_own_file(settings, found):
+        raise OperatorError(Failure.REFUSED, f"{path} is the library's own; write to another file")
+    for disk in settings.disks:
+        if settings.image_of(disk).resolve() == found:
+            message = f"{path} is the image of disk {disk.name}; to write to that: disk:{disk.name}"
+            raise OperatorError(Failure.REFUSED, message)
+
+
+def _refuse_served(path: Path, descriptor: int) -> None:
+    """Whoever serves an image holds this lock on it, whatever the name that it was opened by."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        message = f"{path} is in use, as a disk's image; write to another file"
+        raise OperatorError(Failure.IN_USE, message) from None
 
 
 _OPENERS: Mapping[EndKind, Callable[[Library, End, bool, ExitStack], CopySide]] = {

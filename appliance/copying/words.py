@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from scsi_targets.client.unit import CommandFailed
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from appliance.failures import Failure, OperatorError
+from datamover.initiator import InitiatorError
+from scsi_targets.client.unit import CommandFailed, NoSuchAnswer
 from scsi_targets.t10 import sense, sense_data
-from scsi_targets.t10.sense import Sense
+from scsi_targets.t10.sense import Sense, SenseCode
+
+if TYPE_CHECKING:
+    from appliance.copying.ends import End
 
 RESERVATION_CONFLICT = 0x18
+# What to do about it.
+_ADVICE: dict[SenseCode, str] = {
+    sense.MEDIUM_NOT_PRESENT: "; first: tapebay load BARCODE DRIVE",
+    sense.END_OF_DATA_DETECTED: "; the tape does not go that far: tapebay cartridge list says how much is on it",
+    sense.WRITE_PROTECTED: "; let it be written to, or take another",
+}
+
+
+@contextmanager
+def naming(end: End) -> Iterator[None]:
+    """What a command fails with is told of that end. Raises OperatorError."""
+    try:
+        yield
+    except (CommandFailed, NoSuchAnswer, InitiatorError, ValueError) as error:
+        words = told(error)
+        raise OperatorError(Failure.REFUSED, words if words.startswith(str(end)) else f"{end}: {words}") from error
 
 
 def told(error: BaseException) -> str:
     """What went wrong, for an operator."""
+    if isinstance(error, NoSuchAnswer):
+        return error.answer
     if not isinstance(error, CommandFailed):
         return str(error)
     if error.sense is None:
@@ -31,5 +58,5 @@ def _status(status: int) -> str:
 
 def _sense(found: Sense) -> str:
     key, asc, ascq = found.code
-    full = ", end of medium" if found.end_of_medium else ""
-    return f"{sense.NAMES.get(found.code, 'sense').lower()} ({key:X}/{asc:02X}/{ascq:02X}{full})"
+    full, advice = ", end of medium" if found.end_of_medium else "", _ADVICE.get(found.code, "")
+    return f"{sense.NAMES.get(found.code, 'sense').lower()} ({key:X}/{asc:02X}/{ascq:02X}{full}){advice}"

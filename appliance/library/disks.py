@@ -59,9 +59,14 @@ def refuse_own_file(settings: Settings, disk: DiskSettings) -> None:
     """No disk is served of what the library itself keeps: initiators would write over it. Raises OperatorError
     CONFIGURATION."""
     path = settings.image_of(disk).resolve()
-    if any(_own_files(settings, path)):
+    if is_own_file(settings, path):
         message = f"disk {disk.name}: {path} is the library's own; give the disk an image of its own"
         raise OperatorError(Failure.CONFIGURATION, message)
+
+
+def is_own_file(settings: Settings, path: Path) -> bool:
+    """Whether the library itself keeps something at that resolved path, disks' images not included."""
+    return any(_own_files(settings, path))
 
 
 def _own_files(settings: Settings, path: Path) -> Iterator[bool]:

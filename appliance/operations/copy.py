@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from appliance.copying.ends import End, EndKind, parse_end
 from appliance.operations.copies import Rate
 from appliance.operations.verb import OnLibrary, Parameters, Positional, Result, Scope, verb
+from appliance.settings.remote_address import parse_remote_address
 from appliance.settings.units import parse_size
 
 MOST_BLOCK_BYTES = 0xFFFFFF
@@ -21,6 +22,8 @@ def _checked(text: str) -> str:
         end.extents()
     elif end.kind in (EndKind.DRIVE, EndKind.CARTRIDGE):
         end.position()
+    elif end.kind is EndKind.ISCSI:
+        parse_remote_address(end.name)
     return f"file:{end.name}" if end.kind is EndKind.FILE else text
 
 
@@ -29,12 +32,14 @@ CopyEnd = Annotated[str, AfterValidator(_checked)]
 
 class CopyBetween(Parameters):
     source: Annotated[
-        CopyEnd, Positional("SRC"), Field(description="disk:NAME, drive:NAME, cartridge:BARCODE, remote:NAME, ./FILE.")
+        CopyEnd,
+        Positional("SRC"),
+        Field(description="disk:NAME, drive:NAME, cartridge:BARCODE, remote:NAME, iscsi://HOST/IQN/LUN, ./FILE."),
     ]
     destination: Annotated[
         CopyEnd,
         Positional("DST"),
-        Field(description="As SRC. @LBA+COUNT,... are blocks; @start, @end, @file=N a place."),
+        Field(description="As SRC. Of both: @LBA+COUNT,... are blocks; @start, @end, @file=N, @block=N a place."),
     ]
     block_length: Annotated[
         int, Field(ge=1, le=MOST_BLOCK_BYTES, description="Bytes of a tape block that is written from a disk or file.")

@@ -107,7 +107,7 @@ class Tape(Unit):
         last = self._next_length() or 0
         self.locate(start)
         if last > first:
-            raise NoSuchAnswer(f"LUN {self.lun}: blocks of {first} bytes at the file's beginning, {last} at its end")
+            raise NoSuchAnswer(self.lun, f"blocks of {first} bytes at the file's beginning, {last} at its end")
         return TapeFile(blocks, first, last)
 
     def _next_length(self) -> int | None:
@@ -118,7 +118,7 @@ class Tape(Unit):
             if stopped.sense is not None and stopped.sense.filemark:
                 return None
             if stopped.sense is not None and stopped.sense.code.key == sense.BLANK_CHECK:
-                raise NoSuchAnswer(f"LUN {self.lun}: the tape ends here") from stopped
+                raise NoSuchAnswer(self.lun, "the tape ends here") from stopped
             raise
 
     def _blocks_from(self, start: int) -> int:
@@ -143,7 +143,7 @@ class Tape(Unit):
             if stopped.sense is not None and stopped.sense.filemark:
                 return digest.hexdigest()
             raise
-        raise NoSuchAnswer(f"LUN {self.lun}: the file goes on after {size_bytes} bytes")
+        raise NoSuchAnswer(self.lun, f"the file goes on after {size_bytes} bytes")
 
     def cscd(self, *, pad: bool = False, block_length: int = 0) -> bytes:
         """A CSCD descriptor for this drive; block_length: for fixed-block transfers."""

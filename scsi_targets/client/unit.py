@@ -64,7 +64,11 @@ def is_unit_attention(failed: CommandFailed) -> bool:
 
 
 class NoSuchAnswer(Exception):
-    """A logical unit answered, but not what was needed of it."""
+    """A logical unit answered, but not what was needed of it: `answer` says what; str() names the unit, too."""
+
+    def __init__(self, lun: int, answer: str) -> None:
+        super().__init__(f"LUN {lun}: {answer}")
+        self.answer = answer
 
 
 class Designation(NamedTuple):
@@ -173,4 +177,4 @@ class Unit:
         for found in self.designations():
             if found.designator_type == NAA:
                 return found.name
-        raise NoSuchAnswer(f"LUN {self.lun} has no NAA designator in VPD page 83h")
+        raise NoSuchAnswer(self.lun, "there is no NAA designator in VPD page 83h")

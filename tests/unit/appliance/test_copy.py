@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,8 +186,15 @@ def test_as_many_commands_as_it_takes(site: Site, monkeypatch: pytest.MonkeyPatc
             "disk:two",
             "was not added; first: tapebay remote add NAME iscsi://",
         ),
-        ("drive:drive0", "disk:two", "medium not present"),
-        ("disk:one", "drive:drive0", "medium not present"),
+        ("drive:drive0", "disk:two", "drive:drive0: medium not present (2/3A/00); first: tapebay load"),
+        ("disk:one", "drive:drive0", "drive:drive0: medium not present (2/3A/00); first: tapebay load"),
+        ("cartridge:A00001L6", "disk:two", "cartridge:A00001L6: the tape ends here"),
+        (
+            "disk:one",
+            "cartridge:A00001L6@file=3",
+            "cartridge:A00001L6@file=3: end of data detected (8/00/05); the tape",
+        ),
+        ("cartridge:A00001L6@block=3", "disk:two", "cartridge:A00001L6@block=3: end of data detected (8/00/05)"),
     ],
 )
 def test_ends_that_are_not_there(site: Site, source: str, destination: str, words: str) -> None:
@@ -195,7 +203,20 @@ def test_ends_that_are_not_there(site: Site, source: str, destination: str, word
 
 
 @pytest.mark.parametrize(
-    "text", ["one", "disk:", "disk:one@5", "disk:one@5+0", "disk:one@1+1,", "drive:x@middle", "drive:x@file=-1"]
+    "text",
+    [
+        "one",
+        "disk:",
+        "disk:one@5",
+        "disk:one@5+0",
+        "disk:one@1+1,",
+        "drive:x@middle",
+        "drive:x@file=-1",
+        "iscsi://",
+        "iscsi:///iqn.x/1",
+        "iscsi://h:99999/iqn.x/1",
+        "iscsi://h/iqn.x/lun",
+    ],
 )
 def test_ends_that_are_not_understood(site: Site, text: str) -> None:
     with pytest.raises(OperatorError) as caught:
@@ -216,6 +237,69 @@ def test_a_file_is_not_copied_to_itself(site: Site, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("file")
     assert "to itself" in site.refused(tmp_path / "file", tmp_path / "link")
     assert (tmp_path / "file").read_bytes() == b"stays"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tapebay.toml", "is the library's own"),
+        ("state/tapebay.db", "is the library's own"),
+        ("state/lock", "is the library's own"),
+        ("cartridges/A00001L6/mam.json", "is the library's own"),
+        ("disks/one.img", "is the image of disk one; to write to that: disk:one"),
+        ("linked", "is the image of disk one"),
+        ("hard", "is in use, as a disk's image"),
+    ],
+)
+def test_what_the_library_keeps_is_not_written_over(site: Site, name: str, words: str) -> None:
+    """With the daemon's rights, which reach all of it."""
+    folder = site.library.settings.directory
+    image = site.library.settings.image_of(site.library.settings.disks[0])
+    (folder / "linked").symlink_to(image)
+    (folder / "hard").hardlink_to(image)
+    before = (folder / name).read_bytes()
+    assert words in site.refused("disk:two", folder / name)
+    assert (folder / name).read_bytes() == before
+    assert site.image("one") == WHOLE
+
+
+def test_a_pipe_is_no_file(site: Site, tmp_path: Path) -> None:
+    """Opening one waits for whoever has its other end."""
+    os.mkfifo(tmp_path / "pipe")
+    found: list[str] = []
+    asking = threading.Thread(
+        target=lambda: found.extend(
+            [site.refused(tmp_path / "pipe", "disk:two"), site.refused("disk:one", tmp_path / "pipe")]
+        ),
+        daemon=True,
+    )
+    asking.start()
+    asking.join(60)
+    assert found == [f"{tmp_path / 'pipe'} is no regular file"] * 2
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        ("disk:one@0+1000", "disk:one@500+1000"),
+        ("disk:one@500+1000", "disk:one@0+1000"),
+        ("disk:one", "disk:one"),
+        ("disk:one@0+8,1000+8", "disk:one@500+8,1007+8"),
+        ("disk:one@0+8", "disk:one"),
+    ],
+)
+def test_what_may_be_written_over_before_it_is_read_is_not_copied(site: Site, source: str, destination: str) -> None:
+    assert "overlap: blocks may be written over" in site.refused(source, destination)
+    assert site.image("one") == WHOLE
+
+
+def test_a_disk_is_copied_to_another_place_of_its_own(site: Site) -> None:
+    site.copy("disk:one@0+8,16+8", "disk:one@8+8,24+8")
+    site.copy("disk:one@100+8", "disk:one")
+    expected = bytearray(WHOLE)
+    expected[8 * 512 : 16 * 512], expected[24 * 512 : 32 * 512] = WHOLE[: 8 * 512], WHOLE[16 * 512 : 24 * 512]
+    expected[: 8 * 512] = WHOLE[100 * 512 : 108 * 512]
+    assert site.image("one") == expected
 
 
 def test_a_reservation_keeps_an_operator_out(site: Site) -> None:
