@@ -102,15 +102,17 @@ class InitiatorSession:
         initial_r2t: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         isid: tuple[int, int] | None = None,
+        redirections: int = LIMIT_REDIRECTIONS,
     ) -> None:
         """Log in at `portal` (HOST:PORT or [IPV6]:PORT; a ",TPGT" behind it is ignored), following redirections.
 
         header_digest, data_digest: demand CRC32C. timeout_seconds: for the login, and for each command that names
         none of its own. isid: number (24 bits) and qualifier (16 bits) of the initiator session id, for who comes back
-        as the same initiator port; by default a new one. Raise InitiatorError.
+        as the same initiator port; by default a new one. redirections: how many are followed at most. Raise
+        InitiatorError.
         """
         self._lock = threading.RLock()
-        for _attempt in range(LIMIT_REDIRECTIONS):
+        for _attempt in range(redirections + 1):
             self._connection = Connection(portal, target_name, initiator_name, timeout_seconds, isid)
             self._connection.set_credentials(credentials)
             self._set_keys(header_digest, data_digest, immediate_data, initial_r2t)
@@ -118,8 +120,9 @@ class InitiatorSession:
                 return self._connection.establish()
             except Redirected as moved:
                 self._connection.close()
-                portal = str(moved)
-        raise InitiatorError(f"{target_name}: redirected {LIMIT_REDIRECTIONS} times, last to {portal}")
+                portal = str(moved).partition(",")[0]
+        followed = f"after {redirections} redirections" if redirections else "which is not followed"
+        raise InitiatorError(f"login: {self._connection.peer} sends on to {portal}, {followed}")
 
     def _set_keys(self, header_digest: bool, data_digest: bool, immediate_data: bool, initial_r2t: bool) -> None:
         library, context = self._connection.library, self._connection.context

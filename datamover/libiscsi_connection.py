@@ -18,6 +18,7 @@ from datamover import libiscsi
 from datamover.libiscsi import CompletionStatus, LibraryUnavailable, SessionType, TransferDirection
 
 MAX_CDB_LENGTH = 16
+NO_RECONNECTION = "Can not reconnect right now"  # what libiscsi says instead of why there is no connection
 LIMIT_DATA_BYTES = 0x7FFFFFFF  # libiscsi counts in int
 
 
@@ -315,8 +316,10 @@ class Connection:
         return ready[0][1] if ready else None
 
     def failure(self, what: str) -> InitiatorError:
-        said = self.library.iscsi_get_error(self.context) or b""
-        return InitiatorError(f"{what}: {self.peer}: {said.decode(errors='backslashreplace').strip() or 'failed'}")
+        said = (self.library.iscsi_get_error(self.context) or b"").decode(errors="backslashreplace").strip()
+        if NO_RECONNECTION in said:
+            said = "the connection was refused, or lost"
+        return InitiatorError(f"{what}: {self.peer}: {said or 'failed'}")
 
     def close(self) -> None:
         """Close the socket. Whatever was outstanding ends as cancelled."""

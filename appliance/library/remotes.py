@@ -20,7 +20,7 @@ from appliance.settings.sections import RemoteSettings
 from appliance.settings.settings import Settings
 from datamover.initiator import Credentials, InitiatorError
 from datamover.libiscsi import LibraryUnavailable
-from scsi_targets.client.unit import CommandFailed
+from scsi_targets.client.unit import CommandFailed, NoSuchAnswer
 from scsi_targets.devices.copying.access import Designator
 from scsi_targets.devices.copying.remote import RemoteUnit, describe
 from scsi_targets.devices.copying.remote_access import Description, RemoteAddress
@@ -143,7 +143,7 @@ def _address(row: RemoteSettings) -> RemoteAddress:
 def _described(address: RemoteAddress) -> Description:
     try:
         return describe(address)
-    except (InitiatorError, LibraryUnavailable, CommandFailed, ValueError) as error:
+    except (InitiatorError, LibraryUnavailable, CommandFailed, NoSuchAnswer, ValueError) as error:
         raise OperatorError(Failure.REFUSED, f"{address} cannot be added: {error}") from error
 
 

@@ -102,11 +102,13 @@ class CopyingUnit(Unit):
     def operating_parameters(self) -> copy.OperatingParameters:
         """RECEIVE COPY OPERATING PARAMETERS: the limits of a list."""
         cdb = copy.ReceiveCopyOperatingParameters.encode(allocation_length=PARAMETERS_BYTES)
-        return copy.OperatingParameters.decode(self.run(cdb, data_in_length=PARAMETERS_BYTES))
+        least = copy.OperatingParameters.length
+        return copy.OperatingParameters.decode(self.run(cdb, data_in_length=PARAMETERS_BYTES, least=least))
 
     def status(self, list_identifier: int = 1) -> copy.CopyStatus:
         """RECEIVE COPY STATUS(LID1), while it runs."""
         cdb = copy.ReceiveCopyStatusLid1.encode(
             list_identifier=list_identifier, allocation_length=copy.CopyStatus.length
         )
-        return copy.CopyStatus.decode(self.run(cdb, data_in_length=copy.CopyStatus.length))
+        length = copy.CopyStatus.length
+        return copy.CopyStatus.decode(self.run(cdb, data_in_length=length, least=length))

@@ -6,14 +6,14 @@ import hashlib
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from scsi_targets.client.unit import Unit
+from scsi_targets.client.unit import NoSuchAnswer, Unit
 from scsi_targets.t10 import copy_descriptors, sbc, vpd
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 READ_BYTES = 1 << 20
-CAPACITY_BYTES = 32
+CAPACITY_BYTES, SHORT_CAPACITY_BYTES = 32, 12  # those of SBC-2 say no more
 LBPME_AND_LBPRZ = 0xC0  # READ CAPACITY(16), byte 14
 MOST_SAME_BLOCKS = 0xFFFF  # of one WRITE SAME
 
@@ -35,13 +35,17 @@ class Disk(Unit):
 
     @cached_property
     def capacity(self) -> Capacity:
-        """As it was when first asked for."""
+        """As it was when first asked for. Raises NoSuchAnswer."""
         data = self._capacity_data()
-        return Capacity(int.from_bytes(data[:8], "big") + 1, int.from_bytes(data[8:12], "big"))
+        capacity = Capacity(int.from_bytes(data[:8], "big") + 1, int.from_bytes(data[8:12], "big"))
+        if not capacity.block_length:
+            raise NoSuchAnswer(self.lun, "the disk has blocks of no bytes")
+        return capacity
 
-    def _capacity_data(self) -> memoryview:
+    def _capacity_data(self) -> bytes:
         cdb = sbc.ReadCapacity16.encode(allocation_length=CAPACITY_BYTES)
-        return self.run(cdb, data_in_length=CAPACITY_BYTES)
+        data = bytes(self.run(cdb, data_in_length=CAPACITY_BYTES, least=SHORT_CAPACITY_BYTES))
+        return data.ljust(CAPACITY_BYTES, b"\0")
 
     @cached_property
     def unmaps_to_zeros(self) -> bool:

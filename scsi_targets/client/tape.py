@@ -74,7 +74,7 @@ class Tape(Unit):
 
     def position(self) -> Position:
         """READ POSITION."""
-        data = bytes(self.run(ssc.ReadPositionLong.encode(), data_in_length=LONG_POSITION_BYTES))
+        data = bytes(self.run(ssc.ReadPositionLong.encode(), data_in_length=LONG_POSITION_BYTES, least=24))
         numbers = data[4:8], data[8:16], data[16:24]
         return Position(*(int.from_bytes(number, "big") for number in numbers))
 

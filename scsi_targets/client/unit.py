@@ -92,30 +92,31 @@ class Unit:
     # ---- commands --------------------------------------------------------------------------------------------------
 
     def run(
-        self, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None,
+        self, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None, least: int = 0,
         timeout_seconds: float | None = None,
     ) -> memoryview:  # fmt: skip
-        """A command that must end GOOD; its Data-In. Unit attentions tell of what happened before: they are passed
-        over, and the command is sent again."""
+        """A command that must end GOOD; its Data-In, of `least` bytes or more. Unit attentions tell of what happened
+        before: they are passed over, and the command is sent again. Raises NoSuchAnswer, too, for fewer bytes."""
         for _ in range(LIMIT_UNIT_ATTENTIONS):
             result = self.session.command(
                 self.lun, cdb, data_out, data_in_length, data_in=data_in,
                 timeout_seconds=timeout_seconds or self.timeout_seconds,
             )  # fmt: skip
+            if result.status == GOOD and len(result.data) < least:
+                message = f"CDB {cdb.hex()} was answered with {len(result.data)} bytes, of at least {least}"
+                raise NoSuchAnswer(self.lun, message)
             if result.status == GOOD:
                 return result.data
             if not is_unit_attention(failed := CommandFailed(self.lun, cdb, result)):
                 break
         raise failed
 
-    def once(self, cdb: bytes, data_out: Any = None, data_in_length: int = 0, *, data_in: Any = None) -> memoryview:
-        """As run(), for whom a unit attention is a failure like any other."""
-        result = self.session.command(
-            self.lun, cdb, data_out, data_in_length, data_in=data_in, timeout_seconds=self.timeout_seconds
-        )
+    def once(self, cdb: bytes, data_out: Any = None, *, data_in: Any = None) -> CommandResult:
+        """As run(), for whom a unit attention is a failure like any other, and how much was moved matters."""
+        result = self.session.command(self.lun, cdb, data_out, data_in=data_in, timeout_seconds=self.timeout_seconds)
         if result.status != GOOD:
             raise CommandFailed(self.lun, cdb, result)
-        return result.data
+        return result
 
     def stream(self, cdbs: Iterator[bytes], length: int) -> Iterator[Buffer]:
         """The Data-In of many commands that read `length` bytes each, in order, several of them under way at once."""
@@ -135,7 +136,7 @@ class Unit:
 
     def device_type(self) -> int:
         """PERIPHERAL DEVICE TYPE of standard INQUIRY data."""
-        return self.run(spc.Inquiry.encode(allocation_length=36), data_in_length=36)[0] & 0x1F
+        return self.run(spc.Inquiry.encode(allocation_length=36), data_in_length=36, least=1)[0] & 0x1F
 
     def test_unit_ready(self) -> None:
         """TEST UNIT READY."""
@@ -150,7 +151,7 @@ class Unit:
         """WP in the header of MODE SENSE(6); False for a unit that does not know the command."""
         cdb = spc.ModeSense6.encode(page_code=ALL_PAGES, allocation_length=MODE_HEADER_BYTES)
         try:
-            return bool(self.run(cdb, data_in_length=MODE_HEADER_BYTES)[2] & WP_BIT)
+            return bool(self.run(cdb, data_in_length=MODE_HEADER_BYTES, least=3)[2] & WP_BIT)
         except CommandFailed as failed:
             if failed.sense is None or failed.sense.code.key != sense.ILLEGAL_REQUEST:
                 raise
@@ -159,7 +160,9 @@ class Unit:
     def vpd_page(self, page_code: int) -> bytes:
         """The body of a VPD page."""
         cdb = spc.Inquiry.encode(enable_vital_product_data=1, page_code=page_code, allocation_length=PAGE_BYTES)
-        page = bytes(self.run(cdb, data_in_length=PAGE_BYTES))
+        page = bytes(self.run(cdb, data_in_length=PAGE_BYTES, least=4))
+        if page[1] != page_code:
+            raise NoSuchAnswer(self.lun, f"VPD page {page_code:02X}h was asked for, and {page[1]:02X}h came")
         return page[4 : 4 + int.from_bytes(page[2:4], "big")]
 
     def designations(self) -> list[Designation]:

@@ -127,6 +127,8 @@ COPY_SEGMENT_FAILED = SenseCode(COPY_ABORTED, 0x0D, 0x00)
 THIRD_PARTY_DEVICE_FAILURE = SenseCode(COPY_ABORTED, 0x0D, 0x01)
 COPY_TARGET_NOT_REACHABLE = SenseCode(COPY_ABORTED, 0x0D, 0x02)
 INCORRECT_COPY_TARGET_DEVICE_TYPE = SenseCode(COPY_ABORTED, 0x0D, 0x03)
+COPY_TARGET_DATA_UNDERRUN = SenseCode(COPY_ABORTED, 0x0D, 0x04)
+COPY_TARGET_DATA_OVERRUN = SenseCode(COPY_ABORTED, 0x0D, 0x05)
 UNEXPECTED_INEXACT_SEGMENT = SenseCode(COPY_ABORTED, 0x26, 0x0A)
 COPY_CLEARED_BY_DEVICE_SERVER = SenseCode(COPY_ABORTED, 0x2F, 0x02)
 
@@ -142,8 +144,14 @@ UNEXPECTED_UNSOLICITED_DATA = SenseCode(ABORTED_COMMAND, 0x0C, 0x0C)
 NOT_ENOUGH_UNSOLICITED_DATA = SenseCode(ABORTED_COMMAND, 0x0C, 0x0D)
 
 
+MAXIMUM_SENSE_BYTES = 252  # SPC-5 4.4.1
+DESCRIPTOR_HEADER_BYTES = 8
+FORWARDED_TRUNCATED = 0x80  # FSDT
+
+
 class ForwardedSense(NamedTuple):
-    """Status and sense data that a copy source or destination gave the copy manager (SPC-5 5.17.7.4)."""
+    """Status and sense data that a copy source or destination gave the copy manager (SPC-5 5.17.7.4); encoded, it is
+    cut to what sense data may hold."""
 
     by_destination: bool
     status: int
@@ -204,6 +212,7 @@ class Sense(NamedTuple):
             # The first and second byte of COMMAND-SPECIFIC INFORMATION say where the status byte is.
             out[9 if self.forwarded.by_destination else 8] = len(out)
             out += bytes([self.forwarded.status]) + self.forwarded.sense
+            del out[MAXIMUM_SENSE_BYTES:]
             out[7] = len(out) - 8
         return bytes(out)
 
@@ -218,8 +227,10 @@ class Sense(NamedTuple):
         if stream := self._stream_bits():
             body += bytes([0x04, 0x02, 0, stream])
         if self.forwarded is not None:
+            inner = self.forwarded.sense[: MAXIMUM_SENSE_BYTES - DESCRIPTOR_HEADER_BYTES - len(body) - 4]
             whose = 2 if self.forwarded.by_destination else 1
-            body += bytes([0x0C, 2 + len(self.forwarded.sense), whose, self.forwarded.status]) + self.forwarded.sense
+            whose |= FORWARDED_TRUNCATED if len(inner) < len(self.forwarded.sense) else 0
+            body += bytes([0x0C, 2 + len(inner), whose, self.forwarded.status]) + inner
         first = 0x73 if self.deferred else 0x72
         return bytes([first, self.code.key, self.code.asc, self.code.ascq, 0, 0, 0, len(body)]) + bytes(body)
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from scsi_targets.t10 import vpd
+from scsi_targets.t10 import sense, vpd
 from scsi_targets.t10.sense import SenseCode
 
 if TYPE_CHECKING:
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 
 class Unreachable(Exception):
     """A logical unit could not be reached, or did not answer: COPY TARGET DEVICE NOT REACHABLE, not what it said."""
+
+
+class WrongLength(Exception):
+    """A logical unit elsewhere said that all was well, and did not move as many bytes as it was asked to.
+
+    code: COPY TARGET DEVICE DATA UNDERRUN or OVERRUN. transferred: bytes that commands before it have moved."""
+
+    def __init__(self, residual: int, transferred: int = 0) -> None:
+        """residual: as a session's; positive where bytes are missing."""
+        count = f"{abs(residual)} bytes {'fewer' if residual > 0 else 'more'}"
+        super().__init__(f"{count} than it was asked to move, and no word of it")
+        self.code = sense.COPY_TARGET_DATA_UNDERRUN if residual > 0 else sense.COPY_TARGET_DATA_OVERRUN
+        self.transferred = transferred
 
 
 class Designator(NamedTuple):

@@ -12,7 +12,7 @@ import structlog
 from datamover.copy_job import CopyJob
 from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Side, Tally
 from datamover.endpoints import NoDevice
-from scsi_targets.devices.copying.access import Access, Copyable, Unreachable
+from scsi_targets.devices.copying.access import Access, Copyable, Unreachable, WrongLength
 from scsi_targets.devices.copying.plan import Planner, RunsOffDisk, unreachable
 from scsi_targets.devices.copying.records import Checksums, CopyRecord
 from scsi_targets.devices.copying.slots import SLOTS, Slot
@@ -126,6 +126,8 @@ class Operation:
             information = failed.residual_bytes // ends.destination.counted_in
         if isinstance(failed.cause, InexactSegment):
             code = sense.UNEXPECTED_INEXACT_SEGMENT
+        elif isinstance(failed.cause, WrongLength):
+            code = failed.cause.code
         elif cscd is None or cscd.access is None:  # inline data cannot fail, so this is a fault of ours
             code = sense.COPY_SEGMENT_FAILED
         else:

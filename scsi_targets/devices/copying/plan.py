@@ -103,7 +103,9 @@ class Planner:
 
     def steps(self) -> list[PlanStep]:
         """The steps of the job. Raises CheckCondition or CopyFailed: nothing has been copied."""
-        self._by_name = {name: unit for unit in self._units for name in unit.designators(self._task)}
+        for unit in self._units:  # those that the session shows come first: nobody elsewhere takes their names
+            for name in unit.designators(self._task):
+                self._by_name.setdefault(name, unit)
         return [self._step(number, *place) for number, place in enumerate(self.parameters.segments)]
 
     def _step(self, number: int, offset: int, segment: SegmentDescriptor) -> PlanStep:

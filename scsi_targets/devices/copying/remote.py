@@ -24,8 +24,7 @@ ACCESSES: dict[int, type[RemoteDiskAccess | RemoteTapeAccess]] = {
 
 
 def describe(address: RemoteAddress) -> Description:
-    """What an operator adds: asks the logical unit what it is. Raises InitiatorError, CommandFailed; ValueError for
-    what cannot be copied from or to."""
+    """What an operator adds: asks the logical unit what it is. Raises as Description.of()."""
     with address.log_in() as session:
         return Description.of(session, address.lun)
 

@@ -17,7 +17,7 @@ import structlog
 from datamover.initiator import Credentials, InitiatorError, InitiatorSession
 from datamover.libiscsi import LibraryUnavailable
 from scsi_targets.client.disk import Disk
-from scsi_targets.client.unit import CHECK_CONDITION, CommandFailed, Unit
+from scsi_targets.client.unit import CHECK_CONDITION, CommandFailed, NoSuchAnswer, Unit
 from scsi_targets.devices.copying.access import Access, Designator, Unreachable
 from scsi_targets.t10 import sense, vpd
 from scsi_targets.t10.sense import CheckCondition, SenseCode
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 LOGIN_SECONDS = 10.0
 COMMAND_SECONDS = 60.0
+LIMIT_BLOCK_BYTES = 64 << 10  # of a disk; part of one goes through a block of our own
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,10 @@ class RemoteAddress:
     credentials: Credentials | None = None
 
     def log_in(self) -> InitiatorSession:
-        """Raises InitiatorError."""
+        """There and nowhere else: where it would send us on to no operator has added. Raises InitiatorError."""
         return InitiatorSession(
             self.portal, self.target_name, initiator_name=self.initiator_name, credentials=self.credentials,
-            timeout_seconds=LOGIN_SECONDS,
+            timeout_seconds=LOGIN_SECONDS, redirections=0,
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -59,16 +60,20 @@ class Description:
 
     @classmethod
     def of(cls, session: InitiatorSession, lun: int) -> Description:
-        """Raises InitiatorError, CommandFailed; ValueError for what is neither a disk nor a tape drive, or has no
-        name."""
+        """Raises InitiatorError, CommandFailed, NoSuchAnswer; ValueError for what is neither a disk nor a tape drive,
+        or has no name."""
         unit = Unit(session, lun)
         device_type = unit.device_type()
+        if device_type == vpd.NO_DEVICE:
+            raise ValueError(f"there is no LUN {lun}")
         if device_type not in (vpd.DIRECT_ACCESS, vpd.SEQUENTIAL_ACCESS):
             raise ValueError(f"LUN {lun} is neither a disk nor a tape drive (device type {device_type:02X}h)")
         names = frozenset(Designator(*found) for found in unit.designations())
         if not names:
             raise ValueError(f"LUN {lun} has no designator in VPD page 83h, by which a copy could name it")
         block_length = Disk(session, lun).capacity.block_length if device_type == vpd.DIRECT_ACCESS else 0
+        if block_length > LIMIT_BLOCK_BYTES:
+            raise ValueError(f"LUN {lun} has blocks of {block_length} bytes, more than {LIMIT_BLOCK_BYTES}")
         return cls(device_type, names, block_length)
 
     def is_again(self, other: Description) -> bool:
@@ -146,7 +151,7 @@ class RemoteAccess(Access):
             try:
                 if self._session is None:
                     self._session = self._log_in()
-            except (InitiatorError, LibraryUnavailable, CommandFailed, ValueError) as error:
+            except (InitiatorError, LibraryUnavailable, CommandFailed, NoSuchAnswer, ValueError) as error:
                 raise Unreachable(f"{self._address}: {error}") from error
             return self._session
 
@@ -163,10 +168,10 @@ class RemoteAccess(Access):
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
-        """A session that is lost is a logical unit that cannot be reached."""
+        """A session that is lost is a logical unit that cannot be reached, and so is one whose answers are none."""
         try:
             yield
-        except InitiatorError as error:
+        except (InitiatorError, NoSuchAnswer) as error:
             raise Unreachable(f"{self._address}: {error}") from error
 
     # ---- checks ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.unit import GOOD, LIMIT_UNIT_ATTENTIONS, CommandFailed, is_unit_attention
-from scsi_targets.devices.copying.access import DiskAccess
+from scsi_targets.devices.copying.access import DiskAccess, WrongLength
 from scsi_targets.devices.copying.remote_access import COMMAND_SECONDS, RemoteAccess
 from scsi_targets.t10 import sbc, sense
 from scsi_targets.t10.sense import CheckCondition
@@ -83,8 +83,9 @@ class RemoteDiskAccess(RemoteAccess, DiskAccess):
         return block
 
     def _transfer(self, view: memoryview, offset: int, submit: Callable[[memoryview, int], Submitted]) -> None:
-        """Whole blocks, by several commands at once; one that was told of what happened before is sent again. Raises
-        CommandFailed for the first that failed, when all have ended: the buffer is the caller's again."""
+        """Whole blocks, by several commands at once; one that was told of what happened before is sent again. For the
+        first that failed it raises CommandFailed or WrongLength, when all have ended: the buffer is the caller's again.
+        """
         step = COMMAND_BYTES - COMMAND_BYTES % self.block_length
         pieces = [(view[at : at + step], offset + at) for at in range(0, len(view), step)]
         for _ in range(LIMIT_UNIT_ATTENTIONS):
@@ -94,7 +95,8 @@ class RemoteDiskAccess(RemoteAccess, DiskAccess):
                 return
             if len(pieces) < len(failures):
                 break
-        raise next((failed for _, failed in failures if not is_unit_attention(failed)), failures[0][1])
+        failed = next((failed for _, failed in failures if not is_unit_attention(failed)), failures[0][1])
+        raise WrongLength(failed.residual) if failed.status == GOOD else failed
 
     def _done(
         self, pieces: list[WritePiece], submit: Callable[[memoryview, int], Submitted]

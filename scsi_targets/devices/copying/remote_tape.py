@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scsi_targets.client.tape import Tape
 from scsi_targets.client.unit import CommandFailed
-from scsi_targets.devices.copying.access import TapeAccess
+from scsi_targets.devices.copying.access import TapeAccess, WrongLength
 from scsi_targets.devices.copying.remote_access import RemoteAccess
 from scsi_targets.t10 import ssc
 
@@ -30,24 +30,24 @@ class RemoteTapeAccess(RemoteAccess, TapeAccess):
         return Tape(self.session(), self._address.lun, timeout_seconds=COMMAND_SECONDS)
 
     def read_blocks(self, into: Buffer, block_length: int, fixed: bool, /) -> None:
-        def read(block: memoryview) -> None:
-            cdb = ssc.Read6.encode(transfer_length=block_length)
-            if len(self._tape.once(cdb, data_in=block)) != block_length:
-                raise OSError(f"{self._address}: a block came short, and the drive did not say so")
+        def read(block: memoryview) -> int:
+            return self._tape.once(ssc.Read6.encode(transfer_length=block_length), data_in=block).residual
 
         self._each(memoryview(into).cast("B"), block_length, read)
 
     def write_blocks(self, data: Buffer, block_length: int, fixed: bool, checksums: Buffer, /) -> None:
-        def write(block: memoryview) -> None:
-            self._tape.once(ssc.Write6.encode(transfer_length=block_length), block)
+        def write(block: memoryview) -> int:
+            return self._tape.once(ssc.Write6.encode(transfer_length=block_length), block).residual
 
         self._each(memoryview(data).cast("B"), block_length, write)
 
-    def _each(self, view: memoryview, block_length: int, transfer: Callable[[memoryview], None]) -> None:
+    def _each(self, view: memoryview, block_length: int, transfer: Callable[[memoryview], int]) -> None:
+        """transfer: answers with the residual of a block."""
         with self.reaching():
             for at in range(0, len(view), block_length):
                 try:
-                    transfer(view[at : at + block_length])
+                    if residual := transfer(view[at : at + block_length]):
+                        raise WrongLength(residual, at)
                 except CommandFailed as failed:
                     failed.transferred = at + block_length * _is_early_warning(failed)
                     raise

@@ -53,3 +53,21 @@ def test_sense_data_that_is_cut_short():
     whole = Sense(SenseCode(3, 0x11, 0), information=-5, filemark=True).encode()
     assert sense_data.decode(whole[:3]) == Sense(SenseCode(3, 0, 0), information=0, command_specific=0, filemark=True)
     assert sense_data.decode(whole[:14]).code == SenseCode(3, 0x11, 0)
+
+
+@pytest.mark.parametrize("length", [233, 234, 252, 65535])
+@pytest.mark.parametrize("descriptor_format", [False, True])
+def test_forwarded_sense_data_longer_than_sense_data_may_be_is_cut(length, descriptor_format):
+    """A unit elsewhere may send as much as iSCSI carries."""
+    forwarded = ForwardedSense(True, 2, bytes([0x70, 0, 3]) + bytes(length - 3))
+    whole = Sense(SenseCode(0xA, 0x0D, 0x01), information=9, command_specific=5, forwarded=forwarded)
+    encoded = whole.encode(descriptor_format)
+    assert len(encoded) <= 252
+    assert encoded[7] == len(encoded) - 8
+    found = sense_data.decode(encoded)
+    assert found is not None
+    assert (found.information, found.forwarded.by_destination, found.forwarded.status) == (9, True, 2)
+    assert forwarded.sense.startswith(found.forwarded.sense)
+    assert sense_data.decode(found.forwarded.sense).code.key == 3
+    if descriptor_format:
+        assert encoded[-len(found.forwarded.sense) - 2] >> 7 == (len(found.forwarded.sense) < length)
