@@ -101,10 +101,11 @@ class Gate:
     def revoke(self, grant: bytes, key_expires_at_ms: int) -> None:
         """A grant is over: at once no command is done any more, and nobody logs in with a key of it again."""
         with self._lock:
-            if (lease := self._leases.pop(grant, None)) is not None:
+            self._over[grant] = key_expires_at_ms  # first: a thread that ends in the middle has let nobody in
+            if (lease := self._leases.get(grant)) is not None:
                 lease.revoked = True
+            self._leases.pop(grant, None)
             self._choice.forget(grant)
-            self._over[grant] = key_expires_at_ms
             now = self._now_ms()
             self._over = {one: until for one, until in self._over.items() if until + self._tolerance_ms >= now}
 

@@ -6,11 +6,11 @@ crash, when the inventory says where the cartridge is: so a move that was begun 
 
 The broker is not in the way of data, and no login asks it: it tells the gate which grants are live. While it is down
 nothing is granted and nothing is missed: grants stay what they are for as long as the gate holds them without it.
+When its thread ends unasked, wherever that is, another one begins with what the database says (lasting_thread.py).
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -23,11 +23,11 @@ from appliance.access.gate import Gate
 from appliance.access.key_view import InitiatorPort
 from appliance.access.keys import ANY_VOLUME, Capability, GrantedUnit, Key, initiator_hash, tag_hash, volume_hash
 from appliance.broker.hands import Hands, ServedLibrary
+from appliance.broker.lasting_thread import LastingThread, Stopping
 from appliance.broker.requests import NoSuchRequest, Options, Request, RequestedUnit, Requests, Wanted
 from appliance.broker.selection import Selection, Wait
 from appliance.broker.states import RequestState, RequestStateError, RequestStep
 from scsi_targets.devices.changer.robot import Manner, RobotError
-from scsi_targets.devices.unit.principal import Permission
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.errors import CartridgeError
 from vlib_images.library.actor import acting_as
@@ -54,7 +54,7 @@ class NoSuchDevice(Exception):
 
 
 class BrokerDown(Exception):
-    """The broker is stopped."""
+    """The broker is stopped, or has failed."""
 
 
 class Broker:
@@ -77,10 +77,7 @@ class Broker:
         self._house, self._inventory, self._gate, self._clock = house, inventory, gate, clock
         self._outage_seconds = outage_seconds
         self._hands = Hands(house, inventory)
-        self._wanted = threading.Condition()
-        self._stopping = False
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()  # one start or stop at a time
+        self._thread = LastingThread("broker", self._begin, self._work_safely)
         self._leases: dict[str, float] = {}  # when the lease of a grant ends
         self._ended_at: dict[str, float] = {}
         self._waits: dict[str, str] = {}  # why a request waits
@@ -88,38 +85,51 @@ class Broker:
         self._kept: set[str] = set()  # drives that are kept for a request which waits for several
         self._logins: deque[tuple[bytes, InitiatorPort, Mapping[int, int]]] = deque()  # to be kept
         gate.on_first_login = self._on_first_login
+        self._lend_and_tell()
         for request in requests.all():
-            if request.state.holds:
-                self._hands.lend_again(request)
-            self._tell_gate(request)
             self._bind(request)
 
     @property
     def up(self) -> bool:
         """Whether it serves requests."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread.up
+
+    @property
+    def down(self) -> str:
+        """Why it serves none, for an operator; "": it does."""
+        if self.up:
+            return ""
+        if failure := self._thread.failure:
+            return f"the broker has failed ({failure}) and is started anew within a minute"
+        return "the broker is stopped"
+
+    @property
+    def failures(self) -> int:
+        """How often it has failed since it was made."""
+        return self._thread.failures
 
     def start(self) -> None:
-        """Serve requests on a thread. No renewal was missed while nobody took it: every lease begins anew."""
-        with self._starting:
-            if self.up:
-                return
-            for request in self.requests.all():
-                self._renewed(request)
-            self._stopping = False
-            self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
-            self._thread.start()
+        """Serve requests on a thread. No renewal was missed while nobody took it: every lease begins anew. Raises
+        StateDamaged, OSError, RuntimeError (no thread can be had); it is tried again by itself then."""
+        self._thread.start()
 
     def stop(self) -> None:
         """After what is being done now. Requests and grants stay what they are."""
-        with self._starting:
-            if self._thread is None:
-                return
-            with self._wanted:
-                self._stopping = True
-                self._wanted.notify_all()
-            self._thread.join()
-            self._thread = None
+        self._thread.stop()
+
+    def _begin(self) -> None:
+        """The thread before may have ended in the middle of a step: the database knows which were made."""
+        with self.requests.changing:
+            self.requests.read_again()
+            self._lend_and_tell()
+            for request in self.requests.all():
+                self._renewed(request)
+
+    def _lend_and_tell(self) -> None:
+        requests = self.requests.all()
+        self._hands.lend_again([request for request in requests if request.state.holds])
+        for request in requests:
+            self._tell_gate(request)
 
     # ---- for verbs --------------------------------------------------------------------------------------------------
 
@@ -132,8 +142,8 @@ class Broker:
         return made
 
     def _check_up(self) -> None:
-        if not self.up:
-            raise BrokerDown("the broker is stopped: nothing is granted or renewed; start it: tapebay broker start")
+        if down := self.down:
+            raise BrokerDown(f"{down}: nothing is granted or renewed; start it: tapebay broker start")
 
     def _check(self, wanted: tuple[Wanted, ...]) -> None:
         for each in wanted:
@@ -199,7 +209,7 @@ class Broker:
     def why(self, request: Request) -> str:
         """Why it waits, or why it ended."""
         waits = self._waits.get(request.name, "")
-        return request.reason or waits or ("" if self.up or request.state.over else "the broker is stopped")
+        return request.reason or waits or ("" if request.state.over else self.down)
 
     def lease_left(self, request: Request) -> float | None:
         """Seconds; None: there is no lease."""
@@ -208,33 +218,25 @@ class Broker:
 
     def wake(self) -> None:
         """There is something to be looked at."""
-        with self._wanted:
-            self._wanted.notify_all()
+        self._thread.wake()
 
     # ---- the thread -------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        with acting_as(ACTOR):
-            while not self._stopping:
-                pause = self._work_safely()
-                with self._wanted:
-                    if not self._stopping:
-                        self._wanted.wait(pause)
-
-    def _work_safely(self) -> float:
+    def _work_safely(self, stopping: Stopping) -> float:
         """A fault of ours ends no grant and not the thread."""
         try:
-            return self.work()
+            with acting_as(ACTOR):
+                return self.work(stopping)
         except Exception:
             log.exception("the broker failed; it tries again")
             return LOOK_SECONDS
 
-    def work(self) -> float:
+    def work(self, stopping: Stopping = lambda: False) -> float:
         """Everything that can be done now; after how many seconds there may be more."""
         moved, self._selection, self._kept = self._keep_logins(), None, set()
         requests = self.requests.all()
         for request in requests:
-            if self._stopping or request.state.over:
+            if stopping() or request.state.over:
                 continue
             try:
                 self._tell_gate(request)
@@ -284,7 +286,7 @@ class Broker:
         try:
             self._placed(request, units)
         except BaseException:
-            self._hands.take_back(request.name, units)
+            self._hands.take_back(request.name)
             raise
         return True
 
@@ -337,8 +339,11 @@ class Broker:
                     request.name, RequestStep.FIRST_LOGIN, port=(isid.hex(), portal_group_tag), units=units
                 )
                 log.info("first login of a grant", request=request.name, devices=[unit.device for unit in units])
-            except (RequestStateError, NoSuchRequest):  # it is over meanwhile
-                self._hands.take_back(grant.hex(), self._of_luns(luns))
+            except RequestStateError:  # it ends meanwhile, and then what it has is given back; or is over
+                if request.state.over:
+                    self._hands.take_back(request.name)
+            except NoSuchRequest:
+                self._hands.take_back(grant.hex())
             except OSError as error:
                 log.error("a first login cannot be kept; it is tried again", grant=grant.hex(), reason=str(error))
                 return kept
@@ -349,10 +354,6 @@ class Broker:
     def _chosen(self, unit: RequestedUnit, luns: Mapping[int, int]) -> RequestedUnit:
         lun = luns.get(unit.named)
         return unit if lun is None else replace(unit, lun=lun, device=self._names()[lun])
-
-    def _of_luns(self, luns: Mapping[int, int]) -> list[RequestedUnit]:
-        names = self._names()
-        return [RequestedUnit(lun, names[lun], Permission(0)) for lun in luns.values() if lun in names]
 
     def _names(self) -> dict[int, str]:
         return {lun: name for name, lun in self._house.gate_luns().items()}
@@ -388,7 +389,7 @@ class Broker:
             except _TROUBLE as error:
                 self._waits[request.name] = f"{unit.device} cannot be freed yet: {error}"
                 return False
-        self._hands.take_back(request.name, request.units)
+        self._hands.take_back(request.name)
         self.requests.step(request.name, request.ends_as)
         for kept in (self._ended_at, self._leases, self._waits):
             kept.pop(request.name, None)

@@ -45,17 +45,23 @@ class Hands:
                 lent.append(drive)
         return True
 
-    def lend_again(self, request: Request) -> None:
-        """After a restart, before anybody logs in; whatever is reserved is the grant's own."""
-        for unit in request.units:
-            if (drive := self._house.drives.get(unit.device)) is not None:
-                drive.lent_to = Principal.key(request.name)
+    def lend_again(self, holding: Iterable[Request]) -> None:
+        """After a restart, before anybody logs in, or when it is not known what was begun: the drives of these requests
+        are theirs, and nobody else's grant has one. Whatever is reserved is the grant's own."""
+        names, lent_to = set[str](), dict[str, Principal]()
+        for request in holding:
+            names.add(request.name)
+            lent_to |= {unit.device: Principal.key(request.name) for unit in request.units}
+        for name, drive in self._house.drives.items():
+            if name in lent_to:
+                drive.lent_to = lent_to[name]
+            elif drive.lent_to is not None and drive.lent_to.name not in names:  # else the gate has chosen it just now
+                drive.take_back()
 
-    def take_back(self, name: str, units: Iterable[RequestedUnit]) -> None:
-        """Ends what lend() began."""
-        for unit in units:
-            drive = self._house.drives.get(unit.device)
-            if drive is not None and drive.lent_to == Principal.key(name):
+    def take_back(self, name: str) -> None:
+        """Ends what lend() began, and what the gate chose for a request."""
+        for drive in self._house.drives.values():
+            if drive.lent_to == Principal.key(name):
                 drive.take_back()
 
     def bring(self, unit: RequestedUnit) -> None:

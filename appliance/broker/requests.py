@@ -154,7 +154,13 @@ class Requests:
         """Raises StateDamaged, OSError."""
         self._database = database
         self.changing = threading.RLock()
-        self._all = {request.name: request for request in _load(database)}
+        self.read_again()
+
+    def read_again(self) -> None:
+        """What the database has: a thread that ended in the middle of a step has not said whether it was made. Raises
+        StateDamaged, OSError."""
+        with self.changing:
+            self._all = {request.name: request for request in _load(self._database)}
 
     def all(self) -> list[Request]:
         """In the order in which they were made."""

@@ -112,11 +112,14 @@ class CartridgeStore:
             CartridgeStorage.make(unfinished, barcode=barcode, medium=medium, capacity_bytes=capacity_bytes)
 
     def open(self, barcode: str) -> Loadable:
-        """Open a cartridge, for a drive. Raises CartridgeError, OSError."""
+        """Open a cartridge, for a drive: it is in no other. One that is open still was lost by a move whose thread was
+        ended. Raises CartridgeError, OSError."""
         if _is_cleaning(barcode):
             return CleaningCartridge(barcode)
         with self._lock:
             self._blank.pop(barcode, None)
+            if (lost := self._opened.pop(barcode, None)) is not None and not lost.closed:
+                lost.close()
             cartridge = self._opened[barcode] = Cartridge.open(self._directory / barcode)
             return cartridge
 

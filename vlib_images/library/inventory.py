@@ -50,11 +50,16 @@ class Inventory:
         self.layout = layout
         self._changing = FairLock()  # taken before the database's turn
         self._lock = threading.Lock()  # guards the three mappings, held for as long as memory takes
-        with database.read() as connection:
-            self._records = inventory_rows.read(connection, database.path)
-        self._occupant = {record.place: barcode for barcode, record in self._records.items() if record.place}
-        self._shown: dict[Place, Element] = {}  # what has been asked for since it changed
+        self._read()
         self.evicted = self._evict()
+
+    def _read(self) -> None:
+        with self._database.read() as connection:
+            records = inventory_rows.read(connection, self._database.path)
+        with self._lock:
+            self._records = records
+            self._occupant = {record.place: barcode for barcode, record in records.items() if record.place}
+            self._shown: dict[Place, Element] = {}  # what has been asked for since it changed
 
     # ---- questions -------------------------------------------------------------------------------------------------
 
@@ -232,8 +237,17 @@ class Inventory:
 
     def _commit(self, changes: Mapping[str, Record | None], events: Iterable[Event]) -> None:
         """Durable first, then in memory: a failed write leaves both as they were."""
-        with self._database.change(*events) as connection:
-            inventory_rows.write(connection, changes, known=self._records.keys())
+        try:
+            with self._database.change(*events) as connection:
+                inventory_rows.write(connection, changes, known=self._records.keys())
+            self._remember(changes)
+        except Exception:
+            raise
+        except BaseException:  # the thread is being ended, and only the database knows how far it came
+            self._read()
+            raise
+
+    def _remember(self, changes: Mapping[str, Record | None]) -> None:
         with self._lock:
             for barcode in changes:
                 old = self._records.pop(barcode, None)

@@ -4,7 +4,8 @@ It belongs to the library, not to a SCSI device: the media changer of each parti
 and all its addresses are the inventory's. What a move does, in this order: the drive it takes from is held and makes
 everything durable, the inventory is changed in one durable step, the drive lets go, the drive it goes to loads. What
 fails before the inventory's step leaves the drives as they were. A crash before that step means that the move did not
-happen, a crash after it that it did: at the next start every drive is loaded with what the inventory says.
+happen, a crash after it that it did: at the next start every drive is loaded with what the inventory says, and at
+once where only the thread that moves was ended.
 
 Locks: the robot's own is taken first, then those of the drives, then the inventory's. Whoever watches is told without
 any of them held.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import chain
 from typing import TypeVar
 
 import structlog
@@ -61,7 +63,9 @@ class Robot(Fitting):
         layout do not have the same addresses."""
         super().__init__(inventory, drives)
         self._open_cartridge = open_cartridge
-        self._load_drives()
+        self._in_hand: list[AnyCartridge | None] = []  # while a move is neither here nor there
+        for address in self.drives:
+            self._load_drive(address)
 
     # ---- moves ---------------------------------------------------------------------------------------------------
 
@@ -216,13 +220,19 @@ class Robot(Fitting):
         by: Asker | None,
         between_partitions: bool = False,
     ) -> MoveResult:
-        with self.turn:
-            if by is not None and (by.changer.partition is not by.partition or by.changer not in self._watchers):
-                raise NoSuchElement("the partition has changed meanwhile")
-            self._check(moves, manner, between_partitions)
-            if len(moves) == 1 and self._stays(*moves[0]):
-                return commit()  # the inventory says what is there, and changes nothing
-            moved, failure = self._transfer(moves, commit, manner)
+        try:
+            with self.turn:
+                if by is not None and (by.changer.partition is not by.partition or by.changer not in self._watchers):
+                    raise NoSuchElement("the partition has changed meanwhile")
+                self._check(moves, manner, between_partitions)
+                if len(moves) == 1 and self._stays(*moves[0]):
+                    return commit()  # the inventory says what is there, and changes nothing
+                moved, failure = self._transfer(moves, commit, manner)
+        except Exception:
+            raise
+        except BaseException:  # the thread is being ended, who knows where in the move
+            self._settle(moves)
+            raise
         if manner is Manner.FORCE:
             log.warning("the operator insisted on a move", moved=moved, moves=moves)
         self._tell(lambda watcher: watcher.moved(moves, None if by is None else by.changer))
@@ -233,10 +243,12 @@ class Robot(Fitting):
     def _transfer(
         self, moves: list[Move], commit: Callable[[], MoveResult], manner: Manner
     ) -> tuple[MoveResult, DriveFailed | None]:
+        self._in_hand = []
         with ExitStack() as held, ExitStack() as opened:  # what was opened is closed, drives stay as they were, unless
             carried = [self._pick(move, manner, held, opened) for move in moves]
             for (_, destination), cartridge in zip(moves, carried, strict=True):
                 self._check_medium(destination, cartridge)
+            self._in_hand = carried
             moved = commit()
             opened.pop_all()
         # A drive that had a fault has another cartridge now, or none.
@@ -245,6 +257,7 @@ class Robot(Fitting):
         failures = [
             self._place(destination, cartridge) for (_, destination), cartridge in zip(moves, carried, strict=True)
         ]
+        self._in_hand = []
         return moved, next(filter(None, failures), None)
 
     def _pick(self, move: Move, manner: Manner, held: ExitStack, opened: ExitStack) -> AnyCartridge | None:
@@ -301,23 +314,39 @@ class Robot(Fitting):
         """A drive that did not load a cartridge does not keep it open."""
         if destination not in self.drives:
             return
+        self._close(destination, cartridge)
+
+    def _close(self, element: int, cartridge: AnyCartridge) -> None:
         try:
             cartridge.close()
         except Exception as error:  # noqa: BLE001 - the failure that matters has been noted
-            log.error("cartridge could not be closed", element=destination, reason=str(error))
+            log.error("cartridge could not be closed", element=element, reason=str(error))
 
-    def _load_drives(self) -> None:
-        for address in self.drives:
-            barcode = self.inventory.element(address).barcode
-            if barcode is None:
-                continue
-            try:
-                cartridge = self._open_cartridge(barcode)
-            except Exception as error:  # noqa: BLE001 - one bad cartridge does not keep the library from starting
-                self.faults[address] = sense.MEDIA_LOAD_OR_EJECT_FAILED
-                log.error("cartridge could not be opened", element=address, barcode=barcode, reason=str(error))
-            else:
-                self._place(address, cartridge)
+    def _load_drive(self, address: int) -> None:
+        """With what the inventory has in it."""
+        barcode = self.inventory.element(address).barcode
+        if barcode is None:
+            return
+        try:
+            cartridge = self._open_cartridge(barcode)
+        except Exception as error:  # noqa: BLE001 - one bad cartridge does not keep the library from starting
+            self.faults[address] = sense.MEDIA_LOAD_OR_EJECT_FAILED
+            log.error("cartridge could not be opened", element=address, barcode=barcode, reason=str(error))
+        else:
+            self._place(address, cartridge)
+
+    def _settle(self, moves: list[Move]) -> None:
+        """As after a crash in the middle of a move; what it never touched stays as it is."""
+        with self.turn:
+            touched = [address for address in {*chain(*moves)} if address in self.drives]
+            in_hand, self._in_hand = self._in_hand, []
+            held = [self.drives[address].forget_robot(empty=bool(in_hand)) for address in touched]
+            for cartridge in filter(None, [*held, *in_hand]):
+                self._close(moves[0].source, cartridge)
+            for address in touched if in_hand else ():
+                self.faults.pop(address, None)
+                self._load_drive(address)
+        self._tell(lambda watcher: watcher.moved(moves, None))
 
     def _tell(self, what: Callable[[Watcher], None]) -> None:
         for watcher in self._watchers:

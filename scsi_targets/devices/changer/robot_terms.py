@@ -64,6 +64,10 @@ class DriveBay(Protocol):
         the drive when the block ends well (nothing can fail then), and stays as it was when the block raises. MEDIUM
         REMOVAL PREVENTED at once when the drive is busy."""
 
+    def forget_robot(self, *, empty: bool) -> AnyCartridge | None:
+        """The robot's thread was ended in the middle of a move: it does not hold this drive any longer. empty: nor does
+        the drive hold anything; answers the open cartridge that it had."""
+
 
 class Watcher(Protocol):
     """Whoever is told what the robot and the operator do: the media changers."""

@@ -116,6 +116,16 @@ class TapeLoader(TapeBase):
         with self.removing() as cartridge:
             return cartridge
 
+    def forget_robot(self, *, empty: bool) -> Loadable | None:
+        """The robot's thread was ended in the middle of a move: it does not hold this drive any longer. empty: nor does
+        the drive hold anything, whatever it was about to; answers the open cartridge that it had."""
+        self.tasks.forget_robot()
+        with self.lock:
+            cartridge = self.cartridge
+            if empty:
+                self._let_go()
+        return cartridge if empty else None
+
     def _hold_for_robot(self, *, force: bool) -> bool:
         if self._hold_within(ROBOT_PATIENCE_SECONDS):
             return True

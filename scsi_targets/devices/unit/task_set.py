@@ -75,8 +75,8 @@ class TaskSet:
         return None
 
     def _have_worker(self) -> bool:
-        """Starts the worker, if there is none. False: the system has no thread now; the next command tries again."""
-        if self._worker is None:
+        """Starts the worker, where there is none. False: the system has no thread now; the next command tries again."""
+        if self._worker is None or not self._worker.is_alive():
             worker = threading.Thread(target=self._work, name=f"worker {self._name}", daemon=True)
             if not started(worker):
                 return False
@@ -186,6 +186,12 @@ class TaskSet:
         with self._lock:
             if isinstance(self.running, Guest):
                 self.dismiss(self.running)
+
+    def forget_robot(self) -> None:
+        """The robot's thread was ended: it neither waits nor has its turn."""
+        with self._lock:
+            for guest in [guest for guest in self._guests if guest.nexus is None]:
+                self.dismiss(guest)
 
     def serves(self, nexus: Nexus) -> bool:
         """Whether a command of that nexus is queued or runs, or a copy works here for it."""

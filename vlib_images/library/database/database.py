@@ -158,16 +158,19 @@ class Database:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        transaction = self._writer.begin()
+        committing = False
         try:
+            if self._writer.in_transaction():  # of a thread that was ended before it could undo it
+                self._writer.rollback()
+            transaction = self._writer.begin()
             yield
-        except BaseException:
-            self._undo()
-            raise
-        try:
+            committing = True
             transaction.commit()
         except BaseException as error:
-            self._close_after(error)
+            if committing:
+                self._close_after(error)
+            else:
+                self._undo()
             raise
 
     def _undo(self) -> None:

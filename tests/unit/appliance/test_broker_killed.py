@@ -1,0 +1,147 @@
+"""The broker's thread is killed while its grants are used, at whatever line of ours it is: it is down then and says so,
+the sessions go on, nobody is granted anything, and when it is started again everything goes on as if nothing had been.
+Nothing is there twice, nothing is lost, and no drive is held for ever."""
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from appliance.broker.broker import Broker, BrokerDown
+from appliance.broker.requests import Request, Wanted
+from appliance.broker.states import RequestState, RequestStep
+from appliance.library.library import Library
+from tests.support.waiting import eventually
+from tests.unit.appliance.test_broker_crash import (
+    BLOCK,
+    FILEMARK,
+    PLACES,
+    everything_is_home,
+    login,
+    nothing_is_doubled,
+)
+from tests.unit.appliance.test_requests import HOST, READY, REWIND, WRITE_BLOCK, command, library, serving
+
+ROOT = Path(__file__).resolve().parents[3]
+OURS = tuple(f"{ROOT / room}/" for room in ("appliance", "scsi_targets", "vlib_images"))
+WANTED = tuple(Wanted(volume=barcode) for barcode in PLACES)
+NEVER = 3600.0
+
+
+class Killed(BaseException):
+    """What ends the thread. No program of ours expects it."""
+
+
+class Killer:
+    """Kills the thread before the line of that number, of those that it comes to; a line counts once in each state of
+    the requests."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.number = -1
+        self.where = ""
+        self._seen = set[object]()
+        self._states: object = None
+
+    def arm(self, number: int) -> None:
+        self._seen.clear()
+        self.number, self.where = number, ""
+
+    def turn(self, original: Callable[..., float], *given: Any) -> float:
+        requests = self._broker.requests.all()
+        self._states = tuple(request.state for request in requests if not request.state.over)
+        sys.settrace(self._called)
+        try:
+            return original(*given)
+        finally:
+            sys.settrace(None)
+
+    def _called(self, frame: FrameType, _event: str, _given: Any) -> Any:
+        return self._happened if frame.f_code.co_filename.startswith(OURS) else None
+
+    def _happened(self, frame: FrameType, event: str, _given: Any) -> Any:
+        if event == "line" and self.number >= 0:
+            self._seen.add((frame.f_code, frame.f_lineno, self._states))
+            if len(self._seen) > self.number:
+                self.number = -1
+                name = frame.f_code.co_filename.removeprefix(f"{ROOT}/")
+                self.where = f"{name}:{frame.f_lineno} in {frame.f_code.co_name}, {self._states}"
+                raise Killed
+        return self._happened
+
+
+@contextmanager
+def killing(served: Library) -> Iterator[Killer]:
+    broker = served.broker
+    assert broker is not None
+    broker.stop()
+    killer, original = Killer(broker), broker._thread._turn
+    broker._thread._turn = lambda *given: killer.turn(original, *given)
+    broker._thread.pause_seconds = NEVER  # not by itself here
+    broker.start()
+    yield killer
+
+
+def until(broker: Broker, condition: Callable[[], Any]) -> None:
+    """Starts the broker again where it is down."""
+
+    def met() -> bool:
+        if not broker.up:
+            assert broker.down.startswith("the broker has failed (its thread was ended by Killed)")
+            with pytest.raises(BrokerDown, match="nothing is granted or renewed; start it: tapebay broker start"):
+                broker.ask(HOST, WANTED, lease_seconds=600)
+            broker.start()
+        return bool(condition())
+
+    eventually(met)
+
+
+def a_life(served: Library, *, by_gate: bool) -> None:
+    """Two drives with their volumes, which hold what was written in the last one."""
+    broker = served.broker
+    assert broker is not None
+    made = broker.ask(HOST, WANTED, lease_seconds=600, by_gate=by_gate)
+
+    def request() -> Request:
+        return broker.requests.get(made.name)
+
+    until(broker, lambda: request().state is RequestState.GRANTED or (by_gate and broker.key(request())))
+    with login(served, request()) as session:
+        until(broker, lambda: request().state is RequestState.GRANTED)
+        for unit in request().units:
+            until(broker, lambda lun=unit.lun: command(session, lun, READY).status == 0)  # type: ignore[misc]
+            for cdb, data in ((WRITE_BLOCK, BLOCK), (FILEMARK, None), (REWIND, None)):
+                assert command(session, unit.lun, cdb, data).status == 0
+        until(broker, lambda: request().port)
+        nothing_is_doubled(served)
+    broker.end(made.name, RequestStep.FREE, "released")
+    until(broker, lambda: request().state is RequestState.DONE)
+
+
+@pytest.mark.parametrize("by_gate", [False, True], ids=["broker chooses", "gate chooses"])
+def test_killed_at_any_line(tmp_path: Path, by_gate: bool) -> None:
+    import os, time
+    stride = int(os.environ.get("STRIDE", "40"))
+    killed_at = list[str]()
+    with serving(library(tmp_path)) as served, killing(served) as killer:
+        number = random.randrange(stride)
+        while True:
+            killer.arm(number)
+            began = time.monotonic()
+            try:
+                a_life(served, by_gate=by_gate)
+                everything_is_home(served)
+            except BaseException as error:
+                error.add_note(f"killed at {killer.where}; before that at {killed_at[-3:]}")
+                raise
+            if not killer.where:
+                break
+            print(number, killer.where, round(time.monotonic() - began, 2), flush=True)
+            killed_at.append(killer.where)
+            number += stride
+    assert len(killed_at) > 10
