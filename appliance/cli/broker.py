@@ -8,8 +8,9 @@ from appliance.cli.commands import VerbCommand, add_group
 
 
 def _broker(shown: dict[str, Any], _given: dict[str, Any]) -> None:
-    state = "serves requests" if shown["up"] else "is stopped: nothing is granted, and live grants go on"
-    typer.echo(f"The broker {state}. {shown['live']} grants, {shown['waiting']} requests wait.")
+    down = f"{shown['why'].capitalize()}: nothing is granted, and live grants go on"
+    state = "The broker serves requests" if shown["up"] else down
+    typer.echo(f"{state}. {shown['live']} grants, {shown['waiting']} requests wait.")
 
 
 COMMANDS = [

@@ -34,6 +34,8 @@ def _status(report: dict[str, Any], _given: dict[str, Any]) -> None:
     typer.echo(f"{free} free slots{shelf}")
     for storage in report["storage"]:
         typer.echo(_storage(storage))
+    if (broker := report["broker"]) is not None and not broker["up"]:
+        typer.secho(f"{broker['why']}: nothing is granted, and live grants go on", fg="red")
     table(
         ["initiator", "target", "address", ">commands"],
         [(row["initiator"], row["target"], row["address"], row["commands"]) for row in report["sessions"]],

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from appliance.failures import Failure, OperatorError
 from appliance.operations.request import broker_of
 from appliance.operations.verb import Nothing, OnLibrary, Result, Scope, Volatile, verb
 
 
 class BrokerStatus(Result):
-    """up: whether it makes grants and counts leases. live: how many requests have a grant, waiting: how many wait."""
+    """up: whether it makes grants and counts leases; why: why not. live: how many requests have a grant, waiting: how
+    many wait."""
 
     up: bool
+    why: str
     live: Annotated[int, Volatile()]
     waiting: Annotated[int, Volatile()]
 
@@ -22,7 +25,8 @@ def show(context: OnLibrary, parameters: Nothing) -> BrokerStatus:
     broker = broker_of(context)
     states = [request.state for request in broker.requests.all()]
     live = sum(state.live for state in states)
-    return BrokerStatus(up=broker.up, live=live, waiting=sum(not state.over and not state.holds for state in states))
+    waiting, down = sum(not state.over and not state.holds for state in states), broker.down
+    return BrokerStatus(up=not down, why=down, live=live, waiting=waiting)
 
 
 @verb("broker.stop", Scope.ADMINISTER, changes="broker.show")
@@ -36,8 +40,12 @@ def stop(context: OnLibrary, parameters: Nothing) -> BrokerStatus:
 
 @verb("broker.start", Scope.ADMINISTER, changes="broker.show")
 def start(context: OnLibrary, parameters: Nothing) -> BrokerStatus:
-    """Start the broker after `broker stop`; every lease begins anew."""
+    """Start the broker after `broker stop`, or at once when it has failed; every lease begins anew."""
     with context.files.changing:
-        broker_of(context).start()
+        try:
+            broker_of(context).start()
+        except (OSError, RuntimeError) as error:
+            message = f"the broker cannot be started: {error}; it is tried again by itself"
+            raise OperatorError(Failure.REFUSED, message) from error
     context.log.info("the broker was started by the operator")
     return show(context, parameters)

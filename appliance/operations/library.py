@@ -67,6 +67,13 @@ class Storage(Result):
     full: bool = Field(description=f"At least {FULL_PERCENT} % are written.")
 
 
+class BrokerBrief(Result):
+    """Whether requests for drives are served; why: why not."""
+
+    up: bool
+    why: str
+
+
 class Status(Result):
     """Everything `tapebay status` shows."""
 
@@ -81,20 +88,23 @@ class Status(Result):
     elements: list[ElementDetails]
     shelf: list[str]
     storage: list[Storage]
+    broker: BrokerBrief | None = Field(description="None: the library has no gate, and nothing is had by request.")
     sessions: list[SessionStatus]
 
 
 class Health(Result):
-    """Answered at all, it says that the daemon lives and serves its portals."""
+    """Answered at all, it says that the daemon lives and serves its portals. broker: as status tells it."""
 
     portals: list[str]
     sessions: int
+    broker: BrokerBrief | None
 
 
 @verb("health", Scope.READ)
 def health(context: OnLibrary, parameters: Nothing) -> Health:
     """Whether the daemon lives: it answers."""
-    return Health(portals=context.library.bound, sessions=len(context.library.server.sessions()))
+    sessions = len(context.library.server.sessions())
+    return Health(portals=context.library.bound, sessions=sessions, broker=_broker(context))
 
 
 @verb("shutdown", Scope.ADMINISTER)
@@ -126,8 +136,16 @@ def status(context: OnLibrary, parameters: Nothing) -> Status:
         elements=_elements(context),
         shelf=context.files.inventory.shelf(),
         storage=_storage(context),
+        broker=_broker(context),
         sessions=sessions_of(library),
     )
+
+
+def _broker(context: OnLibrary) -> BrokerBrief | None:
+    if (broker := context.library.broker) is None:
+        return None
+    down = broker.down
+    return BrokerBrief(up=not down, why=down)
 
 
 def _devices(context: OnLibrary) -> list[DeviceStatus]:

@@ -176,6 +176,9 @@ class LibraryCollector(Collector):
             return
         from appliance.broker.states import RequestState
 
+        yield _one(GaugeMetricFamily("tapebay_broker_up", "Whether requests for drives are served."), broker.up)
+        failed = CounterMetricFamily("tapebay_broker_failures", "How often the broker ended unasked since the start.")
+        yield _one(failed, broker.failures)
         made = broker.requests.all()
         states = Counter(request.state for request in made)
         requests = _gauge("tapebay_requests", "Requests for drives, by state.", "state")

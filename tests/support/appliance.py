@@ -3,7 +3,7 @@
 import json
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +51,7 @@ class Appliance:
         target_options: str = "",
         log_level: str = "info",
         more: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.target_name = TARGET_NAME
@@ -64,6 +65,7 @@ class Appliance:
         self.config.write_text(self._settings(disks, drives, slots, target_options, log_level, more))
         self._make_library()
         self._log = DaemonLog()
+        self._environment = environment or {}
         self._process: Process | None = None
         self.start()
         if cartridges:
@@ -117,7 +119,7 @@ class Appliance:
     def start(self) -> None:
         """Start the daemon; return when it says that it is ready."""
         already = len(self.log)
-        self._process = Process(["serve", "--apply", "--config", str(self.config)], self._log.file)
+        self._process = Process(["serve", "--apply", "--config", str(self.config)], self._log.file, **self._environment)
         if self._log.wait_for("ready", self._process, after=already) is None:
             self.kill()
             raise AssertionError(f"the appliance did not start:\n{self.log_text()}")

@@ -150,11 +150,13 @@ def main() -> None:
     import appliance.daemon
     from appliance.__main__ import main as command
     from appliance.operations import VERBS
+    from tests.support import killed_threads
 
     assert appliance.daemon
     list(VERBS)  # imports what they are made of
     gc.freeze()
     Interpreter(socket.socket(fileno=int(sys.argv[1]))).run()
+    killed_threads.install()
     command()
 
 

@@ -136,12 +136,13 @@ class TapeLoader(TapeBase):
         return self._hold_within(RESET_PATIENCE_SECONDS)
 
     def _hold_within(self, seconds: float) -> bool:
-        if not self.lock.acquire(timeout=seconds):  # a command that waits for the storage
-            return False
         try:
+            if not self.lock.acquire(timeout=seconds):  # a command that waits for the storage
+                return False
             return self.occupy(seconds)
         finally:
-            self.lock.release()
+            if self.lock._is_owned():  # type: ignore[attr-defined] # also where the thread was ended just then
+                self.lock.release()
 
     def _let_go(self) -> None:
         """The cartridge is elsewhere already, as far as the library knows: nothing keeps it here."""

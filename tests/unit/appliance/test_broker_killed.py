@@ -2,7 +2,9 @@
 the sessions go on, nobody is granted anything, and when it is started again everything goes on as if nothing had been.
 Nothing is there twice, nothing is lost, and no drive is held for ever."""
 
+import os
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +17,11 @@ import pytest
 from appliance.broker.broker import Broker, BrokerDown
 from appliance.broker.requests import Request, Wanted
 from appliance.broker.states import RequestState, RequestStep
+from appliance.failures import OperatorError
 from appliance.library.library import Library
+from tests.support.killed_threads import VARIABLE, Threads
 from tests.support.waiting import eventually
+from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.test_broker_crash import (
     BLOCK,
     FILEMARK,
@@ -25,12 +30,28 @@ from tests.unit.appliance.test_broker_crash import (
     login,
     nothing_is_doubled,
 )
-from tests.unit.appliance.test_requests import HOST, READY, REWIND, WRITE_BLOCK, command, library, serving
+from tests.unit.appliance.test_requests import (
+    HOST,
+    OTHER,
+    READY,
+    REWIND,
+    WRITE_BLOCK,
+    command,
+    granted,
+    library,
+    over,
+    serving,
+    state,
+)
+from tests.unit.appliance.test_requests import login as daemon_login
 
 ROOT = Path(__file__).resolve().parents[3]
 OURS = tuple(f"{ROOT / room}/" for room in ("appliance", "scsi_targets", "vlib_images"))
 WANTED = tuple(Wanted(volume=barcode) for barcode in PLACES)
 NEVER = 3600.0
+DOWN = r"the broker has failed \(.*\) and is started anew within a minute"
+EVERY = int(os.environ.get("TAPEBAY_TEST_EVERY", "200"))
+SEED = int(os.environ.get("TAPEBAY_TEST_SEED", random.randrange(1 << 32)))
 
 
 class Killed(BaseException):
@@ -125,14 +146,12 @@ def a_life(served: Library, *, by_gate: bool) -> None:
 
 @pytest.mark.parametrize("by_gate", [False, True], ids=["broker chooses", "gate chooses"])
 def test_killed_at_any_line(tmp_path: Path, by_gate: bool) -> None:
-    import os, time
-    stride = int(os.environ.get("STRIDE", "40"))
-    killed_at = list[str]()
+    """At one of EVERY lines; with TAPEBAY_TEST_EVERY=1 at all of them, which takes minutes."""
+    print(f"TAPEBAY_TEST_SEED={SEED}")
+    number, killed_at = random.Random(SEED).randrange(EVERY), list[str]()
     with serving(library(tmp_path)) as served, killing(served) as killer:
-        number = random.randrange(stride)
         while True:
             killer.arm(number)
-            began = time.monotonic()
             try:
                 a_life(served, by_gate=by_gate)
                 everything_is_home(served)
@@ -141,7 +160,51 @@ def test_killed_at_any_line(tmp_path: Path, by_gate: bool) -> None:
                 raise
             if not killer.where:
                 break
-            print(number, killer.where, round(time.monotonic() - began, 2), flush=True)
             killed_at.append(killer.where)
-            number += stride
-    assert len(killed_at) > 10
+            number += EVERY
+            print(number, killer.where, flush=True)
+    assert killed_at
+
+
+def test_it_is_started_anew_by_itself(tmp_path: Path) -> None:
+    """In a daemon, killed from outside at whatever it does just then, and again in the middle of a transaction."""
+    directory, path = library(tmp_path), tmp_path / "threads"
+    daemon, threads = Daemon(directory, **{VARIABLE: str(path)}), Threads(path)
+    try:
+        daemon.wait_ready()
+        daemon.call("cartridge.create", barcode="A00001L6", count=2)
+        request = granted(daemon)
+        with daemon_login(request["grant"]) as session:
+            threads.refuse("broker")
+            threads.kill("broker")
+            for verb in ("broker.show", "status", "health"):
+                shown = daemon.call(verb)
+                shown = shown.get("broker", shown)
+                assert not shown["up"] and re.fullmatch(DOWN, shown["why"]), shown
+            for verb, given in (
+                ("grant.renew", {"request": request["request"]}),
+                ("request.create", {"initiator": HOST}),
+            ):
+                with pytest.raises(
+                    OperatorError, match="nothing is granted or renewed; start it: tapebay broker start"
+                ):
+                    daemon.call(verb, **given)
+            with pytest.raises(OperatorError, match="cannot be started: can't start new thread; it is tried again"):
+                daemon.call("broker.start")
+            assert command(session, 1, WRITE_BLOCK, BLOCK).status == 0
+            threads.allow("broker")
+            eventually(lambda: daemon.call("broker.show")["up"])
+            assert daemon.call("grant.renew", request=request["request"])
+            threads.kill_in_a_transaction("broker")
+            second = daemon.call("request.create", initiator=OTHER)["request"]
+            eventually(lambda: state(daemon, second) == "granted")
+            assert command(session, 1, WRITE_BLOCK, BLOCK).status == 0
+        for name in (request["request"], second):
+            daemon.call("grant.release", request=name)
+            assert over(daemon, name)["state"] == "done"
+        told = [line["event"] for line in daemon.log if line.get("level") == "error"]
+        assert told.count("the broker is down; it is started anew") >= 2
+    finally:
+        status = daemon.stop()
+        print(*daemon.log, sep="\n")
+    assert status == 0

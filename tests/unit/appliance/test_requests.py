@@ -24,6 +24,7 @@ from appliance.operations import VERBS, setup
 from appliance.operations.perform import parameters_of, perform
 from appliance.operations.verb import OnLibrary
 from appliance.settings import config_file
+from appliance.web.metrics import Exposition
 from datamover.initiator import CommandResult, Credentials, InitiatorError, InitiatorSession
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.identity import Identity
@@ -357,7 +358,7 @@ def test_while_the_broker_is_down_grants_go_on_and_nothing_is_missed(tmp_path: P
             return perform(VERBS[name], context, parameters_of(VERBS[name], given))
 
         request, grant = granted_here(served)
-        assert verb("broker.stop") == {"up": False, "live": 1, "waiting": 0}
+        assert verb("broker.stop") == {"up": False, "why": "the broker is stopped", "live": 1, "waiting": 0}
         with login(grant) as session:
             assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
             clock[0] += LEASE_SECONDS + 1
@@ -418,7 +419,6 @@ def test_a_request_is_cancelled_however_far_it_has_come_meanwhile(
         made = broker.ask(HOST, SCRATCH, lease_seconds=60)
         eventually(lambda: broker.requests.get(made.name).state is RequestState.GRANTED)
         broker.stop()
-        broker._stopping = False  # it takes its turns here from now on
         waits = broker.requests.create(HOST, SCRATCH, lease_seconds=60).name
         get = broker.requests.get
 
@@ -592,7 +592,6 @@ def test_a_grant_is_its_maker_s(tmp_path: Path) -> None:
         assert ask("token alpha", "grant.release", request=made)["state"] in ("ending", "done")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_broker_that_died_ends_no_grant_and_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(library(tmp_path)) as served:
         broker = served.broker
@@ -603,12 +602,14 @@ def test_a_broker_that_died_ends_no_grant_and_is_started_again(tmp_path: Path, m
         assert key is not None
         grant = {"user": key.name, "secret": key.secret, "mutual_user": GATE, "mutual_secret": key.mutual_secret}
         with login({**grant, "portals": served.bound}) as session:
+            broker._thread.pause_seconds = 3600.0
             with monkeypatch.context() as patch:
-                patch.setattr(broker, "work", lambda: sys.exit())
+                patch.setattr(broker, "work", lambda _stopping: sys.exit())
                 broker.wake()
                 eventually(lambda: not broker.up)
-            with pytest.raises(BrokerDown):
+            with pytest.raises(BrokerDown, match=r"the broker has failed \(its thread was ended by SystemExit\)"):
                 broker.renew(made.name)
+            assert b"tapebay_broker_up 0.0" in Exposition(lambda: served).content()
             assert command(session, 1, WRITE_BLOCK, b"t" * 512).status == 0
             broker.start()
             assert broker.up

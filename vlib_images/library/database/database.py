@@ -181,7 +181,7 @@ class Database:
 
     def _close_after(self, error: BaseException) -> None:
         self._failure = getattr(error, "orig", None) or error  # the driver's own words, without SQLAlchemy's
-        log.error("a change of the database failed; it is closed", path=str(self.path), reason=str(self._failure))
+        log.error("a change of the database failed; it is closed", path=str(self.path), reason=self.failure)
 
     def _prune(self, recorded: int) -> None:
         self._events_since_prune += recorded
@@ -194,7 +194,7 @@ class Database:
     @property
     def failure(self) -> str | None:
         """Why changes are refused; None: they are not."""
-        return None if self._failure is None else str(self._failure)
+        return None if self._failure is None else str(self._failure) or type(self._failure).__name__
 
     def reopen(self) -> None:
         """Open the database anew after a commit that failed. The next change would do it too. Raises DatabaseClosed."""
@@ -210,7 +210,7 @@ class Database:
                     self._disconnect()
                 self._engine, self._writer = self._connect()
         except (StateDamaged, OSError) as error:
-            message = f"the database {self.path} is closed after a change that failed ({self._failure}), and cannot be"
+            message = f"the database {self.path} is closed after a change that failed ({self.failure}), and cannot be"
             number = error.errno if isinstance(error, OSError) else None
             raise DatabaseClosed(number or errno.EIO, f"{message} opened anew: {error}") from error
         self._failure = None
