@@ -29,9 +29,9 @@ class Threads:
         """Wherever it is just then: the next thing that it does is to end. Returns when it has."""
         self._ask("kill", name)
 
-    def kill_in_a_transaction(self, name: str) -> None:
-        """The next time that it changes the database, before the commit."""
-        self._ask("kill_in_a_transaction", name)
+    def kill_in_a_transaction(self, name: str, number: int = 1) -> None:
+        """The next time (the second, ...) that it changes the database, before the commit."""
+        self._ask("kill_in_a_transaction", name, str(number))
 
     def refuse(self, name: str) -> None:
         """No thread of that name can be had from now on."""
@@ -55,7 +55,8 @@ class _Killer:
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
-        self._doomed, self._refused = set[str](), set[str]()
+        self._refused = set[str]()
+        self._doomed = dict[str, int]()  # in how many transactions
 
     def install(self) -> None:
         start, change = threading.Thread.start, Database.change
@@ -69,19 +70,24 @@ class _Killer:
         def changed(database: Database, *happened: Any) -> Iterator[Any]:
             with change(database, *happened) as connection:
                 yield connection
-                if (name := threading.current_thread().name) in self._doomed:
-                    self._doomed.remove(name)
-                    raise SystemExit
+                self._count(threading.current_thread().name)
 
         threading.Thread.start = started  # type: ignore[assignment, method-assign]
         Database.change = changed  # type: ignore[assignment, method-assign]
+
+    def _count(self, name: str) -> None:
+        if name in self._doomed:
+            self._doomed[name] -= 1
+            if not self._doomed[name]:
+                del self._doomed[name]
+                raise SystemExit
 
     def serve(self) -> None:
         while True:
             asking, _ = self._listener.accept()
             with asking, asking.makefile("rw") as lines:
-                what, name = lines.readline().split()
-                lines.write(f"{getattr(self, what)(name)}\n")
+                what, *given = lines.readline().split()
+                lines.write(f"{getattr(self, what)(*given)}\n")
 
     def kill(self, name: str) -> str:
         (thread,) = (thread for thread in threading.enumerate() if thread.name == name)
@@ -89,8 +95,8 @@ class _Killer:
         thread.join(SECONDS)
         return "it lives still" if thread.is_alive() else "done"
 
-    def kill_in_a_transaction(self, name: str) -> str:
-        self._doomed.add(name)
+    def kill_in_a_transaction(self, name: str, number: str) -> str:
+        self._doomed[name] = int(number)
         return "done"
 
     def refuse(self, name: str) -> str:

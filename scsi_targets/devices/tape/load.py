@@ -119,6 +119,8 @@ class TapeLoader(TapeBase):
     def forget_robot(self, *, empty: bool) -> Loadable | None:
         """The robot's thread was ended in the middle of a move: it does not hold this drive any longer. empty: nor does
         the drive hold anything, whatever it was about to; answers the open cartridge that it had."""
+        while self.lock._is_owned():  # type: ignore[attr-defined] # it was ended in _hold_within()
+            self.lock.release()
         self.tasks.forget_robot()
         with self.lock:
             cartridge = self.cartridge
@@ -136,13 +138,12 @@ class TapeLoader(TapeBase):
         return self._hold_within(RESET_PATIENCE_SECONDS)
 
     def _hold_within(self, seconds: float) -> bool:
+        if not self.lock.acquire(timeout=seconds):  # a command that waits for the storage
+            return False
         try:
-            if not self.lock.acquire(timeout=seconds):  # a command that waits for the storage
-                return False
             return self.occupy(seconds)
         finally:
-            if self.lock._is_owned():  # type: ignore[attr-defined] # also where the thread was ended just then
-                self.lock.release()
+            self.lock.release()
 
     def _let_go(self) -> None:
         """The cartridge is elsewhere already, as far as the library knows: nothing keeps it here."""
