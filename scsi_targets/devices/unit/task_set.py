@@ -190,8 +190,9 @@ class TaskSet:
     def forget_robot(self) -> None:
         """The robot's thread was ended: it neither waits nor has its turn."""
         with self._lock:
-            for guest in [guest for guest in self._guests if guest.nexus is None]:
-                self.dismiss(guest)
+            for entry in [*self._guests, *self.queue, self.running]:
+                if isinstance(entry, Guest) and entry.nexus is None:
+                    self.dismiss(entry)
 
     def serves(self, nexus: Nexus) -> bool:
         """Whether a command of that nexus is queued or runs, or a copy works here for it."""

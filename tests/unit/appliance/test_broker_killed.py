@@ -148,7 +148,7 @@ def a_life(served: Library, *, by_gate: bool) -> None:
 def test_killed_at_any_line(tmp_path: Path, by_gate: bool) -> None:
     """At one of EVERY lines; with TAPEBAY_TEST_EVERY=1 at all of them, which takes minutes."""
     print(f"TAPEBAY_TEST_SEED={SEED}")
-    number, killed_at = int(os.environ.get('START', random.Random(SEED).randrange(EVERY))), list[str]()
+    number, killed_at = int(os.environ.get("START", random.Random(SEED).randrange(EVERY))), list[str]()
     with serving(library(tmp_path)) as served, killing(served) as killer:
         while True:
             killer.arm(number)

@@ -3,6 +3,8 @@
 import errno
 import sqlite3
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -12,7 +14,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, insert, select
+from sqlalchemy import Connection, create_engine, delete, insert, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
@@ -280,6 +282,71 @@ def test_who_has_the_turn_enters_again_and_others_wait_for_all_of_it() -> None:
     thread.join()
     with lock:
         assert order == ["one", "another"]
+
+
+class Killed(BaseException):
+    """What ends a thread from outside."""
+
+
+def end(what: Callable[[], object]) -> None:
+    """On a thread of its own, which ends by it."""
+
+    def run() -> None:
+        with suppress(Killed):
+            what()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("kind", [FairLock, ReentrantFairLock])
+def test_the_turn_of_a_thread_that_is_no_more_is_over(kind: type[FairLock]) -> None:
+    """It was ended before it could give it away: nobody waits for ever, neither who waited before nor who comes."""
+    lock, holds, told = kind(), threading.Event(), list[str]()
+    go = threading.Event()
+
+    def take_for_ever() -> None:
+        lock.__enter__()
+        holds.set()
+        go.wait(60)
+
+    def take() -> None:
+        with lock:
+            told.append("another")
+
+    holder, waiter = threading.Thread(target=take_for_ever), threading.Thread(target=take)
+    holder.start()
+    assert holds.wait(60)
+    waiter.start()
+    eventually(lambda: lock.waiting == 1)
+    go.set()
+    holder.join(60)
+    waiter.join(60)
+    assert told == ["another"]
+    end(lock.__enter__)
+    take()
+    assert told == ["another"] * 2
+
+
+def test_a_transaction_whose_thread_is_no_more_is_undone(tmp_path: Path) -> None:
+    """It was ended before it could undo it itself: the next change finds the database as it was."""
+    database = new_database(tmp_path)
+    state = LibraryState(database)
+
+    def begin() -> None:
+        database._turns.__enter__()
+        database._writer.begin()
+        for documents in schema.DOCUMENTS:
+            database._writer.execute(delete(documents))
+        raise Killed
+
+    state.put("library", "before", 1)
+    end(begin)
+    state.put("library", "after", 2)
+    assert state.items("library") == {"before": 1, "after": 2}
+    database.close()
 
 
 def test_batches_follow_the_time_they_take(monkeypatch: pytest.MonkeyPatch) -> None:

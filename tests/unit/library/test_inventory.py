@@ -3,6 +3,8 @@
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tests.support.database import new_database, open_again
 from tests.support.full_disk import nothing_can_be_written
 from vlib_images.library.actor import acting_as
 from vlib_images.library.database import events, inventory_rows
+from vlib_images.library.database.database import Database
 from vlib_images.library.database.errors import StateDamaged
 from vlib_images.library.database.inventory_rows import Record
 from vlib_images.library.inventory import (
@@ -280,3 +283,32 @@ def test_layouts_do_not_overlap() -> None:
         Layout(range(1), range(16, 20), range(16, 18), range(256, 258))
     with pytest.raises(ValueError, match="65535"):
         Layout(range(1), range(65530, 65540), range(16, 18), range(256, 258))
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_thread_that_is_ended_in_a_move_leaves_what_the_database_has(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    database = new_database(directory)
+    inventory = Inventory(database, IBM)
+    inventory.add("A00001L6", 4096)
+    change = Database.change
+
+    @contextmanager
+    def cut_off(*given: object) -> Iterator[object]:
+        with change(*given) as connection:  # type: ignore[arg-type]
+            yield connection
+            if not committed:
+                raise Killed
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Database, "change", cut_off)
+        inventory.move(4096, 256)
+    assert inventory.places() == Inventory(database, IBM).places()
+    assert (inventory.element(256).barcode is not None) == committed
+    inventory.move(256 if committed else 4096, 4097)
+    assert [element.barcode for element in inventory.elements() if element.barcode] == ["A00001L6"]

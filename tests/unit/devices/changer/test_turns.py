@@ -30,7 +30,7 @@ def test_who_asks_for_the_robot_waits_for_no_more_than_one_move_of_each_other(si
 
     class Queue(deque):
         def append(self, entry):
-            queued_at[entry[0]] = len(moved)  # from here on, and not from when its thread was on its way here
+            queued_at[entry[0].ident] = len(moved)  # from here on, and not from when its thread was on its way here
             super().append(entry)
 
     def ask_and_count(source, destination, **how):
