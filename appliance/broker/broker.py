@@ -23,10 +23,10 @@ from appliance.access.gate import Gate
 from appliance.access.key_view import InitiatorPort
 from appliance.access.keys import ANY_VOLUME, Capability, GrantedUnit, Key, initiator_hash, tag_hash, volume_hash
 from appliance.broker.hands import Hands, ServedLibrary
-from appliance.broker.lasting_thread import LastingThread, Stopping
 from appliance.broker.requests import NoSuchRequest, Options, Request, RequestedUnit, Requests, Wanted
 from appliance.broker.selection import Selection, Wait
 from appliance.broker.states import RequestState, RequestStateError, RequestStep
+from appliance.lasting_thread import LastingThread, Stopping
 from scsi_targets.devices.changer.robot import Manner, RobotError
 from scsi_targets.t10.sense import CheckCondition
 from vlib_images.errors import CartridgeError

@@ -50,7 +50,7 @@ OURS = tuple(f"{ROOT / room}/" for room in ("appliance", "scsi_targets", "vlib_i
 WANTED = tuple(Wanted(volume=barcode) for barcode in PLACES)
 NEVER = 3600.0
 DOWN = r"the broker has failed \(.*\) and is started anew within a minute"
-EVERY = int(os.environ.get("TAPEBAY_TEST_EVERY", "200"))
+EVERY = int(os.environ.get("TAPEBAY_TEST_EVERY", "300"))
 SEED = int(os.environ.get("TAPEBAY_TEST_SEED", random.randrange(1 << 32)))
 
 
@@ -148,7 +148,7 @@ def a_life(served: Library, *, by_gate: bool) -> None:
 def test_killed_at_any_line(tmp_path: Path, by_gate: bool) -> None:
     """At one of EVERY lines; with TAPEBAY_TEST_EVERY=1 at all of them, which takes minutes."""
     print(f"TAPEBAY_TEST_SEED={SEED}")
-    number, killed_at = int(os.environ.get("START", random.Random(SEED).randrange(EVERY))), list[str]()
+    number, killed_at = random.Random(SEED).randrange(EVERY), list[str]()
     with serving(library(tmp_path)) as served, killing(served) as killer:
         while True:
             killer.arm(number)
@@ -162,7 +162,6 @@ def test_killed_at_any_line(tmp_path: Path, by_gate: bool) -> None:
                 break
             killed_at.append(killer.where)
             number += EVERY
-            print(number, killer.where, flush=True)
     assert killed_at
 
 
