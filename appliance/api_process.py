@@ -1,6 +1,6 @@
 """The API on TCP in a process of its own: HTTP, TLS and JSON of any number of clients take none of the daemon's time
 between an initiator and its data. The daemon listens, hands the socket over and answers through a channel; a process
-that ends is started anew.
+that ends is started anew, and so is the thread that answers it.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from appliance.control.tcp import listening, url_of
+from appliance.lasting_thread import LastingThread, Stopping
 from appliance.own_program import own_command, own_environment
 from appliance.settings.certificate import tls_context
 from appliance.settings.sections import ApiSettings, LoggingSettings
@@ -41,12 +42,12 @@ class ApiProcess:
         self._bridge: Bridge | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
-        self._thread = threading.Thread(target=self._run, name="api", daemon=True)
+        self._thread = LastingThread("api", self._let_go, self._serve)
         service.watch(lambda: self._push("events"))
         service.watch_tokens(lambda: self._push("tokens"))
 
     def start(self) -> str:
-        """Where it listens. Raises OSError."""
+        """Where it listens. Raises OSError, RuntimeError (no thread can be had)."""
         self._listener = listening(self._settings.listen)
         self._thread.start()
         return url_of(self._settings, self._listener)
@@ -64,8 +65,7 @@ class ApiProcess:
                 process.kill()
         if channel is not None:
             channel.close()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_SECONDS)
+        self._thread.stop()
         if self._listener is not None:
             self._listener.close()
 
@@ -73,14 +73,25 @@ class ApiProcess:
         if (bridge := self._bridge) is not None:
             bridge.push(what)
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
+    def _let_go(self) -> None:
+        """Of a process that was started by a thread which is no more."""
+        with self._lock:
+            process, channel = self._process, self._channel
+        if channel is not None:
+            channel.close()
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _serve(self, _stopping: Stopping) -> float:
+        if not self._stopping.is_set():
             try:
                 self._serve_once()
             except OSError as error:
                 log.error("the API's process cannot be started", reason=str(error))
-            if not self._stopping.wait(PAUSE_SECONDS):
-                log.error("the API's process has ended; it is started anew")
+        if not self._stopping.wait(PAUSE_SECONDS):
+            log.error("the API's process has ended; it is started anew")
+        return 0.0
 
     def _serve_once(self) -> None:
         ours, theirs = socket.socketpair()

@@ -57,16 +57,24 @@ class DriveChoice:
         """A LUN for each that is wanted, by what the key says in its place; None: not now."""
         if not wanted:
             return {}
+        principal = Principal.key(grant.hex())
+        self._take_back_from(principal)
         options = {
             unit.lun: [lun for lun in candidates.get(unit.lun, self._group(group)) if self._is_free(lun, unit)]
             for unit, group in wanted
         }
         chosen = None
         if not self._must_wait(grant, wanted, frozenset(lun for luns in options.values() for lun in luns)):
-            chosen = self._lend(options, Principal.key(grant.hex()))
+            chosen = self._lend(options, principal)
         if chosen is not None:
             self.forget(grant)
         return chosen
+
+    def _take_back_from(self, principal: Principal) -> None:
+        """What was chosen for it by a login that ended, with its thread, before that was kept."""
+        for unit in self._units.values():
+            if unit.lent_to == principal:
+                unit.take_back()
 
     def _group(self, group: DriveGroup) -> tuple[int, ...]:
         return tuple(self._groups.get(group.number, ()))

@@ -90,7 +90,7 @@ class Gate:
         """What was told of a live grant by on_first_login, before a restart."""
         with self._lock:
             lease = self._leases[grant]
-            lease.port, lease.luns = port, dict(luns)
+            lease.port, lease.luns, lease.told = port, dict(luns), True
 
     def offer(self, grant: bytes, candidates: Mapping[int, tuple[int, ...]]) -> None:
         """What the gate may choose from for a grant whose key names groups of drives; of one that is over, nothing."""
@@ -161,11 +161,12 @@ class Gate:
             if refusal := self._refusal(who, capability):
                 raise Forbidden(refusal)
             lease = self._leases[capability.grant]
-            if lease.port is not None:
-                return lease
-            lease.luns = self._chosen(capability, lease)
-            lease.port = port_of(who)
-        self.on_first_login(capability.grant, port_of(who), lease.luns)
+            if lease.port is None:
+                lease.luns = self._chosen(capability, lease)
+                lease.port = port_of(who)
+        if not lease.told:  # also where the first login ended, with its thread, before it could
+            self.on_first_login(capability.grant, port_of(who), lease.luns)
+            lease.told = True
         return lease
 
     def _chosen(self, capability: Capability, lease: Lease) -> dict[int, int]:

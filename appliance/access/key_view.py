@@ -18,8 +18,9 @@ InitiatorPort = tuple[str, bytes, int]  # initiator name, ISID, portal group tag
 @dataclass(eq=False)
 class Lease:
     """A live grant, as the gate knows it. ends_at: by `clock`, monotonic seconds. port: who logged in first with its
-    key. luns: what the gate chose where the key names a group of drives, by what the key says in place of a LUN.
-    candidates: what it may choose from, the best first; none: all drives of the group."""
+    key. luns: what the gate chose where the key names a group of drives, by what the key says in place of a LUN. told:
+    whoever makes grants knows both. candidates: what it may choose from, the best first; none: all drives of the
+    group."""
 
     ends_at: float
     clock: Callable[[], float]
@@ -27,6 +28,7 @@ class Lease:
     revoked: bool = False
     port: InitiatorPort | None = None
     luns: dict[int, int] = field(default_factory=dict)
+    told: bool = False
     candidates: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property

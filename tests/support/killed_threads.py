@@ -29,6 +29,10 @@ class Threads:
         """Wherever it is just then: the next thing that it does is to end. Returns when it has."""
         self._ask("kill", name)
 
+    def doom(self, name: str) -> None:
+        """The same, for one that may wait for somebody for ever: it ends when it wakes up."""
+        self._ask("doom", name)
+
     def kill_in_a_transaction(self, name: str, number: int = 1) -> None:
         """The next time (the second, ...) that it changes the database, before the commit."""
         self._ask("kill_in_a_transaction", name, str(number))
@@ -90,10 +94,13 @@ class _Killer:
                 lines.write(f"{getattr(self, what)(*given)}\n")
 
     def kill(self, name: str) -> str:
-        (thread,) = (thread for thread in threading.enumerate() if thread.name == name)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+        thread = _end(name)
         thread.join(SECONDS)
         return "it lives still" if thread.is_alive() else "done"
+
+    def doom(self, name: str) -> str:
+        _end(name)
+        return "done"
 
     def kill_in_a_transaction(self, name: str, number: str) -> str:
         self._doomed[name] = int(number)
@@ -106,6 +113,12 @@ class _Killer:
     def allow(self, name: str) -> str:
         self._refused.remove(name)
         return "done"
+
+
+def _end(name: str) -> threading.Thread:
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == name)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+    return thread
 
 
 def install() -> None:

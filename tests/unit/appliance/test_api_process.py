@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from appliance.operations.verb import Window
 from appliance.web.idempotency import Once
 from appliance.web.job import VerbEnd, VerbJob
 from tests.support.appliance import Appliance
+from tests.support.killed_threads import VARIABLE, Threads
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -65,6 +67,27 @@ def test_it_ends_when_the_daemon_is_killed(tmp_path: Path) -> None:
     (front,) = children(appliance.process_id)
     appliance.kill()
     assert eventually(lambda: not is_there(front))
+
+
+def test_the_thread_that_answers_it_is_started_anew(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "threads"
+    more, environment = f'[api]\nlisten = "127.0.0.1:{port}"\n', {VARIABLE: str(path)}
+    with Appliance(tmp_path, cartridges=1, more=more, environment=environment) as appliance:
+        token = appliance.call("token.create", name="a", scope="operate")["token"]
+        client = Client.at(f"http://127.0.0.1:{port}", token)
+        assert client.call("health")
+        (front,) = children(appliance.process_id)
+        Threads(path).doom("api")
+        with suppress(OperatorError):  # what it was asked last is not answered
+            client.call("health", timeout_seconds=60)
+        assert eventually(lambda: _healthy(client))
+        assert not is_there(front)
+        events = client.events("B00001L6", timeout_seconds=60)
+        assert next(events) is None
+        appliance.call("cartridge.create", barcode="B00001L6")
+        assert next(event for event in events if event is not None)["action"] == "cartridge added"
+        told = [entry["event"] for entry in appliance.problems()]
+        assert told == ["the api's thread is ended", "the api is down; it is started anew"]
 
 
 def test_its_data_goes_first(tmp_path: Path) -> None:

@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
+from appliance.access.gate import Gate
 from appliance.broker.broker import Broker, BrokerDown
 from appliance.broker.requests import Request, Wanted
 from appliance.broker.states import RequestState, RequestStep
 from appliance.failures import OperatorError
 from appliance.library.library import Library
+from datamover.initiator import InitiatorError
 from tests.support.killed_threads import VARIABLE, Threads
-from tests.support.waiting import eventually
+from tests.support.waiting import becomes, eventually
 from tests.unit.appliance.daemon_process import Daemon
 from tests.unit.appliance.test_broker_crash import (
     BLOCK,
@@ -54,16 +56,16 @@ EVERY = int(os.environ.get("TAPEBAY_TEST_EVERY", "300"))
 SEED = int(os.environ.get("TAPEBAY_TEST_SEED", random.randrange(1 << 32)))
 
 
-class Killed(BaseException):
+class Killed(SystemExit):
     """What ends the thread. No program of ours expects it."""
 
 
 class Killer:
-    """Kills the thread before the line of that number, of those that it comes to; a line counts once in each state of
-    the requests."""
+    """Kills the thread before the line of that number, of those in `rooms` that it comes to; a line counts once in each
+    state of the requests."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, broker: Broker, rooms: tuple[str, ...] = OURS) -> None:
+        self._broker, self._rooms = broker, rooms
         self.number = -1
         self.where = ""
         self._seen = set[object]()
@@ -73,7 +75,7 @@ class Killer:
         self._seen.clear()
         self.number, self.where = number, ""
 
-    def turn(self, original: Callable[..., float], *given: Any) -> float:
+    def watched(self, original: Callable[..., Any], *given: Any) -> Any:
         requests = self._broker.requests.all()
         self._states = tuple(request.state for request in requests if not request.state.over)
         sys.settrace(self._called)
@@ -83,7 +85,7 @@ class Killer:
             sys.settrace(None)
 
     def _called(self, frame: FrameType, _event: str, _given: Any) -> Any:
-        return self._happened if frame.f_code.co_filename.startswith(OURS) else None
+        return self._happened if frame.f_code.co_filename.startswith(self._rooms) else None
 
     def _happened(self, frame: FrameType, event: str, _given: Any) -> Any:
         if event == "line" and self.number >= 0:
@@ -102,7 +104,7 @@ def killing(served: Library) -> Iterator[Killer]:
     assert broker is not None
     broker.stop()
     killer, original = Killer(broker), broker._thread._turn
-    broker._thread._turn = lambda *given: killer.turn(original, *given)
+    broker._thread._turn = lambda *given: killer.watched(original, *given)
     broker._thread.pause_seconds = NEVER  # not by itself here
     broker.start()
     yield killer
@@ -163,6 +165,43 @@ def test_killed_at_any_line(tmp_path: Path, by_gate: bool) -> None:
             killed_at.append(killer.where)
             number += EVERY
     assert killed_at
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_login_is_killed_within_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At one line of several. The host comes again and has the drive that was chosen for it, and no other."""
+    print(f"TAPEBAY_TEST_SEED={SEED}")
+    open_, step = Gate.open, min(EVERY, 9)
+    number = random.Random(SEED).randrange(step)
+    with serving(library(tmp_path)) as served:
+        broker = served.broker
+        assert broker is not None
+        killer = Killer(broker, (f"{ROOT}/appliance/access/",))
+        monkeypatch.setattr(Gate, "open", lambda *given: killer.watched(open_, *given))
+        while True:
+            made = broker.ask(HOST, WANTED[:1], lease_seconds=600, by_gate=True)
+            eventually(lambda made=made: broker.key(broker.requests.get(made.name)))  # type: ignore[misc]
+            killer.arm(number)
+            try:
+                eventually(lambda made=made: _logs_in(served, made.name), despite=(InitiatorError,))  # type: ignore[misc]
+                becomes(RequestState.GRANTED, lambda made=made: broker.requests.get(made.name).state)  # type: ignore[misc]
+                assert [drive.lent_to for drive in served.drives.values()].count(None) == 1
+                broker.end(made.name, RequestStep.FREE, "released")
+                becomes(RequestState.DONE, lambda made=made: broker.requests.get(made.name).state)  # type: ignore[misc]
+                everything_is_home(served)
+            except BaseException as error:
+                error.add_note(f"killed at {killer.where}")
+                raise
+            if not killer.where:
+                break
+            number += step
+    assert number > 30
+
+
+def _logs_in(served: Library, name: str) -> bool:
+    assert served.broker is not None
+    login(served, served.broker.requests.get(name)).close()
+    return True
 
 
 def test_it_is_started_anew_by_itself(tmp_path: Path) -> None:
