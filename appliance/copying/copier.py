@@ -9,7 +9,16 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from appliance.copying.ends import End, EndKind, TapePosition, Where
-from appliance.copying.lists import BlockSide, ByteRun, CommandList, StreamSide, beginning, command_lists, overlap
+from appliance.copying.lists import (
+    BlockSide,
+    ByteRun,
+    CommandList,
+    StreamSide,
+    after,
+    beginning,
+    command_lists,
+    overlap,
+)
 from appliance.copying.sides import CopySide, put, runs_of, taking_part, talking_to
 from appliance.copying.words import naming, told
 from appliance.failures import Failure, OperatorError
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
 
 COMMAND_BYTES = 64 << 30
 SEGMENTS = 1024  # of one command, or what the copy manager takes
+MOST_EXTENTS_TOLD = 8
 LISTS = 255  # list identifiers, from 1 on
 INITIATOR_NAME = "iqn.2026-11.io.tapebay:operator"
 TARGET_NAME = "iqn.2026-11.io.tapebay:library"
@@ -113,6 +123,7 @@ class _Copy:
         self._unit = unit
         self._progress = progress
         self._manager = CopyingUnit(session, 0, timeout_seconds=COPY_TIMEOUT_SECONDS)
+        self._from: BlockSide | StreamSide | None = None
         self._done = 0
         self._crc32c = 0
 
@@ -120,6 +131,7 @@ class _Copy:
         self._refuse_itself()
         with naming(self._source.end):
             source, total, length = self._source_side()
+        self._from = source
         with naming(self._destination.end):
             destination = self._destination_side(length or block_length, total)
         self._refuse_overlap(source, destination, total)
@@ -228,7 +240,18 @@ class _Copy:
             piece = made.pieces[segment]
             where = f", in segment {segment} of command {number} (bytes {piece.start} to {piece.start + piece.length})"
         ends = f"{self._source.end} to {self._destination.end}"
-        return f"the copy of {ends} failed after {done} bytes{where}: {told(failed)}"
+        return f"the copy of {ends} failed after {done} bytes{where}: {told(failed)}{self._left(done)}"
+
+    def _left(self, done: int) -> str:
+        """How to write what of a disk is not on the tape yet."""
+        side = self._from
+        if not self._destination.is_tape or self._source.file is not None or not isinstance(side, BlockSide):
+            return ""
+        runs = list(after(side.runs, done))
+        if done % side.sector or len(runs) > MOST_EXTENTS_TOLD:
+            return ""
+        extents = ",".join(f"{run.offset // side.sector}+{run.length // side.sector}" for run in runs)
+        return f"; what is left is {self._source.end._replace(within=extents)}"
 
 
 def _not_empty(runs: tuple[ByteRun, ...]) -> tuple[ByteRun, ...]:

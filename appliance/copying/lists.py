@@ -42,6 +42,15 @@ def beginning(runs: Iterable[ByteRun], length: int) -> Iterator[ByteRun]:
         length -= run.length
 
 
+def after(runs: Iterable[ByteRun], length: int) -> Iterator[ByteRun]:
+    """What they have beside their first `length` bytes."""
+    for run in runs:
+        skipped = min(run.length, length)
+        if skipped < run.length:
+            yield ByteRun(run.offset + skipped, run.length - skipped)
+        length -= skipped
+
+
 @dataclass(frozen=True, slots=True)
 class BlockSide:
     """A disk or file. sector: what its addresses count in, in bytes."""

@@ -102,6 +102,11 @@ class DiskAccess(Access):
     device_type = vpd.DIRECT_ACCESS
     block_length: int
 
+    @property
+    def measured(self) -> bool:
+        """Whether it is known how many blocks there are; False: not before something else was asked of the disk."""
+        return True
+
     @abstractmethod
     def holds(self, address: int) -> bool:
         """Whether there is such a logical block, as far as that is known now."""

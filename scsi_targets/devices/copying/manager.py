@@ -125,7 +125,7 @@ class CopyManager(Part):
         try:
             operation = Operation(parameters, task, self._reachable(task), self._device, record)
         except CheckCondition as refusal:
-            return record.end(self._refused(refusal))
+            return record.end(self._refused(refusal, record))
         except BaseException:
             self._copies.drop(record)
             raise
@@ -152,14 +152,15 @@ class CopyManager(Part):
             operation.run()
             response = success
         except CheckCondition as refusal:
-            response = self._refused(refusal)
+            response = self._refused(refusal, record)
         finally:
             operation.end()
             record.end(response)
             self.watcher.ended(record)
         return response
 
-    def _refused(self, refusal: CheckCondition) -> Response:
+    def _refused(self, refusal: CheckCondition, record: CopyRecord) -> Response:
+        record.reason = record.reason or sense.name_of(refusal.sense.code)
         return Response(status.CHECK_CONDITION, refusal.sense.encode(self._device.descriptor_sense))
 
     # ---- COPY OPERATION ABORT and RECEIVE COPY RESULTS -------------------------------------------------------------

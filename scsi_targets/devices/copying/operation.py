@@ -16,6 +16,7 @@ from scsi_targets.devices.copying.access import Access, Copyable, Unreachable, W
 from scsi_targets.devices.copying.plan import Planner, RunsOffDisk, unreachable
 from scsi_targets.devices.copying.records import Checksums, CopyRecord
 from scsi_targets.devices.copying.slots import SLOTS, Slot
+from scsi_targets.devices.unit.reservations import Conflict
 from scsi_targets.t10 import sense
 from scsi_targets.t10.sense import CheckCondition, ForwardedSense
 
@@ -116,8 +117,9 @@ class Operation:
 
     def _report(self, failed: CopyFailed) -> CheckCondition:
         ends = self._planner.ends[failed.segment]
-        log.warning("copy failed", segment=failed.segment, side=failed.side.value, reason=str(failed.cause))
-        self._record.failed_segment, self._record.reason = failed.segment, f"{failed.side.value}: {failed.cause}"
+        reason = _in_words(failed.cause)
+        log.warning("copy failed", segment=failed.segment, side=failed.side.value, reason=reason)
+        self._record.failed_segment, self._record.reason = failed.segment, f"{failed.side.value}: {reason}"
         cscd = ends.of(failed.side)
         if isinstance(failed.cause, NoDevice | Unreachable) and cscd is not None:
             return unreachable(cscd, failed.segment)
@@ -142,3 +144,10 @@ class Operation:
                 forwarded=ForwardedSense(by_destination, answer, data),
             )
         return CheckCondition(code, information=information, command_specific=failed.segment)
+
+
+def _in_words(cause: BaseException) -> str:
+    """Why a segment failed, for an operator."""
+    if isinstance(cause, CheckCondition):
+        return sense.name_of(cause.sense.code)
+    return "RESERVATION CONFLICT" if isinstance(cause, Conflict) else str(cause)

@@ -94,6 +94,7 @@ class Planner:
         self.ends: list[Ends] = []  # of each segment, for reporting failures
         self.accesses: dict[int, Access] = {}  # by the unit's id(); one for each unit, so that a job knows it again
         self.carries = False  # a segment so far may have left residue
+        self.unmeasured: list[tuple[SegmentPlan, Side, DiskAccess, int, int]] = []  # extents of disks elsewhere
         self._needs: dict[tuple[int, bool], Need] = {}
         self._task = task
         self._units = units
@@ -134,12 +135,16 @@ class Planner:
             self._needs.setdefault((id(cscd.access), writes), need)
 
     def check(self) -> None:
-        """Raises CopyFailed for the first segment that would be refused as things are: before anything is copied."""
+        """Raises CopyFailed for the first segment that would be refused as things are: before anything is copied. The
+        units elsewhere are logged in to by it."""
         for segment, side, access, writes in self._needs.values():
             try:
                 access.check(writes=writes)
             except Exception as refusal:
                 raise CopyFailed(segment, side, refusal, Tally()) from refusal
+        for place, side, disk, address, blocks in self.unmeasured:
+            if disk.measured:
+                place.refuse_beyond(side, disk, address, blocks)
 
     def first_use(self, access: Access) -> tuple[int, Side]:
         """The first segment that uses a unit, and as what."""
@@ -297,8 +302,15 @@ class SegmentPlan:
         if not writes and not self.planner.carries:  # what an earlier segment left over need not be read
             blocks = -(-length // disk.block_length)
         access = cast(DiskAccess, disk.access)
+        if access.measured:
+            self.refuse_beyond(side, access, address, blocks)
+        else:
+            self.planner.unmeasured.append((self, side, access, address, blocks))
+
+    def refuse_beyond(self, side: Side, access: DiskAccess, address: int, blocks: int) -> None:
+        """Raises CopyFailed for blocks that the disk does not have."""
         try:
-            access.check_range(address, blocks, writes=writes)
+            access.check_range(address, blocks, writes=side is Side.DESTINATION)
         except (CheckCondition, Conflict) as refusal:
             failed = CopyFailed
             if isinstance(self.segment, copy.BlockToBlock) and access.holds(address):

@@ -39,13 +39,15 @@ class RemoteDiskAccess(RemoteAccess, DiskAccess):
     def _disk(self) -> Disk:
         return Disk(self.session(), self._address.lun, timeout_seconds=COMMAND_SECONDS)
 
+    @property
+    def measured(self) -> bool:
+        return self._session is not None
+
     def holds(self, address: int) -> bool:
-        return self._session is None or address < self._disk.capacity.blocks
+        return address < self._disk.capacity.blocks
 
     def check_range(self, address: int, count: int, *, writes: bool) -> None:
-        if self._session is None or not count:
-            return  # the disk itself refuses what lies behind its end, when there is a session with it
-        if address + count > self._disk.capacity.blocks:
+        if count and address + count > self._disk.capacity.blocks:
             command = sbc.Write16 if writes else sbc.Read16
             raise CheckCondition(sense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, command.logical_block_address)
 

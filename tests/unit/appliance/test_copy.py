@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -327,6 +328,26 @@ def test_the_failed_segment_is_named(site: Site, monkeypatch: pytest.MonkeyPatch
     assert "failed after 524288 bytes, in segment 2 of command 1 (bytes 524288 to 532480)" in message
     assert "the source says: unrecovered read error (3/11/00" in message
     assert b"".join(block for block in site.tape() if block) == WHOLE[:524288]
+
+
+def test_early_warning_says_what_goes_to_the_next_cartridge(site: Site, tmp_path: Path) -> None:
+    """As the document has it."""
+    site.do("disk.create", name="big", size="40 MiB")
+    site.do("cartridge.create", barcode="S00001L6", capacity="32 MiB")
+    data = content(40 << 20, seed=9)
+    (tmp_path / "big").write_bytes(data)
+    site.copy(tmp_path / "big", "disk:big")
+    message = site.refused("disk:big@0+20480,20480+61440", "cartridge:S00001L6")
+    found = re.search(r"failed after (\d+) bytes.* early warning .*; what is left is (disk:big@([\d+,]+))$", message)
+    assert found is not None, message
+    done, left = int(found[1]), found[2]
+    assert (done % (256 << 10), left) == (0, f"disk:big@{done // 512}+{81920 - done // 512}")
+    site.copy(left, "cartridge:A00001L6")
+    site.do("disk.create", name="back", size="40 MiB")
+    site.copy("cartridge:S00001L6", f"disk:back@0+{done // 512}")
+    site.copy("cartridge:A00001L6", left.replace("big", "back"))
+    site.copy("disk:back", tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == data
 
 
 def test_a_copy_is_stopped_at_a_block(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

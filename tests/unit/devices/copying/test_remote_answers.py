@@ -21,7 +21,7 @@ from scsi_targets.devices.copying.remote_access import Description, RemoteAddres
 from scsi_targets.t10 import copy_descriptors as copy
 from tests.support import packages
 from tests.unit.devices.copying.support import Site, block_to_stream, stream_to_block
-from tests.unit.devices.copying.test_failures import SOURCE, failure
+from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, failure
 from tests.unit.devices.support import sense_of
 from tests.unit.devices.tape.support import good
 
@@ -194,6 +194,24 @@ def test_nobody_elsewhere_takes_the_name_of_a_unit_here(here: Site, monkeypatch:
     good(here.copy(block_to_stream(65536, 128), unit=here.tape))
     assert here.written() == [here.disk_data[:65536]]
     assert not session.closed
+
+
+@pytest.mark.parametrize("operation", [READ_16, WRITE_16])
+def test_nothing_is_copied_when_a_later_segment_ends_behind_the_end_of_their_disk(
+    here: Site, monkeypatch: pytest.MonkeyPatch, operation: int
+) -> None:
+    session = odd_unit(here, monkeypatch, 0)
+    moved: list[int] = []
+    session.odd[operation] = lambda result: moved.append(operation) or result  # type: ignore[func-returns-value]
+    here.fill([bytes(512)] * 4)
+    make, side = (block_to_stream, SOURCE) if operation == READ_16 else (stream_to_block, DESTINATION)
+    response = here.copy(
+        make(512, 1), make(512, 1, BLOCKS - 1), make(512, 2, BLOCKS - 1), make(512, 0, BLOCKS + 1),
+        cscds=[there(0), here.tape_descriptor()], unit=here.tape,
+    )  # fmt: skip
+    segment, information, _, status, inner = failure(response, side)
+    assert (segment, information, status, inner[2] & 0x0F, inner[12:14]) == (2, None, 2, 5, b"\x21\0")
+    assert moved == []
 
 
 # ---- addresses -------------------------------------------------------------------------------------------------------
