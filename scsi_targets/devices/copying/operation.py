@@ -12,6 +12,7 @@ import structlog
 from datamover.copy_job import CopyJob
 from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Side, Tally
 from datamover.endpoints import NoDevice
+from scsi_targets.client.unit import CommandFailed
 from scsi_targets.devices.copying.access import Access, Copyable, Unreachable, WrongLength
 from scsi_targets.devices.copying.plan import Planner, RunsOffDisk, unreachable
 from scsi_targets.devices.copying.records import Checksums, CopyRecord
@@ -148,6 +149,6 @@ class Operation:
 
 def _in_words(cause: BaseException) -> str:
     """Why a segment failed, for an operator."""
-    if isinstance(cause, CheckCondition):
+    if isinstance(cause, CheckCondition | CommandFailed) and cause.sense is not None:
         return sense.name_of(cause.sense.code)
     return "RESERVATION CONFLICT" if isinstance(cause, Conflict) else str(cause)

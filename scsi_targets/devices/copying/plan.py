@@ -84,6 +84,24 @@ class Need(NamedTuple):
     writes: bool
 
 
+class RemoteExtent(NamedTuple):
+    """Logical blocks of a disk elsewhere that a segment names."""
+
+    segment: int
+    side: Side
+    access: DiskAccess
+    address: int
+    blocks: int
+
+    def check(self) -> None:
+        """If it is known by now how many blocks the disk has, raises CopyFailed for others, or when it does not say."""
+        try:
+            if self.access.measured:
+                self.access.check_range(self.address, self.blocks, writes=self.side is Side.DESTINATION)
+        except Exception as refusal:
+            raise CopyFailed(self.segment, self.side, refusal, Tally()) from refusal
+
+
 class Planner:
     """Plans one parameter list for one task.
 
@@ -94,7 +112,7 @@ class Planner:
         self.ends: list[Ends] = []  # of each segment, for reporting failures
         self.accesses: dict[int, Access] = {}  # by the unit's id(); one for each unit, so that a job knows it again
         self.carries = False  # a segment so far may have left residue
-        self.unmeasured: list[tuple[SegmentPlan, Side, DiskAccess, int, int]] = []  # extents of disks elsewhere
+        self.unmeasured: list[RemoteExtent] = []  # extents of disks elsewhere
         self._needs: dict[tuple[int, bool], Need] = {}
         self._task = task
         self._units = units
@@ -142,9 +160,8 @@ class Planner:
                 access.check(writes=writes)
             except Exception as refusal:
                 raise CopyFailed(segment, side, refusal, Tally()) from refusal
-        for place, side, disk, address, blocks in self.unmeasured:
-            if disk.measured:
-                place.refuse_beyond(side, disk, address, blocks)
+        for extent in self.unmeasured:
+            extent.check()
 
     def first_use(self, access: Access) -> tuple[int, Side]:
         """The first segment that uses a unit, and as what."""
@@ -302,15 +319,11 @@ class SegmentPlan:
         if not writes and not self.planner.carries:  # what an earlier segment left over need not be read
             blocks = -(-length // disk.block_length)
         access = cast(DiskAccess, disk.access)
-        if access.measured:
-            self.refuse_beyond(side, access, address, blocks)
-        else:
-            self.planner.unmeasured.append((self, side, access, address, blocks))
-
-    def refuse_beyond(self, side: Side, access: DiskAccess, address: int, blocks: int) -> None:
-        """Raises CopyFailed for blocks that the disk does not have."""
+        if not access.measured:
+            self.planner.unmeasured.append(RemoteExtent(self.number, side, access, address, blocks))
+            return
         try:
-            access.check_range(address, blocks, writes=side is Side.DESTINATION)
+            access.check_range(address, blocks, writes=writes)
         except (CheckCondition, Conflict) as refusal:
             failed = CopyFailed
             if isinstance(self.segment, copy.BlockToBlock) and access.holds(address):

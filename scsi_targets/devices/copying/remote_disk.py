@@ -47,7 +47,9 @@ class RemoteDiskAccess(RemoteAccess, DiskAccess):
         return address < self._disk.capacity.blocks
 
     def check_range(self, address: int, count: int, *, writes: bool) -> None:
-        if count and address + count > self._disk.capacity.blocks:
+        with self.reaching():
+            blocks = self._disk.capacity.blocks
+        if count and address + count > blocks:
             command = sbc.Write16 if writes else sbc.Read16
             raise CheckCondition(sense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, command.logical_block_address)
 

@@ -176,6 +176,19 @@ def test_who_answers_with_less_than_an_answer_cannot_be_reached(
     assert sense_of(response) == (0xA, 0x0D, 0x02)
 
 
+def test_who_says_how_large_it_is_once_only_cannot_be_reached(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = odd_unit(here, monkeypatch, 0)
+    asked: list[CommandResult] = []
+
+    def once(result: CommandResult) -> CommandResult:
+        asked.append(result)
+        return result if len(asked) == 1 else dataclasses.replace(result, data=result.data[:0])
+
+    session.odd[CAPACITY] = once
+    response = here.copy(block_to_stream(512, 1), cscds=[there(0), here.tape_descriptor()], unit=here.tape)
+    assert sense_of(response) == (0xA, 0x0D, 0x02)
+
+
 @pytest.mark.parametrize("raw", [b"", b"\x70", b"\xff" * 18, b"\x72\x03\x11", bytes(233)])
 def test_sense_data_that_is_none_is_forwarded_as_it_came(
     here: Site, monkeypatch: pytest.MonkeyPatch, raw: bytes
