@@ -115,6 +115,10 @@ class Gate:
         with self._lock:
             self._denied_tags = frozenset(tags)
 
+    def denies(self, tag: bytes) -> bool:
+        """Whether every key with that policy tag is revoked."""
+        return tag in self._denied_tags
+
     # ---- logins ------------------------------------------------------------------------------------------------------
 
     def portals(self) -> list[Portal]:

@@ -99,8 +99,9 @@ class Way:
 
     def remove(self) -> None:
         """Node record and iface, those that there are. Raises OperatorError."""
-        iscsiadm(*self._node, "-o", "delete", allowed=(_NO_RECORDS,))
-        iscsiadm("-m", "iface", "-I", self.iface, "-o", "delete", allowed=(_NO_RECORDS,))
+        if self.iface in _ifaces():  # the record goes before it, and iscsiadm deletes nothing of an iface that is gone
+            iscsiadm(*self._node, "-o", "delete", allowed=(_NO_RECORDS,))
+            iscsiadm("-m", "iface", "-I", self.iface, "-o", "delete", allowed=(_NO_RECORDS,))
 
     def session(self) -> Path | None:
         """The session's folder in sysfs."""
@@ -144,12 +145,16 @@ def _refuse_odd(grant: Mapping[str, Any]) -> None:
 def sweep(known: Collection[str]) -> None:
     """Removes the ifaces and node records of grants that nobody here knows any more, as after a restart of the server.
     known: the requests that are mounted. Raises OperatorError."""
-    listed = iscsiadm("-m", "iface", allowed=(_NO_RECORDS,)).splitlines()
-    ifaces = {line.partition(" ")[0] for line in listed if line.startswith(PREFIX)}
-    for iface in ifaces - {Way.iface_of(request) for request in known}:
+    for iface in _ifaces() - {Way.iface_of(request) for request in known}:
         if not any(_sessions(iface)):
             iscsiadm("-m", "node", "-I", iface, "-o", "delete", allowed=(_NO_RECORDS,))
             iscsiadm("-m", "iface", "-I", iface, "-o", "delete", allowed=(_NO_RECORDS,))
+
+
+def _ifaces() -> set[str]:
+    """Those that were made for grants. Raises OperatorError."""
+    listed = iscsiadm("-m", "iface", allowed=(_NO_RECORDS,)).splitlines()
+    return {line.partition(" ")[0] for line in listed if line.startswith(PREFIX)}
 
 
 def _sessions(iface: str) -> Iterator[Path]:

@@ -253,16 +253,34 @@ class Broker:
 
     def _advance(self, request: Request) -> bool:
         """One step, if it can be done now. Raises OSError, RequestStateError."""
-        if request.state in (RequestState.QUEUED, RequestState.WARRANTED):
-            return self._place(request)
         if request.state is RequestState.ENDING:
             return self._free(request)
+        if reason := self._denied(request):
+            self._refuse(request, reason)
+            return True
+        if request.state in (RequestState.QUEUED, RequestState.WARRANTED):
+            return self._place(request)
         if self._look_after(request):
             return True
         if request.state is RequestState.PLACING and request.chosen:
             self.requests.step(request.name, RequestStep.MOUNT)
             return True
         return request.state is RequestState.MOUNTING and self._mount(request)
+
+    def _denied(self, request: Request) -> str:
+        """Why its key opens nothing, or would open nothing; "": it is good. Whoever denies ends what is granted at
+        once; this is for those that wait, were just being placed, or outlived a crash in between."""
+        if self._gate.denies(tag_hash(request.tag)):
+            return f"its policy tag {request.tag} is denied"
+        if request.state.live and request.key_version not in self._gate.keys.keys:
+            return "the working key of its key is denied"
+        return ""
+
+    def _refuse(self, request: Request, reason: str) -> None:
+        if request.state.holds:
+            self._end(request, RequestStep.FAIL, reason)
+        else:
+            self.requests.step(request.name, RequestStep.FAIL, reason=reason)
 
     # ---- volumes and devices, in one decision -----------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ class StillUsed(Exception):
 
 
 class Keyring:
-    """Thread-safe. What it changes is kept first and holds from then on, also after a restart."""
+    """Thread-safe. What it changes is kept first and holds from then on, also after a restart; the broker makes no step
+    between that and the end of the grants that it concerns."""
 
     def __init__(self, store: LibraryState, gate: Gate, broker: Broker, look_again: Callable[[], None]) -> None:
         self._store, self._gate, self._broker, self._look_again = store, gate, broker, look_again
@@ -39,7 +40,7 @@ class Keyring:
     def rotate(self, *, force: bool = False) -> int:
         """A new working key makes keys from now on; the one before stays valid until the next rotation. Returns the
         version of the new one. Raises StillUsed, OSError."""
-        with self._changing:
+        with self._changing, self._broker.requests.changing:
             rotated = self.keys.rotated()
             gone = self.keys.keys.keys() - rotated.keys.keys()
             used = [grant for version in gone for grant in self.grants_of(version)]
@@ -49,23 +50,24 @@ class Keyring:
                     "or wait, or insist: --force"
                 )
             self._replace(rotated)
-        self._end(used, "the working key of its key was rotated out")
+            self._end(used, "the working key of its key was rotated out")
         return rotated.current
 
     def withdraw(self, version: int) -> int:
         """Every key that a working key made is revoked; how many grants ended. Raises ValueError: it is the current
         one; KeyError: there is none; OSError."""
-        with self._changing:
+        with self._changing, self._broker.requests.changing:
             if version not in self.keys.keys:
                 raise KeyError(version)
             self._replace(self.keys.without(version))
-        return self._end(self.grants_of(version), "the working key of its key is denied")
+            return self._end(self.grants_of(version), "the working key of its key is denied")
 
     def deny(self, tag: str) -> int:
-        """No key with a policy tag is good any more; how many grants ended. Raises OSError."""
-        with self._changing:
+        """No key with a policy tag is good any more; how many grants ended. Requests with it that wait are ended by the
+        broker, when it looks at them next. Raises OSError."""
+        with self._changing, self._broker.requests.changing:
             self._keep_tags(self.denied_tags | {tag})
-        return self._end([each for each in self._live() if each.tag == tag], f"its policy tag {tag} is denied")
+            return self._end([each for each in self._live() if each.tag == tag], f"its policy tag {tag} is denied")
 
     def allow(self, tag: str) -> bool:
         """Ends what deny() began; False: it was not denied. Raises OSError."""

@@ -35,6 +35,7 @@ _WORDS: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = {
     "model_attributes_type": _SECTION,
     "model_type": _SECTION,
     "path_type": "must be a path, in quotes",
+    "string_pattern_mismatch": lambda context: f"must match {context['pattern']}",
     "string_too_long": lambda context: f"must have at most {context['max_length']} characters",
     "string_too_short": lambda context: f"must have at least {context['min_length']} characters",
     "string_type": _TEXT,

@@ -19,7 +19,7 @@ from appliance.web.backend import Backend
 from appliance.web.events import EventFilter, Feeds, stream
 from appliance.web.job import VerbJob
 from appliance.web.problems import as_json, problem
-from appliance.web.routes import EVENT_STREAM, PREFIX, PROBLEMS
+from appliance.web.routes import EVENT_STREAM, PREFIX, PROBLEMS, field_of, refuse_twice
 from appliance.web.work import Work
 
 PATH: Final = f"{PREFIX}/events"
@@ -54,6 +54,7 @@ def add_events(app: FastAPI, feeds: Feeds, backend: Backend, stopping: threading
         await _refuse_beyond(request, query, backend)
         feed = feeds.here()
         try:
+            refuse_twice(request, EventsQuery)
             position = _position(request, query)
             if position is None:
                 position = await feed.newest()
@@ -116,9 +117,9 @@ _LAST_EVENT_ID: Final[dict[str, Any]] = {
 
 def _position(request: Request, query: EventsQuery) -> int | None:
     """Where to go on. Raises OperatorError USAGE."""
-    given = request.headers.get("last-event-id")
-    if given is None:
+    if "last-event-id" not in request.headers:
         return query.after
+    given = field_of(request.headers, "last-event-id")
     if not (given.isascii() and given.isdecimal()) or len(given) > 19 or int(given) > LARGEST:
         raise OperatorError(Failure.USAGE, f"{_NAME}: give the `id` of the last event that was seen, a number")
     return int(given)

@@ -18,10 +18,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+import structlog
+
 from appliance.failures import Failure, OperatorError
 from appliance.operations.audit import event_of
 from appliance.web.backend import Backend
+from vlib_images.library.database.errors import StateDamaged
 from vlib_images.library.database.events import RecordedEvent
+
+log = structlog.get_logger(__name__)
 
 PAUSE_SECONDS: Final = 0.1  # between two readings: a hundred streams are not woken for each of a hundred events
 QUIET_SECONDS = 15.0  # then a comment is sent, and it is looked whether the token still opens anything
@@ -32,6 +37,7 @@ LIMIT_STREAMS: Final = 256
 LIMIT_STREAMS_OF_A_CALLER: Final = 128
 READERS: Final = 2  # streams that read the table at once; the others wait
 
+_UNREADABLE: Final = (OperatorError, OSError, StateDamaged)  # no thread to spare, no descriptor, the disk
 
 StillOpens = Callable[[], Awaitable[bool]]
 
@@ -124,10 +130,10 @@ class Feed:
         """What follows, up to CHUNK_BYTES, and where it ends; nothing after QUIET_SECONDS without an event.
 
         Raises Lost."""
-        if self._newest is not None and position >= self._newest:
+        if self._up_to_date(position):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._grown.wait(), QUIET_SECONDS)
-            if position >= self._newest:
+            if self._up_to_date(position):
                 return position, b""
         if self._texts and position >= self._texts[0].number - 1:
             first = position + 1 - self._texts[0].number
@@ -135,6 +141,10 @@ class Feed:
         else:
             texts = await self._read_after(position)
         return _chunk(position, texts, wanted)
+
+    def _up_to_date(self, position: int) -> bool:
+        """Or nobody knows yet."""
+        return self._newest is None or position >= self._newest
 
     async def page(self, position: int, wanted: EventFilter) -> tuple[int, list[dict[str, Any]]]:
         """The next of the wanted events, and where they end."""
@@ -149,17 +159,29 @@ class Feed:
         return texts
 
     async def _pump_events(self) -> None:
-        position = self._newest = await self.newest()
         self._woken.set()
         while True:
             await self._woken.wait()
             self._woken.clear()
-            while texts := await self._read(position):
-                self._texts.extend(texts)
-                position = self._newest = texts[-1].number
-                self._grown.set()
-                self._grown = asyncio.Event()
+            try:
+                await self._catch_up()
+            except _UNREADABLE as error:  # of the moment, as a rule; and all streams wait for this
+                log.warning("events cannot be read; it is tried again", reason=str(error))
+                self._woken.set()
             await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _catch_up(self) -> None:
+        if self._newest is None:
+            self._newest = await self.newest()
+            self._wake_streams()
+        while texts := await self._read(self._newest):
+            self._texts.extend(texts)
+            self._newest = texts[-1].number
+            self._wake_streams()
+
+    def _wake_streams(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
 
     async def _read(self, position: int) -> list[Text]:
         return [_worded(row) for row in await self._backend.events_after(position, ROWS_AT_ONCE)]
@@ -198,8 +220,8 @@ async def stream(
                 yield chunk
             elif position == before:
                 yield b": nothing new\n\n"
-    except Lost:
-        return  # on asking again with Last-Event-ID it is told what is no longer kept
+    except (Lost, *_UNREADABLE):
+        return  # on asking again with Last-Event-ID it is told what is no longer kept, or why nothing can be read
     finally:
         feed.leave(caller)
 

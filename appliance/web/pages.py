@@ -70,7 +70,7 @@ def _written(verb: Verb, key: tuple[Any, ...]) -> str:
 def _read(verb: Verb, cursor: str) -> tuple[Any, ...]:
     try:
         found = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-        if not isinstance(found, list) or not found or not all(isinstance(part, str | int) for part in found):
+        if not isinstance(found, list) or not found or not all(map(_is_of_a_key, found)):
             raise ValueError
     except (ValueError, binascii.Error, RecursionError):
         raise OperatorError(Failure.USAGE, "cursor: give what `next_cursor` was, or none") from None
@@ -78,3 +78,8 @@ def _read(verb: Verb, cursor: str) -> tuple[Any, ...]:
     if of != verb.name:
         raise OperatorError(Failure.USAGE, f"cursor: of another list, {of}, not {verb.name}")
     return tuple(key)
+
+
+def _is_of_a_key(part: object) -> bool:
+    """Text, or a number that the database has room for."""
+    return isinstance(part, str) or (type(part) is int and -(1 << 63) <= part < 1 << 63)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, get_args, get_origin
 
-from fastapi import Body, FastAPI, Query, Request, Response
+from fastapi import Body, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.datastructures import Headers
@@ -60,7 +60,7 @@ class Routes:
         async def endpoint(request: Request, parameters: Any) -> Response:
             headers = request.headers
             once = self._once(verb, request, parameters) if headers.get("idempotency-key") is not None else None
-            if_match = _field(headers, "if-match")
+            if_match = field_of(headers, "if-match")
             work = self._started(VerbJob(verb, parameters, *_asks(request), if_match=if_match, once=once))
             if EVENT_STREAM in headers.get("accept", ""):
                 return StreamingResponse(_stream(work), media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
@@ -83,7 +83,7 @@ class Routes:
 
         async def endpoint(request: Request, parameters: Any) -> Response:
             try:
-                _refuse_twice(request, query)
+                refuse_twice(request, query)
                 window = window_of(verb, parameters) if verb.key else None
             except OperatorError as error:
                 return await self._answer(request, VerbEnd(error=error, status=409))
@@ -117,10 +117,10 @@ class Routes:
             tags=[verb.noun],
             responses={200: described_200, **(more or {}), **PROBLEMS},
             openapi_extra={"security": [{"token": []}], **({"parameters": headers} if headers else {})},
+            dependencies=[Depends(_permitted(verb))],
         )
 
     def _started(self, job: VerbJob) -> Work:
-        refuse_unpermitted(job.verb, job.caller)
         work = Work(self.backend, job)
         work.start()
         return work
@@ -129,7 +129,7 @@ class Routes:
         if verb.shows:
             return None
         headers = request.headers
-        what = json.dumps([verb.name, parameters.model_dump(mode="json"), _field(headers, "if-match")], default=str)
+        what = json.dumps([verb.name, parameters.model_dump(mode="json"), field_of(headers, "if-match")], default=str)
         caller = request.scope[CALLER_KEY].name
         return Once.of(caller, headers.get("authorization", ""), headers["idempotency-key"], what)
 
@@ -142,7 +142,16 @@ class Routes:
         return answer
 
 
-def _refuse_twice(request: Request, query: type[BaseModel]) -> None:
+def _permitted(verb: Verb) -> Callable[[Request], Awaitable[None]]:
+    """Who may not ask for it is told so, and not what else is wrong with what he says."""
+
+    async def check(request: Request) -> None:
+        refuse_unpermitted(verb, request.scope[CALLER_KEY])
+
+    return check
+
+
+def refuse_twice(request: Request, query: type[BaseModel]) -> None:
     """Raises OperatorError USAGE: of two values of what is one value nobody knows which was meant."""
     for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
         kind = query.model_fields[name].annotation
@@ -150,7 +159,7 @@ def _refuse_twice(request: Request, query: type[BaseModel]) -> None:
             raise OperatorError(Failure.USAGE, f"{name}: is given {count} times")
 
 
-def _field(headers: Headers, name: str) -> str:
+def field_of(headers: Headers, name: str) -> str:
     """All fields of that name as one (RFC 9110 5.3), also where it is empty; "": there is none."""
     return ", ".join(headers.getlist(name)) or ("," if name in headers else "")
 

@@ -180,6 +180,29 @@ def test_the_client_follows_and_comes_back(tmp_path: Path) -> None:
         following.close()
 
 
+def test_streams_go_on_after_the_record_could_not_be_read(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread, no descriptor, or the disk: for a moment, just when something happens."""
+    for error in (OperatorError(Failure.BUSY, "no thread to spare"), OSError("disk I/O error")):
+        with api.http(api.token()) as http, http.stream("GET", "/v1/events", headers=STREAM) as answer:
+            lines = begun(answer)
+            happen(api, "a")
+            read(lines, 1)
+            failed, after = list[int](), events.after
+
+            def fails(*given: Any, failed: Any = failed, after: Any = after, error: Any = error, **more: Any) -> Any:
+                failed.append(1)
+                if len(failed) == 1:
+                    raise error
+                return after(*given, **more)
+
+            monkeypatch.setattr(events, "after", fails)
+            happen(api, "b")
+            eventually(lambda failed=failed: failed)
+            happen(api, "c")
+            assert [event["subject"] for event in read(lines, 2)] == ["b", "c"]
+            monkeypatch.undo()
+
+
 def test_a_stream_ends_with_its_token(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "QUIET_SECONDS", 0.1)
     secret = api.files.tokens.create("gone", Scope.READ)[1]

@@ -1,5 +1,7 @@
 """Pages of lists, versions, and requests that are sent twice."""
 
+import base64
+import json
 import random
 import threading
 from collections.abc import Iterator
@@ -166,9 +168,22 @@ def test_a_cursor_is_of_its_list(http: httpx.Client, shop: Shop) -> None:
     assert "of another list, thing.list" in answer.json()["detail"]
 
 
+def test_a_cursor_that_nobody_was_given_is_refused(http: httpx.Client) -> None:
+    for key in ([2**63], [-(10**30)], [True], [1.5], [None], [[1]]):
+        cursor = base64.urlsafe_b64encode(json.dumps(["audit.list", *key]).encode()).decode()
+        answer = http.get("/v1/audit/list", params={"cursor": cursor})
+        assert (answer.status_code, answer.json()["code"]) == (409, "usage"), key
+        assert "next_cursor" in answer.json()["detail"]
+
+
 def test_of_two_values_none_is_taken(http: httpx.Client) -> None:
     answer = http.get("/v1/cartridge/list?limit=1&limit=2")
     assert (answer.status_code, answer.json()["detail"]) == (409, "limit: is given 2 times")
+    for given in ("after=0&after=1", "subject=a&subject=b"):
+        answer = http.get(f"/v1/events?{given}")
+        assert (answer.status_code, answer.json()["code"]) == (409, "usage")
+    answer = http.get("/v1/events", headers=[("Last-Event-ID", "0"), ("Last-Event-ID", "1")])
+    assert (answer.status_code, answer.json()["code"]) == (409, "usage")
 
 
 def test_a_body_that_cannot_be_is_refused_before_it_comes(api: Api) -> None:

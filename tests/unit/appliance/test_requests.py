@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from appliance.access.caller import Caller, Scope
+from appliance.access.keys import tag_hash
 from appliance.broker.broker import BrokerDown
 from appliance.broker.requests import MOST_OVER, READ, WRITE, NoSuchRequest, Request, RequestedUnit, Requests, Wanted
 from appliance.broker.selection import matched
@@ -395,6 +396,35 @@ def test_keys_are_rotated_and_denied(daemon: Daemon) -> None:
     assert over(daemon, new["request"])["state"] == "failed"
     with pytest.raises(InitiatorError):
         login(new["grant"], isid=(1, 2))
+
+
+def test_a_request_that_waits_is_denied_by_its_tag_as_well(daemon: Daemon) -> None:
+    """It would hold a drive with a key that opens nothing."""
+    granted(daemon, volume=["A00001L6"])
+    waits = daemon.call("request.create", initiator=OTHER, volume=["A00001L6"], tag="nightly")["request"]
+    eventually(lambda: daemon.call("request.show", request=waits)["why"])
+    assert daemon.call("key.deny", tag="nightly") == {"grants_ended": 0}
+    ended = over(daemon, waits)
+    assert (ended["state"], ended["why"]) == ("failed", "its policy tag nightly is denied")
+
+
+def test_what_is_denied_just_when_it_is_granted_ends(tmp_path: Path) -> None:
+    """Kept as denied, but the daemon was killed, or the broker was about to place it: nothing holds a drive whose key
+    opens nothing."""
+    with serving(library(tmp_path)) as served:
+        broker, gate = served.broker, served.gate
+        assert broker is not None and gate is not None
+        nightly = broker.ask(HOST, SCRATCH, lease_seconds=60, tag="nightly").name
+        other = broker.ask(HOST, SCRATCH, lease_seconds=60).name
+        for name in (nightly, other):
+            eventually(lambda name=name: broker.requests.get(name).state is RequestState.GRANTED)
+        gate.deny_tags([tag_hash("nightly")])
+        becomes(RequestState.FAILED, lambda: broker.requests.get(nightly).state)
+        assert broker.why(broker.requests.get(nightly)) == "its policy tag nightly is denied"
+        assert broker.requests.get(other).state is RequestState.GRANTED
+        gate.keys = gate.keys.rotated().without(gate.keys.current)
+        becomes(RequestState.FAILED, lambda: broker.requests.get(other).state)
+        assert broker.why(broker.requests.get(other)) == "the working key of its key is denied"
 
 
 def test_whoever_comes_later_waits_and_is_told_why(daemon: Daemon) -> None:

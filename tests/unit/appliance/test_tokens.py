@@ -109,5 +109,8 @@ def test_the_verbs(tmp_path: Path) -> None:
     with pytest.raises(OperatorError) as caught:
         offline(config, "token.create", name="x", partitions=" , ")
     assert caught.value.failure is Failure.USAGE
+    for name in ("ünïcode", "a b", "", "x" * 64, ".hidden", "a\n"):
+        with pytest.raises(OperatorError, match=r"^name: must match \^\[A-Za-z0-9\]\[A-Za-z0-9._-\]\{0,62\}\$, not "):
+            offline(config, "token.create", name=name)
     offline(config, "token.revoke", name="payroll")
     assert offline(config, "token.list") == []
