@@ -27,6 +27,7 @@ def translated() -> Iterator[None]:
     """What the rooms below refuse, in an operator's terms."""
     from scsi_targets.devices.changer.robot import RobotError
     from vlib_images.errors import CartridgeError
+    from vlib_images.library.database.errors import StateDamaged
     from vlib_images.library.elements import BadBarcode, InventoryError, NoSuchCartridge, NoSuchElement
 
     try:
@@ -35,7 +36,7 @@ def translated() -> Iterator[None]:
         raise OperatorError(Failure.NOT_FOUND, str(error)) from error
     except BadBarcode as error:
         raise OperatorError(Failure.USAGE, str(error)) from error
-    except (InventoryError, RobotError, CartridgeError) as error:
+    except (InventoryError, RobotError, CartridgeError, StateDamaged) as error:
         raise OperatorError(Failure.REFUSED, str(error)) from error
     except UnicodeError as error:
         raise OperatorError(Failure.USAGE, f"holds characters that are no text: {error}") from error

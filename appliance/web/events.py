@@ -29,6 +29,7 @@ from vlib_images.library.database.events import RecordedEvent
 log = structlog.get_logger(__name__)
 
 PAUSE_SECONDS: Final = 0.1  # between two readings: a hundred streams are not woken for each of a hundred events
+RETRY_SECONDS: Final = 1.0  # after the table could not be read
 QUIET_SECONDS = 15.0  # then a comment is sent, and it is looked whether the token still opens anything
 KEPT_TEXTS: Final = 2000
 ROWS_AT_ONCE: Final = 200
@@ -160,15 +161,19 @@ class Feed:
 
     async def _pump_events(self) -> None:
         self._woken.set()
+        failed = False
         while True:
             await self._woken.wait()
             self._woken.clear()
             try:
                 await self._catch_up()
+                failed = False
             except _UNREADABLE as error:  # of the moment, as a rule; and all streams wait for this
-                log.warning("events cannot be read; it is tried again", reason=str(error))
+                if not failed:
+                    log.warning("events cannot be read; it is tried again and again", reason=str(error))
+                failed = True
                 self._woken.set()
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS if failed else PAUSE_SECONDS)
 
     async def _catch_up(self) -> None:
         if self._newest is None:

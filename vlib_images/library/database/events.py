@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, select, true, update
 
@@ -109,4 +109,27 @@ def _set_mark(connection: Connection, name: str, mark: ChainMark) -> None:
 
 
 def _event(row: Row[Any]) -> RecordedEvent:
-    return RecordedEvent(row.action, row.subject, json.loads(row.details), row.id, row.at_microseconds, row.actor)
+    """Of a row that is damaged, what can be told of it: audit_chain.verify() names it."""
+    at = row.at_microseconds if isinstance(row.at_microseconds, int) else 0
+    return RecordedEvent(_text(row.action), _text(row.subject), _details(row.details), row.id, at, _text(row.actor))
+
+
+def _details(document: Any) -> dict[str, Any]:
+    try:
+        found = _JSON.decode(document) if isinstance(document, str) else None
+        if isinstance(found, dict) and ("\\u" not in document or json.dumps(found, ensure_ascii=False).encode()):
+            return found
+    except (ValueError, RecursionError):  # UnicodeError: half of a surrogate pair, which is no text
+        pass
+    return {"damaged": _text(document)}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_JSON: Final = json.JSONDecoder(parse_constant=_refuse)
