@@ -16,10 +16,10 @@ from tests.unit.appliance.api_server import Api, serving
 from vlib_images.library.actor import actor
 from vlib_images.library.database import events
 
-REACHES: dict[str, dict[str, Any]] = {
-    "whole": {},
-    "partition": {"partitions": frozenset(["left"])},
-    "pool": {"pools": frozenset(["scratch"])},
+PARTITION, POOL = {"partitions": frozenset(["left"])}, {"pools": frozenset(["scratch"])}
+REACHES: dict[str, dict[Scope, dict[str, Any]]] = {
+    "whole": {scope: {} for scope in Scope},
+    "part": {Scope.READ: POOL, Scope.OPERATE: PARTITION, Scope.ADMINISTER: {**PARTITION, **POOL}},
 }
 SAID = {"rate": "1 GiB", "size": "1 GiB", "source": "disk:a", "destination": "disk:b"}
 DONE: Counter[tuple[str, str]] = Counter()
@@ -81,7 +81,7 @@ def parameters(document: dict[str, Any], verb: str) -> Any:
 @pytest.mark.parametrize("scope", Scope, ids=lambda scope: scope.value)
 def test_every_verb_by_every_token(api: Api, document: Any, scope: Scope, reach: str) -> None:
     """Allowed: done once, in its name. Refused: said, written down, and nothing done."""
-    secret = api.token(scope, **REACHES[reach])
+    secret = api.token(scope, **REACHES[reach][scope])
     name_of_it = f"token {api.files.tokens.shown(secret).name}"
     refused, before = list[str](), api.told()[0].number
     with api.http(secret) as http:
@@ -109,7 +109,7 @@ def test_every_verb_by_every_token(api: Api, document: Any, scope: Scope, reach:
 @pytest.mark.parametrize("reach", REACHES)
 @pytest.mark.parametrize("scope", Scope, ids=lambda scope: scope.value)
 def test_what_is_no_verb_is_about_the_whole_library_too(api: Api, scope: Scope, reach: str) -> None:
-    with api.http(api.token(scope, **REACHES[reach])) as http:
+    with api.http(api.token(scope, **REACHES[reach][scope])) as http:
         assert http.get("/v1/openapi.json").status_code == 200  # that is no secret
         for path in ("/v1/events", "/v1/events?after=0", "/v1/events?subject=x"):
             assert http.get(path).status_code == (200 if reach == "whole" else 403)
