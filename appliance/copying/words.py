@@ -59,4 +59,5 @@ def _status(status: int) -> str:
 def _sense(found: Sense) -> str:
     key, asc, ascq = found.code
     full, advice = ", end of medium" if found.end_of_medium else "", _ADVICE.get(found.code, "")
-    return f"{sense.NAMES.get(found.code, 'sense').lower()} ({key:X}/{asc:02X}/{ascq:02X}{full}){advice}"
+    name = "a block of another length" if found.incorrect_length else sense.NAMES.get(found.code, "sense").lower()
+    return f"{name} ({key:X}/{asc:02X}/{ascq:02X}{full}){advice}"

@@ -96,9 +96,13 @@ class Tape(Unit):
 
     def file_ahead(self) -> TapeFile:
         """The file from the position on, which stays where it is. Reads its first and last block only. Raises
-        NoSuchAnswer when there is nothing, or the last block is longer than the first."""
+        NoSuchAnswer when there is nothing, the last block is longer than the first, or READ POSITION does not tell."""
         start = self.position().logical_object_number
         first = self._next_length()
+        if self.position().logical_object_number != start + 1:
+            raise NoSuchAnswer(
+                self.lun, "READ POSITION does not say where the tape is: the drive must know its long form"
+            )
         if first is None:
             self.locate(start)
             return TapeFile(0, 0, 0)
@@ -115,10 +119,13 @@ class Tape(Unit):
         try:
             return self.read_block(bytearray(LONGEST_BLOCK_BYTES))
         except CommandFailed as stopped:
-            if stopped.sense is not None and stopped.sense.filemark:
+            found = stopped.sense
+            if found is not None and found.filemark:
                 return None
-            if stopped.sense is not None and stopped.sense.code.key == sense.BLANK_CHECK:
+            if found is not None and found.code.key == sense.BLANK_CHECK:
                 raise NoSuchAnswer(self.lun, "the tape ends here") from stopped
+            if found is not None and found.incorrect_length and 0 < (found.information or 0) < LONGEST_BLOCK_BYTES:
+                return LONGEST_BLOCK_BYTES - (found.information or 0)  # a drive that takes no notice of SILI
             raise
 
     def _blocks_from(self, start: int) -> int:

@@ -150,5 +150,5 @@ class Operation:
 def _in_words(cause: BaseException) -> str:
     """Why a segment failed, for an operator."""
     if isinstance(cause, CheckCondition | CommandFailed) and cause.sense is not None:
-        return sense.name_of(cause.sense.code)
+        return "INCORRECT LENGTH" if cause.sense.incorrect_length else sense.name_of(cause.sense.code)
     return "RESERVATION CONFLICT" if isinstance(cause, Conflict) else str(cause)

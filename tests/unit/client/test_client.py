@@ -1,5 +1,6 @@
 """The SCSI client against our own disks and drives, over libiscsi and the server."""
 
+import dataclasses
 import hashlib
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from datamover.initiator import InitiatorSession
 from scsi_targets.client.copy_manager import CopyingUnit
 from scsi_targets.client.disk import Capacity, Disk
-from scsi_targets.client.tape import Tape
+from scsi_targets.client.tape import FILEMARKS, Tape, TapeFile
 from scsi_targets.client.unit import CommandFailed, NoSuchAnswer, Unit
 from scsi_targets.iscsi.directory import Portal
 from scsi_targets.iscsi.server import Server
@@ -94,6 +95,35 @@ def test_a_tape(site, session):
     with pytest.raises(CommandFailed):
         tape.test_unit_ready()
     tape.load()
+
+
+class PlainDrive:
+    """A session with a drive that does less than LTO: it takes no notice of SILI, or READ POSITION tells nothing."""
+
+    def __init__(self, session, *, tells=True):
+        self._session, self._tells = session, tells
+
+    def command(self, lun, cdb, *args, **more):
+        if cdb[0] == 0x08:
+            cdb = bytes([cdb[0], cdb[1] & ~2, *cdb[2:]])
+        result = self._session.command(lun, cdb, *args, **more)
+        if cdb[0] == 0x34 and not self._tells:
+            return dataclasses.replace(result, data=memoryview(bytes(32)))
+        return result
+
+
+def test_a_file_of_a_drive_that_takes_no_notice_of_sili(site, session):
+    site.fill([content(1000), content(1000), content(300), None, content(50)])
+    tape = Tape(PlainDrive(session), TAPE)
+    assert tape.file_ahead() == TapeFile(3, 1000, 300)
+    tape.space(FILEMARKS)
+    assert tape.file_ahead() == TapeFile(1, 50, 50)
+
+
+def test_a_drive_that_does_not_say_where_it_is(site, session):
+    site.fill([content(1000), None])
+    with pytest.raises(NoSuchAnswer, match="READ POSITION does not say where the tape is"):
+        Tape(PlainDrive(session, tells=False), TAPE).file_ahead()
 
 
 def test_a_copy_and_what_a_failed_one_tells(site, session):

@@ -426,6 +426,24 @@ def test_a_disk_that_is_full(site, monkeypatch):
     assert code_of(sense) == (7, 0x27, 7)
 
 
+def test_why_it_failed_is_said_in_words(site):
+    site.fill([content(100), None])
+    site.copy(stream_to_block(512, 1))
+    site.copy(stream_to_block(512, 1))
+    site.copy(block_to_stream(512, 1, BLOCKS))
+    good(send(site.tape, bytes([0x16, 0, 0, 0, 0, 0]), nexus=BETA))
+    site.copy(block_to_stream(512, 1))
+    site.copy(block_to_stream(512, 1), cscds=[site.disk_descriptor(), site.tape_descriptor(block_length=3)])
+    site.copy(copy.BlockToBlock.encode(source=0, destination=9, number_of_blocks=1))
+    assert [record.reason for record in site.disk.copy_manager.recent()] == [
+        "source: INCORRECT LENGTH",
+        "source: FILEMARK DETECTED (0h/00h/01h)",
+        "source: LOGICAL BLOCK ADDRESS OUT OF RANGE (5h/21h/00h)",
+        "destination: RESERVATION CONFLICT",
+        "UNREACHABLE COPY TARGET (Ah/08h/04h)",
+    ]
+
+
 def test_a_copy_that_waits_and_one_that_is_stopped_are_told_apart(site, monkeypatch):
     running, stopped = Running(site, site.disk, monkeypatch), threading.Event()
     data = copy.parameter_list(site.descriptors, [block_to_stream(512, 1)], list_identifier=6)
