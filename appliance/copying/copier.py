@@ -20,7 +20,7 @@ from appliance.copying.lists import (
     overlap,
 )
 from appliance.copying.sides import CopySide, put, runs_of, taking_part, talking_to
-from appliance.copying.words import naming, told
+from appliance.copying.words import at_end_of_medium, naming, told
 from appliance.failures import Failure, OperatorError
 from appliance.progress import Progress
 from datamover.engine import crc32c_combine
@@ -240,12 +240,21 @@ class _Copy:
             piece = made.pieces[segment]
             where = f", in segment {segment} of command {number} (bytes {piece.start} to {piece.start + piece.length})"
         ends = f"{self._source.end} to {self._destination.end}"
-        return f"the copy of {ends} failed after {done} bytes{where}: {told(failed)}{self._left(done)}"
+        why = f"{told(failed)}{self._why()}{self._left(failed, done)}"
+        return f"the copy of {ends} failed after {done} bytes{where}: {why}"
 
-    def _left(self, done: int) -> str:
-        """How to write what of a disk is not on the tape yet."""
+    def _why(self) -> str:
+        """What a file or a unit elsewhere gave for a reason, which sense data does not hold."""
+        which, _, reason = self._record().reason.partition(": ")
+        side = {"source": self._source, "destination": self._destination}.get(which)
+        return f": {reason}" if side is not None and side.unit is None else ""
+
+    def _left(self, failed: CommandFailed, done: int) -> str:
+        """How to write what of a disk is not on the tape yet, where the tape is full."""
         side = self._from
         if not self._destination.is_tape or self._source.file is not None or not isinstance(side, BlockSide):
+            return ""
+        if not at_end_of_medium(failed):
             return ""
         runs = list(after(side.runs, done))
         if done % side.sector or len(runs) > MOST_EXTENTS_TOLD:

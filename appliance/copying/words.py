@@ -50,6 +50,13 @@ def told(error: BaseException) -> str:
     return f"the {side} says: {_sense(found) if found is not None else _status(forwarded.status)}"
 
 
+def at_end_of_medium(failed: CommandFailed) -> bool:
+    """Whether a copy ended since its tape was full, or nearly."""
+    forwarded = failed.sense.forwarded if failed.sense is not None else None
+    found = sense_data.decode(forwarded.sense) if forwarded is not None and forwarded.by_destination else None
+    return found is not None and found.end_of_medium
+
+
 def _status(status: int) -> str:
     if status == RESERVATION_CONFLICT:
         return "it is reserved by somebody else; see: tapebay reservation list"

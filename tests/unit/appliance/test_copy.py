@@ -330,6 +330,29 @@ def test_the_failed_segment_is_named(site: Site, monkeypatch: pytest.MonkeyPatch
     assert b"".join(block for block in site.tape() if block) == WHOLE[:524288]
 
 
+def test_a_file_that_ends_in_mid_copy_is_named(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(WHOLE)
+    site.do("load", cartridge="A00001L6", drive="drive0")
+    drive = site.library.drives["drive0"]
+    write_blocks = drive.write_blocks
+
+    def vanishing(*args: Any, **more: Any) -> Any:
+        os.truncate(tmp_path / "file", 0)
+        return write_blocks(*args, **more)
+
+    monkeypatch.setattr(drive, "write_blocks", vanishing)
+    monkeypatch.setattr("datamover.copy_job.CHUNK_BYTES", 65536)
+    message = site.refused(tmp_path / "file", "drive:drive0", block_length=65536)
+    assert re.search(
+        rf"the source says: unrecovered read error \(3/11/00\): {tmp_path}/file ends at byte \d+$", message
+    )
+    (copied,) = [one for one in site.do("copies.list") if one["failed_segment"] is not None]
+    written = b"".join(block for block in site.tape() if block)
+    assert copied["bytes_written"] == len(written)
+    results = site.do("copies.show", number=copied["number"])["results"]
+    assert [one["crc32c"] for one in results] == [copied["crc32c"]]
+
+
 def test_early_warning_says_what_goes_to_the_next_cartridge(site: Site, tmp_path: Path) -> None:
     """As the document has it."""
     site.do("disk.create", name="big", size="40 MiB")
