@@ -42,6 +42,7 @@ class KeyView(View):
     """What a key shows. volumes: by LUN, volume_hash() of the only volume that may be used; asked for each command, as
     somebody else may have another cartridge put into the drive."""
 
+    nexus_waits: bool = True
     volumes: Mapping[int, bytes] = field(default_factory=dict)
     lease: Lease = field(kw_only=True)
 

@@ -306,6 +306,11 @@ class Connection:
     def shutdown(self) -> None:
         """Ends the connection from any thread: a blocked receive(), respond() or flush() raises ConnectionClosed."""
 
+    def settled(self) -> tuple[int, int] | None:
+        """Of a connection that is over: the StatSN and the CmdSN that would have come next. None: a request that had
+        come, or begun to come, was not answered; or the connection is not over. Whether the answers arrived only the
+        initiator knows: by its ExpStatSN."""
+
     @property
     def commands(self) -> int:
         """SCSI commands handed out."""

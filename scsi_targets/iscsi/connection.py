@@ -13,8 +13,7 @@ from typing import Any
 import structlog
 
 from datamover import engine
-from scsi_targets.devices.unit.view import View
-from scsi_targets.iscsi.directory import NotFound, Portal, TargetDirectory, Who
+from scsi_targets.iscsi.directory import Portal, TargetDirectory, Who, open_view
 from scsi_targets.iscsi.discovery import SendTargets, SocketAddress, TextExchange, format_address
 from scsi_targets.iscsi.failed_logins import FailedLogins
 from scsi_targets.iscsi.limits import Limits
@@ -73,12 +72,12 @@ class ServedConnection:
         """The session, once it is in the full-feature phase."""
         return self._session
 
-    def close(self, reason: str) -> None:
-        """Ends the connection, whatever it is doing."""
+    def close(self, reason: str, *, for_good: bool = True) -> None:
+        """Ends the connection, whatever it is doing. Not for good: its nexus may wait for the initiator port."""
         with self._lock:
             self._close_reason = self._close_reason or reason
             if self._session is not None:
-                self._session.connection.shutdown()
+                self._session.close(for_good=for_good)
             elif self._socket.fileno() >= 0:
                 _shut_down(self._socket)
 
@@ -214,6 +213,7 @@ class ServedConnection:
             authentication=login.authentication,
             header_digest=parameters.header_digest,
             data_digest=parameters.data_digest,
+            **({"nexus": "continues"} if login.continues else {}),
         )
         self._states.fire(ConnectionEvent.LOGIN_COMPLETED)
         try:
@@ -221,15 +221,16 @@ class ServedConnection:
             self._say(log.info, "logout")
         except engine.ConnectionClosed as error:
             self._states.fire(ConnectionEvent.TRANSPORT_LOST)
+            waits = {"nexus": "waits"} if login.waiting is not None else {}
             if self._close_reason is not None:
-                self._say(log.info, "session closed", reason=self._close_reason)
+                self._say(log.info, "session closed", reason=self._close_reason, **waits)
             elif login.view is None:
                 # libiscsi and open-iscsi both end a discovery by hanging up.
                 self._say(log.info, "discovery ended", reason=str(error))
             elif isinstance(error, SessionOver):
                 self._say(log.info, "session closed", reason=str(error))
             else:
-                self._say(log.warning, "connection lost", reason=str(error))
+                self._say(log.warning, "connection lost", reason=str(error), **waits)
         except engine.ProtocolError as error:
             self._states.fire(ConnectionEvent.TRANSPORT_LOST)
             self._say(log.warning, "protocol error", reason=str(error))
@@ -246,8 +247,8 @@ class ServedConnection:
             if self._close_reason is not None:
                 raise engine.ConnectionClosed(self._close_reason)
             self._session = Session(
-                login, self._connect_engine(login), self._states, context.limits, text, partial(self._open_view, login),
-                self._peers, self._close_own,
+                login, self._connect_engine(login), self._states, context.limits, text,
+                partial(open_view, context.directory, login.who), self._peers, self._close_own,
             )  # fmt: skip
             session, logout_grace = self._session, self._logout_grace
         if logout_grace is not None:
@@ -279,13 +280,6 @@ class ServedConnection:
         )
         self._socket.detach()  # only now: had the constructor raised, the descriptor would still be the socket's
         return connection
-
-    def _open_view(self, login: LoginResult) -> View:
-        """What the session sees if the directory is asked today. Raises DirectoryError."""
-        assert login.who.target_name is not None
-        if self._portal not in self._context.directory.portals(login.who.target_name):
-            raise NotFound("the target is no longer served at this portal")
-        return self._context.directory.open(login.who)
 
     def _peers(self) -> list[Session]:
         """All sessions of the server, this one among them."""

@@ -117,3 +117,11 @@ class TargetDirectory(Protocol):
 
     def open(self, who: Who) -> View:
         """What a session sees that has proved what was asked, `who.account`. Raises NotFound, Forbidden, ..."""
+
+
+def open_view(directory: TargetDirectory, who: Who) -> View:
+    """What who has logged in sees if the directory is asked today. Raises DirectoryError."""
+    assert who.target_name is not None
+    if who.portal not in directory.portals(who.target_name):
+        raise NotFound("the target is no longer served at this portal")
+    return directory.open(who)

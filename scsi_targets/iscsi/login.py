@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from scsi_targets.devices.unit.principal import Principal
+from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.devices.unit.view import View
 from scsi_targets.iscsi import directory as errors
 from scsi_targets.iscsi.chap import KEYS as CHAP_KEYS
@@ -20,6 +21,7 @@ from scsi_targets.iscsi.negotiation import Negotiation, NegotiationError, Operat
 from scsi_targets.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus, Pdu, Stage
 from scsi_targets.iscsi.states import LOGIN_STAGES
 from scsi_targets.iscsi.text import Pair, TextAssembler, TextError, TextSender, encode
+from scsi_targets.iscsi.waiting_nexus import WaitingNexus
 
 ISCSI_VERSION = 0x00  # RFC 7143 11.12.4: the only one there is
 
@@ -45,7 +47,9 @@ class LoginProgress(Enum):
 
 @dataclass(slots=True)
 class LoginResult:
-    """What came of an accepted login. cmd_sn: the next CmdSN to expect; stat_sn: the next to send."""
+    """What came of an accepted login. cmd_sn: the next CmdSN to expect; stat_sn: the next to send. first_cmd_sn,
+    first_exp_stat_sn: of the first Login Request. waiting: the nexus that waits for this initiator port, while no
+    session has it: until this session begins, and after it when its connection broke."""
 
     who: Who
     initiator_alias: str
@@ -56,6 +60,24 @@ class LoginResult:
     cmd_sn: int = 0
     stat_sn: int = 0
     tsih: int = 0
+    first_cmd_sn: int = 0
+    first_exp_stat_sn: int = 0
+    waiting: WaitingNexus | None = None
+
+    @property
+    def nexus(self) -> Nexus | None:
+        """What it is a session of; None: a discovery session."""
+        if self.view is None:
+            return None
+        who, tag = self.who, self.who.portal.portal_group_tag
+        return Nexus(who.initiator_name, who.isid, self.view.target_name, tag, principal=self.view.principal)
+
+    @property
+    def continues(self) -> bool:
+        """Whether the nexus that waits goes on with this session: everything that it asked for has arrived, and so has
+        every answer."""
+        before = self.waiting
+        return before is not None and (before.stat_sn, before.cmd_sn) == (self.first_exp_stat_sn, self.first_cmd_sn)
 
     @property
     def principal(self) -> Principal | None:
@@ -359,7 +381,7 @@ class Login:
         self._stage = stage
 
     def _finish(self, request: LoginRequest) -> None:
-        assert self._who is not None
+        assert self._who is not None and self._first is not None
         result = LoginResult(
             who=self._who,
             initiator_alias=self._negotiation.text("InitiatorAlias"),
@@ -368,6 +390,8 @@ class Login:
             authentication=self._chap.description if self._chap is not None else "None",
             negotiation=self._negotiation,
             cmd_sn=request.cmd_sn,
+            first_cmd_sn=self._first.cmd_sn,
+            first_exp_stat_sn=self._first.exp_stat_sn,
         )
         result.tsih = self._admission.admit(result)
         self.result = result

@@ -57,6 +57,8 @@ class Server:
         self._stopping = threading.Event()
         self._next_upkeep = 0.0
         self._acceptor = threading.Thread(target=self._accept_all, name="iscsi accept", daemon=True)
+        self._look_at_waiting = threading.Event()
+        self._waiting_room = threading.Thread(target=self._look_after_waiting, name="iscsi waiting", daemon=True)
 
     @property
     def pool(self) -> engine.BufferPool:
@@ -78,6 +80,7 @@ class Server:
             self._close_sockets()
             raise
         self._acceptor.start()
+        self._waiting_room.start()
         return addresses
 
     def stop(self) -> None:
@@ -88,8 +91,10 @@ class Server:
                 return
             self._stopping.set()
         self._waker.send(b"\0")
-        if self._acceptor.ident is not None:
-            self._acceptor.join()
+        self._look_at_waiting.set()
+        for thread in (self._acceptor, self._waiting_room):
+            if thread.ident is not None:
+                thread.join()
         self._close_sockets()
         grace = self._limits.logout_grace_seconds
         for member in self._table.members():
@@ -102,12 +107,14 @@ class Server:
         deadline = monotonic() + JOIN_SECONDS
         for thread in connections.values():
             thread.join(max(0.0, deadline - monotonic()))
+        self._table.look_at_waiting(lambda waiting: False)  # there may still be some: their connections have ended now
 
     def views_changed(self) -> None:
         """The directory's answers have changed: every session asks anew what it sees, and gets another view between two
-        of its commands, or is ended."""
+        of its commands, or is ended. A nexus that waits for its initiator port is lost, unless it sees the same."""
         for member in self._table.members():
             member.look_again()
+        self._look_at_waiting.set()
 
     def end_session(self, tsih: int, reason: str, timeout_seconds: float) -> bool:
         """Close one session; whether it is over in that time. One that is not there is over."""
@@ -140,6 +147,16 @@ class Server:
                 except Exception:
                     log.exception("accepting failed inside the target")
                     self._stopping.wait(ACCEPT_RETRY_SECONDS)
+
+    def _look_after_waiting(self) -> None:
+        """On a thread of its own, since a logical unit that is busy is waited for."""
+        while not self._stopping.is_set():
+            self._look_at_waiting.wait(UPKEEP_SECONDS)
+            self._look_at_waiting.clear()
+            try:
+                self._table.look_at_waiting(lambda waiting: waiting.may_wait(self._context.directory))
+            except Exception:
+                log.exception("a nexus that waits could not be looked at")
 
     def _accept_some(self, selector: selectors.BaseSelector) -> None:
         for key, _ in selector.select(UPKEEP_SECONDS):

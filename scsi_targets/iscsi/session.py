@@ -13,7 +13,7 @@ from typing import Any
 from datamover import engine
 from scsi_targets.devices.unit.answers import sense_data
 from scsi_targets.devices.unit.logical_unit import LogicalUnit
-from scsi_targets.devices.unit.task import CHECK_CONDITION, TASK_SET_FULL, Nexus, Response, Task
+from scsi_targets.devices.unit.task import CHECK_CONDITION, TASK_SET_FULL, Response, Task
 from scsi_targets.devices.unit.view import View
 from scsi_targets.iscsi.directory import DirectoryError
 from scsi_targets.iscsi.discovery import TextExchange, TextRejected
@@ -42,6 +42,7 @@ from scsi_targets.iscsi.pdu import (
 )
 from scsi_targets.iscsi.states import ConnectionEvent, ConnectionState, StateMachine
 from scsi_targets.iscsi.task_management import TaskHolder, TaskManager
+from scsi_targets.iscsi.waiting_nexus import WaitingNexus
 from scsi_targets.t10 import sense
 
 # What a command with bad Data-Out ends in (RFC 7143 11.4.7.2).
@@ -104,12 +105,9 @@ class Session:
         self._over_at: float | None = monotonic() + limits.discovery_seconds if self._discovery else None
         self._over_because = f"a discovery session has {limits.discovery_seconds:g} s"
         self._view = login.view
-        if login.view is not None:
-            who = login.who
-            tag = who.portal.portal_group_tag
-            self._nexus = Nexus(
-                who.initiator_name, who.isid, login.view.target_name, tag, next(_session_ids), login.view.principal
-            )
+        self._closed_for_good = False
+        if (nexus := login.nexus) is not None:
+            self._nexus = replace(nexus, session_id=next(_session_ids))
 
     @property
     def _discovery(self) -> bool:
@@ -132,6 +130,11 @@ class Session:
         self._stale = True
         self._call()
 
+    def close(self, *, for_good: bool) -> None:
+        """Ends the connection; for good: the nexus ends with it, whatever its view says."""
+        self._closed_for_good |= for_good
+        self.connection.shutdown()
+
     def _call(self) -> None:
         self._attention = True
         self.connection.wake()
@@ -140,8 +143,9 @@ class Session:
 
     def run(self) -> None:
         """Serves until the session is logged out. Raises engine.ConnectionClosed, engine.ProtocolError."""
-        if self._view is not None:
-            self._view.nexus_established(self._nexus)
+        self._begin_nexus()
+        item = None
+        waits = False
         try:
             self._attend()
             receive, execute = self.connection.receive, self._execute
@@ -155,12 +159,47 @@ class Session:
                     self._dispatch(item)
                 elif not called:
                     self._keep_alive()
+                item = None  # nothing is in hand any more
+        except SessionOver:
+            raise
+        except engine.ConnectionClosed:
+            waits = item is None and self._leave_nexus_waiting()
+            raise
         finally:
-            self._lose_nexus()
+            if not waits:
+                self._lose_nexus()
         try:
             self.connection.flush()
         except engine.ConnectionClosed:
             return  # it has logged out, and does not wait for our answer
+
+    def _begin_nexus(self) -> None:
+        """Goes on with the nexus that waits for this session, or begins one, after that one is lost."""
+        login, before = self._login, self._login.waiting
+        if self._view is None:
+            return
+        if login.continues and before is not None:
+            login.waiting, self._nexus, self._view = None, before.nexus, before.view
+            return
+        login.waiting = None
+        if before is not None:
+            before.lose()
+        self._view.nexus_established(self._nexus)
+
+    def _leave_nexus_waiting(self) -> bool:
+        """The connection broke. Whether the nexus waits for its initiator port: the view says so, nobody has ended the
+        session, and nothing that it asked for is unanswered or still going on."""
+        self.connection.shutdown()
+        view, settled = self._view, self.connection.settled()
+        if view is None or not view.nexus_waits or settled is None or self._closed_for_good:
+            return False
+        if self._states.state is not ConnectionState.LOGGED_IN or self._over_at is not None or self._leaving:
+            return False
+        if any(unit.has_tasks_of(self._nexus) for unit in view.units()):
+            return False
+        self._login.waiting = WaitingNexus(self._nexus, self._login.who, view, *settled)
+        self._view = None
+        return True
 
     def _lose_nexus(self) -> None:
         view, self._view = self._view, None

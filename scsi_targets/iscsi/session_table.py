@@ -8,10 +8,12 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
+from scsi_targets.devices.unit.task import Nexus
 from scsi_targets.iscsi.directory import Who
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import LoginRefused, LoginResult
 from scsi_targets.iscsi.pdu import LoginStatus
+from scsi_targets.iscsi.waiting_nexus import WaitingNexus
 
 LAST_TSIH = 0xFFFF
 
@@ -21,8 +23,9 @@ NexusKey = tuple[str, bytes, str, int]  # initiator name, ISID, target name, por
 class Closable(Protocol):
     """Whatever serves a session."""
 
-    def close(self, reason: str) -> None:
-        """Ends the session soon, from any thread; it leaves the table when everything it held is given back."""
+    def close(self, reason: str, *, for_good: bool = True) -> None:
+        """Ends the session soon, from any thread; it leaves the table when everything it held is given back. Not for
+        good: its nexus may wait for the initiator port to come back."""
 
 
 M = TypeVar("M", bound=Closable)
@@ -55,6 +58,8 @@ class SessionTable(Generic[M]):
         self._sessions: dict[int, tuple[M, LoginResult]] = {}
         self._by_nexus: dict[NexusKey, int] = {}
         self._numbers = numbers
+        self._waiting: dict[Nexus, WaitingNexus] = {}
+        self._looked_at: WaitingNexus | None = None  # whether it may still wait
 
     def exists(self, who: Who, tsih: int) -> bool:
         """Whether that initiator port, as the account it proved, has a session of that TSIH with that target."""
@@ -68,8 +73,9 @@ class SessionTable(Generic[M]):
         )  # fmt: skip
 
     def admit(self, member: M, login: LoginResult) -> int:
-        """A TSIH for a new session. One of the same nexus is closed and waited for first. Raises LoginRefused."""
-        key = _nexus_key(login)
+        """A TSIH for a new session. One of the same nexus is closed and waited for first; a nexus that waits for its
+        initiator port is the login's from then on. Raises LoginRefused."""
+        key, nexus = _nexus_key(login), login.nexus
         with self._changed:
             if key is not None:
                 self._end_previous(key, login)
@@ -80,15 +86,50 @@ class SessionTable(Generic[M]):
             self._sessions[tsih] = member, login
             if key is not None:
                 self._by_nexus[key] = tsih
+            if nexus is not None:
+                login.waiting = self._waiting.pop(nexus, None)
             return tsih
 
     def remove(self, tsih: int) -> None:
-        """The session has ended and holds nothing any more."""
+        """The session has ended and holds nothing any more; `login.waiting` of it waits."""
         with self._changed:
             _, login = self._sessions.pop(tsih)
             if (key := _nexus_key(login)) is not None:
                 del self._by_nexus[key]
+            if login.waiting is not None:
+                self._waiting[login.waiting.nexus] = login.waiting
             self._changed.notify_all()
+
+    def look_at_waiting(self, may_wait: Callable[[WaitingNexus], bool]) -> None:
+        """Asks of each nexus that waits for its initiator port whether it still may, and has it lost if not. One thread
+        at a time calls it; `may_wait` is called without the table's lock."""
+        with self._changed:
+            all_waiting = list(self._waiting.values())
+        for waiting in all_waiting:
+            with self._changed:
+                if self._waiting.get(waiting.nexus) is not waiting:
+                    continue  # its initiator port is back
+                self._looked_at = waiting
+            self._look_at(waiting, may_wait)
+
+    def _look_at(self, waiting: WaitingNexus, may_wait: Callable[[WaitingNexus], bool]) -> None:
+        """A login of that nexus waits meanwhile."""
+        stays = False
+        try:
+            stays = may_wait(waiting)
+        finally:
+            self._looked(waiting, stays=stays)
+
+    def _looked(self, waiting: WaitingNexus, *, stays: bool) -> None:
+        try:
+            if not stays:
+                waiting.lose()
+        finally:
+            with self._changed:
+                self._looked_at = None
+                if not stays:
+                    del self._waiting[waiting.nexus]
+                self._changed.notify_all()
 
     def members(self) -> list[M]:
         """Who serves the sessions, the oldest first."""
@@ -126,14 +167,18 @@ class SessionTable(Generic[M]):
         """Session reinstatement (RFC 7143 6.3.5): the old session's tasks and nexus go before the new one comes. Nobody
         reinstates the session of another principal by using its name."""
         deadline = self._clock() + self._limits.reinstatement_seconds
-        while (tsih := self._by_nexus.get(key)) is not None:
-            member, previous = self._sessions[tsih]
-            if previous.principal != login.principal:
-                message = "this initiator name and ISID have a session as somebody else"
-                raise LoginRefused(LoginStatus.AUTHORIZATION_FAILURE, message)
-            member.close("reinstated by a new login")
+        while (tsih := self._by_nexus.get(key)) is not None or self._is_looked_at(login.nexus):
+            if tsih is not None:
+                member, previous = self._sessions[tsih]
+                if previous.principal != login.principal:
+                    message = "this initiator name and ISID have a session as somebody else"
+                    raise LoginRefused(LoginStatus.AUTHORIZATION_FAILURE, message)
+                member.close("reinstated by a new login", for_good=False)
             if not self._changed.wait(deadline - self._clock()):
                 raise LoginRefused(LoginStatus.SERVICE_UNAVAILABLE, "the session before this one does not end")
+
+    def _is_looked_at(self, nexus: Nexus | None) -> bool:
+        return self._looked_at is not None and self._looked_at.nexus == nexus
 
     def _check_room(self, initiator_name: str) -> None:
         normal = [login.who for _, login in self._sessions.values() if login.who.target_name is not None]

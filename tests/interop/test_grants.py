@@ -77,6 +77,19 @@ back_is_what_was_written() { # in /tmp/back: what the writer was told of, and on
 	[ $((back % 65536)) = 0 ] && [ $((back / 65536 - told)) -ge 0 ] && [ $((back / 65536 - told)) -le 1 ] &&
 		cmp -n $back /tmp/numbers /tmp/back
 }
+write_held() { # an archive on each drive, whose tar waits for a second name after it has written its first file
+	mkfifo /tmp/names.one /tmp/names.two
+	tar -cf $ONE -C /tmp -T /tmp/names.one & HELD_ONE=$!
+	tar -cf $TWO -C /tmp -T /tmp/names.two & HELD_TWO=$!
+	exec {NAMES_ONE}>/tmp/names.one {NAMES_TWO}>/tmp/names.two
+	echo data >&$NAMES_ONE && echo data >&$NAMES_TWO
+}
+waits_for_names() { grep -q 'State:.S' /proc/$1/status; } # one that waits for the tape is in state D
+go_on() { # with the second name
+	echo more >&$NAMES_ONE && echo more >&$NAMES_TWO
+	exec {NAMES_ONE}>&- {NAMES_TWO}>&-
+	wait $HELD_ONE && wait $HELD_TWO
+}
 log_in_with() { # the CHAP name and secret of another
 	iscsiadm -m iface -I foreign -o new && iscsiadm -m node -o new -T $GATE -p $PORTAL,1 -I foreign || return
 	local setting
@@ -148,6 +161,19 @@ key = "{self.pair.key}"
 
     def cut(self) -> None:
         self.relay.cut()
+
+    def count(self) -> None:
+        """From here on written() counts."""
+        self._counted = {row["id"]: row["bytes_in"] for row in self.call("session.list")}
+
+    def written(self, length_bytes: str) -> None:
+        """Waits until each session has sent so much since count()."""
+
+        def sent() -> list[int]:
+            now = {row["id"]: row["bytes_in"] for row in self.call("session.list")}
+            return [now.get(name, 0) - before for name, before in self._counted.items()]
+
+        eventually(lambda: min(sent()) > int(length_bytes))
 
     def cut_while_writing(self, initiator: str) -> None:
         """In the middle of what the sessions of an initiator send."""
@@ -268,26 +294,31 @@ def test_two_servers_write_at_once_and_each_sees_its_own_drive_only(library: Gat
 
 
 def test_one_server_holds_two_drives_and_comes_back_after_its_keys_expired(library: Gated) -> None:
-    """Also a writer whose connection is cut in the middle of a write: it has an error, since nobody knows what became
-    of that write, and what it was told of is there, once and in order."""
+    """In the middle of an archive, whose tar learns nothing of it. A writer whose connection is cut in the middle of a
+    write has an error, since nobody knows what became of that write, and what it was told of is there, once and in
+    order."""
     handlers = {
         "expired": library.wait_until_expired,
         "broker": lambda what: library.call(f"broker.{what}")["up"],
         "cut_while_writing": library.cut_while_writing,
+        "count": library.count,
+        "written": library.written,
     }
     write = "tar -cf $ONE -C /tmp data & tar -cf $TWO -C /tmp data && wait $!"
     compare = "tar -df $ONE -C /tmp & tar -df $TWO -C /tmp && wait $!"
     steps = [
-        Step("data", "head -c 8M /dev/urandom >/tmp/data"),
+        Step("data", "head -c 8M /dev/urandom >/tmp/data; head -c 3M /dev/urandom >/tmp/more"),
         Step("one", "mount_tape >/tmp/one && read -r ONE </tmp/one && FIRST=$REQUEST && echo $ONE"),
         Step("two", "mount_tape --by-gate >/tmp/two && read -r TWO </tmp/two && SECOND=$REQUEST && echo $TWO"),
         Step("devices", "device_count 2 && logged_in 2 && [ $ONE != $TWO ] && lsscsi"),
         Step("write", write),
         Step("the broker is stopped while they write", f"{{ {write}; }} & host broker stop && wait $!"),
         Step("without the broker", f"{{ {write}; }} && host broker start"),
+        Step("held", "host count && write_held && host written 8386560"),
+        Step("both wait", "retry waits_for_names $HELD_ONE && retry waits_for_names $HELD_TWO"),
         Step("cut", "host expired $SECOND && host cut && host mend"),
         Step("comes back", "retry logged_in 2"),
-        Step("write on", write),
+        Step("write on", "go_on"),
         Step("rewind", "mt -f $ONE rewind && mt -f $TWO rewind"),
         *(Step(f"archive {number}", f"{compare} && mt -f $ONE fsf 1 && mt -f $TWO fsf 1") for number in range(1, 5)),
         Step("numbers", "seq 1 9000000 >/tmp/numbers"),

@@ -122,6 +122,9 @@ void connection_close(struct connection *c, const char *why)
 	if (c->closed)
 		return;
 	c->closed = why;
+	c->settled = !requests_any(c);
+	c->settled_stat_sn = c->stat_sn;
+	c->settled_cmd_sn = c->exp_cmd_sn;
 	shutdown(c->descriptor, SHUT_RDWR);		/* wakes an owner that waits for the socket */
 }
 

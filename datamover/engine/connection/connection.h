@@ -66,6 +66,8 @@ struct connection {
 
 	pthread_mutex_t lock;
 	const char *closed;			/* why, once it is */
+	bool settled;				/* when it was closed, every request that had come was answered, */
+	uint32_t settled_stat_sn, settled_cmd_sn;	/* and these would have come next */
 	bool called;				/* wake() asks receive() to return */
 
 	uint32_t stat_sn, exp_cmd_sn, next_target_transfer_tag;

@@ -527,6 +527,24 @@ static PyObject *connection_shutdown(PyObject *object, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
+/* What connection_close() found, for Python: (StatSN, CmdSN), or None. */
+static PyObject *connection_settled(PyObject *object, PyObject *unused)
+{
+	struct connection *c = (struct connection *)object;
+	uint32_t stat_sn, cmd_sn;
+	bool settled;
+
+	(void)unused;
+	pthread_mutex_lock(&c->lock);
+	settled = c->closed && c->settled;
+	stat_sn = c->settled_stat_sn;
+	cmd_sn = c->settled_cmd_sn;
+	pthread_mutex_unlock(&c->lock);
+	if (!settled)
+		Py_RETURN_NONE;
+	return Py_BuildValue("(kk)", (unsigned long)stat_sn, (unsigned long)cmd_sn);
+}
+
 /* ---- task management --------------------------------------------------------------------------------------------- */
 
 static bool number_argument(PyObject *object, bool *given, uint64_t *value)
@@ -623,6 +641,7 @@ PyMethodDef connection_methods[] = {
 	{ "flush", connection_flush_method, METH_NOARGS, "flush(): sends now what is queued." },
 	{ "acquire", connection_acquire, METH_O, "acquire(length): memory for Data-In, from the connection's share." },
 	{ "wake", connection_wake_method, METH_NOARGS, "wake(): receive() returns None soon, from any thread." },
+	{ "settled", connection_settled, METH_NOARGS, "settled(): the StatSN and CmdSN that a closed connection left." },
 	{ "shutdown", connection_shutdown, METH_NOARGS, "shutdown(): ends the connection from any thread." },
 	{ NULL, NULL, 0, NULL },
 };

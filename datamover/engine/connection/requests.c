@@ -52,6 +52,15 @@ int requests_init(struct connection *c)
 	return 0;
 }
 
+bool requests_any(const struct connection *c)
+{
+	size_t unused = 0;
+
+	for (const struct request *r = c->free_slots; r; r = r->next)
+		unused++;
+	return unused != requests_slot_count(c);
+}
+
 static void clear_queue(struct connection *c, struct queue *queue)
 {
 	while (queue->first)

@@ -7,6 +7,8 @@
 int requests_init(struct connection *c);
 void requests_clear(struct connection *c);
 size_t requests_slot_count(const struct connection *c);
+/* Whether one has begun to come, or came and is not answered yet. */
+bool requests_any(const struct connection *c);
 
 uint32_t requests_max_cmd_sn(const struct connection *c);
 bool requests_in_window(const struct connection *c, uint32_t cmd_sn);

@@ -25,8 +25,9 @@ class View:
     its own. permissions: what a LUN may be used for; one that is not in it may be used for everything. ends_at: when
     the view ends, in seconds since the epoch; None: never. remote_units: copy sources and destinations without a LUN,
     which are elsewhere (copying.remote). logout_seconds: for the initiator to log out once it is over; None: what the
-    server gives. copy_bytes_per_second: what each of its copies may move; 0: any number. A view never changes: a
-    session gets another one."""
+    server gives. copy_bytes_per_second: what each of its copies may move; 0: any number. nexus_waits: what it shows is
+    its principal's alone, so that a nexus whose connection breaks goes on when the initiator port comes back. A view
+    never changes: a session gets another one."""
 
     principal: Principal
     target_name: str
@@ -37,6 +38,7 @@ class View:
     remote_units: tuple[object, ...] = ()
     logout_seconds: float | None = None
     copy_bytes_per_second: int = 0
+    nexus_waits: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "portal_group_tags", tuple(sorted(set(self.portal_group_tags))))

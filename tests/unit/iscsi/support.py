@@ -38,6 +38,7 @@ class Directory:
     more_accounts: list[ChapCredentials] = field(default_factory=list)
     masked: dict[Principal, dict[int, LogicalUnit]] = field(default_factory=dict)  # who sees other logical units
     ends_at: float | None = None
+    nexus_waits: bool = False
     others: list[str] = field(default_factory=list)  # initiators that have become somebody else
 
     def target_names(self, who: Who) -> list[str]:
@@ -68,7 +69,7 @@ class Directory:
         if who.initiator_name in self.others:
             principal = Principal.account("somebody else")
         units = self.masked.get(principal, self.targets[who.target_name])
-        return View(principal, who.target_name, dict(units), ends_at=self.ends_at)
+        return View(principal, who.target_name, dict(units), ends_at=self.ends_at, nexus_waits=self.nexus_waits)
 
 
 @dataclass

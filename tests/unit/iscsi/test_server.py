@@ -1,6 +1,5 @@
 """The server as a whole: portals, limits, reinstatement, hostile peers, the end."""
 
-import hashlib
 import resource
 import socket
 import threading
@@ -269,19 +268,11 @@ def test_nobody_takes_the_session_of_another_account(log: Log) -> None:
 def chap_login(served: Served, account: ChapCredentials) -> Peer:
     """The name and ISID are always the same."""
     peer = Peer(served.address)
-    keys = {"InitiatorName": INITIATOR_NAME, "TargetName": TARGET, "AuthMethod": "CHAP"}
-    for step in range(3):
-        request = layers.LoginRequest(current_stage=0, next_stage=3, transit=step == 2, cmd_sn=1)
-        peer.send(request / Raw(text(keys)))
-        answer = peer.receive()
-        if answer.status_class:
-            peer.socket.close()
-            raise AssertionError(f"{answer.status_class:02X}{answer.status_detail:02X}")
-        given = dict(pair.split("=", 1) for pair in answer.data.decode().split("\0") if pair)
-        keys = {"CHAP_A": "5"}
-        if "CHAP_C" in given:
-            proof = bytes([int(given["CHAP_I"])]) + account.secret.encode() + bytes.fromhex(given["CHAP_C"][2:])
-            keys = {"CHAP_N": account.username, "CHAP_R": "0x" + hashlib.md5(proof).hexdigest()}
+    try:
+        peer.chap_login(TARGET, account.username, account.secret)
+    except AssertionError:
+        peer.close()
+        raise
     return peer
 
 

@@ -1,7 +1,9 @@
 """Numbers, bounds and reinstatement."""
 
 import threading
+from contextlib import nullcontext
 from itertools import count, pairwise
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from scsi_targets.iscsi.login import LoginRefused, LoginResult
 from scsi_targets.iscsi.negotiation import Negotiation
 from scsi_targets.iscsi.pdu import LoginStatus
 from scsi_targets.iscsi.session_table import SessionTable
+from scsi_targets.iscsi.waiting_nexus import WaitingNexus
 
 
 def new_table(limits: Limits | None = None) -> "SessionTable[Member]":
@@ -27,7 +30,7 @@ class Member:
         self.reasons: list[str] = []
         self.closed = threading.Event()
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: str, *, for_good: bool = True) -> None:
         self.reasons.append(reason)
         self.closed.set()
 
@@ -157,6 +160,83 @@ def test_too_many_sessions(limits: Limits) -> None:
     table.remove(1)
     if limits.sessions == 2:
         table.admit(Member(), login(isid=2))
+
+
+# ---- nexuses that wait -----------------------------------------------------------------------------------------------
+
+
+def cut_off(table: "SessionTable[Member]", **port: Any) -> WaitingNexus:
+    """A session has left its nexus waiting."""
+    ended = login(**port)
+    number = table.admit(Member(), ended)
+    assert ended.nexus is not None and ended.view is not None
+    ended.waiting = WaitingNexus(ended.nexus, ended.who, ended.view, 5, 6)
+    table.remove(number)
+    return ended.waiting
+
+
+def test_a_nexus_waits_for_its_own_initiator_port() -> None:
+    table = new_table()
+    waiting = cut_off(table)
+    somebody = login(isid=2), login("iqn.j"), login(group=2), login(target="iqn.u"), login(account="bob")
+    for other in (*somebody, login(target=None)):
+        table.remove(table.admit(Member(), other))
+        assert other.waiting is None
+    back = login()
+    table.admit(Member(), back)
+    assert back.waiting is waiting and not back.continues
+    back.first_exp_stat_sn, back.first_cmd_sn = 5, 6
+    assert back.continues
+
+
+def test_a_login_that_is_refused_leaves_it_waiting() -> None:
+    table = new_table(Limits(sessions=1))
+    waiting = cut_off(table)
+    other = table.admit(Member(), login("iqn.j"))
+    with pytest.raises(LoginRefused, match="too many"):
+        table.admit(Member(), login())
+    table.remove(other)
+    back = login()
+    table.admit(Member(), back)
+    assert back.waiting is waiting
+
+
+def test_a_login_waits_while_its_nexus_is_looked_at() -> None:
+    table = new_table(Limits(reinstatement_seconds=0.02))
+    waiting = cut_off(table)
+
+    def may_wait(looked_at: WaitingNexus) -> bool:
+        assert looked_at is waiting
+        with pytest.raises(LoginRefused, match="does not end"):
+            table.admit(Member(), login())
+        table.remove(table.admit(Member(), login(isid=2)))  # nobody else does
+        return True
+
+    table.look_at_waiting(may_wait)
+    back = login()
+    table.admit(Member(), back)
+    assert back.waiting is waiting
+    table.look_at_waiting(lambda _: pytest.fail("it does not wait any more"))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_that_may_not_wait_is_lost(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """Also when nobody can say whether it may."""
+    table, lost = new_table(), list[WaitingNexus]()
+    waiting = cut_off(table)
+    monkeypatch.setattr(WaitingNexus, "lose", lambda one: lost.append(one))
+
+    def may_wait(_: WaitingNexus) -> bool:
+        if fails:
+            raise RuntimeError("a fault of ours")
+        return False
+
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        table.look_at_waiting(may_wait)
+    assert lost == [waiting]
+    back = login()
+    table.admit(Member(), back)
+    assert back.waiting is None
 
 
 def test_waiting_for_the_end() -> None:
