@@ -12,6 +12,7 @@ NAMED_BY_WHOEVER_MAKES_IT: Final = {  # the name is a parameter; these are its v
     "scsi_targets/devices/unit/task_set.py": ["COMMAND NAME", "worker NAME"],
     "appliance/web/bridge.py": ["api verb"],
     "appliance/control/http_server.py": ["control", "api"],
+    "appliance/lasting_thread.py": ["broker", "broker watch", "api", "api watch"],
     # In memory, as tests use it; the engine's names for the same.
     "vlib_images/disk/snapshot_saver.py": ["snapshot read", "snapshot write"],
 }
