@@ -8,7 +8,7 @@ from appliance.cli.commands import VerbCommand, add_group
 
 
 def _broker(shown: dict[str, Any], _given: dict[str, Any]) -> None:
-    down = f"{shown['why'].capitalize()}: nothing is granted, and live grants go on"
+    down = f"{shown['why'][:1].upper()}{shown['why'][1:]}: nothing is granted, and live grants go on"
     state = "The broker serves requests" if shown["up"] else down
     typer.echo(f"{state}. {shown['live']} grants, {shown['waiting']} requests wait.")
 
