@@ -56,7 +56,7 @@ def test_status(daemon: Daemon) -> None:
     assert len({device["serial"] for device in status["devices"]}) == 4
     assert status["elements"][0]["address"] == 1
     assert status["sessions"] == []
-    assert daemon.call("health") == {"portals": daemon.log[-1]["portals"], "sessions": 0}
+    assert daemon.call("health") == {"portals": daemon.log[-1]["portals"], "sessions": 0, "broker": None}
 
 
 def test_cartridges_move(daemon: Daemon) -> None:
