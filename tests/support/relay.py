@@ -1,13 +1,16 @@
 """A TCP relay that stands for the network on the way to a portal: it can be cut, and mended again."""
 
 import contextlib
+import math
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 _CHUNK_BYTES = 1 << 18
+_SCSI_RESPONSE = 0x21
 
 
 class Relay:
@@ -18,6 +21,9 @@ class Relay:
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
+        self._carried_bytes = 0  # to the server
+        self._lose_from: float = math.inf  # so many of these
+        self._lost = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._listen()
@@ -28,8 +34,16 @@ class Relay:
 
     def mend(self) -> None:
         """Accepts connections again, at the same port."""
+        self._lose_from = math.inf
+        self._lost.clear()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self._listen()
+
+    def lose_an_answer(self, after_bytes: int) -> None:
+        """Once so much more has come from the clients, nothing that the server says arrives. Returns when a SCSI
+        Response was lost so: its command is done, and nobody knows. To be cut next."""
+        self._lose_from = self._carried_bytes + after_bytes
+        assert self._lost.wait(60), "the server has answered no command"
 
     def cut(self) -> None:
         """Resets all connections, on both sides, and refuses new ones."""
@@ -62,20 +76,32 @@ class Relay:
             thread.start()
 
     def _relay_both(self, client: socket.socket, server: socket.socket) -> None:
-        answers = threading.Thread(target=self._relay, args=(server, client))
+        answers = threading.Thread(target=self._relay, args=(server, client, self._arrives))
         answers.start()
-        self._relay(client, server)
+        self._relay(client, server, self._carries)
         answers.join()
         with self._lock:
             self._sockets -= {client, server}
         client.close()
         server.close()
 
+    def _carries(self, request: bytes) -> bool:
+        self._carried_bytes += len(request)
+        return True
+
+    def _arrives(self, answer: bytes) -> bool:
+        if self._carried_bytes >= self._lose_from:
+            if answer[0] & 0x3F == _SCSI_RESPONSE:
+                self._lost.set()
+            return False
+        return True
+
     @staticmethod
-    def _relay(source: socket.socket, sink: socket.socket) -> None:
+    def _relay(source: socket.socket, sink: socket.socket, arrives: Callable[[bytes], bool]) -> None:
         with contextlib.suppress(OSError):  # the connection was reset, by its peer or by cut()
             while data := source.recv(_CHUNK_BYTES):
-                sink.sendall(data)
+                if arrives(data):
+                    sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
 
