@@ -139,6 +139,11 @@ class InitiatorSession:
         """Whether the session has ended: by logout(), close(), a timeout or a lost connection."""
         return self._connection.closed
 
+    @property
+    def timeout_seconds(self) -> float:
+        """For each command that names none of its own."""
+        return self._connection.timeout_seconds
+
     def command(
         self,
         lun: int,

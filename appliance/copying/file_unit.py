@@ -51,6 +51,9 @@ class FileAccess(DiskAccess):
     def end(self) -> None:
         """Whoever opened the file closes it."""
 
+    def give_up(self) -> None:
+        """A read or write of a file ends by itself."""
+
     @property
     def granted(self) -> bool:
         return True

@@ -9,7 +9,7 @@ import pytest
 from datamover.initiator import InitiatorSession
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import Tape
-from scsi_targets.devices.copying import remote_disk
+from scsi_targets.devices.copying import remote_disk, remote_session
 from scsi_targets.devices.copying.remote import RemoteUnit, describe
 from scsi_targets.devices.copying.remote_access import RemoteAddress
 from scsi_targets.iscsi.directory import Portal
@@ -21,10 +21,11 @@ from tests.support.tgt import TgtTarget, installed
 from tests.unit.devices.copying.support import BLOCKS, Site, block_to_stream, content, stream_to_block
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
 from tests.unit.devices.copying.test_participants import start
-from tests.unit.devices.support import BETA, TARGET, send, sense_of
+from tests.unit.devices.support import ALPHA, BETA, TARGET, send, sense_of
 from tests.unit.devices.tape.support import good
 from tests.unit.iscsi.support import Directory
 
+ABORT = copy.CopyOperationAbort.encode(list_identifier=0)
 NAME = "iqn.2026-11.test:copy-manager"
 
 
@@ -245,6 +246,39 @@ def test_a_unit_that_does_not_answer_in_time(here, there, monkeypatch):
     go.set()
     assert sense_of(response) == (0xA, 0x0D, 0x02)
     assert here.written() == []
+
+
+@pytest.mark.parametrize("kind", ["disk", "tape"])
+@pytest.mark.parametrize("how", ["stopped", "aborted", "reset"])
+def test_a_copy_that_is_stopped_does_not_wait_for_who_does_not_answer(here, there, monkeypatch, kind, how):
+    monkeypatch.setattr(remote_session, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(remote_session, "STOPPING_SECONDS", 0.1)
+    standing, go = threading.Event(), threading.Event()
+
+    def stand(*_, **__):
+        standing.set()
+        go.wait(60)
+
+    if kind == "disk":
+        monkeypatch.setattr(there.site.disk.medium, "read_into", stand)
+        cscds, ours, side = [cscd(there.disk), here.tape_descriptor()], here.tape, DESTINATION
+    else:
+        monkeypatch.setattr(there.site.tape, "write_blocks", stand)
+        cscds, ours, side = [here.disk_descriptor(), cscd(there.tape)], here.disk, SOURCE
+    copying = start(here.other, here, [block_to_stream(65536, BLOCKS)], ALPHA, cscds=cscds)
+    assert standing.wait(60)
+    (record,) = here.other.copy_manager.recent()
+    if how == "reset":
+        ours.reset()
+        assert code_of(failure(copying.answer(), side)[4]) == (6, 0x29, 0x03)
+    else:
+        stop = record.cancel if how == "stopped" else lambda: send(here.other, ABORT)
+        stop()
+        assert sense_of(copying.answer()) == (0xA, 0x2F, 0x02)
+        assert record.reason == "it was stopped"
+    go.set()
+    assert here.tape.occupy(60)
+    here.tape.vacate()
 
 
 def test_who_cannot_be_reached(here, there, tmp_path):

@@ -71,6 +71,10 @@ class Access(ABC):
     def end(self) -> None:
         """The opposite; without effect when begin() was not called."""
 
+    @abstractmethod
+    def give_up(self) -> None:
+        """The copy was told to stop: what the unit does not answer soon is not waited for. Only passes the word on."""
+
     @property
     @abstractmethod
     def granted(self) -> bool:

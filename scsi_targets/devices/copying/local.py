@@ -47,6 +47,9 @@ class LocalAccess(Access):
     def end(self) -> None:
         self._unit.dismiss(self._guest)
 
+    def give_up(self) -> None:
+        """A unit of this process answers, or its storage does not: then nobody else is served either."""
+
     @property
     def granted(self) -> bool:
         return self._guest.granted

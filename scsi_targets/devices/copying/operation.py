@@ -85,13 +85,18 @@ class Operation:
             finally:
                 self._record.checksums = Checksums.of(job.tallies)
         except CopyFailed as failed:
-            raise self._report(failed) from failed
+            if self._stopped() and isinstance(failed.cause, Unreachable):  # that was not waited for any more
+                raise self._cancelled() from None
+            raise self._report(self._first_cause(failed)) from failed
         except CopyCancelled:
-            self._record.reason = "it was stopped"
-            log.info("copy stopped", written_bytes=progress.bytes_written)
-            raise CheckCondition(sense.COPY_CLEARED_BY_DEVICE_SERVER) from None
+            raise self._cancelled() from None
         log.info("copy done", segments=len(self._steps), written_bytes=progress.bytes_written,
                  crc32c=f"{progress.crc32c:08x}")  # fmt: skip
+
+    def _cancelled(self) -> CheckCondition:
+        self._record.reason = "it was stopped"
+        log.info("copy stopped", written_bytes=self._record.progress.bytes_written)
+        return CheckCondition(sense.COPY_CLEARED_BY_DEVICE_SERVER)
 
     # ---- waiting ---------------------------------------------------------------------------------------------------
 
@@ -99,6 +104,9 @@ class Operation:
         return self._task.aborted or self._record.cancelled
 
     def _wake(self) -> None:
+        if self._stopped() or self._cleared() is not None:
+            for access in self._accesses:
+                access.give_up()
         with self._changed:
             self._changed.notify_all()
 
@@ -114,11 +122,21 @@ class Operation:
             self._changed.wait_for(lambda: self._stopped() or self._cleared() or condition())
         if self._stopped():
             raise CopyCancelled
-        if (access := self._cleared()) is not None and access.cleared is not None:
-            raise CopyFailed(*self._planner.first_use(access), CheckCondition(access.cleared), Tally())
+        if (cleared := self._clearing()) is not None:
+            raise cleared
 
     def _cleared(self) -> Access | None:
         return next((access for access in self._accesses if access.cleared is not None), None)
+
+    def _clearing(self) -> CopyFailed | None:
+        """How a copy fails of which a unit was reset, or its commands aborted."""
+        if (access := self._cleared()) is None or access.cleared is None:
+            return None
+        return CopyFailed(*self._planner.first_use(access), CheckCondition(access.cleared), Tally())
+
+    def _first_cause(self, failed: CopyFailed) -> CopyFailed:
+        """What was given up since another unit was reset fails by that."""
+        return (self._clearing() if isinstance(failed.cause, Unreachable) else None) or failed
 
     # ---- failures --------------------------------------------------------------------------------------------------
 

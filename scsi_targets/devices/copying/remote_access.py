@@ -17,8 +17,9 @@ import structlog
 from datamover.initiator import Credentials, InitiatorError, InitiatorSession
 from datamover.libiscsi import LibraryUnavailable
 from scsi_targets.client.disk import Disk
-from scsi_targets.client.unit import CHECK_CONDITION, CommandFailed, NoSuchAnswer, Unit
+from scsi_targets.client.unit import CHECK_CONDITION, AnySession, CommandFailed, NoSuchAnswer, Unit
 from scsi_targets.devices.copying.access import Access, Designator, Unreachable
+from scsi_targets.devices.copying.remote_session import RemoteSession
 from scsi_targets.t10 import sense, vpd
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 
@@ -59,7 +60,7 @@ class Description:
     block_length: int
 
     @classmethod
-    def of(cls, session: InitiatorSession, lun: int) -> Description:
+    def of(cls, session: AnySession, lun: int) -> Description:
         """Raises InitiatorError, CommandFailed, NoSuchAnswer; ValueError for what is neither a disk nor a tape drive,
         or has no name."""
         unit = Unit(session, lun)
@@ -119,7 +120,8 @@ class RemoteAccess(Access):
         self._description = description
         self._line = line
         self._lock = threading.Lock()  # the reader and the writer of a copy may come at once
-        self._session: InitiatorSession | None = None
+        self._session: RemoteSession | None = None
+        self._given_up = threading.Event()
 
     # ---- taking part -----------------------------------------------------------------------------------------------
 
@@ -135,6 +137,9 @@ class RemoteAccess(Access):
         if session is not None:
             session.close()
 
+    def give_up(self) -> None:
+        self._given_up.set()
+
     @property
     def granted(self) -> bool:
         return not self.alone or self._line.first() is self
@@ -145,7 +150,7 @@ class RemoteAccess(Access):
 
     # ---- the session -----------------------------------------------------------------------------------------------
 
-    def session(self) -> InitiatorSession:
+    def session(self) -> RemoteSession:
         """Logged in, to the logical unit that was added. Raises Unreachable."""
         with self._lock:
             try:
@@ -155,8 +160,8 @@ class RemoteAccess(Access):
                 raise Unreachable(f"{self._address}: {error}") from error
             return self._session
 
-    def _log_in(self) -> InitiatorSession:
-        session = self._address.log_in()
+    def _log_in(self) -> RemoteSession:
+        session = RemoteSession(self._address.log_in(), self._given_up.is_set)
         try:
             found = Description.of(session, self._address.lun)  # which takes the unit attentions of the login
             if not self._description.is_again(found):

@@ -65,6 +65,11 @@ class OddUnit:
     ) -> Any:
         return self.command(lun, cdb, data_out, data_in_length, data_in=data_in)
 
+    timeout_seconds = 60.0
+
+    def ended(self, command: CommandResult, seconds: float) -> bool:
+        return True
+
     def wait(self, command: CommandResult, timeout_seconds: float | None = None) -> CommandResult:
         return command
 
