@@ -1,5 +1,6 @@
 """Disk images: creating, opening, reading, holes, anchors, growing."""
 
+import errno
 import os
 
 import pytest
@@ -28,6 +29,30 @@ def test_a_new_image_is_sparse_and_zero(image):
     buffer = bytearray(b"x" * 4096)
     image.read_into(buffer, (1 << 20) - 4096)
     assert buffer == bytes(4096)
+
+
+def test_a_large_write_needs_no_storage_that_can_promise_space(image, monkeypatch):
+    def cannot(*_):
+        raise OSError(errno.EOPNOTSUPP, "not here")
+
+    monkeypatch.setattr(fallocate, "fallocate", cannot)
+    image.write(b"x" * (1 << 20), 0)
+    buffer = bytearray(1 << 20)
+    image.read_into(buffer, 0)
+    assert buffer == b"x" * (1 << 20)
+
+
+def test_a_large_write_that_a_full_disk_has_no_space_for_changes_nothing(image, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    image.write(b"before" * 100, 4096)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(fallocate, "fallocate", full)
+        image.write(b"x" * (1 << 20), 0)
+    buffer = bytearray(600)
+    image.read_into(buffer, 4096)
+    assert buffer == b"before" * 100
 
 
 def test_an_image_is_opened_once_unless_everybody_only_reads(image):
