@@ -63,7 +63,7 @@ def app_of(backend: Backend, stopping: threading.Event, verbs: Mapping[str, Verb
         title="Tapebay", version=__version__, openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None,
         redirect_slashes=False,
     )  # fmt: skip
-    refusals, feeds = Refusals(backend), Feeds(backend)
+    refusals, feeds = Refusals(backend), Feeds(backend, stopping)
     app.state.malformed = refusals.malformed
     figures = ApiFigures(lambda: feeds.streams)
     routes = Routes(app, backend, refusals)

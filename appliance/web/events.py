@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 PAUSE_SECONDS: Final = 0.1  # between two readings: a hundred streams are not woken for each of a hundred events
 RETRY_SECONDS: Final = 1.0  # after the table could not be read
+STOPPING_SECONDS: Final = 0.5  # so often it is looked whether the server stops
 QUIET_SECONDS = 15.0  # then a comment is sent, and it is looked whether the token still opens anything
 KEPT_TEXTS: Final = 2000
 ROWS_AT_ONCE: Final = 200
@@ -71,8 +72,8 @@ class EventFilter:
 class Feed:
     """The newest events in words. One for each event loop; only told() is for other threads."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, stopping: threading.Event) -> None:
+        self._backend, self._stopping = backend, stopping
         self._loop = asyncio.get_running_loop()
         self._texts: deque[Text] = deque(maxlen=KEPT_TEXTS)
         self._newest: int | None = None  # as far as the pump has read
@@ -162,8 +163,12 @@ class Feed:
     async def _pump_events(self) -> None:
         self._woken.set()
         failed = False
-        while True:
-            await self._woken.wait()
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOPPING_SECONDS):
+                    await self._woken.wait()
+            if not self._woken.is_set():
+                continue
             self._woken.clear()
             try:
                 await self._catch_up()
@@ -174,6 +179,7 @@ class Feed:
                 failed = True
                 self._woken.set()
             await asyncio.sleep(RETRY_SECONDS if failed else PAUSE_SECONDS)
+        self._wake_streams()  # which end now
 
     async def _catch_up(self) -> None:
         if self._newest is None:
@@ -197,13 +203,14 @@ class Feeds:
     """The feeds of a library, one for each event loop that serves it."""
 
     backend: Backend
+    stopping: threading.Event
     _feeds: dict[Any, Feed] = field(default_factory=dict)
 
     def here(self) -> Feed:
         """That of the running loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._feeds:
-            self._feeds[loop] = Feed(self.backend)
+            self._feeds[loop] = Feed(self.backend, self.stopping)
         return self._feeds[loop]
 
     @property

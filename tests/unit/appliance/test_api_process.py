@@ -69,6 +69,23 @@ def test_it_ends_when_the_daemon_is_killed(tmp_path: Path) -> None:
     assert eventually(lambda: not is_there(front))
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+def test_it_ends_though_somebody_follows_the_events(tmp_path: Path, killed: bool) -> None:
+    """At once, or its port would be taken when the daemon is started anew. An end that was asked for is no error."""
+    port = free_port()
+    appliance = Appliance(tmp_path, cartridges=0, more=f'[api]\nlisten = "127.0.0.1:{port}"\n')
+    token = appliance.call("token.create", name="a", scope="read")["token"]
+    headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+    with httpx.stream("GET", f"http://127.0.0.1:{port}/v1/events", headers=headers, timeout=60) as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == "retry: 2000"
+        (front,) = children(appliance.process_id)
+        (appliance.kill if killed else appliance.stop)()
+        assert all(line == "" or line.startswith((":", "id:")) for line in lines)
+    assert eventually(lambda: not is_there(front))
+    assert appliance.problems() == []
+
+
 def test_the_thread_that_answers_it_is_started_anew(tmp_path: Path) -> None:
     port, path = free_port(), tmp_path / "threads"
     more, environment = f'[api]\nlisten = "127.0.0.1:{port}"\n', {VARIABLE: str(path)}
