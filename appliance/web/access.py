@@ -44,7 +44,11 @@ class TokenAdmission:
             await self._refuse(scope, receive, send, OperatorError(Failure.USAGE, message), 431)
             return
         if CALLER_KEY not in scope:
-            token = await self._shown(headers)
+            try:
+                token = await self._shown(headers)
+            except OperatorError as error:  # the daemon is gone, or has no thread to spare
+                await problem(error, headers={"Connection": "close"})(scope, receive, send)
+                return
             if token is None:
                 await self._refuse_stranger(scope, receive, send, "authorization" in headers)
                 return

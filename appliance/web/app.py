@@ -80,6 +80,7 @@ def app_of(backend: Backend, stopping: threading.Event, verbs: Mapping[str, Verb
     app.add_exception_handler(OperatorError, answers.on_operator_error)
     app.add_exception_handler(RequestValidationError, answers.on_wrong_request)
     app.add_exception_handler(HTTPException, answers.on_http_error)
+    app.add_exception_handler(Exception, answers.on_fault)
     return app
 
 
@@ -105,6 +106,11 @@ class _Problems:
     async def on_operator_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, OperatorError)
         return await self._answer(request, error)
+
+    async def on_fault(self, request: Request, error: Exception) -> Response:
+        """A fault of ours, which is logged as such."""
+        message = f"internal error ({type(error).__name__}); the daemon's log has the details"
+        return problem(OperatorError(Failure.INTERNAL, message), headers={"Connection": "close"})  # as the server does
 
     async def on_wrong_request(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -135,7 +141,7 @@ class _Problems:
         self, request: Request, error: OperatorError, status: int | None = None, headers: dict[str, str] | None = None
     ) -> Response:
         answer = problem(error, status, headers)
-        if error.failure is not Failure.BUSY:
+        if error.failure not in (Failure.BUSY, Failure.NOT_RUNNING):  # nobody asked for anything that is wrong
             await self._refusals.tell(request.scope, error, answer.status_code)
         return answer
 

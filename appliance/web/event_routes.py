@@ -25,6 +25,7 @@ from appliance.web.work import Work
 PATH: Final = f"{PREFIX}/events"
 LARGEST: Final = (1 << 53) - 1  # a number of JSON that every reader has exactly (RFC 8259 6)
 _NAME: Final = "Last-Event-ID"
+_STATUS: Final = {Failure.NOT_FOUND: 410, Failure.USAGE: 409}  # as verbs answer; else as always
 
 
 class EventsQuery(BaseModel):
@@ -60,7 +61,7 @@ def add_events(app: FastAPI, feeds: Feeds, backend: Backend, stopping: threading
                 position = await feed.newest()
             await feed.check(position)
         except OperatorError as error:
-            return problem(error, 410 if error.failure is Failure.NOT_FOUND else 409)
+            return problem(error, _STATUS.get(error.failure))
         wanted = EventFilter(query.action, query.subject)
         if EVENT_STREAM not in request.headers.get("accept", ""):
             last, events = await feed.page(position, wanted)

@@ -11,12 +11,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+import structlog
+
 from appliance.access.tokens import Token
 from appliance.failures import Failure, OperatorError
 from appliance.web.backend import VerbListener
 from appliance.web.channel import Channel
 from appliance.web.job import VerbEnd, VerbJob, VerbProgress, caller_of_json
 from vlib_images.library.database.events import Event, RecordedEvent
+
+log = structlog.get_logger(__name__)
 
 TOKEN_SECONDS: Final = 2.0  # so long a token is remembered; the daemon says at once when one is revoked
 MOST_TOKENS: Final = 1000
@@ -89,7 +93,10 @@ class RemoteBackend:
         return token
 
     async def tell(self, actor: str, event: Event) -> None:
-        await self._ask("tell", actor=actor, action=event.action, subject=event.subject, details=event.details)
+        try:
+            await self._ask("tell", actor=actor, action=event.action, subject=event.subject, details=event.details)
+        except OperatorError as error:
+            log.error("a refused request is not in the audit record", reason=str(error))
 
     def watch(self, told: Callable[[], None]) -> None:
         self._watchers.append(told)

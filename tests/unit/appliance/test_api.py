@@ -1,16 +1,20 @@
 """The API on TCP: who is let in, to do what, and bounds for those who are not."""
 
+import asyncio
 import contextlib
 import gc
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from appliance.access.caller import Scope
 from appliance.control import seats, tcp
@@ -20,6 +24,9 @@ from appliance.library.files import LibraryFiles
 from appliance.operations.verb import Nothing, OnFiles, Parameters, row_of
 from appliance.settings import config_file
 from appliance.web import access
+from appliance.web.channel import Channel
+from appliance.web.in_process import InProcess
+from appliance.web.remote import RemoteBackend
 from tests.support import certificates
 from tests.support.appliance import Appliance
 from tests.support.ports import free_port
@@ -27,6 +34,7 @@ from tests.support.waiting import becomes, eventually
 from tests.unit.appliance.api_server import CONFIG, Api, gone, serving
 from vlib_images.library.actor import actor
 from vlib_images.library.database import events
+from vlib_images.library.database.events import Event
 
 
 class Echo(Parameters):
@@ -152,6 +160,35 @@ def guess_too_often(api: Api, capsys: Any) -> None:
     assert told[0].details["peer"] == "127.0.0.1"
     output = capsys.readouterr()
     assert not any(secret in repr(told) + output.out + output.err for secret in (token, *guesses))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [(OperatorError(Failure.NOT_RUNNING, "the daemon is gone"), 503, "not-running"), (KeyError("x"), 500, "internal")],
+)
+def test_what_goes_wrong_before_anybody_is_let_in_is_a_problem(
+    api: Api, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, code: str
+) -> None:
+    """The daemon was killed, or a fault of ours: whoever asks is told in the form that the document promises."""
+    token = api.token()
+
+    async def fails(*_given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(InProcess, "token", fails)
+    with api.http(token) as http:
+        for path in ("/v1/look", "/v1/events", "/metrics"):
+            answer = http.get(path)
+            assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+            assert answer.json()["code"] == code
+
+
+def test_a_refusal_that_nobody_can_write_down_is_one_all_the_same() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with closing(Channel(ours)) as channel, capture_logs() as told:
+        asyncio.run(RemoteBackend(channel).tell("stranger", Event("request refused", "GET /")))
+    assert [line["event"] for line in told] == ["a refused request is not in the audit record"]
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------
