@@ -60,16 +60,17 @@ class Bench:
         units = (GrantedUnit(1, Permission.ALL),)
         return keys.mint(TARGET, Capability(0, expires_at_ms, grant, initiator_hash(HOST), units))
 
-    def login(self, target: str, user: str, secret: str) -> None:
+    def login(self, target: str, user: str, secret: str, number: int) -> None:
+        """Each key has an initiator port of its own: the session before may not have been found over yet."""
         InitiatorSession(
-            self.portal, target, initiator_name=HOST, credentials=Credentials(user, secret), isid=(1, 1)
+            self.portal, target, initiator_name=HOST, credentials=Credentials(user, secret), isid=(1, number)
         ).close()
 
-    def account(self, _number: int) -> None:
-        self.login(LEGACY, "backup", SECRET)
+    def account(self, number: int) -> None:
+        self.login(LEGACY, "backup", SECRET, number)
 
     def first(self, number: int) -> None:
-        self.login(TARGET, self.keys[number].name, self.keys[number].secret)
+        self.login(TARGET, self.keys[number].name, self.keys[number].secret, number)
 
 
 def medians(ways: dict[str, Callable[[int], None]], count: int) -> dict[str, float]:
