@@ -213,7 +213,10 @@ class Client:
 
     def _nobody(self, error: OSError) -> OperatorError:
         if self.socket_path is None:
-            message = f"{self.where} cannot be reached: {error}; see [api] in its tapebay.toml, and its log"
+            hint = "see [api] in its tapebay.toml, and its log"
+            if isinstance(error, ssl.SSLCertVerificationError):
+                hint = "TAPEBAY_CERTIFICATE_AUTHORITY names the file of the authority that signed its certificate"
+            message = f"{self.where} cannot be reached: {error}; {hint}"
             return OperatorError(Failure.NOT_RUNNING, message)
         return OperatorError(
             Failure.NOT_RUNNING,

@@ -414,6 +414,7 @@ def test_tls(tmp_path: Path, pair: certificates.Certificates, monkeypatch: pytes
             Client.at(api.url, token).call("look")
         assert untrusted.value.failure is Failure.NOT_RUNNING
         assert "CERTIFICATE_VERIFY_FAILED" in str(untrusted.value)
+        assert "TAPEBAY_CERTIFICATE_AUTHORITY" in str(untrusted.value)
         with monkeypatch.context() as patched:
             patched.setattr(tcp, "HANDSHAKE_SECONDS", 0.3)
             with api.connect() as silent, api.connect() as plain:  # no handshake at all, and no TLS
