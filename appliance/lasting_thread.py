@@ -90,11 +90,11 @@ class LastingThread:
             self._begin()
             thread = threading.Thread(target=self._run, args=(ending,), name=self._name, daemon=True)
             self._failure = "its thread was ended"
+            self._thread = thread  # it is up with its first turn
             thread.start()
         except Exception as error:
-            self._failure = _told(error)
+            self._thread, self._failure = None, _told(error)
             raise
-        self._thread = thread
 
     def _run(self, ending: threading.Event) -> None:
         try:

@@ -71,8 +71,8 @@ def test_it_is_started_anew_until_it_lasts() -> None:
         thread.start()
         eventually(lambda: thread.failures > 2)
         work.in_turn = lambda: None
-        eventually(lambda: work.turns)
-        assert thread.up and not thread.failure
+        eventually(lambda: work.turns and thread.up)
+        assert not thread.failure
         assert work.begun > thread.failures > 2
 
 
