@@ -16,9 +16,12 @@ jitter.install()
 hypothesis.settings.register_profile("unhurried", hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
-# A shell that runs the tests in the background has SIGINT ignored, and so would every program that they interrupt.
+# A shell that runs the tests in the background has SIGINT ignored, and nohup(1) SIGHUP, and so would every program that
+# they send one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 DEFAULT_FUZZ_SEED = 7143
 
