@@ -166,9 +166,11 @@ class CopyJob:
             taken -= self._take_sink_residue(segment.length)
         elif sink is not None:
             self._take_sink_residue(len(self._sink_residue))
-        self._take(segment, taken)
-        tally = self._tallies[self._number]
-        self.progress.crc32c = crc32c_combine(self.progress.crc32c, tally.crc32c, tally.taken_bytes)
+        try:
+            self._take(segment, taken)
+        finally:  # also what was taken before a failure
+            tally = self._tallies[self._number]
+            self.progress.crc32c = crc32c_combine(self.progress.crc32c, tally.crc32c, tally.taken_bytes)
         self._settle_source(segment.rests.source)
         self._settle_sink(segment)
 

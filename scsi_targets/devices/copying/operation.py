@@ -12,7 +12,6 @@ import structlog
 from datamover.copy_job import CopyJob
 from datamover.copy_progress import CopyCancelled, CopyFailed, InexactSegment, Side, Tally
 from datamover.endpoints import NoDevice
-from datamover.engine import crc32c_combine
 from scsi_targets.client.unit import CommandFailed
 from scsi_targets.devices.copying.access import Access, Copyable, Unreachable, WrongLength
 from scsi_targets.devices.copying.plan import Planner, RunsOffDisk, unreachable
@@ -77,11 +76,6 @@ class Operation:
             job = CopyJob(self._steps, progress=progress, cancelled=self._stopped, pace=self._record.pace)
             try:
                 job.run()
-            except (CopyFailed, CopyCancelled):  # the segment at hand has taken something, too
-                progress.crc32c = 0
-                for tally in job.tallies:
-                    progress.crc32c = crc32c_combine(progress.crc32c, tally.crc32c, tally.taken_bytes)
-                raise
             finally:
                 self._record.checksums = Checksums.of(job.tallies)
         except CopyFailed as failed:
