@@ -206,6 +206,15 @@ class Broker:
         except KeyError:  # its working key is revoked
             return None
 
+    def denied(self, request: Request) -> str:
+        """Why its key opens nothing, or would open nothing; "": it is good. Whoever denies ends what is granted at
+        once; those that wait, were just being placed, or outlived a crash in between, the broker ends."""
+        if self._gate.denies(tag_hash(request.tag)):
+            return f"its policy tag {request.tag} is denied"
+        if request.state.live and request.key_version not in self._gate.keys.keys:
+            return "the working key of its key is denied"
+        return ""
+
     def why(self, request: Request) -> str:
         """Why it waits, or why it ended."""
         waits = self._waits.get(request.name, "")
@@ -255,7 +264,7 @@ class Broker:
         """One step, if it can be done now. Raises OSError, RequestStateError."""
         if request.state is RequestState.ENDING:
             return self._free(request)
-        if reason := self._denied(request):
+        if reason := self.denied(request):
             self._refuse(request, reason)
             return True
         if request.state in (RequestState.QUEUED, RequestState.WARRANTED):
@@ -266,15 +275,6 @@ class Broker:
             self.requests.step(request.name, RequestStep.MOUNT)
             return True
         return request.state is RequestState.MOUNTING and self._mount(request)
-
-    def _denied(self, request: Request) -> str:
-        """Why its key opens nothing, or would open nothing; "": it is good. Whoever denies ends what is granted at
-        once; this is for those that wait, were just being placed, or outlived a crash in between."""
-        if self._gate.denies(tag_hash(request.tag)):
-            return f"its policy tag {request.tag} is denied"
-        if request.state.live and request.key_version not in self._gate.keys.keys:
-            return "the working key of its key is denied"
-        return ""
 
     def _refuse(self, request: Request, reason: str) -> None:
         if request.state.holds:

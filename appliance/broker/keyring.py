@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from appliance.access.gate import Gate
 from appliance.access.keys import WorkingKeys, tag_hash
@@ -50,7 +50,7 @@ class Keyring:
                     "or wait, or insist: --force"
                 )
             self._replace(rotated)
-            self._end(used, "the working key of its key was rotated out")
+            self._end(dict.fromkeys((grant.name for grant in used), "the working key of its key was rotated out"))
         return rotated.current
 
     def withdraw(self, version: int) -> int:
@@ -60,14 +60,14 @@ class Keyring:
             if version not in self.keys.keys:
                 raise KeyError(version)
             self._replace(self.keys.without(version))
-            return self._end(self.grants_of(version), "the working key of its key is denied")
+            return self._end_denied()
 
     def deny(self, tag: str) -> int:
         """No key with a policy tag is good any more; how many grants ended. Requests with it that wait are ended by the
         broker, when it looks at them next. Raises OSError."""
         with self._changing, self._broker.requests.changing:
             self._keep_tags(self.denied_tags | {tag})
-            return self._end([each for each in self._live() if each.tag == tag], f"its policy tag {tag} is denied")
+            return self._end_denied()
 
     def allow(self, tag: str) -> bool:
         """Ends what deny() began; False: it was not denied. Raises OSError."""
@@ -92,11 +92,15 @@ class Keyring:
     def _tell_gate(self) -> None:
         self._gate.deny_tags([tag_hash(tag) for tag in self.denied_tags])
 
-    def _end(self, grants: list[Request], reason: str) -> int:
+    def _end_denied(self) -> int:
+        return self._end({grant.name: why for grant in self._live() if (why := self._broker.denied(grant))})
+
+    def _end(self, reasons: Mapping[str, str]) -> int:
+        """Grants, by name; how many ended."""
         ended = 0
-        for grant in grants:
+        for name, reason in reasons.items():
             try:
-                self._broker.end(grant.name, RequestStep.FAIL, reason)
+                self._broker.end(name, RequestStep.FAIL, reason)
                 ended += 1
             except RequestStateError:  # it has ended by itself
                 continue
