@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from appliance.agent.freeze import FreezeFailed, held_still
+from tests.support.processes import children
 from tests.support.waiting import eventually
 
 GO_ON, HELD = 0, 1
@@ -64,25 +65,16 @@ def paths(tmp_path: Path) -> list[Path]:
     return made
 
 
-def children() -> set[int]:
-    """Processes that this one has begun and that nobody has waited for."""
-    found = set[int]()
-    for path in Path("/proc/self/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
-            found |= {int(word) for word in path.read_text().split()}
-    return found
-
-
 @pytest.fixture
 def others() -> set[int]:
     """Processes of other tests, which are none of ours."""
-    return children()
+    return set(children())
 
 
 @pytest.fixture
 def model(paths: list[Path], others: set[int]) -> Iterator[Model]:
     yield Model(paths)
-    assert children() <= others  # no process of ours is left
+    assert set(children()) <= others  # no process of ours is left
 
 
 def eventually_goes_on(model: Model, number: int) -> None:
@@ -152,7 +144,7 @@ def test_the_agent_dies_while_it_holds(model: Model, paths: list[Path], number: 
 
 def test_a_watchdog_that_was_killed_is_no_hang(model: Model, paths: list[Path], others: set[int]) -> None:
     with held_still(paths, kernel=model):
-        watchdogs = children() - others
+        watchdogs = set(children()) - others
         assert watchdogs
         for watchdog in watchdogs:
             os.kill(watchdog, signal.SIGKILL)

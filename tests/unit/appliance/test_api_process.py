@@ -19,13 +19,8 @@ from appliance.web.job import VerbEnd, VerbJob
 from tests.support.appliance import Appliance
 from tests.support.killed_threads import VARIABLE, Threads
 from tests.support.ports import free_port
+from tests.support.processes import children
 from tests.support.waiting import eventually
-
-
-def children(process_id: int) -> list[int]:
-    """The processes that it has started."""
-    threads = Path(f"/proc/{process_id}/task").iterdir()
-    return [int(word) for thread in threads for word in (thread / "children").read_text().split()]
 
 
 def is_there(process_id: int) -> bool:

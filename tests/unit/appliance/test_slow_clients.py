@@ -13,6 +13,7 @@ from datamover.initiator import InitiatorSession
 from tests.support import packages
 from tests.support.appliance import TARGET_NAME, Appliance
 from tests.support.ports import free_port
+from tests.support.processes import open_files
 from tests.support.waiting import eventually
 from tests.unit.appliance.test_requests import command
 
@@ -59,10 +60,6 @@ class Clients:
                 each.send(self._drip[number : number + 1])
 
 
-def descriptors(process_id: int) -> int:
-    return len(list(Path(f"/proc/{process_id}/fd").iterdir()))
-
-
 def test_a_tape_goes_on_beside_them(tmp_path: Path, many_descriptors: None) -> None:
     packages.require("libiscsi7")
     port = free_port()
@@ -75,7 +72,7 @@ def test_a_tape_goes_on_beside_them(tmp_path: Path, many_descriptors: None) -> N
         initiator = stack.enter_context(InitiatorSession(appliance.portal, TARGET_NAME, timeout_seconds=60))
         drive = appliance.lun("drive0")
         assert command(initiator, drive, WRITE, BLOCK).status == 0
-        before = descriptors(appliance.process_id)
+        before = len(open_files(appliance.process_id))
         clients = Clients(port, token, stack)
         for number in range(BLOCKS):
             clients.drip(number)
@@ -83,7 +80,7 @@ def test_a_tape_goes_on_beside_them(tmp_path: Path, many_descriptors: None) -> N
             if number % 20 == 0:  # an event for each stream
                 client.call("move", cartridge="TST003L6", to=f"slot:{10 + number // 20 % 2}")
         assert client.call("status")["sessions"]
-        taken = descriptors(appliance.process_id) - before  # by what the daemon itself does; no connection of a client
+        taken = len(open_files(appliance.process_id)) - before  # by the daemon itself; no connection of a client
         assert taken < min(IDLE, DRIPPING, DEAF) // 2
         assert [row["used_bytes"] >= BLOCKS * len(BLOCK) for row in client.call("cartridge.list")].count(True) == 1
         stack.pop_all().close()

@@ -20,6 +20,7 @@ from appliance.operations.snapshot import signal as send_signal
 from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.unit.device import Device
 from tests.support.database import new_database
+from tests.support.processes import open_files
 from tests.support.waiting import becomes, eventually
 from tests.unit.devices.disk.support import make_disk, write
 from vlib_images.disk.snapshot import SnapshotEnded
@@ -93,15 +94,6 @@ def stores(kept: KeptSet, chunks: int) -> bool:
     """Whether it takes that much room, soon: what is given back while it is being written is free after that."""
     becomes(chunks * CHUNK_BYTES, lambda: kept.stored_bytes)
     return True
-
-
-def open_files() -> list[str]:
-    """What this process has open, files without a name too."""
-    names = []
-    for path in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):  # closed since
-            names.append(str(path.readlink()))
-    return names
 
 
 def assert_nothing_is_left(house: House, kept: KeptSet) -> None:

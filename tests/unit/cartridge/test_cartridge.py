@@ -6,13 +6,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from datamover.engine import PROTECTION_CRC32C
 from tests.support.documents import read_document, write_document
+from tests.support.processes import thread_names
 from tests.unit.cartridge.conftest import contents
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.codec import Encoder, Encryption, EncryptionKey
@@ -291,10 +291,7 @@ def test_the_thread_of_the_engine_has_a_name(make: Make) -> None:
         block = bytes(8 << 20)
         for _ in range(4):
             cartridge.write_block(block)
-        names = set[str]()
-        for path in Path("/proc/self/task").glob("*/comm"):
-            with suppress(FileNotFoundError, ProcessLookupError):  # a thread of another test that has ended meanwhile
-                names.add(path.read_text().strip())
+        names = thread_names()
     assert "writeback" in names
 
 

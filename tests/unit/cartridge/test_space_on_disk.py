@@ -8,6 +8,7 @@ import pytest
 
 from datamover.engine import storage_trace
 from tests.sim.storage_replay import read_trace
+from tests.support.processes import open_files
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.partition import SEGMENT_DEAD_BYTES, TRUNCATE_DEAD_BYTES
 from vlib_images.cartridge.segments import SegmentLimits
@@ -100,8 +101,8 @@ def test_early_writeback_keeps_no_deleted_segment_open(make: Make, tmp_path: Pat
             cartridge.write_blocks(bytes(1 << 26), 1 << 20)
             cartridge.rewind()
             cartridge.erase()
-            open_files = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-            assert [name for name in open_files if str(tmp_path) in name and name.endswith("(deleted)")] == []
+            mine = [name for name in open_files() if str(tmp_path) in name]
+            assert [name for name in mine if name.endswith("(deleted)")] == []
 
 
 def test_many_small_files_do_not_make_many_segments(make: Make, tmp_path: Path) -> None:

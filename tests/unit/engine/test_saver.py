@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from datamover.engine import SAVER_CLOSED, SAVER_FAILED, SAVER_FULL, SAVER_STORED, SAVER_ZEROS, ChunkSaver
+from tests.support.processes import open_files
 from tests.support.waiting import eventually
 
 CHUNK = 65536
@@ -124,20 +125,16 @@ def test_close_lets_everybody_go(source: int, store: int) -> None:
     assert saver.save(source, 0, CHUNK, 0, 10) == SAVER_CLOSED
 
 
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def test_an_object_that_dies_at_work_leaves_no_descriptor(source: int, store: int) -> None:
     gc.collect()
-    before = descriptors()
+    before = len(open_files())
     for _ in range(20):
         saver = ChunkSaver(store, CHUNK, 8)
         for slot in range(8):
             saver.save(source, slot * CHUNK, CHUNK, slot, 10)
         del saver
     gc.collect()
-    assert eventually(lambda: descriptors() <= before)
+    assert eventually(lambda: len(open_files()) <= before)
 
 
 def test_nonsense_is_refused(source: int, store: int) -> None:
