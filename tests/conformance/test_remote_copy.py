@@ -237,8 +237,13 @@ def test_a_connection_that_is_lost_in_mid_copy(here, there, monkeypatch):
 
 
 def test_a_unit_that_does_not_answer_in_time(here, there, monkeypatch):
-    monkeypatch.setattr(remote_disk, "COMMAND_SECONDS", 0.3)
-    go = threading.Event()
+    submit_read, go = remote_disk.RemoteDiskAccess._submit_read, threading.Event()
+
+    def submit(*given):
+        monkeypatch.setattr(remote_disk, "COMMAND_SECONDS", 0.3)  # of the one that is not answered
+        return submit_read(*given)
+
+    monkeypatch.setattr(remote_disk.RemoteDiskAccess, "_submit_read", submit)
     monkeypatch.setattr(there.site.disk.medium, "read_into", lambda *_: go.wait(60))
     response = here.copy(
         block_to_stream(65536, BLOCKS), cscds=[cscd(there.disk), here.tape_descriptor()], unit=here.tape

@@ -6,6 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 
 
+def is_there(process_id: int) -> bool:
+    """Whether it runs: one that nobody has waited for yet is over all the same."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # the latter: it has ended between open() and read()
+        return False
+
+
 def children(process_id: int | str = "self") -> list[int]:
     """The processes that it has begun and that nobody has waited for."""
     found = list[int]()
@@ -27,6 +35,6 @@ def open_files(process_id: int | str = "self") -> list[str]:
     """What it has open, files without a name too."""
     names = list[str]()
     for path in Path(f"/proc/{process_id}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
+        with suppress(FileNotFoundError, ProcessLookupError):  # closed meanwhile
             names.append(str(path.readlink()))
     return names

@@ -51,6 +51,18 @@ def becomes(wanted: Found, found: Callable[[], Found], seconds: float = SECONDS)
         raise AssertionError(f"not {wanted!r} within {seconds:g} s: {_words(found)}\nlast seen: {last[0]!r}") from None
 
 
+def in_time(attempt: Callable[[float], Found], late: type[Exception], limits_seconds: tuple[float, ...]) -> Found:
+    """What `attempt` answers with the first limit of time that the machine keeps. For tests in which somebody has to be
+    quicker than a limit, which is short so that the test is. `attempt` raises `late` where the machine was too slow
+    for it; what it raises with the last one, which is long, is the test's failure."""
+    for seconds in limits_seconds[:-1]:
+        try:
+            return attempt(seconds)
+        except late:
+            continue
+    return attempt(limits_seconds[-1])
+
+
 def _words(condition: Callable[[], Any]) -> str:
     """The source of a condition, for whoever reads the failure."""
     try:

@@ -18,6 +18,7 @@ from appliance.agent.backup import HotBackup
 from appliance.agent.network_process import NetworkProcess, NetworkProcessEnded, user_of_network
 from appliance.agent.serving import serve
 from appliance.failures import Failure, NoAnswer, OperatorError
+from tests.support.processes import is_there
 from tests.support.waiting import eventually
 
 
@@ -113,16 +114,9 @@ def test_one_that_ends_is_told_of_and_a_killed_agent_takes_it_along(network: Net
     process = int(os.read(hear, 20))
     os.kill(agent, signal.SIGKILL)
     os.waitpid(agent, 0)
-    eventually(lambda: not Path(f"/proc/{process}").exists() or "\nState:\tZ" in _status(process))
+    eventually(lambda: not is_there(process))
     os.close(hear)
     os.close(tell)
-
-
-def _status(process: int) -> str:
-    try:
-        return "\n" + Path(f"/proc/{process}/status").read_text()
-    except FileNotFoundError:
-        return "\nState:\tZ"
 
 
 def test_whom_it_becomes() -> None:

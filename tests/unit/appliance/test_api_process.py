@@ -19,15 +19,10 @@ from appliance.web.job import VerbEnd, VerbJob
 from tests.support.appliance import Appliance
 from tests.support.killed_threads import VARIABLE, Threads
 from tests.support.ports import free_port
-from tests.support.processes import children
+from tests.support.processes import children, is_there
 from tests.support.waiting import eventually
 
-
-def is_there(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+LOWEST_PRIORITY = 19
 
 
 def test_it_is_started_anew_and_ends_with_the_daemon(tmp_path: Path) -> None:
@@ -109,7 +104,8 @@ def test_its_data_goes_first(tmp_path: Path) -> None:
         token = appliance.call("token.create", name="a", scope="read")["token"]
         assert Client.at(f"http://127.0.0.1:{port}", token).call("health")
         (front,) = children(appliance.process_id)
-        assert os.getpriority(os.PRIO_PROCESS, front) > os.getpriority(os.PRIO_PROCESS, appliance.process_id)
+        front_has, daemon_has = (os.getpriority(os.PRIO_PROCESS, one) for one in (front, appliance.process_id))
+        assert front_has > daemon_has or daemon_has == LOWEST_PRIORITY  # where the tests have the lowest themselves
 
 
 def test_progress_and_cancelling_and_events_come_through(tmp_path: Path) -> None:

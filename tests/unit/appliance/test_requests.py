@@ -545,7 +545,7 @@ def test_grants_outlive_the_broker_for_as_long_as_is_set(tmp_path: Path) -> None
         broker, gate, offset = served.broker, served.gate, [0.0]
         assert broker is not None and gate is not None
         gate._clock = lambda: time.monotonic() + offset[0]
-        made = broker.ask(HOST, SCRATCH, lease_seconds=10)
+        made = broker.ask(HOST, SCRATCH, lease_seconds=600)
         eventually(lambda: broker.requests.get(made.name).state is RequestState.GRANTED)
         key = broker.key(broker.requests.get(made.name))
         assert key is not None

@@ -11,6 +11,7 @@ import pytest
 
 from datamover import engine
 from datamover.engine import BufferPool, Connection, ConnectionClosed, ScsiCommand
+from tests.support.waiting import in_time
 
 from .peer import DEFAULTS, R2T, Answer, Peer
 
@@ -226,13 +227,16 @@ def test_data_by_drops_end_the_connection() -> None:
 
 
 def test_nothing_is_due_once_the_data_have_come() -> None:
-    with Peer(data_timeout_seconds=2.0) as peer:
-        peer.send(peer.command(1, expected=64 * KIB, write=True))
-        peer.send(data_for(peer, peer.read()))
-        command = peer.next_command()
-        assert peer.connection.receive(2.5) is None
-        peer.connection.respond(command, 0)
-        assert peer.read().status == 0
+    def stays(seconds: float) -> None:
+        with Peer(data_timeout_seconds=seconds) as peer:
+            peer.send(peer.command(1, expected=64 * KIB, write=True))
+            peer.send(data_for(peer, peer.read()))
+            command = peer.next_command()
+            assert peer.connection.receive(seconds * 1.5) is None
+            peer.connection.respond(command, 0)
+            assert peer.read().status == 0
+
+    in_time(stays, ConnectionClosed, (0.5, 5.0, 20.0))
 
 
 # ---- the share of a connection ---------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The log as a queue, and a server."""
 
 import queue
-from collections.abc import Iterator, MutableMapping
+import time
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import pytest
@@ -53,6 +54,19 @@ def log() -> Iterator[Log]:
     finally:
         structlog.configure(**old)
     assert [line for line in [*captured.seen, *captured.rest()] if line["level"] in ("error", "exception")] == []
+
+
+@pytest.fixture
+def a_day_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Once it is called, that is the time for whoever looks whether a view has come to its end."""
+    offset_seconds = [0.0]
+    for module in ("server", "session", "waiting_nexus"):
+        monkeypatch.setattr(f"scsi_targets.iscsi.{module}.time", lambda: time.time() + offset_seconds[0])
+
+    def pass_a_day() -> None:
+        offset_seconds[0] = 86_400.0
+
+    return pass_a_day
 
 
 @pytest.fixture

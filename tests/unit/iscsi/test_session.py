@@ -9,6 +9,7 @@ from scapy.packet import Raw
 from scsi_targets.iscsi.limits import Limits
 from tests.fuzz import layers
 from tests.fuzz.peer import HungUp, Peer, text
+from tests.support.waiting import in_time
 from tests.unit.iscsi.conftest import Log
 from tests.unit.iscsi.dummy import Served, serving
 from tests.unit.iscsi.support import TARGET
@@ -169,16 +170,20 @@ def test_a_silent_peer_is_asked_and_then_given_up(log: Log) -> None:
 
 
 def test_a_peer_that_answers_stays(log: Log) -> None:
-    with serving(Limits(keep_alive_seconds=2.0)) as served, Peer(served.address) as peer:
-        peer.login(TARGET)
-        tags = set()
-        for _ in range(2):
-            ping = peer.receive()
-            tags.add(ping.target_transfer_tag)
-            peer.send(layers.NopOut(initiator_task_tag=layers.NO_TAG, target_transfer_tag=ping.target_transfer_tag,
-                                    cmd_sn=peer.cmd_sn))  # fmt: skip
-        assert len(tags) == 2
-        assert peer.is_alive()
+    def answers(seconds: float) -> None:
+        with serving(Limits(keep_alive_seconds=seconds)) as served, Peer(served.address) as peer:
+            peer.login(TARGET)
+            tags = set()
+            for _ in range(4):
+                ping = peer.receive()
+                tags.add(ping.target_transfer_tag)
+                peer.send(layers.NopOut(initiator_task_tag=layers.NO_TAG, target_transfer_tag=ping.target_transfer_tag,
+                                        cmd_sn=peer.cmd_sn))  # fmt: skip
+            assert len(tags) == 4
+            if not peer.is_alive():
+                raise HungUp
+
+    in_time(answers, HungUp, (0.3, 3.0, 20.0))
 
 
 def test_an_idle_discovery_session_is_closed(log: Log) -> None:

@@ -3,7 +3,7 @@
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -130,12 +130,17 @@ def test_it_goes_on_as_often_as_it_is_cut(served: Served, peers: list[Peer]) -> 
     assert nexus.initiator_name == INITIATOR_NAME
 
 
-def test_a_silent_peer_that_was_given_up_comes_back(log: Log, peers: list[Peer]) -> None:
+def test_a_silent_peer_that_was_given_up_comes_back(
+    log: Log, peers: list[Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A cable that was pulled for longer than the target waits."""
-    with serving(Limits(keep_alive_seconds=0.1)) as served:
+    with serving(Limits(logout_grace_seconds=0.05)) as served:
         served.directory.nexus_waits = True
         first = first_session(served, peers)
-        assert log.wait_for("connection lost")["nexus"] == "waits"
+        with monkeypatch.context() as patched:  # from here on, so that nobody has to be quick before and afterwards
+            patched.setattr(Limits, "keep_alive_seconds", 0.1)
+            served.server.views_changed()  # which has the session look at what it waits for
+            assert log.wait_for("connection lost")["nexus"] == "waits"
         good(answer(come_back(served, first, peers)))
 
 
@@ -299,10 +304,14 @@ def test_who_waits_sees_the_same_or_is_lost(served: Served, log: Log, peers: lis
     wait_until_lost(served)
 
 
-def test_the_end_of_a_view_that_comes_without_being_told_of(served: Served, log: Log, peers: list[Peer]) -> None:
-    served.directory.ends_at = time.time() + 0.2
+def test_the_end_of_a_view_that_comes_without_being_told_of(
+    served: Served, log: Log, peers: list[Peer], a_day_later: Callable[[], None]
+) -> None:
+    served.directory.ends_at = time.time() + 3600
     first = first_session(served, peers)
     cut(first)
+    assert log.wait_for("connection lost")["nexus"] == "waits"
+    a_day_later()
     wait_until_lost(served)
 
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tests.support.waiting import becomes, eventually
+from tests.support.waiting import becomes, eventually, in_time
 
 
 def test_it_answers_what_it_waited_for() -> None:
@@ -36,3 +36,20 @@ def test_only_named_exceptions_mean_not_yet() -> None:
     assert eventually(ask, despite=(OSError,)) == "now"
     with pytest.raises(AssertionError, match=r"last seen: StopIteration"):
         eventually(ask, 0.01, despite=(StopIteration,))
+
+
+def test_a_limit_that_is_too_short_is_made_longer_and_the_last_is_the_test_s() -> None:
+    tried: list[float] = []
+
+    def takes(least: float, seconds: float) -> str:
+        tried.append(seconds)
+        if seconds < least:
+            raise TimeoutError(f"{seconds} s")
+        return "in time"
+
+    assert in_time(lambda seconds: takes(1, seconds), TimeoutError, (0.1, 1, 10)) == "in time"
+    assert tried == [0.1, 1]
+    with pytest.raises(TimeoutError, match=r"^10 s"):
+        in_time(lambda seconds: takes(60, seconds), TimeoutError, (0.1, 1, 10))
+    with pytest.raises(TimeoutError, match=r"^0.1 s"):
+        in_time(lambda seconds: takes(60, seconds), KeyError, (0.1, 1, 10))
