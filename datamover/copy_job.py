@@ -1,6 +1,7 @@
 """A copy job: segments in order between endpoints, CRC32C of each computed on the way.
 
-The caller's thread reads and assembles. While what it reads has to be waited for, one writer thread writes meanwhile,
+Long runs of blocks between a disk's file and a tape are moved by one call of the engine after another. For all else the
+caller's thread reads and assembles. While what it reads has to be waited for, one writer thread writes meanwhile,
 in order. What was there at once is written by the thread that has read it, out of its own processor's cache: handing it
 to another processor would take longer than the reading took. A few buffers of the engine go between them, so memory is
 bounded and payload is never handled here: endpoints fill and drain whole buffers.
@@ -20,8 +21,9 @@ from typing import NamedTuple
 from datamover.assembly import Assembly
 from datamover.copy_progress import CopyCancelled, CopyFailed, CopyProgress, InexactSegment, Side, Tally
 from datamover.copy_writer import Act, Chunk, CopyWriter
-from datamover.endpoints import Sink, Source, TransferFailed
-from datamover.engine import BufferPool, crc32c_combine
+from datamover.endpoints import RunMemory, Sink, SinkFailed, Source, TransferFailed
+from datamover.engine import BufferPool, crc32c_combine, crc32c_join
+from datamover.file_run import CHECKSUM_BYTES
 from datamover.pace import Pace
 
 # One write: large enough that its overhead is lost in the copying, small enough to stay in the processor's cache.
@@ -31,6 +33,14 @@ BUFFERS = 3
 # What comes faster was in memory, and writing it need not overlap with reading it. Most disks are slower. Memory is
 # not, even where a buffer's lines must be taken back from the cache of the processor that wrote it out (seen: 2.1e9).
 QUICK_BYTES_PER_SECOND = 1.5e9
+# Runs between a file and a tape: shorter ones are not worth a thread. They grow while they end soon, as a job can be
+# stopped, and told how far it is, between two runs.
+SHORTEST_RUN_BYTES = 4 << 20
+LONGEST_RUN_BYTES = 64 << 20
+RUN_SECONDS = 0.03
+RUN_BLOCKS = 16384
+# What is moved in the ordinary way before another run is tried where one was not possible.
+NO_RUN_BYTES = 16 << 20
 
 
 class Rest(Enum):
@@ -113,6 +123,9 @@ class CopyJob:
         self._sink_residue = memoryview(b"")
         self._number = 0
         self._reading_seconds = 0.0  # what the reads took that filled the assembly
+        self._run_bytes = 2 * SHORTEST_RUN_BYTES
+        self._bytes_until_run = 0
+        self._run_checksums = memoryview(bytearray(RUN_BLOCKS * CHECKSUM_BYTES))
 
     @property
     def tallies(self) -> Sequence[Tally]:
@@ -215,9 +228,52 @@ class CopyJob:
                 tally.taken_bytes += count
                 self._source_residue = self._source_residue[count:]
             else:
-                count = self._read(segment.source, length)
+                count = self._run_of(segment, length) or self._read(segment.source, length)
             length -= count
             self._pace.took(count, self._cancelled)
+
+    def _run_of(self, segment: CopySegment, length: int) -> int:
+        """Moves a run of blocks that source and sink can do by themselves; returns how many bytes, often 0."""
+        source, sink = segment.source, segment.sink
+        if source is None or sink is None or not self._may_run(source, sink, length):
+            return 0
+        self._emit()
+        self._writer.drain()
+        self._writer.check()
+        began = time.perf_counter()
+        memory = RunMemory(self._run_checksums, self._with_room().buffer, self._writer.buffer())
+        try:
+            count = sink.take_run(source, min(length, self._run_bytes), memory)
+        except SinkFailed as error:
+            cause = error.__cause__ or error
+            raise CopyFailed(self._number, Side.DESTINATION, cause, self._tallies[self._number]) from cause
+        finally:
+            self._writer.give_back(memory.other)
+        self._account_run(count, sink.checked_length or source.checked_length)
+        self._choose_run(count, time.perf_counter() - began)
+        return count
+
+    def _may_run(self, source: Source, sink: Sink, length: int) -> bool:
+        if length < SHORTEST_RUN_BYTES or self._bytes_until_run > 0 or self._pace.bytes_per_second:
+            return False
+        return not self._with_room().residue and not self._source_residue and sink.runs_from(source)
+
+    def _account_run(self, count: int, block_length: int) -> None:
+        checksums, tally = self._run_checksums[: count // block_length * CHECKSUM_BYTES], self._tallies[self._number]
+        tally.crc32c = crc32c_join(tally.crc32c, checksums, block_length)
+        tally.taken_bytes += count
+        tally.written_bytes += count
+        self.progress.bytes_written += count
+        self.progress.operations += bool(count)
+
+    def _choose_run(self, count: int, seconds: float) -> None:
+        """When the next run is tried, and how long it shall be."""
+        if not count:
+            self._bytes_until_run = NO_RUN_BYTES
+        elif seconds > RUN_SECONDS:
+            self._run_bytes = max(SHORTEST_RUN_BYTES, self._run_bytes // 2)
+        elif 2 * count > self._run_bytes and seconds < RUN_SECONDS / 2:
+            self._run_bytes = min(LONGEST_RUN_BYTES, self._run_bytes * 2)
 
     def _put(self, data: memoryview, crc: int = 0) -> tuple[int, int]:
         """As much as there is room for: how much, and its CRC32C continued from `crc`."""
@@ -254,6 +310,7 @@ class CopyJob:
         else:
             tally.crc32c = assembly.add_verified(view, memoryview(verified), source.checked_length, tally.crc32c)
         tally.taken_bytes += whole
+        self._bytes_until_run -= whole
         return whole
 
     # ---- residue ---------------------------------------------------------------------------------------------------

@@ -4,7 +4,12 @@ blocks in order, and whatever fails raises TransferFailed with the device's own 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from datamover.engine import DataBuffer
+from datamover.file_run import CHECKSUM_BYTES, FileRun, FileSpan
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -16,6 +21,18 @@ class TransferFailed(Exception):
     def __init__(self, message: str, bytes_done: int = 0) -> None:
         super().__init__(message)
         self.bytes_done = bytes_done
+
+
+class SinkFailed(TransferFailed):
+    """The sink's failure, where source and sink moved bytes together."""
+
+
+class RunMemory(NamedTuple):
+    """What source and sink need to move bytes together: see FileRun."""
+
+    checksums: memoryview
+    one: DataBuffer
+    other: DataBuffer
 
 
 class Source(Protocol):
@@ -52,12 +69,24 @@ class Sink(Protocol):
         """Takes the whole buffer; checksums: of its pieces of checked_length bytes, as native 32-bit numbers, made when
         the bytes were read. Raises TransferFailed."""
 
+    def runs_from(self, source: Source, /) -> bool:
+        """Whether take_run() may do anything, as it looks now. Costs nothing."""
+
+    def take_run(self, source: Source, length: int, memory: RunMemory, /) -> int:
+        """As many of the source's next `length` bytes as can be moved smoothly without a buffer between the two, for as
+        many checksums as there is room for; their checksums are in `memory`. What ends a run is found by the reads and
+        writes that follow. Raises TransferFailed, SinkFailed: nothing was moved, as one of them refuses."""
+
 
 class DiskEndpoint(Protocol):
     """Bytes at offsets. What it raises, beside OSError, is its own: a job reports every Exception as TransferFailed."""
 
     def read_into(self, buffer: Buffer, offset: int, /) -> None: ...
     def write(self, buffer: Buffer, offset: int, /) -> None: ...
+
+    def span(self, offset: int, length: int, /, *, writes: bool) -> AbstractContextManager[FileSpan | None]:
+        """Where such bytes are, from the first on as far as they are in one piece, for as long as the context lasts;
+        None: not in a file. writes: they are about to be written there."""
 
 
 class TapeEndpoint(Protocol):
@@ -71,6 +100,15 @@ class TapeEndpoint(Protocol):
     def write_blocks(self, data: Buffer, block_length: int, fixed: bool, checksums: Buffer, /) -> None:
         """Writes the buffer as blocks, whose CRC32C `checksums` are; raises what stopped it, with `transferred` bytes
         written before."""
+
+    def moves_files(self, *, writes: bool) -> bool:
+        """Whether write_file() or read_file() may do anything, as it looks now. Costs nothing."""
+
+    def write_file(self, run: FileRun, /) -> int:
+        """Blocks out of a file, of which nothing has to be told: how many were written. Raises a refusal."""
+
+    def read_file(self, run: FileRun, /) -> int:
+        """Blocks into a file: how many were read. Raises a refusal."""
 
 
 class DiskExtent:
@@ -100,6 +138,31 @@ class DiskExtent:
             raise TransferFailed(f"writing the disk at byte {self._at}: {error}") from error
         self._at += len(data)
 
+    def runs_from(self, source: Source, /) -> bool:
+        if not isinstance(source, TapeBlocks) or source.checked_length % self.granularity:
+            return False
+        return source.moves_files(writes=False)
+
+    def take_run(self, source: Source, length: int, memory: RunMemory, /) -> int:
+        assert isinstance(source, TapeBlocks)
+        with self.file(length, SinkFailed, writes=True) as span:
+            return 0 if span is None else self.went_on(source.read_run(span, memory))
+
+    @contextmanager
+    def file(self, length: int, failure: type[TransferFailed], *, writes: bool) -> Iterator[FileSpan | None]:
+        """Where the next bytes are. Raises `failure`."""
+        with ExitStack() as stack:
+            try:
+                span = stack.enter_context(self._disk.span(self._at, length, writes=writes))
+            except Exception as error:
+                raise failure(f"the disk at byte {self._at}: {error}") from error
+            yield span
+
+    def went_on(self, count: int) -> int:
+        """So many bytes were moved."""
+        self._at += count
+        return count
+
 
 class TapeBlocks:
     """A tape at its position, in transfers of `granularity` bytes: each one block, or several of `block_length`."""
@@ -124,6 +187,36 @@ class TapeBlocks:
             self._tape.write_blocks(data, self.checked_length, self._fixed, checksums)
         except Exception as error:
             raise TransferFailed(f"writing the tape: {error}", getattr(error, "transferred", 0)) from error
+
+    def moves_files(self, *, writes: bool) -> bool:
+        """Whether runs are possible at all. Where a transfer is several blocks, a run might end within one."""
+        return self.checked_length == self.granularity and self._tape.moves_files(writes=writes)
+
+    def runs_from(self, source: Source, /) -> bool:
+        if not isinstance(source, DiskExtent) or self.checked_length % source.granularity:
+            return False
+        return self.moves_files(writes=True)
+
+    def take_run(self, source: Source, length: int, memory: RunMemory, /) -> int:
+        assert isinstance(source, DiskExtent)
+        with source.file(length, TransferFailed, writes=False) as span:
+            if span is None:
+                return 0
+            try:
+                return source.went_on(self._tape.write_file(self._run(span, memory)) * self.checked_length)
+            except Exception as error:
+                raise SinkFailed(f"writing the tape: {error}") from error
+
+    def read_run(self, span: FileSpan, memory: RunMemory) -> int:
+        """Reads blocks to where the span is; returns how many bytes. Raises TransferFailed."""
+        try:
+            return self._tape.read_file(self._run(span, memory)) * self.checked_length
+        except Exception as error:
+            raise TransferFailed(f"reading the tape: {error}") from error
+
+    def _run(self, span: FileSpan, memory: RunMemory) -> FileRun:
+        count = min(span.length // self.checked_length, len(memory.checksums) // CHECKSUM_BYTES)
+        return FileRun(span.descriptor, span.offset, self.checked_length, count, *memory)
 
 
 class InlineBytes:
@@ -161,3 +254,9 @@ class NullDevice:
 
     def write(self, data: memoryview, _checksums: Buffer, /) -> None:
         raise TransferFailed("there is no device to write") from NoDevice()
+
+    def runs_from(self, _source: Source, /) -> bool:
+        return False
+
+    def take_run(self, _source: Source, _length: int, _memory: RunMemory, /) -> int:
+        return 0

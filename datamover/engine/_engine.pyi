@@ -423,6 +423,17 @@ class Segment:
         checksums: their CRC32C as native 32-bit numbers, made when the bytes came; they are stored as they are, so that
         what changed meanwhile is found when the block is read."""
 
+    def append_file(
+        self, descriptor: int, offset: int, block_length: int, count: int, checksums: Buffer, one: Buffer,
+        other: Buffer, /,
+    ) -> tuple[int, bool]:  # fmt: skip
+        """Append `count` blocks of block_length out of a file, from byte `offset` on, by two threads that take turns.
+        How many were taken, and whether the segment is full. Fewer, and not full: one more call would have failed, and
+        does not say how; append_many() of the next block does.
+
+        checksums: a writable buffer for their CRC32C as native 32-bit numbers. one, other: writable memory, of a block
+        at least; 1 MiB is best."""
+
     def append_encoded(
         self, stored: Buffer, logical_length: int, logical_crc: int, form: int, extension: Buffer, /
     ) -> bool:
@@ -454,6 +465,15 @@ class Segment:
         READ_FILEMARK, READ_ENCODED, READ_END (the segment ends) or READ_DAMAGED; block_length when all were read.
 
         checksums: a writable buffer for the CRC32C of each, by which it was verified, as native 32-bit numbers."""
+
+    def read_to_file(
+        self, object: int, descriptor: int, offset: int, block_length: int, count: int, checksums: Buffer,
+        one: Buffer, other: Buffer, /,
+    ) -> tuple[int, int]:  # fmt: skip
+        """As read_many(), into a file from byte `offset` on, by two threads that take turns. Where writing the file has
+        failed, the second number says nothing. Behind the blocks that count the file may have been written too.
+
+        checksums, one, other: as append_file() has them."""
 
     def read_protected(self, object: int, into: Buffer, method: int, /) -> int:
         """As read(); behind the block stands as much of its protection information as fits. It is made from the CRC32C

@@ -25,6 +25,7 @@ from datamover.engine import (
     crc32c,
     protection_check,
 )
+from datamover.file_run import FileRun
 from vlib_images.cartridge import codec, decoding, positioning
 from vlib_images.cartridge.codec import (
     Decryption,
@@ -466,6 +467,20 @@ class Cartridge:
             self.usage.wrote(written, written * length, written * length)
         return count
 
+    @property
+    def writes_files(self) -> bool:
+        """Whether blocks of a file may be written as they are: here nothing is overwritten, and nothing encoded."""
+        return self.encoder is None and self.at_eod
+
+    def write_file(self, run: FileRun) -> int:
+        """Write blocks out of a file at the end of data, while `writes_files`; returns how many (see FileRun). Raises
+        WriteProtected, WormViolation, NoSpace, StorageError, and then wrote nothing."""
+        self.storage.prepare_write(self._partition, self._position)
+        written = self._partition.append_file(run)
+        self._position += written
+        self.usage.wrote(written, written * run.block_length, written * run.block_length)
+        return written
+
     def _write_each(
         self, data: memoryview, block_length: int, count: int, protection: int, checksums: Buffer | None
     ) -> int:
@@ -545,6 +560,19 @@ class Cartridge:
         if result == READ_FILEMARK:
             return ReadBlocksResult(blocks, ReadKind.FILEMARK)
         return ReadBlocksResult(blocks, ReadKind.BLOCK, result + extra)
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether blocks may be read into a file as they are stored."""
+        return self._reads_plain
+
+    def read_file(self, run: FileRun) -> int:
+        """Read blocks of exactly run.block_length into a file, while `reads_files`; returns how many (see FileRun). The
+        position is behind them."""
+        blocks = self._partition.read_file(self._position, run)
+        self._position += blocks
+        self.usage.read_some(blocks, blocks * run.block_length, blocks * run.block_length)
+        return blocks
 
     def _read_each(
         self, into: memoryview, block_length: int, count: int, done: int, protection: int, checksums: Buffer | None

@@ -7,18 +7,20 @@ the manifest may not know the newest segments, and recovery finds them by their 
 import copy
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from typing_extensions import Buffer
 
 from datamover.engine import PROTECTION_BYTES, READ_DAMAGED, READ_END, ProtectionMismatch, Segment, SegmentDamaged
+from datamover.file_run import CHECKSUM_BYTES, FileRun
 from vlib_images.cartridge.codec import Form, Scratch, StoredBlock
 from vlib_images.cartridge.encrypted_blocks import KIND_BLOCK, note_encrypted
 from vlib_images.cartridge.manifest import EntryFlag, Manifest, ManifestEntry
 from vlib_images.cartridge.segment_list import SegmentList
 from vlib_images.cartridge.segments import SegmentStore, finish_cut
 from vlib_images.errors import (
+    CartridgeError,
     DamagedBlock,
     EndOfPartition,
     NoSpace,
@@ -29,7 +31,6 @@ from vlib_images.errors import (
 )
 
 RECORD_HEADER_BYTES: Final = 32
-CHECKSUM_BYTES: Final = 4
 
 UNSYNCED_SEGMENTS: Final = 20
 """Sealed segments that may wait for a sync; then the older half gets it, of which most is on the disk by then. A bound
@@ -178,6 +179,21 @@ class TapePartition:
             raise ProtectionFailed("a block and its protection information differ", self.end - before) from error
         if fits < count:
             raise EndOfPartition(f"partition {self.number} is full", fits)
+
+    def append_file(self, run: FileRun) -> int:
+        """Equal blocks out of a file. Returns how many were written, and raises nothing: see FileRun."""
+        size = record_bytes(run.block_length)
+        fits, done, full = self._how_many_fit(run.blocks, size), 0, False
+        with suppress(OSError, CartridgeError):
+            while done < fits:
+                tail = self._next_tail() if full or self.segments.tail is None else self.segments.tail
+                taken, full = tail.append_file(*run._replace(blocks=fits).behind(done))
+                done += taken
+                self.end += taken
+                self.room_bytes -= taken * size
+                if not full:
+                    break
+        return done
 
     def append_filemarks(self, count: int) -> None:
         """Raises as append_many() does."""
@@ -530,6 +546,18 @@ class TapePartition:
         if done < count and result == block_length:
             result = READ_END
         return done, result
+
+    def read_file(self, position: int, run: FileRun) -> int:
+        """Equal blocks into a file. Returns how many, and raises nothing: see FileRun."""
+        done = 0
+        with suppress(SegmentDamaged, OSError):
+            while done < run.blocks and position + done < self.end:
+                segment, relative = self.segments.at(position + done)
+                got, result = segment.read_to_file(relative, *run.behind(done))
+                done += got
+                if not got or result != READ_END:
+                    break
+        return done
 
     @staticmethod
     def _read_some(

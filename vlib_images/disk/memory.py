@@ -53,6 +53,12 @@ class MemoryImage:
                 self._anchored.discard(unit)
                 self._units.setdefault(unit, bytearray(UNIT_BYTES))[start:stop] = view[at : at + stop - start]
 
+    def file_to_read(self, offset: int, length: int) -> None:
+        """There is no file."""
+
+    def file_to_write(self, offset: int, length: int) -> None:
+        """There is no file."""
+
     def write_atomic(self, buffer: "Buffer", offset: int) -> None:
         self.write(buffer, offset, durable=True)
 

@@ -31,6 +31,12 @@ class SnapshotImage:
             raise OSError(errno.EIO, "the image is shorter than the disk", self.name)
         self.snapshot.read_into(view, offset)
 
+    def file_to_read(self, offset: int, length: int) -> None:
+        """No file holds an instant: what changes meanwhile lies elsewhere."""
+
+    def file_to_write(self, offset: int, length: int) -> None:
+        """It is read only."""
+
     def prefetch(self, offset: int, length: int) -> None:
         """What is still live is read ahead."""
         self.snapshot.image.prefetch(offset, length)

@@ -14,7 +14,7 @@
 #include <signal.h>
 #include <time.h>
 
-#define DELAY_NANOSECONDS 250000000L
+#define DELAY_NANOSECONDS 700000000L
 #define REQUESTS_MAX 32u
 
 struct request {

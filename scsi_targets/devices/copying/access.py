@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from scsi_targets.t10 import sense, vpd
@@ -16,6 +17,7 @@ from scsi_targets.t10.sense import SenseCode
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from datamover.file_run import FileRun, FileSpan
     from scsi_targets.devices.unit.task import Task
 
 
@@ -128,6 +130,9 @@ class DiskAccess(Access):
     def write(self, buffer: Buffer, offset: int, /) -> None:
         """Writes from a byte offset on; the rest of a logical block stays as it is."""
 
+    def span(self, offset: int, length: int, /, *, writes: bool) -> AbstractContextManager[FileSpan | None]:
+        return nullcontext()
+
 
 class TapeAccess(Access):
     """A sequential access device, as datamover.endpoints.TapeEndpoint, in the partition that it was put to last."""
@@ -139,6 +144,15 @@ class TapeAccess(Access):
 
     @abstractmethod
     def write_blocks(self, data: Buffer, block_length: int, fixed: bool, checksums: Buffer, /) -> None: ...
+
+    def moves_files(self, *, writes: bool) -> bool:
+        return False
+
+    def write_file(self, run: FileRun, /) -> int:
+        return 0
+
+    def read_file(self, run: FileRun, /) -> int:
+        return 0
 
     @abstractmethod
     def write_filemarks(self, count: int, *, immediate: bool) -> None:

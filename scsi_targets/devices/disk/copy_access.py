@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from datamover.file_run import FileSpan
 from scsi_targets.devices.copying.access import DiskAccess
 from scsi_targets.devices.copying.local import LocalAccess
 from scsi_targets.t10 import sbc, sense
@@ -42,8 +45,8 @@ class BlockDeviceAccess(LocalAccess, DiskAccess):
 
     def read_into(self, buffer: Buffer, offset: int, /) -> None:
         with self.command(self.reading), self._disk.gate.shared:
-            self._check(buffer, offset, writes=False)
             view = memoryview(buffer)
+            self._check(offset, view.nbytes, writes=False)
             if self._holds_nothing(offset, view.nbytes):
                 _clear(view)
                 self._disk.medium.pass_over(offset, view.nbytes)
@@ -52,8 +55,27 @@ class BlockDeviceAccess(LocalAccess, DiskAccess):
 
     def write(self, buffer: Buffer, offset: int, /) -> None:
         with self.command(self.writing), self._disk.gate.shared:
-            self._check(buffer, offset, writes=True)
+            self._check(offset, memoryview(buffer).nbytes, writes=True)
             self._disk.medium.write(buffer, offset, durable=not self._disk.writeback_cache)
+
+    @contextmanager
+    def span(self, offset: int, length: int, /, *, writes: bool) -> Iterator[FileSpan | None]:
+        with self.command(self.writing if writes else self.reading), self._disk.gate.shared:
+            self._guest.check()
+            yield self._span_to_write(offset, length) if writes else self._span_to_read(offset, length)
+
+    def _span_to_read(self, offset: int, length: int) -> FileSpan | None:
+        """Up to the first hole."""
+        length = 0 if self._holds_nothing(offset, 1) else min(length, self._data_until - offset)
+        descriptor = self._disk.medium.file_to_read(offset, length) if length else None
+        return None if descriptor is None else FileSpan(descriptor, offset, length)
+
+    def _span_to_write(self, offset: int, length: int) -> FileSpan | None:
+        """None, too, where each write must be durable before the next is begun."""
+        if not self._disk.writeback_cache or offset + length > self._disk.capacity * self.block_length:
+            return None
+        descriptor = self._disk.medium.file_to_write(offset, length)
+        return None if descriptor is None else FileSpan(descriptor, offset, length)
 
     def _holds_nothing(self, offset: int, length: int) -> bool:
         """Whether all of a range is without data now: it is zeros, and its storage is left in peace. Only runs of data
@@ -70,9 +92,9 @@ class BlockDeviceAccess(LocalAccess, DiskAccess):
                 return True
         return False
 
-    def _check(self, buffer: Buffer, offset: int, *, writes: bool) -> None:
+    def _check(self, offset: int, length: int, *, writes: bool) -> None:
         self._guest.check()  # a reset that came since has waited for the gate
-        first, end = offset // self.block_length, offset + memoryview(buffer).nbytes
+        first, end = offset // self.block_length, offset + length
         self.check_range(first, -(-end // self.block_length) - first, writes=writes)
 
 

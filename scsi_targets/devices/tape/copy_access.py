@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from datamover.file_run import CHECKSUM_BYTES
 from scsi_targets.devices.copying.access import TapeAccess
 from scsi_targets.devices.copying.local import LocalAccess
 from scsi_targets.t10 import ssc
 from scsi_targets.t10.sense import CheckCondition, SenseCode
-from vlib_images.cartridge.partition import CHECKSUM_BYTES
 from vlib_images.errors import DamagedBlock, EncryptionProblem
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from datamover.file_run import FileRun
     from scsi_targets.devices.tape.position import Positioning
     from scsi_targets.devices.tape.transfer import TapeTransfers
     from scsi_targets.devices.unit.task import Task
@@ -57,6 +58,22 @@ class TapeDriveAccess(LocalAccess, TapeAccess):
                 raise _write_failure(failure, length, block_length, fixed) from failure
         if warning is not None:  # everything was written, and the initiator must be told: the copy ends here
             raise _warned(warning, length)
+
+    def moves_files(self, *, writes: bool) -> bool:
+        medium = self._drive.medium
+        return medium is not None and (medium.writes_files if writes else medium.reads_files)
+
+    def read_file(self, run: FileRun, /) -> int:
+        drive = self._drive
+        with self.command(self.reading), drive.lock:
+            drive.prepare_transfer(self._task.nexus, writing=False)
+            return drive.loaded.read_file(run) if drive.loaded.reads_files else 0
+
+    def write_file(self, run: FileRun, /) -> int:
+        drive = self._drive
+        with self.command(self.writing), drive.lock:
+            drive.prepare_transfer(self._task.nexus, writing=True)
+            return drive.write_file(run)
 
     def write_filemarks(self, count: int, *, immediate: bool) -> None:
         with self.command(ssc.WriteFilemarks6), self._drive.lock:

@@ -6,6 +6,7 @@ pool, one engine call for each command, never copied here.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from datamover.engine import LIMIT_TRANSFER_BYTES, PROTECTION_BYTES
@@ -18,10 +19,12 @@ from scsi_targets.t10 import sense, ssc
 from scsi_targets.t10.sense import CheckCondition, SenseCode
 from vlib_images import errors
 from vlib_images.cartridge.cartridge import Cartridge, ReadKind
+from vlib_images.cartridge.partition import record_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from datamover.file_run import FileRun
     from scsi_targets.devices.tape.models import DriveModel
     from scsi_targets.devices.unit.state_store import StateStore
     from scsi_targets.t10.fields import Field
@@ -95,6 +98,18 @@ class TapeTransfers(TapeLoader):
                     self.overwrite_allowed_at = allowed  # the same block may come again
                 raise self.write_failure(error, count - written if fixed else block_length) from error
             return self._after_write(medium) if self._watch_writes or medium.early_warning else None
+
+    def write_file(self, run: FileRun) -> int:
+        """Writes blocks out of a file at the position: how many, of which no initiator must be told anything. For the
+        rest, and for whatever has to be told or decided, there is write_blocks(); the caller holds the lock."""
+        medium = self.loaded
+        distance = medium.early_warning_bytes + run.blocks * record_bytes(run.block_length)
+        if self._watch_writes or not medium.writes_files or medium.early_warning or medium.ends_within(distance):
+            return 0
+        with suppress(errors.CartridgeError):
+            self.buffered_from = self.buffered_from or medium.position
+            return medium.write_file(run)
+        return 0
 
     def write_filemarks(self, count: int, *, immediate: bool) -> SenseCode | None:
         """Writes filemarks; without `immediate` everything is durable when it returns. Returns and raises as
