@@ -25,6 +25,7 @@ from datamover.endpoints import RunMemory, Sink, SinkFailed, Source, TransferFai
 from datamover.engine import BufferPool, crc32c_combine, crc32c_join
 from datamover.file_run import CHECKSUM_BYTES
 from datamover.pace import Pace
+from datamover.run_length import RunLength
 
 # One write: large enough that its overhead is lost in the copying, small enough to stay in the processor's cache.
 CHUNK_BYTES = 1 << 20
@@ -33,14 +34,8 @@ BUFFERS = 3
 # What comes faster was in memory, and writing it need not overlap with reading it. Most disks are slower. Memory is
 # not, even where a buffer's lines must be taken back from the cache of the processor that wrote it out (seen: 2.1e9).
 QUICK_BYTES_PER_SECOND = 1.5e9
-# Runs between a file and a tape: shorter ones are not worth a thread. They grow while they end soon, as a job can be
-# stopped, and told how far it is, between two runs.
-SHORTEST_RUN_BYTES = 4 << 20
-LONGEST_RUN_BYTES = 64 << 20
-RUN_SECONDS = 0.03
+# The most blocks of a run: room for their checksums.
 RUN_BLOCKS = 16384
-# What is moved in the ordinary way before another run is tried where one was not possible.
-NO_RUN_BYTES = 16 << 20
 
 
 class Rest(Enum):
@@ -123,8 +118,7 @@ class CopyJob:
         self._sink_residue = memoryview(b"")
         self._number = 0
         self._reading_seconds = 0.0  # what the reads took that filled the assembly
-        self._run_bytes = 2 * SHORTEST_RUN_BYTES
-        self._bytes_until_run = 0
+        self._run_length = RunLength()
         self._run_checksums = memoryview(bytearray(RUN_BLOCKS * CHECKSUM_BYTES))
 
     @property
@@ -243,18 +237,18 @@ class CopyJob:
         began = time.perf_counter()
         memory = RunMemory(self._run_checksums, self._with_room().buffer, self._writer.buffer())
         try:
-            count = sink.take_run(source, min(length, self._run_bytes), memory)
+            count = sink.take_run(source, min(length, self._run_length.next_bytes), memory)
         except SinkFailed as error:
             cause = error.__cause__ or error
             raise CopyFailed(self._number, Side.DESTINATION, cause, self._tallies[self._number]) from cause
         finally:
             self._writer.give_back(memory.other)
         self._account_run(count, sink.checked_length or source.checked_length)
-        self._choose_run(count, time.perf_counter() - began)
+        self._run_length.ran(count, time.perf_counter() - began)
         return count
 
     def _may_run(self, source: Source, sink: Sink, length: int) -> bool:
-        if length < SHORTEST_RUN_BYTES or self._bytes_until_run > 0 or self._pace.bytes_per_second:
+        if not self._run_length.suits(length) or self._pace.bytes_per_second:
             return False
         return not self._with_room().residue and not self._source_residue and sink.runs_from(source)
 
@@ -265,15 +259,6 @@ class CopyJob:
         tally.written_bytes += count
         self.progress.bytes_written += count
         self.progress.operations += bool(count)
-
-    def _choose_run(self, count: int, seconds: float) -> None:
-        """When the next run is tried, and how long it shall be."""
-        if not count:
-            self._bytes_until_run = NO_RUN_BYTES
-        elif seconds > RUN_SECONDS:
-            self._run_bytes = max(SHORTEST_RUN_BYTES, self._run_bytes // 2)
-        elif 2 * count > self._run_bytes and seconds < RUN_SECONDS / 2:
-            self._run_bytes = min(LONGEST_RUN_BYTES, self._run_bytes * 2)
 
     def _put(self, data: memoryview, crc: int = 0) -> tuple[int, int]:
         """As much as there is room for: how much, and its CRC32C continued from `crc`."""
@@ -310,7 +295,7 @@ class CopyJob:
         else:
             tally.crc32c = assembly.add_verified(view, memoryview(verified), source.checked_length, tally.crc32c)
         tally.taken_bytes += whole
-        self._bytes_until_run -= whole
+        self._run_length.did_not_run(whole)
         return whole
 
     # ---- residue ---------------------------------------------------------------------------------------------------

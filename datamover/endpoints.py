@@ -215,8 +215,10 @@ class TapeBlocks:
             raise TransferFailed(f"reading the tape: {error}") from error
 
     def _run(self, span: FileSpan, memory: RunMemory) -> FileRun:
-        count = min(span.length // self.checked_length, len(memory.checksums) // CHECKSUM_BYTES)
-        return FileRun(span.descriptor, span.offset, self.checked_length, count, *memory)
+        blocks = min(span.length // self.checked_length, len(memory.checksums) // CHECKSUM_BYTES)
+        if self.checked_length > len(memory.one):
+            blocks = 0
+        return FileRun(span.descriptor, span.offset, self.checked_length, blocks, *memory)
 
 
 class InlineBytes:

@@ -170,7 +170,10 @@ class DiskImage:
     def file_to_write(self, offset: int, length: int) -> int | None:
         if self.before_change is not None:
             self.before_change(offset, length)
-        self._claim(offset, length)
+        try:
+            self._claim(offset, length)
+        except OSError:  # what there is room for can still be written piece by piece
+            return None
         return self._descriptor
 
     def _claim(self, offset: int, length: int) -> None:

@@ -62,19 +62,22 @@ class BlockDeviceAccess(LocalAccess, DiskAccess):
     def span(self, offset: int, length: int, /, *, writes: bool) -> Iterator[FileSpan | None]:
         with self.command(self.writing if writes else self.reading), self._disk.gate.shared:
             self._guest.check()
-            yield self._span_to_write(offset, length) if writes else self._span_to_read(offset, length)
+            if offset + length > self._disk.capacity * self.block_length:
+                yield None
+            else:
+                yield self._span_to_write(offset, length) if writes else self._span_to_read(offset, length)
 
     def _span_to_read(self, offset: int, length: int) -> FileSpan | None:
         """Up to the first hole."""
-        length = 0 if self._holds_nothing(offset, 1) else min(length, self._data_until - offset)
-        descriptor = self._disk.medium.file_to_read(offset, length) if length else None
+        if self._holds_nothing(offset, 1):
+            return None
+        length = min(length, self._data_until - offset)
+        descriptor = self._disk.medium.file_to_read(offset, length)
         return None if descriptor is None else FileSpan(descriptor, offset, length)
 
     def _span_to_write(self, offset: int, length: int) -> FileSpan | None:
         """None, too, where each write must be durable before the next is begun."""
-        if not self._disk.writeback_cache or offset + length > self._disk.capacity * self.block_length:
-            return None
-        descriptor = self._disk.medium.file_to_write(offset, length)
+        descriptor = self._disk.medium.file_to_write(offset, length) if self._disk.writeback_cache else None
         return None if descriptor is None else FileSpan(descriptor, offset, length)
 
     def _holds_nothing(self, offset: int, length: int) -> bool:
