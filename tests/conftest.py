@@ -12,8 +12,14 @@ from tests.support import jitter
 
 jitter.install()
 
-# No example is late: what a machine has to do beside is not what is tested. Else the profile that Hypothesis chose.
-hypothesis.settings.register_profile("unhurried", hypothesis.settings.default, deadline=None)
+# No example is late, and none is made too slowly: what a machine has to do beside is not what is tested. Else the
+# profile that Hypothesis chose.
+hypothesis.settings.register_profile(
+    "unhurried",
+    hypothesis.settings.default,
+    deadline=None,
+    suppress_health_check={*hypothesis.settings.default.suppress_health_check, hypothesis.HealthCheck.too_slow},
+)
 hypothesis.settings.load_profile("unhurried")
 
 # A shell that runs the tests in the background has SIGINT ignored, and nohup(1) SIGHUP, and so would every program that

@@ -169,7 +169,7 @@ def test_files_that_are_written_meanwhile(site: Site) -> None:
     costs_next_to_nothing(report_of(done["back up large"]), done)
     rights = [line.split()[1:] for line in done["rights"].splitlines()]
     assert [["65534"] * 4, ["0" * 16], ["1"]] in [rights[at : at + 3] for at in range(0, len(rights), 3)], rights
-    assert eventually(lambda: not list(site.folder.glob("**/*.snapshot")))
+    assert eventually(lambda: not list(site.folder.glob("**/*.snapshot")), despite=(FileNotFoundError,))
 
 
 def costs_next_to_nothing(report: dict[str, Any], done: GuestRun) -> None:

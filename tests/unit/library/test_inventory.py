@@ -2,8 +2,7 @@
 
 import sqlite3
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tests.support.database import new_database, open_again
 from tests.support.full_disk import nothing_can_be_written
+from tests.support.waiting import eventually
 from vlib_images.library.actor import acting_as
 from vlib_images.library.database import events, inventory_rows
 from vlib_images.library.database.database import Database
@@ -262,20 +262,25 @@ def test_every_change_has_its_audit_record(inventory: Inventory, directory: Path
     ]
 
 
-def test_bulk_work_lets_a_move_through(inventory: Inventory, directory: Path) -> None:
+def test_bulk_work_lets_a_move_through(directory: Path, inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A move that comes while a batch is at work is done before the next batch."""
     large = Inventory(open_again(directory), LARGEST)
-    made = large.add_all([(f"N{number:05}L6", None) for number in range(10_000)])
-    next(made)
-    filling = threading.Thread(target=lambda: list(made))
-    filling.start()
-    waits = []
-    while filling.is_alive():
-        began = time.monotonic()
-        large.move(256, 257) if large.element(256).barcode else large.move(large.find("A00001L6").address, 256)
-        waits.append(time.monotonic() - began)
-    filling.join()
-    assert len(waits) > 5, "moves were kept out until the work was done"
-    assert len(large.barcodes()) == 10_003
+    add, found = large._add, list[str | None]()
+    moving = threading.Thread(target=lambda: large.move(4096, 256))
+
+    def watched(batch: Sequence[tuple[str, int | None]]) -> None:
+        found.append(large.element(256).barcode)
+        if len(found) == 3:
+            moving.start()
+            eventually(lambda: large._changing.waiting == 1)
+        add(batch)
+
+    monkeypatch.setattr(large, "_add", watched)
+    assert list(large.add_all([(f"N{number:05}L6", None) for number in range(2000)]))[-1] == 2000
+    moving.join(60)
+    assert found[:3] == [None] * 3
+    assert len(found) > 4 and set(found[3:]) == {"A00001L6"}
+    assert len(large.barcodes()) == 2003
 
 
 def test_layouts_do_not_overlap() -> None:
