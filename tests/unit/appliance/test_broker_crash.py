@@ -89,11 +89,12 @@ def a_life(served: Library, *, by_gate: bool) -> None:
     eventually(lambda: served.broker is not None and served.broker.key(request) is not None)
     with login(served, request) as session:
         request = until(served, made.name, RequestState.GRANTED)
+        # Its last transaction before the end, so that no file of a cartridge is copied while it is written.
+        eventually(lambda: served.broker is not None and served.broker.requests.get(made.name).port is not None)
         for unit in request.units:
             eventually(lambda lun=unit.lun: command(session, lun, READY).status == 0)  # type: ignore[misc]
             assert command(session, unit.lun, WRITE_BLOCK, BLOCK).status == 0
             assert command(session, unit.lun, FILEMARK).status == 0
-    eventually(lambda: served.broker is not None and served.broker.requests.get(made.name).port is not None)
     served.broker.end(made.name, RequestStep.FREE, "released")
     until(served, made.name, RequestState.DONE)
 

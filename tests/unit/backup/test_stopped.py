@@ -34,9 +34,10 @@ def standing(site: Site, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tup
 def cancelled(site: Site, number: int, gate: Gate | None = None) -> Any:
     """What the operator is told who cancels it."""
     reports: list[Any] = []
+    job = site.library.backups.job(number)  # which may soon be over
     asking = threading.Thread(target=lambda: reports.append(site.do("backup.cancel", number=number)))
     asking.start()
-    assert site.library.backups.job(number).cancelled.wait(60)
+    assert job.cancelled.wait(60)
     if gate is not None:
         gate.may_go_on.set()
     asking.join(120)
