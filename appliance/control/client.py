@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,9 @@ class Client:
         # json.dumps escapes what is not ASCII, also the bytes of a path that are not UTF-8.
         body = json.dumps(parameters, default=str)
         with self._explained(f"answer {verb}", timeout_seconds), self._connected(timeout_seconds) as connection:
-            connection.request("POST", f"/v1/{verb.replace('.', '/')}", body, {**headers, **self._authorization()})
+            # Who refuses a request by its head answers and hangs up before its body has come (RFC 9112 9.5).
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request("POST", f"/v1/{verb.replace('.', '/')}", body, {**headers, **self._authorization()})
             return self._result(connection.getresponse(), progress)
 
     def events(self, subject: str, *, timeout_seconds: float = ANSWER_SECONDS) -> Iterator[dict[str, Any] | None]:

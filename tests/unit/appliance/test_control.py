@@ -298,6 +298,29 @@ def test_a_daemon_that_goes_away_while_answering(tmp_path: Path) -> None:
         thread.join()
 
 
+def test_an_answer_that_comes_before_the_request_has_gone_is_heard(tmp_path: Path) -> None:
+    """A daemon that is busy refuses by the head of a request, and hangs up while its body is being sent."""
+    path = tmp_path / "c.sock"
+    problem = json.dumps({"code": "busy", "detail": "too much is asked for just now"}).encode()
+    head = b"HTTP/1.1 503 Busy\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n" % len(problem)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            while not connection.recv(1 << 16, socket.MSG_PEEK).count(b"\r\n\r\n"):
+                pass
+            connection.sendall(head + problem)
+            connection.close()
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        error = failure(path, "echo", value="x" * (8 << 20))  # more than a socket holds
+        thread.join()
+    assert (error.failure, str(error)) == (Failure.BUSY, "too much is asked for just now")
+
+
 def test_a_deep_library_and_a_socket_left_behind(tmp_path: Path) -> None:
     directory = tmp_path / ("d" * 100) / ("e" * 100)
     directory.mkdir(parents=True)
