@@ -17,6 +17,7 @@ from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.server import Server
 from scsi_targets.t10 import copy_descriptors as copy
 from tests.support import packages
+from tests.support.ports import free_port
 from tests.support.tgt import TgtTarget, installed
 from tests.unit.devices.copying.support import BLOCKS, Site, block_to_stream, content, stream_to_block
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
@@ -40,7 +41,7 @@ def here(tmp_path):
 
 @contextmanager
 def serving(site):
-    portals = [Portal("127.0.0.1", 0, 1)]
+    portals = [Portal("127.0.0.1", free_port(), 1)]  # some are started again at the same one
     limits = Limits(logout_grace_seconds=0.05)  # a copy does not log out because it is asked to
     server = Server(Directory({TARGET: dict(site.view.logical_units)}, portals), portals, limits)
     ((host, port),) = server.start()

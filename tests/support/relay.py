@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from tests.support.ports import free_port
+
 _CHUNK_BYTES = 1 << 18
 _SCSI_RESPONSE = 0x21
 
@@ -24,8 +26,8 @@ class Relay:
         self._carried_bytes = 0  # to the server
         self._lose_from: float = math.inf  # so many of these
         self._lost = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self.port = free_port()  # so that it is there still when the network is mended
+        self._listener = socket.create_server(("127.0.0.1", self.port))
         self._listen()
 
     def _listen(self) -> None:

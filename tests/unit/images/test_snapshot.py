@@ -274,7 +274,7 @@ class SlowImage(MemoryImage):
 def test_a_write_waits_for_a_reader_of_the_live_chunk() -> None:
     image = SlowImage(SIZE)
     image.write(b"old", 0)
-    with taken(image, MemoryChunks(BUDGET)) as snapshots:
+    with taken(image, MemoryChunks(BUDGET), patience_seconds=60) as snapshots:
         image.go.clear()
         image.reading.clear()
         found: list[bytes] = []
