@@ -261,9 +261,10 @@ def test_too_many_header_fields(api: Api) -> None:
 )
 def test_what_is_not_http_gets_a_problem(api: Api, raw: bytes) -> None:
     with api.connect() as connection:
-        connection.sendall(raw)
         received = b""
-        with contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionError):  # it hangs up as soon as it has seen enough, also while it is sent
+            connection.sendall(raw)
+        with contextlib.suppress(ConnectionError):
             while more := connection.recv(65536):
                 received += more
     head, _, body = received.partition(b"\r\n\r\n")

@@ -204,10 +204,11 @@ def test_what_is_not_http(path: Path, raw: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(60)
         connection.connect(str(path))
-        connection.sendall(raw)
-        connection.shutdown(socket.SHUT_WR)
-        while connection.recv(4096):
-            pass
+        with suppress(ConnectionError):  # it hangs up as soon as it has seen enough
+            connection.sendall(raw)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
     assert call(path, "echo", value=1) == 1
 
 
