@@ -96,7 +96,7 @@ class Session:
         self._close_own = close_own
         self._pings = count(1)
         self._bytes_in_at_ping = -1
-        self._pinged_at = 0.0
+        self._pinged_at = self._attended_at = 0.0
         self._patience_seconds = ATTENTION_SECONDS if self._discovery else limits.keep_alive_seconds
         self._attention = True  # there is something to see to before the next item
         self._stale = True  # the view is to be looked at again: it may have changed while the login went on
@@ -210,6 +210,7 @@ class Session:
     def _attend(self) -> None:
         """Sees to what was asked of the session, and to what has its time. Raises SessionOver."""
         self._attention = False
+        self._attended_at = monotonic()
         if self._stale:
             self._stale = False
             self._renew_view()
@@ -339,9 +340,9 @@ class Session:
     def _keep_alive(self) -> None:
         """Nothing came for a while: ask with a NOP-In, and give up on a peer that stays silent (RFC 7143 11.19)."""
         now, patience = monotonic(), self._limits.keep_alive_seconds
+        if now - max(self._attended_at, self._pinged_at) < patience * 0.9:
+            return  # woken by a call that was seen to already
         if self.connection.bytes_in == self._bytes_in_at_ping:
-            if now - self._pinged_at < patience * 0.9:
-                return  # a call that was seen to already
             raise engine.ConnectionClosed(f"no answer to a NOP-In for {patience:g} s")
         self._bytes_in_at_ping, self._pinged_at = self.connection.bytes_in, now
         self._send(NopIn.make(target_transfer_tag=next(self._pings) % RESERVED_TAG))

@@ -58,13 +58,13 @@ def log() -> Iterator[Log]:
 
 @pytest.fixture
 def a_day_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Once it is called, that is the time for whoever looks whether a view has come to its end."""
+    """Each call makes it a day later for whoever looks whether a view has come to its end."""
     offset_seconds = [0.0]
     for module in ("server", "session", "waiting_nexus"):
         monkeypatch.setattr(f"scsi_targets.iscsi.{module}.time", lambda: time.time() + offset_seconds[0])
 
     def pass_a_day() -> None:
-        offset_seconds[0] = 86_400.0
+        offset_seconds[0] += 86_400.0
 
     return pass_a_day
 

@@ -9,7 +9,7 @@ from scapy.packet import Raw
 from scsi_targets.iscsi.limits import Limits
 from tests.fuzz import layers
 from tests.fuzz.peer import HungUp, Peer, text
-from tests.support.waiting import in_time
+from tests.support.waiting import eventually, in_time
 from tests.unit.iscsi.conftest import Log
 from tests.unit.iscsi.dummy import Served, serving
 from tests.unit.iscsi.support import TARGET
@@ -184,6 +184,21 @@ def test_a_peer_that_answers_stays(log: Log) -> None:
                 raise HungUp
 
     in_time(answers, HungUp, (0.3, 3.0, 20.0))
+
+
+def test_who_is_busy_is_not_pinged_because_the_target_has_to_look_at_something(served: Served) -> None:
+    """Its thread may be woken once more by a call that it has seen to."""
+    with Peer(served.address) as peer:
+        ready(peer)
+        (member,) = served.server._table.members()
+        session = member.session
+        assert session is not None
+        for _ in range(20):
+            session.look_again()
+            eventually(lambda: not session._attention)
+            session.connection.wake()
+            peer.send(peer.command(0, TEST_UNIT_READY))
+            good(peer.receive())
 
 
 def test_an_idle_discovery_session_is_closed(log: Log) -> None:
