@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define CHECKSUM_BYTES ((Py_ssize_t)sizeof(uint32_t))
@@ -26,14 +27,28 @@ struct file_run {
 
 /* ---- from a file to the log ------------------------------------------------------------------------------------- */
 
+/* What is in memory: a storage that lets its readers wait, or hangs, must not keep the tape's other users waiting, too.
+ * It begins to read ahead what it does not have. A file system that cannot tell is read as it is. */
+static ssize_t read_at_hand(int descriptor, void *into, size_t length, off_t offset)
+{
+#ifdef RWF_NOWAIT /* an older musl has neither this nor preadv2() */
+	struct iovec part = { into, length };
+	ssize_t got = preadv2(descriptor, &part, 1, offset, RWF_NOWAIT);
+
+	if (got >= 0 || errno != EOPNOTSUPP)
+		return got;
+#endif
+	return pread(descriptor, into, length, offset);
+}
+
 static uint32_t take_from_file(void *context, uint64_t first, uint32_t count, unsigned char *buffer)
 {
 	const struct file_run *run = context;
 	size_t wanted = count * run->block_length, done = 0;
 
 	while (done < wanted) {
-		ssize_t got = pread(run->descriptor, buffer + done, wanted - done,
-				    (off_t)(run->offset + first * run->block_length + done));
+		ssize_t got = read_at_hand(run->descriptor, buffer + done, wanted - done,
+					   (off_t)(run->offset + first * run->block_length + done));
 
 		if (got < 0 && errno == EINTR)
 			continue;
