@@ -103,8 +103,10 @@ class TapeTransfers(TapeLoader):
         """Writes blocks out of a file at the position: how many, of which no initiator must be told anything. For the
         rest, and for whatever has to be told or decided, there is write_blocks(); the caller holds the lock."""
         medium = self.loaded
+        if not run.blocks or self._watch_writes or not medium.writes_files:
+            return 0
         distance = medium.early_warning_bytes + run.blocks * record_bytes(run.block_length)
-        if self._watch_writes or not medium.writes_files or medium.early_warning or medium.ends_within(distance):
+        if medium.early_warning or medium.ends_within(distance):
             return 0
         with suppress(errors.CartridgeError):
             self.buffered_from = self.buffered_from or medium.position

@@ -1,0 +1,45 @@
+"""Runs of blocks between a file and a tape, made to happen with kilobytes, or never; and counted."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from datamover import copy_job, run_length
+from vlib_images.cartridge.partition import TapePartition
+
+NEVER = 1 << 62
+
+
+@contextmanager
+def runs_of(
+    shortest_bytes: int, *, longest_bytes: int = 1 << 20, blocks: int = 16384, chunk_bytes: int = 1 << 20,
+    pause_bytes: int = 0,
+) -> Iterator[None]:  # fmt: skip
+    """Runs are tried for so few bytes, however long they take, and again after `pause_bytes` where one was not
+    possible. Everything else is written by the thread that has read it, so where a copy stops does not depend on
+    time. NEVER: there are none."""
+    lengths = patch.multiple(
+        run_length, SHORTEST_RUN_BYTES=shortest_bytes, LONGEST_RUN_BYTES=longest_bytes, RUN_SECONDS=60,
+        NO_RUN_BYTES=pause_bytes,
+    )  # fmt: skip
+    with lengths, patch.multiple(copy_job, RUN_BLOCKS=blocks, CHUNK_BYTES=chunk_bytes, QUICK_BYTES_PER_SECOND=0):
+        yield
+
+
+@contextmanager
+def runs_counted() -> Iterator[dict[str, list[int]]]:
+    """How many blocks each run moved, by the method of the partition that did it."""
+    counts: dict[str, list[int]] = {"append_file": [], "read_file": []}
+
+    def counted(name: str):
+        method = getattr(TapePartition, name)
+
+        def call(partition, *arguments):
+            done = method(partition, *arguments)
+            counts[name].append(done)
+            return done
+
+        return patch.object(TapePartition, name, call)
+
+    with counted("append_file"), counted("read_file"):
+        yield counts
