@@ -12,25 +12,16 @@ from hypothesis import strategies as st
 
 from tests.unit.cartridge.test_damage import flip
 from tests.unit.datamover.runs import NEVER, runs_counted, runs_of
-from tests.unit.devices.copying.support import (
-    BLOCKS,
-    Site,
-    block_to_stream,
-    content,
-    copy_status,
-    stream_to_block,
-)
+from tests.unit.devices.copying.outcome import outcome
+from tests.unit.devices.copying.support import BLOCKS, Site, block_to_stream, content, stream_to_block
 from tests.unit.devices.support import ALPHA
 from tests.unit.devices.tape.support import make_cartridge
-from tests.unit.devices.tape.test_logs import log_sense
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.codec import Encoder
 from vlib_images.cartridge.segments import SegmentLimits
-from vlib_images.errors import DamagedBlock
 
 LENGTHS = [1024, 4096, 10240, 512, 8192, 65536, 1000]
 MEMORY = Path("/dev/shm")  # a cartridge is synchronized often
-COUNTED = [0x02, 0x03, 0x0C, 0x17, 0x1B, 0x2E, 0x31]  # log pages whose numbers do not grow with time
 COMPRESSED = Encoder(1)
 
 
@@ -176,38 +167,6 @@ class Pair:
         site.disk.medium.write(site.disk_data, 0)
         for address, blocks in world.holes:
             site.disk.medium.deallocate(address * 512, min(blocks, BLOCKS - address) * 512)
-
-
-def outcome(site: Site, response) -> dict[str, object]:
-    """Everything that can be seen of a copy that has ended."""
-    cartridge = site.tape.loaded
-    entries = cartridge.storage.partitions[0].segments
-    entries.refresh()
-    image = bytearray(BLOCKS * 512)
-    site.disk.medium.read_into(image, 0)
-    return {
-        "answer": (response.status, response.sense),
-        "status": copy_status(site.disk, 3).raw,
-        "checksums": list(site.disk.copy_manager.recent()[-1].checksums),
-        "position": cartridge.position,
-        "logs": {page: log_sense(site.tape, page) for page in COUNTED},
-        "usage": cartridge.usage,
-        "room": cartridge.storage.partitions[0].room_bytes,
-        "segments": [(e.first_object, e.objects, e.filemarks, e.data_bytes, e.used_bytes) for e in entries.entries],
-        "extents": list(site.disk.medium.extents(0, BLOCKS * 512)),
-        "disk": image,
-        "tape": [read(cartridge, number) for number in range(cartridge.end_of_data(0))],
-    }
-
-
-def read(cartridge: Cartridge, number: int):
-    into = bytearray(1 << 16)
-    cartridge.locate_block(0, number)
-    try:
-        result = cartridge.read_block(into)
-    except DamagedBlock:
-        return "damaged"
-    return bytes(into[: result.length]) if result.kind.name == "BLOCK" else result.kind.name
 
 
 @pytest.fixture(scope="module")
