@@ -547,6 +547,7 @@ class Cartridge:
             blocks, result = self._partition.read_many(self._position, into, length, count, protection, checksums)
         except DamagedBlock as error:
             self._position += error.blocks_read + 1
+            self.usage.read_some(error.blocks_read, error.blocks_read * length, error.blocks_read * length)
             raise
         self._position += blocks
         self.usage.read_some(blocks, blocks * length, blocks * length)

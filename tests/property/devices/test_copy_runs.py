@@ -18,6 +18,7 @@ from tests.unit.devices.support import ALPHA
 from tests.unit.devices.tape.support import make_cartridge
 from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.codec import Encoder
+from vlib_images.cartridge.partition import record_bytes
 from vlib_images.cartridge.segments import SegmentLimits
 
 LENGTHS = [1024, 4096, 10240, 512, 8192, 65536, 1000]
@@ -35,12 +36,12 @@ class Object(NamedTuple):
 
 class World(NamedTuple):
     """What both copies begin with. holes: (offset, length) of what the disk does not hold. at: the tape's position;
-    None: behind everything."""
+    None: behind everything. room_bytes: of the tape, beside what is there."""
 
     holes: list[tuple[int, int]]
     objects: list[Object]
     at: int | None
-    capacity_bytes: int
+    room_bytes: int
     early_warning_bytes: int
     limits: SegmentLimits
     segments: list[bytes]
@@ -84,7 +85,7 @@ def worlds(draw):
         holes=draw(st.lists(st.tuples(st.integers(0, BLOCKS - 1), st.integers(1, 300)), max_size=3)),
         objects=draw(objects(length)),
         at=draw(st.sampled_from([0, None, 0, 3])),
-        capacity_bytes=draw(st.sampled_from([700_000, 150_000, 4_000_000])),
+        room_bytes=draw(st.sampled_from([600_000, 100_000, 4_000_000])),
         early_warning_bytes=early_warning_bytes,
         limits=SegmentLimits(
             draw(st.sampled_from([100_000, 20_000, 256 << 20])), draw(st.sampled_from([1000, 7])), disk_low_bytes=0
@@ -129,8 +130,9 @@ class Pair:
 
     def _tape(self, world: World) -> Path:
         name = f"T{next(self._numbers):05}L8"
+        capacity_bytes = world.room_bytes + sum(record_bytes(found.length) for found in world.objects)
         cartridge = make_cartridge(
-            self._directory, name, capacity_bytes=4_000_000, early_warning_bytes=0, limits=world.limits
+            self._directory, name, capacity_bytes=capacity_bytes, early_warning_bytes=0, limits=world.limits
         )
         blocks = [content(found.length, seed) for seed, found in enumerate(world.objects, 1000)]
         for found, block in zip(world.objects, blocks, strict=True):
@@ -158,7 +160,6 @@ class Pair:
         shutil.copytree(original, site.directory / "tape")
         cartridge = Cartridge.open(site.directory / "tape", limits=world.limits)
         site.cartridges[0] = cartridge
-        cartridge.capacity_bytes = world.capacity_bytes
         cartridge.early_warning_bytes = world.early_warning_bytes
         site.tape.load(cartridge)
         while site.tape.take_unit_attention(ALPHA):
@@ -182,13 +183,14 @@ PLAIN = World(
     holes=[(100, 8), (500, 300)],
     objects=[Object(1024)] * 300,
     at=None,
-    capacity_bytes=4_000_000,
+    room_bytes=4_000_000,
     early_warning_bytes=0,
     limits=SegmentLimits(100_000, 1000, disk_low_bytes=0),
     segments=[block_to_stream(1024, 800)],
     pads=(False, False),
     how=HOW,
 )
+MIXED = [Object(1024)] * 90 + [Object(1024, damaged=True)] + [Object(1024)] * 90
 
 
 def test_a_copy_in_runs_is_like_one_without(pair):
@@ -196,6 +198,9 @@ def test_a_copy_in_runs_is_like_one_without(pair):
     @given(worlds())
     @example(PLAIN)
     @example(PLAIN._replace(at=0, segments=[stream_to_block(1024, 500)]))
+    @example(PLAIN._replace(at=0, objects=MIXED, segments=[stream_to_block(1024, 500)]))
+    @example(PLAIN._replace(at=0, room_bytes=100_000, objects=[]))
+    @example(PLAIN._replace(early_warning_bytes=70_000, room_bytes=200_000, how=HOW | {"chunk_bytes": 1024}))
     def alike(world):
         runs, ordinary = pair.outcomes(world)
         for name, found in runs.items():

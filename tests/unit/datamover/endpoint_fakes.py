@@ -1,8 +1,13 @@
-"""Endpoints in memory: a disk of bytes, a tape of blocks and filemarks, both able to fail on demand."""
+"""Endpoints in memory: a disk of bytes, a tape of blocks and filemarks, both able to fail on demand. And a disk in a
+file, for runs."""
 
+import os
 import threading
+from contextlib import contextmanager
+from pathlib import Path
 
 from datamover.engine import crc32c_blocks
+from datamover.file_run import FileSpan
 
 
 class MemoryDisk:
@@ -32,6 +37,38 @@ class MemoryDisk:
         self.data[offset : offset + len(view)] = view
 
 
+class FileDisk:
+    """A disk in a file. refusal: what span() raises. within: no span is longer; 0: there are none. spans: which were
+    asked for."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        path.write_bytes(data)
+        self._descriptor = os.open(path, os.O_RDWR)
+        self.refusal: Exception | None = None
+        self.within = 1 << 62
+        self.spans: list[tuple[int, int, bool]] = []
+
+    @property
+    def data(self) -> bytes:
+        return os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+
+    def read_into(self, buffer, offset: int) -> None:
+        assert os.preadv(self._descriptor, [buffer], offset) == len(buffer)
+
+    def write(self, buffer, offset: int) -> None:
+        assert os.pwrite(self._descriptor, buffer, offset) == len(buffer)
+
+    @contextmanager
+    def span(self, offset: int, length: int, *, writes: bool):
+        if self.refusal is not None:
+            raise self.refusal
+        self.spans.append((offset, length, writes))
+        yield FileSpan(self._descriptor, offset, min(length, self.within)) if self.within else None
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
 class Stopped(Exception):
     """What the tape raises; `transferred` as the job expects it."""
 
@@ -41,7 +78,8 @@ class Stopped(Exception):
 
 
 class MemoryTape:
-    """Blocks, and None for a filemark. `gate`: when set, each write waits for it. writers: the threads that wrote."""
+    """Blocks, and None for a filemark. `gate`: when set, each write waits for it. writers: the threads that wrote.
+    run_blocks: the most of a run; 0: there are none. runs: how many blocks each moved. refusal: what a run raises."""
 
     def __init__(self, blocks: list[bytes | None] | None = None, capacity: int | None = None) -> None:
         self.blocks: list[bytes | None] = list(blocks or [])
@@ -50,6 +88,9 @@ class MemoryTape:
         self.gate: threading.Event | None = None
         self.writing = threading.Event()
         self.writers: set[int] = set()
+        self.run_blocks = 0
+        self.runs: list[int] = []
+        self.refusal: Exception | None = None
 
     def read_blocks(self, into, block_length: int, fixed: bool = False) -> bytes:
         view = memoryview(into)
@@ -78,6 +119,32 @@ class MemoryTape:
                 raise Stopped("end of tape", done)
             self.blocks.append(bytes(view[done : done + block_length]))
             self.position += 1
+
+    def moves_files(self, *, writes: bool) -> bool:
+        return bool(self.run_blocks)
+
+    def write_file(self, run) -> int:
+        buffer = bytearray(min(run.blocks, self.run_blocks) * run.block_length)
+        read = os.preadv(run.descriptor, [buffer], run.offset) if buffer else 0
+        return self._run(run, [bytes(buffer[at : at + run.block_length]) for at in range(0, read, run.block_length)])
+
+    def _run(self, run, blocks: list[bytes]) -> int:
+        if self.refusal is not None:
+            raise self.refusal
+        data = b"".join(blocks)
+        run.checksums[: 4 * len(blocks)] = crc32c_blocks(data, 0, run.block_length, 0, 0)[2]
+        self.blocks[self.position : self.position + len(blocks)] = blocks
+        self.position += len(blocks)
+        self.runs.append(len(blocks))
+        return len(blocks)
+
+    def read_file(self, run) -> int:
+        blocks = self.blocks[self.position : self.position + min(run.blocks, self.run_blocks)]
+        whole = next(
+            (n for n, block in enumerate(blocks) if block is None or len(block) != run.block_length), len(blocks)
+        )
+        os.pwrite(run.descriptor, b"".join(blocks[:whole]), run.offset)
+        return self._run(run, blocks[:whole])
 
     def write_filemark(self) -> None:
         del self.blocks[self.position :]

@@ -1,7 +1,8 @@
 """Runs of blocks between a file and a tape, made to happen with kilobytes, or never; and counted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from unittest.mock import patch
 
 from datamover import copy_job, run_length
@@ -43,3 +44,18 @@ def runs_counted() -> Iterator[dict[str, list[int]]]:
 
     with counted("append_file"), counted("read_file"):
         yield counts
+
+
+@contextmanager
+def after_runs(number: int, act: Callable[[], object]) -> Iterator[None]:
+    """`act` is called when so many runs of a job have moved something, by the job's own thread."""
+    done = count(1)
+    ran = run_length.RunLength.ran
+
+    def watched(length: run_length.RunLength, moved: int, seconds: float) -> None:
+        ran(length, moved, seconds)
+        if moved and next(done) == number:
+            act()
+
+    with patch.object(run_length.RunLength, "ran", watched):
+        yield

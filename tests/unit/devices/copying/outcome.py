@@ -1,5 +1,7 @@
 """What can be seen of a copy between a disk and a tape that has ended."""
 
+from copy import deepcopy
+
 from scsi_targets.devices.unit.task import Response
 from tests.unit.devices.copying.support import BLOCKS, Site, copy_status
 from tests.unit.devices.copying.test_failures import DESTINATION
@@ -26,7 +28,7 @@ def outcome(site: Site, response: Response) -> dict[str, object]:
         "checksums": None if at_destination else list(site.disk.copy_manager.recent()[-1].checksums),
         "position": cartridge.position,
         "logs": {page: parameters(site.tape, page) | {VOLUME_SERIAL: b""} for page in COUNTED},
-        "usage": cartridge.usage,
+        "usage": deepcopy(cartridge.usage),
         "room": cartridge.storage.partitions[0].room_bytes,
         "segments": [(e.first_object, e.objects, e.filemarks, e.data_bytes, e.used_bytes) for e in entries.entries],
         "extents": list(site.disk.medium.extents(0, BLOCKS * 512)),
@@ -43,5 +45,3 @@ def read(cartridge: Cartridge, number: int) -> bytes | str:
     except (DamagedBlock, EncryptionProblem) as error:
         return type(error).__name__
     return bytes(into[: result.length]) if result.kind.name == "BLOCK" else result.kind.name
-
-

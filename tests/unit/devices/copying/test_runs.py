@@ -1,36 +1,40 @@
 """Long runs of blocks between a disk's file and a tape: they happen, and nobody can tell."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
-from datamover.run_length import RunLength
+from datamover.file_run import FileRun
+from scsi_targets.devices.disk.block_device import BlockDevice
 from scsi_targets.devices.disk.instant import held_still
+from scsi_targets.devices.tape.tape_drive import TapeDrive
+from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.t10 import copy_descriptors as copy
-from scsi_targets.t10 import spc
 from tests.support.storage import needs_fiemap
-from tests.unit.datamover.runs import NEVER, runs_counted, runs_of
+from tests.unit.datamover.runs import NEVER, after_runs, runs_counted, runs_of
 from tests.unit.devices.copying.outcome import outcome
 from tests.unit.devices.copying.support import BLOCKS, Site, block_to_stream, content, stream_to_block
-from tests.unit.devices.copying.test_access import protected
+from tests.unit.devices.copying.test_access import protected, registrants_only
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
 from tests.unit.devices.copying.test_participants import RESET
 from tests.unit.devices.disk.support import make_disk
 from tests.unit.devices.disk.test_read_write import select_caching
-from tests.unit.devices.support import ALPHA, BETA, send
+from tests.unit.devices.support import ALPHA, sense_of
 from tests.unit.devices.tape.encryption_support import set_encryption
 from tests.unit.devices.tape.protection_support import CRC32C, protect
 from tests.unit.devices.tape.support import good, make_cartridge, position, set_block_length
 from tests.unit.devices.tape.test_compression import compress
 from tests.unit.devices.tape.test_early_warning import select_extension
 from tests.unit.devices.tape.test_mode import append_only
+from tests.unit.images.test_block_device import losetup
 from vlib_images.cartridge.codec import Encoder, Encryption, EncryptionKey
+from vlib_images.cartridge.partition import TapePartition
 from vlib_images.disk.changes import ChangeMap
 from vlib_images.disk.image import Provisioning
 from vlib_images.disk.raw import DiskImage
+from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
 from vlib_images.disk.snapshot_store import MemoryChunks
 from vlib_images.disk.watchers import watch
@@ -80,21 +84,18 @@ def with_early_warning(room_bytes: int) -> Prepare:
     return prepare
 
 
-def with_capacity(capacity_bytes: int) -> Prepare:
+def with_cartridge(**options: object) -> Prepare:
+    """Another one, with a block."""
+
     def prepare(site: Site) -> None:
-        site.tape.loaded.early_warning_bytes = 0
-        site.tape.loaded.capacity_bytes = capacity_bytes
+        site.tape.unload().close()
+        site.cartridges[0] = make_cartridge(site.directory, "TAP003L8", early_warning_bytes=0, **options)
+        site.tape.load(site.cartridges[0])
+        while site.tape.take_unit_attention(ALPHA):
+            pass
+        site.tape.loaded.write_block(b"the first")
 
     return prepare
-
-
-def with_worm(site: Site) -> None:
-    site.tape.unload().close()
-    site.cartridges[0] = make_cartridge(site.directory, "TAP003L8", capacity_bytes=40_000_000, worm=True)
-    site.tape.load(site.cartridges[0])
-    while site.tape.take_unit_attention(ALPHA):
-        pass
-    site.tape.loaded.write_block(b"nobody writes over this")
 
 
 def in_the_middle(site: Site) -> None:
@@ -119,11 +120,11 @@ TO_TAPE: dict[str, tuple[Prepare, bool]] = {
     "nothing special": (lambda site: None, True),
     "the write cache is off": (lambda site: select_caching(site.disk, 0), True),
     "logical block protection": (lambda site: protect(site.tape, CRC32C), True),
-    "WORM": (with_worm, True),
+    "WORM": (with_cartridge(worm=True), True),
     "in the middle": (in_the_middle, True),
     "early warning comes": (with_early_warning(1_500_000), True),
     "early warning was before": (with_early_warning(0), False),
-    "the partition ends": (with_capacity(1_500_000), True),
+    "the partition ends": (with_cartridge(capacity_bytes=1_500_000), True),
     "compression": (lambda site: good(compress(site.tape)), False),
     "encryption": (lambda site: good(set_encryption(site.tape)), False),
     "unbuffered": (lambda site: good(set_block_length(site.tape, 0, buffered=0)), False),
@@ -182,3 +183,204 @@ def test_from_a_tape(tmp_path: Path, state: str) -> None:
     counts = compare(tmp_path, prepare, stream_to_block(BLOCK, BLOCKS), blocks_of(content(DISK_BYTES, 5)))
     assert (sum(counts["read_file"]) > 50) == runs
     assert any(counts["read_file"]) == runs
+
+
+# ---- what comes in mid-copy ------------------------------------------------------------------------------------------
+
+
+def reset(_: Site, unit: BlockDevice | TapeDrive) -> None:
+    unit.reset()
+
+
+EVENTS = [(reset, 2, RESET), (registrants_only, 0x18, None)]  # what, and the status and sense that the copy is answered
+
+
+@pytest.mark.parametrize(("event", "status", "told"), EVENTS)
+@pytest.mark.parametrize("side", [SOURCE, DESTINATION])
+@pytest.mark.parametrize("to_tape", [True, False], ids=["to the tape", "from the tape"])
+def test_what_comes_between_two_runs_ends_the_copy_there(
+    site: Site, to_tape: bool, side: int, event: Callable[..., None], status: int, told: tuple[int, int, int] | None
+) -> None:
+    """It is the end that it came to which is named, and of the run that is refused nothing was moved."""
+    unit = site.tape if to_tape == (side == DESTINATION) else site.disk
+    data, make, moves = site.disk_data, block_to_stream, "append_file"
+    if not to_tape:
+        data, make, moves = content(DISK_BYTES, 5), stream_to_block, "read_file"
+        site.fill(blocks_of(data))
+    with runs_of(100_000), runs_counted() as counts, after_runs(2, lambda: event(site, unit)):
+        answer = site.copy(make(BLOCK, BLOCKS), unit=site.other)
+    segment, information, _, answered, sense = failure(answer, side)
+    moved = sum(counts[moves])
+    assert (segment, answered, code_of(sense) if sense else None) == (0, status, told)
+    assert len([blocks for blocks in counts[moves] if blocks]) == 2
+    assert information == (DISK_BYTES - moved * BLOCK) // (1 if to_tape else 512)
+    assert position(site.tape) == (0, moved)
+    if to_tape:
+        assert site.written() == blocks_of(data)[:moved]
+    else:
+        assert disk_content(site) == data[: moved * BLOCK] + site.disk_data[moved * BLOCK :]
+
+
+def test_what_is_cancelled_between_two_runs_ends_at_a_whole_block(site: Site) -> None:
+    def cancel() -> None:
+        site.disk.copy_manager.recent()[-1].cancel()
+
+    with runs_of(100_000), runs_counted() as counts, after_runs(3, cancel):
+        answer = site.copy(block_to_stream(BLOCK, BLOCKS))
+    assert sense_of(answer) == (0xA, 0x2F, 0x02)
+    assert len(counts["append_file"]) == 3
+    assert site.written() == blocks_of(site.disk_data)[: sum(counts["append_file"])]
+
+
+def test_a_paced_copy_has_no_runs(site: Site) -> None:
+    site.copy_bytes_per_second = 1 << 40
+    with runs_of(100_000), runs_counted() as counts:
+        good(site.copy(block_to_stream(BLOCK, BLOCKS)))
+    assert counts["append_file"] == []
+    assert site.written() == blocks_of(site.disk_data)
+
+
+# ---- blocks that are too large, and transfers that are no blocks -----------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_blocks_larger_than_what_is_written_to_a_disk_at_once(site: Site, size: int) -> None:
+    """No run has room for one of them."""
+    length, data = size * BLOCK, content(DISK_BYTES, 5)
+    site.fill([data[at : at + length] for at in range(0, DISK_BYTES, length)])
+    with runs_of(100_000, chunk_bytes=BLOCK), runs_counted() as counts:
+        good(site.copy(stream_to_block(length, BLOCKS)))
+    assert any(counts["read_file"]) == (size == 1)
+    assert disk_content(site) == data
+
+
+def test_transfers_of_several_blocks_have_no_runs(site: Site) -> None:
+    tape = site.tape_descriptor(fixed=True, block_length=512)
+    with runs_of(100_000), runs_counted() as counts:
+        good(site.copy(block_to_stream(32, BLOCKS), cscds=[site.disk_descriptor(), tape]))
+        site.tape.loaded.rewind()
+        good(site.copy(stream_to_block(32, BLOCKS), cscds=[site.disk_descriptor(), tape]))
+    assert counts == {"append_file": [], "read_file": []}
+    assert b"".join(site.written()) == disk_content(site) == site.disk_data
+
+
+# ---- the disk's file -------------------------------------------------------------------------------------------------
+
+
+def added(site: Site, disk: BlockDevice) -> BlockDevice:
+    """One more disk, which is ready."""
+    site.add(disk)
+    disk.nexus_established(ALPHA)
+    while disk.take_unit_attention(ALPHA):
+        pass
+    return disk
+
+
+def copied_from_sparse(site: Site, data: list[tuple[int, int]], length: int) -> list[tuple[int, int]]:
+    """A copy of a disk that holds only that much; returns the ranges of its file that runs were made of."""
+    site.disk.medium.deallocate(0, DISK_BYTES)
+    for offset, size in data:
+        site.disk.medium.write(site.disk_data[offset : offset + size], offset)
+    ranges: list[tuple[int, int]] = []
+    append_file = TapePartition.append_file
+
+    def watched(partition: TapePartition, run: FileRun) -> int:
+        ranges.append((run.offset, run.offset + run.blocks * run.block_length))
+        return append_file(partition, run)
+
+    with runs_of(50_000, chunk_bytes=BLOCK), patch.object(TapePartition, "append_file", watched):
+        good(site.copy(block_to_stream(length, BLOCKS)))
+    return ranges
+
+
+@pytest.mark.parametrize("length", [512, BLOCK])
+def test_holes_are_not_read(site: Site, length: int) -> None:
+    data = [(65536, 400_000 // 4096 * 4096), (655_360, 65536), (1 << 20, 500_000 // 4096 * 4096)]
+    if list(site.disk.medium.extents(0, DISK_BYTES)) and not site.disk.medium.can_deallocate:
+        pytest.skip("this file system does not tell holes")
+    before = disk_content(site)
+    ranges = copied_from_sparse(site, data, length)
+    assert len(ranges) > 2
+    for start, end in ranges:
+        assert any(offset <= start and end <= offset + size for offset, size in data), (start, end)
+    after = bytearray(DISK_BYTES)
+    for offset, size in data:
+        after[offset : offset + size] = before[offset : offset + size]
+    assert b"".join(site.written()) == after == disk_content(site)
+    extents = [e for e in site.disk.medium.extents(0, DISK_BYTES) if e.state is Provisioning.MAPPED]
+    assert [(extent.offset, extent.length) for extent in extents] == data
+
+
+def test_a_snapshot_keeps_what_runs_write_over(site: Site) -> None:
+    snapshots = SnapshotSet.take([site.disk.medium], MemoryChunks(4 << 20), hold=held_still([site.disk]))
+    data = content(DISK_BYTES, 5)
+    site.fill(blocks_of(data))
+    with runs_of(100_000), runs_counted() as counts:
+        good(site.copy(stream_to_block(BLOCK, BLOCKS)))
+    assert sum(counts["read_file"]) > 50
+    found = bytearray(DISK_BYTES)
+    SnapshotImage(snapshots.snapshots[0]).read_into(found, 0)
+    assert found == site.disk_data
+    assert disk_content(site) == data
+    snapshots.release()
+
+
+def test_an_instant_is_copied_without_runs(site: Site) -> None:
+    snapshots = SnapshotSet.take([site.disk.medium], MemoryChunks(4 << 20), hold=held_still([site.disk]))
+    image = SnapshotImage(snapshots.snapshots[0])
+    view = added(site, BlockDevice(Identity("TAPEBAY", "SNAPSHOT", "0001", "S"), image))
+    site.disk.medium.write(b"later" * 1000, 500_000)
+    cscds = [copy.identification_descriptor(view.identity.naa, device_type=0), site.tape_descriptor()]
+    with runs_of(100_000), runs_counted() as counts:
+        good(site.copy(block_to_stream(BLOCK, BLOCKS), cscds=cscds))
+    assert not any(counts["append_file"])
+    assert b"".join(site.written()) == site.disk_data
+    snapshots.release()
+
+
+def test_what_runs_write_is_in_the_increment(site: Site) -> None:
+    changes = ChangeMap(DISK_BYTES, "it began here")
+    watch(site.disk.medium, changes.note)
+    mark = changes.mark(DISK_BYTES).mark
+    site.fill(blocks_of(content(1 << 20, 5)))
+    with runs_of(100_000), runs_counted() as counts:
+        good(site.copy(stream_to_block(BLOCK, 2048, 1024)))
+    assert sum(counts["read_file"]) > 50
+    assert list(changes.mark(DISK_BYTES).since(mark)) == [(1024 * 512, 1 << 20)]
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Path]:
+    """A loop device."""
+    DiskImage.create(tmp_path / "backing", DISK_BYTES + 4096).close()
+    path = losetup("--find", "--show", tmp_path / "backing")
+    yield Path(path)
+    losetup("--detach", path)
+
+
+def test_a_disk_that_is_a_block_device(device: Path, site: Site) -> None:
+    disk = added(site, BlockDevice(Identity("TAPEBAY", "DISK", "0001", "loop"), DiskImage.open(device)))
+    data = content(DISK_BYTES, 5)
+    cscds = [copy.identification_descriptor(disk.identity.naa, device_type=0), site.tape_descriptor()]
+    site.fill(blocks_of(data))
+    with runs_of(100_000), runs_counted() as counts:
+        good(site.copy(stream_to_block(BLOCK, BLOCKS, 8), cscds=cscds))
+        good(site.copy(block_to_stream(BLOCK, BLOCKS, 8), cscds=cscds))
+    assert all(sum(moved) > 50 for moved in counts.values())
+    assert site.written() == blocks_of(data) * 2
+
+
+@pytest.mark.parametrize("shortest_bytes", [2 << 20, NEVER])
+def test_a_tape_that_ends_soon_takes_no_space_of_a_disk(site: Site, shortest_bytes: int) -> None:
+    """Not even reserved: what was not written is as it was."""
+    needs_fiemap(site.disk.medium)
+    disk = added(site, make_disk(site.directory, name="large", blocks=16384))
+    site.fill([*blocks_of(content(4 * BLOCK)), None])
+    cscds = [copy.identification_descriptor(disk.identity.naa, device_type=0), site.tape_descriptor()]
+    with runs_of(shortest_bytes, chunk_bytes=BLOCK):
+        failure(site.copy(stream_to_block(BLOCK, 16384), cscds=cscds), SOURCE)
+    extents = list(disk.medium.extents(0, 16384 * 512))
+    assert [(e.offset, e.length, e.state) for e in extents] == [
+        (0, 4 * BLOCK, Provisioning.MAPPED),
+        (4 * BLOCK, 16384 * 512 - 4 * BLOCK, Provisioning.DEALLOCATED),
+    ]
