@@ -1,5 +1,6 @@
 """Long runs of blocks between a disk's file and a tape: they happen, and nobody can tell."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -12,14 +13,12 @@ from scsi_targets.devices.disk.instant import held_still
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.t10 import copy_descriptors as copy
-from tests.support.storage import needs_fiemap
 from tests.unit.datamover.runs import NEVER, after_runs, runs_counted, runs_of
 from tests.unit.devices.copying.outcome import outcome
 from tests.unit.devices.copying.support import BLOCKS, Site, block_to_stream, content, stream_to_block
 from tests.unit.devices.copying.test_access import protected, registrants_only
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
 from tests.unit.devices.copying.test_participants import RESET
-from tests.unit.devices.disk.support import make_disk
 from tests.unit.devices.disk.test_read_write import select_caching
 from tests.unit.devices.support import ALPHA, sense_of
 from tests.unit.devices.tape.encryption_support import set_encryption
@@ -29,6 +28,7 @@ from tests.unit.devices.tape.test_compression import compress
 from tests.unit.devices.tape.test_early_warning import select_extension
 from tests.unit.devices.tape.test_mode import append_only
 from tests.unit.images.test_block_device import losetup
+from vlib_images.cartridge.cartridge import Cartridge
 from vlib_images.cartridge.codec import Encoder, Encryption, EncryptionKey
 from vlib_images.cartridge.partition import TapePartition
 from vlib_images.disk.changes import ChangeMap
@@ -370,17 +370,22 @@ def test_a_disk_that_is_a_block_device(device: Path, site: Site) -> None:
     assert site.written() == blocks_of(data) * 2
 
 
-@pytest.mark.parametrize("shortest_bytes", [2 << 20, NEVER])
-def test_a_tape_that_ends_soon_takes_no_space_of_a_disk(site: Site, shortest_bytes: int) -> None:
-    """Not even reserved: what was not written is as it was."""
-    needs_fiemap(site.disk.medium)
-    disk = added(site, make_disk(site.directory, name="large", blocks=16384))
-    site.fill([*blocks_of(content(4 * BLOCK)), None])
-    cscds = [copy.identification_descriptor(disk.identity.naa, device_type=0), site.tape_descriptor()]
-    with runs_of(shortest_bytes, chunk_bytes=BLOCK):
-        failure(site.copy(stream_to_block(BLOCK, 16384), cscds=cscds), SOURCE)
-    extents = list(disk.medium.extents(0, 16384 * 512))
-    assert [(e.offset, e.length, e.state) for e in extents] == [
-        (0, 4 * BLOCK, Provisioning.MAPPED),
-        (4 * BLOCK, 16384 * 512 - 4 * BLOCK, Provisioning.DEALLOCATED),
-    ]
+@pytest.mark.parametrize(("method", "make"), [("write_file", block_to_stream), ("read_file", stream_to_block)])
+def test_a_run_and_a_command_of_another_do_not_touch_the_cartridge_together(
+    site: Site, method: str, make: Callable[..., bytes]
+) -> None:
+    """The unit's lock is held, as for a READ(6) or WRITE(6)."""
+    free: list[bool] = []
+    run = getattr(Cartridge, method)
+
+    def looked_at(cartridge: Cartridge, *arguments: object) -> object:
+        other = threading.Thread(target=lambda: free.append(site.tape.lock.acquire(blocking=False)))
+        other.start()
+        other.join(60)
+        return run(cartridge, *arguments)
+
+    site.fill([] if method == "write_file" else blocks_of(content(DISK_BYTES, 5)))
+    with runs_of(100_000), patch.object(Cartridge, method, looked_at):
+        good(site.copy(make(BLOCK, BLOCKS)))
+    assert free
+    assert not any(free)
