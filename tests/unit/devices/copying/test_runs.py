@@ -1,5 +1,6 @@
 """Long runs of blocks between a disk's file and a tape: they happen, and nobody can tell."""
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.unit.devices.copying.support import BLOCKS, Site, block_to_stream, co
 from tests.unit.devices.copying.test_access import protected, registrants_only
 from tests.unit.devices.copying.test_failures import DESTINATION, SOURCE, code_of, failure
 from tests.unit.devices.copying.test_participants import RESET
+from tests.unit.devices.disk.support import make_disk
 from tests.unit.devices.disk.test_read_write import select_caching
 from tests.unit.devices.support import ALPHA, sense_of
 from tests.unit.devices.tape.encryption_support import set_encryption
@@ -389,3 +391,20 @@ def test_a_run_and_a_command_of_another_do_not_touch_the_cartridge_together(
         good(site.copy(make(BLOCK, BLOCKS)))
     assert free
     assert not any(free)
+
+
+def test_with_the_lengths_of_every_day(site: Site) -> None:
+    """There and back, of tens of megabytes."""
+    data = random.Random(5).randbytes(20 << 20)
+    there, back = (added(site, make_disk(site.directory, name=name, blocks=len(data) // 512)) for name in "tb")
+    there.medium.write(data, 0)
+    tape = site.tape_descriptor()
+    cscds = [[copy.identification_descriptor(disk.identity.naa, device_type=0), tape] for disk in (there, back)]
+    with runs_counted() as counts:
+        good(site.copy(block_to_stream(65536, len(data) // 512), cscds=cscds[0]))
+        site.tape.loaded.rewind()
+        good(site.copy(stream_to_block(65536, len(data) // 512), cscds=cscds[1]))
+    assert all(sum(moved) > len(data) // 65536 // 2 for moved in counts.values())
+    found = bytearray(len(data))
+    back.medium.read_into(found, 0)
+    assert found == data
