@@ -20,15 +20,18 @@ def outcome(site: Site, response: Response) -> dict[str, object]:
     entries.refresh()
     image = bytearray(BLOCKS * 512)
     site.disk.medium.read_into(image, 0)
-    # How far reading is ahead of a write that fails depends on how both are done.
+    # How far reading is ahead of a write that fails, into the next segments too, depends on how both are done.
     at_destination = bool(response.sense and response.sense[DESTINATION])
+    status = copy_status(site.disk, 3)
     return {
         "answer": (response.status, response.sense),
-        "status": copy_status(site.disk, 3).raw,
+        "status": (status.copy_command_status, status.transfer_count),
+        "segments processed": None if at_destination else status.segments_processed,
         "checksums": None if at_destination else list(site.disk.copy_manager.recent()[-1].checksums),
         "position": cartridge.position,
         "logs": {page: parameters(site.tape, page) | {VOLUME_SERIAL: b""} for page in COUNTED},
         "usage": deepcopy(cartridge.usage),
+        "buffered from": site.tape.buffered_from,
         "room": cartridge.storage.partitions[0].room_bytes,
         "segments": [(e.first_object, e.objects, e.filemarks, e.data_bytes, e.used_bytes) for e in entries.entries],
         "extents": list(site.disk.medium.extents(0, BLOCKS * 512)),
