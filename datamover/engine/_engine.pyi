@@ -428,8 +428,8 @@ class Segment:
         other: Buffer, /,
     ) -> tuple[int, bool]:  # fmt: skip
         """Append `count` blocks of block_length out of a file, from byte `offset` on, by two threads that take turns.
-        How many were taken, and whether the segment is full. Fewer, and not full: it took long, the next block is not
-        in memory, or one more call would have failed, and does not say how; append_many() of the next block does.
+        How many were taken, and whether the segment is full. Fewer, and not full: the next block would
+        have to be waited for, or one more call would have failed, and does not say how; append_many() of it does.
 
         checksums: a writable buffer for their CRC32C as native 32-bit numbers. one, other: writable memory, of a block
         at least; 1 MiB is best."""
@@ -471,8 +471,7 @@ class Segment:
         one: Buffer, other: Buffer, /,
     ) -> tuple[int, int]:  # fmt: skip
         """As read_many(), into a file from byte `offset` on, by two threads that take turns. Where writing the file has
-        failed, the second number says nothing. Fewer may be for the time it took. Behind the blocks that count the file
-        may have been written too.
+        failed, the second number says nothing. Behind the blocks that count the file may have been written too.
 
         checksums, one, other: as append_file() has them."""
 

@@ -12,12 +12,9 @@
 
 /* How long a thread looks whether its turn has come before it sleeps: to be woken takes as long as a turn. */
 #define LOOK_NANOSECONDS 200000u
-/* How long a run takes more: its caller keeps others away from the devices meanwhile. */
-#define RUN_NANOSECONDS 50000000u
 
 struct run {
 	const struct turns *turns;
-	uint64_t until;                 /* nothing more is taken then */
 	pthread_mutex_t taking;         /* held by who takes */
 	uint64_t next;                  /* the first item that nobody has taken; with `taking` */
 	pthread_mutex_t lock;
@@ -83,8 +80,6 @@ static uint32_t take_next(struct run *run, uint64_t *first, uint32_t *wanted, un
 	lock_taking(run);
 	*first = run->next;
 	*wanted = turns->count - run->next < turns->at_once ? (uint32_t)(turns->count - run->next) : turns->at_once;
-	if (run->next && nanoseconds() >= run->until)
-		*wanted = 0;
 	if (*wanted)
 		taken = turns->take(turns->context, *first, *wanted, buffer);
 	run->next = taken < *wanted ? turns->count : *first + taken;
@@ -145,7 +140,6 @@ uint64_t turns_run(const struct turns *turns, unsigned char *buffers[2])
 {
 	struct run run = {
 		.turns = turns,
-		.until = nanoseconds() + RUN_NANOSECONDS,
 		.taking = PTHREAD_MUTEX_INITIALIZER,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 		.moved = PTHREAD_COND_INITIALIZER,

@@ -16,7 +16,7 @@ struct turns {
 	uint32_t (*give)(void *context, uint64_t first, uint32_t count, const unsigned char *buffer);
 };
 
-/* Brings the items: the first stretch in any case, and more for some 50 ms. Returns how many were given. Needs no GIL. */
+/* Brings the items; returns how many were given. Needs no GIL. */
 uint64_t turns_run(const struct turns *turns, unsigned char *buffers[2]);
 
 #endif

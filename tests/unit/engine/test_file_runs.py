@@ -35,7 +35,7 @@ def content(length):
 
 
 def append_all(segment, descriptor, offset, count, checksums, one, other):
-    """By as many runs as it takes: one ends early where it lasts long, or where the file is not in memory."""
+    """By as many runs as it takes: one ends early where the file is not in memory."""
     done, full = 0, False
     while done < count and not full:
         os.pread(descriptor, BLOCK, offset + done * BLOCK)
