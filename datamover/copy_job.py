@@ -1,6 +1,6 @@
 """A copy job: segments in order between endpoints, CRC32C of each computed on the way.
 
-Long runs of blocks between a disk's file and a tape are moved by one call of the engine after another. For all else the
+Long runs of blocks from a disk's file to a tape are moved by one call of the engine after another. For all else the
 caller's thread reads and assembles. While what it reads has to be waited for, one writer thread writes meanwhile,
 in order. What was there at once is written by the thread that has read it, out of its own processor's cache: handing it
 to another processor would take longer than the reading took. A few buffers of the engine go between them, so memory is
@@ -243,7 +243,7 @@ class CopyJob:
             raise CopyFailed(self._number, Side.DESTINATION, cause, self._tallies[self._number]) from cause
         finally:
             self._writer.give_back(memory.other)
-        self._account_run(count, sink.checked_length or source.checked_length)
+        self._account_run(count, sink.checked_length)
         self._run_length.ran(count, time.perf_counter() - began)
         return count
 

@@ -24,7 +24,7 @@ class TransferFailed(Exception):
 
 
 class SinkFailed(TransferFailed):
-    """The sink's failure, where source and sink moved bytes together."""
+    """The sink's failure, where it moved bytes together with the source."""
 
 
 class RunMemory(NamedTuple):
@@ -84,9 +84,9 @@ class DiskEndpoint(Protocol):
     def read_into(self, buffer: Buffer, offset: int, /) -> None: ...
     def write(self, buffer: Buffer, offset: int, /) -> None: ...
 
-    def span(self, offset: int, length: int, /, *, writes: bool) -> AbstractContextManager[FileSpan | None]:
-        """Where such bytes are, from the first on as far as they are in one piece, for as long as the context lasts;
-        None: not in a file. writes: they are about to be written there."""
+    def file_span(self, offset: int, length: int, /) -> AbstractContextManager[FileSpan | None]:
+        """Where such bytes can be read, from the first on as far as they are in one piece, for as long as the context
+        lasts; None: not in a file. Raises a refusal."""
 
 
 class TapeEndpoint(Protocol):
@@ -101,14 +101,11 @@ class TapeEndpoint(Protocol):
         """Writes the buffer as blocks, whose CRC32C `checksums` are; raises what stopped it, with `transferred` bytes
         written before."""
 
-    def moves_files(self, *, writes: bool) -> bool:
-        """Whether write_file() or read_file() may do anything, as it looks now. Costs nothing."""
+    def writes_files(self) -> bool:
+        """Whether write_file() may do anything, as it looks now. Costs nothing."""
 
     def write_file(self, run: FileRun, /) -> int:
         """Blocks out of a file, of which nothing has to be told: how many were written. Raises a refusal."""
-
-    def read_file(self, run: FileRun, /) -> int:
-        """Blocks into a file: how many were read. Raises a refusal."""
 
 
 class DiskExtent:
@@ -138,28 +135,24 @@ class DiskExtent:
             raise TransferFailed(f"writing the disk at byte {self._at}: {error}") from error
         self._at += len(data)
 
-    def runs_from(self, source: Source, /) -> bool:
-        if not isinstance(source, TapeBlocks) or source.checked_length % self.granularity:
-            return False
-        return source.moves_files(writes=False)
+    def runs_from(self, _source: Source, /) -> bool:
+        return False
 
-    def take_run(self, source: Source, length: int, memory: RunMemory, /) -> int:
-        assert isinstance(source, TapeBlocks)
-        with self.file(length, SinkFailed, writes=True) as span:
-            return 0 if span is None else self.went_on(source.read_run(span, memory))
+    def take_run(self, _source: Source, _length: int, _memory: RunMemory, /) -> int:
+        return 0
 
     @contextmanager
-    def file(self, length: int, failure: type[TransferFailed], *, writes: bool) -> Iterator[FileSpan | None]:
-        """Where the next bytes are. Raises `failure`."""
+    def run(self, length: int) -> Iterator[FileSpan | None]:
+        """Where the next bytes can be read. Raises TransferFailed."""
         with ExitStack() as stack:
             try:
-                span = stack.enter_context(self._disk.span(self._at, length, writes=writes))
+                span = stack.enter_context(self._disk.file_span(self._at, length))
             except Exception as error:
-                raise failure(f"the disk at byte {self._at}: {error}") from error
+                raise TransferFailed(f"reading the disk at byte {self._at}: {error}") from error
             yield span
 
     def went_on(self, count: int) -> int:
-        """So many bytes were moved."""
+        """So many bytes of it were moved."""
         self._at += count
         return count
 
@@ -188,18 +181,15 @@ class TapeBlocks:
         except Exception as error:
             raise TransferFailed(f"writing the tape: {error}", getattr(error, "transferred", 0)) from error
 
-    def moves_files(self, *, writes: bool) -> bool:
-        """Whether runs are possible at all. Where a transfer is several blocks, a run might end within one."""
-        return self.checked_length == self.granularity and self._tape.moves_files(writes=writes)
-
     def runs_from(self, source: Source, /) -> bool:
+        """Where a transfer is several blocks, a run might end within one."""
         if not isinstance(source, DiskExtent) or self.checked_length % source.granularity:
             return False
-        return self.moves_files(writes=True)
+        return self.checked_length == self.granularity and self._tape.writes_files()
 
     def take_run(self, source: Source, length: int, memory: RunMemory, /) -> int:
         assert isinstance(source, DiskExtent)
-        with source.file(length, TransferFailed, writes=False) as span:
+        with source.run(length) as span:
             if span is None:
                 return 0
             try:
@@ -207,17 +197,8 @@ class TapeBlocks:
             except Exception as error:
                 raise SinkFailed(f"writing the tape: {error}") from error
 
-    def read_run(self, span: FileSpan, memory: RunMemory) -> int:
-        """Reads blocks to where the span is; returns how many bytes. Raises TransferFailed."""
-        try:
-            return self._tape.read_file(self._run(span, memory)) * self.checked_length
-        except Exception as error:
-            raise TransferFailed(f"reading the tape: {error}") from error
-
     def _run(self, span: FileSpan, memory: RunMemory) -> FileRun:
         blocks = min(span.length // self.checked_length, len(memory.checksums) // CHECKSUM_BYTES)
-        if self.checked_length > len(memory.one):
-            blocks = 0
         return FileRun(span.descriptor, span.offset, self.checked_length, blocks, *memory)
 
 

@@ -1,4 +1,4 @@
-"""Blocks that go between a file and a medium in one call of the engine, without a buffer that Python sees."""
+"""Blocks that go from a file to a medium in one call of the engine, without a buffer that Python sees."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FileSpan(NamedTuple):
 
 
 class FileRun(NamedTuple):
-    """`blocks` blocks of `block_length` bytes from byte `offset` of an open file on, or to there.
+    """`blocks` blocks of `block_length` bytes from byte `offset` of an open file on.
 
     checksums: gets the blocks' CRC32C as native 32-bit numbers. one, other: the engine's working memory, a block each
     at least. Whoever moves a run says how many blocks it did; what stopped it is found, and told, when the next block

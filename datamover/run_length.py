@@ -1,13 +1,14 @@
-"""How long the runs of a copy job are: blocks that go between a file and a tape in one call of the engine."""
+"""How long the runs of a copy job are: blocks that go from a file to a tape in one call of the engine."""
 
 from __future__ import annotations
 
 # What is shorter is not worth a thread.
 SHORTEST_RUN_BYTES = 4 << 20
 LONGEST_RUN_BYTES = 64 << 20
-# A job can be stopped, and tells how far it is, between two runs: they grow while they end sooner than half of this.
+# A job can be stopped, tells how far it is, and leaves the drive to other commands between two runs: they grow while
+# they end sooner than half of this.
 RUN_SECONDS = 0.03
-# What is moved in the ordinary way before another run is tried where one was not possible.
+# What is moved in the ordinary way before another run is tried where one was not possible, or the shortest took long.
 NO_RUN_BYTES = 16 << 20
 
 
@@ -26,7 +27,7 @@ class RunLength:
 
     def ran(self, count: int, seconds: float) -> None:
         """A run has moved so many bytes in that time."""
-        if not count:
+        if not count or (seconds > RUN_SECONDS and self.next_bytes == SHORTEST_RUN_BYTES):
             self._bytes_until_run = NO_RUN_BYTES
         elif seconds > RUN_SECONDS:
             self.next_bytes = max(SHORTEST_RUN_BYTES, self.next_bytes // 2)

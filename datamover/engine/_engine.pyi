@@ -466,15 +466,6 @@ class Segment:
 
         checksums: a writable buffer for the CRC32C of each, by which it was verified, as native 32-bit numbers."""
 
-    def read_to_file(
-        self, object: int, descriptor: int, offset: int, block_length: int, count: int, checksums: Buffer,
-        one: Buffer, other: Buffer, /,
-    ) -> tuple[int, int]:  # fmt: skip
-        """As read_many(), into a file from byte `offset` on, by two threads that take turns. Where writing the file has
-        failed, the second number says nothing. Behind the blocks that count the file may have been written too.
-
-        checksums, one, other: as append_file() has them."""
-
     def read_protected(self, object: int, into: Buffer, method: int, /) -> int:
         """As read(); behind the block stands as much of its protection information as fits. It is made from the CRC32C
         that was stored with the block, or from the bytes that were read and verified by it. READ_ENCODED: nothing was

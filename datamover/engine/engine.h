@@ -154,11 +154,6 @@ struct buffer_block *engine_data_buffer_block(PyObject *object);
 /* PoolExhausted, for other files to raise. */
 extern PyObject *engine_pool_exhausted;
 
-/* ---- file.c ------------------------------------------------------------------------------------------------------ */
-
-/* 0 or errno. After an error any part of the range may have been written. Needs no GIL. */
-int engine_write_in_pieces(int fd, const unsigned char *from, size_t length, uint64_t offset);
-
 /* ---- registration ------------------------------------------------------------------------------------------------ */
 
 int register_crc32c(PyObject *module);

@@ -11,7 +11,8 @@
 
 #define PIECE_BYTES (256u << 10) /* each ends on a multiple */
 
-int engine_write_in_pieces(int fd, const unsigned char *from, size_t length, uint64_t offset)
+/* 0 or errno. After an error any part of the range may have been written. */
+static int write_in_pieces(int fd, const unsigned char *from, size_t length, uint64_t offset)
 {
 	while (length) {
 		size_t piece = PIECE_BYTES - offset % PIECE_BYTES;
@@ -42,7 +43,7 @@ static PyObject *py_write_in_pieces(PyObject *module, PyObject *args)
 		return PyErr_Format(PyExc_ValueError, "a file has no byte %lld", offset);
 	}
 	Py_BEGIN_ALLOW_THREADS
-	error = engine_write_in_pieces(fd, data.buf, (size_t)data.len, (uint64_t)offset);
+	error = write_in_pieces(fd, data.buf, (size_t)data.len, (uint64_t)offset);
 	Py_END_ALLOW_THREADS
 	PyBuffer_Release(&data);
 	if (!error)

@@ -562,19 +562,6 @@ class Cartridge:
             return ReadBlocksResult(blocks, ReadKind.FILEMARK)
         return ReadBlocksResult(blocks, ReadKind.BLOCK, result + extra)
 
-    @property
-    def reads_files(self) -> bool:
-        """Whether blocks may be read into a file as they are stored."""
-        return self._reads_plain
-
-    def read_file(self, run: FileRun) -> int:
-        """Read blocks of exactly run.block_length into a file, while `reads_files`; returns how many (see FileRun). The
-        position is behind them."""
-        blocks = self._partition.read_file(self._position, run)
-        self._position += blocks
-        self.usage.read_some(blocks, blocks * run.block_length, blocks * run.block_length)
-        return blocks
-
     def _read_each(
         self, into: memoryview, block_length: int, count: int, done: int, protection: int, checksums: Buffer | None
     ) -> ReadBlocksResult:

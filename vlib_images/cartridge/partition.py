@@ -184,7 +184,7 @@ class TapePartition:
         """Equal blocks out of a file. Returns how many were written, and raises nothing: see FileRun."""
         size = record_bytes(run.block_length)
         fits, done, full = self._how_many_fit(run.blocks, size), 0, False
-        with suppress(OSError, CartridgeError):
+        with suppress(OSError, CartridgeError, MemoryError):
             while done < fits:
                 tail = self._next_tail() if full or self.segments.tail is None else self.segments.tail
                 taken, full = tail.append_file(*run._replace(blocks=fits).behind(done))
@@ -546,18 +546,6 @@ class TapePartition:
         if done < count and result == block_length:
             result = READ_END
         return done, result
-
-    def read_file(self, position: int, run: FileRun) -> int:
-        """Equal blocks into a file. Returns how many, and raises nothing: see FileRun."""
-        done = 0
-        with suppress(SegmentDamaged, OSError):
-            while done < run.blocks and position + done < self.end:
-                segment, relative = self.segments.at(position + done)
-                got, result = segment.read_to_file(relative, *run.behind(done))
-                done += got
-                if not got or result != READ_END:
-                    break
-        return done
 
     @staticmethod
     def _read_some(

@@ -68,9 +68,6 @@ class Image(Protocol):
         """The descriptor of a file that holds these bytes, at the same offsets, for as long as nothing else than reads
         and writes is done; None: they can only be read by read_into()."""
 
-    def file_to_write(self, offset: int, length: int) -> int | None:
-        """The same for bytes that are about to be written, by write_in_pieces(). Waits as before_change() does."""
-
     def write_atomic(self, buffer: "Buffer", offset: int) -> None:
         """Writes the whole buffer at `offset`, durable when it returns: a power cut before leaves all of it or nothing.
         Nothing else may touch the range meanwhile. At most max_atomic_bytes. Raises OSError."""

@@ -56,9 +56,6 @@ class MemoryImage:
     def file_to_read(self, offset: int, length: int) -> None:
         """There is no file."""
 
-    def file_to_write(self, offset: int, length: int) -> None:
-        """There is no file."""
-
     def write_atomic(self, buffer: "Buffer", offset: int) -> None:
         self.write(buffer, offset, durable=True)
 

@@ -167,15 +167,6 @@ class DiskImage:
     def file_to_read(self, offset: int, length: int) -> int | None:
         return self._descriptor
 
-    def file_to_write(self, offset: int, length: int) -> int | None:
-        if self.before_change is not None:
-            self.before_change(offset, length)
-        try:
-            self._claim(offset, length)
-        except OSError:  # what there is room for can still be written piece by piece
-            return None
-        return self._descriptor
-
     def _claim(self, offset: int, length: int) -> None:
         """Space for all of a large write at once, which costs the file system less than looking for each block."""
         if length >= CLAIM_BYTES and not self.is_block_device:

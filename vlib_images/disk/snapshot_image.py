@@ -34,9 +34,6 @@ class SnapshotImage:
     def file_to_read(self, offset: int, length: int) -> None:
         """No file holds an instant: what changes meanwhile lies elsewhere."""
 
-    def file_to_write(self, offset: int, length: int) -> None:
-        """It is read only."""
-
     def prefetch(self, offset: int, length: int) -> None:
         """What is still live is read ahead."""
         self.snapshot.image.prefetch(offset, length)

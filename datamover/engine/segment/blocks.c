@@ -182,7 +182,7 @@ PyObject *segment_py_read(PyObject *self, PyObject *const *args, Py_ssize_t coun
 }
 
 int segment_read_many(struct segment *segment, uint32_t object, char *into, size_t block_length, uint32_t count,
-		      int method, char *checksums, uint32_t *done, int64_t *result)
+		      int method, uint32_t *checksums, uint32_t *done, int64_t *result)
 {
 	size_t slot = block_length + (method ? PROTECTION_BYTES : 0);
 
@@ -205,7 +205,7 @@ int segment_read_many(struct segment *segment, uint32_t object, char *into, size
 		if (*result != (int64_t)block_length)
 			return 0;
 		if (checksums)
-			memcpy(checksums + *done * CHECKSUM_BYTES, &segment->read_crc, sizeof(segment->read_crc));
+			memcpy(checksums + *done, &segment->read_crc, sizeof(segment->read_crc));
 	}
 	return 0;
 }

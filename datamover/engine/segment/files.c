@@ -1,34 +1,45 @@
-/* The methods of Segment that bring blocks from a file to the log, and back, without a copy that Python sees.
+/* The method of Segment that brings blocks out of a file to the log, without a copy that Python sees.
  *
- * They do what goes smoothly. Whatever does not (a full segment, a full disk, a file that ends, damage) ends a run with
- * what was done before, and why is told by the call that does the next block by itself.
+ * It does what goes smoothly. Whatever does not (a full segment, a full disk, a file that ends or has to be waited for)
+ * ends a run with what was done before, and why is told by the calls that do the next block by itself.
  */
 #include "segment/log.h"
 #include "segment/methods.h"
 #include "turns.h"
 
 #include <errno.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define CHECKSUM_BYTES ((Py_ssize_t)sizeof(uint32_t))
 
 struct file_run {
 	struct segment *segment;
-	uint32_t object;       /* the first to be read */
 	int descriptor;
 	uint64_t offset;       /* in the file, of the first block */
 	size_t block_length;
 	char *checksums;       /* of the blocks, native 32-bit numbers */
-	int64_t result;        /* as that of read_many() */
 	bool full;
 };
 
-/* ---- from a file to the log ------------------------------------------------------------------------------------- */
+/* ---- taking and giving ------------------------------------------------------------------------------------------ */
+
+/* Of a device there would be said where its name is. */
+static bool is_memory(int descriptor)
+{
+	struct stat status;
+	struct statfs system;
+
+	return !fstat(descriptor, &status) && S_ISREG(status.st_mode) && !fstatfs(descriptor, &system) &&
+	       (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC);
+}
 
 /* What is in memory: a storage that lets its readers wait, or hangs, must not keep the tape's other users waiting, too.
- * It begins to read ahead what it does not have. A file system that cannot tell is read as it is. */
+ * It begins to read ahead what it does not have. One that cannot tell has nothing at hand. */
 static ssize_t read_at_hand(int descriptor, void *into, size_t length, off_t offset)
 {
 #ifdef RWF_NOWAIT /* an older musl has neither this nor preadv2() */
@@ -38,18 +49,20 @@ static ssize_t read_at_hand(int descriptor, void *into, size_t length, off_t off
 	if (got >= 0 || errno != EOPNOTSUPP)
 		return got;
 #endif
-	return pread(descriptor, into, length, offset);
+	return is_memory(descriptor) ? pread(descriptor, into, length, offset) : -1;
 }
 
-static uint32_t take_from_file(void *context, uint64_t first, uint32_t count, unsigned char *buffer)
+static uint32_t take_blocks(void *context, uint64_t first, uint32_t count, unsigned char *buffer)
 {
 	const struct file_run *run = context;
 	size_t wanted = count * run->block_length, done = 0;
 
 	while (done < wanted) {
-		ssize_t got = read_at_hand(run->descriptor, buffer + done, wanted - done,
-					   (off_t)(run->offset + first * run->block_length + done));
+		ssize_t got;
 
+		errno = 0;
+		got = read_at_hand(run->descriptor, buffer + done, wanted - done,
+				   (off_t)(run->offset + first * run->block_length + done));
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got <= 0)
@@ -70,7 +83,7 @@ static void check_blocks(void *context, uint64_t first, uint32_t count, const un
 	}
 }
 
-static uint32_t give_to_log(void *context, uint64_t first, uint32_t count, const unsigned char *buffer)
+static uint32_t give_blocks(void *context, uint64_t first, uint32_t count, const unsigned char *buffer)
 {
 	struct file_run *run = context;
 
@@ -88,44 +101,14 @@ static uint32_t give_to_log(void *context, uint64_t first, uint32_t count, const
 	return count;
 }
 
-/* ---- from the log to a file ------------------------------------------------------------------------------------- */
-
-static uint32_t take_from_log(void *context, uint64_t first, uint32_t count, unsigned char *buffer)
-{
-	struct file_run *run = context;
-	uint32_t done = 0;
-	int rc = segment_read_many(run->segment, run->object + (uint32_t)first, (char *)buffer, run->block_length, count, 0,
-				   run->checksums + first * CHECKSUM_BYTES, &done, &run->result);
-
-	if (rc)
-		run->result = READ_DAMAGED;
-	return done;
-}
-
-static uint32_t give_to_file(void *context, uint64_t first, uint32_t count, const unsigned char *buffer)
-{
-	const struct file_run *run = context;
-
-	return engine_write_in_pieces(run->descriptor, buffer, count * run->block_length,
-				      run->offset + first * run->block_length) ? 0 : count;
-}
-
 /* ---- what Python calls ------------------------------------------------------------------------------------------- */
 
 struct arguments {
-	struct file_run run;
+	int descriptor;
 	long long offset;
-	Py_ssize_t block_length;
-	Py_ssize_t count;
-	Py_buffer checksums, buffers[2];
+	Py_ssize_t block_length, count;
+	Py_buffer checksums, one, other;
 };
-
-static void release(struct arguments *arguments)
-{
-	PyBuffer_Release(&arguments->checksums);
-	PyBuffer_Release(&arguments->buffers[0]);
-	PyBuffer_Release(&arguments->buffers[1]);
-}
 
 /* False: an exception is set. */
 static bool check_arguments(const struct arguments *arguments)
@@ -134,60 +117,46 @@ static bool check_arguments(const struct arguments *arguments)
 		return false;
 	if (arguments->offset >= 0 && arguments->count >= 0 &&
 	    arguments->count <= arguments->checksums.len / CHECKSUM_BYTES &&
-	    arguments->block_length <= arguments->buffers[0].len && arguments->block_length <= arguments->buffers[1].len)
+	    arguments->block_length <= arguments->one.len && arguments->block_length <= arguments->other.len)
 		return true;
 	PyErr_SetString(PyExc_ValueError, "the buffers do not hold that many checksums, or a block");
 	return false;
 }
 
-static uint64_t bring(struct arguments *arguments, const struct turns *way)
+static uint64_t bring(struct file_run *run, const struct arguments *arguments)
 {
-	struct turns turns = *way;
-	unsigned char *buffers[2] = { arguments->buffers[0].buf, arguments->buffers[1].buf };
-	Py_ssize_t room = arguments->buffers[0].len < arguments->buffers[1].len ? arguments->buffers[0].len :
-										  arguments->buffers[1].len;
+	Py_ssize_t room = arguments->one.len < arguments->other.len ? arguments->one.len : arguments->other.len;
+	unsigned char *buffers[2] = { arguments->one.buf, arguments->other.buf };
+	struct turns turns = {
+		.count = (uint64_t)arguments->count,
+		.at_once = (uint32_t)(room / arguments->block_length),
+		.context = run,
+		.take = take_blocks,
+		.check = check_blocks,
+		.give = give_blocks,
+	};
 
-	arguments->run.offset = (uint64_t)arguments->offset;
-	arguments->run.block_length = (size_t)arguments->block_length;
-	arguments->run.checksums = arguments->checksums.buf;
-	turns.count = (uint64_t)arguments->count;
-	turns.at_once = (uint32_t)(room / arguments->block_length);
-	turns.context = &arguments->run;
+	run->descriptor = arguments->descriptor;
+	run->offset = (uint64_t)arguments->offset;
+	run->block_length = (size_t)arguments->block_length;
+	run->checksums = arguments->checksums.buf;
 	return turns_run(&turns, buffers);
 }
 
 PyObject *segment_py_append_file(PyObject *self, PyObject *args)
 {
-	static const struct turns way = { .take = take_from_file, .check = check_blocks, .give = give_to_log };
-	struct arguments arguments = { .run = { .segment = (struct segment *)self } };
+	struct file_run run = { .segment = (struct segment *)self };
+	struct arguments arguments;
 	uint64_t done = 0;
 
-	if (!PyArg_ParseTuple(args, "iLnnw*w*w*:append_file", &arguments.run.descriptor, &arguments.offset,
-			      &arguments.block_length, &arguments.count, &arguments.checksums, &arguments.buffers[0],
-			      &arguments.buffers[1]))
+	if (!PyArg_ParseTuple(args, "iLnnw*w*w*:append_file", &arguments.descriptor, &arguments.offset,
+			      &arguments.block_length, &arguments.count, &arguments.checksums, &arguments.one,
+			      &arguments.other))
 		return NULL;
-	if (check_arguments(&arguments) && segment_enter_writable(arguments.run.segment))
-		WITHOUT_GIL(arguments.run.segment, done = bring(&arguments, &way));
-	release(&arguments);
-	return PyErr_Occurred() ? NULL : Py_BuildValue("(KO)", (unsigned long long)done, arguments.run.full ? Py_True : Py_False);
-}
-
-PyObject *segment_py_read_to_file(PyObject *self, PyObject *args)
-{
-	static const struct turns way = { .take = take_from_log, .give = give_to_file };
-	struct arguments arguments = { .run = { .segment = (struct segment *)self } };
-	unsigned int object;
-	uint64_t done = 0;
-
-	if (!PyArg_ParseTuple(args, "IiLnnw*w*w*:read_to_file", &object, &arguments.run.descriptor, &arguments.offset,
-			      &arguments.block_length, &arguments.count, &arguments.checksums, &arguments.buffers[0],
-			      &arguments.buffers[1]))
-		return NULL;
-	arguments.run.object = object;
-	if (check_arguments(&arguments) && segment_enter(arguments.run.segment))
-		WITHOUT_GIL(arguments.run.segment, done = bring(&arguments, &way));
-	release(&arguments);
-	if (PyErr_Occurred())
-		return NULL;
-	return Py_BuildValue("(KL)", (unsigned long long)done, (long long)arguments.run.result);
+	if (check_arguments(&arguments) && segment_enter_writable(run.segment))
+		WITHOUT_GIL(run.segment, done = bring(&run, &arguments));
+	PyBuffer_Release(&arguments.checksums);
+	PyBuffer_Release(&arguments.one);
+	PyBuffer_Release(&arguments.other);
+	return PyErr_Occurred() ? NULL : Py_BuildValue("(KO)", (unsigned long long)done, run.full ? Py_True : Py_False);
 }

@@ -29,7 +29,7 @@ int segment_append_plain(struct segment *segment, const void *data, size_t lengt
 /* Reads blocks of exactly block_length; *result says what the first object that was none is. With a method of logical
  * block protection (0: none) its information follows each block. checksums: NULL, or where the blocks' CRC32C go. */
 int segment_read_many(struct segment *segment, uint32_t object, char *into, size_t block_length, uint32_t count,
-		      int method, char *checksums, uint32_t *done, int64_t *result);
+		      int method, uint32_t *checksums, uint32_t *done, int64_t *result);
 /* One object as segment_read() gives it, and behind a block as much of its protection information as `room` holds. */
 int segment_read_protected(struct segment *segment, uint32_t object, char *into, size_t room,
 			   enum protection_method method, int64_t *result);
@@ -55,9 +55,8 @@ PyObject *segment_py_append_protected(PyObject *self, PyObject *args);
 PyObject *segment_py_read_protected(PyObject *self, PyObject *args);
 PyObject *segment_py_read_many_protected(PyObject *self, PyObject *args);
 
-/* ---- files.c: blocks from a file, and to one ------------------------------------------------------------------- */
+/* ---- files.c: blocks out of a file ------------------------------------------------------------------- */
 
 PyObject *segment_py_append_file(PyObject *self, PyObject *args);
-PyObject *segment_py_read_to_file(PyObject *self, PyObject *args);
 
 #endif

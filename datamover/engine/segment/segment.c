@@ -418,7 +418,6 @@ static PyMethodDef segment_methods[] = {
 	{ "shorten", py_shorten, METH_VARARGS, "Cut the file at an object and seal it." },
 	{ "read", FUNCTION(segment_py_read), METH_FASTCALL, "Read one object." },
 	{ "read_many", segment_py_read_many, METH_VARARGS, "Read equal blocks." },
-	{ "read_to_file", segment_py_read_to_file, METH_VARARGS, "Read equal blocks into a file." },
 	{ "read_protected", segment_py_read_protected, METH_VARARGS, "Read one object, and protection information." },
 	{ "read_many_protected", segment_py_read_many_protected, METH_VARARGS,
 	  "Read equal blocks, and protection information behind each." },

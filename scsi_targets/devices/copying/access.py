@@ -130,7 +130,7 @@ class DiskAccess(Access):
     def write(self, buffer: Buffer, offset: int, /) -> None:
         """Writes from a byte offset on; the rest of a logical block stays as it is."""
 
-    def span(self, offset: int, length: int, /, *, writes: bool) -> AbstractContextManager[FileSpan | None]:
+    def file_span(self, offset: int, length: int, /) -> AbstractContextManager[FileSpan | None]:
         return nullcontext()
 
 
@@ -145,13 +145,10 @@ class TapeAccess(Access):
     @abstractmethod
     def write_blocks(self, data: Buffer, block_length: int, fixed: bool, checksums: Buffer, /) -> None: ...
 
-    def moves_files(self, *, writes: bool) -> bool:
+    def writes_files(self) -> bool:
         return False
 
     def write_file(self, run: FileRun, /) -> int:
-        return 0
-
-    def read_file(self, run: FileRun, /) -> int:
         return 0
 
     @abstractmethod

@@ -59,25 +59,17 @@ class BlockDeviceAccess(LocalAccess, DiskAccess):
             self._disk.medium.write(buffer, offset, durable=not self._disk.writeback_cache)
 
     @contextmanager
-    def span(self, offset: int, length: int, /, *, writes: bool) -> Iterator[FileSpan | None]:
-        with self.command(self.writing if writes else self.reading), self._disk.gate.shared:
-            self._guest.check()
-            if offset + length > self._disk.capacity * self.block_length:
-                yield None
-            else:
-                yield self._span_to_write(offset, length) if writes else self._span_to_read(offset, length)
-
-    def _span_to_read(self, offset: int, length: int) -> FileSpan | None:
+    def file_span(self, offset: int, length: int, /) -> Iterator[FileSpan | None]:
         """Up to the first hole."""
-        if self._holds_nothing(offset, 1):
+        with self.command(self.reading), self._disk.gate.shared:
+            self._guest.check()
+            yield self._file_span(offset, length)
+
+    def _file_span(self, offset: int, length: int) -> FileSpan | None:
+        if offset + length > self._disk.capacity * self.block_length or self._holds_nothing(offset, 1):
             return None
         length = min(length, self._data_until - offset)
         descriptor = self._disk.medium.file_to_read(offset, length)
-        return None if descriptor is None else FileSpan(descriptor, offset, length)
-
-    def _span_to_write(self, offset: int, length: int) -> FileSpan | None:
-        """None, too, where each write must be durable before the next is begun."""
-        descriptor = self._disk.medium.file_to_write(offset, length) if self._disk.writeback_cache else None
         return None if descriptor is None else FileSpan(descriptor, offset, length)
 
     def _holds_nothing(self, offset: int, length: int) -> bool:

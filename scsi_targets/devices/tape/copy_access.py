@@ -59,15 +59,9 @@ class TapeDriveAccess(LocalAccess, TapeAccess):
         if warning is not None:  # everything was written, and the initiator must be told: the copy ends here
             raise _warned(warning, length)
 
-    def moves_files(self, *, writes: bool) -> bool:
+    def writes_files(self) -> bool:
         medium = self._drive.medium
-        return medium is not None and (medium.writes_files if writes else medium.reads_files)
-
-    def read_file(self, run: FileRun, /) -> int:
-        drive = self._drive
-        with self.command(self.reading), drive.lock:
-            drive.prepare_transfer(self._task.nexus, writing=False)
-            return drive.loaded.read_file(run) if drive.loaded.reads_files else 0
+        return medium is not None and medium.writes_files
 
     def write_file(self, run: FileRun, /) -> int:
         drive = self._drive

@@ -12,7 +12,8 @@ class ReadersWriterLock:
     """Many at once (`with gate.shared`), or one alone (`with gate.alone`); who waits to be alone goes first.
 
     Reads and writes share the gate. A command that must be a single uninterrupted action (SBC-4 4.26 for COMPARE AND
-    WRITE, ORWRITE; 4.29 for atomic writes) takes it alone. Whoever is inside takes no logical unit's lock.
+    WRITE, ORWRITE; 4.29 for atomic writes) takes it alone. Whoever is inside takes no disk's lock; a copy
+    may take a tape drive's, which nobody holds who waits here.
     """
 
     def __init__(self) -> None:

@@ -38,15 +38,15 @@ class MemoryDisk:
 
 
 class FileDisk:
-    """A disk in a file. refusal: what span() raises. within: no span is longer; 0: there are none. spans: which were
-    asked for."""
+    """A disk in a file. refusal: what file_span() raises. within: no span is longer; 0: there are none. spans: which
+    were asked for."""
 
     def __init__(self, path: Path, data: bytes) -> None:
         path.write_bytes(data)
         self._descriptor = os.open(path, os.O_RDWR)
         self.refusal: Exception | None = None
         self.within = 1 << 62
-        self.spans: list[tuple[int, int, bool]] = []
+        self.spans: list[tuple[int, int]] = []
 
     @property
     def data(self) -> bytes:
@@ -59,10 +59,10 @@ class FileDisk:
         assert os.pwrite(self._descriptor, buffer, offset) == len(buffer)
 
     @contextmanager
-    def span(self, offset: int, length: int, *, writes: bool):
+    def file_span(self, offset: int, length: int):
         if self.refusal is not None:
             raise self.refusal
-        self.spans.append((offset, length, writes))
+        self.spans.append((offset, length))
         yield FileSpan(self._descriptor, offset, min(length, self.within)) if self.within else None
 
     def close(self) -> None:
@@ -120,31 +120,20 @@ class MemoryTape:
             self.blocks.append(bytes(view[done : done + block_length]))
             self.position += 1
 
-    def moves_files(self, *, writes: bool) -> bool:
+    def writes_files(self) -> bool:
         return bool(self.run_blocks)
 
     def write_file(self, run) -> int:
-        buffer = bytearray(min(run.blocks, self.run_blocks) * run.block_length)
-        read = os.preadv(run.descriptor, [buffer], run.offset) if buffer else 0
-        return self._run(run, [bytes(buffer[at : at + run.block_length]) for at in range(0, read, run.block_length)])
-
-    def _run(self, run, blocks: list[bytes]) -> int:
         if self.refusal is not None:
             raise self.refusal
-        data = b"".join(blocks)
-        run.checksums[: 4 * len(blocks)] = crc32c_blocks(data, 0, run.block_length, 0, 0)[2]
-        self.blocks[self.position : self.position + len(blocks)] = blocks
+        buffer = bytearray(min(run.blocks, self.run_blocks) * run.block_length)
+        read = os.preadv(run.descriptor, [buffer], run.offset) if buffer else 0
+        blocks = [bytes(buffer[at : at + run.block_length]) for at in range(0, read, run.block_length)]
+        run.checksums[: 4 * len(blocks)] = crc32c_blocks(b"".join(blocks), 0, run.block_length, 0, 0)[2]
+        self.blocks[self.position :] = blocks
         self.position += len(blocks)
         self.runs.append(len(blocks))
         return len(blocks)
-
-    def read_file(self, run) -> int:
-        blocks = self.blocks[self.position : self.position + min(run.blocks, self.run_blocks)]
-        whole = next(
-            (n for n, block in enumerate(blocks) if block is None or len(block) != run.block_length), len(blocks)
-        )
-        os.pwrite(run.descriptor, b"".join(blocks[:whole]), run.offset)
-        return self._run(run, blocks[:whole])
 
     def write_filemark(self) -> None:
         del self.blocks[self.position :]

@@ -1,4 +1,4 @@
-"""Runs of blocks between a file and a tape, made to happen with kilobytes, or never; and counted."""
+"""Runs of blocks from a file to a tape, made to happen with kilobytes, or never; and counted."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from itertools import count
 from unittest.mock import patch
 
 from datamover import copy_job, run_length
+from datamover.file_run import FileRun
 from vlib_images.cartridge.partition import TapePartition
 
 NEVER = 1 << 62
@@ -28,21 +29,17 @@ def runs_of(
 
 
 @contextmanager
-def runs_counted() -> Iterator[dict[str, list[int]]]:
-    """How many blocks each run moved, by the method of the partition that did it."""
-    counts: dict[str, list[int]] = {"append_file": [], "read_file": []}
+def runs_counted() -> Iterator[list[int]]:
+    """How many blocks each run moved."""
+    counts: list[int] = []
+    append_file = TapePartition.append_file
 
-    def counted(name: str):
-        method = getattr(TapePartition, name)
+    def counted(partition: TapePartition, run: FileRun) -> int:
+        done = append_file(partition, run)
+        counts.append(done)
+        return done
 
-        def call(partition, *arguments):
-            done = method(partition, *arguments)
-            counts[name].append(done)
-            return done
-
-        return patch.object(TapePartition, name, call)
-
-    with counted("append_file"), counted("read_file"):
+    with patch.object(TapePartition, "append_file", counted):
         yield counts
 
 

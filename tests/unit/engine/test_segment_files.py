@@ -1,5 +1,6 @@
-"""Blocks that go between a file and a segment's log by two threads: what is there afterwards, against what
-append_many() and read_many() make of the same bytes, and against another implementation of CRC32C."""
+"""Blocks that go out of a file to a segment's log by two threads: what is there afterwards, against what append_many()
+makes of the same bytes, and against another implementation of CRC32C. The file is in memory, where nothing of it has to
+be waited for."""
 
 from __future__ import annotations
 
@@ -19,15 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamover.engine import (
-    READ_DAMAGED,
-    READ_ENCODED,
-    READ_END,
-    READ_FILEMARK,
     Segment,
     storage_fault,
     storage_faults_clear,
 )
-from tests.support.full_disk import LIMIT_BYTES, nothing_can_be_written
 
 castagnoli = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
 NOISE = random.Random(8).randbytes(3 << 20)
@@ -63,24 +59,10 @@ def no_faults_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("files")
-    (folder / "noise").write_bytes(NOISE)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def noise(folder: Path) -> Iterator[int]:
+def noise() -> Iterator[int]:
     """A file of NOISE."""
-    descriptor = os.open(folder / "noise", os.O_RDONLY)
-    yield descriptor
-    os.close(descriptor)
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Iterator[int]:
-    """A file to be written."""
-    descriptor = os.open(tmp_path / "empty", os.O_RDWR | os.O_CREAT)
+    descriptor = os.memfd_create("noise")
+    os.write(descriptor, NOISE)
     yield descriptor
     os.close(descriptor)
 
@@ -137,50 +119,32 @@ def test_the_log_is_as_append_many_makes_it(
     assert (tmp_path / "segment").read_bytes() == (tmp_path / "ordinary").read_bytes()
 
 
-@pytest.mark.parametrize(("block_length", "count", "one", "other"), SIZES)
-def test_the_file_has_what_was_in_the_log(
-    make: Make, empty: int, block_length: int, count: int, one: int, other: int
-) -> None:
-    segment, data = make(), NOISE[: count * block_length]
-    segment.append_many(b"before" + data, 6, block_length, count)
-    memory = buffers(count, one, other)
-    assert segment.read_to_file(0, empty, 513, block_length, count, *memory) == (count, block_length)
-    assert memory.made == checksums_of(data, block_length)
-    assert os.pread(empty, len(data) + 1000, 0) == bytes(513) + data
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from([1, 100, 511, 4096, 70_000]), st.integers(0, 30), st.integers(0, 30), st.integers(0, 5000),
     st.tuples(st.integers(0, 200_000), st.integers(0, 200_000)), st.integers(1, 40), st.integers(1, 2_000_000),
 )  # fmt: skip
-def test_there_and_back(
+def test_as_much_as_append_many_takes(
     tmp_path_factory: pytest.TempPathFactory, noise: int, block_length: int, before: int, count: int, offset: int,
     more: tuple[int, int], limit_objects: int, limit_bytes: int,
 ) -> None:  # fmt: skip
-    """Whatever the lengths and limits: as much as append_many() takes, and the same bytes come back."""
+    """Whatever the lengths and limits: the same blocks, too."""
     folder = tmp_path_factory.mktemp("there")
     logs = [Segment.create(str(folder / name), bytes(128), limit_bytes, limit_objects) for name in ("run", "ordinary")]
     for log in logs:
         log.append_many(NOISE, 0, 1000, before)
     taken = logs[1].append_many(NOISE, offset, block_length, count)
     memory = buffers(count, *(block_length + room for room in more))
-    at = logs[0].objects
     assert logs[0].append_file(noise, offset, block_length, count, *memory) == (taken, taken < count)
     assert [log.end for log in logs] == [logs[1].end] * 2
     data = NOISE[offset : offset + taken * block_length]
     assert memory.made[:taken] == checksums_of(data, block_length)
-    with (folder / "file").open("w+b") as file:
-        back = buffers(count, *(block_length + room for room in more))
-        done, result = logs[0].read_to_file(at, file.fileno(), offset, block_length, count, *back)
-        assert (done, result) == (taken, READ_END if taken < count else block_length if count else 0)
-        assert back.made[:taken] == memory.made[:taken]
-        assert os.pread(file.fileno(), len(data) + 1, offset) == data
+    assert contents(logs[0]) == contents(logs[1])
     for log in logs:
         log.close()
 
 
-# ---- what ends a run from a file -------------------------------------------------------------------------------------
+# ---- what ends a run -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limits", [{"limit_objects": 700}, {"limit_bytes": 128 + 700 * 544}])
@@ -266,112 +230,9 @@ def test_a_write_that_fails_once(make: Make, noise: int) -> None:
     assert contents(segment) == blocks_of(NOISE[: 40 * 65536], 65536)
 
 
-# ---- what ends a run to a file ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def mixed(make: Make) -> Callable[[int, str], Segment]:
-    """A segment of blocks of 1000 bytes with something else at a place."""
-
-    def create(place: int, what: str) -> Segment:
-        segment = make()
-        segment.append_many(NOISE, 0, 1000, place)
-        if what == "filemark":
-            segment.append_filemarks(1)
-        elif what == "other length":
-            segment.append(NOISE[:999])
-        elif what == "encoded":
-            segment.append_encoded(b"stored", 1000, 0, 1, b"")
-        elif what == "damaged":
-            segment.append_many(NOISE, 0, 1000, 1, bytes(4))  # with a wrong checksum
-        if what != "end":
-            segment.append_many(NOISE, place * 1000, 1000, 100)
-        return segment
-
-    return create
-
-
-STOPS = {
-    "filemark": READ_FILEMARK,
-    "other length": 999,
-    "encoded": READ_ENCODED,
-    "damaged": READ_DAMAGED,
-    "end": READ_END,
-}
-
-
-@pytest.mark.parametrize("what", STOPS)
-@pytest.mark.parametrize("place", [0, 1, 9, 10, 11, 47])
-@pytest.mark.parametrize("memory", [1000, 10_500])
-def test_what_is_no_such_block(
-    mixed: Callable[[int, str], Segment], empty: int, what: str, place: int, memory: int
-) -> None:
-    """As read_many() tells it; and what is behind it can be read."""
-    segment, made = mixed(place, what), buffers(60, memory)
-    assert segment.read_to_file(0, empty, 0, 1000, 60, *made) == (place, STOPS[what])
-    assert segment.read_many(0, bytearray(60_000), 0, 1000, 60) == (place, STOPS[what])
-    assert os.pread(empty, 60_000, 0)[: place * 1000] == NOISE[: place * 1000]
-    assert made.made[:place] == checksums_of(NOISE[: place * 1000], 1000)
-    if what != "end":
-        os.ftruncate(empty, 0)
-        assert segment.read_to_file(place + 1, empty, 5, 1000, 60, *buffers(60, memory)) == (60, 1000)
-        assert os.pread(empty, 100_000, 5) == NOISE[place * 1000 : place * 1000 + 60_000]
-
-
-@pytest.mark.parametrize("after", range(4))
-def test_a_log_that_cannot_be_read_in_mid_run(make: Make, empty: int, after: int) -> None:
-    segment = make()
-    segment.append_many(NOISE, 0, 65536, 40)
-    segment.flush()
-    storage_fault("read", errno.EIO, after=after, times=FOREVER, path="segment")
-    done, result = segment.read_to_file(0, empty, 0, 65536, 40, *buffers(40, 130_000))
-    assert (done < 40, result) == (True, READ_DAMAGED)
-    assert os.pread(empty, done * 65536, 0) == NOISE[: done * 65536]
-    assert segment.read_many(done, bytearray(65536), 0, 65536, 1) == (0, READ_DAMAGED)
-    storage_faults_clear()
-    rest = segment.read_to_file(done, empty, done * 65536, 65536, 40 - done, *buffers(40))
-    assert rest == (40 - done, 65536)
-    assert os.pread(empty, len(NOISE), 0) == NOISE[: 40 * 65536]
-
-
-def test_a_file_that_takes_nothing(make: Make, folder: Path) -> None:
-    segment = make()
-    segment.append_many(NOISE, 0, 512, 100)
-    readable = os.open(folder / "noise", os.O_RDONLY)
-    full = os.open("/dev/full", os.O_WRONLY)
-    try:
-        for descriptor in (-1, readable, full):
-            assert segment.read_to_file(0, descriptor, 0, 512, 100, *buffers(100, 5000))[0] == 0
-    finally:
-        os.close(readable)
-        os.close(full)
-    assert contents(segment) == blocks_of(NOISE[:51200], 512)
-
-
-@pytest.mark.parametrize("memory", [512, 1024, 100_000])
-def test_a_file_that_takes_a_part(make: Make, empty: int, memory: int) -> None:
-    """What is returned is in the file, as much as was written by whole buffers."""
-    segment = make()
-    segment.append_many(NOISE, 0, 512, 100)
-    segment.flush()
-    with nothing_can_be_written():
-        done, _ = segment.read_to_file(0, empty, 0, 512, 100, *buffers(100, memory))
-    whole = memory // 512
-    assert done == LIMIT_BYTES // 512 // whole * whole
-    assert os.pread(empty, 10_000, 0)[: done * 512] == NOISE[: done * 512]
-    assert segment.read_to_file(done, empty, done * 512, 512, 100 - done, *buffers(100))[0] == 100 - done
-    assert os.pread(empty, 60_000, 0) == NOISE[:51200]
-
-
 # ---- what it must not do ---------------------------------------------------------------------------------------------
 
-CALLS = {
-    "append": lambda segment, *run: segment.append_file(*run),
-    "read": lambda segment, *run: segment.read_to_file(0, *run),
-}
 
-
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize(
     ("offset", "block_length", "count", "room"),
     [
@@ -387,46 +248,41 @@ CALLS = {
     ],
 )
 def test_arguments_that_cannot_be(
-    make: Make, empty: int, call: Callable[..., object], offset: int, block_length: int, count: int, room: Buffers
+    make: Make, noise: int, offset: int, block_length: int, count: int, room: Buffers
 ) -> None:
     segment = make()
     segment.append_many(NOISE, 0, 512, 8)
-    os.pwrite(empty, NOISE[:10_000], 0)
     with pytest.raises(ValueError, match="block"):
-        call(segment, empty, offset, block_length, count, *room)
+        segment.append_file(noise, offset, block_length, count, *room)
     with pytest.raises(OverflowError):
-        call(segment, empty, 1 << 64, 512, 4, *buffers(4, 512))
+        segment.append_file(noise, 1 << 64, 512, 4, *buffers(4, 512))
     assert contents(segment) == blocks_of(NOISE[:4096], 512)  # and it is nobody's any more
-    assert os.pread(empty, 20_000, 0) == NOISE[:10_000]
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("constant", range(3))
-def test_memory_that_is_constant(make: Make, empty: int, call: Callable[..., object], constant: int) -> None:
+def test_memory_that_is_constant(make: Make, noise: int, constant: int) -> None:
     room = [bytes(buffer) if number == constant else buffer for number, buffer in enumerate(buffers(4, 512))]
     with pytest.raises(TypeError):
-        call(make(), empty, 0, 512, 4, *room)
+        make().append_file(noise, 0, 512, 4, *room)
 
 
-def test_a_segment_that_is_sealed_or_closed(make: Make, noise: int, empty: int) -> None:
+def test_a_segment_that_is_sealed_or_closed(make: Make, noise: int) -> None:
     segment = make()
     segment.append_many(NOISE, 0, 512, 8)
     segment.seal()
     with pytest.raises(ValueError, match="sealed"):
         segment.append_file(noise, 0, 512, 4, *buffers(4, 512))
-    assert segment.read_to_file(0, empty, 0, 512, 8, *buffers(8)) == (8, 512)
     segment.close()
-    for call in CALLS.values():
-        with pytest.raises(ValueError, match="closed"):
-            call(segment, noise, 0, 512, 4, *buffers(4, 512))
+    with pytest.raises(ValueError, match="closed"):
+        segment.append_file(noise, 0, 512, 4, *buffers(4, 512))
 
 
 WITHOUT_THREADS = """
 import os, resource, sys, threading
 from datamover.engine import Segment
-noise = os.open(sys.argv[1], os.O_RDONLY)
-back = os.open(sys.argv[2] + ".back", os.O_RDWR | os.O_CREAT)
-segment = Segment.create(sys.argv[2], bytes(128), 64 << 20, 100_000)
+noise = os.memfd_create("noise")
+os.write(noise, sys.stdin.buffer.read())
+segment = Segment.create(sys.argv[1], bytes(128), 64 << 20, 100_000)
 memory = bytearray(4 * 3000), bytearray(4096), bytearray(4096)
 segment.append(b"first")  # which takes the log's own buffer
 pages = int(open("/proc/self/statm").read().split()[0])
@@ -435,13 +291,12 @@ try:
     threading.Thread(target=int).start()
 except RuntimeError:
     print("no thread", end=" ")
-print(segment.append_file(noise, 0, 1000, 3000, *memory), end=" ")
-print(segment.read_to_file(1, back, 0, 1000, 3000, *memory))
+print(segment.append_file(noise, 0, 1000, 3000, *memory))
+segment.close()
 """
 
 
-def test_without_a_thread_one_does_everything(folder: Path, tmp_path: Path) -> None:
-    program = [sys.executable, "-c", WITHOUT_THREADS, str(folder / "noise"), str(tmp_path / "segment")]
-    done = subprocess.run(program, check=True, capture_output=True, text=True)
-    assert done.stdout == "no thread (3000, False) (3000, 1000)\n"
-    assert (tmp_path / "segment.back").read_bytes() == NOISE[:3_000_000]
+def test_without_a_thread_one_does_everything(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", WITHOUT_THREADS, str(tmp_path / "segment")]
+    done = subprocess.run(program, check=True, capture_output=True, input=NOISE)
+    assert done.stdout == b"no thread (3000, False)\n"

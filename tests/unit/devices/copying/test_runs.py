@@ -1,4 +1,4 @@
-"""Long runs of blocks between a disk's file and a tape: they happen, and nobody can tell."""
+"""Long runs of blocks from a disk's file to a tape: they happen, and nobody can tell."""
 
 import random
 import threading
@@ -14,6 +14,7 @@ from scsi_targets.devices.disk.instant import held_still
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.devices.unit.identity import Identity
 from scsi_targets.t10 import copy_descriptors as copy
+from tests.support.storage import needs_reads_at_hand
 from tests.unit.datamover.runs import NEVER, after_runs, runs_counted, runs_of
 from tests.unit.devices.copying.outcome import outcome
 from tests.unit.devices.copying.support import BLOCKS, Site, block_to_stream, content, stream_to_block
@@ -31,20 +32,22 @@ from tests.unit.devices.tape.test_early_warning import select_extension
 from tests.unit.devices.tape.test_mode import append_only
 from tests.unit.images.test_block_device import losetup
 from vlib_images.cartridge.cartridge import Cartridge
-from vlib_images.cartridge.codec import Encoder, Encryption, EncryptionKey
 from vlib_images.cartridge.partition import TapePartition
-from vlib_images.disk.changes import ChangeMap
 from vlib_images.disk.image import Provisioning
 from vlib_images.disk.raw import DiskImage
 from vlib_images.disk.snapshot_image import SnapshotImage
 from vlib_images.disk.snapshot_set import SnapshotSet
 from vlib_images.disk.snapshot_store import MemoryChunks
-from vlib_images.disk.watchers import watch
 
 BLOCK = 16384
 DISK_BYTES = BLOCKS * 512
 WHOLE = DISK_BYTES // BLOCK
 SHORT = {"shortest_bytes": 100_000, "chunk_bytes": BLOCK}
+
+
+@pytest.fixture(autouse=True)
+def runs_are_possible(tmp_path: Path) -> None:
+    needs_reads_at_hand(tmp_path)
 
 
 @pytest.fixture
@@ -67,16 +70,6 @@ def disk_content(site: Site) -> bytes:
 # ---- with and without, in every state of the drive and the disk ------------------------------------------------------
 
 Prepare = Callable[[Site], object]
-
-
-def with_other_blocks(site: Site, encoder: Encoder, number: int) -> None:
-    """A tape of plain blocks, one of them encoded."""
-    cartridge = site.tape.loaded
-    for at, block in enumerate(blocks_of(content(DISK_BYTES, 5))):
-        cartridge.encoder = encoder if at == number else None
-        cartridge.write_block(block)
-    cartridge.encoder = None
-    cartridge.rewind()
 
 
 def with_early_warning(room_bytes: int) -> Prepare:
@@ -116,7 +109,6 @@ def in_what_must_stay(site: Site) -> None:
     good(append_only(site.tape))
 
 
-KEY = EncryptionKey(bytes(range(32)))
 # How a drive or disk is prepared, and whether there are runs then.
 TO_TAPE: dict[str, tuple[Prepare, bool]] = {
     "nothing special": (lambda site: None, True),
@@ -135,56 +127,31 @@ TO_TAPE: dict[str, tuple[Prepare, bool]] = {
     "programmable early warning": (lambda site: good(select_extension(site.tape, warning_megabytes=39)), False),
     "write protected": (lambda site: protected(site, site.tape), False),
 }
-FROM_TAPE: dict[str, tuple[Prepare, bool]] = {
-    "nothing special": (lambda site: None, True),
-    "logical block protection": (lambda site: protect(site.tape, CRC32C), True),
-    "a compressed block": (lambda site: with_other_blocks(site, Encoder(1), 77), True),
-    "an encrypted block": (lambda site: with_other_blocks(site, Encoder(None, Encryption(KEY)), 77), True),
-    "decryption": (lambda site: good(set_encryption(site.tape, encryption=0)), False),
-    "the write cache is off": (lambda site: select_caching(site.disk, 0), False),
-    "write protected": (lambda site: protected(site, site.disk), False),
-}
 
 
-def ended(directory: Path, prepare: Prepare, segment: bytes, blocks: list[bytes], **how: int) -> dict[str, object]:
+def ended(directory: Path, prepare: Prepare, **how: int) -> dict[str, object]:
     """What comes of a copy; the site is closed."""
     directory.mkdir()
     site = Site(directory)
     try:
-        site.fill(blocks)
         prepare(site)
         with runs_of(**how):
-            return outcome(site, site.copy(segment, list_identifier=3))
+            return outcome(site, site.copy(block_to_stream(BLOCK, BLOCKS), list_identifier=3))
     finally:
         site.close()
 
 
-def compare(directory: Path, prepare: Prepare, segment: bytes, blocks: list[bytes]) -> dict[str, list[int]]:
-    """Runs and no runs end alike; returns the runs."""
+@pytest.mark.parametrize("state", TO_TAPE)
+def test_with_and_without_runs(tmp_path: Path, state: str) -> None:
+    prepare, possible = TO_TAPE[state]
     with runs_counted() as counts:
-        runs = ended(directory / "runs", prepare, segment, blocks, **SHORT)
+        runs = ended(tmp_path / "runs", prepare, **SHORT)
     with runs_counted() as none:
-        ordinary = ended(directory / "ordinary", prepare, segment, blocks, **SHORT | {"shortest_bytes": NEVER})
-    assert none == {"append_file": [], "read_file": []}
+        ordinary = ended(tmp_path / "ordinary", prepare, **SHORT | {"shortest_bytes": NEVER})
+    assert none == []
     for name, found in runs.items():
         assert found == ordinary[name], name
-    return counts
-
-
-@pytest.mark.parametrize("state", TO_TAPE)
-def test_to_a_tape(tmp_path: Path, state: str) -> None:
-    prepare, runs = TO_TAPE[state]
-    counts = compare(tmp_path, prepare, block_to_stream(BLOCK, BLOCKS), [])
-    assert (sum(counts["append_file"]) > 50) == runs
-    assert any(counts["append_file"]) == runs
-
-
-@pytest.mark.parametrize("state", FROM_TAPE)
-def test_from_a_tape(tmp_path: Path, state: str) -> None:
-    prepare, runs = FROM_TAPE[state]
-    counts = compare(tmp_path, prepare, stream_to_block(BLOCK, BLOCKS), blocks_of(content(DISK_BYTES, 5)))
-    assert (sum(counts["read_file"]) > 50) == runs
-    assert any(counts["read_file"]) == runs
+    assert (sum(counts) > 50) == any(counts) == possible
 
 
 # ---- what comes in mid-copy ------------------------------------------------------------------------------------------
@@ -199,28 +166,20 @@ EVENTS = [(reset, 2, RESET), (registrants_only, 0x18, None)]  # what, and the st
 
 @pytest.mark.parametrize(("event", "status", "told"), EVENTS)
 @pytest.mark.parametrize("side", [SOURCE, DESTINATION])
-@pytest.mark.parametrize("to_tape", [True, False], ids=["to the tape", "from the tape"])
 def test_what_comes_between_two_runs_ends_the_copy_there(
-    site: Site, to_tape: bool, side: int, event: Callable[..., None], status: int, told: tuple[int, int, int] | None
+    site: Site, side: int, event: Callable[..., None], status: int, told: tuple[int, int, int] | None
 ) -> None:
     """It is the end that it came to which is named, and of the run that is refused nothing was moved."""
-    unit = site.tape if to_tape == (side == DESTINATION) else site.disk
-    data, make, moves = site.disk_data, block_to_stream, "append_file"
-    if not to_tape:
-        data, make, moves = content(DISK_BYTES, 5), stream_to_block, "read_file"
-        site.fill(blocks_of(data))
+    unit = site.tape if side == DESTINATION else site.disk
     with runs_of(100_000), runs_counted() as counts, after_runs(2, lambda: event(site, unit)):
-        answer = site.copy(make(BLOCK, BLOCKS), unit=site.other)
+        answer = site.copy(block_to_stream(BLOCK, BLOCKS), unit=site.other)
     segment, information, _, answered, sense = failure(answer, side)
-    moved = sum(counts[moves])
+    moved = sum(counts)
     assert (segment, answered, code_of(sense) if sense else None) == (0, status, told)
-    assert len([blocks for blocks in counts[moves] if blocks]) == 2
-    assert information == (DISK_BYTES - moved * BLOCK) // (1 if to_tape else 512)
+    assert len([blocks for blocks in counts if blocks]) == 2
+    assert information == DISK_BYTES - moved * BLOCK
     assert position(site.tape) == (0, moved)
-    if to_tape:
-        assert site.written() == blocks_of(data)[:moved]
-    else:
-        assert disk_content(site) == data[: moved * BLOCK] + site.disk_data[moved * BLOCK :]
+    assert site.written() == blocks_of(site.disk_data)[:moved]
 
 
 def test_what_is_cancelled_between_two_runs_ends_at_a_whole_block(site: Site) -> None:
@@ -230,30 +189,19 @@ def test_what_is_cancelled_between_two_runs_ends_at_a_whole_block(site: Site) ->
     with runs_of(100_000), runs_counted() as counts, after_runs(3, cancel):
         answer = site.copy(block_to_stream(BLOCK, BLOCKS))
     assert sense_of(answer) == (0xA, 0x2F, 0x02)
-    assert len(counts["append_file"]) == 3
-    assert site.written() == blocks_of(site.disk_data)[: sum(counts["append_file"])]
+    assert len(counts) == 3
+    assert site.written() == blocks_of(site.disk_data)[: sum(counts)]
 
 
 def test_a_paced_copy_has_no_runs(site: Site) -> None:
     site.copy_bytes_per_second = 1 << 40
     with runs_of(100_000), runs_counted() as counts:
         good(site.copy(block_to_stream(BLOCK, BLOCKS)))
-    assert counts["append_file"] == []
+    assert counts == []
     assert site.written() == blocks_of(site.disk_data)
 
 
-# ---- blocks that are too large, and transfers that are no blocks -----------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_blocks_larger_than_what_is_written_to_a_disk_at_once(site: Site, size: int) -> None:
-    """No run has room for one of them."""
-    length, data = size * BLOCK, content(DISK_BYTES, 5)
-    site.fill([data[at : at + length] for at in range(0, DISK_BYTES, length)])
-    with runs_of(100_000, chunk_bytes=BLOCK), runs_counted() as counts:
-        good(site.copy(stream_to_block(length, BLOCKS)))
-    assert any(counts["read_file"]) == (size == 1)
-    assert disk_content(site) == data
+# ---- transfers that are no blocks ------------------------------------------------------------------------------------
 
 
 def test_transfers_of_several_blocks_have_no_runs(site: Site) -> None:
@@ -262,7 +210,7 @@ def test_transfers_of_several_blocks_have_no_runs(site: Site) -> None:
         good(site.copy(block_to_stream(32, BLOCKS), cscds=[site.disk_descriptor(), tape]))
         site.tape.loaded.rewind()
         good(site.copy(stream_to_block(32, BLOCKS), cscds=[site.disk_descriptor(), tape]))
-    assert counts == {"append_file": [], "read_file": []}
+    assert counts == []
     assert b"".join(site.written()) == disk_content(site) == site.disk_data
 
 
@@ -313,20 +261,6 @@ def test_holes_are_not_read(site: Site, length: int) -> None:
     assert [(extent.offset, extent.length) for extent in extents] == data
 
 
-def test_a_snapshot_keeps_what_runs_write_over(site: Site) -> None:
-    snapshots = SnapshotSet.take([site.disk.medium], MemoryChunks(4 << 20), hold=held_still([site.disk]))
-    data = content(DISK_BYTES, 5)
-    site.fill(blocks_of(data))
-    with runs_of(100_000), runs_counted() as counts:
-        good(site.copy(stream_to_block(BLOCK, BLOCKS)))
-    assert sum(counts["read_file"]) > 50
-    found = bytearray(DISK_BYTES)
-    SnapshotImage(snapshots.snapshots[0]).read_into(found, 0)
-    assert found == site.disk_data
-    assert disk_content(site) == data
-    snapshots.release()
-
-
 def test_an_instant_is_copied_without_runs(site: Site) -> None:
     snapshots = SnapshotSet.take([site.disk.medium], MemoryChunks(4 << 20), hold=held_still([site.disk]))
     image = SnapshotImage(snapshots.snapshots[0])
@@ -335,20 +269,9 @@ def test_an_instant_is_copied_without_runs(site: Site) -> None:
     cscds = [copy.identification_descriptor(view.identity.naa, device_type=0), site.tape_descriptor()]
     with runs_of(100_000), runs_counted() as counts:
         good(site.copy(block_to_stream(BLOCK, BLOCKS), cscds=cscds))
-    assert not any(counts["append_file"])
+    assert not any(counts)
     assert b"".join(site.written()) == site.disk_data
     snapshots.release()
-
-
-def test_what_runs_write_is_in_the_increment(site: Site) -> None:
-    changes = ChangeMap(DISK_BYTES, "it began here")
-    watch(site.disk.medium, changes.note)
-    mark = changes.mark(DISK_BYTES).mark
-    site.fill(blocks_of(content(1 << 20, 5)))
-    with runs_of(100_000), runs_counted() as counts:
-        good(site.copy(stream_to_block(BLOCK, 2048, 1024)))
-    assert sum(counts["read_file"]) > 50
-    assert list(changes.mark(DISK_BYTES).since(mark)) == [(1024 * 512, 1 << 20)]
 
 
 @pytest.fixture
@@ -365,30 +288,25 @@ def test_a_disk_that_is_a_block_device(device: Path, site: Site) -> None:
     data = content(DISK_BYTES, 5)
     cscds = [copy.identification_descriptor(disk.identity.naa, device_type=0), site.tape_descriptor()]
     site.fill(blocks_of(data))
-    with runs_of(100_000), runs_counted() as counts:
+    with runs_of(100_000):  # where the device can tell what is in memory
         good(site.copy(stream_to_block(BLOCK, BLOCKS, 8), cscds=cscds))
         good(site.copy(block_to_stream(BLOCK, BLOCKS, 8), cscds=cscds))
-    assert all(sum(moved) > 50 for moved in counts.values())
     assert site.written() == blocks_of(data) * 2
 
 
-@pytest.mark.parametrize(("method", "make"), [("write_file", block_to_stream), ("read_file", stream_to_block)])
-def test_a_run_and_a_command_of_another_do_not_touch_the_cartridge_together(
-    site: Site, method: str, make: Callable[..., bytes]
-) -> None:
-    """The unit's lock is held, as for a READ(6) or WRITE(6)."""
+def test_a_run_and_a_command_of_another_do_not_touch_the_cartridge_together(site: Site) -> None:
+    """The unit's lock is held, as for a WRITE(6)."""
     free: list[bool] = []
-    run = getattr(Cartridge, method)
+    write_file = Cartridge.write_file
 
-    def looked_at(cartridge: Cartridge, *arguments: object) -> object:
+    def looked_at(cartridge: Cartridge, run: FileRun) -> int:
         other = threading.Thread(target=lambda: free.append(site.tape.lock.acquire(blocking=False)))
         other.start()
         other.join(60)
-        return run(cartridge, *arguments)
+        return write_file(cartridge, run)
 
-    site.fill([] if method == "write_file" else blocks_of(content(DISK_BYTES, 5)))
-    with runs_of(100_000), patch.object(Cartridge, method, looked_at):
-        good(site.copy(make(BLOCK, BLOCKS)))
+    with runs_of(100_000), patch.object(Cartridge, "write_file", looked_at):
+        good(site.copy(block_to_stream(BLOCK, BLOCKS)))
     assert free
     assert not any(free)
 
@@ -404,7 +322,7 @@ def test_with_the_lengths_of_every_day(site: Site) -> None:
         good(site.copy(block_to_stream(65536, len(data) // 512), cscds=cscds[0]))
         site.tape.loaded.rewind()
         good(site.copy(stream_to_block(65536, len(data) // 512), cscds=cscds[1]))
-    assert all(sum(moved) > len(data) // 65536 // 2 for moved in counts.values())
+    assert sum(counts) > len(data) // 65536 // 2
     found = bytearray(len(data))
     back.medium.read_into(found, 0)
     assert found == data
