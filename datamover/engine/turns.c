@@ -10,8 +10,9 @@
 #include <stdatomic.h>
 #include <time.h>
 
-/* How long a thread looks whether its turn has come before it sleeps: to be woken takes as long as a turn. */
-#define LOOK_NANOSECONDS 200000u
+/* How long a thread looks whether its turn has come, giving its processor away between looks, before it sleeps: some of
+ * the other's turns. Being woken takes nearly as long as a turn, and would be added to every one. */
+#define LOOK_NANOSECONDS 1000000u
 
 struct run {
 	const struct turns *turns;
