@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 
 from datamover.endpoints import Sink, TransferFailed
 from datamover.engine import DataBuffer, crc32c, crc32c_blocks, crc32c_join
-
-CHECKSUM_BYTES = 4
+from datamover.file_run import CHECKSUM_BYTES
 
 
 @dataclass(slots=True)

@@ -232,8 +232,7 @@ class CopyJob:
         if source is None or sink is None or not self._may_run(source, sink, length):
             return 0
         self._emit()
-        if self._writer.devices:
-            self._writer.drain()
+        self._writer.drain()
         self._writer.check()
         began = time.perf_counter()
         memory = RunMemory(self._run_checksums, self._with_room().buffer, self._writer.buffer())

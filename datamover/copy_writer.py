@@ -95,8 +95,7 @@ class CopyWriter:
 
     def write_now(self, chunk: Chunk) -> None:
         """Writes a chunk in this thread, after all that was queued; its buffer stays the caller's."""
-        if self.devices:
-            self.drain()
+        self.drain()
         self._perform(chunk)
 
     def act(self, act: Act, device: object) -> None:
@@ -105,7 +104,9 @@ class CopyWriter:
         self._items.put(act)
 
     def drain(self) -> None:
-        """Waits until all that was queued is done."""
+        """Waits until all that was queued is done; nothing has to be asked of the thread where nothing was."""
+        if not self.devices:
+            return
         barrier = Barrier()
         self._items.put(barrier)
         barrier.passed.wait()

@@ -95,8 +95,7 @@ static void take_turns(struct run *run, unsigned char *buffer)
 	uint64_t first;
 
 	while ((taken = take_next(run, &first, &wanted, buffer))) {
-		if (turns->check)
-			turns->check(turns->context, first, taken, buffer);
+		turns->check(turns->context, first, taken, buffer);
 		await_turn(run, first);
 		given = run->over ? 0 : turns->give(turns->context, first, taken, buffer);
 		run->given += given;

@@ -12,7 +12,7 @@ struct turns {
 	uint32_t at_once;      /* items that a buffer holds */
 	void *context;
 	uint32_t (*take)(void *context, uint64_t first, uint32_t count, unsigned char *buffer);
-	void (*check)(void *context, uint64_t first, uint32_t count, const unsigned char *buffer); /* or NULL */
+	void (*check)(void *context, uint64_t first, uint32_t count, const unsigned char *buffer);
 	uint32_t (*give)(void *context, uint64_t first, uint32_t count, const unsigned char *buffer);
 };
 
