@@ -56,7 +56,9 @@ class CopyJournal:
         with self._lock:
             if self._running.pop(number, None) is None:
                 return
-            if not self._running or self._length > MOST_BYTES:
+            # Not whenever nothing runs: a shorter file gives space back, and where the file system is mounted with
+            # `discard` that waits for the disk behind all that the copy has written, and its initiator with it.
+            if self._length > MOST_BYTES:
                 self._rewrite()
             else:
                 self._append(json.dumps({"ended": number}).encode() + b"\n")
