@@ -21,7 +21,7 @@ from typing import NamedTuple
 from datamover.assembly import Assembly
 from datamover.copy_progress import CopyCancelled, CopyFailed, CopyProgress, InexactSegment, Side, Tally
 from datamover.copy_writer import Act, Chunk, CopyWriter
-from datamover.endpoints import RunMemory, Sink, SinkFailed, Source, TransferFailed
+from datamover.endpoints import RunMemory, Sink, SinkFailed, Source, TapeBlocks, TransferFailed
 from datamover.engine import BufferPool, crc32c_combine, crc32c_join
 from datamover.file_run import CHECKSUM_BYTES
 from datamover.pace import Pace
@@ -229,7 +229,7 @@ class CopyJob:
     def _run_of(self, segment: CopySegment, length: int) -> int:
         """Moves a run of blocks that source and sink can do by themselves; returns how many bytes, often 0."""
         source, sink = segment.source, segment.sink
-        if source is None or sink is None or not self._may_run(source, sink, length):
+        if source is None or not isinstance(sink, TapeBlocks) or not self._may_run(source, sink, length):
             return 0
         self._emit()
         self._writer.drain()
@@ -247,7 +247,7 @@ class CopyJob:
         self._run_length.ran(count, time.perf_counter() - began)
         return count
 
-    def _may_run(self, source: Source, sink: Sink, length: int) -> bool:
+    def _may_run(self, source: Source, sink: TapeBlocks, length: int) -> bool:
         if not self._run_length.suits(length) or self._pace.bytes_per_second:
             return False
         return not self._with_room().residue and not self._source_residue and sink.runs_from(source)

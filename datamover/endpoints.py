@@ -69,14 +69,6 @@ class Sink(Protocol):
         """Takes the whole buffer; checksums: of its pieces of checked_length bytes, as native 32-bit numbers, made when
         the bytes were read. Raises TransferFailed."""
 
-    def runs_from(self, source: Source, /) -> bool:
-        """Whether take_run() may do anything, as it looks now. Costs nothing."""
-
-    def take_run(self, source: Source, length: int, memory: RunMemory, /) -> int:
-        """As many of the source's next `length` bytes as can be moved smoothly without a buffer between the two, for as
-        many checksums as there is room for; their checksums are in `memory`. What ends a run is found by the reads and
-        writes that follow. Raises TransferFailed, SinkFailed: nothing was moved, as one of them refuses."""
-
 
 class DiskEndpoint(Protocol):
     """Bytes at offsets. What it raises, beside OSError, is its own: a job reports every Exception as TransferFailed."""
@@ -135,12 +127,6 @@ class DiskExtent:
             raise TransferFailed(f"writing the disk at byte {self._at}: {error}") from error
         self._at += len(data)
 
-    def runs_from(self, _source: Source, /) -> bool:
-        return False
-
-    def take_run(self, _source: Source, _length: int, _memory: RunMemory, /) -> int:
-        return 0
-
     @contextmanager
     def run(self, length: int) -> Iterator[FileSpan | None]:
         """Where the next bytes can be read. Raises TransferFailed."""
@@ -182,12 +168,16 @@ class TapeBlocks:
             raise TransferFailed(f"writing the tape: {error}", getattr(error, "transferred", 0)) from error
 
     def runs_from(self, source: Source, /) -> bool:
-        """Where a transfer is several blocks, a run might end within one."""
+        """Whether take_run() may do anything, as it looks now; costs nothing. Where a transfer is several blocks, a run
+        might end within one."""
         if not isinstance(source, DiskExtent) or self.checked_length % source.granularity:
             return False
         return self.checked_length == self.granularity and self._tape.writes_files()
 
     def take_run(self, source: Source, length: int, memory: RunMemory, /) -> int:
+        """As many of a disk's next `length` bytes as can be moved smoothly without a buffer between the two, and as
+        there is room for checksums; these are in `memory` then. What ends a run is found by the reads and writes that
+        follow. Raises TransferFailed, SinkFailed: nothing was moved, as one of them refuses."""
         assert isinstance(source, DiskExtent)
         with source.run(length) as span:
             if span is None:
@@ -237,9 +227,3 @@ class NullDevice:
 
     def write(self, data: memoryview, _checksums: Buffer, /) -> None:
         raise TransferFailed("there is no device to write") from NoDevice()
-
-    def runs_from(self, _source: Source, /) -> bool:
-        return False
-
-    def take_run(self, _source: Source, _length: int, _memory: RunMemory, /) -> int:
-        return 0

@@ -64,9 +64,8 @@ class Image(Protocol):
     def write(self, buffer: "Buffer", offset: int, *, durable: bool = False) -> None:
         """Writes the whole buffer at `offset`; `durable`: it is on stable storage when this returns. Raises OSError."""
 
-    def file_to_read(self, offset: int, length: int) -> int | None:
-        """The descriptor of a file that holds these bytes, at the same offsets, for as long as nothing else than reads
-        and writes is done; None: they can only be read by read_into()."""
+    def fileno(self) -> int | None:
+        """The descriptor of a file whose byte N is byte N of the disk; None: there is none."""
 
     def write_atomic(self, buffer: "Buffer", offset: int) -> None:
         """Writes the whole buffer at `offset`, durable when it returns: a power cut before leaves all of it or nothing.

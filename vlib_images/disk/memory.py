@@ -53,7 +53,7 @@ class MemoryImage:
                 self._anchored.discard(unit)
                 self._units.setdefault(unit, bytearray(UNIT_BYTES))[start:stop] = view[at : at + stop - start]
 
-    def file_to_read(self, offset: int, length: int) -> None:
+    def fileno(self) -> None:
         """There is no file."""
 
     def write_atomic(self, buffer: "Buffer", offset: int) -> None:

@@ -130,7 +130,7 @@ class DiskImage:
             self._descriptor = -1
 
     def fileno(self) -> int:
-        """The file descriptor: byte N of the disk is byte N of the file."""
+        """The file descriptor: byte N of the disk is byte N of the file, or of the device."""
         return self._descriptor
 
     # ---- data ------------------------------------------------------------------------------------------------------
@@ -163,9 +163,6 @@ class DiskImage:
         view = view.cast("B")
         while done < view.nbytes:
             done += os.pwritev(self._descriptor, [view[done:]], offset + done, os.RWF_DSYNC)
-
-    def file_to_read(self, offset: int, length: int) -> int | None:
-        return self._descriptor
 
     def _claim(self, offset: int, length: int) -> None:
         """Space for all of a large write at once, which costs the file system less than looking for each block."""

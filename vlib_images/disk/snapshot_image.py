@@ -31,7 +31,7 @@ class SnapshotImage:
             raise OSError(errno.EIO, "the image is shorter than the disk", self.name)
         self.snapshot.read_into(view, offset)
 
-    def file_to_read(self, offset: int, length: int) -> None:
+    def fileno(self) -> None:
         """No file holds an instant: what changes meanwhile lies elsewhere."""
 
     def prefetch(self, offset: int, length: int) -> None:

@@ -51,7 +51,7 @@ class FileSaver:
         self.read_into, self.forget, self.close = self._engine.read_into, self._engine.forget, self._engine.close
 
     def save(self, image: Image, offset: int, length: int, slot: int, timeout_seconds: float, /) -> int:
-        return self._engine.save(image.fileno(), offset, length, slot, timeout_seconds)  # type: ignore[attr-defined]
+        return self._engine.save(image.fileno(), offset, length, slot, timeout_seconds)  # type: ignore[arg-type]
 
     @property
     def failure(self) -> OSError | None:
@@ -205,7 +205,7 @@ class ThreadSaver:
 def saver_for(images: list[Image], store: SnapshotStore, buffers: int = BUFFERS) -> Saver:
     """The engine's where images and store are files. Raises OSError."""
     descriptor = getattr(store, "fileno", None)
-    if descriptor is None or not all(hasattr(image, "fileno") for image in images):
+    if descriptor is None or any(image.fileno() is None for image in images):
         return ThreadSaver(store, buffers)
     return FileSaver(descriptor(), buffers)
 

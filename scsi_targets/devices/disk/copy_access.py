@@ -68,9 +68,8 @@ class BlockDeviceAccess(LocalAccess, DiskAccess):
     def _file_span(self, offset: int, length: int) -> FileSpan | None:
         if offset + length > self._disk.capacity * self.block_length or self._holds_nothing(offset, 1):
             return None
-        length = min(length, self._data_until - offset)
-        descriptor = self._disk.medium.file_to_read(offset, length)
-        return None if descriptor is None else FileSpan(descriptor, offset, length)
+        descriptor = self._disk.medium.fileno()
+        return None if descriptor is None else FileSpan(descriptor, offset, min(length, self._data_until - offset))
 
     def _holds_nothing(self, offset: int, length: int) -> bool:
         """Whether all of a range is without data now: it is zeros, and its storage is left in peace. Only runs of data
