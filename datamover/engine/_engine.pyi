@@ -323,6 +323,9 @@ class Connection:
     def pdus_in(self) -> int: ...
     @property
     def pdus_out(self) -> int: ...
+    @property
+    def heard_at_microseconds(self) -> int:
+        """When the last byte came from the peer, by the clock of time.monotonic(); until then, when this was made."""
 
 # ---- logical block protection ----------------------------------------------------------------------------------------
 

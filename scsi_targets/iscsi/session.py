@@ -95,8 +95,7 @@ class Session:
         self._peers = peers
         self._close_own = close_own
         self._pings = count(1)
-        self._bytes_in_at_ping = -1
-        self._pinged_at = self._attended_at = 0.0
+        self._pinged_at = 0.0
         self._patience_seconds = ATTENTION_SECONDS if self._discovery else limits.keep_alive_seconds
         self._attention = True  # there is something to see to before the next item
         self._stale = True  # the view is to be looked at again: it may have changed while the login went on
@@ -151,13 +150,13 @@ class Session:
             receive, execute = self.connection.receive, self._execute
             while self._states.state is not ConnectionState.FREE:
                 item = receive(self._patience_seconds)
-                if called := self._attention:
+                if self._attention:
                     self._attend()
                 if type(item) is engine.ScsiCommand:
                     execute(item)
                 elif item is not None:
                     self._dispatch(item)
-                elif not called:
+                else:
                     self._keep_alive()
                 item = None  # nothing is in hand any more
         except SessionOver:
@@ -210,7 +209,6 @@ class Session:
     def _attend(self) -> None:
         """Sees to what was asked of the session, and to what has its time. Raises SessionOver."""
         self._attention = False
-        self._attended_at = monotonic()
         if self._stale:
             self._stale = False
             self._renew_view()
@@ -338,13 +336,22 @@ class Session:
         self._send(Reject.make(pdu.raw, reason=reason))
 
     def _keep_alive(self) -> None:
-        """Nothing came for a while: ask with a NOP-In, and give up on a peer that stays silent (RFC 7143 11.19)."""
-        now, patience = monotonic(), self._limits.keep_alive_seconds
-        if now - max(self._attended_at, self._pinged_at) < patience * 0.9:
-            return  # woken by a call that was seen to already
-        if self.connection.bytes_in == self._bytes_in_at_ping:
-            raise engine.ConnectionClosed(f"no answer to a NOP-In for {patience:g} s")
-        self._bytes_in_at_ping, self._pinged_at = self.connection.bytes_in, now
+        """Nothing has come now. A peer that was silent for long is asked with a NOP-In, and given up if it stays silent
+        (RFC 7143 11.19), however often the session was called meanwhile."""
+        if self._over_at is not None:
+            return  # it ends by itself, and in a discovery session there is no NOP (RFC 7143 4.3)
+        patience, heard_at = self._limits.keep_alive_seconds, self.connection.heard_at_microseconds / 1e6
+        now = monotonic()
+        if now >= max(heard_at, self._pinged_at) + patience:
+            self._ping(now, answered=heard_at > self._pinged_at)
+        left = max(heard_at, self._pinged_at) + patience - now
+        self._patience_seconds = min(ATTENTION_SECONDS, left) if self._attention else left
+
+    def _ping(self, now: float, *, answered: bool) -> None:
+        """answered: the last one was. Raises engine.ConnectionClosed if not."""
+        if not answered:
+            raise engine.ConnectionClosed(f"no answer to a NOP-In for {self._limits.keep_alive_seconds:g} s")
+        self._pinged_at = now
         self._send(NopIn.make(target_transfer_tag=next(self._pings) % RESERVED_TAG))
 
     def _nop_out(self, request: NopOut) -> None:

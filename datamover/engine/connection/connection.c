@@ -98,6 +98,7 @@ bool connection_init(struct connection *c)
 	pthread_mutex_init(&c->lock, NULL);
 	c->owner = pthread_self();
 	c->next_target_transfer_tag = 1;
+	c->heard_at_us = monotonic_us();
 	c->wake_descriptor = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (c->wake_descriptor < 0)
 		return false;
@@ -225,6 +226,7 @@ static PyMemberDef connection_members[] = {
 	{ "bytes_out", T_ULONGLONG, offsetof(struct connection, bytes_out), READONLY, "bytes written to the socket" },
 	{ "pdus_in", T_ULONGLONG, offsetof(struct connection, pdus_in), READONLY, NULL },
 	{ "pdus_out", T_ULONGLONG, offsetof(struct connection, pdus_out), READONLY, NULL },
+	{ "heard_at_microseconds", T_LONGLONG, offsetof(struct connection, heard_at_us), READONLY, "of the last byte" },
 	{ NULL, 0, 0, 0, NULL },
 };
 

@@ -91,6 +91,7 @@ struct connection {
 	struct payload *finished_views;		/* sent; to be released by whoever next holds the GIL */
 
 	unsigned long long commands, bytes_in, bytes_out, pdus_in, pdus_out;
+	int64_t heard_at_us;			/* when the last byte came; until then, when the connection began */
 };
 
 static inline int64_t monotonic_us(void)

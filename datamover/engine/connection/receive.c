@@ -191,7 +191,9 @@ static ssize_t wait_for_bytes(struct connection *c, int64_t start_us, int64_t ti
 		}
 		count = read_socket(c);
 	}
-	c->quick_peer = count > 0 && monotonic_us() < start_us + LIMIT_QUICK_US;
+	if (count > 0)
+		c->heard_at_us = monotonic_us();
+	c->quick_peer = count > 0 && c->heard_at_us < start_us + LIMIT_QUICK_US;
 	return count;
 }
 

@@ -5,6 +5,7 @@ import random
 import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
@@ -94,6 +95,22 @@ def test_wake_lets_receive_return() -> None:
         peer.send(peer.command(1))
         assert peer.connection.receive(20) is None, "a call is not lost when nobody waits yet"
         assert peer.next_command().initiator_task_tag == 1
+
+
+def test_when_the_peer_was_heard_is_when_its_last_byte_came() -> None:
+    def microseconds() -> int:
+        return time.monotonic_ns() // 1000
+
+    begun = microseconds()
+    with Peer() as peer:
+        made, connection = microseconds(), peer.connection
+        assert begun <= connection.heard_at_microseconds <= made
+        connection.wake()
+        assert connection.receive(60) is None  # called, not heard
+        assert connection.heard_at_microseconds <= made
+        peer.send(peer.command(1)[:7])  # a part is enough
+        assert connection.receive(0) is None
+        assert made <= connection.heard_at_microseconds <= microseconds()
 
 
 def test_answers_that_the_peer_does_not_read_hold_no_more_than_a_share() -> None:

@@ -9,7 +9,7 @@ from scapy.packet import Raw
 from scsi_targets.iscsi.limits import Limits
 from tests.fuzz import layers
 from tests.fuzz.peer import HungUp, Peer, text
-from tests.support.waiting import eventually, in_time
+from tests.support.waiting import becomes, eventually, in_time
 from tests.unit.iscsi.conftest import Log
 from tests.unit.iscsi.dummy import Served, serving
 from tests.unit.iscsi.support import TARGET
@@ -167,6 +167,33 @@ def test_a_silent_peer_is_asked_and_then_given_up(log: Log) -> None:
         with pytest.raises(HungUp):
             peer.receive()
         assert log.wait_for("connection lost")["reason"] == "no answer to a NOP-In for 0.05 s"
+
+
+def test_a_silent_peer_is_given_up_however_often_the_target_looks_at_something(log: Log) -> None:
+    with serving(Limits(keep_alive_seconds=0.2)) as served, Peer(served.address) as peer:
+        peer.login(TARGET)
+
+        def given_up() -> bool:
+            served.server.views_changed()
+            log.seen += (lines := log.rest())
+            return "connection lost" in [line["event"] for line in lines]
+
+        eventually(given_up)
+        assert isinstance(peer.receive(), layers.NopIn)
+        with pytest.raises(HungUp):
+            peer.receive()
+
+
+def test_a_silent_peer_is_given_up_while_a_command_runs_on_a_unit_that_it_no_longer_sees(log: Log) -> None:
+    with serving() as served, Peer(served.address) as peer, pytest.MonkeyPatch.context() as patched:
+        ready(peer)
+        peer.send(peer.command(1, DAWDLE))
+        assert served.units[1].started.wait(60)
+        patched.setattr(Limits, "keep_alive_seconds", 0.05)  # from here on, so that nobody has to be quick before
+        del served.directory.targets[TARGET][1]
+        served.server.views_changed()
+        assert log.wait_for("connection lost")["reason"] == "no answer to a NOP-In for 0.05 s"
+        becomes(set(), lambda: served.units[1].nexuses)
 
 
 def test_a_peer_that_answers_stays(log: Log) -> None:
