@@ -87,6 +87,9 @@ class BackupLibrary(Protocol):
     def copy_rate(self) -> int:
         """The most bytes that a copy moves in a second; 0: as fast as it can."""
 
+    def disks(self) -> Mapping[str, BlockDevice]:
+        """Those that are served."""
+
     def drive_addresses(self) -> dict[str, int]:
         """The element addresses of the drives."""
 

@@ -93,7 +93,7 @@ class BackupService:
     ) -> Backup:  # fmt: skip
         """A new backup, which runs when this returns. incremental: of what has changed since the newest of the same
         files; since: or since this one. Raises OperatorError, NoSuchBackup, OSError."""
-        self._check_cartridges(cartridges)
+        self.check(cartridges, options.get("drive"), disks)
         if incremental or since is not None:
             options |= self._followed(tuple(disks), since, options)
             if options.get("overwrite"):
@@ -116,7 +116,7 @@ class BackupService:
     def resume(self, number: int, cartridges: Sequence[str], drive: str | None, *, overwrite: bool) -> Backup:
         """Goes on at the last checkpoint, with more cartridges where some are given. Raises OperatorError,
         BackupStateError, NoSuchBackup, CatalogueDamaged, OSError."""
-        self._check_cartridges(cartridges)
+        self.check(cartridges, drive)
         with self.records.changing:
             backup = self.records.get(number)
             if overwrite:
@@ -198,11 +198,16 @@ class BackupService:
             return {"incremental": True, "full_because": missing}
         return {"incremental": True, "since": found[-1].number}
 
-    def _check_cartridges(self, cartridges: Sequence[str]) -> None:
-        for barcode in cartridges:
-            if barcode not in self._house.inventory:
-                message = f"there is no cartridge {barcode}; see: tapebay cartridge list"
-                raise OperatorError(Failure.NOT_FOUND, message)
+    def check(self, cartridges: Sequence[str], drive: str | None, disks: Sequence[str] = ()) -> None:
+        """Whether what somebody names is there, before anything is begun with it. Raises OperatorError NOT_FOUND,
+        USAGE: a cartridge is named twice."""
+        house = self._house
+        named = [("cartridge", name, name in house.inventory) for name in cartridges]
+        named += [("drive", name, name in house.drive_addresses()) for name in [drive] if name is not None]
+        named += [("disk", name, name in house.disks()) for name in disks]
+        for noun, name, is_there in named:
+            if not is_there:
+                raise OperatorError(Failure.NOT_FOUND, f"there is no {noun} {name}; see: tapebay {noun} list")
         if len(set(cartridges)) != len(cartridges):
             raise OperatorError(Failure.USAGE, "a cartridge is named twice")
 
@@ -315,7 +320,7 @@ class BackupService:
     ) -> list[Backup]:
         """The catalogues of the backups that these cartridges are of, as their indexes have them. Raises OperatorError,
         OSError."""
-        self._check_cartridges(cartridges)
+        self.check(cartridges, drive)
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
         found: list[Index] = []
         try:

@@ -14,8 +14,9 @@ def _status(report: dict[str, Any], _given: dict[str, Any]) -> None:
         advertised = f", advertised as {portal['advertised']}" if portal["advertised"] else ""
         typer.echo(f"portal {portal['listen']}{advertised}, portal group {portal['group']}")
     for target in report["targets"]:
-        typer.echo(f"target {target['iqn']}")
-        table(["lun", "device", "partition", "type", "model", "serial", "holds"], _devices(report, target["luns"]))
+        _target(report, f"target {target['iqn']}", target["luns"])
+    if (gate := report["gate"]) is not None:
+        _target(report, f"gate {gate['iqn']}, which the keys of grants open", gate["luns"])
     for device in report["devices"]:
         if device["problem"]:
             typer.secho(f"{device['name']} is not served: {device['problem']}", fg="red")
@@ -44,6 +45,12 @@ def _status(report: dict[str, Any], _given: dict[str, Any]) -> None:
     )
 
 
+def _target(report: dict[str, Any], line: str, luns: dict[str, str]) -> None:
+    typer.echo(line)
+    columns = ["lun", "device", "partition", "type", "model", "serial", "holds"]
+    table(columns, _devices(report, luns), empty="No devices.")
+
+
 def _storage(storage: dict[str, Any]) -> str:
     from appliance.settings.units import format_size
 
@@ -53,9 +60,13 @@ def _storage(storage: dict[str, Any]) -> str:
 
 
 def _devices(report: dict[str, Any], luns: dict[str, str]) -> list[tuple[object, ...]]:
+    """Of a device that only grants show, a snapshot's, the name alone."""
     devices = {device["name"]: device for device in report["devices"]}
     columns = ("partition", "type", "model", "serial", "holds")
-    return [(lun, name, *(devices[name][column] for column in columns)) for lun, name in luns.items()]
+    return [
+        (lun, name, *(devices[name][column] if name in devices else "" for column in columns))
+        for lun, name in luns.items()
+    ]
 
 
 def _partition(row: dict[str, Any]) -> str:
@@ -67,7 +78,7 @@ COMMANDS = [
     VerbCommand(
         "status",
         _status,
-        help="Show what the running daemon serves: portals, targets, devices, cartridges, storage, sessions.",
+        help="Show what the running daemon serves: portals, targets, the gate, devices, cartridges, storage, sessions.",
     ),
     VerbCommand(
         "health",

@@ -15,7 +15,7 @@ from appliance.copying.ends import End, EndKind, TapePosition, Where
 from appliance.copying.file_unit import BLOCK_BYTES, FileUnit
 from appliance.copying.lists import ByteRun
 from appliance.failures import Failure, OperatorError
-from appliance.library.disks import is_own_file
+from appliance.library.disks import is_own_file, same_file
 from appliance.settings.remote_address import parse_remote_address
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import END_OF_DATA, FILEMARKS, Tape
@@ -166,11 +166,11 @@ def _file(library: Library, end: End, writes: bool, stack: ExitStack) -> CopySid
 
 def _refuse_own(library: Library, path: Path) -> None:
     """Nothing is written over what the library itself keeps, nor over its disks behind their back."""
-    settings, found = library.settings, path.resolve()
-    if is_own_file(settings, found):
+    settings = library.settings
+    if is_own_file(settings, path.resolve()):
         raise OperatorError(Failure.REFUSED, f"{path} is the library's own; write to another file")
     for disk in settings.disks:
-        if settings.image_of(disk).resolve() == found:
+        if same_file(settings.image_of(disk), path):
             message = f"{path} is the image of disk {disk.name}; to write to that: disk:{disk.name}"
             raise OperatorError(Failure.REFUSED, message)
 

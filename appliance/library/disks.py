@@ -65,11 +65,38 @@ def refuse_own_file(settings: Settings, disk: DiskSettings) -> None:
 
 
 def is_own_file(settings: Settings, path: Path) -> bool:
-    """Whether the library itself keeps something at that resolved path, disks' images not included."""
-    return any(_own_files(settings, path))
+    """Whether the library itself keeps something at that resolved path, or the same file by another name: a hard link.
+    Disks' images not included."""
+    return any(any(_own_names(settings, name)) for name in (path, *_other_names(settings, path)))
 
 
-def _own_files(settings: Settings, path: Path) -> Iterator[bool]:
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file by whatever names, or would if it were there."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.resolve() == other.resolve()
+
+
+def _other_names(settings: Settings, path: Path) -> Iterator[Path]:
+    """Where the file at a path, if it is there, is among what the library keeps."""
+    if not path.exists():
+        return
+    names = [(settings.directory / CONFIGURATION).resolve()]
+    for directory in (settings.library.state, settings.snapshots.directory):
+        names += directory.resolve().glob("*")
+    if path.stat().st_nlink > 1:  # cartridges have many files, which are looked through only where it may be one
+        names += _below(settings.library.cartridges.resolve())
+    yield from (name for name in names if same_file(name, path))
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """Files, at any depth; what goes meanwhile is left out."""
+    for folder, _, names in os.walk(directory):
+        yield from (Path(folder, name) for name in names)
+
+
+def _own_names(settings: Settings, path: Path) -> Iterator[bool]:
     """Other files may lie beside them: one directory may be for all."""
     state = settings.library.state.resolve()
     yield path in (settings.library.control_socket.resolve(), (settings.directory / CONFIGURATION).resolve())

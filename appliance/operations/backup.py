@@ -172,7 +172,7 @@ def start(context: OnLibrary, parameters: StartBackup) -> BackupReport:
     """Back the files of disks up to cartridges, as tar archives: a snapshot is taken, and no byte passes a server."""
     with refusals():
         if parameters.snapshot is not None:
-            check_lists(context, parameters.snapshot, () if parameters.raw else parameters.disks)
+            check_lists(context, parameters.snapshot, parameters.disks, raw=parameters.raw)
         options = parameters.model_dump(
             include={"snapshot", "drive", "raw", "overwrite", "incremental", "since", "selection"}
         )
@@ -192,15 +192,16 @@ def part_of(context: OnLibrary, server: str, snapshot: str, disks: list[str]) ->
     return ServerPart(server, snapshot, tuple(disks), content_bytes)
 
 
-def check_lists(context: OnLibrary, snapshot: str, disks: Sequence[str]) -> None:
-    """Whether a snapshot and the lists of these of its disks are there. Raises OperatorError, ListRefused."""
+def check_lists(context: OnLibrary, snapshot: str, disks: Sequence[str], *, raw: bool = False) -> None:
+    """Whether a snapshot has these disks, and unless they are saved as images, whether their lists are there. Raises
+    OperatorError, ListRefused."""
     kept = context.library.held(snapshot)
     if kept.state.over:
         raise OperatorError(Failure.REFUSED, f"snapshot {snapshot} is {kept.state.value}: {kept.reason}")
     for disk in disks:
         if disk not in kept.sizes:
             raise OperatorError(Failure.NOT_FOUND, f"snapshot {snapshot} has no disk {disk}")
-        if not context.library.file_lists.get(snapshot, disk).whole:
+        if not raw and not context.library.file_lists.get(snapshot, disk).whole:
             raise OperatorError(Failure.REFUSED, f"the list of files of disk {disk} is not whole yet")
 
 

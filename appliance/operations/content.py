@@ -12,7 +12,7 @@ from appliance.failures import Failure, OperatorError
 from appliance.operations.verb import OnFiles, Result, library_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pydantic import BaseModel
 
@@ -194,6 +194,15 @@ def more_and_fewer(
         if each in there:
             raise OperatorError(Failure.REFUSED, f"{where} has {what} {each} already")
     return [each for each in [*there, *added] if each not in removed]
+
+
+def refuse_missing(what: str, named: Iterable[object], known: Iterable[object]) -> None:
+    """Raises OperatorError NOT_FOUND when one that is named is not among those that are there, which are told."""
+    there = list(known)
+    for each in named:
+        if each not in there:
+            message = f"there is no {what} {each!r}; the library has {', '.join(map(str, there)) or 'none'}"
+            raise OperatorError(Failure.NOT_FOUND, message)
 
 
 def refuse_known(context: OnFiles, name: str) -> None:

@@ -83,6 +83,7 @@ def gather(context: OnLibrary, parameters: Gather) -> BackupReport:
 
     backups = context.library.backups
     with refusals():
+        backups.check(parameters.to, parameters.drive, parameters.disk)
         gathering = backups.gatherings.open(parameters.job, parameters.server)
         became = Joined(reason="whoever gathered has gone")
         try:

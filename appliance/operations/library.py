@@ -84,6 +84,9 @@ class Status(Result):
     uptime_seconds: float
     portals: list[PortalDetails]
     targets: list[TargetStatus]
+    gate: TargetStatus | None = Field(
+        description="The target that keys of grants open, which no other target or zone shows; none: there is no gate."
+    )
     devices: list[DeviceStatus]
     elements: list[ElementDetails]
     shelf: list[str]
@@ -115,7 +118,7 @@ def shutdown(context: OnLibrary, parameters: Nothing) -> None:
 
 @verb("status", Scope.READ)
 def status(context: OnLibrary, parameters: Nothing) -> Status:
-    """Portals, targets, devices, cartridges, storage, sessions."""
+    """Portals, targets, the gate, devices, cartridges, storage, sessions."""
     library = context.library
     settings = library.settings
     return Status(
@@ -132,6 +135,7 @@ def status(context: OnLibrary, parameters: Nothing) -> Status:
             TargetStatus(iqn=target.iqn, luns={str(lun): name for lun, name in settings.lun_map(target).items()})
             for target in settings.targets
         ],
+        gate=_gate(context),
         devices=_devices(context),
         elements=_elements(context),
         shelf=context.files.inventory.shelf(),
@@ -139,6 +143,13 @@ def status(context: OnLibrary, parameters: Nothing) -> Status:
         broker=_broker(context),
         sessions=sessions_of(library),
     )
+
+
+def _gate(context: OnLibrary) -> TargetStatus | None:
+    if (gate := context.library.gate) is None:
+        return None
+    luns = {lun: name for name, lun in context.library.gate_luns().items()}
+    return TargetStatus(iqn=gate.target_name, luns={str(lun): luns[lun] for lun in sorted(luns)})
 
 
 def _broker(context: OnLibrary) -> BrokerBrief | None:

@@ -62,6 +62,7 @@ def restore(context: OnLibrary, parameters: Restore) -> Restored:
     if parameters.over is None and parameters.partition is not None:
         raise OperatorError(Failure.USAGE, "--partition goes with --over DISK")
     with refusals():
+        context.library.backups.check((), parameters.drive)
         kept = context.library.backups.file_of(parameters.number, parameters.file)
         try:
             return _to_new(context, parameters, kept) if parameters.over is None else _over(context, parameters, kept)

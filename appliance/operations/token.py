@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.content import names
+from appliance.operations import content
 from appliance.operations.verb import Nothing, OnFiles, Parameters, Positional, Result, Scope, Volatile, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from appliance.access.tokens import Token as Made
+    from appliance.settings.sections import PartitionSettings, PoolSettings
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 DAY_MS = 86_400_000
@@ -67,11 +69,12 @@ class OneToken(Parameters):
 def create(context: OnFiles, parameters: CreateToken) -> NewToken:
     """Make a token for an application. It is shown this once, and only its SHA-256 is kept."""
     with _told(), context.files.changing:
+        settings = context.files.settings
         made, secret = context.files.tokens.create(
             parameters.name,
             Scope(parameters.scope),
-            partitions=_named("partitions", parameters.partitions),
-            pools=_named("pools", parameters.pools),
+            partitions=_named("partition", parameters.partitions, settings.partitions),
+            pools=_named("pool", parameters.pools, settings.pools),
             valid_ms=None if parameters.days is None else max(1, round(parameters.days * DAY_MS)),
         )
     context.log.info("token created", token=made.name, scope=parameters.scope)
@@ -113,13 +116,15 @@ def _told() -> Iterator[None]:
         raise OperatorError(Failure.REFUSED, str(error)) from None
 
 
-def _named(what: str, text: str | None) -> frozenset[str] | None:
+def _named(noun: str, text: str | None, known: Sequence[PartitionSettings | PoolSettings]) -> frozenset[str] | None:
+    """What is to be in reach; None: everything. Raises OperatorError USAGE: nothing; NOT_FOUND: what is not there."""
     if text is None:
         return None
-    listed = frozenset(names(text))
-    if not listed or not all(re.fullmatch(NAME, name) for name in listed):
-        raise OperatorError(Failure.USAGE, f"{what}: give names with commas, or leave it out: then all are in reach")
-    return listed
+    listed = content.names(text)
+    if not listed:
+        raise OperatorError(Failure.USAGE, f"{noun}s: give names with commas, or leave it out: then all are in reach")
+    content.refuse_missing(noun, listed, [each.name for each in known])
+    return frozenset(listed)
 
 
 def _token(context: OnFiles, token: Made) -> TokenDetails:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
+from appliance.operations.content import refuse_missing
 from appliance.operations.verb import OnFiles, Parameters, Positional, Result, Scope, verb
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def who(context: OnFiles, parameters: Asked) -> list[Answer]:
     targets = [section.iqn for section in settings.targets]
     if parameters.target is not None and parameters.target.lower() not in targets:
         raise OperatorError(Failure.NOT_FOUND, f"there is no target {parameters.target}; see: tapebay target list")
+    if parameters.account is not None:
+        refuse_missing("account", [parameters.account], dict.fromkeys(one.user for one in settings.chap.accounts))
     wanted = targets if parameters.target is None else [parameters.target.lower()]
     asking = [_who(directory, parameters, target) for target in wanted]
     return [answer for one in asking for answer in _answers(settings, directory, one)]

@@ -97,7 +97,7 @@ def create(context: OnFiles, parameters: ZoneDescription) -> Zone:
     """Make a zone. With the first one, whoever is in no zone sees nothing any more; such sessions end."""
     from appliance.settings.sections import ZoneSettings
 
-    made = content.section(ZoneSettings, **_given(parameters))
+    made = content.section(ZoneSettings, **_given(context, parameters))
 
     def with_it(now: Content) -> dict[str, Any]:
         return {"zones": content.and_a_new(now.zones, made, "zone")}
@@ -110,7 +110,7 @@ def change(context: OnFiles, parameters: ChangeZone) -> Zone:
     """Say anew who is in a zone or what they see, or add and remove some; what is not given stays.
 
     Sessions see it between two commands."""
-    given = _given(parameters)
+    given = _given(context, parameters)
 
     def made(now: Content) -> ZoneSettings:
         return _with_more_and_fewer(_among(now.zones, parameters.name), given, parameters)
@@ -171,8 +171,17 @@ def _among(zones: list[ZoneSettings], name: str) -> ZoneSettings:
     return content.found(zones, lambda zone: zone.name == name, f"zone {name}; see: tapebay zone list")
 
 
-def _given(parameters: ZoneDescription) -> dict[str, Any]:
-    """What was given, as a [[zones]] section has it. Raises OperatorError USAGE."""
+def _given(context: OnFiles, parameters: ZoneDescription) -> dict[str, Any]:
+    """What was given, as a [[zones]] section has it. Raises OperatorError USAGE; NOT_FOUND: a remote unit or a portal
+    group is not there. Of devices and accounts the library itself asks for that."""
+    given, settings = _read(parameters), context.files.settings
+    content.refuse_missing("remote unit", given.get("remotes", ()), [remote.name for remote in settings.remotes])
+    groups = dict.fromkeys(portal.group for portal in settings.portals)
+    content.refuse_missing("portal group", given.get("portal_groups", ()), groups)
+    return given
+
+
+def _read(parameters: ZoneDescription) -> dict[str, Any]:
     fields = ZoneDescription.model_fields.keys() - {"dry_run"}
     given = {name: value for name, value in parameters.model_dump(exclude_none=True).items() if name in fields}
     made: dict[str, Any] = {"name": given.pop("name")}

@@ -15,6 +15,8 @@ def advice_on(settings: Settings) -> list[str]:
         *_accounts(settings),
         *_locked_out(settings),
         *_zones(settings),
+        *_zones_of_what_is_not_there(settings),
+        *_gate(settings),
         *_partitions(settings),
         *_out_of_sight(settings),
     ]
@@ -55,6 +57,26 @@ def _zones(settings: Settings) -> Iterator[str]:
                     f"zone {zone.name}: initiator {name} is asked for a CHAP account ({account.user}), and then is "
                     "that account and no mere name; name the account in the zone's `accounts`"
                 )
+
+
+def _zones_of_what_is_not_there(settings: Settings) -> Iterator[str]:
+    """The verbs refuse these; here the portal or unit may come later."""
+    remotes, groups = ({row.name for row in settings.remotes}, {portal.group for portal in settings.portals})
+    for zone in settings.zones:
+        for name in zone.remotes:
+            if name not in remotes:
+                yield f"zone {zone.name}: there is no remote unit {name!r} that its copies could reach"
+        for group in zone.portal_groups:
+            if group not in groups:
+                yield f"zone {zone.name}: there is no portal of group {group}, so nobody comes in by one"
+
+
+def _gate(settings: Settings) -> Iterator[str]:
+    drives = {drive.name for drive in settings.drives}
+    for group, names in (settings.gate.groups if settings.gate is not None else {}).items():
+        for name in names:
+            if name not in drives:
+                yield f"[gate.groups] {group}: there is no drive {name!r}, and no request will have it"
 
 
 def _accounts(settings: Settings) -> Iterator[str]:

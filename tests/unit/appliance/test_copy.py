@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from tests.support.waiting import eventually
 from tests.unit.appliance.offline import offline
 from tests.unit.devices.copying.support import blocks_of, content
 from tests.unit.devices.support import ALPHA, send
+from vlib_images.disk.raw import DiskImage
 from vlib_images.library.database import events
 
 SIZE = 1 << 20
@@ -249,7 +252,10 @@ def test_a_file_is_not_copied_to_itself(site: Site, tmp_path: Path) -> None:
         ("cartridges/A00001L6/mam.json", "is the library's own"),
         ("disks/one.img", "is the image of disk one; to write to that: disk:one"),
         ("linked", "is the image of disk one"),
-        ("hard", "is in use, as a disk's image"),
+        ("hard", "is the image of disk one"),
+        ("database", "is the library's own"),
+        ("settings", "is the library's own"),
+        ("attributes", "is the library's own"),
     ],
 )
 def test_what_the_library_keeps_is_not_written_over(site: Site, name: str, words: str) -> None:
@@ -258,10 +264,29 @@ def test_what_the_library_keeps_is_not_written_over(site: Site, name: str, words
     image = site.library.settings.image_of(site.library.settings.disks[0])
     (folder / "linked").symlink_to(image)
     (folder / "hard").hardlink_to(image)
+    (folder / "database").hardlink_to(folder / "state/tapebay.db")
+    (folder / "settings").hardlink_to(folder / "tapebay.toml")
+    (folder / "attributes").hardlink_to(folder / "cartridges/A00001L6/mam.json")
     before = (folder / name).read_bytes()
     assert words in site.refused("disk:two", folder / name)
     assert (folder / name).read_bytes() == before
     assert site.image("one") == WHOLE
+
+
+def test_an_image_that_somebody_else_serves_is_not_written_over(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"stays")
+    with closing(DiskImage.open(tmp_path / "image")):
+        assert "is in use, as a disk's image" in site.refused("disk:two", tmp_path / "image")
+    assert (tmp_path / "image").read_bytes() == b"stays"
+
+
+def test_a_copy_of_what_the_library_keeps_is_anybody_s(site: Site, tmp_path: Path) -> None:
+    """With other links of its own, too: it is another file."""
+    kept = tmp_path / "kept.db"
+    shutil.copy(site.library.files.database.path, kept)
+    (tmp_path / "link").hardlink_to(kept)
+    site.copy("disk:one", tmp_path / "link")
+    assert kept.read_bytes() == WHOLE
 
 
 def test_a_pipe_is_no_file(site: Site, tmp_path: Path) -> None:

@@ -190,9 +190,10 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [*OWN, "hard link"])
 def test_what_the_library_itself_keeps_is_no_disk(path: Path, name: str) -> None:
     offline(path, "cartridge.create", barcode="TAP001L6")
+    (path.parent / "hard link").hardlink_to(path.parent / "state/tapebay.db")
     path.write_text(path.read_text() + f'[[disks]]\nname = "own"\nsize = "4 MiB"\nimage = "{name}"\n')
     content = (path.parent / name).read_bytes() if (path.parent / name).exists() else None
     with opened(path) as units:

@@ -96,6 +96,8 @@ def test_the_audit_record_tells_of_it_and_of_no_secret(database: Database) -> No
 
 def test_the_verbs(tmp_path: Path) -> None:
     config = setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0"))
+    offline(config, "partition.create", name="left", slots="1-2")
+    offline(config, "partition.create", name="right", slots="3-4")
     made = offline(config, "token.create", name="payroll", scope="operate", partitions="left, right", days=1)
     assert made["token"].startswith("tapebay_")
     (listed,) = offline(config, "token.list")
@@ -114,3 +116,29 @@ def test_the_verbs(tmp_path: Path) -> None:
             offline(config, "token.create", name=name)
     offline(config, "token.revoke", name="payroll")
     assert offline(config, "token.list") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"partitions": "left,lfet"}, "there is no partition 'lfet'; the library has left, right"),
+        ({"pools": "databases"}, "there is no pool 'databases'; the library has logs"),
+        ({"partitions": "left", "pools": "logs,left"}, "there is no pool 'left'; the library has logs"),
+        ({"partitions": "a b"}, "there is no partition 'a b'; the library has left, right"),
+    ],
+)
+def test_a_token_is_for_what_is_there(tmp_path: Path, given: dict[str, str], said: str) -> None:
+    config = setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0"))
+    offline(config, "partition.create", name="left", slots="1-2")
+    offline(config, "partition.create", name="right", slots="3-4")
+    offline(config, "pool.create", name="logs", barcodes="L*")
+    with pytest.raises(OperatorError) as caught:
+        offline(config, "token.create", name="payroll", **given)
+    assert (caught.value.failure, str(caught.value)) == (Failure.NOT_FOUND, said)
+    assert offline(config, "token.list") == []
+
+
+def test_where_there_are_no_pools_a_token_is_for_none(tmp_path: Path) -> None:
+    config = setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0"))
+    with pytest.raises(OperatorError, match="there is no pool 'logs'; the library has none"):
+        offline(config, "token.create", name="payroll", pools="logs")

@@ -20,6 +20,8 @@ from appliance.access.directory import Directory
 from appliance.access.members import NetworkPrefix, Networks
 from appliance.access.names import Names
 from appliance.access.zones import MAXIMUM_REMEMBERED, Zoning, view_for
+from appliance.failures import Failure, OperatorError
+from appliance.operations import setup
 from appliance.settings import config_file
 from appliance.settings.advice import advice_on
 from appliance.settings.config_file import ConfigError
@@ -28,6 +30,7 @@ from appliance.settings.sections import ZoneSettings
 from appliance.settings.zones import _sharing
 from scsi_targets.devices.unit.principal import Principal
 from scsi_targets.iscsi.directory import Forbidden, Portal, Who
+from tests.unit.appliance.offline import offline
 from tests.unit.iscsi.dummy import Memory
 
 IQN = "iqn.2026-11.io.tapebay:library"
@@ -259,6 +262,49 @@ def test_advice_on_zones() -> None:
     public = BASE.replace("127.0.0.1", "0.0.0.0")
     assert "no zones: every account sees every device" in advice(public + ACCOUNTS)
     assert "whoever reaches it may be in zone first or second" in advice(public + ZONES)
+
+
+def test_advice_on_what_is_not_there() -> None:
+    zone = '[[zones]]\nname = "z"\naccounts = ["payroll"]\ndevices = ["drive0"]\n'
+    zone += 'remotes = ["array"]\nportal_groups = [1, 2]\n'
+    text = advice(BASE + ACCOUNTS + zone)
+    assert "zone z: there is no remote unit 'array' that its copies could reach" in text
+    assert "zone z: there is no portal of group 2, so nobody comes in by one" in text
+    assert "portal of group 1," not in text
+    gate = '[gate]\ntarget = "iqn.2026-11.io.tapebay:gate"\ngroups = { fast = ["drive0", "drive9"] }\n'
+    assert advice(BASE + gate) == "[gate.groups] fast: there is no drive 'drive9', and no request will have it"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"remotes": "array"}, "there is no remote unit 'array'; the library has none"),
+        ({"portal_groups": "1,2"}, "there is no portal group 2; the library has 1"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_zone_is_given_what_is_there(tmp_path: Path, given: dict[str, str], said: str, dry_run: bool) -> None:
+    config = setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0"))
+    offline(config, "zone.create", name="there", initiators=ALICE, devices="drive0", portal_groups="1")
+    before = offline(config, "zone.list")
+    for verb, name in (("zone.create", "new"), ("zone.change", "there")):
+        with pytest.raises(OperatorError) as caught:
+            offline(config, verb, name=name, dry_run=dry_run, **given)
+        assert (caught.value.failure, str(caught.value)) == (Failure.NOT_FOUND, said)
+    assert offline(config, "zone.list") == before
+
+
+def test_who_may_ask_of_accounts_that_are_there(tmp_path: Path) -> None:
+    config = setup.create(tmp_path / "lib", setup.plan(tmp_path / "lib", portal="127.0.0.1:0"))
+    with pytest.raises(OperatorError, match="there is no account 'payrol'; the library has none"):
+        offline(config, "who", initiator=ALICE, account="payrol")
+    for target in ("one", "two"):  # it is told once
+        offline(config, "account.create", user="payroll", secret="twelve chars", target=f"{IQN}-{target}")
+    with pytest.raises(OperatorError, match=r"there is no account 'payrol'; the library has payroll$") as caught:
+        offline(config, "who", initiator=ALICE, account="payrol")
+    assert caught.value.failure is Failure.NOT_FOUND
+    (answer,) = offline(config, "who", initiator=ALICE, account="payroll")
+    assert answer["principal"] == "account payroll"
 
 
 # ---- what is remembered of answers -----------------------------------------------------------------------------------

@@ -150,6 +150,9 @@ def test_what_is_refused(site: Site) -> None:
         gather(site, server=["web", "web"])
     with pytest.raises(OperatorError, match="is no name of a server"):
         gather(site, server=["../web"])
+    for wrong, noun in (({"disk": ["no"]}, "disk"), ({"to": ["no"]}, "cartridge"), ({"drive": "no"}, "drive")):
+        with pytest.raises(OperatorError, match=f"^there is no {noun} no; see: "):  # before any server is waited for
+            gather(site, wait_seconds=60, **wrong)
     with pytest.raises(OperatorError, match="nobody waits for web in job nightly"):
         site.call("backup.join", job="nightly", server="web", snapshot="0" * 16, disks=["data"])
 

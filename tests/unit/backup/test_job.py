@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.failures import OperatorError
+from appliance.failures import Failure, OperatorError
 from tests.support.appliance import Appliance, Disk
 from tests.support.waiting import eventually
 from tests.unit.backup.support import TAPE_BLOCK, archive_of, run, which
@@ -132,13 +132,21 @@ def test_a_file_system_that_is_in_use_is_refused(site):
 
 
 def test_what_is_not_there_is_said_at_once(site):
-    for given in ({"disks": ["nothing"], "to": [BARCODE]}, {"disks": ["data"], "to": ["NOSUCHL6"]}):
-        try:
-            report = site.call("backup.start", **given)
-        except OperatorError as error:
-            assert "there is no" in str(error)
-        else:
-            assert (report["state"], "there is no disk nothing" in report["reason"]) == ("failed", True)
+    right = {"disks": ["data"], "to": [BARCODE]}
+    for wrong, noun in (
+        ({"disks": ["data", "no"]}, "disk"),
+        ({"to": [BARCODE, "no"]}, "cartridge"),
+        ({"drive": "no"}, "drive"),
+    ):
+        with pytest.raises(OperatorError, match=f"^there is no {noun} no; see: tapebay {noun} list$") as caught:
+            site.call("backup.start", **right | wrong, background=True)
+        assert caught.value.failure is Failure.NOT_FOUND
+    site.call("disk.create", name="other", size="1 MiB")
+    snapshot = site.call("snapshot.create", disks="data")["snapshot"]
+    for raw in (False, True):
+        with pytest.raises(OperatorError, match=f"snapshot {snapshot} has no disk other"):
+            site.call("backup.start", **right | {"disks": ["other"]}, snapshot=snapshot, raw=raw)
+    assert site.call("backup.list") == []
 
 
 def test_the_command_line(site):

@@ -139,6 +139,8 @@ def test_a_disk_that_is_used_is_left_alone(library: Appliance) -> None:
             "is refused, without --force" in line for line in library.call("restore", dry_run=True, **over)["plan"]
         )
         assert device.command(RESERVE_6).status == 0
+        with pytest.raises(OperatorError, match=r"^there is no drive no; see: "):  # before anybody is cut off
+            library.call("restore", force=True, drive="no", **over)
         with pytest.raises(OperatorError, match=r"disk full is in use: .*reserve"):
             library.call("restore", **over)
         assert (library.folder / "disks/full.img").read_bytes() == changed
