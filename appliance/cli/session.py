@@ -6,12 +6,12 @@ from typing import Any
 import typer
 
 from appliance.cli.commands import VerbCommand, add_group
-from appliance.cli.tables import account, joined, table
+from appliance.cli.tables import account, joined, seconds, table
 
 
 def _sessions(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
     table(
-        [">session", "initiator", "as", "target", "from", "since", "holds", ">commands", ">MB in", ">MB out"],
+        [">session", "initiator", "as", "target", "from", "since", "state", "holds", ">commands", ">MB in", ">MB out"],
         [
             (
                 row["id"],
@@ -20,6 +20,7 @@ def _sessions(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
                 row["target"],
                 row["address"],
                 time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["since"])),
+                state_of(row),
                 joined(row["holds"]),
                 row["commands"],
                 f"{row['bytes_in'] / 1e6:.1f}",
@@ -29,6 +30,15 @@ def _sessions(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
         ],
         empty="No sessions.",
     )
+
+
+def state_of(row: dict[str, Any]) -> str:
+    """Of a session, in a cell; how long it has waited and will, if it waits."""
+    if row["waiting_since"] is None:
+        return str(row["state"].replace("_", " ").lower())
+    now, until = time.time(), row["waits_until"]
+    left = "" if until is None else f", {seconds(max(0.0, until - now))} left"
+    return f"waiting for {seconds(max(0.0, now - row['waiting_since']))}{left}"
 
 
 def _one_session(row: dict[str, Any], _given: dict[str, Any]) -> None:

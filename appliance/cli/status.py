@@ -5,6 +5,7 @@ from typing import Any
 import typer
 
 from appliance.cli.commands import VerbCommand, add
+from appliance.cli.session import state_of
 from appliance.cli.tables import table
 
 
@@ -38,8 +39,11 @@ def _status(report: dict[str, Any], _given: dict[str, Any]) -> None:
     if (broker := report["broker"]) is not None and not broker["up"]:
         typer.secho(f"{broker['why']}: nothing is granted, and live grants go on", fg="red")
     table(
-        ["initiator", "target", "address", ">commands"],
-        [(row["initiator"], row["target"], row["address"], row["commands"]) for row in report["sessions"]],
+        ["initiator", "target", "address", "state", ">commands"],
+        [
+            (row["initiator"], row["target"], row["address"], state_of(row), row["commands"])
+            for row in report["sessions"]
+        ],
         title="Sessions",
         empty="No sessions.",
     )

@@ -18,15 +18,19 @@ END_SECONDS = 10.0  # for a session to give back all that it holds
 
 
 class SessionStatus(Result):
-    """An initiator that is logged in."""
+    """An initiator that is logged in, or that a key let in and whose connection was cut: it goes on when it is back."""
 
-    id: int = Field(description="Of this session, until it ends.")
+    id: int = Field(description="Of this session, until it ends; who is back after a cut has another one.")
     initiator: str
     principal: str = Field(description='Who it proved to be: "account payroll", or its mere name.')
     target: str
     address: str
     portal: str
-    state: str
+    state: str = Field(description="Of its connection (RFC 7143 8.1.3), as LOGGED_IN; WAITING: that was cut.")
+    waiting_since: float | None = Field(description="When it was cut, if it waits for its host to be back.")
+    waits_until: Annotated[float | None, Volatile()] = Field(
+        description="How long it waits at the longest: until its grant ends, if that is not renewed."
+    )
     authentication: str
     header_digest: bool
     data_digest: bool
@@ -43,7 +47,7 @@ class OneSession(Parameters):
 
 @verb("session.list", Scope.READ, key=("id",))
 def list_(context: OnLibrary, parameters: Nothing) -> list[SessionStatus]:
-    """Who is logged in, oldest first."""
+    """Who is logged in or waits for its host to be back, oldest first."""
     return sessions_of(context.library)
 
 
@@ -63,7 +67,7 @@ def _still(context: OnLibrary, parameters: OneSession) -> AbstractContextManager
 
 @verb("session.end", Scope.OPERATE, changes="session.show", still=_still)
 def end(context: OnLibrary, parameters: OneSession) -> SessionStatus:
-    """End a session at once; its commands are aborted and its RESERVE is released. It may log in again."""
+    """End a session at once, or its wait; its commands are aborted, its RESERVE is released. It may log in again."""
     from vlib_images.library.database.events import Event
 
     session = show(context, parameters)
@@ -77,7 +81,8 @@ def end(context: OnLibrary, parameters: OneSession) -> SessionStatus:
 
 
 def sessions_of(library: Library) -> list[SessionStatus]:
-    """Every session of a library that is served."""
+    """Every session of a library that is served, those that wait for their hosts too."""
+    records = [*library.server.sessions(), *library.server.waiting()]
     return [
         SessionStatus(
             id=record.tsih,
@@ -87,6 +92,8 @@ def sessions_of(library: Library) -> list[SessionStatus]:
             address=record.peer,
             portal=record.portal,
             state=record.state,
+            waiting_since=record.waiting_since,
+            waits_until=record.waits_until,
             authentication=record.authentication,
             header_digest=record.header_digest,
             data_digest=record.data_digest,
@@ -96,7 +103,7 @@ def sessions_of(library: Library) -> list[SessionStatus]:
             bytes_out=record.bytes_out,
             holds=_holds(library, record),
         )
-        for record in library.server.sessions()
+        for record in sorted(records, key=lambda record: record.since)
     ]
 
 

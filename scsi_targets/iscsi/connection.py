@@ -147,6 +147,8 @@ class ServedConnection:
         with totals.lock:
             if (record := self.record()) is not None:
                 totals.counted(record)
+                if self._login is not None and self._login.waiting is not None:
+                    self._login.waiting.left(record)
             with self._lock:
                 session, self._session = self._session, None  # it refers to us: a circle would keep its buffers
         if session is not None:

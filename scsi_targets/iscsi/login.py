@@ -77,7 +77,9 @@ class LoginResult:
         """Whether the nexus that waits goes on with this session: everything that it asked for has arrived, and so has
         every answer."""
         before = self.waiting
-        return before is not None and (before.stat_sn, before.cmd_sn) == (self.first_exp_stat_sn, self.first_cmd_sn)
+        if before is None or before.given_up:
+            return False
+        return (before.stat_sn, before.cmd_sn) == (self.first_exp_stat_sn, self.first_cmd_sn)
 
     @property
     def principal(self) -> Principal | None:

@@ -117,13 +117,17 @@ class Server:
         self._look_at_waiting.set()
 
     def end_session(self, tsih: int, reason: str, timeout_seconds: float) -> bool:
-        """Close one session; whether it is over in that time. One that is not there is over."""
+        """Close one session, or lose a nexus that waits; whether it is over in that time. One that is not there is."""
         return self._table.end(tsih, reason, timeout_seconds)
 
     def sessions(self) -> list[SessionRecord]:
         """All sessions in the full-feature phase, oldest first."""
         records = [member.record() for member in self._table.members()]
         return sorted((record for record in records if record is not None), key=lambda record: record.since)
+
+    def waiting(self) -> list[SessionRecord]:
+        """Sessions whose connection broke and whose nexus waits for its initiator port, as they ended."""
+        return self._table.waiting()
 
     def totals(self) -> dict[str, TargetTotals]:
         """What the sessions with each target have done since the start; those that discover under ""."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ from scsi_targets.iscsi.directory import Who
 from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import LoginRefused, LoginResult
 from scsi_targets.iscsi.pdu import LoginStatus
+from scsi_targets.iscsi.session_record import SessionRecord
 from scsi_targets.iscsi.waiting_nexus import WaitingNexus
 
 LAST_TSIH = 0xFFFF
@@ -86,19 +88,26 @@ class SessionTable(Generic[M]):
             self._sessions[tsih] = member, login
             if key is not None:
                 self._by_nexus[key] = tsih
-            if nexus is not None:
-                login.waiting = self._waiting.pop(nexus, None)
+            if nexus is not None and (waiting := self._waiting.pop(nexus, None)) is not None:
+                login.waiting = waiting
+                self._changed.notify_all()
             return tsih
 
     def remove(self, tsih: int) -> None:
-        """The session has ended and holds nothing any more; `login.waiting` of it waits."""
+        """The session has ended and holds nothing any more; `login.waiting` of it waits, and keeps its number."""
         with self._changed:
             _, login = self._sessions.pop(tsih)
             if (key := _nexus_key(login)) is not None:
                 del self._by_nexus[key]
-            if login.waiting is not None:
-                self._waiting[login.waiting.nexus] = login.waiting
+            if (waiting := login.waiting) is not None:
+                waiting.record = waiting.record and replace(waiting.record, tsih=tsih)
+                self._waiting[waiting.nexus] = waiting
             self._changed.notify_all()
+
+    def waiting(self) -> list[SessionRecord]:
+        """The nexuses that wait for their initiator ports."""
+        with self._changed:
+            return [record for one in self._waiting.values() if (record := one.shown()) is not None]
 
     def look_at_waiting(self, may_wait: Callable[[WaitingNexus], bool]) -> None:
         """Asks of each nexus that waits for its initiator port whether it still may, and has it lost if not. One thread
@@ -147,16 +156,26 @@ class SessionTable(Generic[M]):
             ]
 
     def end(self, tsih: int, reason: str, timeout_seconds: float) -> bool:
-        """End one session; whether it has given back all that it held in that time, or was not there."""
+        """End one session, or nexus that waits; whether it has given back all that it held in that time, or was not
+        there. Somebody looks at those that wait meanwhile."""
+        deadline = self._clock() + timeout_seconds
         with self._changed:
-            if tsih not in self._sessions:
+            if tsih in self._sessions:
+                member, _ = self._sessions[tsih]
+                member.close(reason)
+                if not self._changed.wait_for(lambda: not self._is_served_by(tsih, member), timeout_seconds):
+                    return False
+            if (waiting := self._waiting_as(tsih)) is None:
                 return True
-            member, _ = self._sessions[tsih]
-            member.close(reason)
-            return self._changed.wait_for(lambda: not self._is_served_by(tsih, member), timeout_seconds)
+            waiting.given_up = True
+            still = deadline - self._clock()
+            return self._changed.wait_for(lambda: self._waiting.get(waiting.nexus) is not waiting, still)
 
     def _is_served_by(self, tsih: int, member: M) -> bool:
         return tsih in self._sessions and self._sessions[tsih][0] is member
+
+    def _waiting_as(self, tsih: int) -> WaitingNexus | None:
+        return next((one for one in self._waiting.values() if one.record and one.record.tsih == tsih), None)
 
     def wait_until_empty(self, timeout_seconds: float) -> bool:
         """Whether all sessions ended in that time."""
@@ -198,6 +217,6 @@ class SessionTable(Generic[M]):
 
     def _free_tsih(self) -> int:
         """A number that is free."""
-        while (tsih := self._numbers()) in self._sessions:
+        while (tsih := self._numbers()) in self._sessions or self._waiting_as(tsih) is not None:
             pass
         return tsih

@@ -1,5 +1,6 @@
 """A session that a key opened, cut and back: the side of the drive, with a real tape, and what becomes of the grant."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,11 @@ from typing import Any
 import pytest
 
 from appliance.broker.states import RequestState, RequestStep
+from appliance.cli.session import state_of
 from appliance.library.library import Library
+from appliance.operations import VERBS
+from appliance.operations.perform import parameters_of, perform
+from appliance.operations.verb import OnLibrary
 from scsi_targets.devices.changer.robot import Manner
 from scsi_targets.devices.tape.tape_drive import TapeDrive
 from scsi_targets.t10 import spc
@@ -98,6 +103,35 @@ def test_a_drive_goes_on_in_the_middle_of_its_work(tmp_path: Path) -> None:
         assert drive.reservations.legacy_holder is not None and drive.removal_prevented
         cartridge = drive.cartridge
         assert cartridge is not None and cartridge.barcode == "A00001L6"
+        back.close()
+
+
+def test_it_is_shown_while_it_waits_and_can_be_ended(tmp_path: Path) -> None:
+    directory = library(tmp_path)
+    with serving(directory) as served:
+
+        def verb(name: str, **given: Any) -> Any:
+            context = OnLibrary(served.settings, directory / "tapebay.toml", served.files, served)
+            return perform(VERBS[name], context, parameters_of(VERBS[name], given))
+
+        _, grant = granted_here(served)
+        first = settled(Host(served, grant))
+        good(first.ask(RESERVE_6))
+        (here,) = verb("session.list")
+        assert (here["state"], here["waiting_since"], here["waits_until"]) == ("LOGGED_IN", None, None)
+        assert state_of(here) == "logged in"
+        cut(first)
+        (waits,) = eventually(lambda: [row for row in verb("session.list") if row["state"] == "WAITING"])
+        same = ("id", "initiator", "principal", "target", "address", "since")
+        assert [waits[name] for name in same] == [here[name] for name in same]
+        assert waits["holds"] == ["drive0"] and waits["since"] <= waits["waiting_since"] < waits["waits_until"]
+        assert re.fullmatch(r"waiting for \d+ s, 2[34]\.\d h left", state_of(waits)), state_of(waits)
+        shown = verb("session.show", id=waits["id"])
+        assert shown["waiting_since"] == waits["waiting_since"] and verb("status")["sessions"][0]["state"] == "WAITING"
+        verb("session.end", id=waits["id"])
+        assert (verb("session.list"), drive_of(served).nexuses) == ([], set())
+        back = Host(served, grant, first)  # its grant is not over
+        assert sense_of(back.ask(TEST_UNIT_READY)) == POWER_ON
         back.close()
 
 

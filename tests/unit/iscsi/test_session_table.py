@@ -14,6 +14,7 @@ from scsi_targets.iscsi.limits import Limits
 from scsi_targets.iscsi.login import LoginRefused, LoginResult
 from scsi_targets.iscsi.negotiation import Negotiation
 from scsi_targets.iscsi.pdu import LoginStatus
+from scsi_targets.iscsi.session_record import SessionRecord
 from scsi_targets.iscsi.session_table import SessionTable
 from scsi_targets.iscsi.waiting_nexus import WaitingNexus
 
@@ -171,8 +172,17 @@ def cut_off(table: "SessionTable[Member]", **port: Any) -> WaitingNexus:
     number = table.admit(Member(), ended)
     assert ended.nexus is not None and ended.view is not None
     ended.waiting = WaitingNexus(ended.nexus, ended.who, ended.view, 5, 6)
+    ended.waiting.left(record_of(ended))
     table.remove(number)
     return ended.waiting
+
+
+def record_of(ended: LoginResult) -> SessionRecord:
+    nothing = dict.fromkeys(("connection_id", "since", "commands", "bytes_in", "bytes_out", "pdus_in", "pdus_out"), 0)
+    digests = {"header_digest": False, "data_digest": False}
+    texts = dict.fromkeys(("initiator_name", "initiator_alias", "target_name", "principal", "isid", "portal", "peer",
+                           "state", "authentication"), "")  # fmt: skip
+    return SessionRecord(**nothing, **digests, **texts, tsih=ended.tsih, who=ended.who)  # type: ignore[arg-type]
 
 
 def test_a_nexus_waits_for_its_own_initiator_port() -> None:
@@ -237,6 +247,37 @@ def test_one_that_may_not_wait_is_lost(monkeypatch: pytest.MonkeyPatch, fails: b
     back = login()
     table.admit(Member(), back)
     assert back.waiting is None
+
+
+def test_it_keeps_the_number_of_its_session_while_it_waits() -> None:
+    table: SessionTable[Member] = SessionTable(Limits(), numbers=iter([5, 5, 6, 5, 7, 5]).__next__)
+    cut_off(table)
+    assert [record.tsih for record in table.waiting()] == [5]
+    assert table.admit(Member(), login("iqn.j")) == 6
+    assert table.admit(Member(), login()) == 7
+    assert table.waiting() == []
+    table.remove(7)  # before the session began
+    assert [record.tsih for record in table.waiting()] == [7]
+    assert table.admit(Member(), login("iqn.k")) == 5
+
+
+def test_one_that_is_given_up_is_lost_by_whoever_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, lost = new_table(), list[WaitingNexus]()
+    monkeypatch.setattr(WaitingNexus, "lose", lambda one: lost.append(one))
+    waiting = cut_off(table)
+    assert not table.end(1, "for a test", 0.001), "nobody looks"
+    table.look_at_waiting(lambda one: not one.given_up)
+    assert lost == [waiting] and table.waiting() == [] and table.end(1, "for a test", 60)
+
+
+def test_one_that_is_back_after_it_was_given_up_does_not_go_on() -> None:
+    table = new_table()
+    waiting = cut_off(table)
+    assert not table.end(1, "for a test", 0.001)
+    back = login()
+    table.admit(Member(), back)
+    back.first_exp_stat_sn, back.first_cmd_sn = 5, 6
+    assert back.waiting is waiting and not back.continues
 
 
 def test_waiting_for_the_end() -> None:

@@ -109,6 +109,22 @@ def test_it_goes_on_with_what_it_holds(served: Served, log: Log, peers: list[Pee
     assert [line.get("nexus") for line in logins] == [None, "continues"]
 
 
+def test_it_is_shown_while_it_waits(served: Served, log: Log, peers: list[Peer]) -> None:
+    served.directory.ends_at = time.time() + 3600
+    first = first_session(served, peers)
+    (before,) = served.server.sessions()
+    cut(first)
+    (waits,) = eventually(served.server.waiting)
+    assert (waits.state, waits.waiting_since is not None, waits.tsih) == ("WAITING", True, before.tsih)
+    assert (waits.initiator_name, waits.commands, waits.since) == (INITIATOR_NAME, 3, before.since)
+    assert waits.waits_until == served.directory.ends_at and served.server.sessions() == []
+    served.directory.ends_at += 3600  # a lease that is extended
+    served.server.views_changed()
+    becomes([served.directory.ends_at], lambda: [one.waits_until for one in served.server.waiting()])
+    assert_goes_on(come_back(served, first, peers))
+    assert served.server.waiting() == []
+
+
 def test_a_new_login_may_come_before_the_cut_is_noticed(served: Served, log: Log, peers: list[Peer]) -> None:
     first = first_session(served, peers)
     back = come_back(served, first, peers)
@@ -279,6 +295,16 @@ def test_a_session_that_is_ended_takes_its_nexus_along(served: Served, log: Log,
         assert manage(first, TaskFunction.TARGET_COLD_RESET) is TaskResponse.FUNCTION_COMPLETE
     wait_until_lost(served)
     assert sense_of(answer(come_back(served, first, peers)))[:2] == POWER_ON[:2]
+
+
+def test_an_operator_ends_one_that_waits(served: Served, log: Log, peers: list[Peer]) -> None:
+    first = first_session(served, peers)
+    cut(first)
+    (waits,) = eventually(served.server.waiting)
+    assert served.server.end_session(waits.tsih, "ended by an operator", 60)
+    assert served.server.waiting() == []
+    assert [unit.nexuses for unit in served.units] == [set(), set()]
+    assert_lost(served, come_back(served, first, peers))
 
 
 @pytest.mark.parametrize("how", ["forbidden", "over", "somebody else's", "another unit", "without one", "renumbered"])
