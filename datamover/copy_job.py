@@ -101,13 +101,15 @@ class CopyJob:
         progress: CopyProgress | None = None,
         cancelled: Callable[[], bool] = lambda: False,
         pace: Pace | None = None,
+        hurried: Callable[[], bool] | None = None,
     ) -> None:
         """progress: where to tell how far it is, for whoever watched before the job was made. cancelled: asked before
-        every read and write; True makes the job stop with CopyCancelled. pace: how fast it may go."""
+        every read and write; True makes the job stop with CopyCancelled. pace: how fast it may go; it does not hold
+        back a step that is `hurried` (None: cancelled), which fails with what it does next."""
         self.progress = progress if progress is not None else CopyProgress()
         self._steps = steps
         self._cancelled = cancelled
-        self._pace = pace or Pace()
+        self._pace, self._hurried = pace or Pace(), hurried or cancelled
         self._tallies = [Tally() for _ in steps]
         size = max((_chunk_bytes(step.sink) for step in steps if isinstance(step, CopySegment)), default=0)
         pool = BufferPool(BUFFERS * max(4096, 1 << (size - 1).bit_length()))
@@ -224,7 +226,7 @@ class CopyJob:
             else:
                 count = self._run_of(segment, length) or self._read(segment.source, length)
             length -= count
-            self._pace.took(count, self._cancelled)
+            self._pace.took(count, self._hurried)
 
     def _run_of(self, segment: CopySegment, length: int) -> int:
         """Moves a run of blocks that source and sink can do by themselves; returns how many bytes, often 0."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-# How late at most a copy that is held back sees that it was stopped.
+# How late at most a copy that is held back sees that it was stopped, or is to fail.
 LOOK_SECONDS = 0.2
 
 

@@ -73,7 +73,9 @@ class Operation:
             self._await_turn()
             self._record.has_turn = True
             self._planner.check()
-            job = CopyJob(self._steps, progress=progress, cancelled=self._stopped, pace=self._record.pace)
+            job = CopyJob(
+                self._steps, progress=progress, cancelled=self._stopped, pace=self._record.pace, hurried=self._hurried
+            )
             try:
                 job.run()
             finally:
@@ -96,6 +98,9 @@ class Operation:
 
     def _stopped(self) -> bool:
         return self._task.aborted or self._record.cancelled
+
+    def _hurried(self) -> bool:
+        return self._stopped() or self._planner.ends[self._record.progress.segments - 1].cleared
 
     def _wake(self) -> None:
         if self._stopped() or self._cleared() is not None:

@@ -74,6 +74,12 @@ class Ends:
         """The one on that side."""
         return self.source if side is Side.SOURCE else self.destination
 
+    @property
+    def cleared(self) -> bool:
+        """Whether the logical unit of one of them was reset, or its commands aborted."""
+        accesses = [end.access for end in (self.source, self.destination) if end is not None]
+        return any(access is not None and access.cleared is not None for access in accesses)
+
 
 class Need(NamedTuple):
     """Something that a copy is certain to do to a unit, first in that segment."""

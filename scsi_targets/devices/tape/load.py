@@ -26,8 +26,8 @@ log = structlog.get_logger(__name__)
 # A drive that is busy is refused to the robot at once: the others wait for it meanwhile. This is for a command that has
 # been answered and not yet quite ended.
 ROBOT_PATIENCE_SECONDS = 0.5
-# How long what a reset has aborted may take to end.
-RESET_PATIENCE_SECONDS = 30.0
+# How long what an operator ends by force may take to end.
+FORCE_PATIENCE_SECONDS = 30.0
 
 
 class TapeLoader(TapeBase):
@@ -86,8 +86,8 @@ class TapeLoader(TapeBase):
         """Holds the drive with everything on stable storage. The cartridge, still open, leaves the drive when the block
         ends well; when the block raises it stays as it was, at its position.
 
-        check: asked once no command can come between, and raises what forbids it. force: ends a command or copy that
-        runs (LOGICAL UNIT RESET), and goes past PREVENT ALLOW MEDIUM REMOVAL.
+        check: asked once no command can come between, and raises what forbids it. force: ends the commands and
+        copies that need the medium, which are told MEDIUM NOT PRESENT, and goes past PREVENT ALLOW MEDIUM REMOVAL.
 
         Raises CheckCondition, with the cartridge still in the drive: MEDIUM SOURCE ELEMENT EMPTY, MEDIUM REMOVAL
         PREVENTED (also by a command or copy that runs), or the write error of blocks that could not be made durable
@@ -134,13 +134,14 @@ class TapeLoader(TapeBase):
         if not force:
             return False
         log.warning("the operator ends what runs in the drive", drive=self.identity.serial_number)
-        self.reset()
-        return self._hold_within(RESET_PATIENCE_SECONDS)
+        return self._hold_within(FORCE_PATIENCE_SECONDS, interrupt=True)
 
-    def _hold_within(self, seconds: float) -> bool:
+    def _hold_within(self, seconds: float, *, interrupt: bool = False) -> bool:
         if not self.lock.acquire(timeout=seconds):  # a command that waits for the storage
             return False
         try:
+            if interrupt:
+                self.tasks.interrupt(sense.MEDIUM_NOT_PRESENT)
             return self.occupy(seconds)
         finally:
             self.lock.release()

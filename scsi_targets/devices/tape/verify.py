@@ -85,6 +85,7 @@ class Verification(TapePart):
             raise CheckCondition(sense.INCORRECT_LENGTH, information=length - result.length, incorrect_length=True)
 
     def _verify_next(self, task: Task, residual: int) -> ReadResult:
+        task.check()
         try:
             return self._drive.loaded.read_block(bytearray(), self._method(task))
         except READ_ERRORS as error:

@@ -79,9 +79,7 @@ class LogicalUnit(Part):
         self.descriptor_sense = False  # D_SENSE of the control mode page
         self.nexuses: set[Nexus] = set()
         self.attentions = UnitAttentions()
-        self.tasks = TaskSet(
-            state_key, self.lock, perform=self._perform, failed=partial(answers.internal_failure, self)
-        )
+        self.tasks = TaskSet(state_key, self.lock, perform=self._serve, failed=partial(answers.internal_failure, self))
         self.parts: tuple[Part, ...] = (self,)
         self._commands = CommandTable(self, type(self).rows)
         self.rows, self._handlers = self._commands.rows, self._commands.handlers
@@ -120,6 +118,14 @@ class LogicalUnit(Part):
         if isinstance(self.rows.get(cdb[0]), dict):
             return sense.INVALID_FIELD_IN_CDB, SERVICE_ACTION
         return sense.INVALID_COMMAND_OPERATION_CODE, OPERATION_CODE
+
+    def _serve(self, row: Row, task: Task) -> Response | None:
+        """Performs a command that was queued."""
+        try:
+            task.check()
+        except CheckCondition as interruption:
+            return answers.refusal(self, interruption)
+        return self._perform(row, task)
 
     def _perform(self, row: Row, task: Task) -> Response | None:
         """Checks and handles; a slow or concurrent handler runs outside the lock."""

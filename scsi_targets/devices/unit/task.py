@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from scsi_targets.devices.unit.principal import Permission, Principal
+from scsi_targets.t10.sense import CheckCondition, SenseCode
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -142,6 +143,7 @@ class Task:
     on_abort: Callable[[], None] | None = None  # iSCSI frees the command's place in the window
     aborted: bool = False
     view: Sight | None = None  # what the session that sent the command sees; None: nothing but this logical unit
+    interrupted: SenseCode | None = None  # what the command is answered with that is not to begin, or to go on
 
     def data(self) -> memoryview:
         """The gathered Data-Out as bytes; empty when there was none."""
@@ -153,6 +155,11 @@ class Task:
             self.aborted = True
             if self.on_abort is not None:
                 self.on_abort()
+
+    def check(self) -> None:
+        """For a handler that takes long. Raises CheckCondition: it is to go on no longer, and is answered so."""
+        if self.interrupted is not None:
+            raise CheckCondition(self.interrupted)
 
     def when_aborted(self, call: Callable[[], None]) -> None:
         """Has `call` called when the task is aborted, after what iSCSI does then."""

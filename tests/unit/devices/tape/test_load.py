@@ -2,6 +2,7 @@
 
 import threading
 import time
+from queue import SimpleQueue
 
 import pytest
 
@@ -257,14 +258,91 @@ def test_a_slow_command_is_not_waited_for(drive, erasing):
     drive.load(drive.unload())
 
 
-def test_an_operator_who_insists_ends_what_runs(drive, erasing, monkeypatch):
+@pytest.fixture
+def insisting(drive, monkeypatch):
+    """Takes the cartridge by force, and calls what it is given as soon as those who wait for the drive were told."""
+    monkeypatch.setattr("scsi_targets.devices.tape.load.ROBOT_PATIENCE_SECONDS", 0)
+
+    def take(then):
+        clear = drive.tasks.clear_guests
+        monkeypatch.setattr(drive.tasks, "clear_guests", lambda *args: (clear(*args), then())[0])
+        with drive.removing(force=True) as cartridge:
+            assert drive.cartridge is cartridge
+        return cartridge
+
+    return take
+
+
+def test_an_operator_who_insists_ends_what_runs(drive, erasing, insisting):
+    """What has been done is answered as such, and what waits for the medium as by a drive that has none."""
     go, done = erasing
-    monkeypatch.setattr(drive, "reset", lambda reset=drive.reset: (reset(), go.set()))
-    with drive.removing(force=True) as cartridge:
-        assert drive.cartridge is cartridge
+    waiting = [Queued(drive, bytes([0x10, 0, 0, 0, 1, 0])), Queued(drive, spc.Reserve6.encode())]
+    cartridge = insisting(go.set)
     assert (drive.cartridge, drive.medium, drive.load_state) == (None, None, LoadState.EMPTY)
-    assert not done.is_set()  # aborted: no answer
+    assert done.is_set()
+    assert sense_of(waiting[0].answer()) == (2, 0x3A, 0x00)
+    good(waiting[1].answer())
+    assert ready(drive) == (2, 0x3A, 0x00)
+    assert send(drive, TEST_UNIT_READY, nexus=BETA).status == 0x18  # it was not reset
     drive.load(cartridge)
+    assert drive.medium.at_eod  # nothing was written after the erase
+
+
+class Queued:
+    """A command that waits for the worker."""
+
+    def __init__(self, drive, cdb):
+        self.answers = SimpleQueue()
+        assert drive.execute(Task(ALPHA, 0, cdb.ljust(16, b"\0"), complete=self.answers.put)) is None
+
+    def answer(self):
+        return self.answers.get(timeout=60)
+
+
+def test_an_operator_who_insists_ends_a_verify(drive, insisting, monkeypatch):
+    for _ in range(8):
+        good(write(drive, b"block"))
+    drive.medium.rewind()
+    read_block, standing, go = drive.medium.read_block, threading.Event(), threading.Event()
+    read_blocks = []
+
+    def stand(*args):
+        standing.set()
+        assert go.wait(60)
+        read_blocks.append(args)
+        return read_block(*args)
+
+    monkeypatch.setattr(drive.medium, "read_block", stand)
+    verify = Queued(drive, ssc.Verify6.encode(verify_to_end_of_data=1))
+    assert standing.wait(60)
+    insisting(go.set)
+    assert sense_of(verify.answer()) == (2, 0x3A, 0x00)
+    assert len(read_blocks) == 1
+
+
+def test_an_operator_who_insists_waits_for_a_write(drive, monkeypatch):
+    """It is answered GOOD, and is on the tape; the next one finds no medium."""
+    write_blocks, standing, go, answers = drive.write_blocks, threading.Event(), threading.Event(), SimpleQueue()
+
+    def stand(*args, **more):
+        standing.set()
+        assert go.wait(60)
+        return write_blocks(*args, **more)
+
+    monkeypatch.setattr(drive, "write_blocks", stand)
+    monkeypatch.setattr("scsi_targets.devices.tape.load.ROBOT_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("scsi_targets.devices.tape.load.log.warning", lambda *args, **more: go.set())
+    writing = threading.Thread(target=lambda: answers.put(write(drive, b"whole")))
+    writing.start()
+    assert standing.wait(60)
+    with drive.removing(force=True) as cartridge:
+        pass
+    writing.join(60)
+    good(answers.get(timeout=60))
+    assert sense_of(write(drive, b"late")) == (2, 0x3A, 0x00)
+    drive.load(cartridge)
+    quiet(drive)
+    assert data_of(read(drive, 5)) == b"whole"
 
 
 def test_what_an_operator_should_leave_alone(drive):
