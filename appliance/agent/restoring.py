@@ -12,9 +12,11 @@ import os
 import signal
 import stat
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +31,7 @@ from appliance.failures import Failure, OperatorError
 MOST_FILES: Final = 100_000
 MOST_EXTENTS: Final = 100_000
 RESTORE_SECONDS: Final = 24 * 3600.0  # for the appliance to bring a cartridge and read it
+END_SECONDS: Final = 10.0  # for an appliance that is away to hear that no more files come
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Restoring:
     told: Told = nobody
     drive: str | None = None
     mapped: in_place.Mapped = field(default=kernel.mapped_extents)
+    _run: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
 
     def newest(self) -> int:
         """The number of the newest backup that has it. Raises OperatorError."""
@@ -128,8 +132,19 @@ class Restoring:
     def run(self, number: int, ways: Sequence[FileWay]) -> list[dict[str, Any]]:
         """Those that come back in place do; what became of each. Raises OperatorError, OSError: what is there then may
         hold a part, and is named."""
-        with _no_signals():
-            return [self._restored(number, way) for way in ways if not way.why]
+        with _no_signals(), self._one_run():
+            return [self._restored(number, way) for way in _as_on_tape([way for way in ways if not way.why])]
+
+    @contextmanager
+    def _one_run(self) -> Iterator[None]:
+        """The library keeps a cartridge in its drive from one file to the next."""
+        try:
+            yield
+        finally:
+            try:
+                self.api.call("restore.end", run=self._run, patience_seconds=END_SECONDS)
+            except OperatorError as error:  # the files are as they are, whatever becomes of the drive
+                self.told(f"the library gives the drive back by itself in a minute: {error}")
 
     def _restored(self, number: int, way: FileWay) -> dict[str, Any]:
         try:
@@ -151,8 +166,8 @@ class Restoring:
     def _write(self, number: int, way: FileWay, blocks: Sequence[FileExtent]) -> Any:
         return self.api.call(
             "restore.extents", number=number, file=way.row["name"], disk=self.source.in_library, size=way.row["size"],
-            extents=[list(extent) for extent in blocks], drive=self.drive, timeout_seconds=RESTORE_SECONDS,
-            patience_seconds=RESTORE_SECONDS,
+            extents=[list(extent) for extent in blocks], drive=self.drive, run=self._run,
+            timeout_seconds=RESTORE_SECONDS, patience_seconds=RESTORE_SECONDS,
         )  # fmt: skip
 
     def _check(self, way: FileWay, descriptor: int, blocks: Sequence[FileExtent], made: Any) -> None:
@@ -165,6 +180,14 @@ class Restoring:
         if direct != cached or (whole and direct != made["crc32c"]):
             found = f"{direct:08x} past the page cache, {cached:08x} through it, and {made['crc32c']:08x} in the backup"
             raise OperatorError(Failure.REFUSED, f"{way.path} is not what it should be now: its CRC32C is {found}")
+
+
+def _as_on_tape(ways: Sequence[FileWay]) -> list[FileWay]:
+    """All that begin on one cartridge together, in the order of their places there."""
+    runs: dict[str, list[FileWay]] = {}
+    for way in sorted(ways, key=lambda way: way.row["places"][0]["block"]):
+        runs.setdefault(way.row["places"][0]["cartridge"], []).append(way)
+    return list(chain.from_iterable(runs.values()))
 
 
 def _break_seconds() -> float:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from appliance.backup.holdings import Holdings
 from appliance.backup.house import BackupLibrary
 from appliance.backup.index import BadIndex
 from appliance.backup.job import BackupCancelled, BackupJob
+from appliance.backup.kept_drives import KeptDrives
 from appliance.backup.listing import ListRefused
 from appliance.backup.progress import BackupProgress, renewing
 from appliance.backup.rebuild import Index, best
@@ -73,6 +75,7 @@ class BackupService:
         self._threads: dict[int, threading.Thread] = {}
         self._drives: dict[object, str] = {}  # which backup, or other user, has which
         self.gatherings = Gatherings()
+        self.kept_drives = KeptDrives(self.drive_for)
         self._last: dict[int, BackupProgress] = {}  # of those that have ended in this process
 
     def stop(self) -> None:
@@ -82,6 +85,7 @@ class BackupService:
         for job in jobs:
             job.stopping.set()
             job.cancelled.set()
+        self.kept_drives.close()
         for thread in threads:
             thread.join(STOP_SECONDS)
 
@@ -275,16 +279,17 @@ class BackupService:
 
     def restore(
         self, number: int, kept: Kept, unit: BlockDevice, target: RestoreTarget, drive: str | None,
-        progress: Callable[[int, int], None],
+        progress: Callable[[int, int], None], run: str | None = None,
     ) -> None:  # fmt: skip
-        """The content of a file onto a disk. Raises as restore_file() does, and NoSuchBackup, CatalogueDamaged,
-        OSError."""
+        """The content of a file onto a disk. run: its files have one drive, as long as kept_drives says. Raises as
+        restore_file() does, and NoSuchBackup, CatalogueDamaged, OSError."""
         with self.chain(number) as chain:
             pieces = chain.pieces(kept)
             total, before = sum(file.stored_bytes for _, file in pieces), 0
             link, file = pieces[0]
             first = link.volumes[link.catalogue.parts_of(file.number)[0].volume].barcode
-            with self.drive_for(first, drive, [unit]) as mounted:
+            drive_for = partial(self.kept_drives.drive, run) if run is not None else self.drive_for
+            with drive_for(first, drive, [unit]) as mounted:
                 for link, file in pieces:
                     restore_file(link.catalogue, mounted, file, target, _from(progress, before, total))
                     target, before = replace(target, clears=False), before + file.stored_bytes

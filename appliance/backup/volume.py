@@ -108,6 +108,18 @@ class MountedDrive:
         self.tape.load()
         self.tape.use_variable_blocks()
 
+    def still_has(self, barcode: str) -> bool:
+        """Whether a cartridge that was brought is here, and the drive this session's, after a time without commands."""
+        element, here = self._house.inventory.find(barcode), self._house.drive_addresses().get(self.name)
+        if self.barcode != barcode or element is None or element.address != here:
+            return False
+        try:
+            self.tape.reserve()  # again: a reset ends it, and what was selected
+            self.tape.use_variable_blocks()
+        except CommandFailed:
+            return False
+        return True
+
     def dismount(self) -> None:
         """What was brought goes home. A drive that will not let go keeps it, and the log says so."""
         barcode, self.barcode = self.barcode, None
@@ -116,7 +128,7 @@ class MountedDrive:
         for last in (False, True):  # what a drive could not make durable it tells once, and then lets go
             element = self._house.inventory.find(barcode)
             home = self._house.robot.home_of(element.address) if element is not None else None
-            if element is None or home is None or element.address != self._house.drive_addresses()[self.name]:
+            if element is None or home is None or element.address != self._house.drive_addresses().get(self.name):
                 return
             try:
                 self._house.robot.move(element.address, home, manner=Manner.HOST)

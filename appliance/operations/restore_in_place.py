@@ -1,4 +1,4 @@
-"""restore.extents: the content of a file into its own blocks on a disk that stays in use."""
+"""restore.extents, restore.end: the content of files into their own blocks on a disk that stays in use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from appliance.failures import Failure, OperatorError
-from appliance.operations.backup import DriveName, Number, refusals
+from appliance.operations.backup import SERVER, DriveName, Number, refusals
 from appliance.operations.verb import OnLibrary, Parameters, Result, Scope, verb
 
 MOST_EXTENTS = 100_000
@@ -24,6 +24,10 @@ class RestoreExtents(Parameters):
         Field(max_length=MOST_EXTENTS, description="(offset in the file, offset on the disk, length) in bytes."),
     ]
     drive: DriveName = None
+    run: Annotated[
+        str | None,
+        Field(pattern=SERVER, description="Made up by whoever asks; its files have one drive, until restore.end."),
+    ] = None
 
 
 class RestoredExtents(Result):
@@ -37,11 +41,22 @@ class RestoredExtents(Result):
     modified_ns: int = Field(description="When the file was changed last, since 1970.")
 
 
+class EndRun(Parameters):
+    run: Annotated[str, Field(pattern=SERVER, description="As restore.extents was told.")]
+
+
+class EndedRun(Result):
+    """Whether there was anything to give back."""
+
+    was_kept: bool
+
+
 @verb("restore.extents", Scope.ADMINISTER, reports_progress=True)
 def extents(context: OnLibrary, parameters: RestoreExtents) -> RestoredExtents:
     """For agents: write the content of a file in a backup into the blocks where the file lies now.
 
-    Whoever asks keeps everybody else from the file, and has asked its file system twice where it is."""
+    Whoever asks keeps everybody else from the file, and has asked its file system twice where it is. The drive of a run
+    is given back by restore.end, when a file fails on its way, or after a minute without another one."""
     from appliance.backup.listing import checked_extents
     from appliance.backup.restore import RestoreFailed, RestoreTarget
     from appliance.library.taking import disk_of
@@ -58,7 +73,9 @@ def extents(context: OnLibrary, parameters: RestoreExtents) -> RestoredExtents:
         found = list(checked_extents(parameters.extents, parameters.size, unit.medium.size_bytes))
         target = RestoreTarget(found, unit.block_length, clears=True)
         try:
-            context.library.backups.restore(parameters.number, kept, unit, target, parameters.drive, context.progress)
+            context.library.backups.restore(
+                parameters.number, kept, unit, target, parameters.drive, context.progress, parameters.run
+            )
         except (RestoreFailed, CommandFailed) as error:
             message = f"{parameters.file} may hold a part of it now: {error}"
             raise OperatorError(Failure.REFUSED, message) from error
@@ -67,3 +84,9 @@ def extents(context: OnLibrary, parameters: RestoreExtents) -> RestoredExtents:
         backup=parameters.number, file=os.fsdecode(kept.file.name), size_bytes=kept.file.size,
         stored_bytes=kept.file.stored_bytes, crc32c=kept.file.crc32c, modified_ns=kept.file.modified_ns,
     )  # fmt: skip
+
+
+@verb("restore.end", Scope.ADMINISTER)
+def end(context: OnLibrary, parameters: EndRun) -> EndedRun:
+    """For agents: no more files come in a run of restore.extents; the cartridge goes home."""
+    return EndedRun(was_kept=context.library.backups.kept_drives.end(parameters.run))

@@ -2,7 +2,9 @@
 
 import os
 import random
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,17 @@ from appliance.agent.restoring import Restoring
 from appliance.backup.entries import Entry, FileExtent
 from appliance.backup.filesystems.reader import Reader
 from appliance.backup.filesystems.sleuth import ExtFileSystem
-from appliance.failures import OperatorError
+from appliance.backup.kept_drives import KeptDrives
+from appliance.failures import Failure, OperatorError
 from tests.support.appliance import FIRST_BARCODE
+from tests.support.waiting import SECONDS
 from tests.unit.backup.test_increments import Site, site
 from tests.unit.backup.test_listed import Image
 
 __all__ = ["site"]
 
 KIBIBYTE = 1 << 10
+SECOND_BARCODE = "TST002L6"
 
 
 def entry_of(site: Site, name: str) -> Entry:
@@ -207,3 +212,171 @@ def test_a_file_that_somebody_uses(tmp_path: Path) -> None:
         in_place.forget_pages(descriptor)
         direct, cached = in_place.checksums_of(descriptor)
         assert direct == cached
+
+
+# ---- files of one restore --------------------------------------------------------------------------------------------
+
+
+class Server:
+    """A server whose files, in a folder of the test, are what the served disk has to hold after a restore."""
+
+    def __init__(self, site: Site, folder: Path, names: Sequence[str]) -> None:
+        self.site, self.folder = site, folder
+        self.entries = {name: entry_of(site, name) for name in names}
+        for name in names:
+            content = site.disk.tree[name]
+            assert isinstance(content, bytes)
+            (folder / name).write_bytes(content)
+
+    def call(self, verb: str, /, *, timeout_seconds: float = 0, **parameters: Any) -> Any:
+        return self.site.appliance.call(verb, **parameters)
+
+    def events(self, _subject: str, /, *, timeout_seconds: float) -> Iterator[object]:
+        return iter(())
+
+    def mapped(self, descriptor: int) -> Iterator[MappedExtent]:
+        entry = self.entries[Path(f"/proc/self/fd/{descriptor}").readlink().name]
+        yield from (MappedExtent(extent.file_offset, extent.disk_offset, extent.length, 0) for extent in entry.extents)
+
+    def restoring(self) -> Restoring:
+        status = self.folder.stat()
+        stack = Stack(("sda",), (DeviceRange(0, 24 << 20, "sda", 0),))
+        device = os.major(status.st_dev), os.minor(status.st_dev)
+        mount = MountedFileSystem(self.folder, "/", device, "ext4", frozenset({"rw"}))
+        source = MountedSource(mount, stack, "sda", "data")
+        return Restoring(Asking(self), source, self.folder, ["data"], mapped=self.mapped)
+
+
+def moves_of(site: Site, barcode: str) -> int:
+    """How often a cartridge was moved."""
+    return len(site.appliance.call("audit.list", action="cartridge moved", subject=barcode, count=1000))
+
+
+def test_a_cartridge_is_loaded_once_for_all_files_on_it(site: Site, tmp_path: Path) -> None:
+    """Names alternate between two cartridges."""
+    noise, disk, names = random.Random(4), site.disk, [f"file{number}" for number in range(6)]
+    for name in names:
+        disk.write(name, noise.randbytes(150_000))
+    site.back_up(FIRST_BARCODE)
+    for name in names[::2]:
+        disk.change_in_place(name, 70_000, b"since")
+    site.back_up(SECOND_BARCODE, incremental=True)
+    server = Server(site, tmp_path / "restored", names)
+    with site.appliance.image("data").open("r+b") as image:
+        for entry in server.entries.values():
+            image.seek(entry.extents[0].disk_offset)
+            image.write(b"damaged")
+    moved, restoring = [moves_of(site, barcode) for barcode in (FIRST_BARCODE, SECOND_BARCODE)], server.restoring()
+    ways = restoring.plan(2)
+    tapes = [way.told()["cartridge"] for way in ways if not way.why]
+    assert tapes == [SECOND_BARCODE, FIRST_BARCODE] * 3
+    done = restoring.run(2, ways)
+    assert {Path(row["path"]).name for row in done if not row["why"]} == set(names), done
+    for name in names:
+        assert content_of(site, server.entries[name]) == disk.tree[name]
+    assert [moves_of(site, barcode) for barcode in (FIRST_BARCODE, SECOND_BARCODE)] == [2 + times for times in moved]
+    (server.folder / "file2").write_bytes(bytes(150_000))  # as if something else had come there
+    with pytest.raises(OperatorError, match="file2 is not what it should be now"):
+        restoring.run(2, restoring.plan(2))
+    assert not any(row["cartridge"] for row in site.appliance.call("drive.list"))
+
+
+def test_a_kept_cartridge_goes_home(site: Site, tmp_path: Path) -> None:
+    """At the end, when a file fails, and not into anybody's way: what an operator has taken is brought again."""
+    site.disk.write("first", random.Random(5).randbytes(70_000))
+    site.back_up(FIRST_BARCODE)
+    entry = entry_of(site, "first")
+    asked: dict[str, Any] = {
+        "number": 1, "file": "data/first", "disk": "data", "size": 70_000, "run": "0" * 32,
+        "extents": [list(extent) for extent in entry.extents],
+    }  # fmt: skip
+
+    def restored(**other: Any) -> bool:
+        """Whether the cartridge is in a drive afterwards."""
+        site.appliance.call("restore.extents", **{**asked, **other})
+        return is_loaded()
+
+    def is_loaded() -> bool:
+        return any(row["cartridge"] == FIRST_BARCODE for row in site.appliance.call("drive.list"))
+
+    def end() -> bool:
+        return bool(site.appliance.call("restore.end", run=asked["run"])["was_kept"])
+
+    assert not restored(run=None)
+    assert restored()
+    assert end() and not is_loaded() and not end()
+    assert restored()
+    with pytest.raises(OperatorError, match="has no place on the disk"):
+        restored(extents=[[0, entry.extents[0].disk_offset, 4096]])
+    assert not is_loaded() and not end()
+    assert restored()
+    with pytest.raises(OperatorError, match="is in use"):
+        site.appliance.call("unload", drive="drive:0")
+    site.appliance.call("unload", drive="drive:0", force=True)
+    assert restored()
+    site.appliance.stop()
+    site.appliance.start()
+    assert not is_loaded()
+
+
+def test_an_end_that_the_library_does_not_hear_of_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    restoring = Restoring(Asking(Deaf()), source_at(tmp_path, (0, 0)), tmp_path, [], told.append)
+    assert restoring.run(1, []) == []
+    assert told == ["the library gives the drive back by itself in a minute: there is no verb restore.end"]
+
+
+class Deaf:
+    """An appliance that refuses whatever it is asked for."""
+
+    def call(self, verb: str, /, **_parameters: Any) -> Any:
+        raise OperatorError(Failure.USAGE, f"there is no verb {verb}")
+
+    def events(self, _subject: str, /, *, timeout_seconds: float) -> Iterator[object]:
+        return iter(())
+
+
+class Drives:
+    """One that is had and given back, as often as it is wanted."""
+
+    def __init__(self) -> None:
+        self.had, self.given_back = 0, threading.Semaphore(0)
+        self.name = "drive0"
+
+    def still_has(self, _barcode: str) -> bool:
+        return True
+
+    @contextmanager
+    def drive_for(self, _barcode: str, _name: str | None, _units: Sequence[object]) -> Iterator[Any]:
+        self.had += 1
+        try:
+            yield self
+        finally:
+            self.given_back.release()
+
+
+def test_a_drive_of_an_agent_that_has_gone_away_is_given_back() -> None:
+    drives = Drives()
+    kept = KeptDrives(drives.drive_for, seconds=0.01)
+    with kept.drive("run", FIRST_BARCODE, None, []):
+        assert not drives.given_back.acquire(blocking=False)
+    assert drives.given_back.acquire(timeout=SECONDS)
+    assert not kept.end("run")
+
+
+def test_a_run_that_is_ended_while_its_drive_is_used() -> None:
+    """By somebody who does not wait for the last file any more, or twice at once."""
+    drives = Drives()
+    kept = KeptDrives(drives.drive_for)
+    with kept.drive("run", FIRST_BARCODE, None, []):
+        assert kept.end("run")
+    assert drives.given_back.acquire(blocking=False)
+    with kept.drive("run", FIRST_BARCODE, None, []), kept.drive("run", FIRST_BARCODE, None, []):
+        pass
+    assert drives.given_back.acquire(blocking=False)
+    with kept.drive("run", FIRST_BARCODE, None, []):
+        pass
+    assert drives.had == 3
+    with kept.drive("run", FIRST_BARCODE, None, []):
+        kept.close()
+    assert drives.given_back.acquire(blocking=False) and not kept.end("run")
