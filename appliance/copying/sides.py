@@ -15,7 +15,7 @@ from appliance.copying.ends import End, EndKind, TapePosition, Where
 from appliance.copying.file_unit import BLOCK_BYTES, FileUnit
 from appliance.copying.lists import ByteRun
 from appliance.failures import Failure, OperatorError
-from appliance.library.disks import is_own_file, same_file
+from appliance.library.disks import is_database, is_own_file, same_file
 from appliance.settings.remote_address import parse_remote_address
 from scsi_targets.client.disk import Disk
 from scsi_targets.client.tape import END_OF_DATA, FILEMARKS, Tape
@@ -153,6 +153,8 @@ def _file(library: Library, end: End, writes: bool, stack: ExitStack) -> CopySid
     flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDWR | os.O_CREAT if writes else os.O_RDONLY)
     if writes:
         _refuse_own(library, path)
+    elif is_database(library.settings, path):
+        raise OperatorError(Failure.REFUSED, f"{path} is the library's own, and in use; copy a copy of it")
     descriptor = os.open(path, flags, 0o640)
     stack.callback(os.close, descriptor)
     if writes:

@@ -70,6 +70,12 @@ def is_own_file(settings: Settings, path: Path) -> bool:
     return any(any(_own_names(settings, name)) for name in (path, *_other_names(settings, path)))
 
 
+def is_database(settings: Settings, path: Path) -> bool:
+    """Whether that is a file of the library's database, by whatever name. It is not even read here: whoever closes such
+    a file drops the locks by which this process keeps others from it (fcntl(2))."""
+    return any(same_file(name, path) for name in settings.library.state.glob(f"{DATABASE}*"))
+
+
 def same_file(one: Path, other: Path) -> bool:
     """Whether two paths lead to one file by whatever names, or would if it were there."""
     try:

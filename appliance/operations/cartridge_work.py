@@ -9,6 +9,7 @@ from pathlib import Path
 
 from appliance.failures import Failure, OperatorError
 from appliance.library.cartridges import INCOMING, capacity_of, medium_of, owned
+from appliance.library.disks import is_database
 from appliance.operations.perform import translated
 from appliance.progress import Progress
 from appliance.settings.settings import Settings
@@ -60,6 +61,8 @@ def import_cartridge(
     way. Raises OperatorError."""
     kind = medium_of(barcode, medium, False)
     _format(format_name, "import")
+    if is_database(settings, source):
+        raise OperatorError(Failure.REFUSED, f"{source} is the library's own, and no tape of another program")
     size = capacity_of(capacity)
     total = _size(source)
     with (

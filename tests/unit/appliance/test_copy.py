@@ -273,6 +273,25 @@ def test_what_the_library_keeps_is_not_written_over(site: Site, name: str, words
     assert site.image("one") == WHOLE
 
 
+@pytest.mark.parametrize("name", ["state/tapebay.db", "database"])
+def test_the_database_is_not_read_behind_its_own_back(site: Site, name: str) -> None:
+    """Whoever closes a file of SQLite's drops the locks by which the process holds it (POSIX fcntl)."""
+    folder, database = site.library.settings.directory, site.library.files.database.path
+    (folder / "database").hardlink_to(database)
+
+    def locks() -> list[str]:
+        lines = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+        return [kind for _, kind, *_, file, _, _ in lines if file.endswith(f":{database.stat().st_ino}")]
+
+    with site.library.files.database.read() as connection:
+        events.latest(connection, 1)
+        assert "POSIX" in (before := locks())
+        assert "is the library's own" in site.refused(folder / name, "disk:two")
+        with pytest.raises(OperatorError, match="is the library's own"):
+            site.do("cartridge.import", barcode="A00009L6", file=str(folder / name), format="simh")
+        assert locks() == before
+
+
 def test_an_image_that_somebody_else_serves_is_not_written_over(site: Site, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(b"stays")
     with closing(DiskImage.open(tmp_path / "image")):
