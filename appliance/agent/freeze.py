@@ -163,7 +163,7 @@ def _watch(done: int, voice: int, descriptors: Sequence[int], limit_seconds: flo
         signal.signal(number, signal.SIG_IGN)  # a Ctrl-C is the agent's, and what it leaves held is let go here
     with suppress(OSError):  # without the right to lock memory it still watches
         kernel.lock_memory()
-    if select.select([done], [], [], limit_seconds)[0] and os.read(done, 1) == _DONE:
+    if _says(done, limit_seconds) and os.read(done, 1) == _DONE:
         return
     acted = False
     while True:  # until the agent is done or gone, since a hold may come later than this
@@ -174,5 +174,12 @@ def _watch(done: int, voice: int, descriptors: Sequence[int], limit_seconds: flo
             acted = True
             with suppress(OSError):  # nobody hears it where the agent is gone
                 os.write(voice, _ACTED)
-        if select.select([done], [], [], _AGAIN_SECONDS)[0]:
+        if _says(done, _AGAIN_SECONDS):
             return
+
+
+def _says(descriptor: int, seconds: float) -> bool:
+    """Whether there is something to read, or nobody left to write it, within that time."""
+    looking = select.poll()
+    looking.register(descriptor, select.POLLIN)
+    return bool(looking.poll(1000 * seconds))

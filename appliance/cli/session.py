@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from appliance.cli.commands import VerbCommand, add_group
-from appliance.cli.tables import account, joined, seconds, table
+from appliance.cli.tables import account, joined, session_state, table
 
 
 def _sessions(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
@@ -20,7 +20,7 @@ def _sessions(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
                 row["target"],
                 row["address"],
                 time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["since"])),
-                state_of(row),
+                session_state(row),
                 joined(row["holds"]),
                 row["commands"],
                 f"{row['bytes_in'] / 1e6:.1f}",
@@ -30,15 +30,6 @@ def _sessions(rows: list[dict[str, Any]], _given: dict[str, Any]) -> None:
         ],
         empty="No sessions.",
     )
-
-
-def state_of(row: dict[str, Any]) -> str:
-    """Of a session, in a cell; how long it has waited and will, if it waits."""
-    if row["waiting_since"] is None:
-        return str(row["state"].replace("_", " ").lower())
-    now, until = time.time(), row["waits_until"]
-    left = "" if until is None else f", {seconds(max(0.0, until - now))} left"
-    return f"waiting for {seconds(max(0.0, now - row['waiting_since']))}{left}"
 
 
 def _one_session(row: dict[str, Any], _given: dict[str, Any]) -> None:

@@ -5,8 +5,7 @@ from typing import Any
 import typer
 
 from appliance.cli.commands import VerbCommand, add
-from appliance.cli.session import state_of
-from appliance.cli.tables import table
+from appliance.cli.tables import session_state, table
 
 
 def _status(report: dict[str, Any], _given: dict[str, Any]) -> None:
@@ -41,7 +40,7 @@ def _status(report: dict[str, Any], _given: dict[str, Any]) -> None:
     table(
         ["initiator", "target", "address", "state", ">commands"],
         [
-            (row["initiator"], row["target"], row["address"], state_of(row), row["commands"])
+            (row["initiator"], row["target"], row["address"], session_state(row), row["commands"])
             for row in report["sessions"]
         ],
         title="Sessions",

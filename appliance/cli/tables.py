@@ -2,8 +2,9 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import typer
 
@@ -51,6 +52,15 @@ def luns(numbers: dict[str, str]) -> str:
 def account(principal: str) -> str:
     """An account; nothing for who is no more than the initiator that stands beside it."""
     return principal if principal.startswith("account ") else ""
+
+
+def session_state(row: dict[str, Any]) -> str:
+    """Of a session, in a cell; how long it has waited and will, if it waits."""
+    if row["waiting_since"] is None:
+        return str(row["state"].replace("_", " ").lower())
+    now, until = time.time(), row["waits_until"]
+    left = "" if until is None else f", {seconds(max(0.0, until - now))} left"
+    return f"waiting for {seconds(max(0.0, now - row['waiting_since']))}{left}"
 
 
 def _terminal_columns() -> float:

@@ -46,18 +46,23 @@ class Process:
 
     def poll(self) -> int | None:
         """Its exit status, or minus the signal that ended it; None while it runs."""
-        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
+        if self.returncode is None and self._has_ended(0):
             self.wait()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """The same, when it has ended. Raises subprocess.TimeoutExpired."""
         if self.returncode is None:
-            if not select.select([self._status], [], [], timeout)[0]:
+            if not self._has_ended(timeout):
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
             with self._status:
                 self.returncode = int(self._status.readline())
         return self.returncode
+
+    def _has_ended(self, timeout: float | None) -> bool:
+        looking = select.poll()
+        looking.register(self._status, select.POLLIN)
+        return bool(looking.poll(None if timeout is None else 1000 * timeout))
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:

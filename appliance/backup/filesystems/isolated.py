@@ -133,7 +133,7 @@ class IsolatedFileSystem:
         descriptor, view = self._process.stdin.fileno(), memoryview(data)
         deadline = time.monotonic() + SILENCE_SECONDS
         while view:
-            self._wait([], [descriptor], deadline)
+            self._wait(descriptor, select.POLLOUT, deadline)
             view = view[os.write(descriptor, view) :]
 
     def _read(self, count: int) -> bytes:
@@ -142,16 +142,18 @@ class IsolatedFileSystem:
         descriptor, found = self._process.stdout.fileno(), bytearray()
         deadline = time.monotonic() + SILENCE_SECONDS
         while len(found) < count:
-            self._wait([descriptor], [], deadline)
+            self._wait(descriptor, select.POLLIN, deadline)
             data = os.read(descriptor, min(count - len(found), _STEP_BYTES))
             if not data:
                 raise EOFError("it is gone")
             found += data
         return bytes(found)
 
-    def _wait(self, reading: list[int], writing: list[int], deadline: float) -> None:
+    def _wait(self, descriptor: int, event: int, deadline: float) -> None:
         """Until the process has said something, or takes something. Raises EOFError, and what `alive` raises."""
-        while not any(select.select(reading, writing, [], min(_LOOK_SECONDS, SILENCE_SECONDS))):
+        looking = select.poll()  # select(2) knows no descriptor over 1023, and each session of a daemon has some
+        looking.register(descriptor, event)
+        while not looking.poll(1000 * min(_LOOK_SECONDS, SILENCE_SECONDS)):
             self._alive()
             if time.monotonic() >= deadline:
                 raise EOFError("it is silent")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from appliance.broker.states import RequestState, RequestStep
-from appliance.cli.session import state_of
+from appliance.cli.tables import session_state
 from appliance.library.library import Library
 from appliance.operations import VERBS
 from appliance.operations.perform import parameters_of, perform
@@ -119,13 +119,13 @@ def test_it_is_shown_while_it_waits_and_can_be_ended(tmp_path: Path) -> None:
         good(first.ask(RESERVE_6))
         (here,) = verb("session.list")
         assert (here["state"], here["waiting_since"], here["waits_until"]) == ("LOGGED_IN", None, None)
-        assert state_of(here) == "logged in"
+        assert session_state(here) == "logged in"
         cut(first)
         (waits,) = eventually(lambda: [row for row in verb("session.list") if row["state"] == "WAITING"])
         same = ("id", "initiator", "principal", "target", "address", "since")
         assert [waits[name] for name in same] == [here[name] for name in same]
         assert waits["holds"] == ["drive0"] and waits["since"] <= waits["waiting_since"] < waits["waits_until"]
-        assert re.fullmatch(r"waiting for \d+ s, 2[34]\.\d h left", state_of(waits)), state_of(waits)
+        assert re.fullmatch(r"waiting for \d+ s, 2[34]\.\d h left", session_state(waits)), session_state(waits)
         shown = verb("session.show", id=waits["id"])
         assert shown["waiting_since"] == waits["waiting_since"] and verb("status")["sessions"][0]["state"] == "WAITING"
         verb("session.end", id=waits["id"])

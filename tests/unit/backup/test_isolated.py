@@ -1,8 +1,10 @@
 """A file system is read by a process of its own: whatever becomes of that, the daemon has an answer and goes on."""
 
 import os
+import resource
 import signal
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,20 @@ def test_it_is_walked_again_and_again_also_after_a_walk_left_half_way(files):
     next(walk)
     assert names(files.walk()) == first
     assert (files.kind, files.files) == ("ext2, ext3 or ext4", True)
+
+
+def test_a_process_of_many_descriptors_reads_too(image):
+    """A daemon has some for each session; select(2) knows none over 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    try:
+        with ExitStack() as opened:
+            for _ in range(1024):
+                opened.callback(os.close, os.dup(image.fileno()))
+            with closing(IsolatedFileSystem(image, 0, image.size_bytes)) as files:
+                assert len(names(files.walk())) == 600 + 7 + 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSEGV])
