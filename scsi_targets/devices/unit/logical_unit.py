@@ -79,7 +79,9 @@ class LogicalUnit(Part):
         self.descriptor_sense = False  # D_SENSE of the control mode page
         self.nexuses: set[Nexus] = set()
         self.attentions = UnitAttentions()
-        self.tasks = TaskSet(state_key, self.lock, perform=self._serve, failed=partial(answers.internal_failure, self))
+        self.tasks = TaskSet(
+            state_key, self.lock, perform=self._perform, failed=partial(answers.internal_failure, self)
+        )
         self.parts: tuple[Part, ...] = (self,)
         self._commands = CommandTable(self, type(self).rows)
         self.rows, self._handlers = self._commands.rows, self._commands.handlers
@@ -119,14 +121,6 @@ class LogicalUnit(Part):
             return sense.INVALID_FIELD_IN_CDB, SERVICE_ACTION
         return sense.INVALID_COMMAND_OPERATION_CODE, OPERATION_CODE
 
-    def _serve(self, row: Row, task: Task) -> Response | None:
-        """Performs a command that was queued."""
-        try:
-            task.check()
-        except CheckCondition as interruption:
-            return answers.refusal(self, interruption)
-        return self._perform(row, task)
-
     def _perform(self, row: Row, task: Task) -> Response | None:
         """Checks and handles; a slow or concurrent handler runs outside the lock."""
         with self.lock:
@@ -139,6 +133,8 @@ class LogicalUnit(Part):
         """The row's legality, in SAM-5's order (5.3.3): a unit attention for a reset, the reservation, other unit
         attentions, field checks, medium, write protection. What a reservation conflict goes before stays pending."""
         try:
+            if task.interrupted is not None and row.needs_medium:
+                task.check()
             attentions = self.attentions.waiting
             waiting = attentions.get(task.nexus) if attentions and row.reports else None
             if waiting is not None and is_reset(waiting[0]):

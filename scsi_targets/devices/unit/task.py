@@ -143,7 +143,7 @@ class Task:
     on_abort: Callable[[], None] | None = None  # iSCSI frees the command's place in the window
     aborted: bool = False
     view: Sight | None = None  # what the session that sent the command sees; None: nothing but this logical unit
-    interrupted: SenseCode | None = None  # what the command is answered with that is not to begin, or to go on
+    interrupted: SenseCode | None = None  # what it is answered with if it needs the medium: it does not begin, or go on
 
     def data(self) -> memoryview:
         """The gathered Data-Out as bytes; empty when there was none."""

@@ -206,11 +206,10 @@ class TaskSet:
     def interrupt(self, code: SenseCode) -> None:
         """Ends what needs the medium, each with an answer, as nobody has asked for its abortion (SAM-5 5.6): what is
         queued does not begin, a command that runs ends when it looks, and copies at their next transfer here."""
-        waiting = [entry for entry in self.queue if not isinstance(entry, Guest)]
-        for task in [task for row, task in waiting if row.needs_medium]:
-            task.interrupted = code
-        if isinstance(self.running, Task):
-            self.running.interrupted = code
+        waiting = [entry[1] for entry in self.queue if not isinstance(entry, Guest)]
+        for task in [*waiting, self.running]:
+            if isinstance(task, Task):
+                task.interrupted = code
         self.clear_guests(code)
 
     def abort(self, which: Callable[[Task], bool]) -> list[Task]:
